@@ -1,0 +1,3 @@
+//! Fan-out: from one publish and its matches to bytes waiting in outboxes.
+
+pub mod outgoing;

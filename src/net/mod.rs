@@ -1,0 +1,1 @@
+//! The network shell: sockets, the ring and the engines between bytes and MQTT frames.

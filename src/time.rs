@@ -1,0 +1,43 @@
+//! Time as the core knows it: a number of milliseconds that the shell hands in.
+//!
+//! The origin is arbitrary but the same for every shard of a process, so a `Timestamp` may travel
+//! in mail. The core never reads a clock; tests and the simulator hand in times of their own.
+
+/// Milliseconds since an origin shared by all shards; never goes backwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// A time that is never reached.
+    pub const NEVER: Timestamp = Timestamp(u64::MAX);
+
+    /// The time `ms` milliseconds after the origin.
+    #[must_use]
+    pub const fn from_ms(ms: u64) -> Self {
+        Timestamp(ms)
+    }
+
+    /// Milliseconds since the origin.
+    #[must_use]
+    pub const fn as_ms(self) -> u64 {
+        self.0
+    }
+
+    /// This time plus `ms` milliseconds; saturates at [`Timestamp::NEVER`].
+    #[must_use]
+    pub const fn plus_ms(self, ms: u64) -> Self {
+        Timestamp(self.0.saturating_add(ms))
+    }
+
+    /// This time plus `seconds`; saturates at [`Timestamp::NEVER`].
+    #[must_use]
+    pub const fn plus_seconds(self, seconds: u32) -> Self {
+        self.plus_ms(seconds as u64 * 1000)
+    }
+
+    /// Milliseconds from `earlier` to `self`, 0 if `earlier` is later.
+    #[must_use]
+    pub const fn ms_since(self, earlier: Timestamp) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
