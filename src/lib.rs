@@ -1,5 +1,6 @@
 //! RingMQ: an MQTT broker for high-fanout telemetry on Linux servers.
 
+pub mod codec;
 pub mod fanout;
 pub mod message;
 pub mod net;
