@@ -1,1 +1,3 @@
 //! The network shell: sockets, the ring and the engines between bytes and MQTT frames.
+
+pub mod ring;
