@@ -120,6 +120,9 @@ impl Ring {
         if config.events_per_turn_max == 0 {
             return Err(RingError::Config("events_per_turn_max must not be 0"));
         }
+        if config.task_run == TaskRun::Deferred && config.hot_wait_max.is_zero() {
+            return Err(RingError::Config("deferred work needs a hot_wait_max"));
+        }
         let queue = Queue::new(config).map_err(|error| probe::explain("io_uring_setup", error))?;
         probe::check(&queue)?;
         let count = config.receive_buffers.next_power_of_two();
@@ -471,5 +474,15 @@ fn shut_down(socket: &mut Socket) {
     {
         // Not connected any more: there is nobody to wait for.
         socket.ended = true;
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("task_run", &self.config.task_run)
+            .field("sockets", &self.sockets.len())
+            .field("outstanding", &self.queue.outstanding())
+            .finish_non_exhaustive()
     }
 }
