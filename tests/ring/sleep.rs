@@ -98,7 +98,7 @@ fn bounce_between_rings(config: &RingConfig) {
         ));
     });
     executor(bounce(
-        &config,
+        config,
         to_b,
         from_b,
         &counters[0],

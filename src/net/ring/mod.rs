@@ -93,6 +93,10 @@ pub struct Ring {
     /// Sockets that ran out of receive buffers in this turn.
     starved: Vec<SocketKey>,
     /// Spare boxes for sends.
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes move into slots; the kernel knows their place"
+    )]
     sendings: Vec<Box<Sending>>,
     completions: Vec<Completion>,
     waker: Waker,
