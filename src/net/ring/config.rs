@@ -7,7 +7,9 @@ use std::time::Duration;
 pub enum TaskRun {
     /// At any entry into the kernel of the owning thread (`COOP_TASKRUN`).
     Cooperative,
-    /// Only when the owner enters this ring to reap (`SINGLE_ISSUER | DEFER_TASKRUN`).
+    /// Only when the owner enters this ring to reap (`SINGLE_ISSUER | DEFER_TASKRUN`). Nothing but
+    /// such an entry sees pending work, so the ring cannot sleep in the executor: when idle it wakes
+    /// every `hot_wait_max`.
     Deferred,
 }
 

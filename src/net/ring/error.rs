@@ -89,3 +89,37 @@ impl std::error::Error for RingError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_names_the_remedy() {
+        let old = RingError::KernelTooOld {
+            running: "5.10.0".into(),
+            missing: "multishot receive",
+        };
+        for (error, parts) in [
+            (old, vec!["5.10.0", "multishot receive", "6.1 or later"]),
+            (
+                RingError::Forbidden { disabled: Some(2) },
+                vec!["kernel.io_uring_disabled=2", "set it to 0"],
+            ),
+            (RingError::Forbidden { disabled: Some(0) }, vec!["seccomp"]),
+            (RingError::Forbidden { disabled: None }, vec!["seccomp"]),
+            (
+                RingError::MemoryLock {
+                    limit_bytes: Some(65536),
+                },
+                vec!["64 KiB", "RLIMIT_MEMLOCK"],
+            ),
+            (RingError::Descriptors, vec!["RLIMIT_NOFILE"]),
+        ] {
+            let text = error.to_string();
+            for part in parts {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! wait leaves at most the announcement of sleep behind, which costs superfluous wakes only.
 
 use super::Ring;
+use super::config::TaskRun;
 use super::error::RingError;
 use super::wake::Watched;
 use glommio::io::{PollState, PollableFd};
@@ -81,7 +82,10 @@ impl Ring {
             self.counters.hot_waits += 1;
             self.queue.submit_and_wait(hot)?;
         }
-        if self.has_events() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let over = self.has_events() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        // Deferred work does not make the ring's descriptor readable, so the executor would sleep
+        // beside it for good: such a ring sleeps in slices of its own only.
+        if over || self.config.task_run == TaskRun::Deferred {
             return Ok(());
         }
         self.counters.idle_waits += 1;
