@@ -162,8 +162,11 @@ impl Shell {
             is_draining: false,
             stop_by: None,
         };
-        while !shell.is_done() {
+        loop {
             let more = shell.turn(&mut ring, &listeners);
+            if shell.is_done() {
+                return Ok(());
+            }
             let deadline = if more {
                 Some(Instant::now())
             } else {
