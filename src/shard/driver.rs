@@ -176,7 +176,6 @@ impl Shell {
             ring.wait(deadline, || mailboxes.has_mail() || !orders.is_empty())
                 .await?;
         }
-        Ok(())
     }
 
     fn is_done(&self) -> bool {
