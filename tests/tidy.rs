@@ -31,19 +31,31 @@ const CORE: &[&str] = &[
 
 /// What the core may not name, and what to do instead.
 const BANNED_IN_CORE: &[(&str, &str)] = &[
-    ("glommio", "the core knows no runtime: emit an effect, the driver acts on it"),
+    (
+        "glommio",
+        "the core knows no runtime: emit an effect, the driver acts on it",
+    ),
     ("tokio", "the core knows no runtime"),
     ("std::net", "the core knows no socket: connections are keys"),
     ("std::fs", "the core knows no file: emit a Persist record"),
-    ("std::thread", "a core runs on one thread and does not know it"),
+    (
+        "std::thread",
+        "a core runs on one thread and does not know it",
+    ),
     ("std::time", "time comes in as `now: Timestamp`"),
     ("Instant::now", "time comes in as `now: Timestamp`"),
     ("SystemTime", "time comes in as `now: Timestamp`"),
     ("RandomState", "use FixedMap: runs must be repeatable"),
-    ("std::collections::HashMap", "use FixedMap: runs must be repeatable"),
+    (
+        "std::collections::HashMap",
+        "use FixedMap: runs must be repeatable",
+    ),
     ("Mutex", "nothing mutable is shared: send mail"),
     ("RwLock", "nothing mutable is shared: send mail"),
-    ("tracing::", "count it in telemetry::counters; the shell logs"),
+    (
+        "tracing::",
+        "count it in telemetry::counters; the shell logs",
+    ),
 ];
 
 /// Which modules each layer may use; nobody knows the shell.
@@ -54,12 +66,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/codec/", &["codec", "message"]),
     ("src/limits.rs", &["codec"]),
     ("src/outbox/", &["message", "limits", "outbox"]),
-    ("src/route/", &["codec", "message", "time", "limits", "slots", "session", "route"]),
+    (
+        "src/route/",
+        &[
+            "codec", "message", "time", "limits", "slots", "session", "route",
+        ],
+    ),
     (
         "src/session/",
-        &["codec", "message", "time", "limits", "slots", "outbox", "route", "session"],
+        &[
+            "codec", "message", "time", "limits", "slots", "outbox", "route", "session",
+        ],
     ),
-    ("src/fanout/", &["codec", "message", "time", "limits", "outbox", "fanout"]),
+    (
+        "src/fanout/",
+        &["codec", "message", "time", "limits", "outbox", "fanout"],
+    ),
     ("src/auth/", &["codec"]),
     ("src/storage/", &["message", "storage"]),
     ("src/telemetry/", &["telemetry"]),
@@ -87,7 +109,10 @@ struct Source {
 impl Source {
     /// Lines with their numbers, without those of the test module at the end.
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        let end = self.text.find("\n#[cfg(test)]\nmod ").unwrap_or(self.text.len());
+        let end = self
+            .text
+            .find("\n#[cfg(test)]\nmod ")
+            .unwrap_or(self.text.len());
         (1..).zip(self.text[..end].lines())
     }
 
@@ -101,7 +126,9 @@ fn sources(folder: &str) -> Vec<Source> {
     let mut folders = vec![root.join(folder)];
     let mut found: Vec<PathBuf> = Vec::new();
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries {
             let path = entry.unwrap().path();
             if path.is_dir() {
@@ -114,7 +141,11 @@ fn sources(folder: &str) -> Vec<Source> {
     found.sort();
     let read = |path: PathBuf| Source {
         text: fs::read_to_string(&path).unwrap(),
-        path: path.strip_prefix(root).unwrap().to_string_lossy().into_owned(),
+        path: path
+            .strip_prefix(root)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned(),
     };
     found.into_iter().map(read).collect()
 }
@@ -124,7 +155,12 @@ fn code(line: &str) -> &str {
 }
 
 fn complain(problems: &[String]) {
-    assert!(problems.is_empty(), "{} problem(s):\n{}", problems.len(), problems.join("\n"));
+    assert!(
+        problems.is_empty(),
+        "{} problem(s):\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
 }
 
 #[test]
@@ -146,14 +182,18 @@ fn the_core_is_sans_io_and_deterministic() {
 fn dependence_points_one_way() {
     let mut problems = Vec::new();
     for source in sources("src") {
-        let Some((_, allowed)) = LAYERS.iter().find(|(place, _)| source.path.starts_with(place))
+        let Some((_, allowed)) = LAYERS
+            .iter()
+            .find(|(place, _)| source.path.starts_with(place))
         else {
             continue;
         };
         for (number, line) in source.lines() {
             for used in code(line).split("crate::").skip(1) {
-                let module: String =
-                    used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let module: String = used
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
                 if !module.is_empty() && !allowed.contains(&module.as_str()) {
                     let path = &source.path;
                     problems.push(format!("{path}:{number}: may not use crate::{module}"));
@@ -174,11 +214,19 @@ fn unsafe_stands_in_the_ring_only_and_says_why_it_is_sound() {
             let line = code(line);
             let is_block = line.contains("unsafe {") || line.contains("unsafe impl");
             if is_block && !in_ring {
-                problems.push(format!("{}:{}: unsafe outside src/net/ring", source.path, index + 1));
+                problems.push(format!(
+                    "{}:{}: unsafe outside src/net/ring",
+                    source.path,
+                    index + 1
+                ));
             }
             let before = &lines[index.saturating_sub(8)..index];
             if is_block && !before.iter().any(|line| line.contains("SAFETY:")) {
-                problems.push(format!("{}:{}: unsafe without SAFETY", source.path, index + 1));
+                problems.push(format!(
+                    "{}:{}: unsafe without SAFETY",
+                    source.path,
+                    index + 1
+                ));
             }
         }
     }
@@ -200,12 +248,14 @@ fn every_file_says_what_it_is_for() {
     let mut problems = Vec::new();
     for folder in ["src", "loadgen", "tests", "benches"] {
         for source in sources(folder) {
-            let is_documented =
-                source.text.starts_with("//!") || source.text.starts_with("#![doc");
+            let is_documented = source.text.starts_with("//!") || source.text.starts_with("#![doc");
             if !is_documented {
                 problems.push(format!("{}: begin with //! and its purpose", source.path));
             }
-            let stem = Path::new(&source.path).file_stem().unwrap().to_string_lossy();
+            let stem = Path::new(&source.path)
+                .file_stem()
+                .unwrap()
+                .to_string_lossy();
             if BANNED_NAMES.contains(&&*stem) {
                 problems.push(format!("{}: name it for what it does", source.path));
             }
@@ -218,7 +268,10 @@ fn every_file_says_what_it_is_for() {
 fn nothing_is_left_unfinished() {
     let mut problems = Vec::new();
     for folder in ["src", "loadgen", "tests", "benches"] {
-        for source in sources(folder).iter().filter(|source| source.path != "tests/tidy.rs") {
+        for source in sources(folder)
+            .iter()
+            .filter(|source| source.path != "tests/tidy.rs")
+        {
             for (number, line) in (1..).zip(source.text.lines()) {
                 for (banned, instead) in BANNED {
                     if line.contains(banned) {
@@ -237,7 +290,10 @@ fn functions_files_and_lines_are_short() {
     for source in [sources("src"), sources("loadgen")].concat_all() {
         let count = source.lines().count();
         if count > FILE_LINES_MAX {
-            problems.push(format!("{}: {count} lines: split it by responsibility", source.path));
+            problems.push(format!(
+                "{}: {count} lines: split it by responsibility",
+                source.path
+            ));
         }
         let mut function: Option<(usize, usize)> = None;
         for (number, line) in source.lines() {
@@ -255,7 +311,13 @@ fn functions_files_and_lines_are_short() {
                 }
                 function = None;
             }
-            let begins = ["fn ", "pub fn ", "pub(super) fn ", "pub(crate) fn ", "pub const fn "];
+            let begins = [
+                "fn ",
+                "pub fn ",
+                "pub(super) fn ",
+                "pub(crate) fn ",
+                "pub const fn ",
+            ];
             let text = line.trim_start();
             let is_async = text.starts_with("pub async fn ") || text.starts_with("async fn ");
             if begins.iter().any(|begin| text.starts_with(begin)) || is_async {
