@@ -21,9 +21,11 @@ use std::process::Command;
 use std::sync::Arc;
 use support::{Broker, shared};
 
-/// Limits that let a 10 MiB payload and 1,000 queued messages through.
+/// Limits that let a 10 MiB payload and 1,000 queued messages through. MQTT.js sends what it is told
+/// without regard to the broker's receive maximum, so that one is raised too.
 const CONFIG: &str = "[limits]\n\
     max_packet_bytes = 16777216\n\
+    receive_maximum = 65535\n\
     outbox_bytes_max = 67108864\n\
     queue_messages_max = 10000\n\
     queue_bytes_max = 67108864\n";

@@ -15,8 +15,8 @@ struct Subscriber {
     output: BufReader<ChildStdout>,
 }
 
-fn tool(name: &str, broker: &Broker) -> Command {
-    let mut command = Command::new(name);
+fn publisher(broker: &Broker) -> Command {
+    let mut command = Command::new("mosquitto_pub");
     let port = broker.address().port().to_string();
     command.args(["-h", "127.0.0.1", "-p", &port]);
     command
@@ -26,9 +26,12 @@ fn missing(error: std::io::Error) -> ! {
     panic!("mosquitto-clients is not installed ({error}): run scripts/test.sh --setup")
 }
 
-/// Starts `mosquitto_sub`, which writes each message in `format`.
+/// Starts `mosquitto_sub`, line by line by `stdbuf`, which writes each message in `format`.
 fn start(broker: &Broker, format: &str, args: &[&str]) -> Subscriber {
-    let mut child = tool("mosquitto_sub", broker)
+    let mut command = Command::new("stdbuf");
+    let port = broker.address().port().to_string();
+    command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &port]);
+    let mut child = command
         .args(["-d", "-W", PATIENCE_SECONDS, "-F", format])
         .args(args)
         .stdout(Stdio::piped())
@@ -46,7 +49,7 @@ fn subscribe(broker: &Broker, args: &[&str]) -> Subscriber {
 }
 
 fn publish(broker: &Broker, args: &[&str]) {
-    let status = tool("mosquitto_pub", broker)
+    let status = publisher(broker)
         .args(args)
         .status()
         .unwrap_or_else(|error| missing(error));
@@ -133,10 +136,8 @@ fn resume(shards: usize) {
     let broker = broker(shards);
     for version in ["mqttv311", "mqttv5"] {
         let (topic, id) = (unique("mosquitto"), unique("sub"));
-        let mut args = vec!["-V", version, "-i", &id, "-c", "-t", &topic, "-q", "1"];
-        if version == "mqttv5" {
-            args.extend(["-D", "connect", "session-expiry-interval", "600"]);
-        }
+        // In 5.0 `-c` also asks for the longest session expiry.
+        let args = ["-V", version, "-i", &id, "-c", "-t", &topic, "-q", "1"];
         subscribe(&broker, &args).kill();
         for n in 0..10 {
             publish(&broker, &["-t", &topic, "-q", "1", "-m", &n.to_string()]);
@@ -232,12 +233,12 @@ fn thousand(shards: usize) {
     for qos in ["0", "1", "2"] {
         let topic = unique("mosquitto");
         let mut subscriber = subscribe(&broker, &["-t", &topic, "-q", qos]);
-        let mut publisher = tool("mosquitto_pub", &broker)
+        let mut feeder = publisher(&broker)
             .args(["-t", &topic, "-q", qos, "-l"])
             .stdin(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| missing(error));
-        let mut input = publisher.stdin.take().expect("stdin is piped");
+        let mut input = feeder.stdin.take().expect("stdin is piped");
         for n in 0..1000 {
             writeln!(input, "{n}").expect("feed mosquitto_pub");
         }
@@ -245,7 +246,7 @@ fn thousand(shards: usize) {
         for n in 0..1000 {
             assert_eq!(subscriber.message(), format!("0 {qos} {n}"));
         }
-        assert!(publisher.wait().expect("wait for mosquitto_pub").success());
+        assert!(feeder.wait().expect("wait for mosquitto_pub").success());
     }
 }
 

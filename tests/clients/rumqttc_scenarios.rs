@@ -5,10 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
-
-/// How often a client's thread looks whether it is to end.
-pub const POLL: Duration = Duration::from_millis(20);
 
 /// A message as a scenario sees it.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,12 +26,16 @@ pub struct Loop {
     events: Receiver<Event>,
     messages: Vec<Got>,
     stop: Arc<AtomicBool>,
+    wake: Box<dyn Fn()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Loop {
-    /// Runs `turn` until told to stop or until it answers false.
-    pub fn start(mut turn: impl FnMut(&Sender<Event>) -> bool + Send + 'static) -> Self {
+    /// Runs `turn` until told to stop or until it answers false. `turn` may block; `wake` ends that.
+    pub fn start(
+        wake: impl Fn() + 'static,
+        mut turn: impl FnMut(&Sender<Event>) -> bool + Send + 'static,
+    ) -> Self {
         let (sender, events) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
@@ -48,6 +48,7 @@ impl Loop {
             events,
             messages: Vec::new(),
             stop,
+            wake: Box::new(wake),
             thread: Some(thread),
         }
     }
@@ -98,6 +99,7 @@ impl Loop {
 
     fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        (self.wake)();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the client's thread ends well");
         }

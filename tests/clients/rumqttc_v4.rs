@@ -1,8 +1,8 @@
 //! The 3.1.1 client of `rumqttc`.
 
 use super::broker;
-use super::rumqttc_scenarios::{self as scenarios, Event, Got, Loop, POLL, Peer};
-use rumqttc::{Client, LastWill, MqttOptions, Packet, QoS, RecvTimeoutError};
+use super::rumqttc_scenarios::{self as scenarios, Event, Got, Loop, Peer};
+use rumqttc::{Client, LastWill, MqttOptions, Packet, QoS};
 
 pub struct V4 {
     client: Client,
@@ -22,11 +22,16 @@ impl Peer for V4 {
             options.set_last_will(LastWill::new(topic, "gone", QoS::AtLeastOnce, false));
         }
         let (client, mut connection) = Client::new(options, 10);
-        let events = Loop::start(move |out| {
-            let event = match connection.recv_timeout(POLL) {
+        let waker = client.clone();
+        let wake = move || {
+            // Any request makes the event loop turn once.
+            let _ = waker.try_publish("wake", QoS::AtMostOnce, false, "");
+        };
+        let events = Loop::start(wake, move |out| {
+            let event = match connection.recv() {
                 Ok(Ok(rumqttc::Event::Incoming(packet))) => packet,
-                Ok(Ok(_)) | Err(RecvTimeoutError::Timeout) => return true,
-                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(Ok(_)) => return true,
+                _ => return false,
             };
             let event = match event {
                 Packet::ConnAck(ack) => Event::Connected {

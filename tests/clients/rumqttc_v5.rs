@@ -1,11 +1,11 @@
 //! The 5.0 client of `rumqttc`.
 
 use super::broker;
-use super::rumqttc_scenarios::{self as scenarios, Event, Got, Loop, POLL, Peer};
+use super::rumqttc_scenarios::{self as scenarios, Event, Got, Loop, Peer};
 use crate::support::{PATIENCE, unique};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, Packet, PublishProperties};
-use rumqttc::v5::{Client, MqttOptions, RecvTimeoutError};
+use rumqttc::v5::{Client, MqttOptions};
 use std::sync::mpsc::channel;
 
 pub struct V5 {
@@ -37,11 +37,16 @@ impl Peer for V5 {
             options.set_last_will(LastWill::new(topic, "gone", QoS::AtLeastOnce, false, None));
         }
         let (client, mut connection) = Client::new(options, 10);
-        let events = Loop::start(move |out| {
-            let event = match connection.recv_timeout(POLL) {
+        let waker = client.clone();
+        let wake = move || {
+            // Any request makes the event loop turn once.
+            let _ = waker.try_publish("wake", QoS::AtMostOnce, false, "");
+        };
+        let events = Loop::start(wake, move |out| {
+            let event = match connection.recv() {
                 Ok(Ok(rumqttc::v5::Event::Incoming(packet))) => packet,
-                Ok(Ok(_)) | Err(RecvTimeoutError::Timeout) => return true,
-                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(Ok(_)) => return true,
+                _ => return false,
             };
             let event = match event {
                 Packet::ConnAck(ack) => Event::Connected {
