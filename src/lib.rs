@@ -1,6 +1,20 @@
-//! RingMQ: an MQTT broker for high-fanout telemetry on Linux servers.
+#![doc = include_str!("ARCHITECTURE.md")]
+#![warn(missing_docs)]
 
+pub mod auth;
+pub mod cli;
+pub mod codec;
+pub mod config;
 pub mod fanout;
+pub mod limits;
+pub mod machine;
 pub mod message;
 pub mod net;
+pub mod outbox;
+pub mod route;
+pub mod session;
+pub mod shard;
+pub mod slots;
+pub mod storage;
+pub mod telemetry;
 pub mod time;

@@ -1,6 +1,154 @@
-//! The `ringmq` program.
+//! The `ringmq` program: read the configuration, start the shards, wait for signals, stop in order.
+//!
+//! Exit codes: 0 after a stop that was asked for, 1 if the broker cannot start or go on, 2 if command
+//! line or configuration are wrong.
+
+use clap::Parser;
+use ringmq::cli::{Cli, Command, LogLevel};
+use ringmq::config::{Config, ConfigError, Sources};
+use ringmq::machine;
+use ringmq::net::listener::Listener;
+use ringmq::shard::boot::Shards;
+use ringmq::shard::control::Event;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use std::error::Error;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use tracing::{Level, debug, error, info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let path = match &cli.command {
+        Some(Command::CheckConfig { file }) => Some(file.clone()),
+        None => cli.config.clone(),
+    };
+    let config = match load(path.as_deref(), &cli) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("ringmq: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if cli.command.is_some() {
+        println!("the configuration is correct");
+        return ExitCode::SUCCESS;
+    }
+    start_log(config.log);
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(path: Option<&Path>, cli: &Cli) -> Result<Config, ConfigError> {
+    let text = match path {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::new(
+                path.display().to_string(),
+                format!("cannot be read: {error}"),
+            )
+        })?),
+        None => None,
+    };
+    let sources = Sources {
+        file: path.zip(text.as_deref()),
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        cpus_available: machine::cpus(),
+    };
+    Config::load(&sources, cli)
+}
+
+fn start_log(level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    machine::check_memlock()?;
+    let descriptors = machine::raise_descriptor_limit();
+    debug!("up to {descriptors} open descriptors");
+    if (descriptors as usize) < config.settings.limits.connections_max.min(10_000) {
+        warn!(
+            "only {descriptors} descriptors may be open, which bounds the connections; \
+             raise `ulimit -n` or LimitNOFILE="
+        );
+    }
+    let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
+    let mut listeners = Vec::new();
+    let mut bound = Vec::new();
+    for (_, address) in &config.listen {
+        let listener = Listener::bind(*address, config.cpus.len())?;
+        bound.push(listener.address);
+        listeners.push(listener);
+    }
+    let shards = Shards::start(&config.cpus, &config.settings, listeners)?;
+    info!(
+        "ringmq {} runs {} shard(s) on CPUs {:?}",
+        env!("CARGO_PKG_VERSION"),
+        config.cpus.len(),
+        config.cpus
+    );
+    for address in bound {
+        info!("listening on mqtt://{address}");
+    }
+    forward_signals(signals, &shards);
+    serve(&shards)?;
+    info!("stopping");
+    shards.stop(config.shutdown_deadline);
+    info!("stopped");
+    Ok(())
+}
+
+/// Puts signals among the events of the shards.
+fn forward_signals(mut signals: Signals, shards: &Shards) {
+    let sender = shards.sender.clone();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if sender.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Handles events until a signal says stop.
+fn serve(shards: &Shards) -> Result<(), Box<dyn Error>> {
+    loop {
+        match shards.events.recv()? {
+            Event::Signal(SIGUSR1) => {
+                let pairs: Vec<_> = shards
+                    .statistics()?
+                    .into_iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
+                info!("counters {}", pairs.join(" "));
+            }
+            Event::Signal(SIGHUP) => info!("SIGHUP: nothing is reloaded yet"),
+            Event::Signal(_) => return Ok(()),
+            Event::Failed(shard, error) => {
+                return Err(format!("shard {shard} cannot go on: {error}").into());
+            }
+            Event::Ready(..) | Event::Statistics(_) | Event::Drained(_) | Event::Stopped(_) => {}
+        }
+    }
+}

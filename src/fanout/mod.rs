@@ -1,3 +1,5 @@
 //! Fan-out: from one publish and its matches to bytes waiting in outboxes.
 
+pub mod encoder;
 pub mod outgoing;
+pub mod publication;

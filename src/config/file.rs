@@ -1,0 +1,110 @@
+//! The keys of the configuration file, with their types and nothing else.
+
+use crate::cli::LogLevel;
+use crate::limits::Limits;
+use crate::outbox;
+use crate::route::shared;
+use crate::session::outbound;
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileConfig {
+    pub listen: Option<Vec<String>>,
+    pub shards: Option<usize>,
+    pub cpus: Option<String>,
+    pub allow_anonymous: Option<bool>,
+    pub log: Option<LogLevel>,
+    #[serde(default)]
+    pub limits: FileLimits,
+    #[serde(default)]
+    pub session: FileSession,
+    #[serde(default)]
+    pub mqtt: FileMqtt,
+    #[serde(default)]
+    pub shutdown: FileShutdown,
+}
+
+macro_rules! file_limits {
+    ($($name:ident: $kind:ty,)+) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct FileLimits { $($name: Option<$kind>,)+ }
+
+        impl FileLimits {
+            /// Puts what was said in place of the defaults.
+            pub(super) fn apply(&self, limits: &mut Limits) {
+                $(if let Some(value) = self.$name { limits.$name = value; })+
+            }
+        }
+    };
+}
+
+file_limits! {
+    max_packet_bytes: usize,
+    topic_bytes_max: usize,
+    topic_levels_max: usize,
+    filters_per_subscribe_max: usize,
+    subscriptions_per_session_max: usize,
+    inflight_max: u16,
+    receive_maximum: u16,
+    connections_max: usize,
+    connect_timeout_ms: u64,
+    connect_bytes_max: usize,
+    outbox_bytes_max: usize,
+    queue_messages_max: usize,
+    queue_bytes_max: usize,
+    retained_messages_max: usize,
+    retained_bytes_max: usize,
+    topic_alias_max: u16,
+    topic_alias_out_max: u16,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileSession {
+    pub expiry_seconds_max: Option<u32>,
+    pub queue_full: Option<QueueFull>,
+    pub outbox_full: Option<OutboxFull>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileMqtt {
+    pub keep_alive_seconds_max: Option<u16>,
+    pub qos_max: Option<u8>,
+    pub retain_available: Option<bool>,
+    pub wildcard_subscriptions: Option<bool>,
+    pub shared_subscriptions: Option<bool>,
+    pub subscription_identifiers: Option<bool>,
+    pub shared_strategy: Option<SharedStrategy>,
+    pub validate_payload_format: Option<bool>,
+    pub response_information: Option<String>,
+    pub server_reference: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileShutdown {
+    pub deadline_ms: Option<u64>,
+}
+
+macro_rules! choices {
+    ($name:ident => $target:ty { $($choice:ident,)+ }) => {
+        #[derive(Clone, Copy, Debug, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub(super) enum $name { $($choice,)+ }
+
+        impl From<$name> for $target {
+            fn from(choice: $name) -> Self {
+                match choice { $($name::$choice => <$target>::$choice,)+ }
+            }
+        }
+    };
+}
+
+choices! { QueueFull => outbound::QueueFull { DropNewest, DropOldest, Disconnect, } }
+choices! { OutboxFull => outbox::OutboxFull { DropNewest, DropOldest, } }
+choices! { SharedStrategy => shared::SharedStrategy {
+    RoundRobin, LeastInflight, Sticky, HashTopic, HashPublisher,
+} }

@@ -1,0 +1,142 @@
+//! Where each key was said: line of the file, or environment variable.
+
+use super::Sources;
+use super::error::ConfigError;
+use super::file::FileConfig;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// What all variables begin with.
+const PREFIX: &str = "RINGMQ_";
+/// Variables with this beginning belong to test suites, not to the broker.
+const TEST_PREFIX: &str = "RINGMQ_TEST_";
+
+/// Remembers where keys come from, for errors found after reading.
+pub(super) struct Places<'a> {
+    file: Option<(&'a Path, &'a str)>,
+    variables: BTreeMap<String, String>,
+}
+
+impl Places<'_> {
+    /// An error about the value of `key` (`section.key`).
+    pub(super) fn wrong(&self, key: &str, text: String) -> ConfigError {
+        if let Some(variable) = self.variables.get(key) {
+            return ConfigError::new(variable.clone(), text);
+        }
+        let place = match self.file {
+            Some((path, source)) => match line_of(source, key) {
+                Some(line) => format!("{}:{line}: {key}", path.display()),
+                None => format!("{}: {key}", path.display()),
+            },
+            None => key.to_owned(),
+        };
+        ConfigError::new(place, text)
+    }
+}
+
+/// Reads the file, lays the environment over it, and checks names and types of both.
+pub(super) fn merge<'a>(sources: &Sources<'a>) -> Result<(FileConfig, Places<'a>), ConfigError> {
+    let mut places = Places {
+        file: sources.file,
+        variables: BTreeMap::new(),
+    };
+    let mut table = match sources.file {
+        Some((path, source)) => read_file(path, source)?,
+        None => Table::new(),
+    };
+    for (name, value) in &sources.environment {
+        let counts = name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX);
+        if let Some(rest) = name.strip_prefix(PREFIX).filter(|_| counts) {
+            let (section, key) = match rest.split_once("__") {
+                Some((section, key)) => (section.to_lowercase(), key.to_lowercase()),
+                None => (String::new(), rest.to_lowercase()),
+            };
+            let value = typed(name, value, &section, &key)?;
+            insert(&mut table, &section, &key, value);
+            let full = if section.is_empty() {
+                key
+            } else {
+                format!("{section}.{key}")
+            };
+            places.variables.insert(full, name.clone());
+        }
+    }
+    let raw = FileConfig::deserialize(table)
+        .map_err(|error| ConfigError::new("configuration".into(), error.message().to_owned()))?;
+    Ok((raw, places))
+}
+
+fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {
+    let explain = |error: &toml::de::Error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let before = source.get(..at).unwrap_or(source);
+        let number = before.matches('\n').count() + 1;
+        let line = source.lines().nth(number - 1).unwrap_or_default();
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let place = format!("{}:{number}: {key}", path.display());
+        ConfigError::new(place, error.message().to_owned())
+    };
+    toml::from_str::<FileConfig>(source).map_err(|error| explain(&error))?;
+    toml::from_str(source).map_err(|error| explain(&error))
+}
+
+/// A variable's value in the type its key has: as TOML, as plain text, or as a list of plain texts.
+fn typed(name: &str, text: &str, section: &str, key: &str) -> Result<Value, ConfigError> {
+    let as_toml = toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"));
+    let list = text
+        .split(',')
+        .map(|part| Value::String(part.trim().to_owned()))
+        .collect();
+    let candidates = as_toml
+        .into_iter()
+        .chain([Value::String(text.to_owned()), Value::Array(list)]);
+    let mut first_error = None;
+    for candidate in candidates {
+        let mut table = Table::new();
+        insert(&mut table, section, key, candidate.clone());
+        match FileConfig::deserialize(table) {
+            Ok(_) => return Ok(candidate),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    let text = first_error.map_or_else(String::new, |error| error.message().to_owned());
+    Err(ConfigError::new(name.to_owned(), text))
+}
+
+fn insert(table: &mut Table, section: &str, key: &str, value: Value) {
+    if section.is_empty() {
+        table.insert(key.to_owned(), value);
+    } else {
+        let section = table
+            .entry(section.to_owned())
+            .or_insert_with(|| Value::Table(Table::new()));
+        if let Value::Table(section) = section {
+            section.insert(key.to_owned(), value);
+        }
+    }
+}
+
+/// The line on which `key` is set, counted from 1.
+fn line_of(source: &str, key: &str) -> Option<usize> {
+    let (section, key) = key.split_once('.').unwrap_or(("", key));
+    let mut current = "";
+    for (number, line) in (1..).zip(source.lines()) {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            current = header.split(']').next().unwrap_or_default().trim();
+        } else if let Some((name, _)) = line.split_once('=') {
+            let name = name.trim();
+            let dotted = name.split_once('.').is_some_and(|(outer, inner)| {
+                current.is_empty() && outer.trim() == section && inner.trim() == key
+            });
+            if dotted || (current == section && name == key) {
+                return Some(number);
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,61 @@
+//! Sizes and bounds of one ring, each with the reason for its default.
+
+use std::time::Duration;
+
+/// When the kernel runs the completions' own work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskRun {
+    /// At any entry into the kernel of the owning thread (`COOP_TASKRUN`).
+    Cooperative,
+    /// Only when the owner enters this ring to reap (`SINGLE_ISSUER | DEFER_TASKRUN`). Nothing but
+    /// such an entry sees pending work, so the ring cannot sleep in the executor: when idle it wakes
+    /// every `hot_wait_max`.
+    Deferred,
+}
+
+/// Sizes and bounds of one ring. Counts are rounded up to powers of two.
+#[derive(Clone, Debug)]
+pub struct RingConfig {
+    /// Submission entries. A turn may queue more: the queue is then handed over in between.
+    pub entries: u32,
+    /// Completion entries. Beyond them the kernel keeps completions in memory it must allocate, so
+    /// there is room for a receive and a send of some thousand sockets.
+    pub completions: u32,
+    /// Provided receive buffers (at most 32768). They are in use only from the arrival of bytes to
+    /// the end of `received`, so a few per event of a turn are enough; when they run out receives
+    /// pause and nothing is lost.
+    pub receive_buffers: u16,
+    /// Bytes of one receive buffer. Most packets are small; a large publish takes several.
+    pub receive_buffer_bytes: u32,
+    /// Completions that one `turn` delivers at most, so that mail and timers get their share.
+    pub events_per_turn_max: usize,
+    /// How long `wait` may block in this ring's own enter, with the executor standing still. It
+    /// bounds how late other tasks and timers of the executor get. Zero sleeps by the executor only.
+    pub hot_wait_max: Duration,
+    /// How long the driver may run without giving the executor a whole loop of its own.
+    pub executor_interval: Duration,
+    /// Pause of a listener after the process ran out of descriptors or memory.
+    pub accept_backoff: Duration,
+    /// How long dropping the ring waits for operations in flight. What is left then is leaked, since
+    /// the kernel may still use it.
+    pub drop_wait_max: Duration,
+    /// When completions are worked off.
+    pub task_run: TaskRun,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        RingConfig {
+            entries: 1024,
+            completions: 8192,
+            receive_buffers: 512,
+            receive_buffer_bytes: 8192,
+            events_per_turn_max: 512,
+            hot_wait_max: Duration::from_millis(1),
+            executor_interval: Duration::from_millis(1),
+            accept_backoff: Duration::from_millis(100),
+            drop_wait_max: Duration::from_secs(1),
+            task_run: TaskRun::Cooperative,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Listeners: multishot accept, re-armed when it ends, paused when the process is out of descriptors.
+
+use super::Ring;
+use super::handler::Handler;
+use super::key::{ListenerKey, Operation, Token};
+use super::queue::Completion;
+use io_uring::{opcode, types};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+pub(super) struct Listener {
+    descriptor: Option<OwnedFd>,
+    generation: u32,
+    accepting: bool,
+    backing_off: bool,
+    stopping: bool,
+    cancels: u8,
+}
+
+impl Ring {
+    /// Accepts connections on `descriptor`, a listening socket in blocking mode, until
+    /// [`Ring::stop_listening`]. Options such as TCP_NODELAY are inherited from it.
+    pub fn listen(&mut self, descriptor: OwnedFd) -> ListenerKey {
+        let generation = self.listeners.len() as u32;
+        let slot = match self
+            .listeners
+            .iter()
+            .position(|entry| entry.descriptor.is_none())
+        {
+            Some(slot) => slot,
+            None => {
+                self.listeners.push(Listener::vacant(generation));
+                self.listeners.len() - 1
+            }
+        };
+        let entry = &mut self.listeners[slot];
+        *entry = Listener::vacant(entry.generation.wrapping_add(1));
+        entry.descriptor = Some(descriptor);
+        let key = ListenerKey {
+            slot: slot as u32,
+            generation: entry.generation,
+        };
+        self.settle_listener(key);
+        key
+    }
+
+    /// Stops accepting and closes the listening socket once the kernel has let go of it. Connections
+    /// that were accepted before still come by `accepted`.
+    pub fn stop_listening(&mut self, key: ListenerKey) {
+        if let Some(listener) = self.listener_mut(key) {
+            listener.stopping = true;
+            self.settle_listener(key);
+        }
+    }
+
+    fn listener_mut(&mut self, key: ListenerKey) -> Option<&mut Listener> {
+        self.listeners
+            .get_mut(key.slot as usize)
+            .filter(|listener| listener.generation == key.generation)
+    }
+
+    fn settle_listener(&mut self, key: ListenerKey) {
+        let token = |operation| Token::new(operation, key.slot, key.generation).pack();
+        let Some(listener) = self.listener_mut(key) else {
+            return;
+        };
+        let Some(descriptor) = &listener.descriptor else {
+            return;
+        };
+        let busy = listener.accepting || listener.backing_off || listener.cancels > 0;
+        if !listener.stopping && !busy {
+            listener.accepting = true;
+            let entry = opcode::AcceptMulti::new(types::Fd(descriptor.as_raw_fd()))
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+                .user_data(token(Operation::Accept));
+            self.push_plain(entry);
+        } else if listener.stopping && listener.accepting && listener.cancels == 0 {
+            listener.cancels += 1;
+            let entry = opcode::AsyncCancel::new(token(Operation::Accept))
+                .build()
+                .user_data(token(Operation::AcceptCancel));
+            self.push_plain(entry);
+        } else if listener.stopping && !busy {
+            listener.descriptor = None;
+        }
+    }
+
+    pub(super) fn accept_completed(
+        &mut self,
+        handler: &mut impl Handler,
+        token: Token,
+        completion: Completion,
+    ) {
+        let key = ListenerKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        if completion.result >= 0 {
+            self.counters.accepted += 1;
+            let socket = accepted_descriptor(completion.result);
+            let peer = rustix::net::getpeername(&socket)
+                .ok()
+                .flatten()
+                .and_then(|address| SocketAddr::try_from(address).ok());
+            handler.accepted(self, key, socket, peer);
+        }
+        if completion.more() {
+            return;
+        }
+        if let Some(listener) = self.listener_mut(key) {
+            listener.accepting = false;
+            if exhausted(-completion.result) && !listener.stopping {
+                listener.backing_off = true;
+                self.counters.accept_backoffs += 1;
+                let entry = opcode::Timeout::new(&raw const *self.accept_backoff)
+                    .build()
+                    .user_data(
+                        Token::new(Operation::AcceptBackoff, key.slot, key.generation).pack(),
+                    );
+                self.push_plain(entry);
+            }
+        }
+        self.settle_listener(key);
+    }
+
+    pub(super) fn accept_backoff_completed(&mut self, token: Token) {
+        let key = ListenerKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        if let Some(listener) = self.listener_mut(key) {
+            listener.backing_off = false;
+        }
+        self.settle_listener(key);
+    }
+
+    pub(super) fn accept_cancel_completed(&mut self, token: Token) {
+        let key = ListenerKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        if let Some(listener) = self.listener_mut(key) {
+            listener.cancels -= 1;
+        }
+        // Still accepting means that the cancellation came at a bad moment: settle tries again.
+        self.settle_listener(key);
+    }
+}
+
+impl Listener {
+    fn vacant(generation: u32) -> Self {
+        Listener {
+            descriptor: None,
+            generation,
+            accepting: false,
+            backing_off: false,
+            stopping: false,
+            cancels: 0,
+        }
+    }
+}
+
+/// Whether accepting again at once would fail again.
+fn exhausted(error: i32) -> bool {
+    matches!(
+        error,
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM
+    )
+}
+
+/// Owns a descriptor that an accept completion brought.
+#[expect(unsafe_code, reason = "a completion brings a descriptor as a number")]
+pub(super) fn accepted_descriptor(result: i32) -> OwnedFd {
+    // SAFETY: the kernel installed this descriptor for us, and each completion is looked at once.
+    unsafe { OwnedFd::from_raw_fd(result) }
+}

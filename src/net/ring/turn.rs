@@ -1,0 +1,223 @@
+//! One turn: completions become events, in the order in which the kernel posted them.
+
+use super::Ring;
+use super::buffers::BufferRing;
+use super::handler::{Handler, ReceiveEnd};
+use super::key::{Operation, SocketKey, Token};
+use super::queue::Completion;
+use super::socket::Phase;
+use std::mem;
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnReport {
+    /// Completions worked off.
+    pub completions: usize,
+    /// A wake by another thread or ring arrived.
+    pub woken: bool,
+    /// There is more to deliver now.
+    pub more: bool,
+}
+
+impl Ring {
+    /// Delivers what the kernel has completed, at most `events_per_turn_max` completions. Makes no
+    /// system call unless the submission queue overflows.
+    pub fn turn(&mut self, handler: &mut impl Handler) -> TurnReport {
+        let mut report = TurnReport::default();
+        let Some(mut buffers) = self.buffers.take() else {
+            debug_assert!(false, "turn called from a handler");
+            return report;
+        };
+        let mut completions = mem::take(&mut self.completions);
+        self.queue
+            .reap(&mut completions, self.config.events_per_turn_max);
+        report.completions = completions.len();
+        for completion in &completions {
+            self.dispatch(handler, &mut buffers, *completion, &mut report);
+        }
+        self.completions = completions;
+        self.buffers = Some(buffers);
+        self.rearm_starved();
+        self.deliver_finished(handler);
+        report.more = self.has_events();
+        report
+    }
+
+    fn dispatch(
+        &mut self,
+        handler: &mut impl Handler,
+        buffers: &mut BufferRing,
+        completion: Completion,
+        report: &mut TurnReport,
+    ) {
+        let Some(token) = Token::unpack(completion.user_data) else {
+            debug_assert!(false, "completion of nothing we submitted");
+            return;
+        };
+        match token.operation {
+            Operation::Accept => self.accept_completed(handler, token, completion),
+            Operation::AcceptCancel => self.accept_cancel_completed(token),
+            Operation::AcceptBackoff => self.accept_backoff_completed(token),
+            Operation::Receive => self.receive_completed(handler, buffers, token, completion),
+            Operation::ReceiveCancel => self.receive_cancel_completed(token, completion),
+            Operation::Send => self.send_completed(handler, token, completion),
+            Operation::SendCancel => self.send_cancel_completed(token, completion),
+            Operation::WakeRead => {
+                report.woken = true;
+                self.arm_wake();
+            }
+            Operation::WakeArrived => report.woken = true,
+            Operation::WakeSent => self.wake_failed(token),
+        }
+    }
+
+    fn receive_completed(
+        &mut self,
+        handler: &mut impl Handler,
+        buffers: &mut BufferRing,
+        token: Token,
+        completion: Completion,
+    ) {
+        let key = SocketKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        let phase = self
+            .sockets
+            .get(key)
+            .map_or(Phase::Free, |socket| socket.phase);
+        let wanted = matches!(phase, Phase::Open | Phase::Releasing);
+        if let Some(id) = completion.buffer() {
+            let length = usize::try_from(completion.result).unwrap_or(0);
+            match buffers.filled(id, length) {
+                Some(bytes) if wanted && !bytes.is_empty() => handler.received(self, key, bytes),
+                _ => {}
+            }
+            buffers.give_back(id);
+        }
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return;
+        };
+        if !completion.more() {
+            socket.receiving = false;
+            socket.receive_cancelled = false;
+        }
+        let end = match completion.result {
+            1.. => None,
+            0 => Some(ReceiveEnd::Eof),
+            code => match -code {
+                libc::ENOBUFS => {
+                    self.counters.receives_starved += 1;
+                    if !mem::replace(&mut socket.starved, true) {
+                        self.starved.push(key);
+                    }
+                    None
+                }
+                libc::ECANCELED | libc::EINTR | libc::EAGAIN => None,
+                error => Some(ReceiveEnd::Failed(error)),
+            },
+        };
+        if let Some(end) = end
+            && !mem::replace(&mut socket.ended, true)
+            && matches!(socket.phase, Phase::Open | Phase::Releasing)
+        {
+            handler.receive_ended(self, key, end);
+        }
+        self.settle(key);
+    }
+
+    fn receive_cancel_completed(&mut self, token: Token, completion: Completion) {
+        let key = SocketKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.cancels -= 1;
+            // A cancellation that found nothing, of a receive still outstanding: that one was
+            // between two states of the kernel. Settle cancels again.
+            socket.receive_cancelled &= completion.result >= 0;
+        }
+        self.settle(key);
+    }
+
+    fn send_completed(&mut self, handler: &mut impl Handler, token: Token, completion: Completion) {
+        let key = SocketKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        let Some(socket) = self.sockets.get_mut(key) else {
+            return;
+        };
+        let Some(sending) = &mut socket.sending else {
+            return;
+        };
+        let closing = socket.phase == Phase::Closing;
+        let result = match completion.result {
+            0 if sending.total_bytes() > 0 => Err(libc::EPIPE),
+            sent @ 0.. => {
+                if sending.advance(sent as usize) {
+                    Ok(sending.total_bytes())
+                } else if closing {
+                    Err(libc::ECANCELED)
+                } else {
+                    self.counters.sends_continued += 1;
+                    return self.push_send(key);
+                }
+            }
+            code => match -code {
+                libc::EINTR | libc::EAGAIN if !closing => return self.push_send(key),
+                error => Err(error),
+            },
+        };
+        let outgoing = sending.take();
+        let idle = socket.sending.take();
+        socket.send_cancelled = false;
+        if self.sendings.len() < self.config.entries as usize {
+            self.sendings.extend(idle);
+        }
+        handler.sent(self, key, outgoing, result);
+        self.settle(key);
+    }
+
+    fn send_cancel_completed(&mut self, token: Token, completion: Completion) {
+        let key = SocketKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.cancels -= 1;
+            socket.send_cancelled &= completion.result >= 0;
+        }
+        self.settle(key);
+    }
+
+    /// Buffers have been given back: receive again where they had run out.
+    fn rearm_starved(&mut self) {
+        let mut starved = mem::take(&mut self.starved);
+        for key in starved.drain(..) {
+            if let Some(socket) = self.sockets.get_mut(key) {
+                socket.starved = false;
+                self.settle(key);
+            }
+        }
+        self.starved = starved;
+    }
+
+    fn deliver_finished(&mut self, handler: &mut impl Handler) {
+        // Only those there are now: a handler may finish more.
+        for _ in 0..self.finished.len() {
+            let Some(key) = self.finished.pop_front() else {
+                return;
+            };
+            let releasing = self.sockets.get(key).is_some_and(|socket| socket.releasing);
+            let descriptor = self.sockets.remove(key);
+            match descriptor {
+                Some(descriptor) if releasing => handler.released(self, key, descriptor),
+                descriptor => {
+                    drop(descriptor);
+                    handler.closed(self, key);
+                }
+            }
+        }
+    }
+}

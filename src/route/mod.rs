@@ -1,0 +1,104 @@
+//! Routing: which sessions and which shards want a topic, and what is retained for a filter.
+//!
+//! Each shard holds a replica of the topic trie: local subscriptions in full, of other shards only
+//! that they have some. Retained messages are split among the shards by topic.
+
+pub mod retained;
+pub mod shared;
+pub mod trie;
+
+/// A shard's number.
+pub type ShardId = u16;
+
+/// A set of shards, as many as interest can be told apart for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSet(u128);
+
+impl ShardSet {
+    /// Adds a shard.
+    pub fn insert(&mut self, shard: ShardId) {
+        self.0 |= 1 << shard;
+    }
+
+    /// Removes a shard.
+    pub fn remove(&mut self, shard: ShardId) {
+        self.0 &= !(1 << shard);
+    }
+
+    /// Adds all of `other`.
+    pub fn add_all(&mut self, other: ShardSet) {
+        self.0 |= other.0;
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether it has `shard`.
+    #[must_use]
+    pub const fn contains(self, shard: ShardId) -> bool {
+        self.0 & (1 << shard) != 0
+    }
+
+    /// Its shards in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = ShardId> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            if rest == 0 {
+                return None;
+            }
+            let shard = rest.trailing_zeros() as ShardId;
+            rest &= rest - 1;
+            Some(shard)
+        })
+    }
+}
+
+/// Hash of a client identifier or topic; the same on every shard, so it may decide where things live.
+#[must_use]
+pub fn stable_hash(text: &str) -> u64 {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    for byte in text.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    // FNV leaves the low bits weak for short texts; mix the high ones in.
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    hash ^ hash >> 29
+}
+
+/// The shard on which a client identifier's session, or a topic's retained message, lives.
+#[must_use]
+pub fn home_shard(text: &str, shards: ShardId) -> ShardId {
+    (stable_hash(text) % u64::from(shards.max(1))) as ShardId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn homes_are_spread() {
+        let mut counts = [0; 4];
+        for client in 0..4000 {
+            counts[usize::from(home_shard(&format!("client-{client}"), 4))] += 1;
+        }
+        assert!(
+            counts.iter().all(|&count| (800..1200).contains(&count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn sets_list_their_shards() {
+        let mut set = ShardSet::default();
+        for shard in [0, 63, 127, 5] {
+            set.insert(shard);
+        }
+        set.remove(5);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 127]);
+        assert!(set.contains(127) && !set.contains(5));
+    }
+}

@@ -1,0 +1,238 @@
+//! Share groups: the publisher's shard picks the shard, that shard picks the member (4.8.2).
+//!
+//! Every shard knows how many members each shard has and how many of them are connected. Connected
+//! members are preferred; a group whose members are all away keeps its messages with one of them.
+
+use super::ShardId;
+use super::trie::Subscriber;
+use std::sync::Arc;
+
+/// How a message finds its member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedStrategy {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest unacknowledged messages, on the shard whose turn it is.
+    LeastInflight,
+    /// The same one as long as it is there.
+    Sticky,
+    /// By the topic: the same topic goes to the same member.
+    HashTopic,
+    /// By the publisher's client identifier.
+    HashPublisher,
+}
+
+/// Members of a group on one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberCount {
+    /// All, connected or not.
+    pub members: u32,
+    /// Connected ones.
+    pub online: u32,
+}
+
+/// A share group on one filter.
+#[derive(Debug)]
+pub struct Group {
+    /// Share name.
+    pub name: Arc<str>,
+    /// Members on this shard.
+    pub members: Vec<Subscriber>,
+    counts: Vec<MemberCount>,
+    turn: u64,
+    member_turn: usize,
+    sticky: Option<ShardId>,
+}
+
+impl Group {
+    /// A group without members.
+    #[must_use]
+    pub fn new(name: &str, shards: ShardId) -> Self {
+        Group {
+            name: name.into(),
+            members: Vec::new(),
+            counts: vec![MemberCount::default(); usize::from(shards)],
+            turn: 0,
+            member_turn: 0,
+            sticky: None,
+        }
+    }
+
+    /// Notes the member counts of a shard.
+    pub fn set_count(&mut self, shard: ShardId, count: MemberCount) {
+        if let Some(known) = self.counts.get_mut(usize::from(shard)) {
+            *known = count;
+        }
+    }
+
+    /// The member counts of a shard.
+    #[must_use]
+    pub fn count(&self, shard: ShardId) -> MemberCount {
+        self.counts
+            .get(usize::from(shard))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Whether no shard has a member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.counts.iter().all(|count| count.members == 0)
+    }
+
+    /// Picks the shard for a message; `hash` is the topic's or publisher's where the strategy wants
+    /// one. `None` if there is no member left but on `without`.
+    pub fn pick_shard(
+        &mut self,
+        strategy: SharedStrategy,
+        hash: u64,
+        without: Option<ShardId>,
+    ) -> Option<ShardId> {
+        let counts: Vec<_> = (0..)
+            .zip(&self.counts)
+            .map(|(shard, count)| {
+                if Some(shard) == without {
+                    Default::default()
+                } else {
+                    *count
+                }
+            })
+            .collect();
+        let any_online = counts.iter().any(|count| count.online > 0);
+        let weight = |count: &MemberCount| {
+            u64::from(if any_online {
+                count.online
+            } else {
+                count.members
+            })
+        };
+        let total: u64 = counts.iter().map(weight).sum();
+        if total == 0 {
+            return None;
+        }
+        if strategy == SharedStrategy::Sticky
+            && let Some(shard) = self.sticky
+            && counts
+                .get(usize::from(shard))
+                .is_some_and(|count| weight(count) > 0)
+        {
+            return Some(shard);
+        }
+        let mut position = match strategy {
+            SharedStrategy::HashTopic | SharedStrategy::HashPublisher => hash % total,
+            SharedStrategy::Sticky => 0,
+            SharedStrategy::RoundRobin | SharedStrategy::LeastInflight => {
+                self.turn = self.turn.wrapping_add(1);
+                self.turn % total
+            }
+        };
+        for (shard, count) in (0..).zip(&counts) {
+            if position < weight(count) {
+                self.sticky = Some(shard);
+                return Some(shard);
+            }
+            position -= weight(count);
+        }
+        None
+    }
+
+    /// Picks the member on this shard. `load` tells for a subscriber whether it is connected and how
+    /// much it has in flight, `None` if its session is gone.
+    pub fn pick_member(
+        &mut self,
+        strategy: SharedStrategy,
+        hash: u64,
+        load: impl Fn(&Subscriber) -> Option<MemberLoad>,
+    ) -> Option<Subscriber> {
+        let loads: Vec<_> = self.members.iter().map(load).collect();
+        let any_online = loads.iter().flatten().any(|load| load.online);
+        let mut able = Vec::with_capacity(loads.len());
+        for (index, load) in loads.iter().enumerate() {
+            if let Some(load) = load
+                && (load.online || !any_online)
+            {
+                able.push((index, load.inflight));
+            }
+        }
+        let index = match strategy {
+            SharedStrategy::LeastInflight => able
+                .iter()
+                .min_by_key(|(_, inflight)| *inflight)
+                .map(|(index, _)| *index),
+            SharedStrategy::Sticky => able.first().map(|(index, _)| *index),
+            SharedStrategy::HashTopic | SharedStrategy::HashPublisher => {
+                // The shard took `hash` modulo its total; the member takes other bits.
+                let position = (hash >> 32) as usize % able.len().max(1);
+                able.get(position).map(|(index, _)| *index)
+            }
+            SharedStrategy::RoundRobin => {
+                self.member_turn = self.member_turn.wrapping_add(1);
+                able.get(self.member_turn % able.len().max(1))
+                    .map(|(index, _)| *index)
+            }
+        };
+        self.members.get(index?).copied()
+    }
+}
+
+/// How busy a member is.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberLoad {
+    /// Whether its client is connected.
+    pub online: bool,
+    /// Unacknowledged and queued messages.
+    pub inflight: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(counts: &[(u32, u32)]) -> Group {
+        let mut group = Group::new("g", counts.len() as ShardId);
+        for (shard, &(members, online)) in (0..).zip(counts) {
+            group.set_count(shard, MemberCount { members, online });
+        }
+        group
+    }
+
+    fn picks(group: &mut Group, strategy: SharedStrategy, rounds: u64) -> Vec<usize> {
+        let mut counts = vec![0; group.counts.len()];
+        for hash in 0..rounds {
+            let shard = group.pick_shard(strategy, hash, None).unwrap();
+            counts[usize::from(shard)] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn shards_are_weighted_by_connected_members() {
+        let mut group = group(&[(1, 1), (5, 3), (2, 0)]);
+        assert_eq!(
+            picks(&mut group, SharedStrategy::RoundRobin, 400),
+            [100, 300, 0]
+        );
+        assert_eq!(
+            picks(&mut group, SharedStrategy::HashTopic, 400),
+            [100, 300, 0]
+        );
+        assert_eq!(
+            picks(&mut group, SharedStrategy::Sticky, 10).iter().max(),
+            Some(&10)
+        );
+    }
+
+    #[test]
+    fn absent_members_are_chosen_only_if_nobody_is_there() {
+        let mut group = group(&[(0, 0), (2, 0)]);
+        assert_eq!(
+            group.pick_shard(SharedStrategy::RoundRobin, 0, None),
+            Some(1)
+        );
+        assert_eq!(
+            group.pick_shard(SharedStrategy::RoundRobin, 0, Some(1)),
+            None
+        );
+    }
+}

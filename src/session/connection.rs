@@ -1,0 +1,111 @@
+//! What the core knows of one connection, from its first byte to its close.
+//!
+//! ```text
+//!   AwaitConnect ──CONNECT──► Open ──► (removed)
+//!        └── home is another shard ──► (handed over)
+//! ```
+//! A connection holds no buffer while it is idle: `partial` exists only while a packet straddles two
+//! receives, the outbox only while bytes wait.
+
+use super::SessionKey;
+use crate::codec::Version;
+use crate::codec::ack::Ack;
+use crate::outbox::Outbox;
+use crate::time::Timestamp;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+/// A table with the same order of iteration in every run.
+pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// Topic aliases in both directions; they live as long as the connection `[MQTT-3.3.2-7]`.
+#[derive(Debug, Default)]
+pub struct Aliases {
+    /// Set by the client.
+    pub inbound: FixedMap<u16, Box<str>>,
+    /// Set by the broker.
+    pub outbound: FixedMap<Box<str>, u16>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The session; `None` until CONNECT is accepted.
+    pub session: Option<SessionKey>,
+    /// Version of its CONNECT.
+    pub version: Version,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// Whether the shell has been told that something waits.
+    pub is_ready: bool,
+    /// Whether the shell was asked to stop receiving.
+    pub is_paused: bool,
+    /// Largest packet the client takes.
+    pub packet_bytes_max: u32,
+    /// Most QoS 1 and 2 messages in flight toward it.
+    pub window_max: u16,
+    /// When it last sent something.
+    pub heard_at: Timestamp,
+    /// Milliseconds of silence after which it is cut; 0 for never.
+    pub silence_ms_max: u64,
+    /// When its timer is set for.
+    pub timer_at: Timestamp,
+    /// When its CONNECT is due.
+    pub connect_by: Timestamp,
+    /// Whether it was handed over from the shard that accepted it.
+    pub is_adopted: bool,
+    /// Whether it is one too many, and accepted only to be told so.
+    pub is_surplus: bool,
+    /// The beginning of a packet that is not whole yet.
+    pub partial: Vec<u8>,
+    /// Session expiry interval as CONNECT had it (3.14.2.2.2).
+    pub asked_expiry_seconds: u32,
+    /// Most aliases the broker may set.
+    pub alias_out_max: u16,
+    /// Its aliases, once there are any.
+    pub aliases: Option<Box<Aliases>>,
+    /// Acknowledgements that wait for the store, with the ticket each needs.
+    pub awaiting_store: VecDeque<(u64, Ack)>,
+    /// Method of an extended authentication.
+    pub authentication_method: Option<Box<str>>,
+}
+
+impl Connection {
+    /// A connection that has sent nothing so far.
+    #[must_use]
+    pub fn new(now: Timestamp, connect_by: Timestamp, is_adopted: bool) -> Self {
+        Connection {
+            session: None,
+            version: Version::V3_1_1,
+            outbox: Outbox::default(),
+            is_ready: false,
+            is_paused: false,
+            packet_bytes_max: u32::MAX,
+            window_max: 0,
+            heard_at: now,
+            timer_at: Timestamp::NEVER,
+            silence_ms_max: 0,
+            connect_by,
+            is_adopted,
+            is_surplus: false,
+            partial: Vec::new(),
+            asked_expiry_seconds: 0,
+            alias_out_max: 0,
+            aliases: None,
+            awaiting_store: VecDeque::new(),
+            authentication_method: None,
+        }
+    }
+
+    /// When silence ends it, as known now.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        if self.session.is_none() {
+            self.connect_by
+        } else if self.silence_ms_max == 0 {
+            Timestamp::NEVER
+        } else {
+            self.heard_at.plus_ms(self.silence_ms_max)
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Retained messages on their way to a new subscription, and what waits behind them.
+//!
+//! Shards are asked one after the other (for a filter without wildcards only the topic's own), a
+//! bounded answer at a time, and the next only when the client keeps up. Live messages for the
+//! subscription are held until the last answer is delivered, so a stale value never comes last; a
+//! retained message that is also held is delivered once, as live.
+
+use super::Delivery;
+use crate::message::Qos;
+use crate::route::ShardId;
+use crate::route::retained::Cursor;
+use crate::route::trie::NodeId;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A subscription whose retained messages are due.
+#[derive(Clone, Debug)]
+pub struct ReplayTask {
+    /// Its filter.
+    pub filter: Arc<str>,
+    /// Where the trie has it.
+    pub node: NodeId,
+    /// Highest QoS.
+    pub qos: Qos,
+    /// Subscription identifier, 0 for none.
+    pub subscription_id: u32,
+}
+
+/// The walk that is under way.
+#[derive(Debug)]
+pub struct Walk {
+    /// What it is for.
+    pub task: ReplayTask,
+    /// The shard that is asked.
+    pub shard: ShardId,
+    /// The last shard to ask.
+    pub last_shard: ShardId,
+    /// Where that shard goes on.
+    pub cursor: Option<Cursor>,
+    /// The question that is out; `None` while the client has to catch up.
+    pub asked: Option<u64>,
+}
+
+/// All that is due to one session.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// Subscribed, but not every shard has confirmed yet: tasks that are not in `waiting` so far.
+    pub unconfirmed: usize,
+    /// Tasks to walk.
+    pub waiting: VecDeque<ReplayTask>,
+    /// The walk under way.
+    pub walk: Option<Walk>,
+    /// Tasks that are over; their subscriptions are still marked.
+    pub finished: Vec<NodeId>,
+    /// Live messages that wait.
+    pub held: Vec<Delivery>,
+    /// Bytes of the messages held.
+    pub held_bytes: usize,
+}
+
+impl Replay {
+    /// Whether nothing is due any more, so that what is held may go.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.unconfirmed == 0 && self.waiting.is_empty() && self.walk.is_none()
+    }
+}

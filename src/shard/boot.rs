@@ -1,0 +1,234 @@
+//! Starting the shards, each on its CPU, and stopping them in order.
+//!
+//! A stop has two steps, so that wills reach those who are still there: every shard first publishes
+//! them and makes them visible, only then clients are told and closed.
+
+use crate::net::listener::Listener;
+use crate::net::ring::{Ring, RingConfig, RingError, Waker};
+use crate::route::ShardId;
+use crate::shard::control::{Event, Order};
+use crate::shard::core::{Settings, ShardCore};
+use crate::shard::driver::{Shell, Start};
+use crate::shard::mailbox::Mailboxes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+/// Memory each executor registers for file I/O, which the shards do not use.
+const EXECUTOR_IO_BYTES: usize = 128 * 1024;
+/// Orders that may wait for a shard.
+const ORDERS_MAX: usize = 64;
+/// Events that may wait for the control plane.
+const EVENTS_MAX: usize = 1024;
+
+/// Why the shards could not start or go on.
+#[derive(Debug)]
+pub enum BootError {
+    /// The executor of a shard could not be made.
+    Executor(String),
+    /// A shard's ring could not be made, or failed.
+    Ring(ShardId, RingError),
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BootError::Executor(text) => write!(
+                f,
+                "cannot start an executor: {text}. If it speaks of memory, raise the locked-memory \
+                 limit (`ulimit -l`, LimitMEMLOCK=) to 4 MiB per shard"
+            ),
+            BootError::Ring(shard, error) => write!(f, "shard {shard}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+/// The running shards, as the control plane sees them.
+pub struct Shards {
+    /// Events of all shards, and whatever else is put in.
+    pub events: Receiver<Event>,
+    /// The other end of `events`.
+    pub sender: Sender<Event>,
+    orders: Vec<Sender<Order>>,
+    wakers: Vec<Waker>,
+    handles: Vec<ExecutorJoinHandle<()>>,
+}
+
+impl Shards {
+    /// Starts one shard per entry of `cpus`; a CPU may occur more than once.
+    ///
+    /// # Errors
+    /// The first shard that could not start; the process is expected to exit then.
+    pub fn start(
+        cpus: &[usize],
+        settings: &Settings,
+        listeners: Vec<Listener>,
+    ) -> Result<Self, BootError> {
+        let count = cpus.len() as ShardId;
+        let (sender, events) = bounded(EVENTS_MAX);
+        let connection_count = Arc::new(AtomicUsize::new(0));
+        let origin = Instant::now();
+        let mut sockets: Vec<Vec<_>> = cpus.iter().map(|_| Vec::new()).collect();
+        for listener in listeners {
+            for (shard, socket) in sockets.iter_mut().zip(listener.sockets) {
+                shard.push(socket);
+            }
+        }
+        let mut shards = Shards {
+            events,
+            sender,
+            orders: Vec::new(),
+            wakers: Vec::new(),
+            handles: Vec::new(),
+        };
+        let mut meetings = Vec::new();
+        let parts = Mailboxes::connect(count).into_iter().zip(sockets).zip(cpus);
+        for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts) {
+            let (order_sender, orders) = bounded(ORDERS_MAX);
+            let (meet, meeting) = bounded::<Vec<Waker>>(1);
+            let settings = settings.clone();
+            let connection_count = Arc::clone(&connection_count);
+            let events = shards.sender.clone();
+            // The standard library's hasher is seeded by the system: random enough for names.
+            let seed = RandomState::new().hash_one(id);
+            let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+                .name(&format!("ringmq-{id}"))
+                .io_memory(EXECUTOR_IO_BYTES)
+                .spawn(move || async move {
+                    let core = ShardCore::new(id, count, settings, seed, connection_count);
+                    let start = Start {
+                        id,
+                        core,
+                        mailboxes,
+                        listeners,
+                        origin,
+                        orders,
+                        events,
+                    };
+                    run_shard(start, &meeting).await;
+                })
+                .map_err(|error| BootError::Executor(error.to_string()))?;
+            shards.handles.push(handle);
+            shards.orders.push(order_sender);
+            meetings.push(meet);
+        }
+        shards.wakers = shards.meet(cpus.len())?;
+        for meet in meetings {
+            let _ = meet.send(shards.wakers.clone());
+        }
+        Ok(shards)
+    }
+
+    /// Waits until every shard has made its ring.
+    fn meet(&self, count: usize) -> Result<Vec<Waker>, BootError> {
+        let mut wakers = BTreeMap::new();
+        while wakers.len() < count {
+            match self.events.recv() {
+                Ok(Event::Ready(id, waker)) => {
+                    wakers.insert(id, waker);
+                }
+                Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
+                Ok(_) => {}
+                Err(_) => return Err(BootError::Executor("a shard's thread ended".into())),
+            }
+        }
+        Ok(wakers.into_values().collect())
+    }
+
+    fn order(&self, order: &Order) {
+        for (orders, waker) in self.orders.iter().zip(&self.wakers) {
+            // A shard that has stopped takes no order.
+            let _ = orders.send(order.clone());
+            waker.wake();
+        }
+    }
+
+    /// Gauges and counters, summed over the shards, in a fixed order.
+    ///
+    /// # Errors
+    /// A shard failed meanwhile.
+    pub fn statistics(&self) -> Result<Vec<(&'static str, u64)>, BootError> {
+        self.order(&Order::Statistics);
+        let mut sums: Vec<(&'static str, u64)> = Vec::new();
+        for _ in &self.orders {
+            loop {
+                match self.events.recv() {
+                    Ok(Event::Statistics(list)) => {
+                        add(&mut sums, list);
+                        break;
+                    }
+                    Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
+                    Ok(Event::Signal(signal)) => {
+                        // Not lost: it is looked at after this.
+                        let _ = self.sender.try_send(Event::Signal(signal));
+                    }
+                    Ok(_) => {}
+                    Err(_) => return Ok(sums),
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Stops all shards within `deadline`.
+    pub fn stop(self, deadline: Duration) {
+        let by = Instant::now() + deadline;
+        self.order(&Order::StopAccepting);
+        self.await_all(by.min(Instant::now() + deadline / 2), |event| {
+            matches!(event, Event::Drained(_))
+        });
+        self.order(&Order::Stop(by));
+        // The shards keep the deadline themselves; a little more time lets them say so.
+        self.await_all(by + Duration::from_secs(1), |event| {
+            matches!(event, Event::Stopped(_))
+        });
+        for handle in self.handles {
+            let _ = handle.join();
+        }
+    }
+
+    fn await_all(&self, by: Instant, counts: impl Fn(&Event) -> bool) {
+        let mut missing = self.orders.len();
+        while missing > 0 {
+            match self.events.recv_deadline(by) {
+                Ok(event) if counts(&event) => missing -= 1,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn add(sums: &mut Vec<(&'static str, u64)>, list: Vec<(&'static str, u64)>) {
+    for (name, value) in list {
+        match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += value,
+            None => sums.push((name, value)),
+        }
+    }
+}
+
+async fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
+    let (id, events) = (start.id, start.events.clone());
+    let ring = match Ring::new(&RingConfig::default()) {
+        Ok(ring) => ring,
+        Err(error) => {
+            let _ = events.send(Event::Failed(id, error));
+            return;
+        }
+    };
+    let _ = events.send(Event::Ready(id, ring.waker()));
+    let Ok(wakers) = meeting.recv() else { return };
+    let event = match Shell::run(start, ring, &wakers).await {
+        Ok(()) => Event::Stopped(id),
+        Err(error) => Event::Failed(id, error),
+    };
+    let _ = events.send(event);
+}

@@ -1,0 +1,34 @@
+//! What the control plane says to shards, and shards to it. Never on the data path: bounded channels,
+//! looked at once per turn.
+
+use crate::net::ring::{RingError, Waker};
+use crate::route::ShardId;
+use std::time::Instant;
+
+/// An order to a shard.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Send gauges and counters.
+    Statistics,
+    /// Accept no more connections and publish the wills of those that are there.
+    StopAccepting,
+    /// Tell every client, close, and stop; at the latest at this time.
+    Stop(Instant),
+}
+
+/// What a shard tells.
+#[derive(Debug)]
+pub enum Event {
+    /// Its ring exists and can be woken.
+    Ready(ShardId, Waker),
+    /// Gauges and counters.
+    Statistics(Vec<(&'static str, u64)>),
+    /// It accepts no more, and its wills are visible to the other shards.
+    Drained(ShardId),
+    /// It has stopped.
+    Stopped(ShardId),
+    /// It cannot go on.
+    Failed(ShardId, RingError),
+    /// The process got a signal.
+    Signal(i32),
+}

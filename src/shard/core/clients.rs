@@ -1,0 +1,553 @@
+//! Sessions and connections of a shard, and the delivery of one publish to one of them.
+//!
+//! This is the inner loop of the broker: for QoS 0 a delivery is two table look-ups and one copy
+//! into the outbox. A client that does not keep up costs the others nothing: its outbox and queue
+//! are bounded, and what does not fit is dropped and counted, or waits in its session.
+
+use super::Settings;
+use crate::codec::ack::Ack;
+use crate::fanout::encoder::{Encoder, Form};
+use crate::fanout::publication::Publication;
+use crate::message::{LocalMessage, Qos};
+use crate::outbox::{OutboxFull, SpareBuffers};
+use crate::route::trie::Subscriber;
+use crate::session::connection::{Aliases, Connection, FixedMap};
+use crate::session::outbound::{Awaits, Enqueued};
+use crate::session::{ConnectionKey, Delivery, GroupKey, Session, SessionKey, SubscriptionIds};
+use crate::slots::Slots;
+use crate::storage::{Persist, Record};
+use crate::telemetry::counters::Counters;
+use crate::time::Timestamp;
+use std::rc::Rc;
+
+/// A session that gets the publish, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Match {
+    pub session: SessionKey,
+    /// Highest QoS granted.
+    pub qos: Qos,
+    pub retain_as_published: bool,
+    pub subscription_ids: SubscriptionIds,
+    /// It waits behind retained messages.
+    pub replaying: bool,
+    pub group: Option<Rc<GroupKey>>,
+}
+
+impl Match {
+    pub(super) const fn of(subscriber: &Subscriber) -> Self {
+        Match {
+            session: subscriber.session,
+            qos: subscriber.qos,
+            retain_as_published: subscriber.retain_as_published,
+            subscription_ids: SubscriptionIds::one(subscriber.subscription_id),
+            replaying: subscriber.replaying,
+            group: None,
+        }
+    }
+
+    /// Joins another subscription of the same session: one copy, at the best QoS, with all identifiers
+    /// `[MQTT-3.3.4-2]` `[MQTT-3.3.4-4]`.
+    pub(super) fn join(&mut self, other: &Subscriber) {
+        self.qos = self.qos.max(other.qos);
+        self.retain_as_published |= other.retain_as_published;
+        self.replaying |= other.replaying;
+        if other.subscription_id != 0 {
+            self.subscription_ids = match &self.subscription_ids {
+                SubscriptionIds::None => SubscriptionIds::One(other.subscription_id),
+                ids => {
+                    let mut ids = ids.as_slice().to_vec();
+                    ids.push(other.subscription_id);
+                    SubscriptionIds::Many(ids.into())
+                }
+            };
+        }
+    }
+}
+
+pub(super) struct Clients {
+    pub sessions: Slots<Session>,
+    pub connections: Slots<Connection>,
+    pub by_client_id: FixedMap<Rc<str>, SessionKey>,
+    pub encoder: Encoder,
+    pub spare: SpareBuffers,
+    pub counters: Counters,
+    pub ready: Vec<ConnectionKey>,
+    pub persist: Vec<Persist>,
+    pub last_ticket: u64,
+    /// Sessions whose queue overflowed under the policy to disconnect.
+    pub overflowed: Vec<SessionKey>,
+    settings: Rc<Settings>,
+}
+
+impl Clients {
+    pub(super) fn new(settings: Rc<Settings>) -> Self {
+        Clients {
+            sessions: Slots::default(),
+            connections: Slots::default(),
+            by_client_id: FixedMap::default(),
+            encoder: Encoder::default(),
+            spare: SpareBuffers::default(),
+            counters: Counters::default(),
+            ready: Vec::new(),
+            persist: Vec::new(),
+            last_ticket: 0,
+            overflowed: Vec::new(),
+            settings,
+        }
+    }
+
+    pub(super) fn mark_ready(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.is_ready
+        {
+            connection.is_ready = true;
+            self.ready.push(key);
+        }
+    }
+
+    /// Appends a control packet. Returns whether the outbox is now so full that the client should not
+    /// be read any more.
+    pub(super) fn control(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return false;
+        };
+        write(connection.outbox.buffer(&mut self.spare));
+        let is_full = connection.outbox.bytes() > self.settings.limits.outbox_bytes_max;
+        let pause = is_full && !connection.is_paused;
+        connection.is_paused |= is_full;
+        self.mark_ready(key);
+        pause
+    }
+
+    pub(super) fn persist(&mut self, record: Record) {
+        self.last_ticket += 1;
+        self.persist.push(Persist {
+            ticket: self.last_ticket,
+            record,
+        });
+    }
+
+    /// Delivers a publish to a session that matched. The encoder has begun this publish.
+    pub(super) fn deliver(
+        &mut self,
+        publication: &mut Publication<'_>,
+        matched: &Match,
+        now: Timestamp,
+    ) {
+        let retain = publication.retain && matched.retain_as_published;
+        let qos = publication.qos.min(matched.qos);
+        if matched.replaying && self.hold(publication, matched, qos, retain) {
+            return;
+        }
+        let delivery = |publication: &mut Publication<'_>| Delivery {
+            message: publication.keep().clone(),
+            qos,
+            retain,
+            subscription_ids: matched.subscription_ids.clone(),
+            group: matched.group.clone(),
+        };
+        self.offer(
+            publication,
+            matched.session,
+            qos,
+            retain,
+            &matched.subscription_ids,
+            delivery,
+            now,
+        );
+    }
+
+    /// Delivers a message that waited behind retained ones, or is one.
+    pub(super) fn deliver_kept(&mut self, key: SessionKey, delivery: Delivery, now: Timestamp) {
+        let message = delivery.message.clone();
+        let mut publication = Publication::of(&message);
+        if publication.is_expired(now) {
+            self.counters.dropped_expired += 1;
+            return;
+        }
+        self.encoder.begin();
+        let ids = delivery.subscription_ids.clone();
+        let (qos, retain) = (delivery.qos, delivery.retain);
+        self.offer(&mut publication, key, qos, retain, &ids, |_| delivery, now);
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inner loop takes plain values"
+    )]
+    fn offer(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: SessionKey,
+        qos: Qos,
+        retain: bool,
+        subscription_ids: &SubscriptionIds,
+        delivery: impl FnOnce(&mut Publication<'_>) -> Delivery,
+        now: Timestamp,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(connection_key) = session.connection else {
+            if qos == Qos::AtMostOnce {
+                self.counters.dropped_client_absent += 1;
+            } else {
+                let delivery = delivery(publication);
+                self.enqueue(key, delivery);
+            }
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return;
+        };
+        if qos == Qos::AtMostOnce {
+            let ids = subscription_ids.as_slice();
+            return self.send_at_most_once(publication, connection_key, retain, ids, now);
+        }
+        let fits = session.outbound.queued() == 0
+            && session.outbound.has_room(connection.window_max)
+            && has_room(
+                connection,
+                publication,
+                self.settings.limits.outbox_bytes_max,
+            );
+        let delivery = delivery(publication);
+        if fits {
+            if session.expiry_seconds > 0 {
+                let client_id = Rc::clone(&session.client_id);
+                let message = delivery.message.share();
+                self.persist(Record::Queued { client_id, message });
+            }
+            self.send_windowed(publication, key, connection_key, delivery, now);
+        } else {
+            self.enqueue(key, delivery);
+        }
+    }
+
+    fn send_at_most_once(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: ConnectionKey,
+        retain: bool,
+        subscription_ids: &[u32],
+        now: Timestamp,
+    ) {
+        let bytes_max = self.settings.limits.outbox_bytes_max;
+        let oldest_give_way = self.settings.outbox_full == OutboxFull::DropOldest;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !has_room(connection, publication, bytes_max) {
+            if oldest_give_way {
+                let bytes = publication_bytes(publication);
+                let dropped = connection.outbox.drop_oldest(bytes, bytes_max);
+                self.counters.dropped_outbox_full += dropped as u64;
+            }
+            if !has_room(connection, publication, bytes_max) {
+                self.counters.dropped_outbox_full += 1;
+                return;
+            }
+        }
+        let (topic_alias, alias_is_known) = alias(connection, publication.topic);
+        let form = Form {
+            version: connection.version,
+            qos: Qos::AtMostOnce,
+            retain,
+            dup: false,
+            packet_id: 0,
+            subscription_ids,
+            topic_alias,
+            alias_is_known,
+        };
+        let put = self.encoder.put(
+            publication,
+            &form,
+            now,
+            connection.packet_bytes_max,
+            &mut connection.outbox,
+            &mut self.spare,
+        );
+        match put {
+            Ok(copied_bytes) => {
+                if oldest_give_way && topic_alias == 0 {
+                    let has_payload = publication.payload.len() >= crate::limits::COPY_BYTES_MAX;
+                    connection.outbox.mark_droppable(copied_bytes, has_payload);
+                }
+                self.counters.messages_sent += 1;
+                self.mark_ready(key);
+            }
+            Err(_) => {
+                forget_alias(connection, publication.topic, topic_alias, alias_is_known);
+                self.counters.dropped_packet_too_large += 1;
+            }
+        }
+    }
+
+    /// Sends a QoS 1 or 2 message for which the window has room.
+    fn send_windowed(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        delivery: Delivery,
+        now: Timestamp,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return;
+        };
+        let (topic_alias, alias_is_known) = alias(connection, publication.topic);
+        let ids = delivery.subscription_ids.clone();
+        let (qos, retain) = (delivery.qos, delivery.retain);
+        let packet_id = session.outbound.begin(delivery);
+        let form = Form {
+            version: connection.version,
+            qos,
+            retain,
+            dup: false,
+            packet_id,
+            subscription_ids: ids.as_slice(),
+            topic_alias,
+            alias_is_known,
+        };
+        let put = self.encoder.put(
+            publication,
+            &form,
+            now,
+            connection.packet_bytes_max,
+            &mut connection.outbox,
+            &mut self.spare,
+        );
+        if put.is_ok() {
+            self.counters.messages_sent += 1;
+            self.mark_ready(connection_key);
+        } else {
+            // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
+            forget_alias(connection, publication.topic, topic_alias, alias_is_known);
+            session.outbound.give_up(packet_id);
+            self.counters.dropped_packet_too_large += 1;
+        }
+    }
+
+    fn enqueue(&mut self, key: SessionKey, delivery: Delivery) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let message = delivery.message.share();
+        match session
+            .outbound
+            .enqueue(delivery, &self.settings.queue_limits())
+        {
+            Enqueued::Yes => {}
+            Enqueued::DroppedOldest(count) => self.counters.dropped_queue_full += count as u64,
+            Enqueued::DroppedNewest => {
+                self.counters.dropped_queue_full += 1;
+                return;
+            }
+            Enqueued::Disconnect => {
+                self.counters.dropped_queue_full += 1;
+                self.overflowed.push(key);
+                return;
+            }
+        }
+        if session.expiry_seconds > 0 {
+            let client_id = Rc::clone(&session.client_id);
+            self.persist(Record::Queued { client_id, message });
+        }
+    }
+
+    /// Puts a live message behind the retained ones that are still on their way.
+    fn hold(
+        &mut self,
+        publication: &mut Publication<'_>,
+        matched: &Match,
+        qos: Qos,
+        retain: bool,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(matched.session) else {
+            return false;
+        };
+        let Some(replay) = &mut session.replay else {
+            return false;
+        };
+        let message = publication.keep().clone();
+        let limits = self.settings.queue_limits();
+        if replay.held.len() >= limits.messages_max
+            || replay.held_bytes + message.size_bytes() > limits.bytes_max
+        {
+            self.counters.dropped_replay_full += 1;
+            return true;
+        }
+        replay.held_bytes += message.size_bytes();
+        let subscription_ids = matched.subscription_ids.clone();
+        let group = matched.group.clone();
+        replay.held.push(Delivery {
+            message,
+            qos,
+            retain,
+            subscription_ids,
+            group,
+        });
+        true
+    }
+
+    /// Sends what waits in a session's queue as far as window and outbox have room.
+    pub(super) fn pump(&mut self, key: SessionKey, now: Timestamp) {
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else {
+                return;
+            };
+            if session.outbound.queued() == 0 {
+                return;
+            }
+            let Some(connection_key) = session.connection else {
+                return;
+            };
+            let Some(connection) = self.connections.get(connection_key) else {
+                return;
+            };
+            let bytes_max = self.settings.limits.outbox_bytes_max;
+            if !session.outbound.has_room(connection.window_max)
+                || connection.outbox.bytes() > bytes_max / 2
+            {
+                return;
+            }
+            let Some(delivery) = session.outbound.dequeue() else {
+                return;
+            };
+            let message = delivery.message.clone();
+            let mut publication = Publication::of(&message);
+            if publication.is_expired(now) {
+                self.counters.dropped_expired += 1;
+                continue;
+            }
+            self.encoder.begin();
+            self.send_windowed(&mut publication, key, connection_key, delivery, now);
+        }
+    }
+
+    /// Sends again what a resumed session had not finished, in its first order, with DUP set and the
+    /// old identifiers `[MQTT-4.4.0-1]` `[MQTT-3.3.1-1]`.
+    pub(super) fn resend(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let Some(connection_key) = session.connection else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return;
+        };
+        let version = connection.version;
+        let mut too_large = Vec::new();
+        for entry in session.outbound.unfinished() {
+            if entry.awaits == Awaits::Pubcomp {
+                let release = Ack {
+                    kind: crate::codec::PacketType::Pubrel,
+                    packet_id: entry.packet_id,
+                    reason: crate::codec::Reason::Success,
+                };
+                release.encode(version, connection.outbox.buffer(&mut self.spare));
+                continue;
+            }
+            let Some(delivery) = &entry.delivery else {
+                continue;
+            };
+            let mut publication = Publication::of(&delivery.message);
+            let form = Form {
+                version,
+                qos: delivery.qos,
+                retain: delivery.retain,
+                dup: true,
+                packet_id: entry.packet_id,
+                subscription_ids: delivery.subscription_ids.as_slice(),
+                topic_alias: 0,
+                alias_is_known: false,
+            };
+            self.encoder.begin();
+            let put = self.encoder.put(
+                &mut publication,
+                &form,
+                now,
+                connection.packet_bytes_max,
+                &mut connection.outbox,
+                &mut self.spare,
+            );
+            match put {
+                Ok(_) => self.counters.messages_sent += 1,
+                Err(_) => too_large.push(entry.packet_id),
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            for packet_id in too_large {
+                session.outbound.give_up(packet_id);
+                self.counters.dropped_packet_too_large += 1;
+            }
+        }
+        if self
+            .connections
+            .get(connection_key)
+            .is_some_and(|c| c.outbox.has_pending())
+        {
+            self.mark_ready(connection_key);
+        }
+    }
+
+    /// The message of a retained answer as a delivery.
+    pub(super) fn retained_delivery(
+        message: &LocalMessage,
+        qos: Qos,
+        subscription_id: u32,
+    ) -> Delivery {
+        Delivery {
+            message: message.clone(),
+            qos: message.qos.min(qos),
+            retain: true,
+            subscription_ids: SubscriptionIds::one(subscription_id),
+            group: None,
+        }
+    }
+}
+
+fn publication_bytes(publication: &Publication<'_>) -> usize {
+    publication.topic.len() + publication.forwarded.len() + publication.payload.len() + 32
+}
+
+/// Whether the outbox takes the publish. An empty one takes any: a message larger than the bound must
+/// still be deliverable.
+fn has_room(connection: &Connection, publication: &Publication<'_>, bytes_max: usize) -> bool {
+    let bytes = connection.outbox.bytes();
+    bytes == 0 || bytes + publication_bytes(publication) <= bytes_max
+}
+
+/// The alias to send a topic with, and whether the client knows it already `[MQTT-3.3.2-11]`.
+fn alias(connection: &mut Connection, topic: &str) -> (u16, bool) {
+    if connection.alias_out_max == 0 {
+        return (0, false);
+    }
+    let table = &mut connection
+        .aliases
+        .get_or_insert_with(Box::<Aliases>::default)
+        .outbound;
+    if let Some(&alias) = table.get(topic) {
+        return (alias, true);
+    }
+    if table.len() >= usize::from(connection.alias_out_max) {
+        return (0, false);
+    }
+    let alias = table.len() as u16 + 1;
+    table.insert(topic.into(), alias);
+    (alias, false)
+}
+
+/// The packet that would have told the client of a new alias was not sent.
+fn forget_alias(connection: &mut Connection, topic: &str, alias: u16, was_known: bool) {
+    if alias != 0
+        && !was_known
+        && let Some(aliases) = &mut connection.aliases
+    {
+        aliases.outbound.remove(topic);
+    }
+}

@@ -1,0 +1,508 @@
+//! The loop of a shard: events and mail in, core, effects out, then sleep.
+//!
+//! Everything a turn does is bounded: completions by the ring, mail by what is visible when the turn
+//! begins, timers by those that are due. All sends of a turn go to the kernel in one submission, all
+//! mail of a turn wakes each receiver once.
+//!
+//! Commands of the core are carried out right after the input that caused them, so that a later event
+//! of the same turn never finds a connection in a state the core has left.
+
+use crate::fanout::outgoing::Outgoing;
+use crate::net::ring::{
+    Handler, ListenerKey, PeerKey, ReceiveEnd, Ring, RingError, SocketKey, Waker,
+};
+use crate::route::ShardId;
+use crate::session::ConnectionKey;
+use crate::shard::control::{Event, Order};
+use crate::shard::core::{Command, ShardCore};
+use crate::shard::mailbox::{Handover, Letter, Mailboxes};
+use crate::storage::memory::MemoryStore;
+use crate::time::Timestamp;
+use crossbeam_channel::{Receiver, Sender};
+use socket2::SockRef;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// How long a closed connection may take to drain its last bytes.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Passes over the mailboxes per turn, so that retained questions are answered in the turn they come.
+const DRAIN_PASSES_MAX: usize = 3;
+
+/// What the shell knows of a socket.
+#[derive(Debug)]
+enum State {
+    /// The core has it under this name.
+    Open(ConnectionKey),
+    /// It leaves for another shard.
+    Leaving { home: ShardId, bytes: Vec<u8> },
+    /// It is being closed; `rest` waits for the send in flight.
+    Closing { rest: Option<Outgoing> },
+}
+
+/// The shell's side of the sockets: names of ring and core for each other.
+#[derive(Default)]
+struct Sockets {
+    by_slot: Vec<Option<(SocketKey, State)>>,
+    by_connection: Vec<Option<(ConnectionKey, SocketKey)>>,
+    count: usize,
+}
+
+impl Sockets {
+    fn state(&mut self, key: SocketKey) -> Option<&mut State> {
+        let (known, state) = self.by_slot.get_mut(key.slot())?.as_mut()?;
+        if *known == key { Some(state) } else { None }
+    }
+
+    fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
+        let (known, socket) = (*self.by_connection.get(key.slot())?)?;
+        (known == key).then_some(socket)
+    }
+
+    fn insert(&mut self, socket: SocketKey, connection: ConnectionKey) {
+        set(
+            &mut self.by_slot,
+            socket.slot(),
+            (socket, State::Open(connection)),
+        );
+        set(
+            &mut self.by_connection,
+            connection.slot(),
+            (connection, socket),
+        );
+        self.count += 1;
+    }
+
+    fn remove(&mut self, key: SocketKey) -> Option<State> {
+        let slot = self.by_slot.get_mut(key.slot())?;
+        let (_, state) = slot.take_if(|(known, _)| *known == key)?;
+        self.count -= 1;
+        Some(state)
+    }
+}
+
+fn set<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
+    if slot >= table.len() {
+        table.resize_with(slot + 1, || None);
+    }
+    table[slot] = Some(value);
+}
+
+/// What a shard is started with.
+pub struct Start {
+    /// Its number.
+    pub id: ShardId,
+    /// Its core.
+    pub core: ShardCore,
+    /// Its mailboxes.
+    pub mailboxes: Mailboxes,
+    /// Its listening sockets.
+    pub listeners: Vec<OwnedFd>,
+    /// Origin of all shards' times.
+    pub origin: Instant,
+    /// Orders from the control plane.
+    pub orders: Receiver<Order>,
+    /// Events to it.
+    pub events: Sender<Event>,
+}
+
+/// The shell around one core.
+pub struct Shell {
+    id: ShardId,
+    core: ShardCore,
+    mailboxes: Mailboxes,
+    origin: Instant,
+    now: Timestamp,
+    sockets: Sockets,
+    lingering: VecDeque<(Instant, SocketKey)>,
+    /// Connections that found no room in a mailbox.
+    handovers: VecDeque<(ShardId, Handover)>,
+    store: MemoryStore,
+    peers: Vec<Option<PeerKey>>,
+    orders: Receiver<Order>,
+    events: Sender<Event>,
+    /// Room for lists that are emptied each turn.
+    commands: Vec<Command>,
+    ready: Vec<ConnectionKey>,
+    is_draining: bool,
+    stop_by: Option<Instant>,
+}
+
+impl Shell {
+    /// Runs a shard until it is told to stop. `wakers` are those of all shards, by number.
+    ///
+    /// # Errors
+    /// The ring failed for good.
+    pub async fn run(start: Start, mut ring: Ring, wakers: &[Waker]) -> Result<(), RingError> {
+        let listeners: Vec<_> = start
+            .listeners
+            .into_iter()
+            .map(|descriptor| ring.listen(descriptor))
+            .collect();
+        let peers = (0..)
+            .zip(wakers)
+            .map(|(id, waker): (ShardId, _)| (id != start.id).then(|| ring.link(waker)))
+            .collect();
+        let mut shell = Shell {
+            id: start.id,
+            core: start.core,
+            mailboxes: start.mailboxes,
+            origin: start.origin,
+            now: Timestamp::default(),
+            sockets: Sockets::default(),
+            lingering: VecDeque::new(),
+            handovers: VecDeque::new(),
+            store: MemoryStore::default(),
+            peers,
+            orders: start.orders,
+            events: start.events,
+            commands: Vec::new(),
+            ready: Vec::new(),
+            is_draining: false,
+            stop_by: None,
+        };
+        loop {
+            let more = shell.turn(&mut ring, &listeners);
+            if shell.is_done() {
+                return Ok(());
+            }
+            let deadline = if more {
+                Some(Instant::now())
+            } else {
+                shell.deadline()
+            };
+            let (mailboxes, orders) = (&shell.mailboxes, &shell.orders);
+            ring.wait(deadline, || mailboxes.has_mail() || !orders.is_empty())
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.stop_by
+            .is_some_and(|by| self.sockets.count == 0 || Instant::now() >= by)
+    }
+
+    /// One round of work. Returns whether there is more to do at once.
+    fn turn(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) -> bool {
+        self.now = self.timestamp();
+        let is_held_up = !self.core.staged().is_empty() || self.core.is_congested();
+        let mut more = is_held_up;
+        if !is_held_up {
+            // Only now: clients are not read while what they sent finds no room elsewhere.
+            more = ring.turn(self).more;
+        }
+        self.drain(ring);
+        if self
+            .core
+            .deadline()
+            .is_some_and(|deadline| deadline <= self.now)
+        {
+            self.core.tick(self.now);
+        }
+        self.follow_orders(ring, listeners);
+        let committed = self.store.commit(self.core.take_persist());
+        self.core.stored(committed);
+        self.carry_out(ring);
+        self.flush_mail(ring);
+        self.flush_outboxes(ring);
+        self.end_lingering(ring);
+        if self.is_draining && self.core.staged().is_empty() {
+            self.is_draining = false;
+            let _ = self.events.send(Event::Drained(self.id));
+        }
+        more || self.core.wants_drain() || !self.handovers.is_empty()
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::from_ms(self.origin.elapsed().as_millis() as u64)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let of_core = self
+            .core
+            .deadline()
+            .filter(|at| *at != Timestamp::NEVER)
+            .and_then(|at| self.origin.checked_add(Duration::from_millis(at.as_ms())));
+        let of_lingering = self.lingering.front().map(|(at, _)| *at);
+        [of_core, of_lingering, self.stop_by]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes out of every mailbox what is visible when a pass begins.
+    fn drain(&mut self, ring: &mut Ring) {
+        for _ in 0..DRAIN_PASSES_MAX {
+            self.core.begin_drain();
+            for from in 0..self.mailboxes.incoming.len() {
+                self.drain_one(ring, from);
+            }
+            self.core.end_drain(self.now);
+            if !self.core.wants_drain() {
+                return;
+            }
+        }
+    }
+
+    fn drain_one(&mut self, ring: &mut Ring, from: usize) {
+        let visible = match self.mailboxes.incoming.get(from) {
+            Some(Some(consumer)) => consumer.slots(),
+            _ => return,
+        };
+        for _ in 0..visible {
+            let Some(Some(consumer)) = self.mailboxes.incoming.get_mut(from) else {
+                return;
+            };
+            match consumer.pop() {
+                Ok(Letter::Mail(mail)) => self.core.mail(self.now, from as ShardId, mail),
+                Ok(Letter::Handover(handover)) => self.adopt(ring, handover),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn adopt(&mut self, ring: &mut Ring, handover: Handover) {
+        let connection = self.core.adopt(self.now);
+        let socket = ring.adopt(handover.descriptor);
+        self.sockets.insert(socket, connection);
+        self.core.receive(self.now, connection, &handover.bytes);
+        self.carry_out(ring);
+    }
+
+    fn follow_orders(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Statistics => {
+                    let _ = self.events.send(Event::Statistics(self.core.statistics()));
+                }
+                Order::StopAccepting => {
+                    for &listener in listeners {
+                        ring.stop_listening(listener);
+                    }
+                    self.core.publish_wills(self.now);
+                    self.is_draining = true;
+                }
+                Order::Stop(by) => {
+                    // Wills of other shards are visible by now; they go out first.
+                    self.drain(ring);
+                    self.core.disconnect_all(self.now);
+                    self.stop_by = Some(by);
+                }
+            }
+        }
+    }
+
+    /// Carries out what the core wants done with connections.
+    fn carry_out(&mut self, ring: &mut Ring) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.core.take_commands(&mut commands);
+        for command in commands.drain(..) {
+            match command {
+                Command::Close { connection, rest } => self.close(ring, connection, rest),
+                Command::Handover {
+                    connection,
+                    home,
+                    bytes,
+                } => {
+                    if let Some(socket) = self.sockets.socket(connection)
+                        && let Some(state) = self.sockets.state(socket)
+                    {
+                        *state = State::Leaving { home, bytes };
+                        ring.release(socket);
+                    }
+                }
+                Command::Pause(connection) => {
+                    if let Some(socket) = self.sockets.socket(connection) {
+                        ring.pause_receive(socket);
+                    }
+                }
+                Command::Resume(connection) => {
+                    if let Some(socket) = self.sockets.socket(connection) {
+                        ring.resume_receive(socket);
+                    }
+                }
+            }
+        }
+        self.commands = commands;
+    }
+
+    fn close(&mut self, ring: &mut Ring, connection: ConnectionKey, rest: Outgoing) {
+        let Some(socket) = self.sockets.socket(connection) else {
+            return;
+        };
+        let is_sending = ring.is_sending(socket);
+        let Some(state) = self.sockets.state(socket) else {
+            return;
+        };
+        let mut waiting = None;
+        if rest.is_empty() {
+            self.core.recycle(rest);
+        } else if is_sending {
+            waiting = Some(rest);
+        } else if let Err(rest) = ring.send(socket, rest) {
+            self.core.recycle(rest);
+        }
+        let waits = waiting.is_some();
+        *state = State::Closing { rest: waiting };
+        if !waits {
+            ring.close_after_send(socket);
+        }
+        self.lingering
+            .push_back((Instant::now() + LINGER_MAX, socket));
+    }
+
+    fn end_lingering(&mut self, ring: &mut Ring) {
+        if self.lingering.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some((at, socket)) = self.lingering.front().copied()
+            && (at <= now || self.sockets.state(socket).is_none())
+        {
+            self.lingering.pop_front();
+            ring.close(socket);
+        }
+    }
+
+    /// Puts staged mail into the mailboxes and wakes each receiver once.
+    fn flush_mail(&mut self, ring: &mut Ring) {
+        let mut touched = 0_u128;
+        while let Some((to, handover)) = self.handovers.pop_front() {
+            let outgoing = self.mailboxes.outgoing.get_mut(usize::from(to));
+            let Some(Some(producer)) = outgoing else {
+                continue;
+            };
+            touched |= 1 << to;
+            if let Err(rtrb::PushError::Full(Letter::Handover(handover))) =
+                producer.push(Letter::Handover(handover))
+            {
+                self.handovers.push_front((to, handover));
+                break;
+            }
+        }
+        loop {
+            let outgoing = &mut self.mailboxes.outgoing;
+            self.core.staged().flush(|to, mail| {
+                let Some(Some(producer)) = outgoing.get_mut(usize::from(to)) else {
+                    return Ok(());
+                };
+                touched |= 1 << to;
+                producer
+                    .push(Letter::Mail(mail))
+                    .map_err(|rtrb::PushError::Full(letter)| match letter {
+                        Letter::Mail(mail) => mail,
+                        Letter::Handover(_) => unreachable!("a letter comes back as it went"),
+                    })
+            });
+            if !self.core.staged().is_empty() || !self.core.mail_flushed() {
+                break;
+            }
+        }
+        for (shard, peer) in self.peers.iter().enumerate() {
+            if let Some(peer) = peer
+                && touched & (1 << shard) != 0
+            {
+                ring.wake(*peer);
+            }
+        }
+    }
+
+    /// Hands every outbox that filled in this turn to the ring.
+    fn flush_outboxes(&mut self, ring: &mut Ring) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.core.take_ready(&mut ready);
+        for connection in ready.drain(..) {
+            let Some(socket) = self.sockets.socket(connection) else {
+                continue;
+            };
+            if let Some(batch) = self.core.take_outgoing(connection)
+                && let Err(batch) = ring.send(socket, batch)
+            {
+                self.core.recycle(batch);
+            }
+        }
+        self.ready = ready;
+    }
+}
+
+impl Handler for Shell {
+    fn accepted(
+        &mut self,
+        ring: &mut Ring,
+        _listener: ListenerKey,
+        descriptor: OwnedFd,
+        _peer: Option<SocketAddr>,
+    ) {
+        // A small packet must not wait for the acknowledgement of the one before. Failing is harmless.
+        let _ = SockRef::from(&descriptor).set_tcp_nodelay(true);
+        if let Some(connection) = self.core.accept(self.now) {
+            let socket = ring.adopt(descriptor);
+            self.sockets.insert(socket, connection);
+        }
+    }
+
+    fn received(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
+        match self.sockets.state(socket) {
+            Some(State::Open(connection)) => {
+                let connection = *connection;
+                self.core.receive(self.now, connection, bytes);
+                self.carry_out(ring);
+            }
+            Some(State::Leaving { bytes: so_far, .. }) => so_far.extend_from_slice(bytes),
+            Some(State::Closing { .. }) | None => {}
+        }
+    }
+
+    fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, _end: ReceiveEnd) {
+        if let Some(State::Open(connection)) = self.sockets.state(socket) {
+            let connection = *connection;
+            self.core.receive_ended(self.now, connection);
+            self.carry_out(ring);
+        }
+    }
+
+    fn sent(
+        &mut self,
+        ring: &mut Ring,
+        socket: SocketKey,
+        outgoing: Outgoing,
+        result: Result<usize, i32>,
+    ) {
+        match self.sockets.state(socket) {
+            Some(State::Open(connection)) => {
+                let connection = *connection;
+                if result.is_ok() {
+                    self.core.sent(self.now, connection, outgoing);
+                } else {
+                    self.core.recycle(outgoing);
+                    self.core.receive_ended(self.now, connection);
+                }
+                self.carry_out(ring);
+            }
+            Some(State::Closing { rest }) => {
+                let rest = rest.take().filter(|_| result.is_ok());
+                if let Some(rest) = rest
+                    && let Err(rest) = ring.send(socket, rest)
+                {
+                    self.core.recycle(rest);
+                }
+                self.core.recycle(outgoing);
+                ring.close_after_send(socket);
+            }
+            Some(State::Leaving { .. }) | None => self.core.recycle(outgoing),
+        }
+    }
+
+    fn released(&mut self, _ring: &mut Ring, socket: SocketKey, descriptor: OwnedFd) {
+        if let Some(State::Leaving { home, bytes }) = self.sockets.remove(socket) {
+            self.handovers
+                .push_back((home, Handover { descriptor, bytes }));
+        }
+    }
+
+    fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
+        self.sockets.remove(socket);
+    }
+}

@@ -1,0 +1,68 @@
+//! Mailboxes between shards: one bounded lock-free queue per ordered pair.
+//!
+//! A full mailbox holds mail back at its sender, which then stops reading its clients: pressure goes
+//! back to the publishers, and nothing is dropped here.
+
+use crate::route::ShardId;
+use crate::shard::mail::Mail;
+use rtrb::{Consumer, Producer, RingBuffer};
+use std::os::fd::OwnedFd;
+
+/// Letters one mailbox holds. Large enough that a turn's worth of publishes fits.
+pub const MAILBOX_LETTERS_MAX: usize = 4096;
+
+/// A connection on its way to its home shard.
+#[derive(Debug)]
+pub struct Handover {
+    /// The socket.
+    pub descriptor: OwnedFd,
+    /// Everything received so far.
+    pub bytes: Vec<u8>,
+}
+
+/// What goes through a mailbox.
+#[derive(Debug)]
+pub enum Letter {
+    /// Between cores.
+    Mail(Mail),
+    /// Between shells.
+    Handover(Handover),
+}
+
+/// A shard's ends of all its mailboxes; the places of the shard itself are empty.
+pub struct Mailboxes {
+    /// To the others, by their number.
+    pub outgoing: Vec<Option<Producer<Letter>>>,
+    /// From the others.
+    pub incoming: Vec<Option<Consumer<Letter>>>,
+}
+
+impl Mailboxes {
+    /// The mailboxes of `shards` shards.
+    #[must_use]
+    pub fn connect(shards: ShardId) -> Vec<Mailboxes> {
+        let count = usize::from(shards);
+        let none = || Mailboxes {
+            outgoing: (0..count).map(|_| None).collect(),
+            incoming: (0..count).map(|_| None).collect(),
+        };
+        let mut all: Vec<_> = (0..count).map(|_| none()).collect();
+        for from in 0..count {
+            for to in (0..count).filter(|to| *to != from) {
+                let (producer, consumer) = RingBuffer::new(MAILBOX_LETTERS_MAX);
+                all[from].outgoing[to] = Some(producer);
+                all[to].incoming[from] = Some(consumer);
+            }
+        }
+        all
+    }
+
+    /// Whether a letter is visible now.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        self.incoming
+            .iter()
+            .flatten()
+            .any(|consumer| !consumer.is_empty())
+    }
+}

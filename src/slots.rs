@@ -1,0 +1,174 @@
+//! A table whose handles are (slot, generation): a handle to what is gone finds nothing, even when
+//! the slot has been used again.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Names one entry of a [`Slots`] table, for good.
+pub struct Key<T> {
+    slot: u32,
+    generation: u32,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Key<T> {
+    /// Position in the table; used again after the entry is gone.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+impl<T> Clone for Key<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Key<T> {}
+
+impl<T> PartialEq for Key<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.slot == other.slot && self.generation == other.generation
+    }
+}
+
+impl<T> Eq for Key<T> {}
+
+impl<T> PartialOrd for Key<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Key<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.slot, self.generation).cmp(&(other.slot, other.generation))
+    }
+}
+
+impl<T> fmt::Debug for Key<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+struct Slot<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+/// The table.
+pub struct Slots<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Slots {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
+
+impl<T> Slots<T> {
+    /// Puts a value in and names it.
+    pub fn insert(&mut self, value: T) -> Key<T> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                value: None,
+            });
+            self.slots.len() as u32 - 1
+        });
+        let mut generation = 0;
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            debug_assert!(entry.value.is_none());
+            entry.value = Some(value);
+            generation = entry.generation;
+        }
+        Key {
+            slot,
+            generation,
+            of: PhantomData,
+        }
+    }
+
+    /// The value of `key`, if it is still there.
+    #[must_use]
+    pub fn get(&self, key: Key<T>) -> Option<&T> {
+        let entry = self.slots.get(key.slot())?;
+        if entry.generation == key.generation {
+            entry.value.as_ref()
+        } else {
+            None
+        }
+    }
+
+    /// The value of `key`, if it is still there.
+    pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
+        let entry = self.slots.get_mut(key.slot())?;
+        if entry.generation == key.generation {
+            entry.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Takes the value out; `key` finds nothing from now on.
+    pub fn remove(&mut self, key: Key<T>) -> Option<T> {
+        let entry = self.slots.get_mut(key.slot())?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(key.slot);
+        Some(value)
+    }
+
+    /// Entries in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether it has no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All handles, in the order of their slots.
+    pub fn keys(&self) -> impl Iterator<Item = Key<T>> + '_ {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.value.is_some())
+            .map(|(slot, entry)| Key {
+                slot: slot as u32,
+                generation: entry.generation,
+                of: PhantomData,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_to_a_reused_slot_finds_nothing() {
+        let mut slots = Slots::default();
+        let first = slots.insert("first");
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert("second");
+        assert_eq!(second.slot(), first.slot());
+        assert_eq!(slots.get(first), None);
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.get(second), Some(&"second"));
+        assert_eq!(slots.keys().collect::<Vec<_>>(), [second]);
+    }
+}

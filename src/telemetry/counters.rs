@@ -1,0 +1,67 @@
+//! The counters of one shard: traffic, and every drop with its reason.
+//!
+//! A name here is the name an operator sees. Gauges (connections, sessions, ...) are read from the
+//! tables when asked for, not counted here.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Counts since the shard began.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// Names and values, in a fixed order.
+            #[must_use]
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// PUBLISH packets from clients.
+    messages_received,
+    /// PUBLISH packets to clients, repeats included.
+    messages_sent,
+    /// Connections accepted.
+    connections_accepted,
+    /// Connections handed to their home shard.
+    connections_handed_over,
+    /// Connections refused because `connections_max` is reached.
+    connections_refused_full,
+    /// CONNECTs refused for another reason.
+    connects_refused,
+    /// Connections closed because CONNECT did not come in time.
+    connect_timeouts,
+    /// Connections closed for silence beyond their keep alive.
+    keep_alive_timeouts,
+    /// Connections closed for breaking the protocol or a limit.
+    protocol_errors,
+    /// Sessions taken over by a newer connection.
+    takeovers,
+    /// Mail sent to other shards.
+    mail_sent,
+    /// Times a connection was no longer read because its outbox was full.
+    receives_paused,
+    /// QoS 0 messages dropped because the subscriber's outbox was full.
+    dropped_outbox_full,
+    /// Messages dropped because the session's queue was full.
+    dropped_queue_full,
+    /// Messages dropped because too many waited behind retained ones.
+    dropped_replay_full,
+    /// Messages dropped because they were larger than the client takes.
+    dropped_packet_too_large,
+    /// Messages dropped because they expired.
+    dropped_expired,
+    /// QoS 0 messages not kept for absent clients.
+    dropped_client_absent,
+    /// Retained messages dropped because the store was full.
+    dropped_retained_full,
+    /// Shared messages dropped because no member was left.
+    dropped_no_member,
+    /// Messages dropped because clients may not publish to `$` topics.
+    dropped_dollar_topic,
+}

@@ -1,0 +1,3 @@
+//! What a shard counts. Counters are plain numbers of one shard; whoever wants totals adds them up.
+
+pub mod counters;

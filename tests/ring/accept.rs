@@ -1,0 +1,133 @@
+//! Connections come in, by the thousand, also when descriptors run out.
+
+use crate::support::*;
+use ringmq::net::ring::{Ring, RingConfig, TaskRun};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+#[test]
+fn accepted_connections_carry_their_peer() {
+    for task_run in TASK_RUNS {
+        executor(async {
+            let mut ring = Ring::new(&small(task_run)).expect("ring");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+            let address = listener.local_addr().expect("address");
+            let key = ring.listen(listener.into());
+            let mut recorder = Recorder::default();
+            let clients: Vec<_> = (0..40)
+                .map(|_| TcpStream::connect(address).expect("connect"))
+                .collect();
+            drive(&mut ring, &mut recorder, |_, seen| {
+                seen.accepted.len() == 40
+            })
+            .await;
+            for (client, (_, peer)) in clients.iter().zip(&recorder.accepted) {
+                assert_eq!(*peer, client.local_addr().ok());
+            }
+            ring.stop_listening(key);
+            drive(&mut ring, &mut recorder, |_, _| {
+                TcpStream::connect(address).is_err()
+            })
+            .await;
+        });
+    }
+}
+
+#[test]
+fn descriptors_return_to_the_start_after_thousands_of_connections() {
+    if !in_child("accept::descriptors_return_to_the_start_after_thousands_of_connections") {
+        return;
+    }
+    for task_run in TASK_RUNS {
+        executor(async {
+            let config = RingConfig {
+                completions: 64,
+                ..small(task_run)
+            };
+            let mut ring = Ring::new(&config).expect("ring");
+            let mut recorder = Recorder::default();
+            let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+            let address = listener.local_addr().expect("address");
+            ring.listen(listener.into());
+            // The executor's wait makes its own descriptors the first time.
+            ring.wait(Some(std::time::Instant::now()), || false)
+                .await
+                .expect("wait");
+            let before = sockets();
+            let mut slots_max = 0;
+            for round in 0..25 {
+                let mut clients: Vec<_> = (0..100)
+                    .map(|_| TcpStream::connect(address).expect("connect"))
+                    .collect();
+                drive(&mut ring, &mut recorder, |_, seen| {
+                    seen.accepted.len() == 100
+                })
+                .await;
+                let keys: Vec<_> = recorder
+                    .accepted
+                    .drain(..)
+                    .map(|(fd, _)| ring.adopt(fd))
+                    .collect();
+                slots_max = keys
+                    .iter()
+                    .map(|key| key.slot())
+                    .max()
+                    .max(Some(slots_max))
+                    .unwrap();
+                if round % 2 == 0 {
+                    clients.clear();
+                    drive(&mut ring, &mut recorder, |_, seen| seen.ended.len() == 100).await;
+                }
+                keys.iter().for_each(|key| ring.close(*key));
+                drive(&mut ring, &mut recorder, |_, seen| seen.closed.len() == 100).await;
+                recorder = Recorder::default();
+            }
+            assert_eq!(slots_max, 99, "slots are reused");
+            assert_eq!(ring.socket_count(), 0);
+            assert_eq!(sockets(), before);
+        });
+    }
+}
+
+#[test]
+fn listener_backs_off_and_recovers_when_descriptors_run_out() {
+    if !in_child("accept::listener_backs_off_and_recovers_when_descriptors_run_out") {
+        return;
+    }
+    executor(async {
+        let config = RingConfig {
+            accept_backoff: Duration::from_millis(20),
+            ..small(TaskRun::Cooperative)
+        };
+        let mut ring = Ring::new(&config).expect("ring");
+        let mut recorder = Recorder::default();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        ring.wait(Some(std::time::Instant::now()), || false)
+            .await
+            .expect("wait");
+        let clients: Vec<_> = (0..20)
+            .map(|_| TcpStream::connect(address).expect("connect"))
+            .collect();
+        let before = getrlimit(Resource::Nofile);
+        let limit = Rlimit {
+            current: Some(descriptors() as u64 + 2),
+            ..before
+        };
+        setrlimit(Resource::Nofile, limit).expect("limit");
+        ring.listen(listener.into());
+        drive(&mut ring, &mut recorder, |ring, _| {
+            ring.counters().accept_backoffs >= 3
+        })
+        .await;
+        let enters = ring.counters().enters;
+        assert!(enters < 100, "spins: {enters} enters");
+        setrlimit(Resource::Nofile, before).expect("limit");
+        drive(&mut ring, &mut recorder, |_, seen| {
+            seen.accepted.len() == 20
+        })
+        .await;
+        drop(clients);
+    });
+}

@@ -1,0 +1,180 @@
+//! No byte is lost, none reordered: with few buffers, pauses, and a move to another ring.
+
+use crate::support::*;
+use ringmq::net::ring::{ReceiveEnd, Ring, RingConfig};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+fn write_all_in_thread(mut client: TcpStream, bytes: Vec<u8>) -> thread::JoinHandle<TcpStream> {
+    thread::spawn(move || {
+        client.write_all(&bytes).expect("write");
+        client.shutdown(Shutdown::Write).expect("shutdown");
+        client
+    })
+}
+
+#[test]
+fn running_out_of_buffers_loses_nothing() {
+    for task_run in TASK_RUNS {
+        executor(async {
+            let config = RingConfig {
+                receive_buffers: 2,
+                receive_buffer_bytes: 64,
+                completions: 16,
+                entries: 8,
+                ..small(task_run)
+            };
+            let mut ring = Ring::new(&config).expect("ring");
+            let mut recorder = Recorder::default();
+            let expected = pattern(50_000);
+            let (mut keys, mut writers) = (Vec::new(), Vec::new());
+            for _ in 0..20 {
+                let (server, client) = pair();
+                keys.push(ring.adopt(server));
+                writers.push(write_all_in_thread(client, expected.clone()));
+            }
+            drive(&mut ring, &mut recorder, |_, seen| seen.ended.len() == 20).await;
+            for key in keys {
+                assert!(recorder.bytes(key) == expected);
+                assert_eq!(recorder.ended[&key], ReceiveEnd::Eof);
+            }
+            assert!(ring.counters().receives_starved > 0);
+            writers
+                .into_iter()
+                .for_each(|writer| drop(writer.join().expect("writer")));
+        });
+    }
+}
+
+#[test]
+fn pausing_and_resuming_at_any_moment_loses_nothing() {
+    for task_run in TASK_RUNS {
+        executor(async {
+            let mut ring = Ring::new(&small(task_run)).expect("ring");
+            let mut recorder = Recorder::default();
+            let expected = pattern(4_000_000);
+            let (server, client) = pair();
+            let key = ring.adopt(server);
+            let writer = write_all_in_thread(client, expected.clone());
+            let mut turn = 0u32;
+            drive(&mut ring, &mut recorder, |ring, seen| {
+                turn += 1;
+                match turn % 5 {
+                    0 => ring.pause_receive(key),
+                    1 => {
+                        ring.pause_receive(key);
+                        ring.resume_receive(key);
+                    }
+                    _ => ring.resume_receive(key),
+                }
+                !seen.ended.is_empty()
+            })
+            .await;
+            assert!(recorder.bytes(key) == expected);
+            drop(writer.join().expect("writer"));
+        });
+    }
+}
+
+#[test]
+fn a_paused_socket_pushes_back_on_its_peer() {
+    for task_run in TASK_RUNS {
+        executor(async {
+            let mut ring = Ring::new(&small(task_run)).expect("ring");
+            let mut recorder = Recorder::default();
+            let (server, mut client) = pair();
+            let key = ring.adopt(server);
+            ring.pause_receive(key);
+            // A round trip on another socket shows that the cancellation is through.
+            for _ in 0..3 {
+                let (other, mut other_client) = pair();
+                let other = ring.adopt(other);
+                other_client.write_all(b"x").expect("write");
+                drive(&mut ring, &mut recorder, |_, seen| {
+                    seen.bytes(other) == b"x"
+                })
+                .await;
+            }
+            let taken = recorder.bytes(key).len();
+            client.set_nonblocking(true).expect("nonblocking");
+            let mut written = 0;
+            while let Ok(bytes) = client.write(&[7; 65536]) {
+                written += bytes;
+                ring.turn(&mut recorder);
+            }
+            assert_eq!(recorder.bytes(key).len(), taken);
+            ring.resume_receive(key);
+            drive(&mut ring, &mut recorder, |_, seen| {
+                seen.bytes(key).len() == written
+            })
+            .await;
+        });
+    }
+}
+
+#[test]
+fn a_released_socket_goes_on_in_another_ring_without_loss() {
+    for task_run in TASK_RUNS {
+        executor(async {
+            let mut rings = [
+                Ring::new(&small(task_run)).expect("ring"),
+                Ring::new(&small(task_run)).expect("ring"),
+            ];
+            let expected = pattern(6_000_000);
+            let (server, client) = pair();
+            let writer = write_all_in_thread(client, expected.clone());
+            let mut descriptor = Some(server);
+            let (mut bytes, mut moves) = (Vec::new(), 0);
+            // While it streams, the socket moves to and fro.
+            loop {
+                let ring = &mut rings[moves % 2];
+                let mut recorder = Recorder::default();
+                let key = ring.adopt(descriptor.take().expect("descriptor"));
+                let enough = if moves < 20 { 100_000 } else { usize::MAX };
+                drive(ring, &mut recorder, |ring, seen| {
+                    if seen.bytes(key).len() >= enough {
+                        ring.release(key);
+                    }
+                    !seen.ended.is_empty() || !seen.released.is_empty()
+                })
+                .await;
+                bytes.extend_from_slice(recorder.bytes(key));
+                match recorder.released.pop() {
+                    Some((_, released)) => descriptor = Some(released),
+                    None => break,
+                }
+                moves += 1;
+            }
+            assert!(moves >= 20 && bytes == expected);
+            drop(writer.join().expect("writer"));
+        });
+    }
+}
+
+#[test]
+fn after_the_peer_closed_its_half_it_still_gets_bytes() {
+    for task_run in TASK_RUNS {
+        executor(async {
+            let mut ring = Ring::new(&small(task_run)).expect("ring");
+            let mut recorder = Recorder::default();
+            let (server, mut client) = pair();
+            let key = ring.adopt(server);
+            client.write_all(b"question").expect("write");
+            client.shutdown(Shutdown::Write).expect("shutdown");
+            drive(&mut ring, &mut recorder, |_, seen| {
+                seen.ended.contains_key(&key)
+            })
+            .await;
+            assert_eq!(recorder.ended[&key], ReceiveEnd::Eof);
+            assert_eq!(recorder.bytes(key), b"question");
+            ring.send(key, copied(b"answer")).expect("open");
+            drive(&mut ring, &mut recorder, |_, seen| !seen.sent.is_empty()).await;
+            ring.close(key);
+            drive(&mut ring, &mut recorder, |_, seen| !seen.closed.is_empty()).await;
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).expect("read");
+            assert_eq!(answer, b"answer");
+        });
+    }
+}
