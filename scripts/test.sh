@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Installs what the tests need and passes them all: format, lints, every test of the workspace.
+#
+# Works on a bare Debian machine with a Rust toolchain; quick when everything is there already.
+#   scripts/test.sh            everything
+#   scripts/test.sh --setup    only install what is missing
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '==> %s\n' "$*"; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+missing_packages() {
+  command -v mosquitto_pub >/dev/null && command -v mosquitto_sub >/dev/null || echo mosquitto-clients
+  python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3 python3-venv
+  command -v node >/dev/null || echo nodejs
+  command -v npm >/dev/null || echo npm
+  command -v cc >/dev/null || echo gcc libc6-dev
+}
+
+install_packages() {
+  local packages
+  packages=$(missing_packages | tr '\n' ' ')
+  if [ -n "${packages// /}" ]; then
+    say "installing $packages"
+    as_root apt-get update -q
+    # shellcheck disable=SC2086
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $packages
+  fi
+}
+
+# Sets up one kind of client in target/clients; its stamp holds the list it was made from.
+install_python_client() {
+  local venv=target/clients/venv list=tests/clients/requirements.txt
+  if ! cmp -s "$list" "$venv/installed"; then
+    say "setting up Paho Python"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list"
+    cp "$list" "$venv/installed"
+  fi
+}
+
+install_js_client() {
+  local place=target/clients/js list=tests/clients/package.json
+  if ! cmp -s "$list" "$place/installed"; then
+    say "setting up MQTT.js"
+    rm -rf "$place"
+    mkdir -p "$place"
+    cp "$list" "$place/package.json"
+    npm install --prefix "$place" --no-package-lock --no-audit --no-fund --loglevel=error
+    cp "$list" "$place/installed"
+  fi
+}
+
+raise_limits() {
+  # The survival tests open thousands of connections from one process.
+  ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+}
+
+mkdir -p target/clients
+install_packages
+install_python_client
+install_js_client
+[ "${1:-}" = --setup ] && exit 0
+raise_limits
+
+say "format"
+cargo fmt --all --check
+say "lints"
+cargo clippy --quiet --workspace --all-targets -- -D warnings
+say "tests"
+# Many tests wait for the broker rather than compute, so more threads than cores are right.
+RUST_TEST_THREADS="${RUST_TEST_THREADS:-8}" cargo test --workspace
+say "all passed"

@@ -1,0 +1,14 @@
+//! What the broker does, behaviour by behaviour, against the real binary over real sockets.
+//!
+//! One module per behaviour; each runs on one, two and four shards where shards can make a difference.
+//! The rules of the standard one by one are in `tests/conformance`, real clients in `tests/clients`.
+
+#[path = "../support/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses a part of the support"
+)]
+mod support;
+
+mod qos;

@@ -1,0 +1,255 @@
+//! `mosquitto_pub` and `mosquitto_sub` of Debian.
+//!
+//! `mosquitto_sub -d` reports the SUBACK on its output, which is what the tests wait for before they
+//! publish; it ends by itself after the number of messages it was told (`-C`).
+
+use super::broker;
+use crate::support::{Broker, unique};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+const PATIENCE_SECONDS: &str = "60";
+
+struct Subscriber {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+fn publisher(broker: &Broker) -> Command {
+    let mut command = Command::new("mosquitto_pub");
+    let port = broker.address().port().to_string();
+    command.args(["-h", "127.0.0.1", "-p", &port]);
+    command
+}
+
+fn missing(error: std::io::Error) -> ! {
+    panic!("mosquitto-clients is not installed ({error}): run scripts/test.sh --setup")
+}
+
+/// Starts `mosquitto_sub`, line by line by `stdbuf`, which writes each message in `format`.
+fn start(broker: &Broker, format: &str, args: &[&str]) -> Subscriber {
+    let mut command = Command::new("stdbuf");
+    let port = broker.address().port().to_string();
+    command.args(["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", &port]);
+    let mut child = command
+        .args(["-d", "-W", PATIENCE_SECONDS, "-F", format])
+        .args(args)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| missing(error));
+    let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    Subscriber { child, output }
+}
+
+/// Starts `mosquitto_sub` and waits for its SUBACK.
+fn subscribe(broker: &Broker, args: &[&str]) -> Subscriber {
+    let mut subscriber = start(broker, "MESSAGE %r %q %p", args);
+    subscriber.line(|line| line.starts_with("Subscribed"));
+    subscriber
+}
+
+fn publish(broker: &Broker, args: &[&str]) {
+    let status = publisher(broker)
+        .args(args)
+        .status()
+        .unwrap_or_else(|error| missing(error));
+    assert!(status.success(), "mosquitto_pub {args:?}: {status}");
+}
+
+impl Subscriber {
+    fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.output.read_line(&mut line).expect("output is text");
+            assert!(read > 0, "mosquitto_sub ended too early");
+            if wanted(&line) {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// The next message as "RETAIN QOS PAYLOAD".
+    fn message(&mut self) -> String {
+        let line = self.line(|line| line.starts_with("MESSAGE "));
+        line["MESSAGE ".len()..].to_owned()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("kill mosquitto_sub");
+        self.child.wait().expect("wait for mosquitto_sub");
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
+
+fn round_trips(shards: usize) {
+    let broker = broker(shards);
+    for version in VERSIONS {
+        let topic = unique("mosquitto");
+        let mut subscriber = subscribe(&broker, &["-V", version, "-t", &topic, "-q", "2"]);
+        for qos in ["0", "1", "2"] {
+            publish(
+                &broker,
+                &["-V", version, "-t", &topic, "-q", qos, "-m", "hello"],
+            );
+            assert_eq!(subscriber.message(), format!("0 {qos} hello"));
+        }
+    }
+}
+
+fn retained(shards: usize) {
+    let broker = broker(shards);
+    let topic = unique("mosquitto");
+    publish(&broker, &["-t", &topic, "-q", "1", "-r", "-m", "kept"]);
+    let mut subscriber = subscribe(&broker, &["-t", &topic, "-q", "1"]);
+    assert_eq!(subscriber.message(), "1 1 kept");
+    publish(&broker, &["-t", &topic, "-q", "1", "-r", "-n"]);
+    let mut later = subscribe(&broker, &["-t", &topic, "-q", "1"]);
+    publish(&broker, &["-t", &topic, "-q", "1", "-m", "live"]);
+    assert_eq!(later.message(), "0 1 live");
+}
+
+fn will(shards: usize) {
+    let broker = broker(shards);
+    let topic = unique("mosquitto");
+    let mut watcher = subscribe(&broker, &["-t", &topic, "-q", "1"]);
+    let will = [
+        "--will-topic",
+        &topic,
+        "--will-payload",
+        "gone",
+        "--will-qos",
+        "1",
+    ];
+    subscribe(&broker, &[["-t", "nothing"].as_slice(), &will].concat()).kill();
+    assert_eq!(watcher.message(), "0 1 gone");
+}
+
+fn resume(shards: usize) {
+    let broker = broker(shards);
+    for version in ["mqttv311", "mqttv5"] {
+        let (topic, id) = (unique("mosquitto"), unique("sub"));
+        // In 5.0 `-c` also asks for the longest session expiry.
+        let args = ["-V", version, "-i", &id, "-c", "-t", &topic, "-q", "1"];
+        subscribe(&broker, &args).kill();
+        for n in 0..10 {
+            publish(&broker, &["-t", &topic, "-q", "1", "-m", &n.to_string()]);
+        }
+        // Queued messages may come before the SUBACK, so nothing waits for that here.
+        let mut again = start(&broker, "MESSAGE %r %q %p", &args);
+        for n in 0..10 {
+            assert_eq!(again.message(), format!("0 1 {n}"));
+        }
+        publish(&broker, &["-t", &topic, "-q", "1", "-m", "last"]);
+        assert_eq!(again.message(), "0 1 last");
+    }
+}
+
+fn shared(shards: usize) {
+    let broker = broker(shards);
+    let topic = unique("mosquitto");
+    let group = format!("$share/g/{topic}");
+    let end = format!("{topic}/end");
+    let mut members: Vec<Subscriber> = (0..3)
+        .map(|_| {
+            subscribe(
+                &broker,
+                &["-V", "mqttv5", "-t", &group, "-t", &end, "-q", "1"],
+            )
+        })
+        .collect();
+    for n in 0..15 {
+        publish(&broker, &["-t", &topic, "-q", "1", "-m", &n.to_string()]);
+    }
+    publish(&broker, &["-t", &end, "-q", "1", "-m", "end"]);
+    let mut seen = Vec::new();
+    for member in &mut members {
+        loop {
+            let message = member.message();
+            match message.rsplit(' ').next() {
+                Some("end") => break,
+                Some(number) => seen.push(number.parse::<u32>().expect("a number")),
+                None => unreachable!("rsplit yields at least one part"),
+            }
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, Vec::from_iter(0..15));
+}
+
+fn properties(shards: usize) {
+    let broker = broker(shards);
+    let topic = unique("mosquitto");
+    let mut subscriber = start(
+        &broker,
+        "MESSAGE %C %R %D %P %p",
+        &["-V", "mqttv5", "-t", &topic],
+    );
+    subscriber.line(|line| line.starts_with("Subscribed"));
+    let mut args = vec!["-V", "mqttv5", "-t", &topic, "-m", "hello"];
+    args.extend(["-D", "publish", "content-type", "text/plain"]);
+    args.extend(["-D", "publish", "response-topic", "answer/here"]);
+    args.extend(["-D", "publish", "correlation-data", "corr"]);
+    args.extend(["-D", "publish", "user-property", "b", "1"]);
+    args.extend(["-D", "publish", "user-property", "a", "2"]);
+    publish(&broker, &args);
+    assert_eq!(
+        subscriber.message(),
+        "text/plain answer/here corr b:1 a:2 hello"
+    );
+}
+
+fn large(shards: usize) {
+    let broker = broker(shards);
+    let topic = unique("mosquitto");
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("large"));
+    std::fs::write(&file, vec![b'x'; 10 * 1024 * 1024]).expect("write the payload");
+    let mut subscriber = start(&broker, "MESSAGE %l", &["-t", &topic, "-q", "1"]);
+    subscriber.line(|line| line.starts_with("Subscribed"));
+    publish(
+        &broker,
+        &[
+            "-t",
+            &topic,
+            "-q",
+            "1",
+            "-f",
+            file.to_str().expect("a plain path"),
+        ],
+    );
+    assert_eq!(subscriber.message(), "10485760");
+    std::fs::remove_file(file).expect("remove the payload");
+}
+
+fn thousand(shards: usize) {
+    let broker = broker(shards);
+    for qos in ["0", "1", "2"] {
+        let topic = unique("mosquitto");
+        let mut subscriber = subscribe(&broker, &["-t", &topic, "-q", qos]);
+        let mut feeder = publisher(&broker)
+            .args(["-t", &topic, "-q", qos, "-l"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| missing(error));
+        let mut input = feeder.stdin.take().expect("stdin is piped");
+        for n in 0..1000 {
+            writeln!(input, "{n}").expect("feed mosquitto_pub");
+        }
+        drop(input);
+        for n in 0..1000 {
+            assert_eq!(subscriber.message(), format!("0 {qos} {n}"));
+        }
+        assert!(feeder.wait().expect("wait for mosquitto_pub").success());
+    }
+}
+
+crate::on_shards!(
+    [1, 2, 4] round_trips, retained, will, resume, shared, properties, large, thousand
+);
