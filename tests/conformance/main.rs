@@ -21,10 +21,15 @@ mod support;
 mod checks;
 mod completeness;
 mod connect;
+mod flow;
+mod keep_alive;
 mod malformed;
 mod qos;
 mod retained;
 mod session;
+mod subscribe;
+mod topics;
+mod will;
 
 use support::{Broker, Version, shared};
 
