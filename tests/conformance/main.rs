@@ -18,15 +18,18 @@
 )]
 mod support;
 
+mod availability;
 mod checks;
 mod completeness;
 mod connect;
 mod flow;
 mod keep_alive;
 mod malformed;
+mod properties;
 mod qos;
 mod retained;
 mod session;
+mod shared_subscriptions;
 mod subscribe;
 mod topics;
 mod will;
