@@ -14,7 +14,11 @@ fn read(name: &str) -> String {
 /// Test name prefix of each rule in the tables.
 fn rules() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
-    for (table, stem) in [("mqtt311.tsv", "mqtt311_"), ("mqtt5.tsv", "mqtt5_"), ("rules.tsv", "")] {
+    for (table, stem) in [
+        ("mqtt311.tsv", "mqtt311_"),
+        ("mqtt5.tsv", "mqtt5_"),
+        ("rules.tsv", ""),
+    ] {
         for line in read(table).lines().skip(1) {
             let id = line.split('\t').next().expect("a line has a first column");
             let id = id.trim_start_matches("MQTT-").to_lowercase();

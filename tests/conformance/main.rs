@@ -5,7 +5,10 @@
 //! Rules without a test stand in `not_applicable.txt` with their reason; `completeness` sees to it that
 //! none is in neither. `scripts/conformance_matrix.py` prints rules, tests and results as a table.
 
-#![allow(non_snake_case, reason = "two underscores end the rule's id in a test's name")]
+#![allow(
+    non_snake_case,
+    reason = "two underscores end the rule's id in a test's name"
+)]
 
 #[path = "../support/mod.rs"]
 #[allow(
@@ -15,18 +18,16 @@
 )]
 mod support;
 
+mod availability;
+mod checks;
 mod completeness;
 mod connect;
 mod flow;
 mod keep_alive;
 mod malformed;
-mod options;
-mod packets;
 mod properties;
-mod publish;
 mod qos;
 mod retained;
-mod rules;
 mod session;
 mod shared_subscriptions;
 mod subscribe;

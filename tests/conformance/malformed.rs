@@ -17,7 +17,13 @@ fn subscribe_filter(b: &Broker, v: Version, text: &[u8], codes: &[u8]) {
 }
 
 fn bad_utf8(b: &Broker, v: Version) {
-    for text in [b"\xC3\x28".as_slice(), b"\xED\xA0\x80", b"a\xFF", b"\xF4\x90\x80\x80", b"\xC0\xAF"] {
+    for text in [
+        b"\xC3\x28".as_slice(),
+        b"\xED\xA0\x80",
+        b"a\xFF",
+        b"\xF4\x90\x80\x80",
+        b"\xC0\xAF",
+    ] {
         publish_topic(b, v, text, MALFORMED);
         subscribe_filter(b, v, text, MALFORMED);
     }
@@ -73,7 +79,9 @@ fn right_nibbles(b: &Broker, v: Version) {
     client.unsubscribe(&[&topic]);
     client.ping();
 }
-rule!(mqtt311_2_2_2_1__flags_are_as_prescribed, |b| right_nibbles(b, V4));
+rule!(mqtt311_2_2_2_1__flags_are_as_prescribed, |b| right_nibbles(
+    b, V4
+));
 
 fn wrong_nibbles(b: &Broker, v: Version) {
     let id = [0, 1];
@@ -85,13 +93,25 @@ fn wrong_nibbles(b: &Broker, v: Version) {
     breaks(b, v, &request(0x80, v, 1, &filter(b"a", 0)), MALFORMED);
     breaks(b, v, &request(0xA0, v, 1, &fields(&[b"a"])), MALFORMED);
 }
-rule!(mqtt311_2_2_2_2__wrong_flags_are_closed, |b| wrong_nibbles(b, V4));
+rule!(mqtt311_2_2_2_2__wrong_flags_are_closed, |b| wrong_nibbles(
+    b, V4
+));
 rule!(mqtt5_2_1_3_1__wrong_flags_are_malformed, |b| {
     wrong_nibbles(b, V5);
     right_nibbles(b, V5);
 });
-rule!(mqtt311_3_6_1_1__pubrel_flags, |b| breaks(b, V4, &frame(0x60, &[0, 1]), MALFORMED));
-rule!(mqtt5_3_6_1_1__pubrel_flags, |b| breaks(b, V5, &frame(0x60, &[0, 1]), MALFORMED));
+rule!(mqtt311_3_6_1_1__pubrel_flags, |b| breaks(
+    b,
+    V4,
+    &frame(0x60, &[0, 1]),
+    MALFORMED
+));
+rule!(mqtt5_3_6_1_1__pubrel_flags, |b| breaks(
+    b,
+    V5,
+    &frame(0x60, &[0, 1]),
+    MALFORMED
+));
 fn subscribe_flags(b: &Broker, v: Version) {
     breaks(b, v, &request(0x80, v, 1, &filter(b"a", 0)), MALFORMED);
 }
@@ -100,9 +120,18 @@ rule!(mqtt5_3_8_1_1__subscribe_flags, |b| subscribe_flags(b, V5));
 fn unsubscribe_flags(b: &Broker, v: Version) {
     breaks(b, v, &request(0xA0, v, 1, &fields(&[b"a"])), MALFORMED);
 }
-rule!(mqtt311_3_10_1_1__unsubscribe_flags, |b| unsubscribe_flags(b, V4));
-rule!(mqtt5_3_10_1_1__unsubscribe_flags, |b| unsubscribe_flags(b, V5));
-rule!(mqtt5_3_15_1_1__auth_flags, |b| breaks(b, V5, &[0xF1, 0], MALFORMED));
+rule!(mqtt311_3_10_1_1__unsubscribe_flags, |b| unsubscribe_flags(
+    b, V4
+));
+rule!(mqtt5_3_10_1_1__unsubscribe_flags, |b| unsubscribe_flags(
+    b, V5
+));
+rule!(mqtt5_3_15_1_1__auth_flags, |b| breaks(
+    b,
+    V5,
+    &[0xF1, 0],
+    MALFORMED
+));
 
 fn id_0(b: &Broker, v: Version) {
     breaks(b, v, &request(0x82, v, 0, &filter(b"a", 0)), EITHER);
@@ -118,7 +147,12 @@ rule!(mqtt5_2_2_2_1__property_length_is_needed, |b| {
     right_nibbles(b, V5);
 });
 
-rule!(mqtt311_3_3_1_4__qos_3_is_closed, |b| breaks(b, V4, &frame(0x36, b"\0\x01a\0\x01"), EITHER));
+rule!(mqtt311_3_3_1_4__qos_3_is_closed, |b| breaks(
+    b,
+    V4,
+    &frame(0x36, b"\0\x01a\0\x01"),
+    EITHER
+));
 rule!(mqtt5_3_3_1_4__qos_3_is_malformed, |b| {
     breaks(b, V5, &frame(0x36, b"\0\x01a\0\x01\0"), MALFORMED);
 });
@@ -133,18 +167,36 @@ fn wildcard_topic(b: &Broker, v: Version) {
         publish_topic(b, v, topic, &[0x90, 0x81, 0x82]);
     }
 }
-rule!(mqtt311_3_3_2_2__wildcards_in_topic_names, |b| wildcard_topic(b, V4));
-rule!(mqtt5_3_3_2_2__wildcards_in_topic_names, |b| wildcard_topic(b, V5));
+rule!(mqtt311_3_3_2_2__wildcards_in_topic_names, |b| {
+    wildcard_topic(b, V4)
+});
+rule!(mqtt5_3_3_2_2__wildcards_in_topic_names, |b| wildcard_topic(
+    b, V5
+));
 rule!(mqtt311_4_7_1_1__wildcards_are_for_filters, |b| {
     wildcard_topic(b, V4);
     let will = fields(&[b"id", b"a/#", b"x"]);
     refused(b, V4, &raw_connect("MQTT", 4, 6, &will), &[]);
 });
 
-rule!(mqtt311_3_8_3_1__filter_in_bad_utf8, |b| subscribe_filter(b, V4, b"\xFF", MALFORMED));
-rule!(mqtt5_3_8_3_1__filter_in_bad_utf8, |b| subscribe_filter(b, V5, b"\xFF", MALFORMED));
-rule!(mqtt311_3_8_3_3__subscribe_without_filter, |b| breaks(b, V4, &request(0x82, V4, 1, b""), EITHER));
-rule!(mqtt5_3_8_3_2__subscribe_without_filter, |b| breaks(b, V5, &request(0x82, V5, 1, b""), &[0x82]));
+rule!(mqtt311_3_8_3_1__filter_in_bad_utf8, |b| subscribe_filter(
+    b, V4, b"\xFF", MALFORMED
+));
+rule!(mqtt5_3_8_3_1__filter_in_bad_utf8, |b| subscribe_filter(
+    b, V5, b"\xFF", MALFORMED
+));
+rule!(mqtt311_3_8_3_3__subscribe_without_filter, |b| breaks(
+    b,
+    V4,
+    &request(0x82, V4, 1, b""),
+    EITHER
+));
+rule!(mqtt5_3_8_3_2__subscribe_without_filter, |b| breaks(
+    b,
+    V5,
+    &request(0x82, V5, 1, b""),
+    &[0x82]
+));
 rule!(mqtt311_3_8_3_4__reserved_bits_of_requested_qos, |b| {
     for options in [0x03, 0x04, 0x80] {
         breaks(b, V4, &request(0x82, V4, 1, &filter(b"a", options)), EITHER);
@@ -152,7 +204,12 @@ rule!(mqtt311_3_8_3_4__reserved_bits_of_requested_qos, |b| {
 });
 rule!(mqtt5_3_8_3_5__reserved_subscription_options, |b| {
     for options in [0x40, 0x80] {
-        breaks(b, V5, &request(0x82, V5, 1, &filter(b"a", options)), MALFORMED);
+        breaks(
+            b,
+            V5,
+            &request(0x82, V5, 1, &filter(b"a", options)),
+            MALFORMED,
+        );
     }
 });
 rule!(r_063__qos_3_and_retain_handling_3, |b| {
@@ -161,16 +218,35 @@ rule!(r_063__qos_3_and_retain_handling_3, |b| {
     }
 });
 rule!(mqtt5_3_8_3_4__no_local_on_a_shared_subscription, |b| {
-    breaks(b, V5, &request(0x82, V5, 1, &filter(b"$share/g/a", 4)), &[0x82]);
+    breaks(
+        b,
+        V5,
+        &request(0x82, V5, 1, &filter(b"$share/g/a", 4)),
+        &[0x82],
+    );
 });
 fn unsubscribe_text(b: &Broker, v: Version) {
     breaks(b, v, &request(0xA2, v, 1, &fields(&[b"\xFF"])), MALFORMED);
     breaks(b, v, &request(0xA2, v, 1, b"\0\x09a"), MALFORMED);
 }
-rule!(mqtt311_3_10_3_1__unsubscribe_in_bad_utf8, |b| unsubscribe_text(b, V4));
-rule!(mqtt5_3_10_3_1__unsubscribe_in_bad_utf8, |b| unsubscribe_text(b, V5));
-rule!(mqtt311_3_10_3_2__unsubscribe_without_filter, |b| breaks(b, V4, &request(0xA2, V4, 1, b""), EITHER));
-rule!(mqtt5_3_10_3_2__unsubscribe_without_filter, |b| breaks(b, V5, &request(0xA2, V5, 1, b""), &[0x82]));
+rule!(mqtt311_3_10_3_1__unsubscribe_in_bad_utf8, |b| {
+    unsubscribe_text(b, V4)
+});
+rule!(mqtt5_3_10_3_1__unsubscribe_in_bad_utf8, |b| {
+    unsubscribe_text(b, V5)
+});
+rule!(mqtt311_3_10_3_2__unsubscribe_without_filter, |b| breaks(
+    b,
+    V4,
+    &request(0xA2, V4, 1, b""),
+    EITHER
+));
+rule!(mqtt5_3_10_3_2__unsubscribe_without_filter, |b| breaks(
+    b,
+    V5,
+    &request(0xA2, V5, 1, b""),
+    &[0x82]
+));
 
 fn disconnect_flags(b: &Broker, v: Version) {
     let topic = unique("will");
@@ -181,8 +257,12 @@ fn disconnect_flags(b: &Broker, v: Version) {
     client.expect_error(MALFORMED);
     watcher.expect(&topic, "gone");
 }
-rule!(mqtt311_3_14_1_1__disconnect_flags, |b| disconnect_flags(b, V4));
-rule!(mqtt5_3_14_1_1__disconnect_flags, |b| disconnect_flags(b, V5));
+rule!(mqtt311_3_14_1_1__disconnect_flags, |b| disconnect_flags(
+    b, V4
+));
+rule!(mqtt5_3_14_1_1__disconnect_flags, |b| disconnect_flags(
+    b, V5
+));
 
 /// Filters with misplaced wildcards are never granted: closed, or refused in the SUBACK.
 fn never_granted(b: &Broker, v: Version, texts: &[&str]) {
@@ -217,9 +297,23 @@ rule!(mqtt5_4_7_1_2__misplaced_single_level_wildcard, |b| {
     never_granted(b, V5, &["a+", "+a/b", "a/b+", "a/++/b"]);
     open(b, V5).subscribe("+/a/+", 0);
 });
-rule!(mqtt5_4_8_2_1__empty_share_name, |b| never_granted(b, V5, &["$share//a"]));
+rule!(mqtt5_4_8_2_1__empty_share_name, |b| never_granted(
+    b,
+    V5,
+    &["$share//a"]
+));
 rule!(mqtt5_4_8_2_2__share_name_or_filter_is_bad, |b| {
-    never_granted(b, V5, &["$share/g", "$share/g/", "$share/+/a", "$share/g#/a", "$share/g+/a"]);
+    never_granted(
+        b,
+        V5,
+        &[
+            "$share/g",
+            "$share/g/",
+            "$share/+/a",
+            "$share/g#/a",
+            "$share/g+/a",
+        ],
+    );
 });
 fn empty_topics(b: &Broker, v: Version) {
     publish_topic(b, v, b"", &[0x81, 0x82, 0x90]);
@@ -233,18 +327,32 @@ fn violation_closes_that_socket_only(b: &Broker, v: Version) {
     breaks(b, v, &[0xC1, 0], MALFORMED);
     other.ping();
 }
-rule!(mqtt311_4_8_0_1__a_violation_costs_its_connection, |b| violation_closes_that_socket_only(b, V4));
-rule!(mqtt5_4_13_1_1__a_violation_costs_its_connection, |b| violation_closes_that_socket_only(b, V5));
-rule!(mqtt311_4_8_0_2__exceeding_a_limit_closes, "[limits]\nmax_packet_bytes = 4096\n", |b| {
-    let mut other = open(b, V4);
-    let mut client = open(b, V4);
-    client.send_lossy(&Publish::new("a", 0, vec![b'x'; 8192]).encode(V4));
-    client.expect_closed();
-    other.ping();
+rule!(mqtt311_4_8_0_1__a_violation_costs_its_connection, |b| {
+    violation_closes_that_socket_only(b, V4)
 });
+rule!(mqtt5_4_13_1_1__a_violation_costs_its_connection, |b| {
+    violation_closes_that_socket_only(b, V5)
+});
+rule!(
+    mqtt311_4_8_0_2__exceeding_a_limit_closes,
+    "[limits]\nmax_packet_bytes = 4096\n",
+    |b| {
+        let mut other = open(b, V4);
+        let mut client = open(b, V4);
+        client.send_lossy(&Publish::new("a", 0, vec![b'x'; 8192]).encode(V4));
+        client.expect_closed();
+        other.ping();
+    }
+);
 rule!(r_067__packets_no_client_sends, |b| {
     for v in [V4, V5] {
-        for bytes in [[0x00, 0].as_slice(), &[0x20, 2, 0, 0], &[0x90, 3, 0, 1, 0], &[0xB0, 2, 0, 1], &[0xD0, 0]] {
+        for bytes in [
+            [0x00, 0].as_slice(),
+            &[0x20, 2, 0, 0],
+            &[0x90, 3, 0, 1, 0],
+            &[0xB0, 2, 0, 1],
+            &[0xD0, 0],
+        ] {
             breaks(b, v, bytes, EITHER);
         }
     }
@@ -264,17 +372,37 @@ rule!(r_055__properties_belong_into_their_packet_once, |b| {
     breaks(b, V5, &twice.encode(V5), &[0x82]);
 });
 rule!(r_062__subscription_identifier_is_1_to_268435455_once, |b| {
-    for props in [Props::new().variable(0x0B, 0), Props::new().variable(0x0B, 1).variable(0x0B, 2)] {
+    for props in [
+        Props::new().variable(0x0B, 0),
+        Props::new().variable(0x0B, 1).variable(0x0B, 2),
+    ] {
         let client = open(b, V5);
-        breaks(b, V5, &client.subscribe_bytes(1, &props, &[("a", 0)]), &[0x82]);
+        breaks(
+            b,
+            V5,
+            &client.subscribe_bytes(1, &props, &[("a", 0)]),
+            &[0x82],
+        );
     }
     let (mut client, topic) = (open(b, V5), unique("id"));
-    crate::checks::subscribe_props(&mut client, &topic, 0, Props::new().variable(0x0B, 268_435_455));
+    crate::checks::subscribe_props(
+        &mut client,
+        &topic,
+        0,
+        Props::new().variable(0x0B, 268_435_455),
+    );
     client.publish(&topic, 0, "x");
     assert_eq!(client.accept().props.subscription_ids(), [268_435_455]);
 });
-rule!(mqtt5_4_12_0_7__auth_without_a_method, |b| breaks(b, V5, &[0xF0, 0], &[0x82]));
+rule!(mqtt5_4_12_0_7__auth_without_a_method, |b| breaks(
+    b,
+    V5,
+    &[0xF0, 0],
+    &[0x82]
+));
 fn auth_codes(b: &Broker) {
     breaks(b, V5, &frame(0xF0, &[0x05]), EITHER);
 }
-rule!(mqtt5_3_15_2_1__auth_codes_are_of_its_table, |b| auth_codes(b));
+rule!(mqtt5_3_15_2_1__auth_codes_are_of_its_table, |b| auth_codes(
+    b
+));
