@@ -11,4 +11,6 @@
 )]
 mod support;
 
+mod cross_shard;
 mod qos;
+mod survival;
