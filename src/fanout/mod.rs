@@ -1,5 +1,4 @@
 //! Fan-out: from one publish and its matches to bytes waiting in outboxes.
 
 pub mod encoder;
-pub mod outgoing;
 pub mod publication;

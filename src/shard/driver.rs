@@ -7,10 +7,10 @@
 //! Commands of the core are carried out right after the input that caused them, so that a later event
 //! of the same turn never finds a connection in a state the core has left.
 
-use crate::fanout::outgoing::Outgoing;
 use crate::net::ring::{
     Handler, ListenerKey, PeerKey, ReceiveEnd, Ring, RingError, SocketKey, Waker,
 };
+use crate::outbox::outgoing::Outgoing;
 use crate::route::ShardId;
 use crate::session::ConnectionKey;
 use crate::shard::control::{Event, Order};
@@ -176,7 +176,6 @@ impl Shell {
             ring.wait(deadline, || mailboxes.has_mail() || !orders.is_empty())
                 .await?;
         }
-        Ok(())
     }
 
     fn is_done(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::Ring;
 use super::key::{ListenerKey, SocketKey};
-use crate::fanout::outgoing::Outgoing;
+use crate::outbox::outgoing::Outgoing;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 

@@ -50,7 +50,7 @@ pub use key::{ListenerKey, PeerKey, SocketKey};
 pub use turn::TurnReport;
 pub use wake::{Sleeper, Waker};
 
-use crate::fanout::outgoing::Outgoing;
+use crate::outbox::outgoing::Outgoing;
 use buffers::BufferRing;
 use io_uring::{opcode, squeue, types};
 use key::{Operation, Token};

@@ -3,7 +3,7 @@
 //! Invariant: from submission to completion neither the batch nor the iovecs change or move; the
 //! `Box` around a `Sending` and the batch's own heap memory see to that.
 
-use crate::fanout::outgoing::Outgoing;
+use crate::outbox::outgoing::Outgoing;
 use io_uring::{opcode, squeue, types};
 use std::os::fd::RawFd;
 
@@ -100,8 +100,8 @@ impl Sending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fanout::outgoing::SharedPayload;
     use crate::message::{LocalMessage, Message, Qos};
+    use crate::outbox::outgoing::SharedPayload;
     use std::sync::Arc;
 
     fn batch(parts: usize) -> Outgoing {

@@ -26,7 +26,7 @@ pub use settings::Settings;
 
 use crate::auth::Authenticator;
 use crate::codec::Reason;
-use crate::fanout::outgoing::Outgoing;
+use crate::outbox::outgoing::Outgoing;
 use crate::route::ShardId;
 use crate::route::retained::Retained;
 use crate::route::trie::{NodeId, Trie};

@@ -4,9 +4,11 @@
 //! a time; what arrives meanwhile leaves as the next one. Control packets are always taken (the
 //! connection stops being read when the outbox is full); a PUBLISH asks for room first.
 
-use crate::fanout::outgoing::{Outgoing, SharedPayload};
+pub mod outgoing;
+
 use crate::limits::{SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX};
 use crate::message::LocalMessage;
+use outgoing::{Outgoing, SharedPayload};
 
 /// What gives way when a QoS 0 message finds no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
