@@ -13,12 +13,21 @@ fn matched(b: &Broker, v: Version, filter: &str, published: &[&str]) -> Vec<Stri
     for topic in published {
         publisher.publish(topic, 1, "x");
     }
-    let mut got: Vec<String> = client
-        .drain()
-        .iter()
-        .map(|p| p.topic_str().to_owned())
-        .filter(|topic| published.contains(&topic.as_str()))
-        .collect();
+    // A filter such as '#' has retained messages to wait for, and live ones wait behind them; the
+    // marker is the last.
+    let marker = unique("marker");
+    client.subscribe(&marker, 1);
+    publisher.publish(&marker, 1, "x");
+    let mut got = Vec::new();
+    loop {
+        let topic = client.accept().topic_str().to_owned();
+        if topic == marker {
+            break;
+        }
+        if published.contains(&topic.as_str()) {
+            got.push(topic);
+        }
+    }
     got.sort();
     got
 }
