@@ -11,4 +11,7 @@
 )]
 mod support;
 
+mod limits;
+mod program;
 mod qos;
+mod shared;
