@@ -123,6 +123,10 @@ impl Message {
 
 /// A shard's own handle on a [`Message`]: cloning it costs no atomic operation.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is the one that is not atomic"
+)]
 pub struct LocalMessage(Rc<Arc<Message>>);
 
 impl LocalMessage {

@@ -11,7 +11,9 @@
 )]
 mod support;
 
+mod cross_shard;
 mod limits;
 mod program;
 mod qos;
 mod shared;
+mod survival;

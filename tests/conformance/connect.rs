@@ -350,12 +350,8 @@ fn assigned_id_resumes(b: &Broker) {
     again.publish(&id, 1, "x");
     again.expect(&id, "x");
 }
-rule!(mqtt5_3_1_3_7__assigned_id_is_told, |b| assigned_id_resumes(
-    b
-));
-rule!(r_051__assigned_id_is_a_normal_id, |b| assigned_id_resumes(
-    b
-));
+rule!(mqtt5_3_1_3_7__assigned_id_is_told, assigned_id_resumes);
+rule!(r_051__assigned_id_is_a_normal_id, assigned_id_resumes);
 
 fn empty_id_with_session(b: &Broker) {
     let mut connect = Connect::v4("");

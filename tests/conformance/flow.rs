@@ -90,7 +90,7 @@ fn over_the_brokers_maximum(b: &Broker) {
 rule!(
     mqtt5_3_3_4_7__more_than_the_brokers_receive_maximum,
     TWO,
-    |b| over_the_brokers_maximum(b)
+    over_the_brokers_maximum
 );
 rule!(r_047__qos_2_counts_until_pubcomp, TWO, |b| {
     over_the_brokers_maximum(b);

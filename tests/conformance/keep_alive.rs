@@ -54,18 +54,10 @@ fn capped(b: &Broker) {
         client.expect_error(&[0x8D]);
     }
 }
-rule!(
-    mqtt5_3_1_2_21__server_keep_alive_counts,
-    CAPPED,
-    |b| capped(b)
-);
-rule!(
-    mqtt5_3_2_2_21__server_keep_alive_counts,
-    CAPPED,
-    |b| capped(b)
-);
+rule!(mqtt5_3_1_2_21__server_keep_alive_counts, CAPPED, capped);
+rule!(mqtt5_3_2_2_21__server_keep_alive_counts, CAPPED, capped);
 rule!(
     r_052__server_keep_alive_is_announced_and_kept,
     CAPPED,
-    |b| capped(b)
+    capped
 );

@@ -403,6 +403,4 @@ rule!(mqtt5_4_12_0_7__auth_without_a_method, |b| breaks(
 fn auth_codes(b: &Broker) {
     breaks(b, V5, &frame(0xF0, &[0x05]), EITHER);
 }
-rule!(mqtt5_3_15_2_1__auth_codes_are_of_its_table, |b| auth_codes(
-    b
-));
+rule!(mqtt5_3_15_2_1__auth_codes_are_of_its_table, auth_codes);

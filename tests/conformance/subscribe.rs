@@ -333,13 +333,11 @@ fn unsuback_codes(b: &Broker) {
         [0x11, 0, 0x11]
     );
 }
-rule!(mqtt5_3_10_4_5__no_subscription_existed, |b| unsuback_codes(
-    b
-));
+rule!(mqtt5_3_10_4_5__no_subscription_existed, unsuback_codes);
 rule!(mqtt5_3_10_4_6__several_filters_one_by_one, |b| {
     unsuback_codes(b)
 });
-rule!(mqtt5_3_11_3_1__codes_in_order, |b| unsuback_codes(b));
+rule!(mqtt5_3_11_3_1__codes_in_order, unsuback_codes);
 rule!(mqtt5_3_11_3_2__codes_are_of_unsubacks_table, |b| {
     unsuback_codes(b)
 });

@@ -134,11 +134,14 @@ fn no_normalising(b: &Broker, v: Version) {
     let decomposed = format!("{s}/e\u{301}");
     assert_eq!(
         matched(b, v, &composed, &[&decomposed, &composed]),
-        [composed.clone()]
+        std::slice::from_ref(&composed)
     );
     let slash = format!("{s}/");
-    assert_eq!(matched(b, v, &s, &[&slash, &s]), [s.clone()]);
-    assert_eq!(matched(b, v, &slash, &[&slash, &s]), [slash.clone()]);
+    assert_eq!(matched(b, v, &s, &[&slash, &s]), std::slice::from_ref(&s));
+    assert_eq!(
+        matched(b, v, &slash, &[&slash, &s]),
+        std::slice::from_ref(&slash)
+    );
 }
 rule!(mqtt311_4_7_3_4__topics_compare_as_sent, |b| no_normalising(
     b, V4

@@ -109,7 +109,7 @@ fn back_in_time(b: &Broker) {
     client.ping();
     watcher.expect_nothing();
 }
-rule!(mqtt5_3_1_3_9__a_return_in_time_cancels, |b| back_in_time(b));
+rule!(mqtt5_3_1_3_9__a_return_in_time_cancels, back_in_time);
 rule!(mqtt5_3_1_2_8__cut_disconnect_and_return, |b| {
     every_bad_end(b, V5);
     cancelled(b, V5);
@@ -158,10 +158,7 @@ fn kept_by_code(b: &Broker) {
         watcher.expect(&topic, "gone");
     }
 }
-rule!(
-    r_032__other_codes_leave_the_will_in_force,
-    |b| kept_by_code(b)
-);
+rule!(r_032__other_codes_leave_the_will_in_force, kept_by_code);
 rule!(r_060__short_disconnects, |b| {
     let topic = unique("short");
     let mut watcher = watch(b, V5, &topic, 1);
@@ -207,9 +204,7 @@ fn all_properties(b: &Broker) {
     assert_eq!(got.user_pairs(), sent.user_pairs());
     assert_eq!(got.find(prop::WILL_DELAY), None);
 }
-rule!(r_033__the_will_carries_its_properties, |b| all_properties(
-    b
-));
+rule!(r_033__the_will_carries_its_properties, all_properties);
 rule!(mqtt5_3_1_3_10__user_properties_of_the_will_in_order, |b| {
     all_properties(b)
 });
