@@ -106,6 +106,8 @@ impl Client {
                 Ok(0) => return None,
                 Ok(count) => self.received.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                // A read with a timeout is interrupted when the process was stopped meanwhile.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no packet from the broker: {error}"),
             }
         }
