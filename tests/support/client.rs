@@ -311,6 +311,15 @@ impl Client {
         })
     }
 
+    /// Waits for `count` UNSUBACKs of any requests.
+    pub fn expect_unsubacks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.wait_for("UNSUBACK", |packet| {
+                matches!(packet, Packet::Unsuback { .. }).then_some(())
+            });
+        }
+    }
+
     /// PINGREQ and its PINGRESP: the broker has read all that was sent before.
     pub fn ping(&mut self) {
         self.send(&[0xC0, 0]);
