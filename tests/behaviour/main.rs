@@ -12,5 +12,8 @@
 mod support;
 
 mod cross_shard;
+mod limits;
+mod program;
 mod qos;
+mod shared;
 mod survival;

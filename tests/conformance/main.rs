@@ -9,6 +9,10 @@
     non_snake_case,
     reason = "two underscores end the rule's id in a test's name"
 )]
+#![allow(
+    clippy::redundant_closure,
+    reason = "a closure gives rules that share a check the same form as all others"
+)]
 
 #[path = "../support/mod.rs"]
 #[allow(

@@ -106,6 +106,8 @@ impl Client {
                 Ok(0) => return None,
                 Ok(count) => self.received.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                // A read with a timeout is interrupted when the process was stopped meanwhile.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no packet from the broker: {error}"),
             }
         }
@@ -307,6 +309,15 @@ impl Client {
             Packet::Unsuback { id: i, codes, .. } if *i == id => Some(codes.clone()),
             _ => None,
         })
+    }
+
+    /// Waits for `count` UNSUBACKs of any requests.
+    pub fn expect_unsubacks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.wait_for("UNSUBACK", |packet| {
+                matches!(packet, Packet::Unsuback { .. }).then_some(())
+            });
+        }
     }
 
     /// PINGREQ and its PINGRESP: the broker has read all that was sent before.

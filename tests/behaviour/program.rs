@@ -1,0 +1,334 @@
+//! The program around the broker: command line, configuration, environment, signals, shutdown.
+
+use crate::on_shards;
+use crate::support::{Broker, Connect, Packet, Setup, Version, Will, free_port, prop, unique};
+use rustix::process::Signal;
+use std::net::TcpListener;
+
+/// Starts with `config`, which has to fail with exit code 2 and a message that holds all of `parts`.
+fn refused(config: &str, parts: &[&str]) {
+    let outcome = Setup::new().config(config).run_to_end();
+    assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
+    for part in parts {
+        assert!(
+            outcome.log.contains(part),
+            "no '{part}' in: {}",
+            outcome.log
+        );
+    }
+    assert!(!outcome.log.contains("panicked"), "{}", outcome.log);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_file_and_line() {
+    refused(
+        "shards = 1\n\n[limits]\nno_such_key = 5\n",
+        &[".toml:4", "no_such_key"],
+    );
+}
+
+#[test]
+fn an_unknown_section_is_named_with_file_and_line() {
+    refused("shards = 1\n[limit]\n", &[".toml:2", "limit"]);
+}
+
+#[test]
+fn a_wrong_type_is_named_with_file_line_and_key() {
+    refused("\n\nshards = \"two\"\n", &[".toml:3", "shards"]);
+    refused(
+        "[limits]\nmax_packet_bytes = \"big\"\n",
+        &[".toml:2", "max_packet_bytes"],
+    );
+    refused(
+        "[mqtt]\nretain_available = 1\n",
+        &[".toml:2", "retain_available"],
+    );
+}
+
+#[test]
+fn an_impossible_value_is_named_with_file_line_and_key() {
+    for (section, key, value) in [
+        ("limits", "max_packet_bytes", "1"),
+        ("limits", "topic_bytes_max", "65536"),
+        ("limits", "inflight_max", "0"),
+        ("limits", "receive_maximum", "0"),
+        ("mqtt", "qos_max", "3"),
+    ] {
+        refused(
+            &format!("[{section}]\n# here\n{key} = {value}\n"),
+            &[".toml:3", key],
+        );
+    }
+    refused(
+        "[mqtt]\nshared_strategy = \"luck\"\n",
+        &[".toml:2", "shared_strategy"],
+    );
+    refused(
+        "[session]\nqueue_full = \"explode\"\n",
+        &[".toml:2", "queue_full"],
+    );
+    refused("shards = 0\n", &[".toml:1", "shards"]);
+    refused(
+        "listen = [\"http://127.0.0.1:1\"]\n",
+        &[".toml:1", "listen"],
+    );
+    refused("cpus = \"nine\"\n", &[".toml:1", "cpus"]);
+}
+
+#[test]
+fn broken_toml_is_named_with_its_line() {
+    refused("shards = 1\nlisten = [\n", &[".toml:"]);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let outcome = Setup::new()
+        .arg("--config")
+        .arg("/no/such/file.toml")
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(2));
+    assert!(
+        outcome.log.contains("/no/such/file.toml"),
+        "{}",
+        outcome.log
+    );
+}
+
+#[test]
+fn check_config_judges_without_serving() {
+    let file = |text: &str| {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("check"));
+        std::fs::write(&path, text).expect("write the file");
+        path.to_str().expect("a plain path").to_owned()
+    };
+    let check = |path: &str| Setup::new().arg("check-config").arg(path).run_to_end();
+    let good = check(&file("shards = 2\n[limits]\ninflight_max = 5\n"));
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
+    let path = file("shards = 2\nshard = 2\n");
+    let bad = check(&path);
+    assert_eq!(bad.status.code(), Some(2), "{bad:?}");
+    assert!(bad.log.contains(&format!("{path}:2")), "{}", bad.log);
+}
+
+#[test]
+fn version_and_help_are_told() {
+    let version = Setup::new().arg("--version").run_to_end();
+    assert_eq!(version.status.code(), Some(0));
+    assert!(
+        version.output.contains(env!("CARGO_PKG_VERSION")),
+        "{}",
+        version.output
+    );
+    let help = Setup::new().arg("--help").run_to_end();
+    assert_eq!(help.status.code(), Some(0));
+    for flag in [
+        "--config",
+        "--listen",
+        "--shards",
+        "--cpus",
+        "--log",
+        "check-config",
+    ] {
+        assert!(help.output.contains(flag), "no {flag} in {}", help.output);
+    }
+}
+
+#[test]
+fn an_unknown_flag_is_an_error() {
+    let outcome = Setup::new().arg("--no-such-flag").run_to_end();
+    assert_eq!(outcome.status.code(), Some(2));
+    assert!(outcome.log.contains("--no-such-flag"));
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let broker = Setup::new()
+        .config("[limits]\nreceive_maximum = 5\ntopic_alias_max = 3\n")
+        .env("RINGMQ_LIMITS__RECEIVE_MAXIMUM", "9")
+        .env("RINGMQ_SHARDS", "2")
+        .start();
+    let client = Connect::v5(&unique("c")).open(&broker);
+    assert_eq!(client.connack.number(prop::RECEIVE_MAXIMUM), Some(9));
+    assert_eq!(client.connack.number(prop::TOPIC_ALIAS_MAXIMUM), Some(3));
+    assert!(broker.log().contains("2 shard"), "{}", broker.log());
+}
+
+#[test]
+fn a_wrong_environment_variable_is_named() {
+    for (key, value) in [
+        ("RINGMQ_LIMITS__INFLIGHT_MAX", "many"),
+        ("RINGMQ_LIMITS__NO_SUCH_KEY", "1"),
+    ] {
+        let outcome = Setup::new().env(key, value).run_to_end();
+        assert_eq!(outcome.status.code(), Some(2));
+        assert!(outcome.log.contains(key), "{}", outcome.log);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind a port");
+    let address = taken.local_addr().expect("address").to_string();
+    let outcome = Setup::new()
+        .listen(&format!("mqtt://{address}"))
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    assert!(outcome.log.contains(&address), "{}", outcome.log);
+}
+
+#[test]
+fn a_second_broker_on_the_same_port_is_refused() {
+    let broker = Broker::start(2);
+    let url = format!("mqtt://{}", broker.address());
+    let outcome = Setup::new().listen(&url).run_to_end();
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+}
+
+#[test]
+fn an_open_listener_needs_to_be_wanted() {
+    let url = format!("mqtt://0.0.0.0:{}", free_port());
+    let outcome = Setup::new().listen(&url).run_to_end();
+    assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
+    assert!(
+        outcome.log.contains("allow_anonymous = true"),
+        "{}",
+        outcome.log
+    );
+}
+
+#[test]
+fn several_listeners_are_served() {
+    let broker = Setup::new()
+        .shards(2)
+        .listen("mqtt://127.0.0.1:0")
+        .listen("mqtt://127.0.0.1:0")
+        .start();
+    let mut clients: Vec<_> = broker
+        .addresses()
+        .iter()
+        .map(|address| {
+            let stream = std::net::TcpStream::connect(address).expect("connect");
+            let mut client = crate::support::Client::over(stream, Version::V4);
+            client.send(&Connect::v4(&unique("c")).encode());
+            assert!(matches!(client.recv(), Packet::Connack { code: 0, .. }));
+            client
+        })
+        .collect();
+    assert_eq!(clients.len(), 2);
+    let topic = unique("listeners");
+    clients[0].subscribe(&topic, 1);
+    clients[1].publish(&topic, 1, "x");
+    clients[0].expect(&topic, "x");
+}
+
+fn stops_in_order(shards: usize, signal: Signal) {
+    let config = "[mqtt]\nserver_reference = \"other:1883\"\n";
+    let mut broker = Broker::with_config(shards, config);
+    let mut old: Vec<_> = (0..8)
+        .map(|_| Connect::v4(&unique("o")).open(&broker))
+        .collect();
+    let mut new: Vec<_> = (0..8)
+        .map(|_| Connect::v5(&unique("n")).open(&broker))
+        .collect();
+    broker.signal(signal);
+    for client in &mut old {
+        client.expect_closed();
+    }
+    for client in &mut new {
+        match client.recv() {
+            Packet::Disconnect { code, props } => {
+                assert!(code == 0x8B || code == 0x9C || code == 0x9D, "{code:#04x}");
+                assert_eq!(
+                    props.string(prop::SERVER_REFERENCE).as_deref(),
+                    Some("other:1883")
+                );
+            }
+            other => panic!("expected DISCONNECT, got {other:?}"),
+        }
+        client.expect_closed();
+    }
+    assert_eq!(broker.wait_exit().code(), Some(0));
+}
+
+fn sigterm_stops_in_order(shards: usize) {
+    stops_in_order(shards, Signal::TERM);
+}
+
+fn sigint_stops_in_order(shards: usize) {
+    stops_in_order(shards, Signal::INT);
+}
+
+fn a_plain_stop_says_server_shutting_down(shards: usize) {
+    let mut broker = Broker::start(shards);
+    let mut client = Connect::v5(&unique("c")).open(&broker);
+    broker.signal(Signal::TERM);
+    client.expect_error(&[0x8B]);
+    assert_eq!(broker.wait_exit().code(), Some(0));
+}
+
+fn what_was_accepted_is_flushed_before_the_stop(shards: usize) {
+    let mut broker = Broker::start(shards);
+    let topic = unique("flush");
+    let mut receiver = Connect::v4(&unique("r")).open(&broker);
+    receiver.subscribe(&topic, 0);
+    let mut sender = Connect::v4(&unique("s")).open(&broker);
+    for n in 0..100 {
+        sender.publish(&topic, 1, n.to_string());
+    }
+    broker.signal(Signal::TERM);
+    for n in 0..100 {
+        receiver.expect(&topic, n.to_string());
+    }
+    receiver.expect_closed();
+    assert_eq!(broker.wait_exit().code(), Some(0));
+}
+
+fn a_stalled_client_does_not_hold_up_the_stop(shards: usize) {
+    let config = "[shutdown]\ndeadline_ms = 300\n";
+    let mut broker = Broker::with_config(shards, config);
+    let topic = unique("stalled");
+    let mut receiver = Connect::v4(&unique("r"))
+        .will(Will::new("w", "x"))
+        .open(&broker);
+    receiver.subscribe(&topic, 0);
+    let mut sender = Connect::v4(&unique("s")).open(&broker);
+    for _ in 0..200 {
+        sender.publish(&topic, 1, vec![b'x'; 100_000]);
+    }
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait_exit().code(), Some(0));
+}
+
+fn counters_are_logged_on_sigusr1(shards: usize) {
+    let broker = Broker::start(shards);
+    let topic = unique("count");
+    let mut client = Connect::v4(&unique("c")).persistent().open(&broker);
+    client.subscribe(&topic, 1);
+    client.retain(&topic, 1, "kept");
+    client.expect(&topic, "kept");
+    let counters = broker.counters();
+    for (name, value) in [
+        ("connections", 1),
+        ("sessions", 1),
+        ("subscriptions", 1),
+        ("retained_messages", 1),
+        ("messages_received", 1),
+        ("messages_sent", 1),
+        ("queued_messages", 0),
+    ] {
+        assert_eq!(counters.get(name), value, "{name} in {counters:?}");
+    }
+    client.disconnect();
+    broker.await_counter("connections", 0);
+    assert_eq!(broker.counters().get("sessions"), 1);
+    broker.stop();
+}
+
+on_shards!([1, 2, 4]
+    sigterm_stops_in_order,
+    sigint_stops_in_order,
+    a_plain_stop_says_server_shutting_down,
+    what_was_accepted_is_flushed_before_the_stop,
+    a_stalled_client_does_not_hold_up_the_stop,
+    counters_are_logged_on_sigusr1,
+);
