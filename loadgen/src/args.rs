@@ -33,7 +33,7 @@ pub struct Fanout {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub messages: u64,
     /// Payload bytes; the first 16 are sequence and time
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=268_000_000))]
+    #[arg(long, default_value_t = 64, value_parser = payload_bytes())]
     pub size: u32,
     /// QoS of publishes and subscriptions
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
@@ -42,7 +42,7 @@ pub struct Fanout {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=5))]
     pub protocol: u8,
     /// Closed loop: messages in flight until all their deliveries have come
-    #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..=65_000))]
+    #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = window())]
     pub window: u64,
     /// Open loop: messages per second, whether or not the broker keeps up
     #[arg(long, value_name = "PER_SECOND")]
@@ -56,6 +56,14 @@ pub struct Fanout {
     /// Print one line of JSON instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+fn payload_bytes() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(16..=268_000_000)
+}
+
+fn window() -> impl clap::builder::TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(1..=65_000)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
