@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const EXECUTOR_IO_BYTES: usize = 128 * 1024;
 /// Orders that may wait for a shard.
 const ORDERS_MAX: usize = 64;
+/// How long the executors may take to come up.
+const START_MAX: Duration = Duration::from_secs(10);
 /// Events that may wait for the control plane.
 const EVENTS_MAX: usize = 1024;
 
@@ -71,6 +73,8 @@ impl Shards {
         settings: &Settings,
         listeners: Vec<Listener>,
     ) -> Result<Self, BootError> {
+        // An executor that the kernel refuses dies in its own thread without a word; this says why.
+        drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
         let count = cpus.len() as ShardId;
         let (sender, events) = bounded(EVENTS_MAX);
         let connection_count = Arc::new(AtomicUsize::new(0));
@@ -129,8 +133,9 @@ impl Shards {
     /// Waits until every shard has made its ring.
     fn meet(&self, count: usize) -> Result<Vec<Waker>, BootError> {
         let mut wakers = BTreeMap::new();
+        let by = Instant::now() + START_MAX;
         while wakers.len() < count {
-            match self.events.recv() {
+            match self.events.recv_deadline(by) {
                 Ok(Event::Ready(id, waker)) => {
                     wakers.insert(id, waker);
                 }
