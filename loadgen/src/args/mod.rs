@@ -1,0 +1,279 @@
+//! The command line, as typed. What it means for clients and topics is in [`crate::plan`].
+
+mod options;
+mod value;
+
+pub use options::{Connection, Load, Output, Search, Wildcard};
+pub use value::{Slo, duration};
+
+use crate::plan::preset::Preset;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Load generator for MQTT brokers: verified deliveries, latency from the intended send time.
+///
+/// Exit codes: 0 the run is clean; 1 it could not be made or not be ended (no broker, refused, lost
+/// connections, stalled); 2 wrong arguments; 3 messages were lost, doubled, reordered or damaged against
+/// their QoS; 4 no rate holds the objective.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version)]
+pub struct Args {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The workloads, and what is done with their results.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Few publishers, many subscribers, everybody gets everything
+    Fanout(Fanout),
+    /// Many publishers, few subscribers that get everything
+    Fanin(Fanin),
+    /// Pairs of one publisher and one subscriber
+    P2p(P2p),
+    /// Many publishers, subscribers that share the messages
+    Shared(Shared),
+    /// Connections: how fast they come in, and what they cost while held
+    Connect(Connect),
+    /// Replay of retained messages to new subscribers
+    Retained(Retained),
+    /// All clients drop and come back at once, under load
+    Storm(Storm),
+    /// Fan-out where some subscribers stall or read slowly; the others are measured
+    Slow(Slow),
+    /// Client groups, topics, rates and sizes from a TOML file
+    Mixed(Mixed),
+    /// A workload of the Open MQTT Benchmark Suite by its name
+    Preset(PresetRun),
+    /// Renders results (`--json`) as one HTML page or as SVG
+    Report(Report),
+}
+
+/// Options that every workload has.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Fanout {
+    /// Publishers, each with topics of its own
+    #[arg(long, default_value_t = 1, value_parser = clients())]
+    pub publishers: u32,
+    /// Subscribers; each gets what all publishers send
+    #[arg(long, default_value_t = 1000, value_parser = clients())]
+    pub subscribers: u32,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub search: Search,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Fanin {
+    /// Publishers, each with topics of its own
+    #[arg(long, default_value_t = 200, value_parser = clients())]
+    pub publishers: u32,
+    /// Subscribers; each gets what all publishers send
+    #[arg(long, default_value_t = 1, value_parser = clients())]
+    pub subscribers: u32,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub search: Search,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct P2p {
+    /// Pairs of publisher and subscriber
+    #[arg(long, default_value_t = 200, value_parser = clients())]
+    pub pairs: u32,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub search: Search,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Shared {
+    /// Publishers, each with topics of its own
+    #[arg(long, default_value_t = 200, value_parser = clients())]
+    pub publishers: u32,
+    /// Subscribers over all groups
+    #[arg(long, default_value_t = 10, value_parser = clients())]
+    pub subscribers: u32,
+    /// Shared groups; each gets every message once
+    #[arg(long, default_value_t = 1, value_parser = clients())]
+    pub groups: u32,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub search: Search,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Connect {
+    /// Connections
+    #[arg(long, default_value_t = 10_000, value_parser = clients())]
+    pub clients: u32,
+    /// Each subscribes to a topic of its own
+    #[arg(long)]
+    pub subscribe: bool,
+    /// Stay connected for so long
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub hold: Duration,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Retained {
+    /// Retained topics
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub topics: u32,
+    /// Subscribers that ask for all of them
+    #[arg(long, default_value_t = 10, value_parser = clients())]
+    pub subscribers: u32,
+    /// Payload bytes: N, LOW-HIGH, or SIZE:WEIGHT,SIZE:WEIGHT...
+    #[arg(long, default_value = "64")]
+    pub size: crate::plan::size::Sizes,
+    /// QoS of the subscriptions; the messages are published with QoS 1
+    #[arg(long, default_value_t = 0, value_parser = qos())]
+    pub qos: u8,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Storm {
+    /// Clients that drop and come back
+    #[arg(long, default_value_t = 1000, value_parser = clients())]
+    pub clients: u32,
+    /// Pairs of publisher and subscriber that stay, and whose latency is measured
+    #[arg(long, default_value_t = 100, value_parser = clients())]
+    pub pairs: u32,
+    /// Load before the storm
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub after: Duration,
+    /// Load when everybody is back
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub settle: Duration,
+    /// The dropped clients have sessions that stay
+    #[arg(long)]
+    pub persistent: bool,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Slow {
+    /// Subscribers in all
+    #[arg(long, default_value_t = 1000, value_parser = clients())]
+    pub subscribers: u32,
+    /// Of these, so many are slow
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub slow: u32,
+    /// Bytes per second that a slow one reads; 0: it does not read at all
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    pub slow_rate: u32,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Mixed {
+    /// The file; its keys are listed in perf/README.md
+    pub file: PathBuf,
+    /// Instead of the file's `duration`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct PresetRun {
+    /// Which workload
+    pub name: Preset,
+    /// How long to publish, or to hold connections
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration)]
+    pub duration: Duration,
+    /// Left out of the measurement at the start
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = duration)]
+    pub warmup: Duration,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Report {
+    /// Results; several of one scenario are compared, labelled by their file names
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Self-contained page to write
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Folder for one SVG per plot
+    #[arg(long, value_name = "FOLDER")]
+    pub svg: Option<PathBuf>,
+    /// Title of the page
+    #[arg(long, default_value = "MQTT broker load")]
+    pub title: String,
+}
+
+fn clients() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..=1_000_000)
+}
+
+fn qos() -> impl clap::builder::TypedValueParser<Value = u8> {
+    clap::value_parser!(u8).range(0..=2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        let parse = |args: &[&str]| Args::try_parse_from([&["loadgen", "fanout"], args].concat());
+        assert!(parse(&[]).is_ok());
+        for args in [
+            &["--size", "15"][..],
+            &["--qos", "3"],
+            &["--protocol", "3"],
+            &["--window", "0"],
+            &["--window", "2", "--rate", "5"],
+            &["--patience", "0"],
+            &["--messages", "5", "--duration", "5s"],
+            &["--find-max"],
+            &["--find-max", "--slo", "p42=1ms"],
+            &["--cert", "x"],
+            &["--source", "nowhere"],
+        ] {
+            assert!(parse(args).is_err(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The broker and the load generator as processes.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A RingMQ of two shards on a free port.
+pub struct Broker {
+    child: Child,
+    pub address: String,
+}
+
+impl Broker {
+    pub fn start() -> Self {
+        let binary = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("ringmq");
+        assert!(
+            binary.exists(),
+            "build the broker too: cargo test --workspace"
+        );
+        let mut child = Command::new(binary)
+            .args(["--listen", "mqtt://127.0.0.1:0", "--shards", "2"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines
+            .find_map(|line| {
+                line.ok()
+                    .filter(|line| line.contains("listening on mqtt://"))
+            })
+            .expect("the broker gets ready");
+        let address = line.rsplit("mqtt://").next().unwrap().trim().to_owned();
+        std::thread::spawn(move || lines.for_each(drop));
+        Broker { child, address }
+    }
+
+    pub fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `loadgen` against `address`.
+pub fn loadgen(address: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(args)
+        .args(["--broker", address])
+        .output()
+        .unwrap()
+}
+
+/// Runs `loadgen --json`; its exit code and its result.
+pub fn measured(address: &str, args: &[&str]) -> (i32, Value) {
+    let output = loadgen(address, &[args, &["--json", "--quiet"]].concat());
+    let code = output.status.code().expect("loadgen ends by itself");
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "{args:?} gave no result ({error}): {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        )
+    });
+    (code, json)
+}
+
+/// Runs `loadgen --json`, which has to find everything as it should be.
+pub fn clean(address: &str, args: &[&str]) -> Value {
+    let (code, json) = measured(address, args);
+    assert_eq!(
+        (code, &json["is_clean"]),
+        (0, &true.into()),
+        "{args:?}: {json}"
+    );
+    json
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A sum over what each QoS saw.
+pub fn breaches(json: &Value, what: &str) -> u64 {
+    let all = json["breaches"].as_array().unwrap();
+    all.iter().map(|b| b[what].as_u64().unwrap()).sum()
+}
+
+/// A path for a file of this test, removed when dropped.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("loadgen-{}-{number}-{name}", std::process::id());
+        Scratch(std::env::temp_dir().join(unique))
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
