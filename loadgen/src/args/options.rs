@@ -117,7 +117,7 @@ pub struct Load {
     #[arg(long, value_parser = super::qos())]
     pub subscribe_qos: Option<u8>,
     /// Closed loop: messages per publisher until all their deliveries have come
-    #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = window())]
     pub window: u32,
     /// Open loop: messages per second over all publishers, whether or not the broker keeps up
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
@@ -152,6 +152,10 @@ pub struct Load {
     /// Lost QoS 0 messages are a breach too
     #[arg(long)]
     pub forbid_loss: bool,
+}
+
+fn window() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..=65_000)
 }
 
 impl Load {

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+use tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
 use tungstenite::{Message, WebSocket};
 
 /// What is done to every fifth delivery of a subscriber.
@@ -182,13 +183,7 @@ fn serve_stream<S: Read + Write>(
     let mut channel = match wire {
         Wire::Tcp | Wire::Tls => Channel::Bytes(stream),
         Wire::WebSocket | Wire::Wss => {
-            let accepted = tungstenite::accept_hdr(stream, |_: &_, mut response: Response| {
-                let mqtt = tungstenite::http::HeaderValue::from_static("mqtt");
-                response
-                    .headers_mut()
-                    .insert("Sec-WebSocket-Protocol", mqtt);
-                Ok(response)
-            });
+            let accepted = tungstenite::accept_hdr(stream, SpeaksMqtt);
             Channel::Messages(Box::new(
                 accepted.map_err(|e| io::Error::other(e.to_string()))?,
             ))
@@ -213,7 +208,17 @@ fn serve_stream<S: Read + Write>(
     }
 }
 
-type Response = tungstenite::handshake::server::Response;
+/// Agrees to the subprotocol.
+struct SpeaksMqtt;
+
+impl Callback for SpeaksMqtt {
+    fn on_request(self, _: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+        let mqtt = tungstenite::http::HeaderValue::from_static("mqtt");
+        let headers = response.headers_mut();
+        headers.insert("Sec-WebSocket-Protocol", mqtt);
+        Ok(response)
+    }
+}
 
 fn channel_of_packets() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
     channel()
