@@ -105,7 +105,7 @@ fn legend<'a, 'b: 'a, X: Ranged, Y: Ranged>(
 ) -> Result<(), Box<dyn std::error::Error>> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.8))
         .border_style(full_palette::GREY_400)
         .draw()
