@@ -227,18 +227,27 @@ impl ShardCore {
             return;
         };
         connection.outbox.end_send();
-        let is_low = connection.outbox.bytes() < self.settings.limits.outbox_bytes_max / 2;
-        if connection.is_paused && is_low {
-            connection.is_paused = false;
-            self.commands.push(Command::Resume(key));
-        }
         let session = connection.session;
         if connection.outbox.has_pending() {
             self.clients.mark_ready(key);
         }
+        self.resume_if_room(key);
         if let Some(session) = session {
             self.clients.pump(session, now);
             self.pump_replay(session, now);
+        }
+    }
+
+    /// Reads a paused connection again when it has taken what it asked for and the store has caught up.
+    fn resume_if_room(&mut self, key: ConnectionKey) {
+        let limits = &self.settings.limits;
+        if let Some(connection) = self.clients.connections.get_mut(key)
+            && connection.is_paused
+            && connection.outbox.bytes() < limits.outbox_bytes_max / 2
+            && connection.awaiting_store.len() < usize::from(limits.receive_maximum)
+        {
+            connection.is_paused = false;
+            self.commands.push(Command::Resume(key));
         }
     }
 

@@ -152,11 +152,10 @@ impl ShardCore {
                 "retained messages are switched off",
             ));
         }
-        let waiting = self
-            .clients
-            .connections
-            .get(key)
-            .map_or(0, |c| c.awaiting_store.len());
+        // Only 5.0 clients know the limit; others are not read while they are above it.
+        let waiting = self.clients.connections.get(key);
+        let waiting = waiting.filter(|c| c.version.is_v5() && publish.qos != Qos::AtMostOnce);
+        let waiting = waiting.map_or(0, |c| c.awaiting_store.len());
         if waiting >= usize::from(settings.limits.receive_maximum) {
             return Err((
                 Reason::ReceiveMaximumExceeded,

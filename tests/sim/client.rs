@@ -1,0 +1,126 @@
+//! A simulated client: what it knows of its session, what it has in flight.
+
+use crate::oracle::MessageId;
+use crate::wire::{Connect, Publish};
+use crate::world::LinkId;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Idle,
+    /// CONNECT is sent.
+    Connecting,
+    Up,
+    /// DISCONNECT is sent.
+    Leaving,
+}
+
+/// A publish that is not acknowledged for good.
+#[derive(Clone, Debug)]
+pub struct Unacknowledged {
+    pub message: MessageId,
+    pub publish: Publish,
+    /// PUBREC has come: PUBREL is what is repeated.
+    pub is_released: bool,
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    pub connect: Connect,
+    pub phase: Phase,
+    pub link: Option<LinkId>,
+    /// Bytes of a packet that is not whole.
+    pub inbound: Vec<u8>,
+    /// Number of its session; `None` when it has none that it knows of.
+    pub epoch: Option<usize>,
+    pub epochs: usize,
+    pub connects: usize,
+    next_packet_id: u16,
+    pub unacknowledged: VecDeque<Unacknowledged>,
+    pub receive_maximum: usize,
+    /// QoS 2 messages that are not released.
+    pub received: HashSet<u16>,
+    /// Indexes into the oracle's subscriptions, by the packet that asked.
+    pub subscribing: HashMap<u16, Vec<usize>>,
+    pub unsubscribing: HashMap<u16, Vec<usize>>,
+    /// Live subscriptions.
+    pub subscriptions: Vec<usize>,
+    /// Does not read for now.
+    pub is_stalled: bool,
+    /// QoS of all its subscriptions.
+    pub qos: u8,
+    /// Its will on this connection.
+    pub will: Option<MessageId>,
+    /// Reads and answers so many bytes at a time.
+    pub reads: usize,
+    /// Session kept when the connection ends.
+    pub is_kept: bool,
+    /// When its last connection ended.
+    pub left_ms: u64,
+}
+
+impl Client {
+    pub fn new(connect: Connect, qos: u8, reads: usize) -> Self {
+        let is_kept = if connect.is_v5 {
+            connect.expiry_s > 0
+        } else {
+            !connect.is_clean
+        };
+        Client {
+            connect,
+            phase: Phase::Idle,
+            link: None,
+            inbound: Vec::new(),
+            epoch: None,
+            epochs: 0,
+            connects: 0,
+            next_packet_id: 1,
+            unacknowledged: VecDeque::new(),
+            receive_maximum: 8,
+            received: HashSet::new(),
+            subscribing: HashMap::new(),
+            unsubscribing: HashMap::new(),
+            subscriptions: Vec::new(),
+            is_stalled: false,
+            qos,
+            will: None,
+            reads,
+            is_kept,
+            left_ms: 0,
+        }
+    }
+
+    /// A packet identifier that is not in use.
+    pub fn packet_id(&mut self) -> u16 {
+        loop {
+            let id = self.next_packet_id;
+            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
+            let in_flight = self
+                .unacknowledged
+                .iter()
+                .any(|u| u.publish.packet_id == id);
+            let asked = self.subscribing.contains_key(&id) || self.unsubscribing.contains_key(&id);
+            if !in_flight && !asked {
+                return id;
+            }
+        }
+    }
+
+    /// The session is gone, and what it knew.
+    pub fn forget_session(&mut self) {
+        self.epoch = None;
+        self.unacknowledged.clear();
+        self.received.clear();
+        self.subscriptions.clear();
+        self.forget_requests();
+    }
+
+    /// Requests do not survive their connection.
+    pub fn forget_requests(&mut self) {
+        self.subscribing.clear();
+        self.unsubscribing.clear();
+        self.inbound.clear();
+    }
+}

@@ -1,0 +1,379 @@
+//! What MQTT owes each client: a plain record of what was sent, subscribed and delivered, and the checks.
+//!
+//! Times are steps of the simulation, so that before and after are exact.
+
+use std::collections::{HashMap, HashSet};
+
+pub type MessageId = usize;
+pub type ClientId = usize;
+
+/// A message that was published once (its copies are the same message).
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub publisher: ClientId,
+    pub topic: String,
+    pub qos: u8,
+    pub retain: bool,
+    /// An empty payload: removes what is retained.
+    pub is_clear: bool,
+    /// Never, for a will that was not triggered.
+    pub sent_at: Option<u64>,
+    /// The broker has it for good.
+    pub accepted_at: Option<u64>,
+    /// Sent more than once by its publisher.
+    pub is_resent: bool,
+    /// Not sent by its client: no order with what is.
+    pub is_will: bool,
+    /// A will that must come once it is triggered.
+    pub is_prompt_will: bool,
+}
+
+/// A subscription from SUBSCRIBE to its end.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub client: ClientId,
+    pub epoch: usize,
+    /// Without `$share`.
+    pub filter: String,
+    pub share: Option<String>,
+    pub qos: u8,
+    pub subscribed_at: u64,
+    pub suback_at: Option<u64>,
+    /// The connection that the SUBACK came on.
+    pub link: usize,
+    pub unsubscribed_at: Option<u64>,
+    pub unsuback_at: Option<u64>,
+}
+
+/// What a client was handed.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    pub message: MessageId,
+    pub at: u64,
+    pub retain: bool,
+    pub dup: bool,
+}
+
+/// What is delivered, as the client saw it.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub client: ClientId,
+    pub epoch: usize,
+    pub message: MessageId,
+    pub topic: String,
+    pub qos: u8,
+    pub retain: bool,
+    pub dup: bool,
+}
+
+/// The record.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    pub messages: Vec<Message>,
+    pub subscriptions: Vec<Subscription>,
+    deliveries: HashMap<(ClientId, usize), Vec<Delivery>>,
+    /// Last message of each (client, epoch, publisher, topic, QoS) by first arrival.
+    order: HashMap<(ClientId, usize, ClientId, String, u8), MessageId>,
+    /// Highest value seen of each retained topic.
+    newest: HashMap<(ClientId, usize, String), MessageId>,
+    /// No faults: everything comes exactly once.
+    pub is_calm: bool,
+}
+
+/// Whether a filter matches a topic; there are no `$` topics here.
+pub fn matches(filter: &str, topic: &str) -> bool {
+    let mut topic = topic.split('/');
+    let mut filter = filter.split('/');
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Topics whose only writer makes their values comparable.
+pub fn is_single_writer(topic: &str) -> bool {
+    topic.starts_with("r/")
+}
+
+impl Oracle {
+    pub fn new(is_calm: bool) -> Self {
+        Oracle {
+            is_calm,
+            ..Oracle::default()
+        }
+    }
+
+    /// Checks an arrival against what is owed and allowed.
+    pub fn arrived(&mut self, arrival: &Arrival, now: u64) -> Result<(), String> {
+        let message = self
+            .messages
+            .get(arrival.message)
+            .ok_or_else(|| format!("a message that nobody sent: {arrival:?}"))?
+            .clone();
+        if message.topic != arrival.topic {
+            return Err(format!("a wrong topic: {arrival:?}, sent {message:?}"));
+        }
+        let Some(sent_at) = message.sent_at else {
+            return Err(format!("a will that was not due: {arrival:?}"));
+        };
+        let matching = self.matching(arrival);
+        let allowed = matching
+            .iter()
+            .filter(|s| s.subscribed_at < now && s.unsuback_at.is_none_or(|ended| sent_at < ended));
+        let qos_max = allowed.map(|s| s.qos.min(message.qos)).max();
+        match qos_max {
+            None => {
+                return Err(format!(
+                    "no subscription asks for {arrival:?} sent at {sent_at}"
+                ));
+            }
+            Some(qos) if arrival.qos > qos => {
+                return Err(format!("QoS above {qos}: {arrival:?}"));
+            }
+            Some(_) => {}
+        }
+        let copies_max = matching.len();
+        let floor = matching.iter().map(|s| s.subscribed_at).min().unwrap_or(0);
+        if arrival.retain && is_single_writer(&arrival.topic) {
+            self.check_not_stale(arrival, floor)?;
+        }
+        self.check_order(arrival, &message)?;
+        self.check_copies(arrival, &message, copies_max)?;
+        let key = (arrival.client, arrival.epoch);
+        self.deliveries.entry(key).or_default().push(Delivery {
+            message: arrival.message,
+            at: now,
+            retain: arrival.retain,
+            dup: arrival.dup,
+        });
+        Ok(())
+    }
+
+    fn matching(&self, arrival: &Arrival) -> Vec<Subscription> {
+        let all = self.subscriptions.iter();
+        all.filter(|s| s.client == arrival.client && s.epoch == arrival.epoch)
+            .filter(|s| matches(&s.filter, &arrival.topic))
+            .cloned()
+            .collect()
+    }
+
+    /// What was acknowledged before the oldest SUBSCRIBE was sent must not be missing in the answer.
+    fn check_not_stale(&self, arrival: &Arrival, subscribed_at: u64) -> Result<(), String> {
+        let newer = self.messages.iter().enumerate().find(|(id, m)| {
+            *id > arrival.message
+                && m.topic == arrival.topic
+                && m.retain
+                && m.accepted_at.is_some_and(|at| at < subscribed_at)
+        });
+        match newer {
+            Some((id, _)) => Err(format!(
+                "stale: {arrival:?} though {id} was acknowledged before the SUBSCRIBE at {subscribed_at}"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_order(&mut self, arrival: &Arrival, message: &Message) -> Result<(), String> {
+        let key = (arrival.client, arrival.epoch);
+        let known = self.deliveries.get(&key);
+        let is_first = known.is_none_or(|all| all.iter().all(|d| d.message != arrival.message));
+        if is_single_writer(&arrival.topic) && is_first && !message.is_resent {
+            let key = (arrival.client, arrival.epoch, arrival.topic.clone());
+            let newest = self.newest.entry(key).or_insert(0);
+            if arrival.message < *newest {
+                return Err(format!(
+                    "older than {newest}, which came before: {arrival:?}"
+                ));
+            }
+            *newest = arrival.message;
+        }
+        let is_shared = self.matching(arrival).iter().any(|s| s.share.is_some());
+        if arrival.retain || message.is_will || !is_first || (is_shared && !self.is_calm) {
+            return Ok(());
+        }
+        // A copy that was sent again may be the first that a new subscription sees.
+        let is_older = |s: &Subscription| s.suback_at.is_none_or(|at| message.sent_at < Some(at));
+        if message.is_resent && self.matching(arrival).iter().any(is_older) {
+            return Ok(());
+        }
+        let topic = arrival.topic.clone();
+        let key = (
+            arrival.client,
+            arrival.epoch,
+            message.publisher,
+            topic,
+            arrival.qos,
+        );
+        let last = self.order.insert(key, arrival.message);
+        match last {
+            Some(last) if last > arrival.message => {
+                let before = &self.messages[last];
+                Err(format!(
+                    "out of order, {last} {before:?} came before {arrival:?} {message:?}"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_copies(
+        &self,
+        arrival: &Arrival,
+        message: &Message,
+        copies_max: usize,
+    ) -> Result<(), String> {
+        let known = self.deliveries.get(&(arrival.client, arrival.epoch));
+        let before = known.map_or(0, |all| {
+            all.iter()
+                .filter(|d| d.message == arrival.message && !d.retain && !d.dup)
+                .count()
+        });
+        if arrival.retain || before < copies_max {
+            return Ok(());
+        }
+        let may_repeat = arrival.qos == 1 && (arrival.dup || message.is_resent);
+        let may_resend = arrival.qos == 0 && message.qos == 1 && message.is_resent;
+        if may_repeat || may_resend {
+            return Ok(());
+        }
+        Err(format!("again, after {before} copies: {arrival:?}"))
+    }
+
+    fn delivered(&self, s: &Subscription, id: MessageId) -> usize {
+        let all = self.deliveries.get(&(s.client, s.epoch));
+        all.map_or(0, |all| {
+            all.iter()
+                .filter(|d| d.message == id && d.at > s.subscribed_at)
+                .count()
+        })
+    }
+
+    /// Everything is at rest: was everything delivered that is owed? `epochs` are the sessions that
+    /// still exist, `links` the connections that still stand, by client.
+    pub fn check_complete(
+        &self,
+        epochs: &[Option<usize>],
+        links: &[Option<usize>],
+    ) -> Result<(), String> {
+        for s in &self.subscriptions {
+            let Some(suback_at) = s.suback_at else {
+                continue;
+            };
+            let lasts = s.unsubscribed_at.is_none() && epochs[s.client] == Some(s.epoch);
+            if !lasts || s.share.is_some() {
+                continue;
+            }
+            let same_link = links[s.client] == Some(s.link);
+            for (id, m) in self.messages.iter().enumerate() {
+                let is_owed = m.sent_at.is_some_and(|at| at > suback_at)
+                    && m.accepted_at.is_some()
+                    && !m.is_clear
+                    && matches(&s.filter, &m.topic)
+                    && (s.qos.min(m.qos) > 0 || same_link);
+                if is_owed && self.delivered(s, id) == 0 {
+                    return Err(format!("never delivered: message {id} {m:?} to {s:?}"));
+                }
+            }
+            if same_link {
+                self.check_retained_came(s)?;
+            }
+        }
+        self.check_shares(epochs)
+    }
+
+    /// The newest value that was acknowledged before the SUBSCRIBE, or a newer one, has come.
+    fn check_retained_came(&self, s: &Subscription) -> Result<(), String> {
+        let topics: HashSet<&String> = self
+            .messages
+            .iter()
+            .filter(|m| m.retain && is_single_writer(&m.topic) && matches(&s.filter, &m.topic))
+            .map(|m| &m.topic)
+            .collect();
+        for topic in topics {
+            let all = self
+                .messages
+                .iter()
+                .enumerate()
+                .filter(|(_, m)| m.topic == *topic);
+            let writes: Vec<_> = all
+                .filter(|(_, m)| m.retain && m.sent_at.is_some())
+                .collect();
+            let known = |m: &Message| m.accepted_at.is_some_and(|at| at < s.subscribed_at);
+            let Some((floor, value)) = writes.iter().rev().find(|(_, m)| known(m)) else {
+                continue;
+            };
+            let later_clear = writes.iter().any(|(id, m)| id > floor && m.is_clear);
+            if value.is_clear || later_clear {
+                continue;
+            }
+            let came = writes
+                .iter()
+                .any(|(id, _)| id >= floor && self.delivered(s, *id) > 0);
+            if !came {
+                return Err(format!(
+                    "retained message {floor} of {topic} never came to {s:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each group gets each message, and in calm weather once.
+    fn check_shares(&self, epochs: &[Option<usize>]) -> Result<(), String> {
+        let mut groups: HashMap<(&str, &str), Vec<&Subscription>> = HashMap::new();
+        for s in &self.subscriptions {
+            if let Some(share) = &s.share {
+                groups.entry((share, &s.filter)).or_default().push(s);
+            }
+        }
+        for ((share, filter), members) in groups {
+            let lasting = members.iter().filter(|s| {
+                s.suback_at.is_some()
+                    && s.unsubscribed_at.is_none()
+                    && epochs[s.client] == Some(s.epoch)
+            });
+            let Some(since) = lasting.filter_map(|s| s.suback_at).min() else {
+                continue;
+            };
+            for (id, m) in self.messages.iter().enumerate() {
+                let qos = members.iter().map(|s| s.qos.min(m.qos)).min().unwrap_or(0);
+                let is_owed = m.sent_at.is_some_and(|at| at > since)
+                    && m.accepted_at.is_some()
+                    && !m.is_clear
+                    && matches(filter, &m.topic);
+                if !is_owed || (qos == 0 && !self.is_calm) {
+                    continue;
+                }
+                let own = members
+                    .iter()
+                    .filter(|s| !self.has_plain_match(s, &m.topic));
+                let has_others = members.iter().any(|s| self.has_plain_match(s, &m.topic));
+                let copies: usize = own.map(|s| self.delivered(s, id)).sum();
+                if copies == 0 && !has_others {
+                    let what = format!("never delivered to group {share} of {filter}");
+                    return Err(format!("{what}: message {id} {m:?}"));
+                }
+                let leavers = members.iter().any(|s| s.unsubscribed_at.is_some());
+                if self.is_calm && copies > 1 && !leavers {
+                    let what = format!("{copies} copies to group {share} of {filter}");
+                    return Err(format!("{what}: message {id} {m:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the member has other subscriptions that match: its copies cannot be told apart.
+    fn has_plain_match(&self, member: &Subscription, topic: &str) -> bool {
+        self.subscriptions.iter().any(|s| {
+            s.client == member.client
+                && s.epoch == member.epoch
+                && (s.share != member.share || s.filter != member.filter)
+                && matches(&s.filter, topic)
+        })
+    }
+}
