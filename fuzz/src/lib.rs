@@ -6,7 +6,9 @@
 //! the codec under test alone.
 
 mod frames;
+mod matching;
 mod packets;
+mod topics;
 
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../../tests/support/decode.rs"]
@@ -16,7 +18,9 @@ mod decode;
 mod wire;
 
 pub use frames::frames;
+pub use matching::matching;
 pub use packets::{packets_v3, packets_v5};
+pub use topics::topics;
 
 /// The body of a target.
 pub type Target = fn(&[u8]);
@@ -26,4 +30,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("packets_v3", packets_v3),
     ("packets_v5", packets_v5),
+    ("topics", topics),
+    ("matching", matching),
 ];
