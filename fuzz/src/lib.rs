@@ -5,6 +5,7 @@
 //! path. What clients and brokers say to each other is written and read by `tests/support`, never by
 //! the codec under test alone.
 
+mod connection;
 mod frames;
 mod matching;
 mod packets;
@@ -17,6 +18,7 @@ mod decode;
 #[path = "../../tests/support/wire.rs"]
 mod wire;
 
+pub use connection::connection;
 pub use frames::frames;
 pub use matching::matching;
 pub use packets::{packets_v3, packets_v5};
@@ -32,4 +34,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("packets_v5", packets_v5),
     ("topics", topics),
     ("matching", matching),
+    ("connection", connection),
 ];

@@ -127,4 +127,4 @@ macro_rules! targets {
     };
 }
 
-targets! { frames packets_v3 packets_v5 topics matching }
+targets! { frames packets_v3 packets_v5 topics matching connection }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 const MESSAGES_MAX: usize = 2_500;
 /// Most bytes of the store.
 const BYTES_MAX: usize = 400_000;
+/// Times that many topics are set at once.
+const FILLS_MAX: usize = 2;
 /// Walks that may be under way at once.
 const WALKS_MAX: usize = 4;
 
@@ -44,6 +46,7 @@ pub struct Checked {
     model: BTreeMap<String, Arc<Message>>,
     bytes: usize,
     walks: Vec<Walk>,
+    fills: usize,
     now: u64,
 }
 
@@ -56,7 +59,9 @@ impl Checked {
                 self.set(&path.topic(), &payload, at);
             }
             Operation::Clear(path) => self.set(&path.topic(), b"", None),
+            Operation::Fill(_) if self.fills >= FILLS_MAX => {}
             Operation::Fill(tens) => {
+                self.fills += 1;
                 for number in 0..u32::from(*tens) * 10 {
                     self.set(&format!("a/{number:04}"), b"x", None);
                 }
