@@ -2,6 +2,7 @@
 //!
 //! The random inputs are the kept ones with bytes changed, cut and joined. The generator's seed is
 //! fixed unless `RINGMQ_FUZZ_SEED` gives another; `RINGMQ_FUZZ_INPUTS` is the number per target.
+//! `RINGMQ_FUZZ_INPUT` names one input to run instead.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -92,6 +93,9 @@ fn run(target: &str) {
         .iter()
         .find(|(name, _)| *name == target)
         .expect("a target of this name");
+    if let Ok(path) = std::env::var("RINGMQ_FUZZ_INPUT") {
+        return body(&fs::read(path).unwrap());
+    }
     let kept = kept(target);
     assert!(!kept.is_empty(), "fuzz/seeds/{target} is empty");
     for (path, bytes) in &kept {

@@ -19,6 +19,11 @@ const STALE_TIMERS_MAX: usize = 200;
 /// Ends the history of `world`.
 pub fn end(world: &mut World, profile: &Profile) {
     world.rest();
+    if profile.is_stopped {
+        world.stop();
+        assert_eq!(world.connections(), 0, "a client is not sent away");
+        return;
+    }
     for socket in 0..SOCKETS {
         world.cut(socket);
     }

@@ -8,7 +8,8 @@
 //! broke no rule is not closed; batches, queues and stores stay within their limits; in the end every
 //! client still gets messages, and when all have left nothing is left of them.
 //!
-//! Input: settings, then operations, as `arbitrary` reads them.
+//! Input: settings, then operations, as `arbitrary` reads them. With `RINGMQ_FUZZ_SHOW` in the
+//! environment they are printed.
 
 mod ending;
 mod operation;
@@ -32,7 +33,11 @@ pub fn connection(input: &[u8]) {
 
 fn history(input: &mut Unstructured<'_>) -> Result<()> {
     let profile: Profile = input.arbitrary()?;
+    let shows = std::env::var_os("RINGMQ_FUZZ_SHOW").is_some();
     let mut world = World::new(&profile);
+    if shows {
+        eprintln!("{} shards, {:#?}", profile.shards(), profile.settings());
+    }
     for _ in 0..OPERATIONS_MAX {
         if input.is_empty() {
             break;
@@ -40,6 +45,9 @@ fn history(input: &mut Unstructured<'_>) -> Result<()> {
         let Ok(operation) = input.arbitrary::<Operation>() else {
             break;
         };
+        if shows {
+            eprintln!("{operation:?}");
+        }
         operation.apply(&mut world);
     }
     ending::end(&mut world, &profile);

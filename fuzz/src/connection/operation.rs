@@ -256,13 +256,18 @@ pub fn connect(
         put_str(&mut body, &message.payload);
     }
     peer.is_guilty |= world.connections() >= world.settings.limits.connections_max;
-    if world.open(socket, shard, peer) {
-        for other in (0..world.sockets.len()).filter(|other| *other != socket) {
-            if let Some(peer) = world.peer(other) {
-                peer.is_guilty |= peer.asked.client_id == asked.client_id
-                    || peer.assigned_id.as_ref() == Some(&asked.client_id);
-            }
+    // Either of two connections with one identifier may come first.
+    let id = Some(&asked.client_id).filter(|id| !id.is_empty());
+    for other in (0..world.sockets.len()).filter(|other| *other != socket) {
+        if let Some(other) = world.peer(other)
+            && (Some(&other.asked.client_id) == id || other.assigned_id.as_ref() == id)
+            && id.is_some()
+        {
+            other.is_guilty = true;
+            peer.is_guilty = true;
         }
+    }
+    if world.open(socket, shard, peer) {
         world.client_ids.insert(asked.client_id);
         world.send(socket, &frame(0x10, &body));
     }
@@ -312,15 +317,7 @@ impl Connect {
             asked.receive_maximum = Some(max);
             props = props.two(prop::RECEIVE_MAXIMUM, max);
         }
-        let packets = [
-            None,
-            None,
-            Some(1),
-            Some(4),
-            Some(30),
-            Some(100),
-            Some(3_000),
-        ];
+        let packets = [None, None, Some(100), Some(3_000)];
         if let Some(max) = packets[usize::from(self.packet_bytes_max) % packets.len()] {
             asked.packet_bytes_max = Some(max);
             props = props.four(prop::MAXIMUM_PACKET_SIZE, max);

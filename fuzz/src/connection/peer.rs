@@ -127,6 +127,10 @@ impl Peer {
         while let Some((header, length)) = decode::whole_packet(rest) {
             let (packet, left) = rest.split_at(header + length);
             self.check_size(packet.len());
+            if self.is_wild && !self.is_open && length == 2 {
+                // Its CONNECT came from unknown bytes; only 3.x has a CONNACK so short.
+                self.asked.version = Version::V4;
+            }
             let packet = decode::packet(packet[0], &packet[header..], self.asked.version);
             self.take(packet);
             rest = left;
@@ -192,7 +196,8 @@ impl Peer {
         };
         self.is_open = code == 0;
         self.is_over = code != 0;
-        self.has_session = session_present;
+        // 3.1 has no flag for it.
+        self.has_session = session_present || self.asked.version == Version::V3;
         assert!(
             !(session_present && self.asked.clean) || self.is_wild,
             "a clean start finds a session"

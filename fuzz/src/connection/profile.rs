@@ -28,6 +28,8 @@ pub struct Profile {
     qos: u8,
     /// Version of the clients that look what has become of the sessions.
     pub is_probed_by_v5: bool,
+    /// Whether the broker stops before the clients do.
+    pub is_stopped: bool,
 }
 
 fn choose<T: Copy, const N: usize>(number: u8, of: [T; N]) -> T {
