@@ -8,6 +8,7 @@ use super::world::{SOCKETS, World};
 use crate::wire::{Ack, Props, Publish, Version, frame, prop, put_str};
 use arbitrary::Arbitrary;
 use ringmq::message::Qos;
+use std::rc::Rc;
 
 const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "b", "", "$x", "longer/topic/name", "+"];
 const FILTERS: [&str; 18] = [
@@ -44,7 +45,9 @@ const PASSING_MS: [u64; 8] = [
 const CLIENTS: u8 = 5;
 
 /// How often a flood repeats its packet at most.
-const FLOOD_MAX: u16 = 2_000;
+const FLOOD_MAX: u16 = 200;
+/// How often a flood of pings does: together their answers fill the smallest outbox.
+const PINGS_MAX: u16 = 2_400;
 
 /// One step of a history.
 #[derive(Arbitrary, Debug)]
@@ -157,17 +160,19 @@ impl Operation {
 
 fn send(packet: &Act, world: &mut World, socket: usize) {
     match packet {
-        Act::Publish(publication) => publication.send(world, socket),
+        Act::Publish(publication) => {
+            publication.send(world, socket);
+        }
         Act::Flood { what, count } => {
             for number in 0..count % FLOOD_MAX {
                 let id = what.id.wrapping_add(number as u8);
-                Publication { id, ..*what }.send(world, socket);
+                if !(Publication { id, ..*what }.send(world, socket)) {
+                    break;
+                }
             }
         }
         Act::FloodPings { count } => {
-            for _ in 0..count % FLOOD_MAX {
-                send_ping(world, socket);
-            }
+            send_pings(world, socket, count % PINGS_MAX);
         }
         Act::Subscribe(subscription) => subscription.send(world, socket),
         Act::Unsubscribe { filters, id } => send_unsubscribe(world, socket, *filters, *id),
@@ -181,7 +186,7 @@ fn send(packet: &Act, world: &mut World, socket: usize) {
             let fails = if code % 4 == 0 { failure(kind) } else { 0 };
             send_ack(world, socket, kind, packet_id(*id), fails);
         }
-        Act::Ping => send_ping(world, socket),
+        Act::Ping => send_pings(world, socket, 1),
         Act::Disconnect { code, expiry } => send_disconnect(world, socket, *code, *expiry),
         Act::Authenticate => {
             blame(world, socket);
@@ -358,8 +363,9 @@ fn is_valid_topic(world: &World, topic: &str) -> bool {
 }
 
 impl Publication {
-    fn send(self, world: &mut World, socket: usize) {
-        let settings = world.settings.clone();
+    /// Returns whether there was room for it.
+    fn send(self, world: &mut World, socket: usize) -> bool {
+        let settings = Rc::clone(&world.settings);
         let qos = self.flags % 4 % 3;
         let mut topic = TOPICS[usize::from(self.topic) % TOPICS.len()];
         let payload = vec![b'p'; PAYLOAD_BYTES[usize::from(self.size) % PAYLOAD_BYTES.len()]];
@@ -368,7 +374,7 @@ impl Publication {
         is_fine &= Some(settings.qos_max) >= Qos::from_bits(qos);
         is_fine &= !retain || settings.retain_available;
         let Some(peer) = world.peer(socket) else {
-            return;
+            return false;
         };
         let mut props = Props::new();
         let alias = u16::from(self.props % 4);
@@ -404,10 +410,10 @@ impl Publication {
         // A message beyond the receive maximum breaks the protocol; 3.x has no such thing.
         is_fine &= !is_v5 || outstanding < receive_maximum;
         if !world.send(socket, &bytes) {
-            return;
+            return false;
         }
         let Some(peer) = world.peer(socket) else {
-            return;
+            return false;
         };
         peer.is_guilty |= !is_fine;
         match qos {
@@ -416,6 +422,7 @@ impl Publication {
             _ => peer.expect(answer::PUBREC, packet_id(self.id), 0),
         }
         peer.outstanding += usize::from(qos > 0);
+        true
     }
 }
 
@@ -425,7 +432,7 @@ fn is_broken_filter(filter: &str) -> bool {
 
 impl Subscription {
     fn send(&self, world: &mut World, socket: usize) {
-        let settings = world.settings.clone();
+        let settings = Rc::clone(&world.settings);
         let Some(peer) = world.peer(socket) else {
             return;
         };
@@ -495,11 +502,11 @@ fn send_unsubscribe(world: &mut World, socket: usize, filters: [u8; 2], id: u8) 
     }
 }
 
-fn send_ping(world: &mut World, socket: usize) {
-    if world.send(socket, &[0xC0, 0])
+fn send_pings(world: &mut World, socket: usize, count: u16) {
+    if world.send(socket, &[0xC0, 0].repeat(usize::from(count)))
         && let Some(peer) = world.peer(socket)
     {
-        peer.pings += 1;
+        peer.pings += usize::from(count);
     }
 }
 

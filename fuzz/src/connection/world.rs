@@ -9,6 +9,7 @@ use ringmq::shard::core::{Command, Settings, ShardCore};
 use ringmq::shard::mail::Mail;
 use ringmq::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -67,7 +68,7 @@ struct Shard {
 pub struct World {
     shards: Vec<Shard>,
     pub sockets: Vec<Option<Socket>>,
-    pub settings: Settings,
+    pub settings: Rc<Settings>,
     pub now_ms: u64,
     mailbox_letters_max: usize,
     connection_count: Arc<AtomicUsize>,
@@ -102,7 +103,7 @@ impl World {
         World {
             shards: (0..count).map(shard).collect(),
             sockets: (0..SOCKETS).map(|_| None).collect(),
-            settings: profile.settings(),
+            settings: Rc::new(profile.settings()),
             now_ms: 1_000,
             mailbox_letters_max: profile.mailbox_letters_max(),
             connection_count,
