@@ -1,0 +1,80 @@
+//! One shard, bytes in and bytes out: what once went wrong.
+
+use super::{Settings, ShardCore};
+use crate::session::ConnectionKey;
+use crate::time::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+const SUBSCRIBE_T: &[u8] = b"\x82\x06\x00\x07\x00\x01t\x01";
+const PUBLISH_T: &[u8] = b"\x30\x06\x00\x01tnew";
+const DELIVERED_T: &[u8] = PUBLISH_T;
+
+/// A shard and its time.
+struct Shard {
+    core: ShardCore,
+    now: Timestamp,
+}
+
+impl Shard {
+    fn new(set: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::default();
+        set(&mut settings);
+        Shard {
+            core: ShardCore::new(0, 1, settings, 1, Arc::new(AtomicUsize::new(0))),
+            now: Timestamp::from_ms(1_000),
+        }
+    }
+
+    /// A 3.1.1 client with that one-letter identifier.
+    fn connect(&mut self, id: u8, clean: bool) -> ConnectionKey {
+        let flags = if clean { 2 } else { 0 };
+        let connect = [b"\x10\x0D\x00\x04MQTT\x04", &[flags, 0, 0, 0, 1, id][..]].concat();
+        let key = self.core.accept(self.now).unwrap();
+        let answer = self.say(key, &connect);
+        assert_eq!((answer[0], answer[3]), (0x20, 0), "{answer:02x?}");
+        key
+    }
+
+    fn receive(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        self.core.receive(self.now, key, bytes);
+    }
+
+    /// Sends to the broker; returns what it sends until it rests.
+    fn say(&mut self, key: ConnectionKey, bytes: &[u8]) -> Vec<u8> {
+        self.receive(key, bytes);
+        self.hear(key)
+    }
+
+    /// What the broker sends to one client until it rests.
+    fn hear(&mut self, key: ConnectionKey) -> Vec<u8> {
+        let mut heard = Vec::new();
+        loop {
+            self.core.begin_drain();
+            self.core.end_drain(self.now);
+            let stored = self.core.take_persist().map(|persist| persist.ticket).max();
+            self.core.stored(stored.unwrap_or(0));
+            let Some(batch) = self.core.take_outgoing(key) else {
+                return heard;
+            };
+            heard.extend(batch.slices().flatten());
+            self.core.sent(self.now, key, batch);
+        }
+    }
+}
+
+#[test]
+fn retained_messages_come_even_if_nothing_may_be_queued() {
+    for queue_messages_max in [0, 1] {
+        let mut shard = Shard::new(|settings| {
+            settings.limits.queue_messages_max = queue_messages_max;
+        });
+        let publisher = shard.connect(b'p', true);
+        shard.receive(publisher, b"\x31\x06\x00\x01told");
+        let subscriber = shard.connect(b's', true);
+        let answer = shard.say(subscriber, SUBSCRIBE_T);
+        assert_eq!(answer, b"\x90\x03\x00\x07\x01\x31\x06\x00\x01told");
+        shard.receive(publisher, PUBLISH_T);
+        assert_eq!(shard.hear(subscriber), DELIVERED_T);
+    }
+}
