@@ -1,6 +1,6 @@
 //! One shard, bytes in and bytes out: what once went wrong.
 
-use super::{Settings, ShardCore};
+use super::{Command, Settings, ShardCore};
 use crate::session::ConnectionKey;
 use crate::time::Timestamp;
 use std::sync::Arc;
@@ -61,6 +61,14 @@ impl Shard {
             self.core.sent(self.now, key, batch);
         }
     }
+
+    fn is_closed(&mut self, key: ConnectionKey) -> bool {
+        let mut commands = Vec::new();
+        self.core.take_commands(&mut commands);
+        commands.iter().any(
+            |command| matches!(command, Command::Close { connection, .. } if *connection == key),
+        )
+    }
 }
 
 #[test]
@@ -77,4 +85,18 @@ fn retained_messages_come_even_if_nothing_may_be_queued() {
         shard.receive(publisher, PUBLISH_T);
         assert_eq!(shard.hear(subscriber), DELIVERED_T);
     }
+}
+
+#[test]
+fn a_subscribe_that_ends_the_connection_changes_nothing() {
+    let mut shard = Shard::new(|_| {});
+    let subscriber = shard.connect(b's', false);
+    let good_and_bad = b"\x82\x0B\x00\x06\x00\x01t\x01\x00\x02a#\x01";
+    assert_eq!(shard.say(subscriber, good_and_bad), b"");
+    assert!(shard.is_closed(subscriber));
+    let subscriber = shard.connect(b's', false);
+    assert_eq!(shard.say(subscriber, SUBSCRIBE_T), b"\x90\x03\x00\x07\x01");
+    let publisher = shard.connect(b'p', true);
+    shard.receive(publisher, PUBLISH_T);
+    assert_eq!(shard.hear(subscriber), DELIVERED_T, "it is not held");
 }
