@@ -408,7 +408,7 @@ impl Publication {
             is_fine &= !is_v5 || *count <= receive_maximum;
         }
         // A message beyond the receive maximum breaks the protocol; 3.x has no such thing.
-        is_fine &= !is_v5 || outstanding < receive_maximum;
+        is_fine &= !is_v5 || qos == 0 || outstanding < receive_maximum;
         if !world.send(socket, &bytes) {
             return false;
         }

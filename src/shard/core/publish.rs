@@ -152,12 +152,17 @@ impl ShardCore {
                 "retained messages are switched off",
             ));
         }
-        let waiting = self
-            .clients
-            .connections
-            .get(key)
-            .map_or(0, |c| c.awaiting_store.len());
-        if waiting >= usize::from(settings.limits.receive_maximum) {
+        let Some(connection) = self.clients.connections.get(key) else {
+            return Ok(());
+        };
+        // 3.x knows no receive maximum: only its identifiers bound it.
+        let waiting_max = if connection.version.is_v5() {
+            settings.limits.receive_maximum
+        } else {
+            u16::MAX
+        };
+        let is_counted = publish.qos > Qos::AtMostOnce;
+        if is_counted && connection.awaiting_store.len() >= usize::from(waiting_max) {
             return Err((
                 Reason::ReceiveMaximumExceeded,
                 "receive maximum [MQTT-3.3.4-7]",

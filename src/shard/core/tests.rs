@@ -36,6 +36,19 @@ impl Shard {
         key
     }
 
+    /// A 5.0 client that wants nothing special.
+    fn connect_v5(&mut self, id: u8) -> ConnectionKey {
+        self.connect_with(&[0], &[0, 1, id])
+    }
+
+    /// A 5.0 client with its own properties; its session never ends.
+    fn connect_with(&mut self, properties: &[u8], id: &[u8]) -> ConnectionKey {
+        let body = [b"\x00\x04MQTT\x05\x00\x00\x00", properties, id].concat();
+        let key = self.core.accept(self.now).unwrap();
+        self.receive(key, &[&[0x10, body.len() as u8], &body[..]].concat());
+        key
+    }
+
     fn receive(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.core.receive(self.now, key, bytes);
     }
@@ -99,4 +112,27 @@ fn a_subscribe_that_ends_the_connection_changes_nothing() {
     let publisher = shard.connect(b'p', true);
     shard.receive(publisher, PUBLISH_T);
     assert_eq!(shard.hear(subscriber), DELIVERED_T, "it is not held");
+}
+
+#[test]
+fn the_receive_maximum_is_for_5_0_and_not_for_qos_0() {
+    let mut shard = Shard::new(|settings| settings.limits.receive_maximum = 2);
+    let subscriber = shard.connect(b's', false);
+    shard.say(subscriber, SUBSCRIBE_T);
+    let publisher = shard.connect(b'p', true);
+    let publish = |id: u8| [0x32, 5, 0, 1, b't', 0, id];
+    // Nothing is stored before the next turn.
+    for id in 1..=5 {
+        shard.receive(publisher, &publish(id));
+    }
+    let acknowledged: Vec<_> = (1..=5).flat_map(|id| [0x40, 2, 0, id]).collect();
+    assert_eq!(shard.hear(publisher), acknowledged);
+    let publisher = shard.connect_v5(b'q');
+    let publish = |id: u8| [0x32, 6, 0, 1, b't', 0, id, 0];
+    shard.receive(publisher, &publish(1));
+    shard.receive(publisher, &publish(2));
+    shard.receive(publisher, b"\x30\x04\x00\x01t\x00");
+    assert!(!shard.is_closed(publisher));
+    shard.receive(publisher, &publish(3));
+    assert!(shard.is_closed(publisher));
 }
