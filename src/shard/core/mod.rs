@@ -21,6 +21,8 @@ mod receive;
 mod replay;
 mod settings;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 pub use settings::Settings;
 

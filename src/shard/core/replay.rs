@@ -83,7 +83,7 @@ impl ShardCore {
                 asked: None,
             });
         }
-        let has_room = session.outbound.queued() < self.settings.limits.queue_messages_max / 2
+        let has_room = session.outbound.queued() <= self.settings.limits.queue_messages_max / 2
             && session
                 .connection
                 .and_then(|connection| self.clients.connections.get(connection))

@@ -2,7 +2,9 @@
 
 use super::ShardCore;
 use super::interest::{Answer, Pending};
-use crate::codec::subscribe::{Request, RetainHandling, Subscribe, Unsubscribe};
+use crate::codec::subscribe::{
+    Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
+};
 use crate::codec::topic::{Subscribed, TopicError};
 use crate::codec::{Reason, Version};
 use crate::message::Qos;
@@ -36,15 +38,27 @@ impl ShardCore {
             let reason = Reason::SubscriptionIdentifiersNotSupported;
             return self.violation(key, reason, "switched off here", now);
         }
-        let mut reasons = Vec::with_capacity(subscribe.requests.len());
+        // All are checked before one is done: a packet that ends the connection changes nothing.
+        let parsed: Result<Vec<_>, Fatal> = subscribe
+            .requests
+            .iter()
+            .map(|request| self.check_request(request, version))
+            .collect();
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
+        };
         let mut tasks = Vec::new();
-        for request in &subscribe.requests {
-            let id = subscribe.subscription_id;
-            match self.subscribe_one(session, version, request, id, &mut tasks) {
-                Ok(reason) => reasons.push(reason),
-                Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
-            }
-        }
+        let requests = subscribe.requests.iter().zip(parsed);
+        let reasons = requests
+            .map(|(request, parsed)| match parsed {
+                Ok(subscribed) => {
+                    let id = subscribe.subscription_id;
+                    self.subscribe_one(session, &subscribed, request.options, id, &mut tasks)
+                }
+                Err(reason) => reason,
+            })
+            .collect();
         let pending = Pending {
             sequence: 0,
             connection: key,
@@ -58,22 +72,30 @@ impl ShardCore {
         self.answer_when_known(pending, now);
     }
 
+    /// What a request is for, or the code that refuses it.
+    fn check_request<'a>(
+        &self,
+        request: &Request<'a>,
+        version: Version,
+    ) -> Result<Result<Subscribed<'a>, Reason>, Fatal> {
+        let parsed = self.parse_filter(request.filter, version)?;
+        let Ok(subscribed) = parsed else {
+            return Ok(parsed);
+        };
+        Ok(match self.unavailable(&subscribed, version)? {
+            Some(reason) => Err(reason),
+            None => parsed,
+        })
+    }
+
     fn subscribe_one(
         &mut self,
         session_key: SessionKey,
-        version: Version,
-        request: &Request<'_>,
+        subscribed: &Subscribed<'_>,
+        options: SubscriptionOptions,
         subscription_id: u32,
         tasks: &mut Vec<ReplayTask>,
-    ) -> Result<Reason, Fatal> {
-        let subscribed = match self.parse_filter(request.filter, version)? {
-            Ok(subscribed) => subscribed,
-            Err(reason) => return Ok(reason),
-        };
-        if let Some(reason) = self.unavailable(&subscribed, version)? {
-            return Ok(reason);
-        }
-        let options = request.options;
+    ) -> Reason {
         let qos = options.qos.min(self.settings.qos_max);
         let node = self.trie.insert(subscribed.filter);
         let subscriber = Subscriber {
@@ -88,14 +110,14 @@ impl ShardCore {
         let reference = SubscriptionRef { node, share };
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             self.trie.prune(node);
-            return Ok(Reason::UnspecifiedError);
+            return Reason::UnspecifiedError;
         };
         let is_new = !session.subscriptions.contains(&reference);
         if is_new {
             let max = self.settings.limits.subscriptions_per_session_max;
             if session.subscriptions.len() >= max {
                 self.trie.prune(node);
-                return Ok(Reason::QuotaExceeded);
+                return Reason::QuotaExceeded;
             }
             session.subscriptions.push(reference.clone());
         }
@@ -111,11 +133,11 @@ impl ShardCore {
                 self.add_subscriber(node, filter, subscriber, wants_retained, tasks);
             }
         }
-        Ok(match qos {
+        match qos {
             Qos::AtMostOnce => Reason::Success,
             Qos::AtLeastOnce => Reason::GrantedQos1,
             Qos::ExactlyOnce => Reason::GrantedQos2,
-        })
+        }
     }
 
     /// Checks a filter. A broken one is refused in its place of the SUBACK; 3.x clients are closed

@@ -1,0 +1,547 @@
+//! Sockets, mail, time and storage around the cores, in the order in which the driver serves them.
+
+use super::peer::Peer;
+use super::profile::Profile;
+use ringmq::outbox::outgoing::Outgoing;
+use ringmq::route::ShardId;
+use ringmq::session::ConnectionKey;
+use ringmq::shard::core::{Command, Settings, ShardCore};
+use ringmq::shard::mail::Mail;
+use ringmq::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Sockets that are open at once while operations are applied.
+pub const SOCKETS: usize = 6;
+/// Bytes that a client has sent and the broker not yet taken.
+const INBOUND_BYTES_MAX: usize = 64 * 1024;
+/// Passes over the mailboxes per turn, as in the driver.
+const DRAIN_PASSES_MAX: usize = 3;
+/// Rounds in which the world must come to rest once clients are silent.
+const ROUNDS_MAX: usize = 20_000;
+/// What a batch may hold beyond its limit for packets that the broker makes itself.
+const SLACK_BYTES: usize = 4_096;
+
+enum Letter {
+    Mail(Mail),
+    Handover { socket: usize, bytes: Vec<u8> },
+}
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Open {
+        shard: usize,
+        key: ConnectionKey,
+    },
+    /// On its way to another shard.
+    Leaving,
+    Closed,
+}
+
+/// One connection, seen from outside.
+pub struct Socket {
+    pub peer: Peer,
+    pub link: Link,
+    inbound: Vec<u8>,
+    is_paused: bool,
+    in_flight: Option<Outgoing>,
+    /// Bytes taken from it since its last batch: answers to them may exceed the limit.
+    taken_bytes: usize,
+    opened_at: u64,
+    heard_at: u64,
+    /// It was cut while it was on its way.
+    is_cut: bool,
+}
+
+struct Shard {
+    core: ShardCore,
+    incoming: Vec<VecDeque<Letter>>,
+    handovers: VecDeque<(usize, Letter)>,
+    ready: Vec<ConnectionKey>,
+    ticket: u64,
+}
+
+/// Everything around the cores.
+pub struct World {
+    shards: Vec<Shard>,
+    pub sockets: Vec<Option<Socket>>,
+    pub settings: Rc<Settings>,
+    pub now_ms: u64,
+    mailbox_letters_max: usize,
+    connection_count: Arc<AtomicUsize>,
+    /// Client identifiers that have been used.
+    pub client_ids: BTreeSet<String>,
+    /// QoS 2 publishes by client identifier.
+    pub exactly_once: BTreeMap<String, usize>,
+    /// Unknown bytes may have opened sessions under unknown names.
+    pub has_unknown_sessions: bool,
+    pub is_stopping: bool,
+    /// Grows with everything that happens.
+    activity: u64,
+}
+
+impl World {
+    pub fn new(profile: &Profile) -> Self {
+        let connection_count = Arc::new(AtomicUsize::new(0));
+        let count = profile.shards();
+        let shard = |id| Shard {
+            core: ShardCore::new(
+                id,
+                count,
+                profile.settings(),
+                u64::from(id) + 1,
+                Arc::clone(&connection_count),
+            ),
+            incoming: (0..count).map(|_| VecDeque::new()).collect(),
+            handovers: VecDeque::new(),
+            ready: Vec::new(),
+            ticket: 0,
+        };
+        World {
+            shards: (0..count).map(shard).collect(),
+            sockets: (0..SOCKETS).map(|_| None).collect(),
+            settings: Rc::new(profile.settings()),
+            now_ms: 1_000,
+            mailbox_letters_max: profile.mailbox_letters_max(),
+            connection_count,
+            client_ids: BTreeSet::new(),
+            exactly_once: BTreeMap::new(),
+            has_unknown_sessions: false,
+            is_stopping: false,
+            activity: 0,
+        }
+    }
+
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub const fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.now_ms)
+    }
+
+    /// A gauge or counter by name, over all shards.
+    pub fn statistic(&self, name: &str) -> u64 {
+        let of = |shard: &Shard| {
+            let statistics = shard.core.statistics();
+            let found = statistics.iter().find(|(known, _)| *known == name);
+            found.map_or_else(|| panic!("no statistic {name}"), |(_, value)| *value)
+        };
+        self.shards.iter().map(of).sum()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connection_count.load(Ordering::Relaxed)
+    }
+
+    pub fn deadline(&self) -> Option<u64> {
+        let of = |shard: &Shard| shard.core.deadline();
+        let next = self.shards.iter().filter_map(of).min();
+        next.map(Timestamp::as_ms)
+    }
+
+    pub fn peer(&mut self, socket: usize) -> Option<&mut Peer> {
+        let socket = self.sockets.get_mut(socket)?.as_mut()?;
+        (socket.link != Link::Closed).then_some(&mut socket.peer)
+    }
+
+    /// A client connects to a shard; a socket that is in use stays as it is.
+    pub fn open(&mut self, socket: usize, shard: usize, peer: Peer) -> bool {
+        let is_free = |known: &Socket| known.link == Link::Closed;
+        if socket >= self.sockets.len() {
+            self.sockets.resize_with(socket + 1, || None);
+        }
+        if !self.sockets[socket].as_ref().is_none_or(is_free) {
+            return false;
+        }
+        let now = self.now();
+        let shard = shard % self.shards.len();
+        self.sockets[socket] = self.shards[shard].core.accept(now).map(|key| Socket {
+            peer,
+            link: Link::Open { shard, key },
+            inbound: Vec::new(),
+            is_paused: false,
+            in_flight: None,
+            taken_bytes: 0,
+            opened_at: self.now_ms,
+            heard_at: self.now_ms,
+            is_cut: false,
+        });
+        self.sockets[socket].is_some()
+    }
+
+    /// A client sends; returns whether there was room for it.
+    pub fn send(&mut self, socket: usize, bytes: &[u8]) -> bool {
+        let Some(Some(socket)) = self.sockets.get_mut(socket) else {
+            return false;
+        };
+        let has_room = socket.inbound.len() + bytes.len() <= INBOUND_BYTES_MAX;
+        if has_room {
+            socket.inbound.extend_from_slice(bytes);
+        }
+        has_room
+    }
+
+    /// The broker receives up to `bytes` of what the client has sent.
+    pub fn deliver(&mut self, index: usize, bytes: usize) {
+        let now = self.now();
+        let Some(Some(socket)) = self.sockets.get_mut(index) else {
+            return;
+        };
+        let Link::Open { shard, key } = socket.link else {
+            return;
+        };
+        let core = &mut self.shards[shard].core;
+        let is_held_up = !core.staged().is_empty() || core.is_congested();
+        if socket.is_paused || is_held_up || socket.inbound.is_empty() {
+            return;
+        }
+        let bytes = bytes.clamp(1, socket.inbound.len());
+        let received: Vec<_> = socket.inbound.drain(..bytes).collect();
+        socket.taken_bytes += received.len();
+        socket.heard_at = self.now_ms;
+        self.activity += 1;
+        core.receive(now, key, &received);
+        self.carry_out(shard);
+    }
+
+    /// The client's end is gone.
+    pub fn cut(&mut self, index: usize) {
+        let now = self.now();
+        let Some(Some(socket)) = self.sockets.get_mut(index) else {
+            return;
+        };
+        socket.inbound.clear();
+        socket.peer.is_guilty = true;
+        match socket.link {
+            Link::Open { shard, key } => {
+                self.shards[shard].core.receive_ended(now, key);
+                self.carry_out(shard);
+            }
+            Link::Leaving => socket.is_cut = true,
+            Link::Closed => {}
+        }
+    }
+
+    /// The batch in flight is out, or the connection has failed.
+    pub fn complete_send(&mut self, index: usize, is_ok: bool) {
+        let now = self.now();
+        let Some(Some(socket)) = self.sockets.get_mut(index) else {
+            return;
+        };
+        let Link::Open { shard, key } = socket.link else {
+            return;
+        };
+        let Some(batch) = socket.in_flight.take() else {
+            return;
+        };
+        self.activity += 1;
+        let core = &mut self.shards[shard].core;
+        if is_ok {
+            core.sent(now, key, batch);
+        } else {
+            socket.peer.is_guilty = true;
+            core.recycle(batch);
+            core.receive_ended(now, key);
+        }
+        self.carry_out(shard);
+    }
+
+    /// The broker stops, in two steps.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+        for socket in self.sockets.iter_mut().flatten() {
+            socket.peer.is_guilty = true;
+        }
+        let now = self.now();
+        for shard in 0..self.shards.len() {
+            self.shards[shard].core.publish_wills(now);
+        }
+        self.rest();
+        for shard in 0..self.shards.len() {
+            self.shards[shard].core.disconnect_all(now);
+            self.carry_out(shard);
+        }
+        self.rest();
+    }
+
+    /// One round of a shard's driver. `stores` tells whether the store has got so far.
+    pub fn turn(&mut self, shard: usize, stores: bool) {
+        let shard = shard % self.shards.len();
+        let now = self.now();
+        self.drain(shard);
+        let due = self.shards[shard].core.deadline();
+        if due.is_some_and(|due| due <= now) {
+            self.blame_the_silent();
+            self.activity += 1;
+            self.shards[shard].core.tick(now);
+        }
+        let known = &mut self.shards[shard];
+        let taken = known.core.take_persist().map(|persist| persist.ticket);
+        for ticket in taken.collect::<Vec<_>>() {
+            assert_eq!(ticket, known.ticket + 1, "tickets ascend by one");
+            known.ticket = ticket;
+        }
+        if stores {
+            known.core.stored(known.ticket);
+        }
+        self.carry_out(shard);
+        self.flush_mail(shard);
+        self.flush_outboxes(shard);
+        self.check_bounds(shard);
+        self.check_silence(shard);
+    }
+
+    fn drain(&mut self, shard: usize) {
+        let now = self.now();
+        for _ in 0..DRAIN_PASSES_MAX {
+            self.shards[shard].core.begin_drain();
+            for from in 0..self.shards.len() {
+                for _ in 0..self.shards[shard].incoming[from].len() {
+                    let letter = self.shards[shard].incoming[from].pop_front();
+                    self.activity += 1;
+                    match letter {
+                        Some(Letter::Mail(mail)) => {
+                            self.shards[shard].core.mail(now, from as ShardId, mail);
+                        }
+                        Some(Letter::Handover { socket, bytes }) => {
+                            self.adopt(shard, socket, &bytes);
+                        }
+                        None => {}
+                    }
+                }
+            }
+            self.shards[shard].core.end_drain(now);
+            if !self.shards[shard].core.wants_drain() {
+                return;
+            }
+            self.activity += 1;
+        }
+    }
+
+    fn adopt(&mut self, shard: usize, index: usize, bytes: &[u8]) {
+        let now = self.now();
+        let key = self.shards[shard].core.adopt(now);
+        let Some(socket) = &mut self.sockets[index] else {
+            panic!("a handed over socket is there");
+        };
+        socket.link = Link::Open { shard, key };
+        socket.opened_at = self.now_ms;
+        socket.heard_at = self.now_ms;
+        self.shards[shard].core.receive(now, key, bytes);
+        self.carry_out(shard);
+        if self.sockets[index].as_ref().is_some_and(|s| s.is_cut) {
+            self.cut(index);
+        }
+    }
+
+    fn find(&self, shard: usize, key: ConnectionKey) -> Option<usize> {
+        let link = Link::Open { shard, key };
+        let is_it = |socket: &Option<Socket>| socket.as_ref().is_some_and(|s| s.link == link);
+        self.sockets.iter().position(is_it)
+    }
+
+    fn carry_out(&mut self, shard: usize) {
+        let mut commands = Vec::new();
+        self.shards[shard].core.take_commands(&mut commands);
+        for command in commands {
+            let (Command::Close { connection, .. }
+            | Command::Handover { connection, .. }
+            | Command::Pause(connection)
+            | Command::Resume(connection)) = &command;
+            let Some(index) = self.find(shard, *connection) else {
+                panic!("{command:?} for a connection that is gone");
+            };
+            self.carry_out_one(shard, index, command);
+        }
+    }
+
+    fn carry_out_one(&mut self, shard: usize, index: usize, command: Command) {
+        self.activity += 1;
+        let Some(socket) = &mut self.sockets[index] else {
+            return;
+        };
+        match command {
+            Command::Close { rest, .. } => {
+                check_batch(&self.settings, socket, &rest);
+                if let Some(batch) = socket.in_flight.take() {
+                    self.shards[shard].core.recycle(batch);
+                }
+                rest.slices().for_each(|slice| socket.peer.hear(slice));
+                socket.link = Link::Closed;
+                if !self.is_stopping {
+                    socket.peer.closed();
+                }
+                self.client_ids.extend(socket.peer.assigned_id.take());
+                self.shards[shard].core.recycle(rest);
+            }
+            Command::Handover { home, bytes, .. } => {
+                assert_ne!(usize::from(home), shard, "handed over to itself");
+                assert!(socket.in_flight.is_none(), "handed over while sending");
+                socket.link = Link::Leaving;
+                let letter = Letter::Handover {
+                    socket: index,
+                    bytes,
+                };
+                let to = usize::from(home);
+                self.shards[shard].handovers.push_back((to, letter));
+            }
+            Command::Pause(_) => {
+                assert!(!socket.is_paused, "paused twice");
+                socket.is_paused = true;
+            }
+            Command::Resume(_) => {
+                assert!(socket.is_paused, "resumed but not paused");
+                socket.is_paused = false;
+            }
+        }
+    }
+
+    fn flush_mail(&mut self, shard: usize) {
+        let max = self.mailbox_letters_max;
+        while let Some((to, letter)) = self.shards[shard].handovers.pop_front() {
+            if self.shards[to].incoming[shard].len() >= max {
+                self.shards[shard].handovers.push_front((to, letter));
+                break;
+            }
+            self.activity += 1;
+            self.shards[to].incoming[shard].push_back(letter);
+        }
+        loop {
+            let mut letters: Vec<(usize, Mail)> = Vec::new();
+            let lengths: Vec<_> = self
+                .shards
+                .iter()
+                .map(|other| other.incoming[shard].len())
+                .collect();
+            let core = &mut self.shards[shard].core;
+            core.staged().flush(|to, mail| {
+                let to = usize::from(to);
+                let new = letters.iter().filter(|(other, _)| *other == to).count();
+                if lengths[to] + new >= max {
+                    return Err(mail);
+                }
+                letters.push((to, mail));
+                Ok(())
+            });
+            self.activity += letters.len() as u64;
+            for (to, mail) in letters {
+                self.shards[to].incoming[shard].push_back(Letter::Mail(mail));
+            }
+            let core = &mut self.shards[shard].core;
+            if !core.staged().is_empty() || !core.mail_flushed() {
+                break;
+            }
+        }
+    }
+
+    fn flush_outboxes(&mut self, shard: usize) {
+        let mut ready = std::mem::take(&mut self.shards[shard].ready);
+        self.shards[shard].core.take_ready(&mut ready);
+        for key in ready {
+            let Some(index) = self.find(shard, key) else {
+                continue;
+            };
+            let Some(batch) = self.shards[shard].core.take_outgoing(key) else {
+                continue;
+            };
+            let Some(socket) = &mut self.sockets[index] else {
+                continue;
+            };
+            self.activity += 1;
+            assert!(socket.in_flight.is_none(), "two batches in flight");
+            assert!(!batch.is_empty(), "an empty batch");
+            check_batch(&self.settings, socket, &batch);
+            socket.taken_bytes = 0;
+            batch.slices().for_each(|slice| socket.peer.hear(slice));
+            self.client_ids.extend(socket.peer.assigned_id.clone());
+            socket.in_flight = Some(batch);
+        }
+    }
+
+    /// Who has been silent too long may be closed from now on.
+    fn blame_the_silent(&mut self) {
+        let (now, timeout) = (self.now_ms, self.settings.limits.connect_timeout_ms);
+        for socket in self.sockets.iter_mut().flatten() {
+            let late = !socket.peer.is_open && socket.opened_at + timeout <= now;
+            socket.peer.is_guilty |= late || is_silent(socket, now);
+        }
+    }
+
+    /// Who has been silent too long has been closed.
+    fn check_silence(&self, shard: usize) {
+        for socket in self.sockets.iter().flatten() {
+            let is_here = matches!(socket.link, Link::Open { shard: here, .. } if here == shard);
+            let is_overdue = socket.peer.is_open && is_silent(socket, self.now_ms);
+            assert!(
+                !is_here || !is_overdue || socket.peer.is_wild,
+                "silent beyond its keep alive and still connected"
+            );
+        }
+    }
+
+    fn check_bounds(&self, shard: usize) {
+        let statistics = self.shards[shard].core.statistics();
+        let of = |name: &str| {
+            let found = statistics.iter().find(|(known, _)| *known == name);
+            found.map_or(0, |(_, value)| *value as usize)
+        };
+        let limits = &self.settings.limits;
+        let sessions = of("sessions");
+        assert!(of("queued_messages") <= sessions * limits.queue_messages_max);
+        assert!(of("inflight_messages") <= sessions * usize::from(limits.inflight_max));
+        assert!(of("subscriptions") <= sessions * limits.subscriptions_per_session_max);
+        let share = |max: usize| max.div_ceil(self.shards.len());
+        assert!(of("retained_messages") <= share(limits.retained_messages_max));
+        assert!(of("retained_bytes") <= share(limits.retained_bytes_max));
+    }
+
+    /// Goes on without a client doing anything until nothing happens any more.
+    pub fn rest(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let before = self.activity;
+            for shard in 0..self.shards.len() {
+                self.turn(shard, true);
+            }
+            for socket in 0..self.sockets.len() {
+                self.complete_send(socket, true);
+                self.deliver(socket, usize::MAX);
+            }
+            if self.activity == before {
+                return self.check_rest();
+            }
+        }
+        panic!("the shards do not come to rest");
+    }
+
+    fn check_rest(&mut self) {
+        for shard in &mut self.shards {
+            assert!(shard.core.staged().is_empty() && shard.handovers.is_empty());
+            assert!(!shard.core.wants_drain() && !shard.core.is_congested());
+        }
+        for socket in self.sockets.iter().flatten() {
+            let is_stuck = matches!(socket.link, Link::Open { .. }) && socket.is_paused;
+            assert!(!is_stuck, "paused for good: {:?}", socket.peer);
+            assert_ne!(socket.link, Link::Leaving, "never arrived");
+        }
+    }
+}
+
+fn is_silent(socket: &Socket, now_ms: u64) -> bool {
+    let silence_ms_max = u64::from(socket.peer.keep_alive_seconds) * 1_500;
+    silence_ms_max > 0 && socket.heard_at + silence_ms_max <= now_ms
+}
+
+/// A batch holds what an outbox may hold, one packet of any size, and answers to what was received.
+fn check_batch(settings: &Settings, socket: &Socket, batch: &Outgoing) {
+    let limits = &settings.limits;
+    let max = limits.outbox_bytes_max + limits.max_packet_bytes + SLACK_BYTES;
+    let bytes = batch.len();
+    assert!(
+        bytes <= max + 2 * socket.taken_bytes,
+        "a batch of {bytes} bytes where {max} are allowed"
+    );
+}

@@ -1,0 +1,138 @@
+//! One shard, bytes in and bytes out: what once went wrong.
+
+use super::{Command, Settings, ShardCore};
+use crate::session::ConnectionKey;
+use crate::time::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+const SUBSCRIBE_T: &[u8] = b"\x82\x06\x00\x07\x00\x01t\x01";
+const PUBLISH_T: &[u8] = b"\x30\x06\x00\x01tnew";
+const DELIVERED_T: &[u8] = PUBLISH_T;
+
+/// A shard and its time.
+struct Shard {
+    core: ShardCore,
+    now: Timestamp,
+}
+
+impl Shard {
+    fn new(set: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::default();
+        set(&mut settings);
+        Shard {
+            core: ShardCore::new(0, 1, settings, 1, Arc::new(AtomicUsize::new(0))),
+            now: Timestamp::from_ms(1_000),
+        }
+    }
+
+    /// A 3.1.1 client with that one-letter identifier.
+    fn connect(&mut self, id: u8, clean: bool) -> ConnectionKey {
+        let flags = if clean { 2 } else { 0 };
+        let connect = [b"\x10\x0D\x00\x04MQTT\x04", &[flags, 0, 0, 0, 1, id][..]].concat();
+        let key = self.core.accept(self.now).unwrap();
+        let answer = self.say(key, &connect);
+        assert_eq!((answer[0], answer[3]), (0x20, 0), "{answer:02x?}");
+        key
+    }
+
+    /// A 5.0 client that wants nothing special.
+    fn connect_v5(&mut self, id: u8) -> ConnectionKey {
+        self.connect_with(&[0], &[0, 1, id])
+    }
+
+    /// A 5.0 client with its own properties; its session never ends.
+    fn connect_with(&mut self, properties: &[u8], id: &[u8]) -> ConnectionKey {
+        let body = [b"\x00\x04MQTT\x05\x00\x00\x00", properties, id].concat();
+        let key = self.core.accept(self.now).unwrap();
+        self.receive(key, &[&[0x10, body.len() as u8], &body[..]].concat());
+        key
+    }
+
+    fn receive(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        self.core.receive(self.now, key, bytes);
+    }
+
+    /// Sends to the broker; returns what it sends until it rests.
+    fn say(&mut self, key: ConnectionKey, bytes: &[u8]) -> Vec<u8> {
+        self.receive(key, bytes);
+        self.hear(key)
+    }
+
+    /// What the broker sends to one client until it rests.
+    fn hear(&mut self, key: ConnectionKey) -> Vec<u8> {
+        let mut heard = Vec::new();
+        loop {
+            self.core.begin_drain();
+            self.core.end_drain(self.now);
+            let stored = self.core.take_persist().map(|persist| persist.ticket).max();
+            self.core.stored(stored.unwrap_or(0));
+            let Some(batch) = self.core.take_outgoing(key) else {
+                return heard;
+            };
+            heard.extend(batch.slices().flatten());
+            self.core.sent(self.now, key, batch);
+        }
+    }
+
+    fn is_closed(&mut self, key: ConnectionKey) -> bool {
+        let mut commands = Vec::new();
+        self.core.take_commands(&mut commands);
+        commands.iter().any(
+            |command| matches!(command, Command::Close { connection, .. } if *connection == key),
+        )
+    }
+}
+
+#[test]
+fn retained_messages_come_even_if_nothing_may_be_queued() {
+    for queue_messages_max in [0, 1] {
+        let mut shard = Shard::new(|settings| {
+            settings.limits.queue_messages_max = queue_messages_max;
+        });
+        let publisher = shard.connect(b'p', true);
+        shard.receive(publisher, b"\x31\x06\x00\x01told");
+        let subscriber = shard.connect(b's', true);
+        let answer = shard.say(subscriber, SUBSCRIBE_T);
+        assert_eq!(answer, b"\x90\x03\x00\x07\x01\x31\x06\x00\x01told");
+        shard.receive(publisher, PUBLISH_T);
+        assert_eq!(shard.hear(subscriber), DELIVERED_T);
+    }
+}
+
+#[test]
+fn a_subscribe_that_ends_the_connection_changes_nothing() {
+    let mut shard = Shard::new(|_| {});
+    let subscriber = shard.connect(b's', false);
+    let good_and_bad = b"\x82\x0B\x00\x06\x00\x01t\x01\x00\x02a#\x01";
+    assert_eq!(shard.say(subscriber, good_and_bad), b"");
+    assert!(shard.is_closed(subscriber));
+    let subscriber = shard.connect(b's', false);
+    assert_eq!(shard.say(subscriber, SUBSCRIBE_T), b"\x90\x03\x00\x07\x01");
+    let publisher = shard.connect(b'p', true);
+    shard.receive(publisher, PUBLISH_T);
+    assert_eq!(shard.hear(subscriber), DELIVERED_T, "it is not held");
+}
+
+#[test]
+fn the_receive_maximum_is_for_5_0_and_not_for_qos_0() {
+    let mut shard = Shard::new(|settings| settings.limits.receive_maximum = 2);
+    let subscriber = shard.connect(b's', false);
+    shard.say(subscriber, SUBSCRIBE_T);
+    let publisher = shard.connect(b'p', true);
+    let publish = |id: u8| [0x32, 5, 0, 1, b't', 0, id];
+    // Nothing is stored before the next turn.
+    for id in 1..=5 {
+        shard.receive(publisher, &publish(id));
+    }
+    let acknowledged: Vec<_> = (1..=5).flat_map(|id| [0x40, 2, 0, id]).collect();
+    assert_eq!(shard.hear(publisher), acknowledged);
+    let publisher = shard.connect_v5(b'q');
+    let publish = |id: u8| [0x32, 6, 0, 1, b't', 0, id, 0];
+    shard.receive(publisher, &publish(1));
+    shard.receive(publisher, &publish(2));
+    shard.receive(publisher, b"\x30\x04\x00\x01t\x00");
+    assert!(!shard.is_closed(publisher));
+    shard.receive(publisher, &publish(3));
+    assert!(shard.is_closed(publisher));
+}
