@@ -6,6 +6,7 @@
 //! retained message that is also held is delivered once, as live.
 
 use super::Delivery;
+use crate::codec::topic::{TopicFilter, TopicName};
 use crate::message::Qos;
 use crate::route::ShardId;
 use crate::route::retained::Cursor;
@@ -14,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A subscription whose retained messages are due.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayTask {
     /// Its filter.
     pub filter: Arc<str>,
@@ -24,6 +25,8 @@ pub struct ReplayTask {
     pub qos: Qos,
     /// Subscription identifier, 0 for none.
     pub subscription_id: u32,
+    /// Change of this shard's interest that the other shards have to know of first.
+    pub sequence: u64,
 }
 
 /// The walk that is under way.
@@ -44,8 +47,8 @@ pub struct Walk {
 /// All that is due to one session.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// Subscribed, but not every shard has confirmed yet: tasks that are not in `waiting` so far.
-    pub unconfirmed: usize,
+    /// Tasks of which not every shard has confirmed to know.
+    pub unconfirmed: Vec<ReplayTask>,
     /// Tasks to walk.
     pub waiting: VecDeque<ReplayTask>,
     /// The walk under way.
@@ -62,6 +65,19 @@ impl Replay {
     /// Whether nothing is due any more, so that what is held may go.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.unconfirmed == 0 && self.waiting.is_empty() && self.walk.is_none()
+        self.unconfirmed.is_empty() && self.waiting.is_empty() && self.walk.is_none()
+    }
+
+    /// Whether all of a session's `joined` subscriptions that match a topic are unknown to a shard which
+    /// has confirmed changes up to `confirmed`. What such a shard sends was routed for another
+    /// subscription that is gone, and newer messages may not come.
+    #[must_use]
+    pub fn is_unknown(&self, topic: TopicName<'_>, joined: usize, confirmed: u64) -> bool {
+        let unknown = self
+            .unconfirmed
+            .iter()
+            .filter(|task| task.sequence > confirmed)
+            .filter(|task| TopicFilter::trusted(&task.filter).matches(topic));
+        unknown.count() == joined
     }
 }

@@ -57,8 +57,14 @@ pub struct Client {
     pub reads: usize,
     /// Session kept when the connection ends.
     pub is_kept: bool,
-    /// When its last connection ended.
+    /// Earliest time at which its last connection ended.
     pub left_ms: u64,
+    /// When it sent its last CONNECT.
+    pub opened_ms: u64,
+    /// Connections that broke before their CONNACK: their CONNECT may still arrive, and take over.
+    pub stragglers: usize,
+    /// Whether its session may be another than it thinks.
+    pub is_uncertain: bool,
 }
 
 impl Client {
@@ -89,6 +95,9 @@ impl Client {
             reads,
             is_kept,
             left_ms: 0,
+            stragglers: 0,
+            opened_ms: 0,
+            is_uncertain: false,
         }
     }
 
@@ -111,6 +120,7 @@ impl Client {
     /// The session is gone, and what it knew.
     pub fn forget_session(&mut self) {
         self.epoch = None;
+        self.is_uncertain = false;
         self.unacknowledged.clear();
         self.received.clear();
         self.subscriptions.clear();
@@ -121,6 +131,5 @@ impl Client {
     pub fn forget_requests(&mut self) {
         self.subscribing.clear();
         self.unsubscribing.clear();
-        self.inbound.clear();
     }
 }

@@ -76,6 +76,8 @@ pub struct Oracle {
     order: HashMap<(ClientId, usize, ClientId, String, u8), MessageId>,
     /// Highest value seen of each retained topic.
     newest: HashMap<(ClientId, usize, String), MessageId>,
+    /// Sessions that may have ended without their client's knowing.
+    pub uncertain: HashSet<(ClientId, usize)>,
     /// No faults: everything comes exactly once.
     pub is_calm: bool,
 }
@@ -181,7 +183,9 @@ impl Oracle {
         let key = (arrival.client, arrival.epoch);
         let known = self.deliveries.get(&key);
         let is_first = known.is_none_or(|all| all.iter().all(|d| d.message != arrival.message));
-        if is_single_writer(&arrival.topic) && is_first && !message.is_resent {
+        let is_shared = self.matching(arrival).iter().any(|s| s.share.is_some());
+        let is_unordered = is_shared && !self.is_calm;
+        if is_single_writer(&arrival.topic) && is_first && !message.is_resent && !is_unordered {
             let key = (arrival.client, arrival.epoch, arrival.topic.clone());
             let newest = self.newest.entry(key).or_insert(0);
             if arrival.message < *newest {
@@ -191,13 +195,13 @@ impl Oracle {
             }
             *newest = arrival.message;
         }
-        let is_shared = self.matching(arrival).iter().any(|s| s.share.is_some());
-        if arrival.retain || message.is_will || !is_first || (is_shared && !self.is_calm) {
+        if arrival.retain || message.is_will || !is_first || is_unordered {
             return Ok(());
         }
-        // A copy that was sent again may be the first that a new subscription sees.
+        // A copy that was sent again may be the first that a new subscription sees, or a client that was away.
         let is_older = |s: &Subscription| s.suback_at.is_none_or(|at| message.sent_at < Some(at));
-        if message.is_resent && self.matching(arrival).iter().any(is_older) {
+        let may_have_missed = arrival.qos == 0 || self.matching(arrival).iter().any(is_older);
+        if message.is_resent && may_have_missed {
             return Ok(());
         }
         let topic = arrival.topic.clone();
@@ -263,7 +267,7 @@ impl Oracle {
             let Some(suback_at) = s.suback_at else {
                 continue;
             };
-            let lasts = s.unsubscribed_at.is_none() && epochs[s.client] == Some(s.epoch);
+            let lasts = s.unsubscribed_at.is_none() && self.lasts(s, epochs);
             if !lasts || s.share.is_some() {
                 continue;
             }
@@ -283,6 +287,11 @@ impl Oracle {
             }
         }
         self.check_shares(epochs)
+    }
+
+    /// Whether the session of a subscription is there for certain.
+    fn lasts(&self, s: &Subscription, epochs: &[Option<usize>]) -> bool {
+        epochs[s.client] == Some(s.epoch) && !self.uncertain.contains(&(s.client, s.epoch))
     }
 
     /// The newest value that was acknowledged before the SUBSCRIBE, or a newer one, has come.
@@ -334,7 +343,7 @@ impl Oracle {
             let lasting = members.iter().filter(|s| {
                 s.suback_at.is_some()
                     && s.unsubscribed_at.is_none()
-                    && epochs[s.client] == Some(s.epoch)
+                    && self.lasts(s, epochs)
             });
             let Some(since) = lasting.filter_map(|s| s.suback_at).min() else {
                 continue;

@@ -16,6 +16,8 @@ const FILTERS: [&str; 10] = [
 const SHARED: [&str; 4] = ["a/#", "a/1", "b/#", "+/0"];
 /// Steps in which everything has to come to rest.
 const REST_STEPS_MAX: usize = 200_000;
+/// Reason code of a DISCONNECT.
+const TAKEN_OVER: u8 = 0x8E;
 /// Events kept for the report of a failure.
 const TRACE_MAX: usize = 6000;
 
@@ -68,6 +70,8 @@ impl Run {
             shared_strategy: random.pick(&strategies),
             ..Settings::default()
         };
+        // Time leaps here, but not for honest clients.
+        settings.limits.connect_timeout_ms = 1_000_000_000;
         settings.limits.inflight_max = random.pick(&[1, 2, 5, 1024]);
         settings.limits.receive_maximum = random.pick(&[2, 8, 1024]);
         let world = World::new(shards, seed, &settings, roughness);
@@ -173,7 +177,8 @@ impl Run {
                 qos,
                 retain: false,
                 is_clear: false,
-                sent_at: None,
+                // A CONNECT that comes late may end this connection before its client knows.
+                sent_at: (self.clients[id].stragglers > 0).then_some(self.now),
                 accepted_at: None,
                 is_resent: false,
                 is_will: true,
@@ -190,7 +195,9 @@ impl Run {
         self.world.send(link, &wire::connect(&connect));
         let client = &mut self.clients[id];
         client.link = Some(link);
+        client.inbound.clear();
         client.connects += 1;
+        client.opened_ms = self.world.now_ms;
         client.phase = Phase::Connecting;
         client.is_stalled = false;
         client.forget_requests();
@@ -344,8 +351,11 @@ impl Run {
             return;
         }
         self.transmit(id, &wire::DISCONNECT);
-        self.clients[id].phase = Phase::Leaving;
-        self.clients[id].will = None;
+        let client = &mut self.clients[id];
+        client.phase = Phase::Leaving;
+        if client.stragglers == 0 {
+            client.left_ms = self.world.now_ms;
+        }
         self.clients[id].is_stalled = false;
         self.note(|| format!("client {id} says DISCONNECT"));
     }
@@ -365,9 +375,18 @@ impl Run {
         let was = self.clients[id].phase;
         self.trigger_will(id, was == Phase::Up);
         let client = &mut self.clients[id];
+        if was == Phase::Connecting {
+            client.stragglers += 1;
+        } else if was == Phase::Up && client.stragglers == 0 {
+            client.left_ms = self.world.now_ms;
+        }
+        self.ended(id);
+    }
+
+    fn ended(&mut self, id: ClientId) {
+        let client = &mut self.clients[id];
         client.link = None;
         client.phase = Phase::Idle;
-        client.left_ms = self.world.now_ms;
         client.forget_requests();
         if !client.is_kept {
             client.forget_session();
@@ -377,6 +396,9 @@ impl Run {
     fn trigger_will(&mut self, id: ClientId, is_certain: bool) {
         if let Some(will) = self.clients[id].will.take() {
             let message = &mut self.oracle.messages[will];
+            if message.sent_at.is_some() {
+                return;
+            }
             message.sent_at = Some(self.now);
             if is_certain && message.is_prompt_will {
                 message.accepted_at = Some(self.now);
@@ -395,11 +417,13 @@ impl Run {
         self.note(|| format!("client {id} leaves link {old} standing and connects again"));
         // What the old connection still brings is not read any more; it must not bring down the session.
         self.trigger_will(id, false);
-        let is_kept = self.clients[id].is_kept;
-        if !is_kept {
-            self.clients[id].forget_session();
+        let client = &mut self.clients[id];
+        if !client.is_kept {
+            client.forget_session();
         }
-        self.clients[id].left_ms = self.world.now_ms;
+        if client.stragglers == 0 {
+            client.left_ms = self.world.now_ms;
+        }
         self.open(id);
     }
 
@@ -447,17 +471,20 @@ impl Run {
     }
 
     fn closed_by_broker(&mut self, id: ClientId) -> Result<(), String> {
-        if self.clients[id].phase != Phase::Leaving {
-            return Err(format!("the broker closed the connection of client {id}"));
+        if self.clients[id].phase == Phase::Leaving {
+            self.clients[id].will = None;
+            self.ended(id);
+            return Ok(());
         }
         let client = &mut self.clients[id];
-        client.link = None;
-        client.phase = Phase::Idle;
-        client.left_ms = self.world.now_ms;
-        client.forget_requests();
-        if !client.is_kept {
-            client.forget_session();
+        if client.stragglers == 0 {
+            return Err(format!("the broker closed the connection of client {id}"));
         }
+        client.stragglers -= 1;
+        let was = client.phase;
+        self.note(|| format!("a CONNECT of client {id} that came late has taken over"));
+        self.trigger_will(id, was == Phase::Up);
+        self.ended(id);
         Ok(())
     }
 
@@ -490,6 +517,7 @@ impl Run {
                 }
                 Ok(())
             }
+            Packet::Disconnect(TAKEN_OVER) if self.clients[id].stragglers > 0 => Ok(()),
             Packet::Disconnect(reason) => Err(format!("client {id}: DISCONNECT 0x{reason:02X}")),
             Packet::Pingresp => Ok(()),
         }
@@ -518,6 +546,14 @@ impl Run {
             ));
         }
         client.phase = Phase::Up;
+        client.left_ms = client.opened_ms;
+        if session_present && !lasts && client.stragglers > 0 {
+            // It may have ended, and a CONNECT whose answer was lost may have made another.
+            client.is_uncertain = true;
+            if let Some(epoch) = client.epoch {
+                self.oracle.uncertain.insert((id, epoch));
+            }
+        }
         client.receive_maximum = usize::from(receive_maximum).min(8);
         if session_present && client.epoch.is_none() {
             // It never heard of the session that its lost CONNECT has made.
@@ -561,11 +597,12 @@ impl Run {
             2 => {
                 self.transmit(id, &wire::ack(5, packet_id));
                 if !self.clients[id].received.insert(packet_id) {
-                    return if dup {
-                        Ok(())
-                    } else {
-                        Err(format!("client {id}: {packet_id} again, without DUP"))
-                    };
+                    if dup {
+                        return Ok(());
+                    }
+                    if !self.clients[id].is_uncertain {
+                        return Err(format!("client {id}: {packet_id} again, without DUP"));
+                    }
                 }
             }
             _ if dup => return Err(format!("client {id}: DUP at QoS 0")),

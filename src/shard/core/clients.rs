@@ -6,6 +6,7 @@
 
 use super::Settings;
 use crate::codec::ack::Ack;
+use crate::codec::topic::TopicName;
 use crate::fanout::encoder::{Encoder, Form};
 use crate::fanout::publication::Publication;
 use crate::message::{LocalMessage, Qos};
@@ -30,6 +31,8 @@ pub(super) struct Match {
     pub subscription_ids: SubscriptionIds,
     /// It waits behind retained messages.
     pub replaying: bool,
+    /// Subscriptions that matched.
+    pub joined: u32,
     pub group: Option<Rc<GroupKey>>,
 }
 
@@ -41,6 +44,7 @@ impl Match {
             retain_as_published: subscriber.retain_as_published,
             subscription_ids: SubscriptionIds::one(subscriber.subscription_id),
             replaying: subscriber.replaying,
+            joined: 1,
             group: None,
         }
     }
@@ -51,6 +55,7 @@ impl Match {
         self.qos = self.qos.max(other.qos);
         self.retain_as_published |= other.retain_as_published;
         self.replaying |= other.replaying;
+        self.joined += 1;
         if other.subscription_id != 0 {
             self.subscription_ids = match &self.subscription_ids {
                 SubscriptionIds::None => SubscriptionIds::One(other.subscription_id),
@@ -74,6 +79,8 @@ pub(super) struct Clients {
     pub ready: Vec<ConnectionKey>,
     pub persist: Vec<Persist>,
     pub last_ticket: u64,
+    /// While a publish from another shard is delivered: the last change of interest it has confirmed.
+    pub routed_by: Option<u64>,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
     settings: Rc<Settings>,
@@ -91,6 +98,7 @@ impl Clients {
             ready: Vec::new(),
             persist: Vec::new(),
             last_ticket: 0,
+            routed_by: None,
             overflowed: Vec::new(),
             settings,
         }
@@ -136,7 +144,8 @@ impl Clients {
     ) {
         let retain = publication.retain && matched.retain_as_published;
         let qos = publication.qos.min(matched.qos);
-        if matched.replaying && self.hold(publication, matched, qos, retain) {
+        let waits = matched.replaying || matched.group.is_some() && self.holds(matched.session, publication.topic);
+        if waits && self.hold(publication, matched, qos, retain) {
             return;
         }
         let delivery = |publication: &mut Publication<'_>| Delivery {
@@ -358,6 +367,13 @@ impl Clients {
         }
     }
 
+    /// Whether live messages of a topic wait in a session: a share group's must not overtake them.
+    fn holds(&self, key: SessionKey, topic: &str) -> bool {
+        let session = self.sessions.get(key);
+        let replay = session.and_then(|session| session.replay.as_ref());
+        replay.is_some_and(|replay| replay.held.iter().any(|held| held.message.topic() == topic))
+    }
+
     /// Puts a live message behind the retained ones that are still on their way.
     fn hold(
         &mut self,
@@ -372,6 +388,16 @@ impl Clients {
         let Some(replay) = &mut session.replay else {
             return false;
         };
+        if publication.retain
+            && matched.group.is_none()
+            && let Some(confirmed) = self.routed_by
+        {
+            let topic = TopicName::trusted(publication.topic);
+            if replay.is_unknown(topic, matched.joined as usize, confirmed) {
+                // The retained messages that are due are as new.
+                return true;
+            }
+        }
         let message = publication.keep().clone();
         let limits = self.settings.queue_limits();
         if replay.held.len() >= limits.messages_max

@@ -68,6 +68,17 @@ impl Interest {
         self.pending.len()
     }
 
+    /// The last change.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The last change that one shard has confirmed.
+    pub(super) fn confirmed_by(&self, shard: ShardId) -> u64 {
+        let confirmed = self.confirmed.get(usize::from(shard));
+        confirmed.copied().unwrap_or(u64::MAX)
+    }
+
     /// Numbers a change.
     const fn next(&mut self) -> u64 {
         self.sequence += 1;

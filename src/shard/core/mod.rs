@@ -301,7 +301,7 @@ impl ShardCore {
     /// A letter from another shard.
     pub fn mail(&mut self, now: Timestamp, from: ShardId, mail: Mail) {
         match mail {
-            Mail::Publish(publish) => self.publish_from_shard(publish, now),
+            Mail::Publish(publish) => self.publish_from_shard(from, publish, now),
             Mail::Retain(message) => self.retain(message),
             Mail::Interest { sequence, change } => {
                 self.interest

@@ -275,9 +275,15 @@ impl ShardCore {
     }
 
     /// A publish that entered on another shard.
-    pub(super) fn publish_from_shard(&mut self, publish: mail::Publish, now: Timestamp) {
+    pub(super) fn publish_from_shard(
+        &mut self,
+        from: ShardId,
+        publish: mail::Publish,
+        now: Timestamp,
+    ) {
         let message = LocalMessage::new(publish.message);
         let mut publication = Publication::of(&message);
+        self.clients.routed_by = Some(self.interest.confirmed_by(from));
         self.clients.encoder.begin();
         if publish.plain {
             let mut nodes = std::mem::take(&mut self.matched_nodes);
@@ -291,6 +297,7 @@ impl ShardCore {
             let hops = publish.hops;
             self.deliver_to_group(&mut publication, &group, publish.hash, hops, now);
         }
+        self.clients.routed_by = None;
         self.disconnect_overflowed(now);
     }
 

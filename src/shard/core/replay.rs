@@ -9,9 +9,10 @@ use super::clients::Clients;
 use crate::codec::topic::{TopicFilter, TopicName};
 use crate::message::LocalMessage;
 use crate::route::retained::Answer;
+use crate::route::trie::Trie;
 use crate::route::{ShardId, home_shard};
 use crate::session::replay::{Replay, ReplayTask, Walk};
-use crate::session::{Delivery, SessionKey};
+use crate::session::SessionKey;
 use crate::shard::mail::{Mail, Phase, RetainedQuery};
 use crate::time::Timestamp;
 
@@ -33,19 +34,9 @@ impl ShardCore {
             return;
         };
         for task in tasks {
-            replay.unconfirmed = replay.unconfirmed.saturating_sub(1);
-            // It may have been unsubscribed meanwhile, and its node used for another filter.
-            let node = self.trie.find(TopicFilter::trusted(&task.filter));
-            let entry = node
-                .filter(|node| *node == task.node)
-                .and_then(|n| self.trie.entry(n));
-            let waits = |entry: &crate::route::trie::Entry| {
-                entry
-                    .local
-                    .iter()
-                    .any(|subscriber| subscriber.session == key)
-            };
-            if entry.is_some_and(waits) {
+            // It is not there if it was unsubscribed meanwhile.
+            if let Some(at) = replay.unconfirmed.iter().position(|known| *known == task) {
+                replay.unconfirmed.swap_remove(at);
                 replay.waiting.push_back(task);
             }
         }
@@ -204,37 +195,51 @@ impl ShardCore {
         self.disconnect_overflowed(now);
     }
 
-    /// After an UNSUBSCRIBE: live messages that no subscription of the session asks for any more do
-    /// not wait any longer.
-    pub(super) fn cancel_held(&mut self, key: SessionKey) {
+    /// After an UNSUBSCRIBE: live messages that no subscription of the session asks for any more are
+    /// dropped, and those that no retained message is due before any more go now, lest later ones of
+    /// their topic overtake them.
+    pub(super) fn review_held(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
         };
         let Some(replay) = &mut session.replay else {
             return;
         };
-        let trie = &self.trie;
-        let wanted = |held: &Delivery| {
-            let mut nodes = Vec::new();
-            trie.matches(TopicName::trusted(held.message.topic()), &mut nodes);
-            held.group.is_some()
-                || nodes
-                    .iter()
-                    .filter_map(|&node| trie.entry(node))
-                    .any(|entry| entry.local.iter().any(|local| local.session == key))
-        };
-        replay.held.retain(wanted);
-        replay.held_bytes = replay
-            .held
-            .iter()
-            .map(|held| held.message.size_bytes())
-            .sum();
+        let held = std::mem::take(&mut replay.held);
+        replay.held_bytes = 0;
+        let mut released = Vec::new();
+        for delivery in held {
+            let (is_asked_for, is_replaying) = subscribed(&self.trie, &delivery.message, key);
+            if is_replaying {
+                replay.held_bytes += delivery.message.size_bytes();
+                replay.held.push(delivery);
+            } else if is_asked_for || delivery.group.is_some() {
+                released.push(delivery);
+            }
+        }
+        for delivery in released {
+            self.clients.deliver_kept(key, delivery, now);
+        }
+        self.disconnect_overflowed(now);
     }
+}
+
+/// Whether a session's own subscriptions match a message's topic, and whether retained messages are due to
+/// one that does.
+fn subscribed(trie: &Trie, message: &LocalMessage, key: SessionKey) -> (bool, bool) {
+    let mut nodes = Vec::new();
+    trie.matches(TopicName::trusted(message.topic()), &mut nodes);
+    let entries = nodes.iter().filter_map(|&node| trie.entry(node));
+    let own = entries.flat_map(|entry| entry.local.iter().filter(|local| local.session == key));
+    own.fold((false, false), |(_, is_replaying), local| {
+        (true, is_replaying || local.replaying)
+    })
 }
 
 impl Replay {
     /// The subscription at `node` is gone: nothing is due for it any more.
     pub(super) fn cancel(&mut self, node: u32) {
+        self.unconfirmed.retain(|task| task.node != node);
         self.waiting.retain(|task| task.node != node);
         self.finished.retain(|finished| *finished != node);
         self.walk.take_if(|walk| walk.task.node == node);

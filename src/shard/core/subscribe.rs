@@ -200,17 +200,20 @@ impl ShardCore {
             Some(known) => *known = subscriber,
             None => entry.local.push(subscriber),
         }
+        if is_first && self.shards > 1 {
+            self.announce(&InterestChange::Add(Arc::clone(&filter)));
+        }
         if wants_retained && let Some(session) = self.clients.sessions.get_mut(subscriber.session) {
-            session.replay.get_or_insert_with(Box::default).unconfirmed += 1;
-            tasks.push(ReplayTask {
-                filter: Arc::clone(&filter),
+            let task = ReplayTask {
+                filter,
                 node,
                 qos: subscriber.qos,
                 subscription_id: subscriber.subscription_id,
-            });
-        }
-        if is_first && self.shards > 1 {
-            self.announce(&InterestChange::Add(filter));
+                sequence: self.interest.sequence(),
+            };
+            let replay = session.replay.get_or_insert_with(Box::default);
+            replay.unconfirmed.push(task.clone());
+            tasks.push(task);
         }
     }
 
@@ -304,15 +307,20 @@ impl ShardCore {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);
         }
-        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        for filter in &unsubscribe.filters {
-            match self.parse_filter(filter, version) {
-                Ok(Ok(subscribed)) => reasons.push(self.unsubscribe_one(session, &subscribed)),
-                Ok(Err(reason)) => reasons.push(reason),
-                Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
-            }
-        }
-        self.cancel_held(session);
+        let filters = unsubscribe.filters.iter();
+        let parsed: Result<Vec<_>, Fatal> = filters
+            .map(|filter| self.parse_filter(filter, version))
+            .collect();
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
+        };
+        let reasons = parsed.into_iter().map(|parsed| match parsed {
+            Ok(subscribed) => self.unsubscribe_one(session, &subscribed),
+            Err(reason) => reason,
+        });
+        let reasons = reasons.collect();
+        self.review_held(session, now);
         self.pump_replay(session, now);
         let pending = Pending {
             sequence: 0,
