@@ -68,9 +68,16 @@ impl Replay {
         self.unconfirmed.is_empty() && self.waiting.is_empty() && self.walk.is_none()
     }
 
+    /// Whether messages of a topic wait.
+    #[must_use]
+    pub fn holds(&self, topic: &str) -> bool {
+        self.held.iter().any(|held| held.message.topic() == topic)
+    }
+
     /// Whether all of a session's `joined` subscriptions that match a topic are unknown to a shard which
     /// has confirmed changes up to `confirmed`. What such a shard sends was routed for another
-    /// subscription that is gone, and newer messages may not come.
+    /// subscription that is gone, and newer messages may not come; unless older ones wait, which then
+    /// all do that follow.
     #[must_use]
     pub fn is_unknown(&self, topic: TopicName<'_>, joined: usize, confirmed: u64) -> bool {
         let unknown = self
@@ -78,6 +85,6 @@ impl Replay {
             .iter()
             .filter(|task| task.sequence > confirmed)
             .filter(|task| TopicFilter::trusted(&task.filter).matches(topic));
-        unknown.count() == joined
+        unknown.count() == joined && !self.holds(topic.as_str())
     }
 }

@@ -22,6 +22,8 @@ pub struct Message {
     pub accepted_at: Option<u64>,
     /// Sent more than once by its publisher.
     pub is_resent: bool,
+    /// Sent again, maybe to a session that knew nothing of it.
+    pub is_new_again: bool,
     /// Not sent by its client: no order with what is.
     pub is_will: bool,
     /// A will that must come once it is triggered.
@@ -241,7 +243,7 @@ impl Oracle {
         }
         let may_repeat = arrival.qos == 1 && (arrival.dup || message.is_resent);
         let may_resend = arrival.qos == 0 && message.qos == 1 && message.is_resent;
-        if may_repeat || may_resend {
+        if may_repeat || may_resend || message.is_new_again {
             return Ok(());
         }
         Err(format!("again, after {before} copies: {arrival:?}"))
@@ -341,9 +343,7 @@ impl Oracle {
         }
         for ((share, filter), members) in groups {
             let lasting = members.iter().filter(|s| {
-                s.suback_at.is_some()
-                    && s.unsubscribed_at.is_none()
-                    && self.lasts(s, epochs)
+                s.suback_at.is_some() && s.unsubscribed_at.is_none() && self.lasts(s, epochs)
             });
             let Some(since) = lasting.filter_map(|s| s.suback_at).min() else {
                 continue;

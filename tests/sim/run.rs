@@ -181,6 +181,7 @@ impl Run {
                 sent_at: (self.clients[id].stragglers > 0).then_some(self.now),
                 accepted_at: None,
                 is_resent: false,
+                is_new_again: false,
                 is_will: true,
                 is_prompt_will: !connect.is_v5 || delay_s == 0,
             });
@@ -244,6 +245,7 @@ impl Run {
             sent_at: Some(self.now),
             accepted_at: None,
             is_resent: false,
+            is_new_again: false,
             is_will: false,
             is_prompt_will: false,
         });
@@ -572,12 +574,15 @@ impl Run {
     /// Repeats what was not acknowledged, in its order.
     fn resend(&mut self, id: ClientId) {
         let is_v5 = self.clients[id].connect.is_v5;
+        let is_uncertain = self.clients[id].is_uncertain;
         let mut bytes = Vec::new();
         for unacknowledged in self.clients[id].unacknowledged.clone() {
             if unacknowledged.is_released {
                 bytes.extend(wire::ack(6, unacknowledged.publish.packet_id));
             } else {
-                self.oracle.messages[unacknowledged.message].is_resent = true;
+                let message = &mut self.oracle.messages[unacknowledged.message];
+                message.is_resent = true;
+                message.is_new_again |= is_uncertain;
                 bytes.extend(wire::publish(&unacknowledged.publish, true, is_v5));
             }
         }

@@ -144,7 +144,8 @@ impl Clients {
     ) {
         let retain = publication.retain && matched.retain_as_published;
         let qos = publication.qos.min(matched.qos);
-        let waits = matched.replaying || matched.group.is_some() && self.holds(matched.session, publication.topic);
+        let waits = matched.replaying
+            || matched.group.is_some() && self.holds(matched.session, publication.topic);
         if waits && self.hold(publication, matched, qos, retain) {
             return;
         }
@@ -371,7 +372,7 @@ impl Clients {
     fn holds(&self, key: SessionKey, topic: &str) -> bool {
         let session = self.sessions.get(key);
         let replay = session.and_then(|session| session.replay.as_ref());
-        replay.is_some_and(|replay| replay.held.iter().any(|held| held.message.topic() == topic))
+        replay.is_some_and(|replay| replay.holds(topic))
     }
 
     /// Puts a live message behind the retained ones that are still on their way.

@@ -11,8 +11,8 @@ use crate::message::LocalMessage;
 use crate::route::retained::Answer;
 use crate::route::trie::Trie;
 use crate::route::{ShardId, home_shard};
-use crate::session::replay::{Replay, ReplayTask, Walk};
 use crate::session::SessionKey;
+use crate::session::replay::{Replay, ReplayTask, Walk};
 use crate::shard::mail::{Mail, Phase, RetainedQuery};
 use crate::time::Timestamp;
 
