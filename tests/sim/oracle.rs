@@ -186,7 +186,10 @@ impl Oracle {
         let known = self.deliveries.get(&key);
         let is_first = known.is_none_or(|all| all.iter().all(|d| d.message != arrival.message));
         let is_shared = self.matching(arrival).iter().any(|s| s.share.is_some());
-        let is_unordered = is_shared && !self.is_calm;
+        // A copy may be handed on when its group changes.
+        let mut leavers = self.subscriptions.iter().filter(|s| s.share.is_some());
+        let has_leavers = leavers.any(|s| s.unsubscribed_at.is_some());
+        let is_unordered = is_shared && (has_leavers || !self.is_calm);
         if is_single_writer(&arrival.topic) && is_first && !message.is_resent && !is_unordered {
             let key = (arrival.client, arrival.epoch, arrival.topic.clone());
             let newest = self.newest.entry(key).or_insert(0);
@@ -354,7 +357,10 @@ impl Oracle {
                     && m.accepted_at.is_some()
                     && !m.is_clear
                     && matches(filter, &m.topic);
-                if !is_owed || (qos == 0 && !self.is_calm) {
+                // What was on its way at QoS 2 goes to nobody else when its session ends [MQTT-4.8.2-5].
+                let mut ended = members.iter().filter(|s| !self.lasts(s, epochs));
+                let may_be_lost = ended.any(|s| s.qos.min(m.qos) == 2);
+                if !is_owed || may_be_lost || (qos == 0 && !self.is_calm) {
                     continue;
                 }
                 let own = members

@@ -317,6 +317,8 @@ impl ShardCore {
         };
         let reasons = parsed.into_iter().map(|parsed| match parsed {
             Ok(subscribed) => self.unsubscribe_one(session, &subscribed),
+            // Too long or too deep to be subscribed to; UNSUBACK has no code for that (3.11.3).
+            Err(Reason::QuotaExceeded) => Reason::NoSubscriptionExisted,
             Err(reason) => reason,
         });
         let reasons = reasons.collect();

@@ -1,5 +1,7 @@
 //! One shard, bytes in and bytes out: what once went wrong.
 
+mod pair;
+
 use super::{Command, Settings, ShardCore};
 use crate::session::ConnectionKey;
 use crate::time::Timestamp;
@@ -75,10 +77,14 @@ impl Shard {
         }
     }
 
-    fn is_closed(&mut self, key: ConnectionKey) -> bool {
+    fn take_commands(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         self.core.take_commands(&mut commands);
-        commands.iter().any(
+        commands
+    }
+
+    fn is_closed(&mut self, key: ConnectionKey) -> bool {
+        self.take_commands().iter().any(
             |command| matches!(command, Command::Close { connection, .. } if *connection == key),
         )
     }
@@ -135,4 +141,89 @@ fn the_receive_maximum_is_for_5_0_and_not_for_qos_0() {
     assert!(!shard.is_closed(publisher));
     shard.receive(publisher, &publish(3));
     assert!(shard.is_closed(publisher));
+}
+
+#[test]
+fn a_3_1_1_client_is_not_read_while_much_waits_for_the_store() {
+    let mut shard = Shard::new(|settings| settings.limits.receive_maximum = 2);
+    let subscriber = shard.connect(b's', false);
+    shard.say(subscriber, SUBSCRIBE_T);
+    let publisher = shard.connect(b'p', true);
+    shard.take_commands();
+    for id in 1..=2 {
+        shard.receive(publisher, &[0x32, 5, 0, 1, b't', 0, id]);
+    }
+    let commands = shard.take_commands();
+    assert!(matches!(commands[..], [Command::Pause(key)] if key == publisher));
+    shard.hear(publisher);
+    let commands = shard.take_commands();
+    assert!(matches!(commands[..], [Command::Resume(key)] if key == publisher));
+}
+
+#[test]
+fn nobody_has_subscribed_to_a_filter_too_deep() {
+    let mut shard = Shard::new(|settings| settings.limits.topic_levels_max = 2);
+    let client = shard.connect_v5(b'c');
+    shard.hear(client);
+    let answer = shard.say(client, b"\xA2\x0A\x00\x07\x00\x00\x05a/b/c");
+    assert_eq!(answer, b"\xB0\x04\x00\x07\x00\x11");
+}
+
+#[test]
+fn an_unsubscribe_that_ends_the_connection_changes_nothing() {
+    let mut shard = Shard::new(|_| {});
+    let subscriber = shard.connect(b's', false);
+    shard.say(subscriber, SUBSCRIBE_T);
+    let good_and_bad = b"\xA2\x09\x00\x06\x00\x01t\x00\x02a#";
+    assert_eq!(shard.say(subscriber, good_and_bad), b"");
+    assert!(shard.is_closed(subscriber));
+    let subscriber = shard.connect(b's', false);
+    let publisher = shard.connect(b'p', true);
+    shard.receive(publisher, PUBLISH_T);
+    assert_eq!(shard.hear(subscriber), DELIVERED_T);
+}
+
+/// One-byte messages to `t` at QoS 0, as bytes and as what is heard.
+fn messages(range: std::ops::RangeInclusive<u8>) -> Vec<u8> {
+    range.flat_map(|id| [0x30, 4, 0, 1, b't', id]).collect()
+}
+
+#[test]
+fn what_waited_behind_a_cancelled_subscription_is_not_overtaken() {
+    let mut shard = Shard::new(|_| {});
+    let subscriber = shard.connect(b's', true);
+    // `+` is at rest; of `t` and `x` the retained messages are due.
+    shard.say(subscriber, b"\x82\x06\x00\x01\x00\x01+\x00");
+    let publisher = shard.connect(b'p', true);
+    shard.receive(subscriber, b"\x82\x0A\x00\x02\x00\x01t\x00\x00\x01x\x00");
+    shard.receive(publisher, &messages(1..=1));
+    shard.receive(subscriber, b"\xA2\x05\x00\x03\x00\x01t");
+    shard.receive(publisher, &messages(2..=2));
+    let heard = shard.hear(subscriber);
+    let acks = b"\x90\x04\x00\x02\x00\x00\xB0\x02\x00\x03".len();
+    assert_eq!(heard.len(), acks + messages(1..=2).len(), "{heard:02x?}");
+    let at = |message: Vec<u8>| heard.windows(6).position(|seen| *seen == message);
+    assert!(at(messages(1..=1)) < at(messages(2..=2)), "{heard:02x?}");
+}
+
+#[test]
+fn a_share_group_does_not_overtake_what_waits_for_retained_messages() {
+    let mut shard = Shard::new(|_| {});
+    let subscriber = shard.connect(b's', true);
+    let other = shard.connect(b'o', true);
+    let join = b"\x82\x0F\x00\x01\x00\x0A$share/g/t\x00";
+    shard.say(subscriber, join);
+    shard.say(other, join);
+    shard.receive(subscriber, SUBSCRIBE_T);
+    let publisher = shard.connect(b'p', true);
+    shard.receive(publisher, &messages(1..=4));
+    let heard = shard.hear(subscriber);
+    let mut came: Vec<u8> = heard[5..].chunks(6).map(|packet| packet[5]).collect();
+    assert_eq!(
+        came.len(),
+        6,
+        "four of its own and two of the group: {heard:02x?}"
+    );
+    came.dedup();
+    assert_eq!(came, [1, 2, 3, 4]);
 }
