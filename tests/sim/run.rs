@@ -19,7 +19,7 @@ const REST_STEPS_MAX: usize = 200_000;
 /// Reason code of a DISCONNECT.
 const TAKEN_OVER: u8 = 0x8E;
 /// Events kept for the report of a failure.
-const TRACE_MAX: usize = 6000;
+const TRACE_MAX: usize = 60;
 
 /// What happens how often, per mille of the steps.
 struct Weights {

@@ -214,8 +214,8 @@ fn a_share_group_does_not_overtake_what_waits_for_retained_messages() {
     let join = b"\x82\x0F\x00\x01\x00\x0A$share/g/t\x00";
     shard.say(subscriber, join);
     shard.say(other, join);
-    shard.receive(subscriber, SUBSCRIBE_T);
     let publisher = shard.connect(b'p', true);
+    shard.receive(subscriber, SUBSCRIBE_T);
     shard.receive(publisher, &messages(1..=4));
     let heard = shard.hear(subscriber);
     let mut came: Vec<u8> = heard[5..].chunks(6).map(|packet| packet[5]).collect();
