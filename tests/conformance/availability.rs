@@ -1,7 +1,7 @@
 //! What a broker with features switched off announces, and what using them all the same costs.
 
 use crate::V5;
-use crate::checks::{open, request};
+use crate::checks::{open, request, still_serves};
 use crate::rule;
 use crate::support::{Broker, Client, Connect, Packet, Props, Publish, Will, prop, unique};
 
@@ -20,6 +20,7 @@ fn too_much(b: &Broker, publish: &Publish, code: u8) {
     let mut client = open(b, V5);
     client.send_publish(publish);
     client.expect_error(&[code]);
+    still_serves(b);
 }
 
 rule!(mqtt5_3_2_2_9__maximum_qos_is_announced, QOS_1, |b| {
@@ -66,7 +67,7 @@ rule!(mqtt5_3_2_2_14__retain_without_retain, NO_RETAIN, |b| {
 });
 
 /// The feature's use is refused with its code, by DISCONNECT or in the SUBACK.
-fn unavailable(mut client: Client, bytes: &[u8], code: u8) {
+fn unavailable(b: &Broker, mut client: Client, bytes: &[u8], code: u8) {
     client.send(bytes);
     match client.recv() {
         Packet::Disconnect { code: got, .. } => {
@@ -76,6 +77,7 @@ fn unavailable(mut client: Client, bytes: &[u8], code: u8) {
         Packet::Suback { codes, .. } => assert_eq!(codes, [code]),
         other => panic!("expected {code:#04x}, got {other:?}"),
     }
+    still_serves(b);
 }
 rule!(
     r_073__unavailable_features_have_their_codes,
@@ -89,14 +91,14 @@ rule!(
             assert_eq!(announced(b, property), Some(0), "{property:#04x}");
         }
         let filter = |text: &str| request(0x82, V5, 1, &crate::checks::filter(text.as_bytes(), 0));
-        unavailable(open(b, V5), &filter("a/#"), 0xA2);
-        unavailable(open(b, V5), &filter("$share/g/a"), 0x9E);
+        unavailable(b, open(b, V5), &filter("a/#"), 0xA2);
+        unavailable(b, open(b, V5), &filter("$share/g/a"), 0x9E);
         let client = open(b, V5);
         let bytes = client.subscribe_bytes(
             1,
             &Props::new().variable(prop::SUBSCRIPTION_ID, 1),
             &[("a", 0)],
         );
-        unavailable(client, &bytes, 0xA1);
+        unavailable(b, client, &bytes, 0xA1);
     }
 );

@@ -12,8 +12,8 @@ pub fn open(broker: &Broker, version: Version) -> Client {
 /// A well-behaved client is still served.
 pub fn still_serves(broker: &Broker) {
     let (mut client, topic) = (open(broker, V4), unique("still"));
-    client.subscribe(&topic, 1);
-    client.publish(&topic, 1, "served");
+    client.subscribe(&topic, 0);
+    client.publish(&topic, 0, "served");
     client.expect(&topic, "served");
 }
 

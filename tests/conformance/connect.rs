@@ -357,6 +357,7 @@ fn empty_id_with_session(b: &Broker) {
     let mut connect = Connect::v4("");
     connect.clean = false;
     connect.expect_refused(b, &[2]);
+    still_serves(b);
 }
 rule!(mqtt311_3_1_3_7__empty_id_needs_clean_session, |b| {
     empty_id_with_session(b)
@@ -466,6 +467,7 @@ fn refusal_closes(b: &Broker, v: Version) {
         other => panic!("expected a refusal, got {other:?}"),
     }
     client.expect_closed();
+    still_serves(b);
 }
 rule!(mqtt311_3_2_2_4__a_refusal_has_session_present_0, |b| {
     refusal_closes(b, V4)

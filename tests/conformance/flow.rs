@@ -1,7 +1,7 @@
 //! Receive maximum and maximum packet size: sections 3.1.2.11, 3.3.4 and 4.9.
 
 use crate::V5;
-use crate::checks::{open, watch};
+use crate::checks::{open, still_serves, watch};
 use crate::rule;
 use crate::support::{Ack, Broker, Client, Connect, Props, Publish, prop, unique};
 
@@ -86,6 +86,7 @@ fn over_the_brokers_maximum(b: &Broker) {
     client.ping();
     client.send_publish(&Publish::new("a", 2, "x").id(3));
     client.expect_error(&[0x93]);
+    still_serves(b);
 }
 rule!(
     mqtt5_3_3_4_7__more_than_the_brokers_receive_maximum,

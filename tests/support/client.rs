@@ -330,11 +330,17 @@ impl Client {
 
     /// Waits until all that any shard accepted for this client before now has been sent to it, as far
     /// as its window lets it. A SUBACK leaves only when every shard has confirmed, and mail between
-    /// shards keeps its order, so whatever was on its way has arrived before.
+    /// shards keeps its order, so whatever was on its way has arrived before; a live message behind it
+    /// comes after all that waited for retained ones.
     pub fn settle(&mut self) {
         self.ping();
         let filter = super::unique("barrier");
         self.subscribe(&filter, 0);
+        self.send_publish(&Publish::new(&filter, 0, ""));
+        self.wait_for("the barrier", |packet| match packet {
+            Packet::Publish(publish) => (publish.topic == filter.as_bytes()).then_some(()),
+            _ => None,
+        });
         self.unsubscribe(&[&filter]);
     }
 
