@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and passes them all: format, lints, every test of the workspace.
+# Installs what the tests need and passes them all: format, lints, every test of the workspace, a minute of fuzzing.
 #
 # Works on a bare Debian machine with a Rust toolchain; quick when everything is there already.
 #   scripts/test.sh            everything
@@ -19,6 +19,7 @@ missing_packages() {
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
   command -v cc >/dev/null || echo gcc libc6-dev
+  command -v c++ >/dev/null || echo g++
 }
 
 install_packages() {
@@ -70,9 +71,13 @@ raise_limits
 
 say "format"
 cargo fmt --all --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check
 say "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 say "tests"
 # Many tests wait for the broker rather than compute, so more threads than cores are right.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-8}" cargo test --workspace
+say "fuzzing"
+cargo test --quiet --manifest-path fuzz/Cargo.toml --no-default-features --target-dir target
+scripts/fuzz.sh 60
 say "all passed"

@@ -125,6 +125,8 @@ pub struct Session {
     pub match_stamp: u64,
     /// Where that match stands.
     pub match_index: u32,
+    /// Whether it has ever subscribed: live messages may have come then.
+    pub has_subscribed: bool,
 }
 
 impl Session {
@@ -146,6 +148,7 @@ impl Session {
             timer_at: Timestamp::NEVER,
             match_stamp: 0,
             match_index: 0,
+            has_subscribed: false,
         }
     }
 

@@ -71,6 +71,8 @@ pub enum InterestChange {
     Remove(Arc<str>),
     /// Members of a share group.
     Group(GroupKey, MemberCount),
+    /// Only a confirmation is asked for.
+    Nothing,
 }
 
 /// A question for retained messages.

@@ -113,6 +113,7 @@ impl Interest {
         change: &InterestChange,
     ) {
         match change {
+            InterestChange::Nothing => {}
             InterestChange::Add(filter) => {
                 let node = trie.insert(TopicFilter::trusted(filter));
                 if let Some(entry) = trie.entry_mut(node) {

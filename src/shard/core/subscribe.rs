@@ -48,6 +48,7 @@ impl ShardCore {
             Ok(parsed) => parsed,
             Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
         };
+        let before = self.interest.sequence();
         let mut tasks = Vec::new();
         let requests = subscribe.requests.iter().zip(parsed);
         let reasons = requests
@@ -59,6 +60,12 @@ impl ShardCore {
                 Err(reason) => reason,
             })
             .collect();
+        if !tasks.is_empty() && self.interest.sequence() == before {
+            self.wait_for_retained(session);
+        }
+        if let Some(session) = self.clients.sessions.get_mut(session) {
+            session.has_subscribed = true;
+        }
         let pending = Pending {
             sequence: 0,
             connection: key,
@@ -70,6 +77,15 @@ impl ShardCore {
             tasks,
         };
         self.answer_when_known(pending, now);
+    }
+
+    /// No shard has to learn of the subscriptions, but live messages that the session has had may be
+    /// newer than what their topics' shards retain so far: asks all for a confirmation.
+    fn wait_for_retained(&mut self, session: SessionKey) {
+        let session = self.clients.sessions.get(session);
+        if self.shards > 1 && session.is_some_and(|session| session.has_subscribed) {
+            self.announce(&InterestChange::Nothing);
+        }
     }
 
     /// What a request is for, or the code that refuses it.

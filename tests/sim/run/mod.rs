@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 const TOPICS: [&str; 6] = ["a/0", "a/1", "a/2", "b/0", "b/0/x", "c"];
 const FILTERS: [&str; 10] = [
-    "a/0", "a/1", "a/+", "a/#", "b/#", "b/+", "+/0", "#", "c", "r/#",
+    "r/#", "#", "+/0", "a/+", "a/0", "a/1", "a/#", "b/#", "b/+", "c",
 ];
 const SHARED: [&str; 4] = ["a/#", "a/1", "b/#", "+/0"];
 /// Steps in which everything has to come to rest.
@@ -44,6 +44,8 @@ pub struct Run {
     clients: Vec<Client>,
     oracle: Oracle,
     weights: Weights,
+    /// So many of the filters are in use: with few, clients share them.
+    filters: usize,
     steps: usize,
     now: u64,
     /// What happened last.
@@ -98,6 +100,7 @@ impl Run {
         };
         Run {
             steps: 300 + random.below(1500),
+            filters: random.pick(&[1, 3, FILTERS.len()]),
             random,
             world,
             clients,
@@ -289,7 +292,7 @@ impl Run {
                 .then(|| self.random.pick(&["g", "h"]).to_owned());
             let filter = match &share {
                 Some(_) => self.random.pick(&SHARED),
-                None => self.random.pick(&FILTERS),
+                None => self.random.pick(&FILTERS[..self.filters]),
             };
             let wire_filter = match &share {
                 Some(share) => format!("$share/{share}/{filter}"),

@@ -15,6 +15,7 @@ const NOW: Timestamp = Timestamp::from_ms(1_000);
 struct Pair {
     cores: [ShardCore; 2],
     mail: [VecDeque<Mail>; 2],
+    connects: usize,
 }
 
 impl Pair {
@@ -24,6 +25,7 @@ impl Pair {
         Pair {
             cores: [core(0), core(1)],
             mail: [VecDeque::new(), VecDeque::new()],
+            connects: 0,
         }
     }
 
@@ -31,7 +33,10 @@ impl Pair {
     fn connect(&mut self, shard: usize) -> ConnectionKey {
         let ids = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
         let mut at_home = ids.filter(|id| usize::from(home_shard(id, 2)) == shard);
-        let id = at_home.next().expect("an identifier of that shard");
+        let id = at_home
+            .nth(self.connects)
+            .expect("an identifier of that shard");
+        self.connects += 1;
         let key = self.cores[shard].accept(NOW).unwrap();
         let connect = [
             &b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01"[..],
@@ -110,6 +115,41 @@ fn what_was_routed_for_a_subscription_that_is_gone_is_not_behind_newer_retained_
     let heard = pair.hear(0, subscriber);
     let acks = b"\xB0\x02\x00\x02\x90\x03\x00\x03\x00";
     assert_eq!(heard, [&acks[..], b"\x31\x04\x00\x01t2"].concat());
+}
+
+#[test]
+fn a_live_message_is_not_followed_by_an_older_retained_one() {
+    let mut pair = Pair::new();
+    let [subscriber, other] = [pair.connect(0), pair.connect(0)];
+    let publisher = pair.connect(1);
+    let topic = (b'a'..=b'z').find(|t| home_shard(&char::from(*t).to_string(), 2) == 0);
+    let topic = topic.expect("a topic of shard 0");
+    pair.receive(0, subscriber, b"\x82\x06\x00\x01\x00\x01#\x00");
+    pair.receive(0, other, b"\x82\x06\x00\x01\x00\x01+\x00");
+    pair.receive(1, publisher, &[0x31, 4, 0, 1, topic, b'1']);
+    pair.settle();
+    pair.hear(0, subscriber);
+    pair.receive(1, publisher, &[0x31, 4, 0, 1, topic, b'2']);
+    // The live message is there, the change of the retained one is not.
+    let core = &mut pair.cores[1];
+    let mut letters = Vec::new();
+    core.staged().flush(|_, mail| {
+        if letters.is_empty() {
+            letters.push(mail);
+            return Ok(());
+        }
+        Err(mail)
+    });
+    pair.mail[0].extend(letters);
+    pair.drain(0);
+    assert_eq!(pair.hear(0, subscriber), [0x30, 4, 0, 1, topic, b'2']);
+    pair.receive(0, subscriber, b"\x82\x06\x00\x02\x00\x01+\x00");
+    for _ in 0..9 {
+        pair.drain(0);
+    }
+    pair.settle();
+    let heard = pair.hear(0, subscriber);
+    assert_eq!(heard[5..], [0x31, 4, 0, 1, topic, b'2']);
 }
 
 #[test]
