@@ -52,24 +52,33 @@ impl<'a> MessageProperties<'a> {
     /// # Errors
     /// Any malformed, misplaced, repeated or out of range property.
     pub fn read(reader: &mut Reader<'a>, allowed: PropertySet) -> Result<Self, DecodeError> {
-        let mut known = MessageProperties::default();
+        let mut known = MessageProperties {
+            forwarded: Cow::Borrowed(&[]),
+            ..MessageProperties::default()
+        };
         let mut properties = Properties::read(reader, allowed)?;
         let block = properties.rest();
-        let mut kept_out = false;
+        // What is passed on stays borrowed as long as it stands together in the block.
+        let (mut start, mut end) = (0, 0);
         while let Some(property) = properties.next_property()? {
-            if known.note(&property)? {
-                if kept_out {
-                    known.forwarded.to_mut().extend_from_slice(property.encoded);
+            if !known.note(&property)? {
+                continue;
+            }
+            let until = block.len() - properties.rest().len();
+            let from = until - property.encoded.len();
+            match &mut known.forwarded {
+                Cow::Owned(together) => together.extend_from_slice(property.encoded),
+                Cow::Borrowed(_) if start == end => (start, end) = (from, until),
+                Cow::Borrowed(_) if from == end => end = until,
+                Cow::Borrowed(_) => {
+                    let mut together = block.get(start..end).unwrap_or_default().to_vec();
+                    together.extend_from_slice(property.encoded);
+                    known.forwarded = Cow::Owned(together);
                 }
-            } else if !kept_out {
-                // From here on the block to pass on is no longer the block as received.
-                kept_out = true;
-                let before = block.len() - properties.rest().len() - property.encoded.len();
-                known.forwarded = Cow::Owned(block.get(..before).unwrap_or_default().to_vec());
             }
         }
-        if !kept_out {
-            known.forwarded = Cow::Borrowed(block);
+        if let Cow::Borrowed(together) = &mut known.forwarded {
+            *together = block.get(start..end).unwrap_or_default();
         }
         Ok(known)
     }
@@ -270,6 +279,16 @@ mod tests {
         let body = v5_body(&USER);
         let publish = Publish::decode(0x30, &body, Version::V5).unwrap();
         assert!(matches!(publish.properties.forwarded, Cow::Borrowed(block) if block == USER));
+    }
+
+    #[test]
+    fn what_stands_together_is_not_copied_for_what_is_left_out_around_it() {
+        let expiry = [0x02, 0, 0, 0, 9];
+        let alias = [0x23, 0, 4];
+        let body = v5_body(&[&expiry[..], &USER, &USER, &alias].concat());
+        let publish = Publish::decode(0x30, &body, Version::V5).unwrap();
+        let both = [USER, USER].concat();
+        assert!(matches!(publish.properties.forwarded, Cow::Borrowed(block) if block == both));
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! One shard and its clients: bytes in, bytes out, nothing between.
+
+use ringmq::session::ConnectionKey;
+use ringmq::shard::core::{Settings, ShardCore};
+use ringmq::time::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+pub const NOW: Timestamp = Timestamp::from_ms(1_000);
+
+/// A shard of one.
+pub struct Broker {
+    pub core: ShardCore,
+    ready: Vec<ConnectionKey>,
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    let mut length = body.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(body);
+    out
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+pub fn publish(topic: &str, qos: u8, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+    let mut body = text(topic);
+    if qos > 0 {
+        body.extend_from_slice(&packet_id.to_be_bytes());
+    }
+    body.extend_from_slice(payload);
+    packet(0x30 | qos << 1, &body)
+}
+
+pub fn subscribe(filters: &[String], qos: u8) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    for filter in filters {
+        body.extend_from_slice(&text(filter));
+        body.push(qos);
+    }
+    packet(0x82, &body)
+}
+
+impl Broker {
+    pub fn new() -> Self {
+        let mut settings = Settings::default();
+        settings.limits.subscriptions_per_session_max = usize::MAX;
+        Broker {
+            core: ShardCore::new(0, 1, settings, 1, Arc::new(AtomicUsize::new(0))),
+            ready: Vec::new(),
+        }
+    }
+
+    /// A 3.1.1 client.
+    pub fn connect(&mut self, id: &str) -> ConnectionKey {
+        let key = self.core.accept(NOW).expect("below the limit");
+        let body = [&b"\x00\x04MQTT\x04\x02\x00\x00"[..], &text(id)].concat();
+        self.say(key, &packet(0x10, &body));
+        key
+    }
+
+    /// Sends to the broker and takes all that it sends to anybody.
+    pub fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        self.core.receive(NOW, key, bytes);
+        self.turn(|_, _| {});
+    }
+
+    /// The end of a turn: what is stored is stored, what is to be sent is sent.
+    pub fn turn(&mut self, mut hear: impl FnMut(ConnectionKey, &[u8])) {
+        self.core.begin_drain();
+        self.core.end_drain(NOW);
+        let stored = self.core.take_persist().next_back();
+        if let Some(through) = stored.map(|persist| persist.ticket) {
+            self.core.stored(through);
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        self.core.take_ready(&mut ready);
+        for key in ready.drain(..) {
+            if let Some(batch) = self.core.take_outgoing(key) {
+                for slice in batch.slices() {
+                    hear(key, slice);
+                }
+                self.core.sent(NOW, key, batch);
+            }
+        }
+        self.ready = ready;
+    }
+}
