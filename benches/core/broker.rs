@@ -66,10 +66,13 @@ impl Broker {
         key
     }
 
-    /// Sends to the broker and takes all that it sends to anybody.
+    /// Sends to the broker and takes all that it sends to anybody until it rests.
     pub fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.core.receive(NOW, key, bytes);
         self.turn(|_, _| {});
+        while self.core.wants_drain() {
+            self.turn(|_, _| {});
+        }
     }
 
     /// The end of a turn: what is stored is stored, what is to be sent is sent.

@@ -12,39 +12,50 @@ pub type ShardId = u16;
 
 /// A set of shards, as many as interest can be told apart for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardSet(u128);
+pub struct ShardSet(
+    // A u128 would make every entry of the trie wider.
+    [u64; 2],
+);
 
 impl ShardSet {
+    const fn bits(self) -> u128 {
+        (self.0[1] as u128) << 64 | self.0[0] as u128
+    }
+
+    const fn of(bits: u128) -> Self {
+        ShardSet([bits as u64, (bits >> 64) as u64])
+    }
+
     /// Adds a shard.
     pub fn insert(&mut self, shard: ShardId) {
-        self.0 |= 1 << shard;
+        *self = Self::of(self.bits() | 1 << shard);
     }
 
     /// Removes a shard.
     pub fn remove(&mut self, shard: ShardId) {
-        self.0 &= !(1 << shard);
+        *self = Self::of(self.bits() & !(1 << shard));
     }
 
     /// Adds all of `other`.
     pub fn add_all(&mut self, other: ShardSet) {
-        self.0 |= other.0;
+        *self = Self::of(self.bits() | other.bits());
     }
 
     /// Whether it has none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.bits() == 0
     }
 
     /// Whether it has `shard`.
     #[must_use]
     pub const fn contains(self, shard: ShardId) -> bool {
-        self.0 & (1 << shard) != 0
+        self.bits() & (1 << shard) != 0
     }
 
     /// Its shards in ascending order.
     pub fn iter(self) -> impl Iterator<Item = ShardId> {
-        let mut rest = self.0;
+        let mut rest = self.bits();
         std::iter::from_fn(move || {
             if rest == 0 {
                 return None;

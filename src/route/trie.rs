@@ -9,7 +9,10 @@ use super::shared::Group;
 use crate::codec::topic::{TopicFilter, TopicName};
 use crate::message::Qos;
 use crate::session::SessionKey;
+use compact_str::CompactString;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 /// Names a node that holds an entry; stays valid until the entry is empty.
 pub type NodeId = u32;
@@ -38,11 +41,11 @@ pub struct Subscriber {
 #[derive(Debug, Default)]
 pub struct Entry {
     /// Subscriptions of this shard, without shared ones; one per session.
-    pub local: Vec<Subscriber>,
+    pub local: SmallVec<[Subscriber; 1]>,
     /// Other shards that have subscriptions like these.
     pub remote: ShardSet,
     /// Share groups on this filter, on any shard.
-    pub groups: Vec<Group>,
+    pub groups: ThinVec<Group>,
 }
 
 impl Entry {
@@ -53,7 +56,7 @@ impl Entry {
 
 #[derive(Debug)]
 struct Node {
-    level: Box<str>,
+    level: CompactString,
     hash: u32,
     parent: u32,
     plus: u32,
@@ -200,6 +203,10 @@ impl Trie {
                 id
             }
             None => {
+                if self.nodes.len() == self.nodes.capacity() {
+                    // Doubling would hold as much again as there is.
+                    self.nodes.reserve_exact(self.nodes.len() / 8 + 64);
+                }
                 self.nodes.push(node);
                 self.nodes.len() as u32 - 1
             }

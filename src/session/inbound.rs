@@ -6,6 +6,7 @@
 //! ```
 //! QoS 1 needs no state: it is acknowledged as soon as it is accepted.
 
+use super::IDLE_MESSAGES_MAX;
 use hashbrown::HashSet;
 
 /// Identifiers of QoS 2 publishes that were accepted and not yet released.
@@ -30,8 +31,7 @@ impl Inbound {
     /// was known.
     pub fn release(&mut self, packet_id: u16) -> bool {
         let known = self.received.remove(&packet_id);
-        if self.received.is_empty() {
-            // An idle session holds no table.
+        if self.received.is_empty() && self.received.capacity() > IDLE_MESSAGES_MAX {
             self.received = HashSet::default();
         }
         known

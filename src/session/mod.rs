@@ -27,6 +27,9 @@ pub type ConnectionKey = Key<Connection>;
 /// Session expiry interval that means never (3.1.2.11.2).
 pub const EXPIRY_NEVER: u32 = u32::MAX;
 
+/// Room for so many messages is kept when none is in flight, so that one at a time allocates nothing for it.
+const IDLE_MESSAGES_MAX: usize = 8;
+
 /// Subscription identifiers of one delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SubscriptionIds {

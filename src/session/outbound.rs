@@ -9,7 +9,7 @@
 //! wrap), so that an identifier names its place; what is done stays as a gap until it is at the
 //! front. `unacknowledged` counts the entries that are not done and never exceeds the limit.
 
-use super::Delivery;
+use super::{Delivery, IDLE_MESSAGES_MAX};
 use crate::message::Qos;
 use std::collections::VecDeque;
 
@@ -157,7 +157,7 @@ impl Outbound {
         {
             self.window.pop_front();
         }
-        if self.window.is_empty() {
+        if self.window.is_empty() && self.window.capacity() > IDLE_MESSAGES_MAX {
             self.window = VecDeque::new();
         }
     }
@@ -256,7 +256,7 @@ impl Outbound {
     pub fn dequeue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.message.size_bytes();
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && self.queue.capacity() > IDLE_MESSAGES_MAX {
             self.queue = VecDeque::new();
         }
         Some(delivery)

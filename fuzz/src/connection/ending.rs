@@ -5,6 +5,7 @@ use super::peer::{Peer, answer};
 use super::profile::Profile;
 use super::world::{SOCKETS, World};
 use crate::wire::{Props, Publish, Version, frame, prop, put_str};
+use ringmq::session::outbound::QueueFull;
 
 /// The topic on which everyone is asked whether it is alive.
 const LIVE: &str = "live";
@@ -99,6 +100,9 @@ fn probe(world: &mut World, profile: &Profile, probes: &[(usize, String)], are_a
     settle(world);
     for (socket, id) in probes {
         let Some(peer) = world.peer(*socket) else {
+            if world.settings.queue_full == QueueFull::Disconnect {
+                continue;
+            }
             panic!("{id:?} was closed while it was asked");
         };
         let is_granted = peer.granted.first().is_some_and(|code| *code < 0x80);

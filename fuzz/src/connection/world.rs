@@ -5,6 +5,7 @@ use super::profile::Profile;
 use ringmq::outbox::outgoing::Outgoing;
 use ringmq::route::ShardId;
 use ringmq::session::ConnectionKey;
+use ringmq::session::outbound::QueueFull;
 use ringmq::shard::core::{Command, Settings, ShardCore};
 use ringmq::shard::mail::Mail;
 use ringmq::time::Timestamp;
@@ -373,7 +374,8 @@ impl World {
                 rest.slices().for_each(|slice| socket.peer.hear(slice));
                 socket.link = Link::Closed;
                 if !self.is_stopping {
-                    socket.peer.closed();
+                    let may_overflow = self.settings.queue_full == QueueFull::Disconnect;
+                    socket.peer.closed(may_overflow);
                 }
                 self.client_ids.extend(socket.peer.assigned_id.take());
                 self.shards[shard].core.recycle(rest);

@@ -10,7 +10,7 @@ use crate::topics::model_match;
 use arbitrary::{Arbitrary, Unstructured};
 
 /// Most operations of one input.
-const OPERATIONS_MAX: usize = 400;
+const OPERATIONS_MAX: usize = 200;
 
 const LEVELS: [&str; 8] = ["a", "b", "", "ab", "$s", "nine-bytes", "+", "#"];
 

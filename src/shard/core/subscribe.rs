@@ -395,7 +395,7 @@ impl ShardCore {
                 .local
                 .retain(|subscriber| subscriber.session != session);
             if before > 0 && entry.local.is_empty() {
-                entry.local = Vec::new();
+                entry.local.shrink_to_fit();
                 if self.shards > 1 {
                     let filter = self.trie.filter_text(node).into();
                     self.announce(&InterestChange::Remove(filter));
