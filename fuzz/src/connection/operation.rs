@@ -184,6 +184,9 @@ fn send(packet: &Act, world: &mut World, socket: usize) {
             let kinds = [Ack::Puback, Ack::Pubrec, Ack::Pubrel, Ack::Pubcomp];
             let kind = kinds[usize::from(*kind) % 4];
             let fails = if code % 4 == 0 { failure(kind) } else { 0 };
+            if let Some(peer) = world.peer(socket) {
+                peer.has_strayed = true;
+            }
             send_ack(world, socket, kind, packet_id(*id), fails);
         }
         Act::Ping => send_pings(world, socket, 1),

@@ -46,6 +46,8 @@ pub struct Peer {
     has_session: bool,
     /// It gave the broker a reason to close.
     pub is_guilty: bool,
+    /// It acknowledged what it had not got: the broker may take that for a message that was on its way.
+    pub has_strayed: bool,
     /// It sent bytes whose meaning is not known here.
     pub is_wild: bool,
     pub keep_alive_seconds: u16,
@@ -83,6 +85,7 @@ impl Peer {
             is_over: false,
             has_session: false,
             is_guilty: false,
+            has_strayed: false,
             is_wild: false,
             assigned_id: None,
             unfinished: Vec::new(),
@@ -230,14 +233,15 @@ impl Peer {
         }
         let id = publish.id;
         let is_known = self.unfinished.iter().any(|known| known.id == id);
-        assert!(!is_known || self.is_wild, "identifier {id} is in use");
+        let is_wild = self.is_wild || self.has_strayed;
+        assert!(!is_known || is_wild, "identifier {id} is in use");
         assert!(!publish.dup || self.has_session || self.is_wild, "a repeat");
         let qos = publish.qos;
         let stage = Stage::Published;
         self.unfinished.push(Unfinished { id, qos, stage });
         let max = usize::from(self.asked.receive_maximum.unwrap_or(u16::MAX));
         assert!(
-            !self.is_v5() || self.unfinished.len() <= max || self.is_wild,
+            !self.is_v5() || self.unfinished.len() <= max || is_wild,
             "[MQTT-3.3.4-9] {} unfinished messages for a client that takes {max}",
             self.unfinished.len()
         );
