@@ -50,6 +50,7 @@ WORKLOADS = {
     "shared-qos1-w4": "shared --publishers=100 --subscribers=10 --window=4 --qos=1",
     "retained-10k": "retained --topics=10000 --subscribers=10",
     "connect-5k": "connect --clients=5000 --hold=2s",
+    "connect-19k": "connect --clients=19000 --hold=2s",
     "storm-2k": "storm --clients=2000 --pairs=50 --rate=1000 --after=2s --settle=2s",
     "slow-5-of-200": "slow --subscribers=200 --slow=5 --rate=100 --size=1024",
     "fanout-1-1K-1-1K": "preset fanout-1-1K-1-1K",
@@ -61,6 +62,22 @@ WORKLOADS = {
 }
 # Long ones, done once unless --workloads names them.
 LONG = {"conn-tcp-10K-100", "max-fanout-100"}
+# What RingMQ is to reach, as ratios to another broker in the same run: at most, or at least where negative.
+WHOLE_COST = "CPU per delivery, machine less loadgen"
+GOALS = [
+    ("fanout-w1", WHOLE_COST, "floor-default", 1.10),
+    ("fanout-w1", WHOLE_COST, "mosquitto-tuned", 0.42),
+    ("fanout-w16", WHOLE_COST, "mosquitto-tuned", 0.045),
+    ("fanout-16k-w4", WHOLE_COST, "mosquitto-tuned", 0.35),
+    ("pairs-w1", WHOLE_COST, "mosquitto-tuned", 0.55),
+    ("pairs-w10", WHOLE_COST, "mosquitto-tuned", 0.07),
+    ("pairs-qos1-w8", WHOLE_COST, "mosquitto-tuned", 0.12),
+    ("pairs-qos2-w8", WHOLE_COST, "mosquitto-tuned", 0.07),
+    ("fanin-w1", WHOLE_COST, "mosquitto-tuned", 0.40),
+    ("fanout-open-40k", "p99 ms", "mosquitto-tuned", 0.5),
+    ("fanout-open-40k", "p99.9 ms", "mosquitto-tuned", 0.5),
+    ("connect-19k", "rate /s", "mosquitto-tuned", -1.5),
+]
 # The others can be drawn from the raw file again.
 KEPT_PLOTS = ("-latency", "-replay", "-connect")
 NO_DURATION = {"retained", "connect", "storm"}
@@ -341,6 +358,37 @@ def ratios(runs, first="ringmq-default"):
     return "\n".join(out)
 
 
+def goals(runs, first="ringmq-default"):
+    """The goals that this run can tell of: goal, both sides, ratio."""
+    columns = dict(COLUMNS) | {WHOLE_COST: field("per_delivery", "machine_less_own_us")}
+    out = ["| workload | of what | RingMQ | other | ratio | goal | |", "|---|---|---:|---:|---:|---:|---|"]
+    for workload, title, other, goal in GOALS:
+        by_broker = runs.get(workload, {})
+        of = lambda key: medians([r for r in by_broker.get(key, []) if "failed" not in r], columns[title])[0]
+        ours, theirs = of(first), of(other)
+        if not ours or not theirs:
+            continue
+        ratio = ours / theirs
+        reached = ratio >= -goal if goal < 0 else ratio <= goal
+        bound = f">= {-goal}" if goal < 0 else f"<= {goal}"
+        out.append(f"| {workload} | {title} | {shown(ours)} | {other}: {shown(theirs)} | {ratio:.3f} | {bound} |"
+                   f" {'reached' if reached else 'missed'} |")
+    return "\n".join(out) if len(out) > 2 else ""
+
+
+def remember(runs, facts):
+    """One line per accepted run in perf/history.jsonl: RingMQ's medians."""
+    columns = {"rate": rate, "p99_ms": latency("p99"), "broker_cpu_us": cpu}
+    results = {}
+    for workload, by_broker in runs.items():
+        good = [r for r in by_broker.get("ringmq-default", []) if "failed" not in r]
+        results[workload] = {name: medians(good, column)[0] for name, column in columns.items()}
+    line = {"date": str(datetime.date.today()), "commit": facts["commit"], "host": facts["host"]["host"],
+            "rounds": facts["rounds"], "results": results}
+    with open(ROOT / "perf" / "history.jsonl", "a") as history:
+        history.write(json.dumps(line) + "\n")
+
+
 def load_run(folder):
     """The results of a run by workload and broker, from its raw file."""
     runs = {}
@@ -366,8 +414,8 @@ def write_readme_section(folder):
     text = "\n".join([
         f"Medians of {facts['rounds']} interleaved rounds on {facts['host']['cpu']}, Linux {facts['host']['kernel']}, loopback,"
         f" broker on CPU {facts['host']['broker_cpus']}, loadgen on CPU {facts['host']['loadgen_cpus']}; commit"
-        f" `{facts['commit']}`. Each cell: rate per second / p99 in ms / broker CPU in us per delivery (per connection for"
-        f" connects). Everything else, with the spread and the raw data: [{relative}]({relative}/README.md).",
+        f" `{facts['commit']}`. Each cell: deliveries per second (connections for connects, publishes for max-) / p99 in ms / broker CPU in us per"
+        f" delivery (or connection). Everything else, with the spread and the raw data: [{relative}]({relative}/README.md).",
         "", *rows, "",
         f"![latency by percentile]({relative}/plots/fanout-open-40k-latency.svg)",
     ])
@@ -395,7 +443,8 @@ def plots(folder, runs, titles):
                 command = [LOADGEN, "report", *map(str, files), "--svg", str(folder / "plots")]
                 subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     for plot in (folder / "plots").glob("*.svg"):
-        if not plot.stem.endswith(KEPT_PLOTS):
+        of_connects = plot.stem.endswith("-connect") and not plot.stem.startswith(("conn", "storm"))
+        if of_connects or not plot.stem.endswith(KEPT_PLOTS):
             plot.unlink()
 
 
@@ -416,6 +465,7 @@ def arguments():
     parser.add_argument("--loadgen-cpus", default="1")
     parser.add_argument("--host", default=socket.gethostname().split(".")[0], help="name of the machine in the record")
     parser.add_argument("--allow-dirty", action="store_true", help="measure what is not committed")
+    parser.add_argument("--accept", action="store_true", help="add a line to perf/history.jsonl")
     parser.add_argument("--readme", type=Path, metavar="FOLDER")
     parser.add_argument("--list", action="store_true")
     return parser.parse_args()
@@ -428,7 +478,8 @@ def find_brokers(options):
     for name in options.brokers.split(","):
         try:
             broker = Broker(name, engine)
-            found += [(broker, kind) for kind in options.configurations.split(",")]
+            kinds = [kind for kind in options.configurations.split(",") if (broker.folder / kind).is_dir()]
+            found += [(broker, kind) for kind in kinds]
         except Skipped as why:
             skipped[name] = str(why)
             print(f"{name}: skipped: {why}")
@@ -474,6 +525,8 @@ def main():
                 if workload in LONG and not options.workloads and round_number > 0:
                     continue
                 for broker, kind in found:
+                    if workload not in broker.settings.get("workloads", WORKLOADS):
+                        continue
                     key = f"{broker.name}-{kind}"
                     try:
                         with broker.started(kind, options.broker_cpus) as (port, watch):
@@ -487,6 +540,8 @@ def main():
     runs, facts = load_run(folder)
     plots(folder, runs, titles)
     write_folder_readme(folder, runs, facts)
+    if options.accept:
+        remember(runs, facts)
     print(folder.relative_to(ROOT))
 
 
@@ -503,6 +558,7 @@ def write_folder_readme(folder, runs, facts):
         "retained, connect for connects), CPU is per delivery (per connection for connects); `machine less loadgen` holds what the",
         "kernel did for the broker outside its process. The search rows (max-) show the rate that was found. How to read this, and",
         "what it does not show: [perf/README.md](../../README.md).", "",
+        *(["## Goals", "", goals(runs), ""] if goals(runs) else []),
         "## RingMQ default against the others", "", ratios(runs), "",
         "## All numbers", "", summary(runs, facts["titles"]),
     ]
