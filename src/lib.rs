@@ -11,6 +11,7 @@ pub mod machine;
 pub mod message;
 pub mod net;
 pub mod outbox;
+pub mod overload;
 pub mod route;
 pub mod session;
 pub mod shard;

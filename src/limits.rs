@@ -24,10 +24,19 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// Most connections of all shards together.
     pub connections_max: usize,
+    /// Most connections of all shards together that have not sent their CONNECT.
+    pub connecting_max: usize,
+    /// Most connections accepted per second by all shards together, 0 for no limit.
+    pub connect_rate_max: u64,
+    /// Longest turn of a shard after which it accepts nobody for a moment.
+    pub accept_lag_ms_max: u64,
     /// How long a client may take to send its whole CONNECT.
     pub connect_timeout_ms: u64,
     /// Largest CONNECT.
     pub connect_bytes_max: usize,
+    /// Resident memory of the process that is defended step by step ([`crate::overload`]), 0 for three
+    /// quarters of the machine's.
+    pub memory_max_bytes: u64,
     /// Most bytes waiting to be sent to one client, those in flight included.
     pub outbox_bytes_max: usize,
     /// Most messages waiting in one session for its window or its client's return.
@@ -80,8 +89,12 @@ impl Default for Limits {
             inflight_max: 1_024,
             receive_maximum: 1_024,
             connections_max: 1_000_000,
+            connecting_max: 10_000,
+            connect_rate_max: 0,
+            accept_lag_ms_max: 50,
             connect_timeout_ms: 10_000,
             connect_bytes_max: 256 * 1024,
+            memory_max_bytes: 0,
             outbox_bytes_max: 8 * 1024 * 1024,
             queue_messages_max: 10_000,
             queue_bytes_max: 64 * 1024 * 1024,

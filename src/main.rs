@@ -4,10 +4,12 @@
 //! line or configuration are wrong.
 
 use clap::Parser;
+use crossbeam_channel::RecvTimeoutError;
 use ringmq::cli::{Cli, Command, LogLevel};
 use ringmq::config::{Config, ConfigError, Sources};
 use ringmq::machine;
 use ringmq::net::listener::Listener;
+use ringmq::overload::Stage;
 use ringmq::shard::boot::Shards;
 use ringmq::shard::control::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -16,10 +18,14 @@ use std::error::Error;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing::{Level, debug, error, info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How often the process's memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -112,7 +118,10 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         info!("listening on mqtt://{address}");
     }
     forward_signals(signals, &shards);
-    serve(&shards)?;
+    serve(
+        &shards,
+        Memory::new(config.settings.limits.memory_max_bytes),
+    )?;
     info!("stopping");
     shards.stop(config.shutdown_deadline);
     info!("stopped");
@@ -131,16 +140,61 @@ fn forward_signals(mut signals: Signals, shards: &Shards) {
     });
 }
 
+/// Watches resident memory and tells the shards how short it is.
+struct Memory {
+    max_bytes: u64,
+    stage: Stage,
+}
+
+impl Memory {
+    fn new(configured_bytes: u64) -> Self {
+        let share = || machine::memory_bytes().unwrap_or(0) / 4 * 3;
+        Memory {
+            max_bytes: if configured_bytes > 0 {
+                configured_bytes
+            } else {
+                share()
+            },
+            stage: Stage::Normal,
+        }
+    }
+
+    fn look(&mut self, shards: &Shards) {
+        let used = machine::resident_bytes().unwrap_or(0);
+        let stage = self.stage.next(used, self.max_bytes);
+        if stage == self.stage {
+            return;
+        }
+        let (used, max) = (used >> 20, self.max_bytes >> 20);
+        if stage > self.stage {
+            warn!(
+                "memory is {stage}; {used} MiB of limits.memory_max_bytes, {max} MiB, are in use"
+            );
+        } else {
+            info!("memory is {stage}; {used} of {max} MiB are in use");
+        }
+        self.stage = stage;
+        shards.set_stage(stage);
+    }
+}
+
 /// Handles events until a signal says stop.
-fn serve(shards: &Shards) -> Result<(), Box<dyn Error>> {
+fn serve(shards: &Shards, mut memory: Memory) -> Result<(), Box<dyn Error>> {
     loop {
-        match shards.events.recv()? {
+        let event = shards.events.recv_timeout(MEMORY_INTERVAL);
+        memory.look(shards);
+        if matches!(event, Err(RecvTimeoutError::Timeout)) {
+            continue;
+        }
+        match event? {
             Event::Signal(SIGUSR1) => {
-                let pairs: Vec<_> = shards
-                    .statistics()?
-                    .into_iter()
-                    .map(|(name, value)| format!("{name}={value}"))
-                    .collect();
+                let mut pairs = vec![
+                    ("memory_bytes", machine::resident_bytes().unwrap_or(0)),
+                    ("memory_stage", memory.stage as u64),
+                ];
+                pairs.extend(shards.statistics()?);
+                let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
+                let pairs: Vec<_> = pairs.collect();
                 info!("counters {}", pairs.join(" "));
             }
             Event::Signal(SIGHUP) => info!("SIGHUP: nothing is reloaded yet"),

@@ -33,6 +33,14 @@ fn decode_all(mut stream: &[u8], version: Version) -> usize {
     count
 }
 
+/// Splits and decodes 64 packets.
+pub fn operation() -> impl FnMut() {
+    let stream = publish(Version::V5).repeat(64);
+    move || {
+        decode_all(black_box(&stream), Version::V5);
+    }
+}
+
 pub fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
     for (name, version) in [("3.1.1", Version::V3_1_1), ("5.0", Version::V5)] {

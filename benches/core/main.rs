@@ -5,13 +5,14 @@
 
 mod allocations;
 mod broker;
+mod cases;
 mod codec;
 mod fanout;
 mod mailbox;
 mod route;
 mod session;
 
-use criterion::{criterion_group, criterion_main};
+use criterion::criterion_group;
 
 /// How large a case is: `full` when it is measured, `tiny` under test.
 fn size(full: usize, tiny: usize) -> usize {
@@ -32,4 +33,13 @@ criterion_group!(
     session::pairs,
     mailbox::hops,
 );
-criterion_main!(benches);
+
+fn main() {
+    if let Ok(request) = std::env::var("RINGMQ_BENCH_CASE") {
+        return cases::run(&request);
+    }
+    benches();
+    criterion::Criterion::default()
+        .configure_from_args()
+        .final_summary();
+}

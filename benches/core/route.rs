@@ -50,6 +50,20 @@ fn trie(subscriptions: usize) -> Trie {
     trie
 }
 
+/// Matches one topic after the other among so many subscriptions.
+pub fn operation(subscriptions: usize) -> impl FnMut() {
+    let trie = trie(subscriptions);
+    let topics: Vec<_> = (0..1_000)
+        .map(|n| topic(n * 7_919 % subscriptions))
+        .collect();
+    let (mut next, mut found) = (0, Vec::new());
+    move || {
+        found.clear();
+        trie.matches(TopicName::trusted(&topics[next]), &mut found);
+        next = (next + 1) % topics.len();
+    }
+}
+
 pub fn matches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     let few = trie(size(1_000, 100));

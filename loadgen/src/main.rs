@@ -1,7 +1,8 @@
 //! `loadgen`: load for MQTT brokers, verified, with honest percentiles.
 //!
 //! Command line ([`args`]) to plan ([`plan`]) to run ([`run`], one [`worker`] per core) to result
-//! ([`report`]). Shares no code with the broker, so that no error of its codec can hide here.
+//! ([`report`]). Shares no code with the broker, so that no error of its
+//! codec can hide here; only `floor`, which is no load, borrows its ring.
 
 mod args;
 mod codec;
@@ -24,6 +25,7 @@ use plan::{Plan, mixed, preset};
 use report::{IntervalLog, Progress, RunRecord, SecondRecord};
 use run::Outcome;
 use std::io::{Write, stdout};
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -79,11 +81,22 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Slow(args) => single(scenario::slow(args).map_err(wrong)?, &args.common),
         Command::Mixed(args) => single(mixed::workload(args).map_err(wrong)?, &args.common),
         Command::Preset(args) => single(preset::workload(args).map_err(wrong)?, &args.common),
+        Command::Floor(args) => floor(args.listen),
         Command::Report(args) => {
             let said = report::render(args).map_err(|why| Failure(FAILED, why))?;
             print(&said)
         }
     }
+}
+
+/// Serves as the floor until the process is stopped.
+fn floor(listen: SocketAddr) -> Result<u8, Failure> {
+    let failed = |why: String| Failure(FAILED, why);
+    let listener = TcpListener::bind(listen).map_err(|e| failed(format!("{listen}: {e}")))?;
+    let address = listener.local_addr().map_err(|e| failed(e.to_string()))?;
+    eprintln!("the floor listens on mqtt://{address}");
+    ringmq::net::ring::floor::serve(listener).map_err(|e| failed(e.to_string()))?;
+    Ok(0)
 }
 
 /// Distinguishes this run's topics and payloads from those of others.

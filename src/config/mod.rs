@@ -17,6 +17,7 @@ use crate::shard::core::Settings;
 use file::FileConfig;
 use place::Places;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -227,67 +228,40 @@ fn text(value: &Option<String>) -> Option<Box<str>> {
         .map(Into::into)
 }
 
+/// Names, values and ranges of limits.
+macro_rules! ranges {
+    ($limits:ident; $($name:ident: $range:expr,)+) => {
+        [$((stringify!($name), $limits.$name as u64, $range)),+]
+    };
+}
+
 fn check_limits(settings: &Settings, places: &Places<'_>) -> Result<(), ConfigError> {
+    const PACKET_BYTES: RangeInclusive<u64> = PACKET_BYTES_MIN as u64..=PACKET_BYTES_MAX as u64;
     let limits = &settings.limits;
-    let ranges = [
-        (
-            "max_packet_bytes",
-            limits.max_packet_bytes,
-            PACKET_BYTES_MIN,
-            PACKET_BYTES_MAX,
-        ),
-        ("topic_bytes_max", limits.topic_bytes_max, 1, 65_535),
-        ("topic_levels_max", limits.topic_levels_max, 1, 1_024),
-        (
-            "filters_per_subscribe_max",
-            limits.filters_per_subscribe_max,
-            1,
-            65_535,
-        ),
-        (
-            "subscriptions_per_session_max",
-            limits.subscriptions_per_session_max,
-            1,
-            10_000_000,
-        ),
-        ("inflight_max", usize::from(limits.inflight_max), 1, 65_535),
-        (
-            "receive_maximum",
-            usize::from(limits.receive_maximum),
-            1,
-            65_535,
-        ),
-        ("connections_max", limits.connections_max, 1, 100_000_000),
-        (
-            "connect_timeout_ms",
-            limits.connect_timeout_ms as usize,
-            1,
-            3_600_000,
-        ),
-        (
-            "connect_bytes_max",
-            limits.connect_bytes_max,
-            PACKET_BYTES_MIN,
-            PACKET_BYTES_MAX,
-        ),
-        (
-            "outbox_bytes_max",
-            limits.outbox_bytes_max,
-            OUTBOX_BYTES_MIN,
-            1 << 40,
-        ),
-        ("queue_messages_max", limits.queue_messages_max, 0, 1 << 40),
-        ("queue_bytes_max", limits.queue_bytes_max, 0, 1 << 50),
-        (
-            "retained_messages_max",
-            limits.retained_messages_max,
-            0,
-            1 << 40,
-        ),
-        ("retained_bytes_max", limits.retained_bytes_max, 0, 1 << 50),
-    ];
-    for (key, value, min, max) in ranges {
-        if !(min..=max).contains(&value) {
+    let ranges = ranges! { limits;
+        max_packet_bytes: PACKET_BYTES,
+        topic_bytes_max: 1..=65_535,
+        topic_levels_max: 1..=1_024,
+        filters_per_subscribe_max: 1..=65_535,
+        subscriptions_per_session_max: 1..=10_000_000,
+        inflight_max: 1..=65_535,
+        receive_maximum: 1..=65_535,
+        connections_max: 1..=100_000_000,
+        connecting_max: 1..=100_000_000,
+        connect_rate_max: 0..=100_000_000,
+        accept_lag_ms_max: 1..=3_600_000,
+        connect_timeout_ms: 1..=3_600_000,
+        connect_bytes_max: PACKET_BYTES,
+        outbox_bytes_max: OUTBOX_BYTES_MIN as u64..=1 << 40,
+        queue_messages_max: 0..=1 << 40,
+        queue_bytes_max: 0..=1 << 50,
+        memory_max_bytes: 0..=1 << 50,
+        retained_messages_max: 0..=1 << 40,
+        retained_bytes_max: 0..=1 << 50,
+    };
+    for (key, value, range) in ranges {
+        if !range.contains(&value) {
+            let (min, max) = range.into_inner();
             let text = format!("{value} is not between {min} and {max}");
             return Err(places.wrong(&format!("limits.{key}"), text));
         }

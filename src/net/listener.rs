@@ -91,6 +91,8 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it: a small packet must not wait for the acknowledgement of the one before.
+    socket.set_tcp_nodelay(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     if !shared {

@@ -40,6 +40,8 @@ pub struct Connection {
     pub is_ready: bool,
     /// Whether the shell was asked to stop receiving.
     pub is_paused: bool,
+    /// It has published while memory was very short, and is not read before there is more.
+    pub waits_for_memory: bool,
     /// Largest packet the client takes.
     pub packet_bytes_max: u32,
     /// Most QoS 1 and 2 messages in flight toward it.
@@ -80,6 +82,7 @@ impl Connection {
             outbox: Outbox::default(),
             is_ready: false,
             is_paused: false,
+            waits_for_memory: false,
             packet_bytes_max: u32::MAX,
             window_max: 0,
             heard_at: now,

@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod inbound;
+pub mod losses;
 pub mod outbound;
 pub mod replay;
 pub mod will;
@@ -122,6 +123,8 @@ pub struct Session {
     pub will_at: Timestamp,
     /// Retained messages still on their way.
     pub replay: Option<Box<replay::Replay>>,
+    /// What it has lost since it was last reported.
+    pub losses: Option<Box<losses::Losses>>,
     /// When its timer is set for.
     pub timer_at: Timestamp,
     /// The publish it was matched for last; tells whether another of its subscriptions matched.
@@ -148,6 +151,7 @@ impl Session {
             will: None,
             will_at: Timestamp::NEVER,
             replay: None,
+            losses: None,
             timer_at: Timestamp::NEVER,
             match_stamp: 0,
             match_index: 0,

@@ -5,6 +5,7 @@
 
 use crate::net::listener::Listener;
 use crate::net::ring::{Ring, RingConfig, RingError, Waker};
+use crate::overload::Stage;
 use crate::route::ShardId;
 use crate::shard::control::{Event, Order};
 use crate::shard::core::{Settings, ShardCore};
@@ -145,6 +146,11 @@ impl Shards {
             }
         }
         Ok(wakers.into_values().collect())
+    }
+
+    /// Tells every shard how short memory is.
+    pub fn set_stage(&self, stage: Stage) {
+        self.order(&Order::Stage(stage));
     }
 
     fn order(&self, order: &Order) {

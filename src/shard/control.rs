@@ -2,6 +2,7 @@
 //! looked at once per turn.
 
 use crate::net::ring::{RingError, Waker};
+use crate::overload::Stage;
 use crate::route::ShardId;
 use std::time::Instant;
 
@@ -10,6 +11,8 @@ use std::time::Instant;
 pub enum Order {
     /// Send gauges and counters.
     Statistics,
+    /// Memory is so short from now on.
+    Stage(Stage),
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.

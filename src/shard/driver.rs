@@ -19,14 +19,17 @@ use crate::shard::mailbox::{Handover, Letter, Mailboxes};
 use crate::storage::memory::MemoryStore;
 use crate::time::Timestamp;
 use crossbeam_channel::{Receiver, Sender};
-use socket2::SockRef;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// How long a closed connection may take to drain its last bytes.
 const LINGER_MAX: Duration = Duration::from_secs(2);
+/// How often a shard names clients that lose messages, and how many at once.
+const LOSSES_INTERVAL: Duration = Duration::from_secs(1);
+const LOSSES_REPORTED_MAX: usize = 10;
 /// Passes over the mailboxes per turn, so that retained questions are answered in the turn they come.
 const DRAIN_PASSES_MAX: usize = 3;
 
@@ -126,6 +129,11 @@ pub struct Shell {
     commands: Vec<Command>,
     ready: Vec<ConnectionKey>,
     is_draining: bool,
+    is_accepting: bool,
+    /// When the turn began.
+    turn_at: Instant,
+    /// When losses may be reported again.
+    losses_at: Instant,
     stop_by: Option<Instant>,
 }
 
@@ -160,6 +168,9 @@ impl Shell {
             commands: Vec::new(),
             ready: Vec::new(),
             is_draining: false,
+            is_accepting: true,
+            turn_at: Instant::now(),
+            losses_at: Instant::now(),
             stop_by: None,
         };
         loop {
@@ -185,6 +196,7 @@ impl Shell {
 
     /// One round of work. Returns whether there is more to do at once.
     fn turn(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) -> bool {
+        self.turn_at = Instant::now();
         self.now = self.timestamp();
         let is_held_up = !self.core.staged().is_empty() || self.core.is_congested();
         let mut more = is_held_up;
@@ -207,6 +219,8 @@ impl Shell {
         self.flush_mail(ring);
         self.flush_outboxes(ring);
         self.end_lingering(ring);
+        self.admit(ring, listeners);
+        self.report_losses();
         if self.is_draining && self.core.staged().is_empty() {
             self.is_draining = false;
             let _ = self.events.send(Event::Drained(self.id));
@@ -215,7 +229,39 @@ impl Shell {
     }
 
     fn timestamp(&self) -> Timestamp {
-        Timestamp::from_ms(self.origin.elapsed().as_millis() as u64)
+        let since_origin = self.turn_at.saturating_duration_since(self.origin);
+        Timestamp::from_ms(since_origin.as_millis() as u64)
+    }
+
+    /// Names those that have lost messages, once in a while and not all of many.
+    fn report_losses(&mut self) {
+        if !self.core.has_losses() || self.turn_at < self.losses_at {
+            return;
+        }
+        self.losses_at = self.turn_at + LOSSES_INTERVAL;
+        let losses = self.core.take_losses();
+        for (client_id, lost) in losses.iter().take(LOSSES_REPORTED_MAX) {
+            warn!("client {client_id:?} has lost messages: {lost}");
+        }
+        if let Some(more) = losses.len().checked_sub(LOSSES_REPORTED_MAX + 1) {
+            warn!("{} more clients have lost messages", more + 1);
+        }
+    }
+
+    /// Accepts more connections, or none for now.
+    fn admit(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) {
+        let lag = self.turn_at.elapsed();
+        let accepts = self.core.may_accept(self.now, lag.as_millis() as u64);
+        if accepts == std::mem::replace(&mut self.is_accepting, accepts) {
+            return;
+        }
+        for &listener in listeners {
+            if accepts {
+                ring.resume_listening(listener);
+            } else {
+                ring.pause_listening(listener);
+            }
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -225,7 +271,12 @@ impl Shell {
             .filter(|at| *at != Timestamp::NEVER)
             .and_then(|at| self.origin.checked_add(Duration::from_millis(at.as_ms())));
         let of_lingering = self.lingering.front().map(|(at, _)| *at);
-        [of_core, of_lingering, self.stop_by]
+        let of_accepts = (!self.is_accepting)
+            .then(|| self.core.accept_at(self.now))
+            .flatten()
+            .and_then(|at| self.origin.checked_add(Duration::from_millis(at.as_ms())));
+        let of_losses = self.core.has_losses().then_some(self.losses_at);
+        [of_core, of_lingering, of_accepts, of_losses, self.stop_by]
             .into_iter()
             .flatten()
             .min()
@@ -276,6 +327,7 @@ impl Shell {
                 Order::Statistics => {
                     let _ = self.events.send(Event::Statistics(self.core.statistics()));
                 }
+                Order::Stage(stage) => self.core.set_stage(stage),
                 Order::StopAccepting => {
                     for &listener in listeners {
                         ring.stop_listening(listener);
@@ -434,8 +486,6 @@ impl Handler for Shell {
         descriptor: OwnedFd,
         _peer: Option<SocketAddr>,
     ) {
-        // A small packet must not wait for the acknowledgement of the one before. Failing is harmless.
-        let _ = SockRef::from(&descriptor).set_tcp_nodelay(true);
         if let Some(connection) = self.core.accept(self.now) {
             let socket = ring.adopt(descriptor);
             self.sockets.insert(socket, connection);

@@ -32,6 +32,8 @@ counters! {
     connections_handed_over,
     /// Connections refused because `connections_max` is reached.
     connections_refused_full,
+    /// Connections refused because memory is almost gone.
+    connections_refused_memory,
     /// CONNECTs refused for another reason.
     connects_refused,
     /// Connections closed because CONNECT did not come in time.
@@ -44,10 +46,20 @@ counters! {
     takeovers,
     /// Mail sent to other shards.
     mail_sent,
+    /// Turns in which nobody was accepted because the shard was late.
+    accepts_paused_lag,
+    /// Turns in which nobody was accepted because of `connect_rate_max`.
+    accepts_paused_rate,
+    /// Turns in which nobody was accepted because of `connecting_max`.
+    accepts_paused_connecting,
     /// Times a connection was no longer read because its outbox was full.
     receives_paused,
+    /// Times a publishing client was no longer read because memory was very short.
+    publishers_paused_memory,
     /// QoS 0 messages dropped because the subscriber's outbox was full.
     dropped_outbox_full,
+    /// QoS 0 messages dropped because the subscriber was behind and memory was short.
+    dropped_memory,
     /// Messages dropped because the session's queue was full.
     dropped_queue_full,
     /// Messages dropped because too many waited behind retained ones.

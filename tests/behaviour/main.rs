@@ -13,6 +13,7 @@ mod support;
 
 mod cross_shard;
 mod limits;
+mod overload;
 mod program;
 mod qos;
 mod shared;

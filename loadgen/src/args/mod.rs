@@ -8,6 +8,7 @@ pub use value::{Slo, duration};
 
 use crate::plan::preset::Preset;
 use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub enum Command {
     Mixed(Mixed),
     /// A workload of the Open MQTT Benchmark Suite by its name
     Preset(PresetRun),
+    /// The floor under a fan-out: relays bytes by io_uring alone; to be measured like a broker
+    Floor(Floor),
     /// Renders results (`--json`) as one HTML page or as SVG
     Report(Report),
 }
@@ -74,6 +77,14 @@ pub struct Fanout {
     pub search: Search,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// No load: a server whose fan-out costs what the kernel takes, and nothing else.
+#[derive(Clone, Debug, Parser)]
+pub struct Floor {
+    /// Address to listen on; port 0 picks one, which is printed
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
 }
 
 #[derive(Clone, Debug, Parser)]

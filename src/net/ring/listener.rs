@@ -1,4 +1,5 @@
-//! Listeners: multishot accept, re-armed when it ends, paused when the process is out of descriptors.
+//! Listeners: one accept at a time, armed anew when the turn ends, so that a backlog comes in at a bounded
+//! rate; paused when the process is out of descriptors or the shell wants no more for now.
 
 use super::Ring;
 use super::handler::Handler;
@@ -7,6 +8,7 @@ use super::queue::Completion;
 use io_uring::{opcode, types};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
 
 pub(super) struct Listener {
     descriptor: Option<OwnedFd>,
@@ -14,6 +16,7 @@ pub(super) struct Listener {
     accepting: bool,
     backing_off: bool,
     stopping: bool,
+    paused: bool,
     cancels: u8,
 }
 
@@ -53,6 +56,21 @@ impl Ring {
         }
     }
 
+    /// Accepts nobody, but for one that may be on its way, until [`Ring::resume_listening`].
+    pub fn pause_listening(&mut self, key: ListenerKey) {
+        if let Some(listener) = self.listener_mut(key) {
+            listener.paused = true;
+        }
+    }
+
+    /// Accepts again.
+    pub fn resume_listening(&mut self, key: ListenerKey) {
+        if let Some(listener) = self.listener_mut(key) {
+            listener.paused = false;
+            self.settle_listener(key);
+        }
+    }
+
     fn listener_mut(&mut self, key: ListenerKey) -> Option<&mut Listener> {
         self.listeners
             .get_mut(key.slot as usize)
@@ -68,9 +86,10 @@ impl Ring {
             return;
         };
         let busy = listener.accepting || listener.backing_off || listener.cancels > 0;
-        if !listener.stopping && !busy {
+        if !listener.stopping && !listener.paused && !busy {
             listener.accepting = true;
-            let entry = opcode::AcceptMulti::new(types::Fd(descriptor.as_raw_fd()))
+            let descriptor = types::Fd(descriptor.as_raw_fd());
+            let entry = opcode::Accept::new(descriptor, ptr::null_mut(), ptr::null_mut())
                 .flags(libc::SOCK_CLOEXEC)
                 .build()
                 .user_data(token(Operation::Accept));
@@ -104,9 +123,6 @@ impl Ring {
                 .flatten()
                 .and_then(|address| SocketAddr::try_from(address).ok());
             handler.accepted(self, key, socket, peer);
-        }
-        if completion.more() {
-            return;
         }
         if let Some(listener) = self.listener_mut(key) {
             listener.accepting = false;
@@ -156,6 +172,7 @@ impl Listener {
             accepting: false,
             backing_off: false,
             stopping: false,
+            paused: false,
             cancels: 0,
         }
     }

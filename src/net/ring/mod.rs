@@ -32,6 +32,7 @@
 mod buffers;
 mod config;
 mod error;
+pub mod floor;
 mod handler;
 mod key;
 mod listener;

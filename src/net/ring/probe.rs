@@ -9,7 +9,7 @@ use std::io;
 /// everything else the driver needs but that cannot be asked for (multishot receive, deferred work),
 /// so it also recognises distributions' kernels that have it all under an older number.
 const OPERATIONS: [(u8, &str); 9] = [
-    (opcode::AcceptMulti::CODE, "io_uring accept"),
+    (opcode::Accept::CODE, "io_uring accept"),
     (opcode::RecvMulti::CODE, "io_uring recv"),
     (opcode::Send::CODE, "io_uring send"),
     (opcode::SendMsg::CODE, "io_uring sendmsg"),

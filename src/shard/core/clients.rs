@@ -11,8 +11,10 @@ use crate::fanout::encoder::{Encoder, Form};
 use crate::fanout::publication::Publication;
 use crate::message::{LocalMessage, Qos};
 use crate::outbox::{OutboxFull, SpareBuffers};
+use crate::overload::Stage;
 use crate::route::trie::Subscriber;
 use crate::session::connection::{Aliases, Connection, FixedMap};
+use crate::session::losses::{LossReason, Losses};
 use crate::session::outbound::{Awaits, Enqueued};
 use crate::session::{ConnectionKey, Delivery, GroupKey, Session, SessionKey, SubscriptionIds};
 use crate::slots::Slots;
@@ -81,8 +83,14 @@ pub(super) struct Clients {
     pub last_ticket: u64,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
+    /// How short memory is.
+    pub stage: Stage,
+    /// Most bytes in an outbox for QoS 0 messages, at this stage.
+    pub qos_0_bytes_max: usize,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
+    /// Sessions that have lost messages since they were last asked for.
+    pub losing: Vec<SessionKey>,
     settings: Rc<Settings>,
 }
 
@@ -99,7 +107,10 @@ impl Clients {
             persist: Vec::new(),
             last_ticket: 0,
             routed_by: None,
+            stage: Stage::Normal,
+            qos_0_bytes_max: settings.limits.outbox_bytes_max,
             overflowed: Vec::new(),
+            losing: Vec::new(),
             settings,
         }
     }
@@ -212,7 +223,7 @@ impl Clients {
         };
         if qos == Qos::AtMostOnce {
             let ids = subscription_ids.as_slice();
-            return self.send_at_most_once(publication, connection_key, retain, ids, now);
+            return self.send_at_most_once(publication, key, connection_key, retain, ids, now);
         }
         let fits = session.outbound.queued() == 0
             && session.outbound.has_room(connection.window_max)
@@ -234,30 +245,86 @@ impl Clients {
         }
     }
 
+    /// Drops what has to be dropped so that a QoS 0 message finds room, or returns that it finds none.
+    fn make_room(
+        &mut self,
+        publication: &Publication<'_>,
+        session: SessionKey,
+        key: ConnectionKey,
+    ) -> bool {
+        let bytes_max = self.qos_0_bytes_max;
+        let reason = if self.stage >= Stage::Shed {
+            LossReason::MemoryShort
+        } else {
+            LossReason::OutboxFull
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return false;
+        };
+        let mut dropped = 0;
+        if self.settings.outbox_full == OutboxFull::DropOldest {
+            let bytes = publication_bytes(publication);
+            dropped = connection.outbox.drop_oldest(bytes, bytes_max);
+        }
+        let fits = has_room(connection, publication, bytes_max);
+        self.lose(session, reason, dropped as u64 + u64::from(!fits));
+        fits
+    }
+
+    /// Counts messages that a session has lost, for all and for itself.
+    fn lose(&mut self, key: SessionKey, reason: LossReason, count: u64) {
+        if count == 0 {
+            return;
+        }
+        *match reason {
+            LossReason::OutboxFull => &mut self.counters.dropped_outbox_full,
+            LossReason::MemoryShort => &mut self.counters.dropped_memory,
+            LossReason::QueueFull => &mut self.counters.dropped_queue_full,
+            LossReason::ReplayFull => &mut self.counters.dropped_replay_full,
+            LossReason::TooLarge => &mut self.counters.dropped_packet_too_large,
+        } += count;
+        if let Some(session) = self.sessions.get_mut(key) {
+            if session.losses.is_none() {
+                self.losing.push(key);
+            }
+            let losses = session.losses.get_or_insert_with(Box::default);
+            losses.add(reason, count);
+        }
+    }
+
+    /// The sessions that have lost messages since the last call, by client identifier.
+    pub(super) fn take_losses(&mut self) -> Vec<(Rc<str>, Losses)> {
+        let sessions = &mut self.sessions;
+        let losing = self.losing.drain(..);
+        let told = losing.filter_map(|key| {
+            let session = sessions.get_mut(key)?;
+            Some((Rc::clone(&session.client_id), *session.losses.take()?))
+        });
+        told.collect()
+    }
+
     fn send_at_most_once(
         &mut self,
         publication: &mut Publication<'_>,
+        session: SessionKey,
         key: ConnectionKey,
         retain: bool,
         subscription_ids: &[u32],
         now: Timestamp,
     ) {
-        let bytes_max = self.settings.limits.outbox_bytes_max;
+        let bytes_max = self.qos_0_bytes_max;
         let oldest_give_way = self.settings.outbox_full == OutboxFull::DropOldest;
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if !has_room(connection, publication, bytes_max) {
-            if oldest_give_way {
-                let bytes = publication_bytes(publication);
-                let dropped = connection.outbox.drop_oldest(bytes, bytes_max);
-                self.counters.dropped_outbox_full += dropped as u64;
-            }
-            if !has_room(connection, publication, bytes_max) {
-                self.counters.dropped_outbox_full += 1;
-                return;
-            }
+        if !has_room(connection, publication, bytes_max)
+            && !self.make_room(publication, session, key)
+        {
+            return;
         }
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         let (topic_alias, alias_is_known) = alias(connection, publication.topic);
         let form = Form {
             version: connection.version,
@@ -288,7 +355,7 @@ impl Clients {
             }
             Err(_) => {
                 forget_alias(connection, publication.topic, topic_alias, alias_is_known);
-                self.counters.dropped_packet_too_large += 1;
+                self.lose(session, LossReason::TooLarge, 1);
             }
         }
     }
@@ -337,7 +404,7 @@ impl Clients {
             // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
             forget_alias(connection, publication.topic, topic_alias, alias_is_known);
             session.outbound.give_up(packet_id);
-            self.counters.dropped_packet_too_large += 1;
+            self.lose(key, LossReason::TooLarge, 1);
         }
     }
 
@@ -346,24 +413,20 @@ impl Clients {
             return;
         };
         let message = delivery.message.share();
-        match session
-            .outbound
-            .enqueue(delivery, &self.settings.queue_limits())
-        {
+        let lasts = session.expiry_seconds > 0;
+        let client_id = Rc::clone(&session.client_id);
+        let limits = self.settings.queue_limits();
+        match session.outbound.enqueue(delivery, &limits) {
             Enqueued::Yes => {}
-            Enqueued::DroppedOldest(count) => self.counters.dropped_queue_full += count as u64,
-            Enqueued::DroppedNewest => {
-                self.counters.dropped_queue_full += 1;
-                return;
-            }
+            Enqueued::DroppedOldest(count) => self.lose(key, LossReason::QueueFull, count as u64),
+            Enqueued::DroppedNewest => return self.lose(key, LossReason::QueueFull, 1),
             Enqueued::Disconnect => {
-                self.counters.dropped_queue_full += 1;
+                self.lose(key, LossReason::QueueFull, 1);
                 self.overflowed.push(key);
                 return;
             }
         }
-        if session.expiry_seconds > 0 {
-            let client_id = Rc::clone(&session.client_id);
+        if lasts {
             self.persist(Record::Queued { client_id, message });
         }
     }
@@ -404,7 +467,7 @@ impl Clients {
         if replay.held.len() >= limits.messages_max
             || replay.held_bytes + message.size_bytes() > limits.bytes_max
         {
-            self.counters.dropped_replay_full += 1;
+            self.lose(matched.session, LossReason::ReplayFull, 1);
             return true;
         }
         replay.held_bytes += message.size_bytes();
@@ -507,11 +570,11 @@ impl Clients {
                 Err(_) => too_large.push(entry.packet_id),
             }
         }
-        if let Some(session) = self.sessions.get_mut(key) {
-            for packet_id in too_large {
+        for packet_id in too_large {
+            if let Some(session) = self.sessions.get_mut(key) {
                 session.outbound.give_up(packet_id);
-                self.counters.dropped_packet_too_large += 1;
             }
+            self.lose(key, LossReason::TooLarge, 1);
         }
         if self
             .connections

@@ -8,6 +8,7 @@ use crate::codec::frame::Frame;
 use crate::codec::topic::TopicName;
 use crate::codec::{Reason, Version};
 use crate::message::Qos;
+use crate::overload::Stage;
 use crate::route::home_shard;
 use crate::session::will::Will;
 use crate::session::{ConnectionKey, EXPIRY_NEVER, Session, SessionKey};
@@ -60,6 +61,7 @@ impl ShardCore {
             .is_some_and(|c| c.is_adopted);
         if home != self.id && !is_adopted {
             self.clients.connections.remove(key);
+            self.admission.settle();
             self.clients.counters.connections_handed_over += 1;
             self.commands.push(Command::Handover {
                 connection: key,
@@ -116,6 +118,10 @@ impl ShardCore {
         {
             self.clients.counters.connections_refused_full += 1;
             return Err((Reason::QuotaExceeded, "limits.connections_max is reached"));
+        }
+        if self.clients.stage >= Stage::Refuse {
+            self.clients.counters.connections_refused_memory += 1;
+            return Err((Reason::QuotaExceeded, "limits.memory_max_bytes is near"));
         }
         if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
             return Err((Reason::ClientIdentifierNotValid, "longer than 1024 bytes"));
@@ -252,6 +258,7 @@ impl ShardCore {
             (connect.version.is_v5() && max > 0 && (asked == 0 || asked > max)).then_some(max);
         let connection = self.clients.connections.get_mut(key)?;
         connection.session = Some(session);
+        self.admission.settle();
         connection.silence_ms_max = u64::from(imposed.unwrap_or(asked)) * 1500;
         connection.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         connection.window_max = connect

@@ -28,6 +28,7 @@ impl ShardCore {
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
         if let Some(mut connection) = self.clients.connections.remove(key) {
             debug_assert!(connection.session.is_none());
+            self.admission.settle();
             self.connection_count.fetch_sub(1, Ordering::Relaxed);
             let rest = connection.outbox.take_rest();
             self.commands.push(Command::Close {

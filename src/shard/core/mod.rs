@@ -12,10 +12,12 @@
 //! Not here: TLS, WebSocket, sockets, and the decision when to sleep.
 
 mod acknowledge;
+mod admission;
 mod clients;
 mod connect;
 mod end;
 mod interest;
+mod overload;
 mod publish;
 mod receive;
 mod replay;
@@ -33,6 +35,7 @@ use crate::route::ShardId;
 use crate::route::retained::Retained;
 use crate::route::trie::{NodeId, Trie};
 use crate::session::connection::Connection;
+use crate::session::losses::Losses;
 use crate::session::{ConnectionKey, SessionKey};
 use crate::shard::mail::{Mail, Phase, RetainedQuery, Staged};
 use crate::shard::timer::{Owner, Timers};
@@ -82,6 +85,7 @@ pub struct ShardCore {
     retained: Retained,
     timers: Timers,
     interest: Interest,
+    admission: admission::Admission,
     commands: Vec<Command>,
     staged: Staged,
     /// Connections of all shards.
@@ -121,6 +125,7 @@ impl ShardCore {
             retained: Retained::default(),
             timers: Timers::default(),
             interest: Interest::new(id, shards),
+            admission: admission::Admission::default(),
             commands: Vec::new(),
             staged: Staged::new(shards),
             connection_count,
@@ -219,6 +224,7 @@ impl ShardCore {
         connection.timer_at = connect_by;
         let key = self.clients.connections.insert(connection);
         self.timers.set(connect_by, Owner::Connection(key));
+        self.admission.take();
         key
     }
 
@@ -247,6 +253,7 @@ impl ShardCore {
             && connection.is_paused
             && connection.outbox.bytes() < limits.outbox_bytes_max / 2
             && connection.awaiting_store.len() < usize::from(limits.receive_maximum)
+            && !connection.waits_for_memory
         {
             connection.is_paused = false;
             self.commands.push(Command::Resume(key));
@@ -337,6 +344,10 @@ impl ShardCore {
         if connection.timer_at != at {
             return;
         }
+        if connection.waits_for_memory {
+            // Whom the broker does not read it does not take for silent.
+            connection.heard_at = now;
+        }
         let deadline = connection.deadline();
         if deadline > now {
             connection.timer_at = deadline;
@@ -390,6 +401,17 @@ impl ShardCore {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.clients.connections.len()
+    }
+
+    /// Whether sessions have lost messages since [`ShardCore::take_losses`].
+    #[must_use]
+    pub fn has_losses(&self) -> bool {
+        !self.clients.losing.is_empty()
+    }
+
+    /// Who has lost messages, and why: client identifiers.
+    pub fn take_losses(&mut self) -> Vec<(Rc<str>, Losses)> {
+        self.clients.take_losses()
     }
 
     /// Counters of events.

@@ -12,6 +12,7 @@ use crate::codec::{PacketType, Reason};
 use crate::fanout::publication::Publication;
 use crate::limits::SHARED_HOPS_MAX;
 use crate::message::{LocalMessage, Message, Qos};
+use crate::overload::Stage;
 use crate::route::shared::{MemberLoad, SharedStrategy};
 use crate::route::{ShardId, ShardSet, home_shard, stable_hash};
 use crate::session::connection::Aliases;
@@ -35,6 +36,9 @@ impl ShardCore {
     /// A client's PUBLISH.
     pub(super) fn publish(&mut self, now: Timestamp, key: ConnectionKey, publish: &Publish<'_>) {
         self.clients.counters.messages_received += 1;
+        if self.clients.stage >= Stage::Pause {
+            self.pause_publisher(key);
+        }
         if publish.properties.topic_alias.is_some() {
             return self.publish_with_alias(now, key, publish);
         }

@@ -1,5 +1,6 @@
 //! One shard, bytes in and bytes out: what once went wrong.
 
+mod overload;
 mod pair;
 
 use super::{Command, Settings, ShardCore};

@@ -1,0 +1,220 @@
+//! The floor under every broker's fan-out: what the kernel alone takes to move the bytes.
+//!
+//! Whatever the first publishing connection sends goes, unread, to every connection that subscribed: one
+//! send each, all handed over in one `io_uring_enter` that also waits for the next bytes. CONNECT, SUBSCRIBE
+//! and PINGREQ get canned answers, so that a load generator for MQTT can drive it; there is no session, no
+//! routing, no protocol. It is a yardstick for benchmarks, never part of the broker.
+//!
+//! Not here: short sends (a subscriber that does not read ends the program), more than one publisher.
+#![expect(unsafe_code, reason = "submissions name memory that outlives them")]
+
+use super::config::RingConfig;
+use super::error::RingError;
+use super::queue::{Completion, Queue};
+use io_uring::{opcode, squeue, types};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// Bytes taken from a connection at once.
+const RECEIVE_BYTES: usize = 256 * 1024;
+
+/// What a completion is of; the lower 56 bits of its user data say which one.
+const ACCEPT: u64 = 0x70;
+const RECEIVE: u64 = 0x71;
+const SEND: u64 = 0x72;
+
+struct Connection {
+    descriptor: OwnedFd,
+    buffer: Vec<u8>,
+    is_v5: bool,
+    is_publisher: bool,
+}
+
+/// Bytes on their way to everybody.
+struct Round {
+    bytes: Vec<u8>,
+    outstanding: usize,
+}
+
+/// The program's state.
+struct Floor {
+    queue: Queue,
+    listener: TcpListener,
+    connections: Vec<Option<Connection>>,
+    subscribers: Vec<RawFd>,
+    rounds: Vec<Round>,
+    idle_rounds: Vec<usize>,
+}
+
+/// Serves until the process ends.
+///
+/// # Errors
+/// When the kernel refuses the ring or one of its operations.
+pub fn serve(listener: TcpListener) -> Result<(), RingError> {
+    let config = RingConfig {
+        entries: 4096,
+        ..RingConfig::default()
+    };
+    let failed = |source| RingError::System {
+        step: "io_uring_setup",
+        source,
+    };
+    let mut floor = Floor {
+        queue: Queue::new(&config).map_err(failed)?,
+        listener,
+        connections: Vec::new(),
+        subscribers: Vec::new(),
+        rounds: Vec::new(),
+        idle_rounds: Vec::new(),
+    };
+    floor.push_accept();
+    let mut completions = Vec::new();
+    loop {
+        floor.queue.submit_and_wait(Duration::from_secs(1))?;
+        floor.queue.reap(&mut completions, usize::MAX);
+        for completion in &completions {
+            floor.completed(*completion)?;
+        }
+    }
+}
+
+impl Floor {
+    fn push(&mut self, entry: squeue::Entry, kind: u64, which: usize) {
+        let entry = entry.user_data(kind << 56 | which as u64);
+        // SAFETY: receive buffers belong to connections and sent bytes to rounds; neither is moved or
+        // dropped while the program runs, and both are boxed slices in effect: never resized while in use.
+        unsafe { self.queue.push(entry) };
+    }
+
+    fn push_accept(&mut self) {
+        let descriptor = types::Fd(self.listener.as_raw_fd());
+        let entry = opcode::Accept::new(descriptor, std::ptr::null_mut(), std::ptr::null_mut());
+        self.push(entry.build(), ACCEPT, 0);
+    }
+
+    fn push_receive(&mut self, which: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(which) {
+            let descriptor = types::Fd(connection.descriptor.as_raw_fd());
+            let buffer = &mut connection.buffer;
+            let entry = opcode::Recv::new(descriptor, buffer.as_mut_ptr(), buffer.len() as u32);
+            self.push(entry.build(), RECEIVE, which);
+        }
+    }
+
+    fn completed(&mut self, completion: Completion) -> Result<(), RingError> {
+        let which = (completion.user_data & ((1 << 56) - 1)) as usize;
+        match completion.user_data >> 56 {
+            ACCEPT => self.accepted(completion.result),
+            RECEIVE => self.received(which, completion.result),
+            _ => return self.sent(which, completion.result),
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, result: RawFd) {
+        if result >= 0 {
+            // SAFETY: the kernel has just made this descriptor for us.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(result) };
+            // What a broker does, too; without it the second small send of a connection would wait.
+            let _ = socket2::SockRef::from(&descriptor).set_tcp_nodelay(true);
+            self.connections.push(Some(Connection {
+                descriptor,
+                buffer: vec![0; RECEIVE_BYTES],
+                is_v5: false,
+                is_publisher: false,
+            }));
+            self.push_receive(self.connections.len() - 1);
+        }
+        self.push_accept();
+    }
+
+    fn received(&mut self, which: usize, result: i32) {
+        let Some(Some(connection)) = self.connections.get_mut(which) else {
+            return;
+        };
+        let fd = connection.descriptor.as_raw_fd();
+        let Some(bytes) = usize::try_from(result).ok().filter(|count| *count > 0) else {
+            self.subscribers.retain(|known| *known != fd);
+            // Its memory stays: a send may still be on its way.
+            return;
+        };
+        let bytes = connection.buffer.get(..bytes).unwrap_or_default().to_vec();
+        let kind = bytes.first().map_or(0, |first| first & 0xF0);
+        connection.is_publisher |= kind == 0x30;
+        let is_small = bytes.len() == 2;
+        match kind {
+            0xC0 if is_small => self.send_round(b"\xD0\x00".to_vec(), &[fd]),
+            0xE0 if is_small => {}
+            _ if connection.is_publisher => {
+                let everybody = std::mem::take(&mut self.subscribers);
+                self.send_round(bytes, &everybody);
+                self.subscribers = everybody;
+            }
+            0x10 => {
+                connection.is_v5 = bytes.get(8) == Some(&5);
+                let connack: &[u8] = if connection.is_v5 {
+                    b"\x20\x03\x00\x00\x00"
+                } else {
+                    b"\x20\x02\x00\x00"
+                };
+                self.send_round(connack.to_vec(), &[fd]);
+            }
+            0x80 if bytes.len() > 4 => {
+                let suback = if connection.is_v5 {
+                    vec![0x90, 4, bytes[2], bytes[3], 0, 0]
+                } else {
+                    vec![0x90, 3, bytes[2], bytes[3], 0]
+                };
+                self.subscribers.push(fd);
+                self.send_round(suback, &[fd]);
+            }
+            _ => {}
+        }
+        self.push_receive(which);
+    }
+
+    /// One send to each descriptor, handed over with the next wait.
+    fn send_round(&mut self, bytes: Vec<u8>, to: &[RawFd]) {
+        if to.is_empty() {
+            return;
+        }
+        let round = Round {
+            bytes,
+            outstanding: to.len(),
+        };
+        let which = match self.idle_rounds.pop() {
+            Some(which) => {
+                self.rounds[which] = round;
+                which
+            }
+            None => {
+                self.rounds.push(round);
+                self.rounds.len() - 1
+            }
+        };
+        let bytes = &self.rounds[which].bytes;
+        let (start, length) = (bytes.as_ptr(), bytes.len() as u32);
+        for fd in to {
+            let entry = opcode::Send::new(types::Fd(*fd), start, length);
+            self.push(entry.build(), SEND, which);
+        }
+    }
+
+    fn sent(&mut self, which: usize, result: i32) -> Result<(), RingError> {
+        let Some(round) = self.rounds.get_mut(which) else {
+            return Ok(());
+        };
+        if result >= 0 && result as usize != round.bytes.len() {
+            return Err(RingError::System {
+                step: "a send that was cut short: the subscriber does not read fast enough",
+                source: std::io::ErrorKind::WriteZero.into(),
+            });
+        }
+        round.outstanding -= 1;
+        if round.outstanding == 0 {
+            self.idle_rounds.push(which);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What the broker gives up, step by step, when its memory nears `limits.memory_max_bytes`.
+//!
+//! The control plane looks at the process's resident memory and tells the shards the stage; the core
+//! acts on it. Stages are left a little below where they are entered, so that none flutters.
+
+use std::fmt;
+
+/// Bytes that a client may be behind at QoS 0 once memory is short.
+pub const SHED_OUTBOX_BYTES_MAX: usize = 64 * 1024;
+
+/// How short memory is; each stage includes those before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Not at all.
+    #[default]
+    Normal,
+    /// QoS 0 messages to clients that are behind are dropped.
+    Shed,
+    /// Clients that publish are not read.
+    Pause,
+    /// New connections are refused.
+    Refuse,
+}
+
+/// Percent of the memory at which a stage begins.
+const BEGINS: [(Stage, u64); 3] = [(Stage::Refuse, 95), (Stage::Pause, 90), (Stage::Shed, 80)];
+/// Percent below its beginning at which a stage ends.
+const LEAVES_BELOW: u64 = 3;
+
+impl Stage {
+    /// The stage after this one, with so much memory in use. `max` of 0 means no bound.
+    #[must_use]
+    pub fn next(self, used_bytes: u64, max_bytes: u64) -> Stage {
+        if max_bytes == 0 {
+            return Stage::Normal;
+        }
+        let percent = used_bytes.saturating_mul(100) / max_bytes;
+        let holds = |(stage, begins): &(Stage, u64)| {
+            let from = if self >= *stage {
+                begins - LEAVES_BELOW
+            } else {
+                *begins
+            };
+            percent >= from
+        };
+        let found = BEGINS.iter().find(|entry| holds(entry));
+        found.map_or(Stage::Normal, |(stage, _)| *stage)
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Normal => "enough",
+            Stage::Shed => "short: QoS 0 messages to clients that are behind are dropped",
+            Stage::Pause => "very short: clients that publish are not read",
+            Stage::Refuse => "almost gone: new connections are refused",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_is_entered_and_left() {
+        let max = 1_000;
+        let walk = [
+            (799, Stage::Normal),
+            (800, Stage::Shed),
+            (900, Stage::Pause),
+            (949, Stage::Pause),
+            (950, Stage::Refuse),
+            (920, Stage::Refuse),
+            (919, Stage::Pause),
+            (870, Stage::Pause),
+            (869, Stage::Shed),
+            (770, Stage::Shed),
+            (769, Stage::Normal),
+            (2_000, Stage::Refuse),
+            (0, Stage::Normal),
+        ];
+        let mut stage = Stage::Normal;
+        for (used, expected) in walk {
+            stage = stage.next(used, max);
+            assert_eq!(stage, expected, "{used}");
+        }
+        assert_eq!(Stage::Refuse.next(u64::MAX, 0), Stage::Normal, "no bound");
+    }
+}

@@ -1,0 +1,85 @@
+//! What a session has lost, and why: counted for all by `telemetry::counters`, here for the one client, so
+//! that a log or a metric can name it.
+
+use std::fmt;
+
+/// Why messages to a client were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossReason {
+    /// QoS 0, and it reads too slowly.
+    OutboxFull,
+    /// QoS 0, it is behind, and memory is short.
+    MemoryShort,
+    /// Its queue is full.
+    QueueFull,
+    /// Too many waited behind retained messages.
+    ReplayFull,
+    /// Larger than it takes.
+    TooLarge,
+}
+
+impl LossReason {
+    const ALL: [LossReason; 5] = [
+        LossReason::OutboxFull,
+        LossReason::MemoryShort,
+        LossReason::QueueFull,
+        LossReason::ReplayFull,
+        LossReason::TooLarge,
+    ];
+
+    const fn text(self) -> &'static str {
+        match self {
+            LossReason::OutboxFull => "it reads too slowly (limits.outbox_bytes_max)",
+            LossReason::MemoryShort => "it is behind and memory is short (limits.memory_max_bytes)",
+            LossReason::QueueFull => {
+                "its queue is full (limits.queue_messages_max, queue_bytes_max)"
+            }
+            LossReason::ReplayFull => "too many waited behind retained messages",
+            LossReason::TooLarge => "larger than its maximum packet size",
+        }
+    }
+}
+
+/// Messages lost since the last report, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Losses([u64; LossReason::ALL.len()]);
+
+impl Losses {
+    /// So many more.
+    pub fn add(&mut self, reason: LossReason, count: u64) {
+        if let Some(sum) = self.0.get_mut(reason as usize) {
+            *sum += count;
+        }
+    }
+}
+
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (reason, count) in LossReason::ALL.iter().zip(self.0) {
+            if count > 0 {
+                write!(f, "{separator}{count} as {}", reason.text())?;
+                separator = ", ";
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_told_by_reason() {
+        let mut losses = Losses::default();
+        losses.add(LossReason::QueueFull, 2);
+        losses.add(LossReason::TooLarge, 1);
+        losses.add(LossReason::QueueFull, 3);
+        assert_eq!(
+            losses.to_string(),
+            "5 as its queue is full (limits.queue_messages_max, queue_bytes_max), \
+             1 as larger than its maximum packet size"
+        );
+    }
+}

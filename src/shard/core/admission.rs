@@ -1,0 +1,78 @@
+//! How fast new connections come in, so that a storm of them does not starve those that are there.
+//!
+//! The shell asks once per turn and accepts at most one connection per listener and turn, fewer when this
+//! says so: too many that have not sent their CONNECT, too many in this second, or a shard that is late.
+//! Whoever is not accepted yet waits in the kernel's backlog.
+
+use super::ShardCore;
+use crate::time::Timestamp;
+
+/// How long a late shard accepts nobody.
+const LATE_PAUSE_MS: u64 = 10;
+
+/// A shard's record of who came in.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Accepted here and not yet heard as CONNECT.
+    pub connecting: usize,
+    /// Connections that may still come in this second.
+    allowance: u64,
+    /// When the allowance was last raised.
+    raised_at: Timestamp,
+    /// Nobody comes in before this.
+    not_before: Timestamp,
+}
+
+impl ShardCore {
+    /// Whether listeners may accept now. `lag_ms` is how long the last turn took.
+    pub fn may_accept(&mut self, now: Timestamp, lag_ms: u64) -> bool {
+        let limits = &self.settings.limits;
+        let admission = &mut self.admission;
+        if lag_ms > limits.accept_lag_ms_max {
+            self.clients.counters.accepts_paused_lag += 1;
+            admission.not_before = now.plus_ms(LATE_PAUSE_MS);
+        }
+        let rate = limits.connect_rate_max.div_ceil(u64::from(self.shards));
+        if rate > 0 {
+            admission.raise(now, rate);
+            if admission.allowance == 0 {
+                self.clients.counters.accepts_paused_rate += 1;
+                admission.not_before = now.plus_ms(1000_u64.div_ceil(rate));
+            }
+        }
+        if admission.connecting >= limits.connecting_max.div_ceil(usize::from(self.shards)) {
+            self.clients.counters.accepts_paused_connecting += 1;
+            return false;
+        }
+        admission.not_before <= now
+    }
+
+    /// When the shell has to ask again though nothing happens.
+    #[must_use]
+    pub fn accept_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let at = self.admission.not_before;
+        (at > now).then_some(at)
+    }
+}
+
+impl Admission {
+    fn raise(&mut self, now: Timestamp, rate: u64) {
+        let earned = now.ms_since(self.raised_at) * rate / 1000;
+        if earned > 0 {
+            // A second's worth may come at once.
+            self.allowance = (self.allowance + earned).min(rate);
+            self.raised_at = now;
+        }
+    }
+
+    /// One has come in.
+    pub(super) fn take(&mut self) {
+        self.connecting += 1;
+        self.allowance = self.allowance.saturating_sub(1);
+    }
+
+    /// One has sent its CONNECT, moved on, or left before.
+    pub(super) fn settle(&mut self) {
+        self.connecting = self.connecting.saturating_sub(1);
+    }
+}
