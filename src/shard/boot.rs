@@ -161,7 +161,7 @@ impl Shards {
         }
     }
 
-    /// Gauges and counters, summed over the shards, in a fixed order.
+    /// Gauges and counters, summed over the shards (`_max`: of the highest), in a fixed order.
     ///
     /// # Errors
     /// A shard failed meanwhile.
@@ -220,6 +220,7 @@ impl Shards {
 fn add(sums: &mut Vec<(&'static str, u64)>, list: Vec<(&'static str, u64)>) {
     for (name, value) in list {
         match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, most)) if name.ends_with("_max") => *most = (*most).max(value),
             Some((_, sum)) => *sum += value,
             None => sums.push((name, value)),
         }

@@ -132,6 +132,8 @@ pub struct Shell {
     is_accepting: bool,
     /// When the turn began.
     turn_at: Instant,
+    /// The longest turn since statistics were asked for: how late a client may have been served.
+    turn_max: Duration,
     /// When losses may be reported again.
     losses_at: Instant,
     stop_by: Option<Instant>,
@@ -170,6 +172,7 @@ impl Shell {
             is_draining: false,
             is_accepting: true,
             turn_at: Instant::now(),
+            turn_max: Duration::ZERO,
             losses_at: Instant::now(),
             stop_by: None,
         };
@@ -251,6 +254,7 @@ impl Shell {
     /// Accepts more connections, or none for now.
     fn admit(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) {
         let lag = self.turn_at.elapsed();
+        self.turn_max = self.turn_max.max(lag);
         let accepts = self.core.may_accept(self.now, lag.as_millis() as u64);
         if accepts == std::mem::replace(&mut self.is_accepting, accepts) {
             return;
@@ -325,7 +329,10 @@ impl Shell {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Statistics => {
-                    let _ = self.events.send(Event::Statistics(self.core.statistics()));
+                    let mut list = self.core.statistics();
+                    let longest = std::mem::take(&mut self.turn_max);
+                    list.push(("turn_us_max", longest.as_micros() as u64));
+                    let _ = self.events.send(Event::Statistics(list));
                 }
                 Order::Stage(stage) => self.core.set_stage(stage),
                 Order::StopAccepting => {
