@@ -4,6 +4,7 @@
 #   scripts/fuzz.sh            60 seconds over all targets, after all kept inputs
 #   scripts/fuzz.sh 1800       so many seconds in total
 #   scripts/fuzz.sh 600 frames connection
+#   RINGMQ_FUZZ_SEED=7 ...     another path through the inputs; 1 if not given, so that a short run says the same twice
 #
 # Builds what `cargo fuzz build --sanitizer none` builds, with the ordinary toolchain: the code under test has no
 # unsafe blocks, so coverage is what is needed. New inputs gather in target/fuzz-corpus; a failing one is kept
@@ -32,7 +33,7 @@ for target in "${targets[@]}"; do
   mkdir -p "$corpus" "$artifacts"
   kept=(fuzz/seeds/"$target")
   [ -d "fuzz/regressions/$target" ] && kept+=("fuzz/regressions/$target")
-  if ! "target/fuzz/$host/release/$target" -max_total_time="$each" -max_len=4096 -timeout=20 -rss_limit_mb=2048 \
+  if ! "target/fuzz/$host/release/$target" -seed="${RINGMQ_FUZZ_SEED:-1}" -max_total_time="$each" -max_len=4096 -timeout=20 -rss_limit_mb=2048 \
     -artifact_prefix="$artifacts/" -print_final_stats=1 "$corpus" "${kept[@]}" >"$log" 2>&1; then
     tail -40 "$log" >&2
     input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
