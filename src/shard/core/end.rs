@@ -216,7 +216,15 @@ impl ShardCore {
         for subscription in std::mem::take(&mut session.subscriptions) {
             self.remove_subscription(key, &subscription);
         }
-        for delivery in session.outbound.take_shared() {
+        let mut shared = session.outbound.take_shared();
+        shared.extend(
+            session
+                .replay
+                .take()
+                .into_iter()
+                .flat_map(|replay| replay.held),
+        );
+        for delivery in shared {
             let Some(group) = &delivery.group else {
                 continue;
             };

@@ -228,3 +228,21 @@ fn a_share_group_does_not_overtake_what_waits_for_retained_messages() {
     came.dedup();
     assert_eq!(came, [1, 2, 3, 4]);
 }
+
+#[test]
+fn what_waits_of_a_share_group_goes_to_another_member_when_the_session_ends() {
+    let mut shard = Shard::new(|_| {});
+    let leaver = shard.connect(b'l', true);
+    let other = shard.connect(b'o', true);
+    let join = b"\x82\x0F\x00\x01\x00\x0A$share/g/t\x00";
+    shard.say(leaver, join);
+    shard.say(other, join);
+    let publisher = shard.connect(b'p', true);
+    shard.receive(leaver, SUBSCRIBE_T);
+    shard.receive(publisher, &messages(1..=4));
+    shard.core.receive_ended(shard.now, leaver);
+    let heard = shard.hear(other);
+    let mut came: Vec<u8> = heard.chunks(6).map(|packet| packet[5]).collect();
+    came.sort_unstable();
+    assert_eq!(came, [1, 2, 3, 4]);
+}
