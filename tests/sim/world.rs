@@ -154,6 +154,15 @@ impl World {
         link.to_client.clear();
     }
 
+    /// Breaks every connection but these: nobody is there any more.
+    pub fn cut_others(&mut self, current: &[LinkId]) {
+        for link in (0..self.links.len()).filter(|link| !current.contains(link)) {
+            if !self.links[link].is_cut {
+                self.cut(link, 0);
+            }
+        }
+    }
+
     /// Bytes that have not reached the broker.
     pub fn unsent(&self, link: LinkId) -> usize {
         self.links[link].to_broker.len()

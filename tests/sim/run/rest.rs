@@ -19,6 +19,8 @@ impl Run {
         for client in &mut self.clients {
             client.is_stalled = false;
         }
+        let current: Vec<_> = self.clients.iter().filter_map(|c| c.link).collect();
+        self.world.cut_others(&current);
         let mut quiet = 0;
         for _ in 0..REST_STEPS_MAX {
             self.now += 1;
