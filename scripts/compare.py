@@ -342,9 +342,10 @@ def summary(runs, titles):
     return "\n".join(out)
 
 
-def ratios(runs, first="ringmq-default"):
-    """One line per workload: the first broker against the others."""
-    others = [k for k in next(iter(runs.values())) if k != first]
+def ratios(runs):
+    """One line per workload: RingMQ against the others."""
+    first = ringmq(runs)
+    others = list(dict.fromkeys(k for by_broker in runs.values() for k in by_broker if k != first))
     out = ["| workload | " + " | ".join(f"rate, x {k} | CPU, x {k}" for k in others) + " |"]
     out.append("|---|" + "---:|" * (2 * len(others)))
     for workload, by_broker in runs.items():
@@ -358,9 +359,16 @@ def ratios(runs, first="ringmq-default"):
     return "\n".join(out)
 
 
-def goals(runs, first="ringmq-default"):
+def ringmq(runs):
+    """The configuration of RingMQ that is judged: the default one, if it took part."""
+    keys = {key for by_broker in runs.values() for key in by_broker}
+    return "ringmq-default" if "ringmq-default" in keys else "ringmq-tuned"
+
+
+def goals(runs):
     """The goals that this run can tell of: goal, both sides, ratio."""
     columns = dict(COLUMNS) | {WHOLE_COST: field("per_delivery", "machine_less_own_us")}
+    first = ringmq(runs)
     out = ["| workload | of what | RingMQ | other | ratio | goal | |", "|---|---|---:|---:|---:|---:|---|"]
     for workload, title, other, goal in GOALS:
         by_broker = runs.get(workload, {})
@@ -381,7 +389,7 @@ def remember(runs, facts):
     columns = {"rate": rate, "p99_ms": latency("p99"), "broker_cpu_us": cpu}
     results = {}
     for workload, by_broker in runs.items():
-        good = [r for r in by_broker.get("ringmq-default", []) if "failed" not in r]
+        good = [r for r in by_broker.get(ringmq(runs), []) if "failed" not in r]
         results[workload] = {name: medians(good, column)[0] for name, column in columns.items()}
     line = {"date": str(datetime.date.today()), "commit": facts["commit"], "host": facts["host"]["host"],
             "rounds": facts["rounds"], "results": results}
@@ -479,7 +487,7 @@ def find_brokers(options):
         try:
             broker = Broker(name, engine)
             kinds = [kind for kind in options.configurations.split(",") if (broker.folder / kind).is_dir()]
-            found += [(broker, kind) for kind in kinds]
+            found += [(broker, kind) for kind in kinds or ["default"]]
         except Skipped as why:
             skipped[name] = str(why)
             print(f"{name}: skipped: {why}")
@@ -559,7 +567,7 @@ def write_folder_readme(folder, runs, facts):
         "kernel did for the broker outside its process. The search rows (max-) show the rate that was found. How to read this, and",
         "what it does not show: [perf/README.md](../../README.md).", "",
         *(["## Goals", "", goals(runs), ""] if goals(runs) else []),
-        "## RingMQ default against the others", "", ratios(runs), "",
+        f"## {facts['titles'].get(ringmq(runs), 'RingMQ')} against the others", "", ratios(runs), "",
         "## All numbers", "", summary(runs, facts["titles"]),
     ]
     (folder / "README.md").write_text("\n".join(out))
