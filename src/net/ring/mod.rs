@@ -18,10 +18,10 @@
 //!
 //! # How it waits
 //! While there is traffic the owner sleeps in this ring's own `io_uring_enter`: submit and wait in one
-//! call. After `hot_wait_max` (1 ms) of silence it sleeps in the glommio executor, which polls the
+//! call. After `hot_wait_max` (20 ms) of silence it sleeps in the glommio executor, which polls the
 //! ring's descriptor: idle CPU is nothing, and the executor's own events wake it. Measured against
 //! sleeping in the executor only, one message in flight costs less than half the CPU; against own
-//! enters only, timers are on time and idle costs nothing (`perf/runs/2026-11-21-ring-wait`).
+//! enters only, idle costs nothing (`perf/runs/2026-11-21-ring-wait`).
 //! `DEFER_TASKRUN` was no faster, and the executor's poll does not see its pending work.
 //! Once per `executor_interval` a busy driver lets the executor go round its whole loop.
 //! Another thread wakes a ring by its eventfd, another shard by a ring message that travels with its
