@@ -8,6 +8,7 @@ fn case(name: &str) -> Option<(usize, Box<dyn FnMut()>)> {
         "fanout-1000" => (1_000, Box::new(fanout::operation(1_000, 64, 1))),
         "fanout-1000x16" => (16_000, Box::new(fanout::operation(1_000, 64, 16))),
         "fanout-1000-16k" => (1_000, Box::new(fanout::operation(1_000, 16_384, 1))),
+        "pair-qos0x10" => (10, Box::new(fanout::operation(1, 64, 10))),
         "pair-qos1" => (1, Box::new(session::operation(1))),
         "pair-qos2" => (1, Box::new(session::operation(2))),
         "decode-5.0" => (64, Box::new(codec::operation())),

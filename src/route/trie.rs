@@ -73,6 +73,8 @@ pub struct Trie {
     /// Children by (parent, level); the table holds node numbers.
     children: HashTable<u32>,
     entries: usize,
+    /// Grows when an entry comes or goes.
+    version: u64,
 }
 
 impl Default for Trie {
@@ -82,6 +84,7 @@ impl Default for Trie {
             free: Vec::new(),
             children: HashTable::new(),
             entries: 0,
+            version: 1,
         }
     }
 }
@@ -124,6 +127,12 @@ impl Trie {
     #[must_use]
     pub const fn len(&self) -> usize {
         self.entries
+    }
+
+    /// Which filters have an entry: another number for every change, never 0.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether no filter has an entry.
@@ -188,6 +197,7 @@ impl Trie {
         {
             node.entry = Some(Box::default());
             self.entries += 1;
+            self.version += 1;
         }
         id
     }
@@ -237,6 +247,7 @@ impl Trie {
             Some(node) if node.entry.as_ref().is_some_and(|entry| entry.is_empty()) => {
                 node.entry = None;
                 self.entries -= 1;
+                self.version += 1;
             }
             _ => return,
         }

@@ -32,8 +32,9 @@ use crate::auth::Authenticator;
 use crate::codec::Reason;
 use crate::outbox::outgoing::Outgoing;
 use crate::route::ShardId;
+use crate::route::last_match::LastMatch;
 use crate::route::retained::Retained;
-use crate::route::trie::{NodeId, Trie};
+use crate::route::trie::Trie;
 use crate::session::connection::Connection;
 use crate::session::losses::Losses;
 use crate::session::{ConnectionKey, SessionKey};
@@ -99,7 +100,7 @@ pub struct ShardCore {
     stored_through: u64,
     /// Connections with acknowledgements that wait for the store.
     awaiting_store: Vec<ConnectionKey>,
-    matched_nodes: Vec<NodeId>,
+    last_match: LastMatch,
     matches: Vec<clients::Match>,
 }
 
@@ -136,7 +137,7 @@ impl ShardCore {
             last_query: 0,
             stored_through: 0,
             awaiting_store: Vec::new(),
-            matched_nodes: Vec::new(),
+            last_match: LastMatch::default(),
             matches: Vec::new(),
         }
     }

@@ -245,10 +245,8 @@ impl ShardCore {
             SharedStrategy::HashTopic => stable_hash(publication.topic),
             _ => publisher_hash,
         };
-        let mut nodes = std::mem::take(&mut self.matched_nodes);
-        nodes.clear();
-        self.trie
-            .matches(TopicName::trusted(publication.topic), &mut nodes);
+        let topic = TopicName::trusted(publication.topic);
+        let nodes = self.last_match.take(&self.trie, topic);
         let mut shards = ShardSet::default();
         let mut has_local = false;
         let mut has_groups = false;
@@ -266,7 +264,7 @@ impl ShardCore {
         } else {
             Vec::new()
         };
-        self.matched_nodes = nodes;
+        self.last_match.keep(nodes);
         self.mail_publish(publication, shards, groups, hash);
         if publication.retain && self.settings.retain_available {
             self.retain_somewhere(publication);
@@ -290,12 +288,10 @@ impl ShardCore {
         self.clients.routed_by = Some(self.interest.confirmed_by(from));
         self.clients.encoder.begin();
         if publish.plain {
-            let mut nodes = std::mem::take(&mut self.matched_nodes);
-            nodes.clear();
-            self.trie
-                .matches(TopicName::trusted(publication.topic), &mut nodes);
+            let topic = TopicName::trusted(publication.topic);
+            let nodes = self.last_match.take(&self.trie, topic);
             self.deliver_local(&mut publication, &nodes, None, now);
-            self.matched_nodes = nodes;
+            self.last_match.keep(nodes);
         }
         for group in publish.groups {
             let hops = publish.hops;
