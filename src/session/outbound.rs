@@ -81,6 +81,8 @@ pub struct Outbound {
     last_id: u16,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
+    /// Entries at the window's end that have not been sent on this connection.
+    held_back: usize,
 }
 
 impl Outbound {
@@ -100,7 +102,40 @@ impl Outbound {
     /// meet their own gaps, so a client that never acknowledges the first of many is held too.
     #[must_use]
     pub fn has_room(&self, window_max: u16) -> bool {
-        self.unacknowledged < window_max && self.window.len() < usize::from(u16::MAX) - 1
+        self.unacknowledged < window_max
+            && self.held_back == 0
+            && self.window.len() < usize::from(u16::MAX) - 1
+    }
+
+    /// A session is resumed: everything unfinished has to be sent again, as far as the client takes it.
+    pub fn hold_back(&mut self) {
+        self.held_back = self.window.len();
+    }
+
+    /// Whether some of that still waits.
+    #[must_use]
+    pub const fn is_held_back(&self) -> bool {
+        self.held_back > 0
+    }
+
+    /// The next of it, if the client has room for it: its receive maximum may be less than it was
+    /// `[MQTT-3.3.4-9]`.
+    pub fn next_held_back(&mut self, window_max: u16) -> Option<&Inflight> {
+        let at = loop {
+            self.held_back = self.held_back.min(self.window.len());
+            let at = self.window.len() - self.held_back;
+            if self.window.get(at)?.awaits != Awaits::Done {
+                break at;
+            }
+            self.held_back -= 1;
+        };
+        let sent = self.window.iter().take(at);
+        let unfinished = sent.filter(|entry| entry.awaits != Awaits::Done).count();
+        if unfinished >= usize::from(window_max) {
+            return None;
+        }
+        self.held_back -= 1;
+        self.window.get(at)
     }
 
     /// Enters a message into the window; returns its packet identifier, which is free and not 0

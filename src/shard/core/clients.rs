@@ -485,6 +485,13 @@ impl Clients {
 
     /// Sends what waits in a session's queue as far as window and outbox have room.
     pub(super) fn pump(&mut self, key: SessionKey, now: Timestamp) {
+        if self
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.outbound.is_held_back())
+        {
+            self.resend_held_back(key, now);
+        }
         loop {
             let Some(session) = self.sessions.get_mut(key) else {
                 return;
@@ -521,68 +528,69 @@ impl Clients {
     /// Sends again what a resumed session had not finished, in its first order, with DUP set and the
     /// old identifiers `[MQTT-4.4.0-1]` `[MQTT-3.3.1-1]`.
     pub(super) fn resend(&mut self, key: SessionKey, now: Timestamp) {
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let Some(connection_key) = session.connection else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(connection_key) else {
-            return;
-        };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.outbound.hold_back();
+        }
+        self.resend_held_back(key, now);
+    }
+
+    /// Sends again what was held back, as far as the client has room.
+    fn resend_held_back(&mut self, key: SessionKey, now: Timestamp) {
+        while let Some((packet_id, fits)) = self.resend_one(key, now) {
+            if !fits {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.outbound.give_up(packet_id);
+                }
+                self.lose(key, LossReason::TooLarge, 1);
+            }
+        }
+    }
+
+    /// Sends one message again. Returns which, and whether the client takes it; `None` if there is none,
+    /// or no room.
+    fn resend_one(&mut self, key: SessionKey, now: Timestamp) -> Option<(u16, bool)> {
+        let session = self.sessions.get_mut(key)?;
+        let connection_key = session.connection?;
+        let connection = self.connections.get_mut(connection_key)?;
         let version = connection.version;
-        let mut too_large = Vec::new();
-        for entry in session.outbound.unfinished() {
-            if entry.awaits == Awaits::Pubcomp {
-                let release = Ack {
-                    kind: crate::codec::PacketType::Pubrel,
-                    packet_id: entry.packet_id,
-                    reason: crate::codec::Reason::Success,
-                };
-                release.encode(version, connection.outbox.buffer(&mut self.spare));
-                continue;
-            }
-            let Some(delivery) = &entry.delivery else {
-                continue;
+        let entry = session.outbound.next_held_back(connection.window_max)?;
+        let packet_id = entry.packet_id;
+        if entry.awaits == Awaits::Pubcomp {
+            let release = Ack {
+                kind: crate::codec::PacketType::Pubrel,
+                packet_id,
+                reason: crate::codec::Reason::Success,
             };
-            let mut publication = Publication::of(&delivery.message);
-            let form = Form {
-                version,
-                qos: delivery.qos,
-                retain: delivery.retain,
-                dup: true,
-                packet_id: entry.packet_id,
-                subscription_ids: delivery.subscription_ids.as_slice(),
-                topic_alias: 0,
-                alias_is_known: false,
-            };
-            self.encoder.begin();
-            let put = self.encoder.put(
-                &mut publication,
-                &form,
-                now,
-                connection.packet_bytes_max,
-                &mut connection.outbox,
-                &mut self.spare,
-            );
-            match put {
-                Ok(_) => self.counters.messages_sent += 1,
-                Err(_) => too_large.push(entry.packet_id),
-            }
-        }
-        for packet_id in too_large {
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.outbound.give_up(packet_id);
-            }
-            self.lose(key, LossReason::TooLarge, 1);
-        }
-        if self
-            .connections
-            .get(connection_key)
-            .is_some_and(|c| c.outbox.has_pending())
-        {
+            release.encode(version, connection.outbox.buffer(&mut self.spare));
             self.mark_ready(connection_key);
+            return Some((packet_id, true));
         }
+        let Some(delivery) = &entry.delivery else {
+            return Some((packet_id, true));
+        };
+        let mut publication = Publication::of(&delivery.message);
+        let form = Form {
+            version,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            dup: true,
+            packet_id,
+            subscription_ids: delivery.subscription_ids.as_slice(),
+            topic_alias: 0,
+            alias_is_known: false,
+        };
+        self.encoder.begin();
+        let put = self.encoder.put(
+            &mut publication,
+            &form,
+            now,
+            connection.packet_bytes_max,
+            &mut connection.outbox,
+            &mut self.spare,
+        );
+        self.counters.messages_sent += u64::from(put.is_ok());
+        self.mark_ready(connection_key);
+        Some((packet_id, put.is_ok()))
     }
 
     /// The message of a retained answer as a delivery.

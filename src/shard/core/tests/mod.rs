@@ -246,3 +246,30 @@ fn what_waits_of_a_share_group_goes_to_another_member_when_the_session_ends() {
     came.sort_unstable();
     assert_eq!(came, [1, 2, 3, 4]);
 }
+
+#[test]
+fn a_resumed_session_gets_no_more_at_once_than_its_new_receive_maximum() {
+    let mut shard = Shard::new(|_| {});
+    let never = b"\x05\x11\xFF\xFF\xFF\xFF";
+    let subscriber = shard.connect_with(never, b"\x00\x01s");
+    shard.say(subscriber, b"\x82\x07\x00\x07\x00\x00\x01t\x01");
+    let publisher = shard.connect(b'p', true);
+    for id in 1..=3 {
+        shard.say(publisher, &[0x32, 6, 0, 1, b't', 0, id, id]);
+    }
+    assert_eq!(shard.hear(subscriber).len(), 3 * 9);
+    shard.core.receive_ended(shard.now, subscriber);
+    let one = b"\x08\x11\xFF\xFF\xFF\xFF\x21\x00\x01";
+    let subscriber = shard.connect_with(one, b"\x00\x01s");
+    for id in 1..=3 {
+        let heard = shard.hear(subscriber);
+        let expected = [0x3A, 7, 0, 1, b't', 0, id, 0, id];
+        assert!(heard.ends_with(&expected), "{id}: {heard:02x?}");
+        assert_eq!(
+            heard.iter().filter(|byte| **byte == 0x3A).count(),
+            1,
+            "{heard:02x?}"
+        );
+        shard.receive(subscriber, &[0x40, 2, 0, id]);
+    }
+}
