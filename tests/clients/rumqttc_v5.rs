@@ -89,7 +89,9 @@ impl Peer for V5 {
 }
 
 fn properties(shards: usize) {
-    let port = broker(shards).address().port();
+    // It stops when nobody holds it any more.
+    let broker = broker(shards);
+    let port = broker.address().port();
     let topic = unique("rumqttc");
     let (client, mut connection) = Client::new(options(port, &unique("rumqttc")), 10);
     let (sender, received) = channel();
