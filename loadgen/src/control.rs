@@ -47,8 +47,10 @@ pub struct Gauges {
     pub ready: AtomicU64,
     /// Connects that failed for good.
     pub failed: AtomicU64,
-    /// Publishers that have more to send or wait for acknowledgements.
-    pub publishing: AtomicU64,
+    /// Publishers that have more to send or wait for acknowledgements, in the phase `counted_in`.
+    publishing: AtomicU64,
+    /// The phase in which the publishers were last counted.
+    counted_in: AtomicU8,
     /// Deliveries that the messages sent so far are owed.
     pub owed: AtomicU64,
     /// Of these, how many came.
@@ -59,6 +61,14 @@ pub struct Gauges {
     pub progress: AtomicU64,
     /// Stormy clients that are not back.
     pub away: AtomicU64,
+}
+
+impl Gauges {
+    /// Notes how many publishers have more to do in `phase`, after every other gauge of the turn.
+    pub fn count_publishing(&self, count: u64, phase: Phase) {
+        self.publishing.store(count, Ordering::Relaxed);
+        self.counted_in.store(phase as u8, Ordering::Release);
+    }
 }
 
 /// Shared by conductor and workers.
@@ -86,7 +96,10 @@ pub struct Control {
 impl Control {
     /// For a plan and so many workers.
     pub fn new(plan: &Plan, workers: usize) -> Self {
-        let publishers = plan.publishers.len();
+        Control::of(plan.publishers.len(), plan.window_max, workers)
+    }
+
+    fn of(publishers: usize, window_max: u32, workers: usize) -> Self {
         let counters = |count: usize| (0..count).map(|_| AtomicU32::new(0)).collect();
         Control {
             phase: AtomicU8::new(0),
@@ -96,8 +109,8 @@ impl Control {
             origin: Instant::now(),
             gauges: (0..workers).map(|_| Gauges::default()).collect(),
             sent: counters(publishers),
-            outstanding: counters(publishers * plan.window_max as usize),
-            window_max: plan.window_max,
+            outstanding: counters(publishers * window_max as usize),
+            window_max,
             failure: Mutex::new(None),
             wakers: OnceLock::new(),
         }
@@ -176,9 +189,40 @@ impl Control {
         }
     }
 
+    /// Whether every worker has seen the phase, and none has a publisher with more to do in it. What a
+    /// worker that was not scheduled yet said of an earlier phase does not count.
+    pub fn is_publishing_over(&self) -> bool {
+        let phase = self.phase.load(Ordering::Acquire);
+        self.gauges.iter().all(|gauges| {
+            gauges.counted_in.load(Ordering::Acquire) == phase
+                && gauges.publishing.load(Ordering::Relaxed) == 0
+        })
+    }
+
     /// Sums a gauge over all workers.
     pub fn sum(&self, gauge: impl Fn(&Gauges) -> &AtomicU64) -> u64 {
         let each = self.gauges.iter();
         each.map(|g| gauge(g).load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publishing_is_not_over_before_each_worker_has_counted_in_this_phase() {
+        let control = Control::of(2, 1, 2);
+        for gauges in &control.gauges {
+            gauges.count_publishing(0, Phase::Connect);
+        }
+        control.enter(Phase::Publish);
+        assert!(!control.is_publishing_over());
+        control.gauges[0].count_publishing(0, Phase::Publish);
+        assert!(!control.is_publishing_over());
+        control.gauges[1].count_publishing(1, Phase::Publish);
+        assert!(!control.is_publishing_over());
+        control.gauges[1].count_publishing(0, Phase::Publish);
+        assert!(control.is_publishing_over());
     }
 }

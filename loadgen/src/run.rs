@@ -203,10 +203,8 @@ impl Conductor<'_> {
         }
         if settings.clears_retained {
             self.control.enter(Phase::Clear);
-            // Counted every few milliseconds: let the workers see the phase first.
-            self.sleep_until(Instant::now() + Duration::from_millis(50))?;
             self.wait("removing retained messages", |c| {
-                c.control.sum(|g| &g.publishing) == 0
+                c.control.is_publishing_over()
             })?;
         }
         Ok((clients_in, replay))
@@ -250,13 +248,12 @@ impl Conductor<'_> {
             };
             self.wait("publishing", |c| match end {
                 Some(end) => Instant::now() >= end,
-                None => c.control.sum(|g| &g.publishing) == 0,
+                None => c.control.is_publishing_over(),
             })?;
         }
         self.control.enter(Phase::Drain);
-        self.sleep_until(Instant::now() + Duration::from_millis(20))?;
         self.wait("draining", |c| {
-            c.control.sum(|g| &g.publishing) == 0
+            c.control.is_publishing_over()
                 && c.control.sum(|g| &g.delivered) >= c.control.sum(|g| &g.owed)
         })?;
         let last = self.last_progress.1;

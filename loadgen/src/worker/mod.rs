@@ -227,6 +227,7 @@ impl Worker {
             return;
         }
         self.context.phase = phase;
+        self.next_count_ns = 0;
         match phase {
             Phase::Publish => self.begin_publishing(),
             Phase::Drain => self.schedules.clear(),
@@ -491,8 +492,7 @@ impl Worker {
                     _ => false,
                 }
             });
-            let count = publishing.count() as u64;
-            gauges.publishing.store(count, Ordering::Relaxed);
+            gauges.count_publishing(publishing.count() as u64, context.phase);
         }
     }
 }
