@@ -226,6 +226,10 @@ impl Worker {
         if phase == self.context.phase {
             return;
         }
+        if self.context.phase == Phase::Publish {
+            // What fell due since the last look still goes, or is counted as unsent.
+            self.follow_schedules();
+        }
         self.context.phase = phase;
         self.next_count_ns = 0;
         match phase {

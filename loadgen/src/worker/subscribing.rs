@@ -97,6 +97,8 @@ impl Subscribing {
             return;
         }
         let (stamp, qos, arrival) = match self.check(publish, context) {
+            // Another worker may have begun to clear before this one saw the phase.
+            Checked::Corrupt if context.control.phase() >= Phase::Clear => return,
             Checked::Corrupt => {
                 let breaches = &mut context.breaches[usize::from(publish.qos.min(2))];
                 breaches.corrupt += 1;
