@@ -18,14 +18,15 @@ mod transport;
 mod verify;
 mod worker;
 
-use args::{Args, Command, Common, Output, Search};
+use args::{Args, Command, Common, FloorWay, Output, Search};
 use clap::Parser;
 use plan::scenario::{self, Workload};
 use plan::{Plan, mixed, preset};
 use report::{IntervalLog, Progress, RunRecord, SecondRecord};
+use ringmq::net::ring::floor::Way;
 use run::Outcome;
 use std::io::{Write, stdout};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -81,7 +82,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Slow(args) => single(scenario::slow(args).map_err(wrong)?, &args.common),
         Command::Mixed(args) => single(mixed::workload(args).map_err(wrong)?, &args.common),
         Command::Preset(args) => single(preset::workload(args).map_err(wrong)?, &args.common),
-        Command::Floor(args) => floor(args.listen),
+        Command::Floor(args) => floor(args),
         Command::Report(args) => {
             let said = report::render(args).map_err(|why| Failure(FAILED, why))?;
             print(&said)
@@ -90,12 +91,19 @@ fn execute(command: &Command) -> Result<u8, Failure> {
 }
 
 /// Serves as the floor until the process is stopped.
-fn floor(listen: SocketAddr) -> Result<u8, Failure> {
+fn floor(args: &args::Floor) -> Result<u8, Failure> {
+    let listen = args.listen;
     let failed = |why: String| Failure(FAILED, why);
     let listener = TcpListener::bind(listen).map_err(|e| failed(format!("{listen}: {e}")))?;
     let address = listener.local_addr().map_err(|e| failed(e.to_string()))?;
     eprintln!("the floor listens on mqtt://{address}");
-    ringmq::net::ring::floor::serve(listener).map_err(|e| failed(e.to_string()))?;
+    let way = match args.way {
+        FloorWay::Plain => Way::Plain,
+        FloorWay::FixedFiles => Way::FixedFiles,
+        FloorWay::ZeroCopy => Way::ZeroCopy,
+        FloorWay::Deferred => Way::Deferred,
+    };
+    ringmq::net::ring::floor::serve(listener, way).map_err(|e| failed(e.to_string()))?;
     Ok(0)
 }
 

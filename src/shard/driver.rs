@@ -246,8 +246,9 @@ impl Shell {
         for (client_id, lost) in losses.iter().take(LOSSES_REPORTED_MAX) {
             warn!("client {client_id:?} has lost messages: {lost}");
         }
-        if let Some(more) = losses.len().checked_sub(LOSSES_REPORTED_MAX + 1) {
-            warn!("{} more clients have lost messages", more + 1);
+        let more = losses.len().saturating_sub(LOSSES_REPORTED_MAX);
+        if more > 0 {
+            warn!("{more} more clients have lost messages");
         }
     }
 

@@ -7,7 +7,7 @@ pub use options::{Connection, Load, Output, Search, Wildcard};
 pub use value::{Slo, duration};
 
 use crate::plan::preset::Preset;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +85,22 @@ pub struct Floor {
     /// Address to listen on; port 0 picks one, which is printed
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
     pub listen: SocketAddr,
+    /// How the bytes are handed to the kernel
+    #[arg(long, value_enum, default_value = "plain")]
+    pub way: FloorWay,
+}
+
+/// Ways of [`ringmq::net::ring::floor`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FloorWay {
+    /// One send per subscriber, as the broker does it
+    Plain,
+    /// Sockets registered with the ring
+    FixedFiles,
+    /// SEND_ZC
+    ZeroCopy,
+    /// DEFER_TASKRUN
+    Deferred,
 }
 
 #[derive(Clone, Debug, Parser)]

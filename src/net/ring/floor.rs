@@ -5,15 +5,19 @@
 //! and PINGREQ get canned answers, so that a load generator for MQTT can drive it; there is no session, no
 //! routing, no protocol. It is a yardstick for benchmarks, never part of the broker.
 //!
+//! It also tries what the broker does not do ([`Way`]), so that its gain can be measured where nothing else
+//! is in the way.
+//!
 //! Not here: short sends (a subscriber that does not read ends the program), more than one publisher.
 #![expect(unsafe_code, reason = "submissions name memory that outlives them")]
 
-use super::config::RingConfig;
+use super::config::{RingConfig, TaskRun};
 use super::error::RingError;
+use super::listener::accepted_descriptor;
 use super::queue::{Completion, Queue};
 use io_uring::{opcode, squeue, types};
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// Bytes taken from a connection at once.
@@ -23,6 +27,23 @@ const RECEIVE_BYTES: usize = 256 * 1024;
 const ACCEPT: u64 = 0x70;
 const RECEIVE: u64 = 0x71;
 const SEND: u64 = 0x72;
+
+/// How the bytes are handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// As the broker does it.
+    #[default]
+    Plain,
+    /// Sockets are registered with the ring, which saves looking them up.
+    FixedFiles,
+    /// Bytes are not copied into the kernel; their pages are pinned until the peer has them.
+    ZeroCopy,
+    /// Completions are worked off only when the ring is entered for them.
+    Deferred,
+}
+
+/// Sockets that can be registered.
+const FIXED_FILES_MAX: u32 = 16_384;
 
 struct Connection {
     descriptor: OwnedFd,
@@ -41,8 +62,10 @@ struct Round {
 struct Floor {
     queue: Queue,
     listener: TcpListener,
-    connections: Vec<Option<Connection>>,
-    subscribers: Vec<RawFd>,
+    connections: Vec<Connection>,
+    way: Way,
+    /// By their places among the connections.
+    subscribers: Vec<usize>,
     rounds: Vec<Round>,
     idle_rounds: Vec<usize>,
 }
@@ -51,19 +74,31 @@ struct Floor {
 ///
 /// # Errors
 /// When the kernel refuses the ring or one of its operations.
-pub fn serve(listener: TcpListener) -> Result<(), RingError> {
+pub fn serve(listener: TcpListener, way: Way) -> Result<(), RingError> {
+    let task_run = match way {
+        Way::Deferred => TaskRun::Deferred,
+        _ => TaskRun::Cooperative,
+    };
     let config = RingConfig {
         entries: 4096,
+        task_run,
         ..RingConfig::default()
     };
     let failed = |source| RingError::System {
         step: "io_uring_setup",
         source,
     };
+    let queue = Queue::new(&config).map_err(failed)?;
+    if way == Way::FixedFiles {
+        queue.reserve_files(FIXED_FILES_MAX).map_err(failed)?;
+    }
+    // What a broker does, too; without it the second small send of a connection would wait. Inherited.
+    let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
     let mut floor = Floor {
-        queue: Queue::new(&config).map_err(failed)?,
+        queue,
         listener,
         connections: Vec::new(),
+        way,
         subscribers: Vec::new(),
         rounds: Vec::new(),
         idle_rounds: Vec::new(),
@@ -74,7 +109,7 @@ pub fn serve(listener: TcpListener) -> Result<(), RingError> {
         floor.queue.submit_and_wait(Duration::from_secs(1))?;
         floor.queue.reap(&mut completions, usize::MAX);
         for completion in &completions {
-            floor.completed(*completion)?;
+            floor.completed(completion)?;
         }
     }
 }
@@ -94,7 +129,7 @@ impl Floor {
     }
 
     fn push_receive(&mut self, which: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(which) {
+        if let Some(connection) = self.connections.get_mut(which) {
             let descriptor = types::Fd(connection.descriptor.as_raw_fd());
             let buffer = &mut connection.buffer;
             let entry = opcode::Recv::new(descriptor, buffer.as_mut_ptr(), buffer.len() as u32);
@@ -102,40 +137,44 @@ impl Floor {
         }
     }
 
-    fn completed(&mut self, completion: Completion) -> Result<(), RingError> {
+    fn completed(&mut self, completion: &Completion) -> Result<(), RingError> {
         let which = (completion.user_data & ((1 << 56) - 1)) as usize;
         match completion.user_data >> 56 {
             ACCEPT => self.accepted(completion.result),
             RECEIVE => self.received(which, completion.result),
-            _ => return self.sent(which, completion.result),
+            _ => return self.sent(which, completion),
         }
         Ok(())
     }
 
     fn accepted(&mut self, result: RawFd) {
         if result >= 0 {
-            // SAFETY: the kernel has just made this descriptor for us.
-            let descriptor = unsafe { OwnedFd::from_raw_fd(result) };
-            // What a broker does, too; without it the second small send of a connection would wait.
-            let _ = socket2::SockRef::from(&descriptor).set_tcp_nodelay(true);
-            self.connections.push(Some(Connection {
+            let descriptor = accepted_descriptor(result);
+            if self.way == Way::FixedFiles
+                && self
+                    .queue
+                    .put_file(self.connections.len() as u32, result)
+                    .is_err()
+            {
+                return;
+            }
+            self.connections.push(Connection {
                 descriptor,
                 buffer: vec![0; RECEIVE_BYTES],
                 is_v5: false,
                 is_publisher: false,
-            }));
+            });
             self.push_receive(self.connections.len() - 1);
         }
         self.push_accept();
     }
 
     fn received(&mut self, which: usize, result: i32) {
-        let Some(Some(connection)) = self.connections.get_mut(which) else {
+        let Some(connection) = self.connections.get_mut(which) else {
             return;
         };
-        let fd = connection.descriptor.as_raw_fd();
         let Some(bytes) = usize::try_from(result).ok().filter(|count| *count > 0) else {
-            self.subscribers.retain(|known| *known != fd);
+            self.subscribers.retain(|known| *known != which);
             // Its memory stays: a send may still be on its way.
             return;
         };
@@ -144,7 +183,7 @@ impl Floor {
         connection.is_publisher |= kind == 0x30;
         let is_small = bytes.len() == 2;
         match kind {
-            0xC0 if is_small => self.send_round(b"\xD0\x00".to_vec(), &[fd]),
+            0xC0 if is_small => self.send_round(b"\xD0\x00".to_vec(), &[which]),
             0xE0 if is_small => {}
             _ if connection.is_publisher => {
                 let everybody = std::mem::take(&mut self.subscribers);
@@ -158,7 +197,7 @@ impl Floor {
                 } else {
                     b"\x20\x02\x00\x00"
                 };
-                self.send_round(connack.to_vec(), &[fd]);
+                self.send_round(connack.to_vec(), &[which]);
             }
             0x80 if bytes.len() > 4 => {
                 let suback = if connection.is_v5 {
@@ -166,16 +205,16 @@ impl Floor {
                 } else {
                     vec![0x90, 3, bytes[2], bytes[3], 0]
                 };
-                self.subscribers.push(fd);
-                self.send_round(suback, &[fd]);
+                self.subscribers.push(which);
+                self.send_round(suback, &[which]);
             }
             _ => {}
         }
         self.push_receive(which);
     }
 
-    /// One send to each descriptor, handed over with the next wait.
-    fn send_round(&mut self, bytes: Vec<u8>, to: &[RawFd]) {
+    /// One send to each connection, handed over with the next wait.
+    fn send_round(&mut self, bytes: Vec<u8>, to: &[usize]) {
         if to.is_empty() {
             return;
         }
@@ -193,27 +232,41 @@ impl Floor {
                 self.rounds.len() - 1
             }
         };
-        let bytes = &self.rounds[which].bytes;
-        let (start, length) = (bytes.as_ptr(), bytes.len() as u32);
-        for fd in to {
-            let entry = opcode::Send::new(types::Fd(*fd), start, length);
-            self.push(entry.build(), SEND, which);
+        for to in to {
+            let entry = self.send_entry(*to, which);
+            self.push(entry, SEND, which);
         }
     }
 
-    fn sent(&mut self, which: usize, result: i32) -> Result<(), RingError> {
+    fn send_entry(&self, to: usize, round: usize) -> squeue::Entry {
+        let bytes = &self.rounds[round].bytes;
+        let (start, length) = (bytes.as_ptr(), bytes.len() as u32);
+        let descriptor = types::Fd(self.connections[to].descriptor.as_raw_fd());
+        match self.way {
+            Way::FixedFiles => opcode::Send::new(types::Fixed(to as u32), start, length).build(),
+            Way::ZeroCopy => opcode::SendZc::new(descriptor, start, length).build(),
+            _ => opcode::Send::new(descriptor, start, length).build(),
+        }
+    }
+
+    fn sent(&mut self, which: usize, completion: &Completion) -> Result<(), RingError> {
         let Some(round) = self.rounds.get_mut(which) else {
             return Ok(());
         };
-        if result >= 0 && result as usize != round.bytes.len() {
+        let result = completion.result;
+        // The second completion of a send without copy has no result.
+        let has_result = self.way != Way::ZeroCopy || completion.more();
+        if has_result && result >= 0 && result as usize != round.bytes.len() {
             return Err(RingError::System {
                 step: "a send that was cut short: the subscriber does not read fast enough",
                 source: std::io::ErrorKind::WriteZero.into(),
             });
         }
-        round.outstanding -= 1;
-        if round.outstanding == 0 {
-            self.idle_rounds.push(which);
+        if !completion.more() {
+            round.outstanding -= 1;
+            if round.outstanding == 0 {
+                self.idle_rounds.push(which);
+            }
         }
         Ok(())
     }

@@ -94,6 +94,17 @@ impl Queue {
         }
     }
 
+    /// Makes room to register `count` descriptors.
+    pub fn reserve_files(&self, count: u32) -> io::Result<()> {
+        self.uring.submitter().register_files_sparse(count)
+    }
+
+    /// Registers a descriptor at `slot`.
+    pub fn put_file(&self, slot: u32, descriptor: RawFd) -> io::Result<()> {
+        let files = self.uring.submitter();
+        files.register_files_update(slot, &[descriptor]).map(drop)
+    }
+
     /// Submissions that have not completed for the last time.
     pub fn outstanding(&self) -> usize {
         self.outstanding

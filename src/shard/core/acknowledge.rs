@@ -1,7 +1,7 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP from a client, and acknowledgements to it that wait for the
 //! store (4.3, 4.9).
 
-use super::{Command, ShardCore};
+use super::ShardCore;
 use crate::codec::ack::Ack;
 use crate::codec::{PacketType, Reason};
 use crate::session::ConnectionKey;
@@ -68,12 +68,8 @@ impl ShardCore {
             }
             connection.awaiting_store.push_back((ticket, ack));
             let max = usize::from(self.settings.limits.receive_maximum);
-            if connection.awaiting_store.len() >= max
-                && !connection.version.is_v5()
-                && !connection.is_paused
-            {
-                connection.is_paused = true;
-                self.commands.push(Command::Pause(key));
+            if connection.awaiting_store.len() >= max && !connection.version.is_v5() {
+                self.pause(key);
             }
             return;
         }

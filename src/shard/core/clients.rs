@@ -125,17 +125,15 @@ impl Clients {
     }
 
     /// Appends a control packet. Returns whether the outbox is now so full that the client should not
-    /// be read any more.
+    /// be read any more for now.
     pub(super) fn control(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
         write(connection.outbox.buffer(&mut self.spare));
         let is_full = connection.outbox.bytes() > self.settings.limits.outbox_bytes_max;
-        let pause = is_full && !connection.is_paused;
-        connection.is_paused |= is_full;
         self.mark_ready(key);
-        pause
+        is_full
     }
 
     pub(super) fn persist(&mut self, record: Record) {
@@ -412,9 +410,10 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let message = delivery.message.share();
-        let lasts = session.expiry_seconds > 0;
-        let client_id = Rc::clone(&session.client_id);
+        let queued = (session.expiry_seconds > 0).then(|| Record::Queued {
+            client_id: Rc::clone(&session.client_id),
+            message: delivery.message.share(),
+        });
         let limits = self.settings.queue_limits();
         match session.outbound.enqueue(delivery, &limits) {
             Enqueued::Yes => {}
@@ -426,8 +425,8 @@ impl Clients {
                 return;
             }
         }
-        if lasts {
-            self.persist(Record::Queued { client_id, message });
+        if let Some(record) = queued {
+            self.persist(record);
         }
     }
 

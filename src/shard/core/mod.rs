@@ -247,6 +247,18 @@ impl ShardCore {
         }
     }
 
+    /// Reads nothing from a connection until [`Self::resume_if_room`]; false when it was paused before.
+    fn pause(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return false;
+        };
+        let was_paused = std::mem::replace(&mut connection.is_paused, true);
+        if !was_paused {
+            self.commands.push(Command::Pause(key));
+        }
+        !was_paused
+    }
+
     /// Reads a paused connection again when it has taken what it asked for and the store has caught up.
     fn resume_if_room(&mut self, key: ConnectionKey) {
         let limits = &self.settings.limits;

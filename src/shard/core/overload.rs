@@ -1,6 +1,6 @@
 //! What a shard does at each stage of memory shortage ([`crate::overload`]).
 
-use super::{Command, ShardCore};
+use super::ShardCore;
 use crate::overload::{SHED_OUTBOX_BYTES_MAX, Stage};
 use crate::session::ConnectionKey;
 
@@ -39,8 +39,6 @@ impl ShardCore {
             return;
         }
         self.clients.counters.publishers_paused_memory += 1;
-        if !std::mem::replace(&mut connection.is_paused, true) {
-            self.commands.push(Command::Pause(key));
-        }
+        self.pause(key);
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes of a connection to packets, and each packet to its handler.
 
-use super::{Command, ShardCore};
+use super::ShardCore;
 use crate::auth::Decision;
 use crate::codec::control::PINGRESP;
 use crate::codec::frame::{Split, split};
@@ -126,9 +126,8 @@ impl ShardCore {
 
     /// Appends a control packet to a connection's outbox.
     pub(super) fn control(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.clients.control(key, write) {
+        if self.clients.control(key, write) && self.pause(key) {
             self.clients.counters.receives_paused += 1;
-            self.commands.push(Command::Pause(key));
         }
     }
 }
