@@ -81,7 +81,7 @@ EXPERIMENTS = {
     "slow-1-of-1000": (slow(1), "0", BOTH),
     "pairs-alone": (pairs_only, "0", BOTH),
     "pairs-beside-replay-1M": (replay(1_000_000), "0", BOTH),
-    "storm-9k": (storm(9_000), "0", BOTH),
+    "storm-18k": (storm(18_000), "0", BOTH),
     "idle-19k": (idle, "0", BOTH),
     "fanout-60k-1-shard": (paced, "0", ("ringmq",)),
     "fanout-60k-2-shards": (paced, "0,1", ("ringmq",)),
