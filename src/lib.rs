@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod authn;
 pub mod cli;
 pub mod codec;
 pub mod config;

@@ -1,11 +1,88 @@
-//! Who may connect: the seam at which authentication methods attach.
+//! Who a client is: what it shows, what a method says to that, and who it is then.
 //!
-//! Pure: a CONNECT goes in, a decision comes out. There is no method yet, so anyone may connect where
-//! the listeners allow it, and an extended authentication is refused as unknown.
+//! Methods are tried in the order configured ([`Verdict::NotMine`] passes on to the next). They run on
+//! threads of their own , never on a shard: hashing and asking other servers take time.
+//!
+//! Not here: what a client may do ([`acl`]).
 
-use crate::codec::Reason;
+pub mod acl;
+
 use crate::codec::connect::Connect;
 use crate::codec::control::Auth;
+use crate::codec::Reason;
+use std::fmt;
+use std::sync::Arc;
+
+/// Bytes that appear in no log: a password or a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<[u8]>);
+
+impl Secret {
+    /// Takes the bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Secret(bytes.into())
+    }
+
+    /// The bytes, for a comparison or a hash and nothing else.
+    #[must_use]
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Who a client turned out to be.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Its name for access rules and limits; `None` for anonymous clients.
+    pub user_name: Option<Box<str>>,
+    /// The method that found out, by its name in the configuration.
+    pub method: &'static str,
+    /// Client identifiers it may use, where the method restricts them.
+    pub client_id: Option<ClientIdRule>,
+    /// Rules that the method gave it, in place of the access file's.
+    pub acl: Option<Arc<acl::Acl>>,
+    /// Seconds since 1970 at which its right to be connected ends.
+    pub expires_unix_s: Option<u64>,
+}
+
+/// Which client identifiers an identity may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientIdRule {
+    /// Exactly this one.
+    Exactly(Box<str>),
+    /// Those that begin with this.
+    Prefix(Box<str>),
+}
+
+impl ClientIdRule {
+    /// Whether the rule lets `client_id` be used.
+    #[must_use]
+    pub fn allows(&self, client_id: &str) -> bool {
+        match self {
+            ClientIdRule::Exactly(only) => **only == *client_id,
+            ClientIdRule::Prefix(prefix) => client_id.starts_with(&**prefix),
+        }
+    }
+}
+
+/// Why a client is not let in. A client learns no more than this, in words that are the same for an unknown
+/// user and a wrong password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Unknown user, wrong password, bad or expired token.
+    BadCredentials,
+    /// Known, but not allowed (the hook said no, a client identifier of somebody else).
+    NotAuthorized,
+    /// The method cannot answer now: its server is away, too many wait.
+    Unavailable,
+}
 
 /// What an authenticator says to a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
