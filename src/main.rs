@@ -8,8 +8,9 @@ use crossbeam_channel::RecvTimeoutError;
 use ringmq::cli::{Cli, Command, LogLevel};
 use ringmq::config::{Config, ConfigError, Sources};
 use ringmq::machine;
-use ringmq::net::listener::Listener;
+use ringmq::net::listener::{Listener, ListenerSetup};
 use ringmq::overload::Stage;
+use ringmq::reload::Certificates;
 use ringmq::shard::boot::Shards;
 use ringmq::shard::control::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -18,7 +19,8 @@ use std::error::Error;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tracing::{Level, debug, error, info, warn};
 
 #[global_allocator]
@@ -26,6 +28,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How often the process's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Questions to the authentication methods that may wait.
+const QUESTIONS_MAX: usize = 1024;
+/// How often files that may change are looked at.
+const FILES_INTERVAL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -100,28 +107,38 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         );
     }
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
+    let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
+    let certificates = Certificates::load(&config.listeners)?;
     let mut listeners = Vec::new();
     let mut bound = Vec::new();
-    for (_, address) in &config.listen {
-        let listener = Listener::bind(*address, config.cpus.len())?;
-        bound.push(listener.address);
-        listeners.push(listener);
+    for (listener, tls) in config.listeners.iter().zip(certificates.configs().iter()) {
+        let socket = Listener::bind(&listener.place, config.cpus.len())?;
+        bound.push(format!("{}://{}", listener.scheme, socket.place));
+        let setup = ListenerSetup {
+            tls: tls.clone(),
+            websocket: listener.websocket.clone(),
+            config: Arc::new(listener.clone()),
+        };
+        listeners.push((socket, setup));
     }
-    let shards = Shards::start(&config.cpus, &config.settings, listeners)?;
+    let shards = Shards::start(&config.cpus, &config.settings, listeners, &questions_to)?;
     info!(
         "ringmq {} runs {} shard(s) on CPUs {:?}",
         env!("CARGO_PKG_VERSION"),
         config.cpus.len(),
         config.cpus
     );
-    for address in bound {
-        info!("listening on mqtt://{address}");
+    for place in bound {
+        info!("listening on {place}");
     }
     forward_signals(signals, &shards);
-    serve(
-        &shards,
-        Memory::new(config.settings.limits.memory_max_bytes),
-    )?;
+    let control = Control {
+        shards: &shards,
+        memory: Memory::new(config.settings.limits.memory_max_bytes),
+        certificates,
+        looked_at: Instant::now(),
+    };
+    control.serve()?;
     info!("stopping");
     shards.stop(config.shutdown_deadline);
     info!("stopped");
@@ -178,31 +195,76 @@ impl Memory {
     }
 }
 
-/// Handles events until a signal says stop.
-fn serve(shards: &Shards, mut memory: Memory) -> Result<(), Box<dyn Error>> {
-    loop {
-        let event = shards.events.recv_timeout(MEMORY_INTERVAL);
-        memory.look(shards);
-        if matches!(event, Err(RecvTimeoutError::Timeout)) {
-            continue;
+/// What the control plane looks after while the shards work.
+struct Control<'a> {
+    shards: &'a Shards,
+    memory: Memory,
+    certificates: Certificates,
+    /// When files were last looked at.
+    looked_at: Instant,
+}
+
+impl Control<'_> {
+    /// Handles events until a signal says stop.
+    fn serve(mut self) -> Result<(), Box<dyn Error>> {
+        loop {
+            let event = self.shards.events.recv_timeout(MEMORY_INTERVAL);
+            self.memory.look(self.shards);
+            if self.looked_at.elapsed() >= FILES_INTERVAL {
+                self.looked_at = Instant::now();
+                self.reload(false);
+            }
+            if matches!(event, Err(RecvTimeoutError::Timeout)) {
+                continue;
+            }
+            match event? {
+                Event::Signal(SIGUSR1) => self.tell_statistics()?,
+                Event::Signal(SIGHUP) => self.reload(true),
+                Event::Signal(_) => return Ok(()),
+                Event::Failed(shard, error) => {
+                    return Err(format!("shard {shard} cannot go on: {error}").into());
+                }
+                Event::Ready(..) | Event::Statistics(_) | Event::Drained(_) | Event::Stopped(_) => {
+                }
+            }
         }
-        match event? {
-            Event::Signal(SIGUSR1) => {
-                let mut pairs = vec![
-                    ("memory_bytes", machine::resident_bytes().unwrap_or(0)),
-                    ("memory_stage", memory.stage as u64),
-                ];
-                pairs.extend(shards.statistics()?);
-                let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
-                let pairs: Vec<_> = pairs.collect();
-                info!("counters {}", pairs.join(" "));
+    }
+
+    fn tell_statistics(&self) -> Result<(), Box<dyn Error>> {
+        let mut pairs = vec![
+            (
+                "memory_bytes",
+                machine::resident_bytes().unwrap_or(0).to_string(),
+            ),
+            ("memory_stage", (self.memory.stage as u64).to_string()),
+        ];
+        if let Some(seconds) = self.certificates.expire_in_s() {
+            pairs.push(("certificate_expires_s", seconds.to_string()));
+        }
+        let of_shards = self.shards.statistics()?;
+        pairs.extend(
+            of_shards
+                .iter()
+                .map(|(name, value)| (*name, value.to_string())),
+        );
+        let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
+        let pairs: Vec<_> = pairs.collect();
+        info!("counters {}", pairs.join(" "));
+        Ok(())
+    }
+
+    /// Reads files anew: those that changed, or all if somebody asks.
+    fn reload(&mut self, is_asked: bool) {
+        if is_asked && self.certificates.is_empty() {
+            info!("SIGHUP: there is nothing to reload");
+        } else if !self.certificates.is_empty() && (is_asked || self.certificates.have_changed()) {
+            match self.certificates.reload() {
+                Ok(()) => {
+                    self.shards.set_tls(self.certificates.configs());
+                    info!("certificates are reloaded");
+                }
+                Err(error) => error!("the certificates of before stay in force: {error}"),
             }
-            Event::Signal(SIGHUP) => info!("SIGHUP: nothing is reloaded yet"),
-            Event::Signal(_) => return Ok(()),
-            Event::Failed(shard, error) => {
-                return Err(format!("shard {shard} cannot go on: {error}").into());
-            }
-            Event::Ready(..) | Event::Statistics(_) | Event::Drained(_) | Event::Stopped(_) => {}
         }
     }
 }

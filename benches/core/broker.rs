@@ -1,10 +1,9 @@
 //! One shard and its clients: bytes in, bytes out, nothing between.
 
 use ringmq::session::ConnectionKey;
-use ringmq::shard::core::{Settings, ShardCore};
+use ringmq::shard::core::{ConnectionCounts, Settings, ShardCore};
 use ringmq::time::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 pub const NOW: Timestamp = Timestamp::from_ms(1_000);
 
@@ -53,14 +52,14 @@ impl Broker {
         let mut settings = Settings::default();
         settings.limits.subscriptions_per_session_max = usize::MAX;
         Broker {
-            core: ShardCore::new(0, 1, settings, 1, Arc::new(AtomicUsize::new(0))),
+            core: ShardCore::new(0, 1, settings, 1, Arc::new(ConnectionCounts::new(1))),
             ready: Vec::new(),
         }
     }
 
     /// A 3.1.1 client.
     pub fn connect(&mut self, id: &str) -> ConnectionKey {
-        let key = self.core.accept(NOW).expect("below the limit");
+        let key = self.core.accept(NOW, 0).expect("below the limit");
         let body = [&b"\x00\x04MQTT\x04\x02\x00\x00"[..], &text(id)].concat();
         self.say(key, &packet(0x10, &body));
         key

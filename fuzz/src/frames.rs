@@ -5,10 +5,9 @@
 
 use ringmq::codec::DecodeError;
 use ringmq::codec::frame::{Split, split};
-use ringmq::shard::core::{Command, Settings, ShardCore};
+use ringmq::shard::core::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::time::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 /// Options: the stream begins with whatever the input says.
 const RAW: u8 = 0x04;
@@ -122,10 +121,10 @@ impl Heard {
     fn of(pieces: &[&[u8]], packet_bytes_max: usize) -> Self {
         let mut settings = Settings::default();
         settings.limits.max_packet_bytes = packet_bytes_max;
-        let count = Arc::new(AtomicUsize::new(0));
+        let count = Arc::new(ConnectionCounts::new(1));
         let mut core = ShardCore::new(0, 1, settings, 7, count);
         let now = Timestamp::from_ms(1000);
-        let Some(key) = core.accept(now) else {
+        let Some(key) = core.accept(now, 0) else {
             panic!("an empty shard takes a connection");
         };
         let mut heard = Heard {

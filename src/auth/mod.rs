@@ -1,15 +1,11 @@
-//! Who a client is: what it shows, what a method says to that, and who it is then.
+//! Who a client is and what it may do, as far as a shard has to know.
 //!
-//! Methods are tried in the order configured ([`Verdict::NotMine`] passes on to the next). They run on
-//! threads of their own , never on a shard: hashing and asking other servers take time.
-//!
-//! Not here: what a client may do ([`acl`]).
+//! Not here: how a client proves who it is ([`crate::authn`]); that takes time and happens elsewhere.
 
 pub mod acl;
 
-use crate::codec::connect::Connect;
-use crate::codec::control::Auth;
-use crate::codec::Reason;
+use crate::codec::{Reason, Version};
+use crate::time::Timestamp;
 use std::fmt;
 use std::sync::Arc;
 
@@ -84,38 +80,67 @@ pub enum Refusal {
     Unavailable,
 }
 
-/// What an authenticator says to a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// The client may go on.
-    Allow,
-    /// It may not; the reason is for CONNACK or DISCONNECT.
-    Refuse(Reason),
+/// A step of an authentication, for the methods.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A CONNECT.
+    Connect(Box<Shown>),
+    /// Data of an AUTH packet that goes on with an exchange `[MQTT-4.12.0-3]`.
+    Continue(Box<[u8]>),
+    /// Data of an AUTH packet that begins anew on an open connection `[MQTT-4.12.1-1]`.
+    Again(Box<[u8]>),
 }
 
-/// Decides on connections.
+/// What a CONNECT shows.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Client identifier; empty if the broker is to assign one.
+    pub client_id: Box<str>,
+    /// User name.
+    pub user_name: Option<Box<str>>,
+    /// Password, or a token in its place.
+    pub password: Option<Secret>,
+    /// Protocol version.
+    pub version: Version,
+    /// Data of the extended authentication, if that is asked for.
+    pub exchange: Option<Box<[u8]>>,
+}
+
+/// What the methods say to a step.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is who it says.
+    Allow(Box<Admitted>),
+    /// It is not.
+    Refuse(Refusal),
+    /// No method has anything to say.
+    NotMine,
+    /// The client has to go on; data for its AUTH packet.
+    Continue(Box<[u8]>),
+}
+
+/// A client that was recognised.
 #[derive(Clone, Debug, Default)]
-pub struct Authenticator {}
+pub struct Admitted {
+    /// Who it is.
+    pub identity: Identity,
+    /// Data with which the exchange ends.
+    pub exchange_end: Option<Box<[u8]>>,
+    /// Until when, as shards count time; set by the shell.
+    pub ends_at: Option<Timestamp>,
+}
 
-impl Authenticator {
-    /// Judges a CONNECT. An authentication method that is not known is refused `[MQTT-4.12.0-1]`.
-    #[must_use]
-    pub fn connect(&self, connect: &Connect<'_>) -> Decision {
-        match connect.properties.authentication_method {
-            Some(_) => Decision::Refuse(Reason::BadAuthenticationMethod),
-            None => Decision::Allow,
-        }
-    }
+/// The method of extended authentication that is served.
+pub const EXCHANGE_METHOD: &str = "SCRAM-SHA-256";
 
-    /// Judges an AUTH packet on a connection that named `method` in its CONNECT `[MQTT-4.12.0-7]`.
+impl Refusal {
+    /// What a client is told (3.2.2.2).
     #[must_use]
-    pub fn auth(&self, method: Option<&str>, auth: &Auth<'_>) -> Decision {
-        match method {
-            None => Decision::Refuse(Reason::ProtocolError),
-            Some(method) if method != auth.method => {
-                Decision::Refuse(Reason::BadAuthenticationMethod)
-            }
-            Some(_) => Decision::Refuse(Reason::BadAuthenticationMethod),
+    pub const fn reason(self) -> Reason {
+        match self {
+            Refusal::BadCredentials => Reason::BadUserNameOrPassword,
+            Refusal::NotAuthorized => Reason::NotAuthorized,
+            Refusal::Unavailable => Reason::ServerUnavailable,
         }
     }
 }

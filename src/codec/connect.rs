@@ -287,6 +287,8 @@ pub struct Connack<'a> {
     pub response_information: Option<&'a str>,
     /// Features that are switched off: retain, wildcard, subscription identifier, shared.
     pub unavailable: [bool; 4],
+    /// Method and last data of an extended authentication (3.2.2.3.17, 3.2.2.3.18).
+    pub authentication: Option<(&'a str, &'a [u8])>,
 }
 
 /// A CONNACK without session that says why (3.2.2.2).
@@ -358,6 +360,12 @@ impl Connack<'_> {
                 block.push(id);
                 put_string(block, text);
             }
+        }
+        if let Some((method, bytes)) = self.authentication {
+            block.push(id::AUTHENTICATION_METHOD);
+            put_string(block, method);
+            block.push(id::AUTHENTICATION_DATA);
+            put_binary(block, bytes);
         }
     }
 }

@@ -2,15 +2,20 @@
 
 use crate::cli::LogLevel;
 use crate::limits::Limits;
+use crate::net::certificates::ClientCertificate;
 use crate::outbox;
 use crate::route::shared;
 use crate::session::outbound;
+use ipnet::IpNet;
 use serde::Deserialize;
+use std::path::PathBuf;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileConfig {
     pub listen: Option<Vec<String>>,
+    pub listener: Option<Vec<FileListener>>,
+    pub tls: Option<FileTls>,
     pub shards: Option<usize>,
     pub cpus: Option<String>,
     pub allow_anonymous: Option<bool>,
@@ -23,6 +28,40 @@ pub(super) struct FileConfig {
     pub mqtt: FileMqtt,
     #[serde(default)]
     pub shutdown: FileShutdown,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileListener {
+    pub url: String,
+    pub allow_anonymous: Option<bool>,
+    pub protocols: Option<Vec<String>>,
+    pub connections_max: Option<usize>,
+    pub proxy_protocol_from: Option<Vec<IpNet>>,
+    pub forwarded_from: Option<Vec<IpNet>>,
+    pub mode: Option<String>,
+    pub owner_uid: Option<u32>,
+    pub owner_gid: Option<u32>,
+    pub tls: Option<FileTls>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileTls {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub also: Option<Vec<FileKeyPair>>,
+    pub client_ca: Option<PathBuf>,
+    pub client_crl: Option<PathBuf>,
+    pub client_certificate: Option<ClientCertificate>,
+    pub version_min: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileKeyPair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 macro_rules! file_limits {

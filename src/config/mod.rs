@@ -6,6 +6,7 @@
 
 mod error;
 mod file;
+mod listener;
 mod place;
 
 pub use error::ConfigError;
@@ -13,10 +14,11 @@ pub use error::ConfigError;
 use crate::cli::{Cli, LogLevel};
 use crate::limits::{OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN, SHARDS_MAX};
 use crate::message::Qos;
+use crate::net::listener::ListenerConfig;
 use crate::shard::core::Settings;
 use file::FileConfig;
+use listener::Surroundings;
 use place::Places;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -24,8 +26,8 @@ use std::time::Duration;
 /// Everything the broker is told, checked.
 #[derive(Debug)]
 pub struct Config {
-    /// Addresses to listen on, with the URLs they were given as.
-    pub listen: Vec<(String, SocketAddr)>,
+    /// What to listen on; the policies are in `settings`, in the same order.
+    pub listeners: Vec<ListenerConfig>,
     /// One CPU per shard.
     pub cpus: Vec<usize>,
     /// How much to log.
@@ -54,11 +56,18 @@ impl Config {
     /// The first thing that is wrong, with its place and the remedy.
     pub fn load(sources: &Sources<'_>, cli: &Cli) -> Result<Self, ConfigError> {
         let (raw, places) = place::merge(sources)?;
-        let settings = settings(&raw, &places)?;
+        let mut settings = settings(&raw, &places)?;
         let cpus = cpus(&raw, cli, &places, &sources.cpus_available)?;
-        let listen = listen(&raw, cli, &places)?;
+        let surroundings = Surroundings {
+            authenticates: false,
+            connect_bytes_max: settings.limits.connect_bytes_max,
+        };
+        let (listeners, policies) = listener::listeners(&raw, cli, &places, &surroundings)?
+            .into_iter()
+            .unzip();
+        settings.listeners = policies;
         Ok(Config {
-            listen,
+            listeners,
             cpus,
             log: cli.log.or(raw.log).unwrap_or_default(),
             settings,
@@ -71,70 +80,6 @@ impl Config {
 
 /// Default of `shutdown.deadline_ms`: enough to flush to all clients that still read.
 const DEADLINE_MS: u64 = 5_000;
-
-fn listen(
-    raw: &FileConfig,
-    cli: &Cli,
-    places: &Places<'_>,
-) -> Result<Vec<(String, SocketAddr)>, ConfigError> {
-    let default = vec!["mqtt://127.0.0.1:1883".to_owned()];
-    let from_cli = !cli.listen.is_empty();
-    let urls = if from_cli {
-        &cli.listen
-    } else {
-        raw.listen.as_ref().unwrap_or(&default)
-    };
-    let wrong = |text: String| {
-        if from_cli {
-            ConfigError::flag("--listen", text)
-        } else {
-            places.wrong("listen", text)
-        }
-    };
-    if urls.is_empty() {
-        return Err(wrong(
-            "names no address; leave it out for mqtt://127.0.0.1:1883".into(),
-        ));
-    }
-    let mut addresses = Vec::new();
-    for url in urls {
-        let address = parse_url(url).map_err(wrong)?;
-        if !address.ip().is_loopback() && raw.allow_anonymous != Some(true) {
-            return Err(wrong(format!(
-                "{url} can be reached from other machines, and no authentication is configured. \
-                 Listen on 127.0.0.1, or say `allow_anonymous = true` in the configuration file \
-                 (or RINGMQ_ALLOW_ANONYMOUS=true) to let anyone in"
-            )));
-        }
-        addresses.push((url.clone(), address));
-    }
-    Ok(addresses)
-}
-
-fn parse_url(url: &str) -> Result<SocketAddr, String> {
-    let Some(rest) = url.strip_prefix("mqtt://") else {
-        return Err(format!("{url} is not of the form mqtt://HOST:PORT"));
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let with_port = if rest
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.ends_with(']'))
-    {
-        rest.to_owned()
-    } else {
-        format!("{rest}:1883")
-    };
-    let addresses = with_port
-        .to_socket_addrs()
-        .map_err(|error| format!("{url}: {error}; the form is mqtt://HOST:PORT"))?;
-    // Clients that are given a name try IPv4 more often than not.
-    let mut addresses: Vec<_> = addresses.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    addresses
-        .first()
-        .copied()
-        .ok_or_else(|| format!("{url}: the name has no address"))
-}
 
 fn cpus(
     raw: &FileConfig,
@@ -290,7 +235,7 @@ mod tests {
     #[test]
     fn nothing_said_means_loopback_and_a_shard_per_cpu() {
         let config = load("", &[], &[]).unwrap();
-        assert_eq!(config.listen[0].1, "127.0.0.1:1883".parse().unwrap());
+        assert_eq!(config.listeners[0].place.to_string(), "127.0.0.1:1883");
         assert_eq!(config.cpus, [0, 1]);
     }
 
@@ -348,7 +293,7 @@ mod tests {
     #[test]
     fn environment_lists_may_be_plain() {
         let environment = [("RINGMQ_LISTEN", "mqtt://127.0.0.1:1,mqtt://127.0.0.1:2")];
-        assert_eq!(load("", &environment, &[]).unwrap().listen.len(), 2);
+        assert_eq!(load("", &environment, &[]).unwrap().listeners.len(), 2);
         assert_eq!(load("", &[("RINGMQ_CPUS", "1")], &[]).unwrap().cpus, [1]);
     }
 
@@ -376,7 +321,14 @@ mod tests {
             let text = load("", &[], &args).unwrap_err();
             assert!(text.contains(args[0]), "{text}");
         }
-        assert_eq!(parse_url("mqtt://127.0.0.1").unwrap().port(), 1883);
-        assert_eq!(parse_url("mqtt://[::1]:7").unwrap().port(), 7);
+        for (url, place) in [
+            ("mqtt://127.0.0.1", "127.0.0.1:1883"),
+            ("mqtt://[::1]:7/", "[::1]:7"),
+            ("ws://127.0.0.1/a/b", "127.0.0.1:8083"),
+            ("unix:///run/ringmq.sock", "/run/ringmq.sock"),
+        ] {
+            let config = load("", &[], &["--listen", url]).unwrap();
+            assert_eq!(config.listeners[0].place.to_string(), place);
+        }
     }
 }

@@ -1,4 +1,6 @@
 //! The network shell: sockets, the ring and the engines between bytes and MQTT frames.
 
+pub mod certificates;
 pub mod listener;
 pub mod ring;
+pub mod transport;

@@ -8,6 +8,7 @@
 //! receives, the outbox only while bytes wait.
 
 use super::SessionKey;
+use crate::auth::Admitted;
 use crate::codec::Version;
 use crate::codec::ack::Ack;
 use crate::outbox::Outbox;
@@ -27,11 +28,22 @@ pub struct Aliases {
     pub outbound: FixedMap<Box<str>, u16>,
 }
 
+/// A CONNECT whose sender is not known yet.
+#[derive(Debug)]
+pub struct Gate {
+    /// The CONNECT, whole.
+    pub packet: Box<[u8]>,
+    /// Whether an answer is awaited; else the client's AUTH.
+    pub is_asking: bool,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
     /// The session; `None` until CONNECT is accepted.
     pub session: Option<SessionKey>,
+    /// Number of the listener it came by.
+    pub listener: u16,
     /// Version of its CONNECT.
     pub version: Version,
     /// What waits to be sent.
@@ -70,6 +82,16 @@ pub struct Connection {
     pub awaiting_store: VecDeque<(u64, Ack)>,
     /// Method of an extended authentication.
     pub authentication_method: Option<Box<str>>,
+    /// Whether the client is authenticating anew.
+    pub is_reauthenticating: bool,
+    /// Its CONNECT, while it is being found out who sent it.
+    pub gate: Option<Box<Gate>>,
+    /// Whether it is known who it is.
+    pub is_identified: bool,
+    /// Who it is; `None` for anonymous clients.
+    pub admitted: Option<Box<Admitted>>,
+    /// When its right to be connected ends.
+    pub identity_ends_at: Timestamp,
 }
 
 impl Connection {
@@ -78,6 +100,7 @@ impl Connection {
     pub fn new(now: Timestamp, connect_by: Timestamp, is_adopted: bool) -> Self {
         Connection {
             session: None,
+            listener: 0,
             version: Version::V3_1_1,
             outbox: Outbox::default(),
             is_ready: false,
@@ -97,18 +120,30 @@ impl Connection {
             aliases: None,
             awaiting_store: VecDeque::new(),
             authentication_method: None,
+            is_reauthenticating: false,
+            gate: None,
+            is_identified: false,
+            admitted: None,
+            identity_ends_at: Timestamp::NEVER,
         }
     }
 
-    /// When silence ends it, as known now.
+    /// Whether it is being found out who it is.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.is_asking)
+    }
+
+    /// When silence or the end of its rights end it, as known now.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
         if self.session.is_none() {
             self.connect_by
         } else if self.silence_ms_max == 0 {
-            Timestamp::NEVER
+            self.identity_ends_at
         } else {
-            self.heard_at.plus_ms(self.silence_ms_max)
+            let silence = self.heard_at.plus_ms(self.silence_ms_max);
+            silence.min(self.identity_ends_at)
         }
     }
 }

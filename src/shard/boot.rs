@@ -3,27 +3,30 @@
 //! A stop has two steps, so that wills reach those who are still there: every shard first publishes
 //! them and makes them visible, only then clients are told and closed.
 
-use crate::net::listener::Listener;
+use crate::authn::{Question, Reply};
+use crate::net::listener::{Listener, ListenerSetup};
 use crate::net::ring::{Ring, RingConfig, RingError, Waker};
 use crate::overload::Stage;
 use crate::route::ShardId;
 use crate::shard::control::{Event, Order};
-use crate::shard::core::{Settings, ShardCore};
+use crate::shard::core::{ConnectionCounts, Settings, ShardCore};
 use crate::shard::driver::{Shell, Start};
 use crate::shard::mailbox::Mailboxes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 /// Memory each executor registers for file I/O, which the shards do not use.
 const EXECUTOR_IO_BYTES: usize = 128 * 1024;
 /// Orders that may wait for a shard.
 const ORDERS_MAX: usize = 64;
+/// Answers of authentication methods that may wait for a shard; the methods wait beyond that.
+const REPLIES_MAX: usize = 1024;
 /// How long the executors may take to come up.
 const START_MAX: Duration = Duration::from_secs(10);
 /// Events that may wait for the control plane.
@@ -60,6 +63,7 @@ pub struct Shards {
     /// The other end of `events`.
     pub sender: Sender<Event>,
     orders: Vec<Sender<Order>>,
+    replies: Vec<Sender<Reply>>,
     wakers: Vec<Waker>,
     handles: Vec<ExecutorJoinHandle<()>>,
 }
@@ -72,24 +76,26 @@ impl Shards {
     pub fn start(
         cpus: &[usize],
         settings: &Settings,
-        listeners: Vec<Listener>,
+        listeners: Vec<(Listener, ListenerSetup)>,
+        questions: &Sender<Question>,
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
         let count = cpus.len() as ShardId;
         let (sender, events) = bounded(EVENTS_MAX);
-        let connection_count = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::new(ConnectionCounts::new(settings.listeners.len()));
         let origin = Instant::now();
         let mut sockets: Vec<Vec<_>> = cpus.iter().map(|_| Vec::new()).collect();
-        for listener in listeners {
+        for (listener, setup) in listeners {
             for (shard, socket) in sockets.iter_mut().zip(listener.sockets) {
-                shard.push(socket);
+                shard.push((socket, setup.clone()));
             }
         }
         let mut shards = Shards {
             events,
             sender,
             orders: Vec::new(),
+            replies: Vec::new(),
             wakers: Vec::new(),
             handles: Vec::new(),
         };
@@ -97,9 +103,11 @@ impl Shards {
         let parts = Mailboxes::connect(count).into_iter().zip(sockets).zip(cpus);
         for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts) {
             let (order_sender, orders) = bounded(ORDERS_MAX);
+            let (reply_sender, replies) = bounded(REPLIES_MAX);
+            let questions = questions.clone();
             let (meet, meeting) = bounded::<Vec<Waker>>(1);
             let settings = settings.clone();
-            let connection_count = Arc::clone(&connection_count);
+            let counts = Arc::clone(&counts);
             let events = shards.sender.clone();
             // The standard library's hasher is seeded by the system: random enough for names.
             let seed = RandomState::new().hash_one(id);
@@ -107,7 +115,7 @@ impl Shards {
                 .name(&format!("ringmq-{id}"))
                 .io_memory(EXECUTOR_IO_BYTES)
                 .spawn(move || async move {
-                    let core = ShardCore::new(id, count, settings, seed, connection_count);
+                    let core = ShardCore::new(id, count, settings, seed, counts);
                     let start = Start {
                         id,
                         core,
@@ -115,6 +123,8 @@ impl Shards {
                         listeners,
                         origin,
                         orders,
+                        questions,
+                        replies,
                         events,
                     };
                     run_shard(start, &meeting).await;
@@ -122,6 +132,7 @@ impl Shards {
                 .map_err(|error| BootError::Executor(error.to_string()))?;
             shards.handles.push(handle);
             shards.orders.push(order_sender);
+            shards.replies.push(reply_sender);
             meetings.push(meet);
         }
         shards.wakers = shards.meet(cpus.len())?;
@@ -148,9 +159,21 @@ impl Shards {
         Ok(wakers.into_values().collect())
     }
 
+    /// Where the methods' answers go, by shard.
+    #[must_use]
+    pub fn replies(&self) -> Vec<(Sender<Reply>, Waker)> {
+        let replies = self.replies.iter().cloned();
+        replies.zip(self.wakers.iter().cloned()).collect()
+    }
+
     /// Tells every shard how short memory is.
     pub fn set_stage(&self, stage: Stage) {
         self.order(&Order::Stage(stage));
+    }
+
+    /// New connections use these TLS settings.
+    pub fn set_tls(&self, configs: Arc<[Option<Arc<ServerConfig>>]>) {
+        self.order(&Order::Tls(configs));
     }
 
     fn order(&self, order: &Order) {

@@ -4,6 +4,8 @@
 use crate::net::ring::{RingError, Waker};
 use crate::overload::Stage;
 use crate::route::ShardId;
+use rustls::ServerConfig;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// An order to a shard.
@@ -13,6 +15,8 @@ pub enum Order {
     Statistics,
     /// Memory is so short from now on.
     Stage(Stage),
+    /// New connections use these TLS settings, by the listeners' numbers.
+    Tls(Arc<[Option<Arc<ServerConfig>>]>),
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.

@@ -3,7 +3,9 @@
 //! A full mailbox holds mail back at its sender, which then stops reading its clients: pressure goes
 //! back to the publishers, and nothing is dropped here.
 
+use crate::auth::Admitted;
 use crate::route::ShardId;
+use crate::shard::driver::{Link, Origin};
 use crate::shard::mail::Mail;
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::os::fd::OwnedFd;
@@ -18,6 +20,12 @@ pub struct Handover {
     pub descriptor: OwnedFd,
     /// Everything received so far.
     pub bytes: Vec<u8>,
+    /// Who it is.
+    pub admitted: Option<Box<Admitted>>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its layers, in the middle of whatever they do.
+    pub link: Option<Box<Link>>,
 }
 
 /// What goes through a mailbox.

@@ -28,6 +28,16 @@ counters! {
     messages_sent,
     /// Connections accepted.
     connections_accepted,
+    /// Steps of authentications that methods were asked about.
+    authentications,
+    /// Of these, refused because too many waited.
+    authentications_busy,
+    /// Connections refused because nobody vouches for them.
+    connects_unauthenticated,
+    /// Connections closed because what vouched for them has expired.
+    identities_ended,
+    /// Connections that broke the rules of PROXY header, TLS or WebSocket.
+    transport_errors,
     /// Connections handed to their home shard.
     connections_handed_over,
     /// Connections refused because `connections_max` is reached.

@@ -7,12 +7,11 @@ use crate::random::Random;
 use ringmq::outbox::outgoing::Outgoing;
 use ringmq::route::ShardId;
 use ringmq::session::ConnectionKey;
-use ringmq::shard::core::{Command, Settings, ShardCore};
+use ringmq::shard::core::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::shard::mail::Mail;
 use ringmq::time::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 /// A connection between client and broker.
 pub type LinkId = usize;
@@ -83,7 +82,7 @@ pub struct World {
 
 impl World {
     pub fn new(shards: usize, seed: u64, settings: &Settings, roughness: Roughness) -> Self {
-        let connections = Arc::new(AtomicUsize::new(0));
+        let connections = Arc::new(ConnectionCounts::new(1));
         let count = shards as ShardId;
         let shard = |id: usize| Shard {
             core: ShardCore::new(
@@ -119,7 +118,7 @@ impl World {
         let now = self.now();
         let key = self.shards[shard]
             .core
-            .accept(now)
+            .accept(now, 0)
             .expect("below the limit");
         let id = self.links.len();
         self.links.push(Link {
@@ -323,7 +322,7 @@ impl World {
 
     fn adopt(&mut self, shard: usize, link: LinkId, bytes: &[u8]) {
         let now = self.now();
-        let key = self.shards[shard].core.adopt(now);
+        let key = self.shards[shard].core.adopt(now, 0, None);
         self.links[link].shard = shard;
         self.links[link].state = State::Open(key);
         self.shards[shard].links.push(link);
@@ -369,9 +368,13 @@ impl World {
                     connection,
                     home,
                     bytes,
+                    ..
                 } => {
                     let id = self.link_of(shard, connection);
                     self.links[id].state = State::Leaving(home, bytes);
+                }
+                Command::Authenticate { connection, .. } => {
+                    panic!("{connection:?} is to be authenticated, and no method is configured")
                 }
                 Command::Pause(connection) => {
                     let id = self.link_of(shard, connection);

@@ -6,13 +6,12 @@ use ringmq::outbox::outgoing::Outgoing;
 use ringmq::route::ShardId;
 use ringmq::session::ConnectionKey;
 use ringmq::session::outbound::QueueFull;
-use ringmq::shard::core::{Command, Settings, ShardCore};
+use ringmq::shard::core::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::shard::mail::Mail;
 use ringmq::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sockets that are open at once while operations are applied.
 pub const SOCKETS: usize = 6;
@@ -72,7 +71,7 @@ pub struct World {
     pub settings: Rc<Settings>,
     pub now_ms: u64,
     mailbox_letters_max: usize,
-    connection_count: Arc<AtomicUsize>,
+    counts: Arc<ConnectionCounts>,
     /// Client identifiers that have been used.
     pub client_ids: BTreeSet<String>,
     /// QoS 2 publishes by client identifier.
@@ -86,7 +85,7 @@ pub struct World {
 
 impl World {
     pub fn new(profile: &Profile) -> Self {
-        let connection_count = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::new(ConnectionCounts::new(1));
         let count = profile.shards();
         let shard = |id| Shard {
             core: ShardCore::new(
@@ -94,7 +93,7 @@ impl World {
                 count,
                 profile.settings(),
                 u64::from(id) + 1,
-                Arc::clone(&connection_count),
+                Arc::clone(&counts),
             ),
             incoming: (0..count).map(|_| VecDeque::new()).collect(),
             handovers: VecDeque::new(),
@@ -107,7 +106,7 @@ impl World {
             settings: Rc::new(profile.settings()),
             now_ms: 1_000,
             mailbox_letters_max: profile.mailbox_letters_max(),
-            connection_count,
+            counts,
             client_ids: BTreeSet::new(),
             exactly_once: BTreeMap::new(),
             has_unknown_sessions: false,
@@ -135,7 +134,7 @@ impl World {
     }
 
     pub fn connections(&self) -> usize {
-        self.connection_count.load(Ordering::Relaxed)
+        self.counts.all()
     }
 
     pub fn deadline(&self) -> Option<u64> {
@@ -160,7 +159,7 @@ impl World {
         }
         let now = self.now();
         let shard = shard % self.shards.len();
-        self.sockets[socket] = self.shards[shard].core.accept(now).map(|key| Socket {
+        self.sockets[socket] = self.shards[shard].core.accept(now, 0).map(|key| Socket {
             peer,
             link: Link::Open { shard, key },
             inbound: Vec::new(),
@@ -325,7 +324,7 @@ impl World {
 
     fn adopt(&mut self, shard: usize, index: usize, bytes: &[u8]) {
         let now = self.now();
-        let key = self.shards[shard].core.adopt(now);
+        let key = self.shards[shard].core.adopt(now, 0, None);
         let Some(socket) = &mut self.sockets[index] else {
             panic!("a handed over socket is there");
         };
@@ -351,6 +350,7 @@ impl World {
         for command in commands {
             let (Command::Close { connection, .. }
             | Command::Handover { connection, .. }
+            | Command::Authenticate { connection, .. }
             | Command::Pause(connection)
             | Command::Resume(connection)) = &command;
             let Some(index) = self.find(shard, *connection) else {
@@ -391,6 +391,7 @@ impl World {
                 let to = usize::from(home);
                 self.shards[shard].handovers.push_back((to, letter));
             }
+            Command::Authenticate { .. } => panic!("no authentication method is configured"),
             Command::Pause(_) => {
                 assert!(!socket.is_paused, "paused twice");
                 socket.is_paused = true;

@@ -6,9 +6,54 @@
 
 use super::ShardCore;
 use crate::time::Timestamp;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long a late shard accepts nobody.
 const LATE_PAUSE_MS: u64 = 10;
+
+/// Connections of all shards, and of each listener.
+#[derive(Debug)]
+pub struct ConnectionCounts {
+    all: AtomicUsize,
+    by_listener: Vec<AtomicUsize>,
+}
+
+impl ConnectionCounts {
+    /// None so far, of so many listeners.
+    #[must_use]
+    pub fn new(listeners: usize) -> Self {
+        ConnectionCounts {
+            all: AtomicUsize::new(0),
+            by_listener: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// One more; how many there were before.
+    pub(super) fn enter(&self, listener: u16) -> usize {
+        if let Some(count) = self.by_listener.get(usize::from(listener)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.all.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn leave(&self, listener: u16) {
+        if let Some(count) = self.by_listener.get(usize::from(listener)) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn of(&self, listener: u16) -> usize {
+        let count = self.by_listener.get(usize::from(listener));
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Of all listeners.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
+}
 
 /// A shard's record of who came in.
 #[derive(Debug, Default)]

@@ -1,8 +1,9 @@
 //! CONNECT: whose it is, whether it is welcome, and which session it gets (3.1.4).
 
+use super::authenticate::Identified;
 use super::end::WillFate;
 use super::{Command, ShardCore};
-use crate::auth::Decision;
+use crate::auth::ClientIdRule;
 use crate::codec::connect::{Connack, Connect, ConnectError, Refusal};
 use crate::codec::frame::Frame;
 use crate::codec::topic::TopicName;
@@ -19,13 +20,13 @@ use std::rc::Rc;
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
 impl ShardCore {
-    /// The first packet of a connection; `stream` begins with it. Returns whether the connection is
-    /// open now.
+    /// The first packet of a connection; `stream` begins with it, it takes `bytes` of it. Returns whether
+    /// it was taken: the connection is open now, or it is being found out who it is.
     pub(super) fn first_packet(
         &mut self,
         now: Timestamp,
         key: ConnectionKey,
-        frame: Frame<'_>,
+        (frame, bytes): (Frame<'_>, usize),
         stream: &[u8],
     ) -> bool {
         if frame.first_byte != 0x10 {
@@ -48,10 +49,30 @@ impl ShardCore {
             self.refuse(key, connect.version, reason, text, taken);
             return false;
         }
+        let packet = stream.get(..bytes).unwrap_or_default();
+        match self.identify(key, &connect, packet) {
+            Identified::Yes => {}
+            Identified::Waits => {
+                self.pause(key);
+                return true;
+            }
+            Identified::Refused(reason, text) => {
+                let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+                self.refuse(key, connect.version, reason, text, taken);
+                return false;
+            }
+        }
+        let rule = match self.check_client_id(key, connect.client_id) {
+            Ok(rule) => rule,
+            Err((reason, text)) => {
+                self.refuse(key, connect.version, reason, text, u32::MAX);
+                return false;
+            }
+        };
         let assigned = connect
             .client_id
             .is_empty()
-            .then(|| self.assign_client_id());
+            .then(|| self.assign_client_id(rule.as_ref()));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let home = home_shard(client_id, self.shards);
         let is_adopted = self
@@ -60,13 +81,14 @@ impl ShardCore {
             .get(key)
             .is_some_and(|c| c.is_adopted);
         if home != self.id && !is_adopted {
-            self.clients.connections.remove(key);
+            let left = self.clients.connections.remove(key);
             self.admission.settle();
             self.clients.counters.connections_handed_over += 1;
             self.commands.push(Command::Handover {
                 connection: key,
                 home,
                 bytes: stream.to_vec(),
+                admitted: left.and_then(|connection| connection.admitted),
             });
             return false;
         }
@@ -87,7 +109,7 @@ impl ShardCore {
     }
 
     /// Answers a CONNECT with a failure and closes `[MQTT-3.2.2-7]`.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         key: ConnectionKey,
         version: Version,
@@ -110,14 +132,17 @@ impl ShardCore {
         connect: &Connect<'_>,
     ) -> Result<(), (Reason, &'static str)> {
         let settings = &self.settings;
-        if self
-            .clients
-            .connections
-            .get(key)
-            .is_some_and(|c| c.is_surplus)
-        {
+        let Some(connection) = self.clients.connections.get(key) else {
+            return Err((Reason::UnspecifiedError, "the connection is gone"));
+        };
+        let policy = settings.listener(connection.listener);
+        if policy.is_some_and(|policy| !policy.versions.contains(&connect.version)) {
+            let text = "this listener serves other protocol versions";
+            return Err((Reason::UnsupportedProtocolVersion, text));
+        }
+        if connection.is_surplus {
             self.clients.counters.connections_refused_full += 1;
-            return Err((Reason::QuotaExceeded, "limits.connections_max is reached"));
+            return Err((Reason::QuotaExceeded, "connections_max is reached"));
         }
         if self.clients.stage >= Stage::Refuse {
             self.clients.counters.connections_refused_memory += 1;
@@ -139,21 +164,23 @@ impl ShardCore {
                 return Err((Reason::NotAuthorized, "will topic begins with $"));
             }
         }
-        match self.authenticator.connect(connect) {
-            Decision::Allow => Ok(()),
-            Decision::Refuse(reason) => Err((reason, "not authenticated")),
-        }
+        Ok(())
     }
 
     /// A client identifier that nobody has and whose session lives here `[MQTT-3.2.2-16]`.
-    fn assign_client_id(&mut self) -> String {
+    fn assign_client_id(&mut self, rule: Option<&ClientIdRule>) -> String {
+        let prefix = match rule {
+            Some(ClientIdRule::Exactly(only)) => return only.to_string(),
+            Some(ClientIdRule::Prefix(prefix)) => prefix,
+            None => "ringmq",
+        };
         loop {
             // A step of a full-period generator: no value comes twice in a run.
             self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut mixed = self.seed;
             mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let id = format!("ringmq-{:016x}", mixed ^ mixed >> 31);
+            let id = format!("{prefix}-{:016x}", mixed ^ mixed >> 31);
             let is_free = !self.clients.by_client_id.contains_key(id.as_str());
             if is_free && home_shard(&id, self.shards) == self.id {
                 return id;
@@ -270,6 +297,11 @@ impl ShardCore {
             .topic_alias_max
             .min(settings.limits.topic_alias_out_max);
         connection.asked_expiry_seconds = connect.properties.session_expiry_seconds;
+        connection.identity_ends_at = connection
+            .admitted
+            .as_ref()
+            .and_then(|admitted| admitted.ends_at)
+            .unwrap_or(Timestamp::NEVER);
         connection.authentication_method = connect.properties.authentication_method.map(Into::into);
         imposed
     }
@@ -290,6 +322,11 @@ impl ShardCore {
             .as_ref()
             .filter(|_| connect.properties.request_response_information)
             .map(|prefix| format!("{prefix}{client_id}"));
+        let exchange_end = self
+            .clients
+            .connections
+            .get_mut(key)
+            .and_then(|connection| connection.admitted.as_mut()?.exchange_end.take());
         let limits = &settings.limits;
         let connack = Connack {
             session_present,
@@ -303,6 +340,10 @@ impl ShardCore {
             topic_alias_max: limits.topic_alias_max,
             server_keep_alive_seconds,
             response_information: response_information.as_deref(),
+            authentication: connect
+                .properties
+                .authentication_method
+                .zip(exchange_end.as_deref()),
             unavailable: [
                 !settings.retain_available,
                 !settings.wildcard_subscriptions,

@@ -7,7 +7,6 @@ use crate::fanout::publication::Publication;
 use crate::session::{ConnectionKey, EXPIRY_NEVER, SessionKey};
 use crate::shard::timer::Owner;
 use crate::time::Timestamp;
-use std::sync::atomic::Ordering;
 
 /// What the end of a connection means for the will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ impl ShardCore {
         if let Some(mut connection) = self.clients.connections.remove(key) {
             debug_assert!(connection.session.is_none());
             self.admission.settle();
-            self.connection_count.fetch_sub(1, Ordering::Relaxed);
+            self.counts.leave(connection.listener);
             let rest = connection.outbox.take_rest();
             self.commands.push(Command::Close {
                 connection: key,

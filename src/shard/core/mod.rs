@@ -13,6 +13,7 @@
 
 mod acknowledge;
 mod admission;
+mod authenticate;
 mod clients;
 mod connect;
 mod end;
@@ -26,9 +27,10 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
-pub use settings::Settings;
+pub use admission::ConnectionCounts;
+pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
-use crate::auth::Authenticator;
+use crate::auth::{Admitted, Step};
 use crate::codec::Reason;
 use crate::outbox::outgoing::Outgoing;
 use crate::route::ShardId;
@@ -48,7 +50,6 @@ use interest::Interest;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Something the shell has to do with a connection.
 #[derive(Debug)]
@@ -68,6 +69,15 @@ pub enum Command {
         home: ShardId,
         /// Everything it sent so far; what arrives until it has left the ring comes after that.
         bytes: Vec<u8>,
+        /// Who it is.
+        admitted: Option<Box<Admitted>>,
+    },
+    /// Find out who this is: answered by [`ShardCore::authenticated`].
+    Authenticate {
+        /// Which.
+        connection: ConnectionKey,
+        /// What it shows.
+        step: Step,
     },
     /// Stop receiving from it: it does not take what it asked for.
     Pause(ConnectionKey),
@@ -80,7 +90,6 @@ pub struct ShardCore {
     id: ShardId,
     shards: ShardId,
     settings: Rc<Settings>,
-    authenticator: Authenticator,
     clients: Clients,
     trie: Trie,
     retained: Retained,
@@ -90,7 +99,7 @@ pub struct ShardCore {
     commands: Vec<Command>,
     staged: Staged,
     /// Connections of all shards.
-    connection_count: Arc<AtomicUsize>,
+    counts: Arc<ConnectionCounts>,
     seed: u64,
     queries: VecDeque<(ShardId, RetainedQuery)>,
     answers: VecDeque<(SessionKey, u64, crate::route::retained::Answer)>,
@@ -106,20 +115,19 @@ pub struct ShardCore {
 
 impl ShardCore {
     /// A shard without connections. `seed` makes assigned client identifiers differ from run to run;
-    /// `connection_count` is shared by all shards.
+    /// `counts` are shared by all shards.
     #[must_use]
     pub fn new(
         id: ShardId,
         shards: ShardId,
         settings: Settings,
         seed: u64,
-        connection_count: Arc<AtomicUsize>,
+        counts: Arc<ConnectionCounts>,
     ) -> Self {
         let settings = Rc::new(settings);
         ShardCore {
             id,
             shards,
-            authenticator: Authenticator::default(),
             clients: Clients::new(Rc::clone(&settings)),
             settings,
             trie: Trie::default(),
@@ -129,7 +137,7 @@ impl ShardCore {
             admission: admission::Admission::default(),
             commands: Vec::new(),
             staged: Staged::new(shards),
-            connection_count,
+            counts,
             seed,
             queries: VecDeque::new(),
             answers: VecDeque::new(),
@@ -195,33 +203,66 @@ impl ShardCore {
     // Inputs.
 
     /// A listener accepted a connection. `None` if there are too many to even tell it so.
-    pub fn accept(&mut self, now: Timestamp) -> Option<ConnectionKey> {
+    pub fn accept(&mut self, now: Timestamp, listener: u16) -> Option<ConnectionKey> {
         let max = self.settings.limits.connections_max;
-        let count = self.connection_count.fetch_add(1, Ordering::Relaxed);
+        let count = self.counts.enter(listener);
         if count >= max + max / 8 + 16 {
-            self.connection_count.fetch_sub(1, Ordering::Relaxed);
+            self.counts.leave(listener);
             self.clients.counters.connections_refused_full += 1;
             return None;
         }
         self.clients.counters.connections_accepted += 1;
-        let key = self.insert_connection(now, false);
-        if count >= max
-            && let Some(connection) = self.clients.connections.get_mut(key)
-        {
-            connection.is_surplus = true;
+        let key = self.insert_connection(now, listener, false);
+        let is_surplus = count >= max || self.is_listener_full(listener);
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_surplus = is_surplus;
         }
         Some(key)
     }
 
-    /// Another shard handed over a connection whose client identifier lives here; what it sent so far
-    /// is to be [`ShardCore::receive`]d next.
-    pub fn adopt(&mut self, now: Timestamp) -> ConnectionKey {
-        self.insert_connection(now, true)
+    fn is_listener_full(&self, listener: u16) -> bool {
+        let policy = self.settings.listener(listener);
+        policy.is_some_and(|policy| self.counts.of(listener) > policy.connections_max)
     }
 
-    fn insert_connection(&mut self, now: Timestamp, is_adopted: bool) -> ConnectionKey {
+    /// The layers under a connection failed; its end follows.
+    pub fn note_transport_error(&mut self) {
+        self.clients.counters.transport_errors += 1;
+    }
+
+    /// Largest packet that an open connection may send; `None` before CONNECT is accepted.
+    #[must_use]
+    pub fn packet_bytes_max(&self, key: ConnectionKey) -> Option<usize> {
+        let connection = self.clients.connections.get(key)?;
+        connection.session?;
+        Some(self.settings.limits.max_packet_bytes)
+    }
+
+    /// Another shard handed over a connection whose client identifier lives here; what it sent so far
+    /// is to be [`ShardCore::receive`]d next.
+    pub fn adopt(
+        &mut self,
+        now: Timestamp,
+        listener: u16,
+        admitted: Option<Box<Admitted>>,
+    ) -> ConnectionKey {
+        let key = self.insert_connection(now, listener, true);
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_identified = true;
+            connection.admitted = admitted;
+        }
+        key
+    }
+
+    fn insert_connection(
+        &mut self,
+        now: Timestamp,
+        listener: u16,
+        is_adopted: bool,
+    ) -> ConnectionKey {
         let connect_by = now.plus_ms(self.settings.limits.connect_timeout_ms);
         let mut connection = Connection::new(now, connect_by, is_adopted);
+        connection.listener = listener;
         connection.timer_at = connect_by;
         let key = self.clients.connections.insert(connection);
         self.timers.set(connect_by, Owner::Connection(key));
@@ -267,6 +308,7 @@ impl ShardCore {
             && connection.outbox.bytes() < limits.outbox_bytes_max / 2
             && connection.awaiting_store.len() < usize::from(limits.receive_maximum)
             && !connection.waits_for_memory
+            && !connection.is_asking()
         {
             connection.is_paused = false;
             self.commands.push(Command::Resume(key));
@@ -370,6 +412,10 @@ impl ShardCore {
         } else if connection.session.is_none() {
             self.clients.counters.connect_timeouts += 1;
             self.drop_connection(key);
+        } else if connection.identity_ends_at <= now {
+            self.clients.counters.identities_ended += 1;
+            let text = "the right to be connected has ended";
+            self.disconnect(key, Reason::NotAuthorized, text, now);
         } else {
             self.clients.counters.keep_alive_timeouts += 1;
             let text = "nothing heard for one and a half keep alive intervals";

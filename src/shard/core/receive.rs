@@ -1,7 +1,6 @@
 //! Bytes of a connection to packets, and each packet to its handler.
 
 use super::ShardCore;
-use crate::auth::Decision;
 use crate::codec::control::PINGRESP;
 use crate::codec::frame::{Split, split};
 use crate::codec::{DecodeError, Packet, Reason, Version};
@@ -16,6 +15,10 @@ impl ShardCore {
             return;
         };
         connection.heard_at = now;
+        if connection.is_asking() {
+            connection.partial.extend_from_slice(bytes);
+            return;
+        }
         if connection.partial.is_empty() {
             let used = self.frames(now, key, bytes);
             let rest = bytes.get(used..).unwrap_or_default();
@@ -46,7 +49,11 @@ impl ShardCore {
             let Some(connection) = self.clients.connections.get(key) else {
                 return used;
             };
+            if connection.is_asking() {
+                return used;
+            }
             let is_open = connection.session.is_some();
+            let exchanges = connection.gate.is_some();
             let version = connection.version;
             let limits = &self.settings.limits;
             let packet_bytes_max = if is_open {
@@ -63,13 +70,18 @@ impl ShardCore {
                     }
                 }
                 Ok(Split::Whole(frame, bytes)) => {
-                    if !self.first_packet(now, key, frame, rest) {
+                    let goes_on = if exchanges {
+                        self.exchange_packet(key, frame)
+                    } else {
+                        self.first_packet(now, key, (frame, bytes), rest)
+                    };
+                    if !goes_on {
                         return stream.len();
                     }
                     used += bytes;
                 }
                 Ok(Split::Partial(_)) => {
-                    if !is_open && rest.first().is_some_and(|first| *first != 0x10) {
+                    if !is_open && !exchanges && rest.first().is_some_and(|first| *first != 0x10) {
                         // Not a CONNECT [MQTT-3.1.0-1]: no need to wait for the rest of it.
                         self.drop_connection(key);
                     }
@@ -111,13 +123,7 @@ impl ShardCore {
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(now, key, version, &unsubscribe),
             Packet::Pingreq => self.control(key, |out| out.extend_from_slice(&PINGRESP)),
             Packet::Disconnect(disconnect) => self.client_disconnects(key, disconnect, now),
-            Packet::Auth(auth) => {
-                let connection = self.clients.connections.get(key);
-                let method = connection.and_then(|c| c.authentication_method.as_deref());
-                if let Decision::Refuse(reason) = self.authenticator.auth(method, &auth) {
-                    self.violation(key, reason, "authentication exchange not possible", now);
-                }
-            }
+            Packet::Auth(auth) => self.authenticate_again(now, key, &auth),
             Packet::Connect(_) => {
                 self.refuse_packet(key, DecodeError::UnexpectedPacket, now);
             }

@@ -1,16 +1,82 @@
 //! What the core is told once, before it starts.
 
+use crate::auth::ClientIdRule;
+use crate::codec::Version;
 use crate::limits::Limits;
 use crate::message::Qos;
 use crate::outbox::OutboxFull;
 use crate::route::shared::SharedStrategy;
 use crate::session::outbound::{QueueFull, QueueLimits};
 
+/// What the clients of one listener may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerPolicy {
+    /// Whether clients that prove nothing are let in.
+    pub allows_anonymous: bool,
+    /// Protocol versions that are served.
+    pub versions: Vec<Version>,
+    /// Whether its clients may show certificates.
+    pub has_certificates: bool,
+    /// Most connections that came by it, on all shards together.
+    pub connections_max: usize,
+}
+
+impl Default for ListenerPolicy {
+    fn default() -> Self {
+        ListenerPolicy {
+            allows_anonymous: true,
+            versions: vec![Version::V3_1, Version::V3_1_1, Version::V5],
+            has_certificates: false,
+            connections_max: usize::MAX,
+        }
+    }
+}
+
+/// What is asked of clients, as far as a shard has to know.
+#[derive(Clone, Debug, Default)]
+pub struct Authentication {
+    /// Whether there are methods to ask.
+    pub has_methods: bool,
+    /// Whether [`crate::auth::EXCHANGE_METHOD`] is among them.
+    pub has_exchange: bool,
+    /// How client identifiers depend on users.
+    pub client_id: ClientIdPolicy,
+}
+
+/// How client identifiers depend on users. Clients without user name are free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientIdPolicy {
+    /// Not at all.
+    #[default]
+    Any,
+    /// They are the user name.
+    UserName,
+    /// They begin with the user name.
+    UserNamePrefix,
+}
+
+impl ClientIdPolicy {
+    /// The rule for a user.
+    #[must_use]
+    pub fn for_user(self, user_name: Option<&str>) -> Option<ClientIdRule> {
+        let user_name = user_name?;
+        match self {
+            ClientIdPolicy::Any => None,
+            ClientIdPolicy::UserName => Some(ClientIdRule::Exactly(user_name.into())),
+            ClientIdPolicy::UserNamePrefix => Some(ClientIdRule::Prefix(user_name.into())),
+        }
+    }
+}
+
 /// Settings of a shard's core, checked by the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Bounds.
     pub limits: Limits,
+    /// By the listeners' numbers.
+    pub listeners: Vec<ListenerPolicy>,
+    /// What is asked of clients.
+    pub authentication: Authentication,
     /// Longest session expiry interval that is granted.
     pub session_expiry_seconds_max: u32,
     /// What happens to QoS 1 and 2 messages beyond a session's queue.
@@ -43,6 +109,8 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             limits: Limits::default(),
+            listeners: vec![ListenerPolicy::default()],
+            authentication: Authentication::default(),
             session_expiry_seconds_max: u32::MAX,
             queue_full: QueueFull::DropNewest,
             outbox_full: OutboxFull::DropNewest,
@@ -61,6 +129,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What the clients of a listener may do.
+    #[must_use]
+    pub fn listener(&self, number: u16) -> Option<&ListenerPolicy> {
+        self.listeners.get(usize::from(number))
+    }
+
     /// Bounds of a session's queue.
     #[must_use]
     pub const fn queue_limits(&self) -> QueueLimits {

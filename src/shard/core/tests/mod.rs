@@ -5,9 +5,9 @@ mod pair;
 
 use super::{Command, Settings, ShardCore};
 use crate::session::ConnectionKey;
+use crate::shard::core::ConnectionCounts;
 use crate::time::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 const SUBSCRIBE_T: &[u8] = b"\x82\x06\x00\x07\x00\x01t\x01";
 const PUBLISH_T: &[u8] = b"\x30\x06\x00\x01tnew";
@@ -24,7 +24,7 @@ impl Shard {
         let mut settings = Settings::default();
         set(&mut settings);
         Shard {
-            core: ShardCore::new(0, 1, settings, 1, Arc::new(AtomicUsize::new(0))),
+            core: ShardCore::new(0, 1, settings, 1, Arc::new(ConnectionCounts::new(1))),
             now: Timestamp::from_ms(1_000),
         }
     }
@@ -33,7 +33,7 @@ impl Shard {
     fn connect(&mut self, id: u8, clean: bool) -> ConnectionKey {
         let flags = if clean { 2 } else { 0 };
         let connect = [b"\x10\x0D\x00\x04MQTT\x04", &[flags, 0, 0, 0, 1, id][..]].concat();
-        let key = self.core.accept(self.now).unwrap();
+        let key = self.core.accept(self.now, 0).unwrap();
         let answer = self.say(key, &connect);
         assert_eq!((answer[0], answer[3]), (0x20, 0), "{answer:02x?}");
         key
@@ -47,7 +47,7 @@ impl Shard {
     /// A 5.0 client with its own properties; its session never ends.
     fn connect_with(&mut self, properties: &[u8], id: &[u8]) -> ConnectionKey {
         let body = [b"\x00\x04MQTT\x05\x00\x00\x00", properties, id].concat();
-        let key = self.core.accept(self.now).unwrap();
+        let key = self.core.accept(self.now, 0).unwrap();
         self.receive(key, &[&[0x10, body.len() as u8], &body[..]].concat());
         key
     }

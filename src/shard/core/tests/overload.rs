@@ -50,7 +50,7 @@ fn qos_0_is_dropped_for_whom_is_behind() {
 fn publishers_are_not_read_and_not_taken_for_silent() {
     let mut shard = Shard::new(|_| {});
     // Keep alive 1 s, 3.1.1, clean session.
-    let publisher = shard.core.accept(shard.now).unwrap();
+    let publisher = shard.core.accept(shard.now, 0).unwrap();
     shard.say(publisher, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x01\x00\x01p");
     shard.core.set_stage(Stage::Pause);
     shard.receive(publisher, PUBLISH_T);
@@ -75,7 +75,7 @@ fn connections_are_refused_when_memory_is_almost_gone() {
     let mut shard = Shard::new(|_| {});
     let there = shard.connect(b'a', true);
     shard.core.set_stage(Stage::Refuse);
-    let client = shard.core.accept(shard.now).unwrap();
+    let client = shard.core.accept(shard.now, 0).unwrap();
     let connect = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01b";
     shard.receive(client, connect);
     let commands = shard.take_commands();
@@ -99,13 +99,13 @@ fn few_may_be_about_to_connect() {
     let mut shard = Shard::new(|settings| settings.limits.connecting_max = 2);
     let keys = [(); 2].map(|()| {
         assert!(shard.core.may_accept(shard.now, 0));
-        shard.core.accept(shard.now).unwrap()
+        shard.core.accept(shard.now, 0).unwrap()
     });
     assert!(!shard.core.may_accept(shard.now, 0));
     assert_eq!(counter(&shard, "accepts_paused_connecting"), 1);
     shard.say(keys[0], CONNECT);
     assert!(shard.core.may_accept(shard.now, 0), "one has connected");
-    shard.core.accept(shard.now).unwrap();
+    shard.core.accept(shard.now, 0).unwrap();
     assert!(!shard.core.may_accept(shard.now, 0));
     shard.core.receive_ended(shard.now, keys[1]);
     assert!(shard.core.may_accept(shard.now, 0), "one has left");
@@ -116,14 +116,14 @@ fn so_many_may_connect_in_a_second() {
     let mut shard = Shard::new(|settings| settings.limits.connect_rate_max = 10);
     for _ in 0..10 {
         assert!(shard.core.may_accept(shard.now, 0));
-        let key = shard.core.accept(shard.now).unwrap();
+        let key = shard.core.accept(shard.now, 0).unwrap();
         shard.say(key, CONNECT);
     }
     assert!(!shard.core.may_accept(shard.now, 0));
     let at = shard.core.accept_at(shard.now).unwrap();
     assert_eq!(at.ms_since(shard.now), 100);
     assert!(shard.core.may_accept(at, 0));
-    shard.core.accept(at).unwrap();
+    shard.core.accept(at, 0).unwrap();
     assert!(!shard.core.may_accept(at, 0));
     assert!(counter(&shard, "accepts_paused_rate") >= 2);
 }

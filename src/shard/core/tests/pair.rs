@@ -3,11 +3,11 @@
 use super::super::{Settings, ShardCore};
 use crate::route::home_shard;
 use crate::session::ConnectionKey;
+use crate::shard::core::ConnectionCounts;
 use crate::shard::mail::Mail;
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 const NOW: Timestamp = Timestamp::from_ms(1_000);
 
@@ -20,7 +20,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let connections = Arc::new(AtomicUsize::new(0));
+        let connections = Arc::new(ConnectionCounts::new(1));
         let core = |id| ShardCore::new(id, 2, Settings::default(), 1, Arc::clone(&connections));
         Pair {
             cores: [core(0), core(1)],
@@ -37,7 +37,7 @@ impl Pair {
             .nth(self.connects)
             .expect("an identifier of that shard");
         self.connects += 1;
-        let key = self.cores[shard].accept(NOW).unwrap();
+        let key = self.cores[shard].accept(NOW, 0).unwrap();
         let connect = [
             &b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01"[..],
             id.as_bytes(),

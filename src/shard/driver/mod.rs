@@ -7,9 +7,19 @@
 //! Commands of the core are carried out right after the input that caused them, so that a later event
 //! of the same turn never finds a connection in a state the core has left.
 
+mod authenticate;
+mod layered;
+mod sockets;
+
+pub use layered::Link;
+pub use sockets::Origin;
+
+use crate::authn::{Question, Reply};
+use crate::net::listener::ListenerSetup;
 use crate::net::ring::{
     Handler, ListenerKey, PeerKey, ReceiveEnd, Ring, RingError, SocketKey, Waker,
 };
+use crate::net::transport::Layers;
 use crate::outbox::outgoing::Outgoing;
 use crate::route::ShardId;
 use crate::session::ConnectionKey;
@@ -19,6 +29,7 @@ use crate::shard::mailbox::{Handover, Letter, Mailboxes};
 use crate::storage::memory::MemoryStore;
 use crate::time::Timestamp;
 use crossbeam_channel::{Receiver, Sender};
+use sockets::{Sockets, State};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -33,65 +44,6 @@ const LOSSES_REPORTED_MAX: usize = 10;
 /// Passes over the mailboxes per turn, so that retained questions are answered in the turn they come.
 const DRAIN_PASSES_MAX: usize = 3;
 
-/// What the shell knows of a socket.
-#[derive(Debug)]
-enum State {
-    /// The core has it under this name.
-    Open(ConnectionKey),
-    /// It leaves for another shard.
-    Leaving { home: ShardId, bytes: Vec<u8> },
-    /// It is being closed; `rest` waits for the send in flight.
-    Closing { rest: Option<Outgoing> },
-}
-
-/// The shell's side of the sockets: names of ring and core for each other.
-#[derive(Default)]
-struct Sockets {
-    by_slot: Vec<Option<(SocketKey, State)>>,
-    by_connection: Vec<Option<(ConnectionKey, SocketKey)>>,
-    count: usize,
-}
-
-impl Sockets {
-    fn state(&mut self, key: SocketKey) -> Option<&mut State> {
-        let (known, state) = self.by_slot.get_mut(key.slot())?.as_mut()?;
-        if *known == key { Some(state) } else { None }
-    }
-
-    fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
-        let (known, socket) = (*self.by_connection.get(key.slot())?)?;
-        (known == key).then_some(socket)
-    }
-
-    fn insert(&mut self, socket: SocketKey, connection: ConnectionKey) {
-        set(
-            &mut self.by_slot,
-            socket.slot(),
-            (socket, State::Open(connection)),
-        );
-        set(
-            &mut self.by_connection,
-            connection.slot(),
-            (connection, socket),
-        );
-        self.count += 1;
-    }
-
-    fn remove(&mut self, key: SocketKey) -> Option<State> {
-        let slot = self.by_slot.get_mut(key.slot())?;
-        let (_, state) = slot.take_if(|(known, _)| *known == key)?;
-        self.count -= 1;
-        Some(state)
-    }
-}
-
-fn set<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
-    if slot >= table.len() {
-        table.resize_with(slot + 1, || None);
-    }
-    table[slot] = Some(value);
-}
-
 /// What a shard is started with.
 pub struct Start {
     /// Its number.
@@ -100,12 +52,16 @@ pub struct Start {
     pub core: ShardCore,
     /// Its mailboxes.
     pub mailboxes: Mailboxes,
-    /// Its listening sockets.
-    pub listeners: Vec<OwnedFd>,
+    /// Its listening sockets, by the listeners' numbers.
+    pub listeners: Vec<(OwnedFd, ListenerSetup)>,
     /// Origin of all shards' times.
     pub origin: Instant,
     /// Orders from the control plane.
     pub orders: Receiver<Order>,
+    /// Questions to the authentication methods, and their answers.
+    pub questions: Sender<Question>,
+    /// What they say.
+    pub replies: Receiver<Reply>,
     /// Events to it.
     pub events: Sender<Event>,
 }
@@ -117,7 +73,13 @@ pub struct Shell {
     mailboxes: Mailboxes,
     origin: Instant,
     now: Timestamp,
+    listeners: Vec<ListenerKey>,
+    setups: Vec<ListenerSetup>,
     sockets: Sockets,
+    /// Connections with a step of a handshake to do.
+    handshakes: VecDeque<SocketKey>,
+    /// Room for what comes out of layers.
+    plain: Vec<u8>,
     lingering: VecDeque<(Instant, SocketKey)>,
     /// Connections that found no room in a mailbox.
     handovers: VecDeque<(ShardId, Handover)>,
@@ -125,6 +87,8 @@ pub struct Shell {
     peers: Vec<Option<PeerKey>>,
     orders: Receiver<Order>,
     events: Sender<Event>,
+    questions: Sender<Question>,
+    replies: Receiver<Reply>,
     /// Room for lists that are emptied each turn.
     commands: Vec<Command>,
     ready: Vec<ConnectionKey>,
@@ -145,11 +109,11 @@ impl Shell {
     /// # Errors
     /// The ring failed for good.
     pub async fn run(start: Start, mut ring: Ring, wakers: &[Waker]) -> Result<(), RingError> {
-        let listeners: Vec<_> = start
+        let (listeners, setups) = start
             .listeners
             .into_iter()
-            .map(|descriptor| ring.listen(descriptor))
-            .collect();
+            .map(|(descriptor, setup)| (ring.listen(descriptor), setup))
+            .unzip();
         let peers = (0..)
             .zip(wakers)
             .map(|(id, waker): (ShardId, _)| (id != start.id).then(|| ring.link(waker)))
@@ -160,13 +124,19 @@ impl Shell {
             mailboxes: start.mailboxes,
             origin: start.origin,
             now: Timestamp::default(),
+            listeners,
+            setups,
             sockets: Sockets::default(),
+            handshakes: VecDeque::new(),
+            plain: Vec::new(),
             lingering: VecDeque::new(),
             handovers: VecDeque::new(),
             store: MemoryStore::default(),
             peers,
             orders: start.orders,
             events: start.events,
+            questions: start.questions,
+            replies: start.replies,
             commands: Vec::new(),
             ready: Vec::new(),
             is_draining: false,
@@ -177,7 +147,7 @@ impl Shell {
             stop_by: None,
         };
         loop {
-            let more = shell.turn(&mut ring, &listeners);
+            let more = shell.turn(&mut ring);
             if shell.is_done() {
                 return Ok(());
             }
@@ -186,9 +156,11 @@ impl Shell {
             } else {
                 shell.deadline()
             };
-            let (mailboxes, orders) = (&shell.mailboxes, &shell.orders);
-            ring.wait(deadline, || mailboxes.has_mail() || !orders.is_empty())
-                .await?;
+            let (mailboxes, orders, replies) = (&shell.mailboxes, &shell.orders, &shell.replies);
+            ring.wait(deadline, || {
+                mailboxes.has_mail() || !orders.is_empty() || !replies.is_empty()
+            })
+            .await?;
         }
     }
 
@@ -198,7 +170,7 @@ impl Shell {
     }
 
     /// One round of work. Returns whether there is more to do at once.
-    fn turn(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) -> bool {
+    fn turn(&mut self, ring: &mut Ring) -> bool {
         self.turn_at = Instant::now();
         self.now = self.timestamp();
         let is_held_up = !self.core.staged().is_empty() || self.core.is_congested();
@@ -206,6 +178,7 @@ impl Shell {
         if !is_held_up {
             // Only now: clients are not read while what they sent finds no room elsewhere.
             more = ring.turn(self).more;
+            more |= self.shake_hands(ring);
         }
         self.drain(ring);
         if self
@@ -215,14 +188,15 @@ impl Shell {
         {
             self.core.tick(self.now);
         }
-        self.follow_orders(ring, listeners);
+        self.follow_orders(ring);
+        self.take_replies(ring);
         let committed = self.store.commit(self.core.take_persist());
         self.core.stored(committed);
         self.carry_out(ring);
         self.flush_mail(ring);
         self.flush_outboxes(ring);
         self.end_lingering(ring);
-        self.admit(ring, listeners);
+        self.admit(ring);
         self.report_losses();
         if self.is_draining && self.core.staged().is_empty() {
             self.is_draining = false;
@@ -253,14 +227,14 @@ impl Shell {
     }
 
     /// Accepts more connections, or none for now.
-    fn admit(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) {
+    fn admit(&mut self, ring: &mut Ring) {
         let lag = self.turn_at.elapsed();
         self.turn_max = self.turn_max.max(lag);
         let accepts = self.core.may_accept(self.now, lag.as_millis() as u64);
         if accepts == std::mem::replace(&mut self.is_accepting, accepts) {
             return;
         }
-        for &listener in listeners {
+        for &listener in &self.listeners {
             if accepts {
                 ring.resume_listening(listener);
             } else {
@@ -319,14 +293,18 @@ impl Shell {
     }
 
     fn adopt(&mut self, ring: &mut Ring, handover: Handover) {
-        let connection = self.core.adopt(self.now);
+        let connection = self
+            .core
+            .adopt(self.now, handover.origin.listener, handover.admitted);
         let socket = ring.adopt(handover.descriptor);
-        self.sockets.insert(socket, connection);
+        let (origin, link) = (handover.origin, handover.link);
+        self.sockets.insert(socket, connection, origin, link);
         self.core.receive(self.now, connection, &handover.bytes);
         self.carry_out(ring);
+        self.empty_inbox(ring, socket);
     }
 
-    fn follow_orders(&mut self, ring: &mut Ring, listeners: &[ListenerKey]) {
+    fn follow_orders(&mut self, ring: &mut Ring) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Statistics => {
@@ -335,9 +313,14 @@ impl Shell {
                     list.push(("turn_us_max", longest.as_micros() as u64));
                     let _ = self.events.send(Event::Statistics(list));
                 }
+                Order::Tls(configs) => {
+                    for (setup, config) in self.setups.iter_mut().zip(configs.iter()) {
+                        setup.tls.clone_from(config);
+                    }
+                }
                 Order::Stage(stage) => self.core.set_stage(stage),
                 Order::StopAccepting => {
-                    for &listener in listeners {
+                    for &listener in &self.listeners {
                         ring.stop_listening(listener);
                     }
                     self.core.publish_wills(self.now);
@@ -364,14 +347,20 @@ impl Shell {
                     connection,
                     home,
                     bytes,
+                    admitted,
                 } => {
                     if let Some(socket) = self.sockets.socket(connection)
                         && let Some(state) = self.sockets.state(socket)
                     {
-                        *state = State::Leaving { home, bytes };
+                        *state = State::Leaving {
+                            home,
+                            bytes,
+                            admitted,
+                        };
                         ring.release(socket);
                     }
                 }
+                Command::Authenticate { connection, step } => self.ask(connection, step),
                 Command::Pause(connection) => {
                     if let Some(socket) = self.sockets.socket(connection) {
                         ring.pause_receive(socket);
@@ -392,6 +381,7 @@ impl Shell {
             return;
         };
         let is_sending = ring.is_sending(socket);
+        let rest = self.wrap_rest(socket, rest);
         let Some(state) = self.sockets.state(socket) else {
             return;
         };
@@ -476,9 +466,12 @@ impl Shell {
             let Some(socket) = self.sockets.socket(connection) else {
                 continue;
             };
-            if let Some(batch) = self.core.take_outgoing(connection)
-                && let Err(batch) = ring.send(socket, batch)
-            {
+            let Some(batch) = self.core.take_outgoing(connection) else {
+                continue;
+            };
+            if self.sockets.link(socket).is_some() {
+                self.wrap_batch(ring, socket, batch);
+            } else if let Err(batch) = ring.send(socket, batch) {
                 self.core.recycle(batch);
             }
         }
@@ -490,17 +483,32 @@ impl Handler for Shell {
     fn accepted(
         &mut self,
         ring: &mut Ring,
-        _listener: ListenerKey,
+        listener: ListenerKey,
         descriptor: OwnedFd,
-        _peer: Option<SocketAddr>,
+        peer: Option<SocketAddr>,
     ) {
-        if let Some(connection) = self.core.accept(self.now) {
+        let Some(number) = self.listeners.iter().position(|known| *known == listener) else {
+            return;
+        };
+        let Some(setup) = self.setups.get(number) else {
+            return;
+        };
+        let link = match Layers::new(setup, peer) {
+            Ok(layers) => layers.map(|layers| Box::new(Link::new(layers))),
+            Err(error) => return warn!("a connection cannot be served: {error}"),
+        };
+        let listener = number as u16;
+        if let Some(connection) = self.core.accept(self.now, listener) {
             let socket = ring.adopt(descriptor);
-            self.sockets.insert(socket, connection);
+            let origin = Origin { listener, peer };
+            self.sockets.insert(socket, connection, origin, link);
         }
     }
 
     fn received(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
+        if self.sockets.link(socket).is_some() {
+            return self.received_layered(ring, socket, bytes);
+        }
         match self.sockets.state(socket) {
             Some(State::Open(connection)) => {
                 let connection = *connection;
@@ -513,6 +521,9 @@ impl Handler for Shell {
     }
 
     fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, _end: ReceiveEnd) {
+        if self.sockets.link(socket).is_some() {
+            self.empty_inbox(ring, socket);
+        }
         if let Some(State::Open(connection)) = self.sockets.state(socket) {
             let connection = *connection;
             self.core.receive_ended(self.now, connection);
@@ -527,7 +538,11 @@ impl Handler for Shell {
         outgoing: Outgoing,
         result: Result<usize, i32>,
     ) {
+        let is_layered = self.sockets.link(socket).is_some();
         match self.sockets.state(socket) {
+            Some(State::Open(_)) if is_layered => {
+                self.sent_layered(ring, socket, outgoing, result.is_ok());
+            }
             Some(State::Open(connection)) => {
                 let connection = *connection;
                 if result.is_ok() {
@@ -553,9 +568,21 @@ impl Handler for Shell {
     }
 
     fn released(&mut self, _ring: &mut Ring, socket: SocketKey, descriptor: OwnedFd) {
-        if let Some(State::Leaving { home, bytes }) = self.sockets.remove(socket) {
-            self.handovers
-                .push_back((home, Handover { descriptor, bytes }));
+        if let Some(left) = self.sockets.remove(socket)
+            && let State::Leaving {
+                home,
+                bytes,
+                admitted,
+            } = left.state
+        {
+            let handover = Handover {
+                descriptor,
+                bytes,
+                admitted,
+                origin: left.origin,
+                link: left.link,
+            };
+            self.handovers.push_back((home, handover));
         }
     }
 

@@ -1,0 +1,81 @@
+//! Questions of the core to the authentication methods, and their answers.
+
+use super::Shell;
+use crate::auth::{Answer, Refusal, Step};
+use crate::authn::certificate;
+use crate::authn::{Credentials, Question, Work};
+use crate::net::ring::Ring;
+use crate::session::ConnectionKey;
+use crossbeam_channel::TrySendError;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Shell {
+    /// Puts a question to the methods; one too many is answered at once.
+    pub(super) fn ask(&mut self, connection: ConnectionKey, step: Step) {
+        let Some(work) = self.work(connection, step) else {
+            return self.refuse_busy(connection);
+        };
+        let question = Question {
+            shard: self.id,
+            connection,
+            work,
+        };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.questions.try_send(question)
+        {
+            self.refuse_busy(connection);
+        }
+    }
+
+    fn refuse_busy(&mut self, connection: ConnectionKey) {
+        self.core.note_busy_methods();
+        let refusal = Answer::Refuse(Refusal::Unavailable);
+        self.core.authenticated(self.now, connection, refusal);
+    }
+
+    fn work(&mut self, connection: ConnectionKey, step: Step) -> Option<Work> {
+        let socket = self.sockets.socket(connection)?;
+        let entry = self.sockets.entry(socket)?;
+        Some(match step {
+            Step::Connect(shown) => {
+                let certificate = entry.link.as_ref().and_then(|link| link.certificate());
+                let names = certificate.and_then(certificate::names);
+                Work::Connect {
+                    credentials: Credentials {
+                        client_id: shown.client_id,
+                        user_name: shown.user_name,
+                        password: shown.password,
+                        version: shown.version,
+                        peer: entry.origin.peer,
+                        certificate: names.map(Arc::new),
+                    },
+                    exchange: shown.exchange,
+                }
+            }
+            Step::Again(bytes) => Work::Begin(bytes),
+            Step::Continue(bytes) => Work::Continue(entry.exchange.take()?, bytes),
+        })
+    }
+
+    /// Passes the methods' answers on to the core.
+    pub(super) fn take_replies(&mut self, ring: &mut Ring) {
+        while let Ok(reply) = self.replies.try_recv() {
+            let socket = self.sockets.socket(reply.connection);
+            if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
+                entry.exchange = reply.exchange;
+            }
+            let mut answer = reply.answer;
+            if let Answer::Allow(admitted) = &mut answer
+                && let Some(ends_s) = admitted.identity.expires_unix_s
+            {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                let now_s = now.map_or(0, |now| now.as_secs());
+                let left_ms = ends_s.saturating_sub(now_s).saturating_mul(1000);
+                admitted.ends_at = Some(self.now.plus_ms(left_ms));
+            }
+            self.core.authenticated(self.now, reply.connection, answer);
+            self.carry_out(ring);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Connections with layers under MQTT: bytes go through an engine in each direction.
+//!
+//! A handshake costs as much as thousands of deliveries, so each step of one waits in a queue of which a
+//! turn works off only as much as [`HANDSHAKE_TIME_MAX`] allows; what a client sends meanwhile is bounded,
+//! beyond that it is not read.
+
+use super::Shell;
+use super::sockets::State;
+use crate::net::ring::{Ring, SocketKey};
+use crate::net::transport::{Arrival, Layers, TransportError, UPGRADE_BYTES_MAX};
+use crate::outbox::outgoing::Outgoing;
+use std::time::{Duration, Instant};
+use tracing::debug;
+
+/// How long the handshakes of one turn may take together; at least one step is done.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_micros(500);
+
+/// A connection's layers, and what waits around them.
+#[derive(Debug)]
+pub struct Link {
+    layers: Box<Layers>,
+    /// Socket bytes that wait for their turn in the queue of handshakes.
+    inbox: Vec<u8>,
+    is_queued: bool,
+    is_paused: bool,
+    /// Whether larger messages were allowed.
+    is_opened: bool,
+}
+
+impl Link {
+    pub(super) fn new(layers: Layers) -> Self {
+        Link {
+            layers: Box::new(layers),
+            inbox: Vec::new(),
+            is_queued: false,
+            is_paused: false,
+            is_opened: false,
+        }
+    }
+
+    /// The certificate that the client showed, in DER.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        self.layers.certificate()
+    }
+}
+
+fn wire_batch(wire: Vec<u8>) -> Outgoing {
+    Outgoing {
+        copied: wire,
+        shared: Vec::new(),
+    }
+}
+
+impl Shell {
+    /// Socket bytes of a connection with layers.
+    pub(super) fn received_layered(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
+        let Some(link) = self.sockets.link(socket) else {
+            return;
+        };
+        if link.layers.is_established() && !link.is_queued {
+            return self.unwrap_bytes(ring, socket, bytes);
+        }
+        link.inbox.extend_from_slice(bytes);
+        if link.inbox.len() > UPGRADE_BYTES_MAX && !link.is_paused {
+            link.is_paused = true;
+            ring.pause_receive(socket);
+        }
+        if !std::mem::replace(&mut link.is_queued, true) {
+            self.handshakes.push_back(socket);
+        }
+    }
+
+    /// Works off some of the handshakes; whether there are more.
+    pub(super) fn shake_hands(&mut self, ring: &mut Ring) -> bool {
+        if self.handshakes.is_empty() {
+            return false;
+        }
+        let begun = Instant::now();
+        while let Some(socket) = self.handshakes.pop_front() {
+            self.empty_inbox(ring, socket);
+            if begun.elapsed() >= HANDSHAKE_TIME_MAX {
+                break;
+            }
+        }
+        !self.handshakes.is_empty()
+    }
+
+    /// Takes what waited for the handshakes' turn.
+    pub(super) fn empty_inbox(&mut self, ring: &mut Ring, socket: SocketKey) {
+        let Some(link) = self.sockets.link(socket) else {
+            return;
+        };
+        link.is_queued = false;
+        if std::mem::take(&mut link.is_paused) {
+            ring.resume_receive(socket);
+        }
+        let bytes = std::mem::take(&mut link.inbox);
+        self.unwrap_bytes(ring, socket, &bytes);
+    }
+
+    /// Passes socket bytes up through the layers to the core.
+    fn unwrap_bytes(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let Some(link) = self.sockets.link(socket) else {
+            return;
+        };
+        let arrival = link.layers.receive(bytes, &mut plain);
+        self.learn_peer(socket);
+        self.pass_up(ring, socket, &plain);
+        self.plain = plain;
+        self.pump(ring, socket);
+        match arrival {
+            Ok(Arrival::Open) => self.drop_transparent(socket),
+            Ok(Arrival::Ended) => self.layers_ended(ring, socket, None),
+            Err(error) => self.layers_ended(ring, socket, Some(&error)),
+        }
+    }
+
+    /// A proxy may have said where the client is.
+    fn learn_peer(&mut self, socket: SocketKey) {
+        if let Some(entry) = self.sockets.entry(socket)
+            && let Some(link) = &entry.link
+        {
+            entry.origin.peer = link.layers.peer();
+        }
+    }
+
+    fn pass_up(&mut self, ring: &mut Ring, socket: SocketKey, plain: &[u8]) {
+        if plain.is_empty() {
+            return;
+        }
+        match self.sockets.state(socket) {
+            Some(State::Open(connection)) => {
+                let connection = *connection;
+                self.core.receive(self.now, connection, plain);
+                self.carry_out(ring);
+                let packet_bytes_max = self.core.packet_bytes_max(connection);
+                if let Some(bytes) = packet_bytes_max
+                    && let Some(link) = self.sockets.link(socket)
+                    && !std::mem::replace(&mut link.is_opened, true)
+                {
+                    link.layers.opened(bytes);
+                }
+            }
+            Some(State::Leaving { bytes, .. }) => bytes.extend_from_slice(plain),
+            Some(State::Closing { .. }) | None => {}
+        }
+    }
+
+    fn layers_ended(&mut self, ring: &mut Ring, socket: SocketKey, error: Option<&TransportError>) {
+        let Some(entry) = self.sockets.entry(socket) else {
+            return;
+        };
+        if let Some(error) = error {
+            debug!("{:?}: {error}", entry.origin.peer);
+        }
+        if let State::Open(connection) = entry.state {
+            if error.is_some() {
+                self.core.note_transport_error();
+            }
+            self.core.receive_ended(self.now, connection);
+            self.carry_out(ring);
+        }
+    }
+
+    /// Behind a PROXY header there may be plain MQTT: then nothing is in the way any more.
+    fn drop_transparent(&mut self, socket: SocketKey) {
+        if let Some(entry) = self.sockets.entry(socket)
+            && let Some(link) = &entry.link
+            && link.layers.is_transparent()
+            && entry.batch.is_none()
+            && matches!(entry.state, State::Open(_))
+        {
+            entry.link = None;
+        }
+    }
+
+    /// Sends what the layers have for the socket, if it is free.
+    pub(super) fn pump(&mut self, ring: &mut Ring, socket: SocketKey) {
+        if ring.is_sending(socket) {
+            return;
+        }
+        if let Some(entry) = self.sockets.entry(socket)
+            && let State::Open(_) = entry.state
+            && let Some(link) = &mut entry.link
+            && let Some(wire) = link.layers.take_wire()
+            && let Err(batch) = ring.send(socket, wire_batch(wire))
+        {
+            self.core.recycle(batch);
+        }
+    }
+
+    /// Passes a batch of the core down through the layers.
+    pub(super) fn wrap_batch(&mut self, ring: &mut Ring, socket: SocketKey, batch: Outgoing) {
+        let entry = self.sockets.entry(socket);
+        let Some((link, slot)) = entry.and_then(|e| Some((e.link.as_mut()?, &mut e.batch))) else {
+            return self.core.recycle(batch);
+        };
+        link.layers.send(&batch);
+        *slot = Some(batch);
+        self.pump(ring, socket);
+    }
+
+    /// The last bytes of a connection that the core has closed, through the layers.
+    pub(super) fn wrap_rest(&mut self, socket: SocketKey, rest: Outgoing) -> Outgoing {
+        let entry = self.sockets.entry(socket);
+        let Some((link, slot)) = entry.and_then(|e| Some((e.link.as_mut()?, &mut e.batch))) else {
+            return rest;
+        };
+        let batch = slot.take();
+        link.layers.send(&rest);
+        link.layers.close();
+        let wire = link.layers.take_wire().unwrap_or_default();
+        self.core.recycle(rest);
+        if let Some(batch) = batch {
+            self.core.recycle(batch);
+        }
+        wire_batch(wire)
+    }
+
+    /// A send of a connection with layers is over.
+    pub(super) fn sent_layered(
+        &mut self,
+        ring: &mut Ring,
+        socket: SocketKey,
+        outgoing: Outgoing,
+        is_ok: bool,
+    ) {
+        let Some(entry) = self.sockets.entry(socket) else {
+            return;
+        };
+        let (State::Open(connection), Some(link)) = (&entry.state, &mut entry.link) else {
+            return;
+        };
+        let connection = *connection;
+        link.layers.reuse(outgoing.copied);
+        if !is_ok {
+            self.core.receive_ended(self.now, connection);
+            return self.carry_out(ring);
+        }
+        self.pump(ring, socket);
+        if !ring.is_sending(socket)
+            && let Some(entry) = self.sockets.entry(socket)
+            && let Some(batch) = entry.batch.take()
+        {
+            self.core.sent(self.now, connection, batch);
+            self.carry_out(ring);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The shell's side of the sockets: names of ring and core for each other, and what lies between.
+
+use super::layered::Link;
+use crate::auth::Admitted;
+use crate::authn::Exchange;
+use crate::net::ring::SocketKey;
+use crate::outbox::outgoing::Outgoing;
+use crate::route::ShardId;
+use crate::session::ConnectionKey;
+use std::net::SocketAddr;
+
+/// What the shell knows of a socket's connection.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The core has it under this name.
+    Open(ConnectionKey),
+    /// It leaves for another shard.
+    Leaving {
+        home: ShardId,
+        bytes: Vec<u8>,
+        admitted: Option<Box<Admitted>>,
+    },
+    /// It is being closed; `rest` waits for the send in flight.
+    Closing { rest: Option<Outgoing> },
+}
+
+/// Where a connection came from; it moves with it to its home shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Number of the listener.
+    pub listener: u16,
+    /// The client's address, or that of its proxy as long as no other is known.
+    pub peer: Option<SocketAddr>,
+}
+
+/// One socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    key: SocketKey,
+    pub state: State,
+    pub origin: Origin,
+    /// The layers under MQTT, if there are any.
+    pub link: Option<Box<Link>>,
+    /// The core's batch whose bytes the layers have taken and the socket not.
+    pub batch: Option<Outgoing>,
+    /// An authentication of several steps that has begun.
+    pub exchange: Option<Exchange>,
+}
+
+/// All of a shard's.
+#[derive(Default)]
+pub(super) struct Sockets {
+    by_slot: Vec<Option<Socket>>,
+    by_connection: Vec<Option<(ConnectionKey, SocketKey)>>,
+    pub count: usize,
+}
+
+impl Sockets {
+    pub fn entry(&mut self, key: SocketKey) -> Option<&mut Socket> {
+        let socket = self.by_slot.get_mut(key.slot())?.as_mut()?;
+        (socket.key == key).then_some(socket)
+    }
+
+    pub fn state(&mut self, key: SocketKey) -> Option<&mut State> {
+        self.entry(key).map(|socket| &mut socket.state)
+    }
+
+    pub fn link(&mut self, key: SocketKey) -> Option<&mut Link> {
+        self.entry(key)?.link.as_deref_mut()
+    }
+
+    pub fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
+        let (known, socket) = (*self.by_connection.get(key.slot())?)?;
+        (known == key).then_some(socket)
+    }
+
+    pub fn insert(
+        &mut self,
+        key: SocketKey,
+        connection: ConnectionKey,
+        origin: Origin,
+        link: Option<Box<Link>>,
+    ) {
+        let socket = Socket {
+            key,
+            state: State::Open(connection),
+            origin,
+            link,
+            batch: None,
+            exchange: None,
+        };
+        set(&mut self.by_slot, key.slot(), socket);
+        set(
+            &mut self.by_connection,
+            connection.slot(),
+            (connection, key),
+        );
+        self.count += 1;
+    }
+
+    pub fn remove(&mut self, key: SocketKey) -> Option<Socket> {
+        let slot = self.by_slot.get_mut(key.slot())?;
+        let socket = slot.take_if(|socket| socket.key == key)?;
+        self.count -= 1;
+        Some(socket)
+    }
+}
+
+fn set<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
+    if slot >= table.len() {
+        table.resize_with(slot + 1, || None);
+    }
+    table[slot] = Some(value);
+}
