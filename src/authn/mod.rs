@@ -5,6 +5,9 @@
 //!
 //! Not here: what follows from an identity ([`crate::auth`]).
 
+pub mod password;
+pub mod scram;
+
 use crate::auth::{Identity, Refusal, Secret};
 use crate::codec::Version;
 use std::net::SocketAddr;
