@@ -1,5 +1,6 @@
 //! The command line exactly as typed; `config` makes sense of it.
 
+use crate::passwd::PasswdArgs;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -35,6 +36,8 @@ pub enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Add, change or delete a user of a password file
+    Passwd(PasswdArgs),
 }
 
 /// Log levels.

@@ -13,7 +13,7 @@ pub mod message;
 pub mod net;
 pub mod outbox;
 pub mod overload;
-pub mod reload;
+pub mod passwd;
 pub mod route;
 pub mod session;
 pub mod shard;

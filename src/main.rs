@@ -1,7 +1,7 @@
 //! The `ringmq` program: read the configuration, start the shards, wait for signals, stop in order.
 //!
-//! Exit codes: 0 after a stop that was asked for, 1 if the broker cannot start or go on, 2 if command
-//! line or configuration are wrong.
+//! Exit codes: 0 after a stop that was asked for, 1 if the broker cannot start or go on, or
+//! `passwd` fails, 2 if command line or configuration are wrong.
 
 use clap::Parser;
 use crossbeam_channel::RecvTimeoutError;
@@ -10,7 +10,7 @@ use ringmq::config::{Config, ConfigError, Sources};
 use ringmq::machine;
 use ringmq::net::listener::{Listener, ListenerSetup};
 use ringmq::overload::Stage;
-use ringmq::reload::Certificates;
+use ringmq::passwd::{self, PasswdArgs};
 use ringmq::shard::boot::Shards;
 use ringmq::shard::control::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -37,6 +37,7 @@ const FILES_INTERVAL: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let path = match &cli.command {
+        Some(Command::Passwd(args)) => return change_password(args),
         Some(Command::CheckConfig { file }) => Some(file.clone()),
         None => cli.config.clone(),
     };
@@ -56,6 +57,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn change_password(args: &PasswdArgs) -> ExitCode {
+    match passwd::run(args) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ringmq: {error}");
             ExitCode::FAILURE
         }
     }

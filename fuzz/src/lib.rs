@@ -9,6 +9,7 @@ mod connection;
 mod frames;
 mod matching;
 mod packets;
+mod passwords;
 mod topics;
 
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
@@ -22,6 +23,7 @@ pub use connection::connection;
 pub use frames::frames;
 pub use matching::matching;
 pub use packets::{packets_v3, packets_v5};
+pub use passwords::passwords;
 pub use topics::topics;
 
 /// The body of a target.
@@ -35,4 +37,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("topics", topics),
     ("matching", matching),
     ("connection", connection),
+    ("passwords", passwords),
 ];

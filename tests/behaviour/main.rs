@@ -14,6 +14,7 @@ mod support;
 mod cross_shard;
 mod limits;
 mod overload;
+mod passwd;
 mod program;
 mod qos;
 mod shared;

@@ -5,7 +5,7 @@
 //! line beside one of another form; with a SCRAM line alone the plain password works too.
 //!
 //! Passwords are bytes: SASLprep is not applied, so a password that is not ASCII is compared as its
-//! UTF-8 bytes.
+//! UTF-8 bytes. PBKDF2 and SCRAM do not see NULs at the end of a password, as HMAC pads its key with them.
 //!
 //! Invariants: an unknown user costs what most users of the file cost, so that time tells nothing (a
 //! file of mixed forms still tells apart users of a rare form); hashes appear in no error and no
