@@ -14,6 +14,7 @@ pub mod net;
 pub mod outbox;
 pub mod overload;
 pub mod passwd;
+pub mod reload;
 pub mod route;
 pub mod session;
 pub mod shard;

@@ -5,12 +5,14 @@
 
 use clap::Parser;
 use crossbeam_channel::RecvTimeoutError;
+use ringmq::authn::{Authenticators, Method, Pool};
 use ringmq::cli::{Cli, Command, LogLevel};
-use ringmq::config::{Config, ConfigError, Sources};
+use ringmq::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::machine;
 use ringmq::net::listener::{Listener, ListenerSetup};
 use ringmq::overload::Stage;
 use ringmq::passwd::{self, PasswdArgs};
+use ringmq::reload::{Files, Reloaded};
 use ringmq::shard::boot::Shards;
 use ringmq::shard::control::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -49,6 +51,10 @@ fn main() -> ExitCode {
         }
     };
     if cli.command.is_some() {
+        if let Err(error) = Files::load(&config) {
+            eprintln!("ringmq: {error}");
+            return ExitCode::from(2);
+        }
         println!("the configuration is correct");
         return ExitCode::SUCCESS;
     }
@@ -122,10 +128,10 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     }
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
-    let certificates = Certificates::load(&config.listeners)?;
+    let files = Files::load(&config)?;
     let mut listeners = Vec::new();
     let mut bound = Vec::new();
-    for (listener, tls) in config.listeners.iter().zip(certificates.configs().iter()) {
+    for (listener, tls) in config.listeners.iter().zip(files.tls().iter()) {
         let socket = Listener::bind(&listener.place, config.cpus.len())?;
         bound.push(format!("{}://{}", listener.scheme, socket.place));
         let setup = ListenerSetup {
@@ -145,11 +151,19 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     for place in bound {
         info!("listening on {place}");
     }
+    if let Some(acl) = files.acl() {
+        shards.set_acl(acl);
+    }
+    if config.settings.authentication.has_methods {
+        let authenticators = Arc::new(authenticators(&config, &files));
+        let threads = config.authentication.threads;
+        Pool::start(threads, &authenticators, &questions, &shards.replies())?;
+    }
     forward_signals(signals, &shards);
     let control = Control {
         shards: &shards,
         memory: Memory::new(config.settings.limits.memory_max_bytes),
-        certificates,
+        files,
         looked_at: Instant::now(),
     };
     control.serve()?;
@@ -157,6 +171,21 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     shards.stop(config.shutdown_deadline);
     info!("stopped");
     Ok(())
+}
+
+/// The methods, in the order configured.
+fn authenticators(config: &Config, files: &Files) -> Authenticators {
+    let wanted = &config.authentication;
+    let chain = wanted.methods.iter().filter_map(|name| {
+        Some(match name {
+            MethodName::PasswordFile => files.users()? as Arc<dyn Method>,
+            MethodName::Certificate => return None,
+        })
+    });
+    Authenticators {
+        chain: chain.collect(),
+        scram: files.users().filter(|_| wanted.scram),
+    }
 }
 
 /// Puts signals among the events of the shards.
@@ -213,7 +242,7 @@ impl Memory {
 struct Control<'a> {
     shards: &'a Shards,
     memory: Memory,
-    certificates: Certificates,
+    files: Files,
     /// When files were last looked at.
     looked_at: Instant,
 }
@@ -252,7 +281,7 @@ impl Control<'_> {
             ),
             ("memory_stage", (self.memory.stage as u64).to_string()),
         ];
-        if let Some(seconds) = self.certificates.expire_in_s() {
+        if let Some(seconds) = self.files.certificate_expires_s() {
             pairs.push(("certificate_expires_s", seconds.to_string()));
         }
         let of_shards = self.shards.statistics()?;
@@ -269,15 +298,22 @@ impl Control<'_> {
 
     /// Reads files anew: those that changed, or all if somebody asks.
     fn reload(&mut self, is_asked: bool) {
-        if is_asked && self.certificates.is_empty() {
+        let done = self.files.reload(is_asked);
+        if is_asked && done.is_empty() {
             info!("SIGHUP: there is nothing to reload");
-        } else if !self.certificates.is_empty() && (is_asked || self.certificates.have_changed()) {
-            match self.certificates.reload() {
-                Ok(()) => {
-                    self.shards.set_tls(self.certificates.configs());
+        }
+        for reloaded in done {
+            match reloaded {
+                Ok(Reloaded::Certificates(configs)) => {
+                    self.shards.set_tls(configs);
                     info!("certificates are reloaded");
                 }
-                Err(error) => error!("the certificates of before stay in force: {error}"),
+                Ok(Reloaded::Users) => info!("the password file is reloaded"),
+                Ok(Reloaded::Access(acl)) => {
+                    self.shards.set_acl(acl);
+                    info!("the access file is reloaded");
+                }
+                Err(error) => error!("not reloaded, what was before stays in force: {error}"),
             }
         }
     }

@@ -1,89 +1,190 @@
-//! Files that may change while the broker runs: read anew on SIGHUP and when they change.
+//! Files that may change while the broker runs: certificates, users, access rules. Read anew on SIGHUP
+//! and when they change.
 //!
-//! All or nothing per kind: a file that is wrong leaves the set of before in force, and is named.
+//! All or nothing per kind: a file that is wrong leaves what was before in force, and is named.
 //!
 //! Not here: settings of the configuration file itself, which are fixed until a restart.
 
-use crate::net::certificates::{CertificateError, TlsFiles, TlsSettings};
+use crate::auth::acl::Acl;
+use crate::authn::password::{PasswordFile, PasswordMethod};
+use crate::config::Config;
+use crate::net::certificates::{TlsFiles, TlsSettings};
 use crate::net::listener::ListenerConfig;
 use rustls::ServerConfig;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// TLS settings of all listeners.
+/// Largest file of users or rules.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// A file that cannot be used, and why.
 #[derive(Debug)]
-pub struct Certificates {
-    listeners: Vec<Option<Tls>>,
+pub struct FileError {
+    path: Option<PathBuf>,
+    text: String,
 }
 
-#[derive(Debug)]
+impl FileError {
+    fn new(path: &Path, text: impl fmt::Display) -> Self {
+        FileError {
+            path: Some(path.to_owned()),
+            text: text.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// TLS settings for new connections, by the listeners' numbers.
+pub type TlsConfigs = Arc<[Option<Arc<ServerConfig>>]>;
+
+/// What a reload has put in force.
+pub enum Reloaded {
+    /// Certificates, keys, CAs, revocation lists; for the shards.
+    Certificates(TlsConfigs),
+    /// Users and passwords; in force already.
+    Users,
+    /// Access rules; for the shards.
+    Access(Arc<Acl>),
+}
+
+/// All files that may change.
+pub struct Files {
+    certificates: Vec<Option<Tls>>,
+    users: Option<Users>,
+    access: Option<Access>,
+}
+
+type Stamp = Option<SystemTime>;
+
 struct Tls {
     files: TlsFiles,
-    stamps: Vec<Option<SystemTime>>,
+    stamps: Vec<Stamp>,
     settings: TlsSettings,
 }
 
-impl Tls {
-    fn load(files: &TlsFiles) -> Result<Self, CertificateError> {
-        // Before reading: a change in between shows at the next look.
-        let stamps = files.stamps();
-        Ok(Tls {
-            files: files.clone(),
-            stamps,
-            settings: files.load()?,
-        })
-    }
+struct Users {
+    path: PathBuf,
+    stamp: Stamp,
+    method: Arc<PasswordMethod>,
 }
 
-impl Certificates {
-    /// Reads the files of all listeners.
+struct Access {
+    path: PathBuf,
+    stamp: Stamp,
+    acl: Arc<Acl>,
+}
+
+impl Files {
+    /// Reads all files that the configuration names.
     ///
     /// # Errors
-    /// Names the first file that is wrong.
-    pub fn load(listeners: &[ListenerConfig]) -> Result<Self, CertificateError> {
-        let loaded = listeners.iter().map(|listener| {
-            let files = listener.tls.as_ref();
-            files.map(Tls::load).transpose()
+    /// The first that is wrong.
+    pub fn load(config: &Config) -> Result<Self, FileError> {
+        let users = config.authentication.password_file.as_ref().map(|path| {
+            let stamp = stamp(path);
+            let method = PasswordMethod::new(read_users(path)?);
+            Ok(Users {
+                path: path.clone(),
+                stamp,
+                method: Arc::new(method),
+            })
         });
-        Ok(Certificates {
-            listeners: loaded.collect::<Result<_, _>>()?,
+        let access = config.acl_file.as_ref().map(|path| {
+            Ok(Access {
+                path: path.clone(),
+                stamp: stamp(path),
+                acl: Arc::new(read_access(path)?),
+            })
+        });
+        Ok(Files {
+            certificates: load_tls(config.listeners.iter().map(tls_files))?,
+            users: users.transpose()?,
+            access: access.transpose()?,
         })
     }
 
-    /// For new connections, by the listeners' numbers.
+    /// TLS settings in force.
     #[must_use]
-    pub fn configs(&self) -> Arc<[Option<Arc<ServerConfig>>]> {
-        let configs = self.listeners.iter().map(|tls| {
+    pub fn tls(&self) -> TlsConfigs {
+        let configs = self.certificates.iter().map(|tls| {
             let tls = tls.as_ref()?;
             Some(Arc::clone(&tls.settings.config))
         });
         configs.collect()
     }
 
-    /// Whether a file changed since it was read.
+    /// Rules in force.
     #[must_use]
-    pub fn have_changed(&self) -> bool {
-        let mut all = self.listeners.iter().flatten();
-        all.any(|tls| tls.files.stamps() != tls.stamps)
+    pub fn acl(&self) -> Option<Arc<Acl>> {
+        let access = self.access.as_ref()?;
+        Some(Arc::clone(&access.acl))
     }
 
-    /// Reads all files again; what was in force stays if one is wrong.
-    ///
-    /// # Errors
-    /// Names the first file that is wrong.
-    pub fn reload(&mut self) -> Result<(), CertificateError> {
-        let read = self.listeners.iter().map(|tls| {
-            let files = tls.as_ref().map(|tls| &tls.files);
-            files.map(Tls::load).transpose()
-        });
-        match read.collect::<Result<_, _>>() {
-            Ok(listeners) => {
-                self.listeners = listeners;
-                Ok(())
+    /// Users in force; the same through every reload.
+    #[must_use]
+    pub fn users(&self) -> Option<Arc<PasswordMethod>> {
+        let users = self.users.as_ref()?;
+        Some(Arc::clone(&users.method))
+    }
+
+    /// Reads files again: those that have changed, or all if `is_asked`.
+    pub fn reload(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
+        let mut done = Vec::new();
+        let mut all = self.certificates.iter().flatten();
+        if all.clone().next().is_some()
+            && (is_asked || all.any(|tls| tls.files.stamps() != tls.stamps))
+        {
+            done.push(self.reload_tls());
+        }
+        if let Some(users) = &mut self.users {
+            let now = stamp(&users.path);
+            if is_asked || now != users.stamp {
+                users.stamp = now;
+                done.push(read_users(&users.path).map(|file| {
+                    users.method.replace(file);
+                    Reloaded::Users
+                }));
+            }
+        }
+        if let Some(access) = &mut self.access {
+            let now = stamp(&access.path);
+            if is_asked || now != access.stamp {
+                access.stamp = now;
+                done.push(read_access(&access.path).map(|acl| {
+                    access.acl = Arc::new(acl);
+                    Reloaded::Access(Arc::clone(&access.acl))
+                }));
+            }
+        }
+        done
+    }
+
+    fn reload_tls(&mut self) -> Result<Reloaded, FileError> {
+        let files = self
+            .certificates
+            .iter()
+            .map(|tls| tls.as_ref().map(|tls| &tls.files));
+        match load_tls(files) {
+            Ok(certificates) => {
+                self.certificates = certificates;
+                Ok(Reloaded::Certificates(self.tls()))
             }
             Err(error) => {
                 // Said once; the next change of a file is the next attempt.
-                for tls in self.listeners.iter_mut().flatten() {
+                for tls in self.certificates.iter_mut().flatten() {
                     tls.stamps = tls.files.stamps();
                 }
                 Err(error)
@@ -91,18 +192,61 @@ impl Certificates {
         }
     }
 
-    /// Whether there are any.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.listeners.iter().all(Option::is_none)
-    }
-
     /// Seconds until the first server certificate expires; negative once it has.
     #[must_use]
-    pub fn expire_in_s(&self) -> Option<i64> {
+    pub fn certificate_expires_s(&self) -> Option<i64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        let all = self.listeners.iter().flatten();
+        let all = self.certificates.iter().flatten();
         let first = all.map(|tls| tls.settings.expires_unix_s).min()?;
         Some(first.saturating_sub_unsigned(now.as_secs()))
     }
+}
+
+fn tls_files(listener: &ListenerConfig) -> Option<&TlsFiles> {
+    listener.tls.as_ref()
+}
+
+fn load_tls<'a>(
+    listeners: impl Iterator<Item = Option<&'a TlsFiles>>,
+) -> Result<Vec<Option<Tls>>, FileError> {
+    let load = |files: &TlsFiles| {
+        // Before reading: a change in between shows at the next look.
+        let stamps = files.stamps();
+        let settings = files.load().map_err(|error| FileError {
+            path: None,
+            text: error.to_string(),
+        })?;
+        Ok(Tls {
+            files: files.clone(),
+            stamps,
+            settings,
+        })
+    };
+    listeners.map(|files| files.map(load).transpose()).collect()
+}
+
+fn stamp(path: &Path) -> Stamp {
+    std::fs::metadata(path)
+        .and_then(|file| file.modified())
+        .ok()
+}
+
+fn read_text(path: &Path) -> Result<String, FileError> {
+    let unreadable = |error| FileError::new(path, format_args!("cannot be read: {error}"));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    let bounded = &mut file.take(FILE_BYTES_MAX + 1);
+    let bytes = bounded.read_to_string(&mut text).map_err(unreadable)?;
+    if bytes as u64 > FILE_BYTES_MAX {
+        return Err(FileError::new(path, "is larger than 64 MiB"));
+    }
+    Ok(text)
+}
+
+fn read_users(path: &Path) -> Result<PasswordFile, FileError> {
+    PasswordFile::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+}
+
+fn read_access(path: &Path) -> Result<Acl, FileError> {
+    Acl::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
 }

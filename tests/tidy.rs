@@ -75,14 +75,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "src/session/",
         &[
-            "codec", "message", "time", "limits", "slots", "outbox", "route", "session",
+            "auth", "codec", "message", "time", "limits", "slots", "outbox", "route", "session",
         ],
     ),
     (
         "src/fanout/",
         &["codec", "message", "time", "limits", "outbox", "fanout"],
     ),
-    ("src/auth/", &["codec"]),
+    ("src/auth/", &["auth", "codec", "time"]),
     ("src/storage/", &["message", "storage"]),
     ("src/telemetry/", &["telemetry"]),
     ("src/net/ring/", &["outbox", "net"]),

@@ -44,6 +44,7 @@ fn trie(subscriptions: usize) -> Trie {
             qos: Qos::AtMostOnce,
             no_local: false,
             retain_as_published: false,
+            checked: false,
             replaying: false,
         });
     }

@@ -7,3 +7,13 @@ use super::CertificateNames;
 pub fn names(_der: &[u8]) -> Option<CertificateNames> {
     None
 }
+
+/// Which name of a certificate is the user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityFrom {
+    /// Common name of the subject.
+    CommonName,
+    /// First subject alternative name.
+    AlternativeName,
+}

@@ -5,8 +5,12 @@
 //!
 //! Not here: what follows from an identity ([`crate::auth`]).
 
+pub mod certificate;
 pub mod password;
+mod pool;
 pub mod scram;
+
+pub use pool::{Authenticators, Exchange, Pool, Question, Reply, Work};
 
 use crate::auth::{Identity, Refusal, Secret};
 use crate::codec::Version;

@@ -1,11 +1,14 @@
 //! The keys of the configuration file, with their types and nothing else.
 
+use super::authentication::MethodName;
+use crate::authn::certificate::IdentityFrom;
 use crate::cli::LogLevel;
 use crate::limits::Limits;
 use crate::net::certificates::ClientCertificate;
 use crate::outbox;
 use crate::route::shared;
 use crate::session::outbound;
+use crate::shard::core::ClientIdPolicy;
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -19,6 +22,10 @@ pub(super) struct FileConfig {
     pub shards: Option<usize>,
     pub cpus: Option<String>,
     pub allow_anonymous: Option<bool>,
+    pub password_file: Option<PathBuf>,
+    pub acl_file: Option<PathBuf>,
+    #[serde(default)]
+    pub authentication: FileAuthentication,
     pub log: Option<LogLevel>,
     #[serde(default)]
     pub limits: FileLimits,
@@ -28,6 +35,16 @@ pub(super) struct FileConfig {
     pub mqtt: FileMqtt,
     #[serde(default)]
     pub shutdown: FileShutdown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileAuthentication {
+    pub methods: Option<Vec<MethodName>>,
+    pub scram: Option<bool>,
+    pub certificate: Option<IdentityFrom>,
+    pub client_id: Option<ClientIdPolicy>,
+    pub threads: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -4,11 +4,13 @@
 //! Every error names the place (file and line, variable or flag), the key and what would be right.
 //! Nothing is converted or checked again after this.
 
+mod authentication;
 mod error;
 mod file;
 mod listener;
 mod place;
 
+pub use authentication::{AuthenticationConfig, MethodName};
 pub use error::ConfigError;
 
 use crate::cli::{Cli, LogLevel};
@@ -20,7 +22,7 @@ use file::FileConfig;
 use listener::Surroundings;
 use place::Places;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Everything the broker is told, checked.
@@ -28,6 +30,10 @@ use std::time::Duration;
 pub struct Config {
     /// What to listen on; the policies are in `settings`, in the same order.
     pub listeners: Vec<ListenerConfig>,
+    /// Who may connect.
+    pub authentication: AuthenticationConfig,
+    /// What clients may do.
+    pub acl_file: Option<PathBuf>,
     /// One CPU per shard.
     pub cpus: Vec<usize>,
     /// How much to log.
@@ -58,8 +64,10 @@ impl Config {
         let (raw, places) = place::merge(sources)?;
         let mut settings = settings(&raw, &places)?;
         let cpus = cpus(&raw, cli, &places, &sources.cpus_available)?;
+        let (authentication, for_shards) = authentication::authentication(&raw, &places)?;
+        settings.authentication = for_shards;
         let surroundings = Surroundings {
-            authenticates: false,
+            authenticates: settings.authentication.has_methods,
             connect_bytes_max: settings.limits.connect_bytes_max,
         };
         let (listeners, policies) = listener::listeners(&raw, cli, &places, &surroundings)?
@@ -68,6 +76,8 @@ impl Config {
         settings.listeners = policies;
         Ok(Config {
             listeners,
+            authentication,
+            acl_file: raw.acl_file.clone(),
             cpus,
             log: cli.log.or(raw.log).unwrap_or_default(),
             settings,

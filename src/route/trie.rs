@@ -33,6 +33,8 @@ pub struct Subscriber {
     pub no_local: bool,
     /// Keep the publisher's RETAIN flag.
     pub retain_as_published: bool,
+    /// Not all that the filter matches may be read: each delivery is checked.
+    pub checked: bool,
     /// Retained messages are still on their way: live ones wait behind them.
     pub replaying: bool,
 }

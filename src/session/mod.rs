@@ -5,6 +5,7 @@
 //! its will. It knows no socket: a connection is a handle.
 
 pub mod connection;
+pub mod holder;
 pub mod inbound;
 pub mod losses;
 pub mod outbound;
@@ -123,6 +124,8 @@ pub struct Session {
     pub will_at: Timestamp,
     /// Retained messages still on their way.
     pub replay: Option<Box<replay::Replay>>,
+    /// Whose it is; `None` for anonymous clients where there are no rules.
+    pub holder: Option<Box<holder::Holder>>,
     /// What it has lost since it was last reported.
     pub losses: Option<Box<losses::Losses>>,
     /// When its timer is set for.
@@ -151,6 +154,7 @@ impl Session {
             will: None,
             will_at: Timestamp::NEVER,
             replay: None,
+            holder: None,
             losses: None,
             timer_at: Timestamp::NEVER,
             match_stamp: 0,

@@ -3,6 +3,7 @@
 //! A stop has two steps, so that wills reach those who are still there: every shard first publishes
 //! them and makes them visible, only then clients are told and closed.
 
+use crate::auth::acl::Acl;
 use crate::authn::{Question, Reply};
 use crate::net::listener::{Listener, ListenerSetup};
 use crate::net::ring::{Ring, RingConfig, RingError, Waker};
@@ -174,6 +175,11 @@ impl Shards {
     /// New connections use these TLS settings.
     pub fn set_tls(&self, configs: Arc<[Option<Arc<ServerConfig>>]>) {
         self.order(&Order::Tls(configs));
+    }
+
+    /// Access rules from now on.
+    pub fn set_acl(&self, acl: Arc<Acl>) {
+        self.order(&Order::Acl(acl));
     }
 
     fn order(&self, order: &Order) {

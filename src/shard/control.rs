@@ -1,6 +1,7 @@
 //! What the control plane says to shards, and shards to it. Never on the data path: bounded channels,
 //! looked at once per turn.
 
+use crate::auth::acl::Acl;
 use crate::net::ring::{RingError, Waker};
 use crate::overload::Stage;
 use crate::route::ShardId;
@@ -17,6 +18,8 @@ pub enum Order {
     Stage(Stage),
     /// New connections use these TLS settings, by the listeners' numbers.
     Tls(Arc<[Option<Arc<ServerConfig>>]>),
+    /// Access rules from now on.
+    Acl(Arc<Acl>),
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.

@@ -34,6 +34,12 @@ counters! {
     authentications_busy,
     /// Connections refused because nobody vouches for them.
     connects_unauthenticated,
+    /// Publishes, wills among them, to topics that their clients may not publish to.
+    publishes_not_authorized,
+    /// Subscriptions refused because their clients may read nothing of them.
+    subscribes_not_authorized,
+    /// Deliveries left out because the session may not read the topic.
+    dropped_not_authorized,
     /// Connections closed because what vouched for them has expired.
     identities_ended,
     /// Connections that broke the rules of PROXY header, TLS or WebSocket.

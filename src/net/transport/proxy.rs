@@ -1,8 +1,8 @@
 //! The header by which a TCP proxy tells whom it speaks for: PROXY protocol, versions 1 and 2.
 //!
-//! Parsed by a library; here are the bound and the choice of what counts.
+//! Parsed by a library; here are its bounds, where it ends, and the choice of what counts.
 
-use ppp::{HeaderResult, PartialResult, v1, v2};
+use ppp::{HeaderResult, v1, v2};
 use std::net::{IpAddr, SocketAddr};
 
 /// Longest header that is read: version 2 may carry up to 64 KiB of extensions, a few of which are usual.
@@ -17,26 +17,56 @@ pub(super) struct Header {
     pub source: Option<SocketAddr>,
 }
 
+/// How version 2 begins.
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// How version 1 begins.
+const V1_SIGNATURE: &[u8] = b"PROXY ";
+/// Longest line of version 1.
+const V1_BYTES_MAX: usize = 107;
+
 /// Reads the header at the front of `bytes`; `None` if more is needed.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
-    let parsed = HeaderResult::parse(bytes);
-    if parsed.is_incomplete() {
-        return if bytes.len() > HEADER_BYTES_MAX {
-            Err("the header is longer than 4096 bytes")
-        } else {
-            Ok(None)
+    let Some(header_bytes) = length(bytes)? else {
+        return Ok(None);
+    };
+    let header = bytes.get(..header_bytes).unwrap_or_default();
+    let source = match HeaderResult::parse(header) {
+        HeaderResult::V1(Ok(header)) => source_v1(&header.addresses),
+        HeaderResult::V2(Ok(header)) => source_v2(&header),
+        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => return Err("no valid header"),
+    };
+    Ok(Some(Header {
+        bytes: header_bytes,
+        source,
+    }))
+}
+
+/// Where the header ends; `None` if that is not known or not there yet.
+fn length(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
+    if bytes.starts_with(V2_SIGNATURE) {
+        let Some(&[high, low]) = bytes.get(14..16) else {
+            return Ok(None);
+        };
+        let total = 16 + usize::from(u16::from_be_bytes([high, low]));
+        if total > HEADER_BYTES_MAX {
+            return Err("the header is longer than 4096 bytes");
+        }
+        return Ok((bytes.len() >= total).then_some(total));
+    }
+    if bytes.starts_with(V1_SIGNATURE) {
+        let line = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
+        let end = line.windows(2).position(|pair| pair == b"\r\n");
+        return match end {
+            Some(end) => Ok(Some(end + 2)),
+            None if line.len() == V1_BYTES_MAX => Err("the line does not end"),
+            None => Ok(None),
         };
     }
-    match parsed {
-        HeaderResult::V1(Ok(header)) => Ok(Some(Header {
-            bytes: header.header.len(),
-            source: source_v1(&header.addresses),
-        })),
-        HeaderResult::V2(Ok(header)) => Ok(Some(Header {
-            bytes: header.len(),
-            source: source_v2(&header),
-        })),
-        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Err("no valid header"),
+    let may_become = |signature: &[u8]| signature.starts_with(bytes);
+    if may_become(V2_SIGNATURE) || may_become(V1_SIGNATURE) {
+        Ok(None)
+    } else {
+        Err("no PROXY header")
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Match {
     pub qos: Qos,
     pub retain_as_published: bool,
     pub subscription_ids: SubscriptionIds,
+    /// Whether it is to be checked what its session may read.
+    pub checked: bool,
     /// It waits behind retained messages.
     pub replaying: bool,
     /// Subscriptions that matched.
@@ -45,6 +47,7 @@ impl Match {
             qos: subscriber.qos,
             retain_as_published: subscriber.retain_as_published,
             subscription_ids: SubscriptionIds::one(subscriber.subscription_id),
+            checked: subscriber.checked,
             replaying: subscriber.replaying,
             joined: 1,
             group: None,
@@ -56,6 +59,7 @@ impl Match {
     pub(super) fn join(&mut self, other: &Subscriber) {
         self.qos = self.qos.max(other.qos);
         self.retain_as_published |= other.retain_as_published;
+        self.checked &= other.checked;
         self.replaying |= other.replaying;
         self.joined += 1;
         if other.subscription_id != 0 {
@@ -151,6 +155,10 @@ impl Clients {
         matched: &Match,
         now: Timestamp,
     ) {
+        if matched.checked && !self.may_read(matched.session, publication.topic) {
+            self.counters.dropped_not_authorized += 1;
+            return;
+        }
         let retain = publication.retain && matched.retain_as_published;
         let qos = publication.qos.min(matched.qos);
         let waits = matched.replaying
@@ -182,6 +190,10 @@ impl Clients {
         let mut publication = Publication::of(&message);
         if publication.is_expired(now) {
             self.counters.dropped_expired += 1;
+            return;
+        }
+        if !self.may_read(key, publication.topic) {
+            self.counters.dropped_not_authorized += 1;
             return;
         }
         self.encoder.begin();

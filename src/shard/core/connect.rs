@@ -4,6 +4,7 @@ use super::authenticate::Identified;
 use super::end::WillFate;
 use super::{Command, ShardCore};
 use crate::auth::ClientIdRule;
+use crate::auth::acl::Access;
 use crate::codec::connect::{Connack, Connect, ConnectError, Refusal};
 use crate::codec::frame::Frame;
 use crate::codec::topic::TopicName;
@@ -11,6 +12,7 @@ use crate::codec::{Reason, Version};
 use crate::message::Qos;
 use crate::overload::Stage;
 use crate::route::home_shard;
+use crate::session::holder::Holder;
 use crate::session::will::Will;
 use crate::session::{ConnectionKey, EXPIRY_NEVER, Session, SessionKey};
 use crate::time::Timestamp;
@@ -50,6 +52,7 @@ impl ShardCore {
             return false;
         }
         let packet = stream.get(..bytes).unwrap_or_default();
+        let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         match self.identify(key, &connect, packet) {
             Identified::Yes => {}
             Identified::Waits => {
@@ -57,18 +60,28 @@ impl ShardCore {
                 return true;
             }
             Identified::Refused(reason, text) => {
-                let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
                 self.refuse(key, connect.version, reason, text, taken);
                 return false;
             }
         }
-        let rule = match self.check_client_id(key, connect.client_id) {
-            Ok(rule) => rule,
+        match self.welcome(now, key, &connect, stream) {
+            Ok(is_open) => is_open,
             Err((reason, text)) => {
-                self.refuse(key, connect.version, reason, text, u32::MAX);
-                return false;
+                self.refuse(key, connect.version, reason, text, taken);
+                false
             }
-        };
+        }
+    }
+
+    /// It is known who sent the CONNECT: opens the connection here, or sends it home.
+    fn welcome(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        stream: &[u8],
+    ) -> Result<bool, (Reason, &'static str)> {
+        let rule = self.check_client_id(key, connect.client_id)?;
         let assigned = connect
             .client_id
             .is_empty()
@@ -90,11 +103,19 @@ impl ShardCore {
                 bytes: stream.to_vec(),
                 admitted: left.and_then(|connection| connection.admitted),
             });
-            return false;
+            return Ok(false);
+        }
+        let holder = self.holder(key, client_id);
+        if let Some(will) = &connect.will
+            && let Some(rights) = holder.as_ref().and_then(|holder| holder.rights.as_ref())
+            && !rights.allows(Access::Write, will.topic)
+        {
+            self.clients.counters.publishes_not_authorized += 1;
+            return Err((Reason::NotAuthorized, "will topic"));
         }
         let client_id: Rc<str> = client_id.into();
-        self.open(now, key, &connect, client_id, assigned.is_some());
-        true
+        self.open(now, key, connect, client_id, assigned.is_some(), holder);
+        Ok(true)
     }
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
@@ -195,6 +216,7 @@ impl ShardCore {
         connect: &Connect<'_>,
         client_id: Rc<str>,
         is_assigned: bool,
+        holder: Option<Box<Holder>>,
     ) {
         let known = self.clients.by_client_id.get(&client_id).copied();
         let resumed = known.and_then(|session| self.take_over(session, connect.clean_start, now));
@@ -206,6 +228,7 @@ impl ShardCore {
                 .insert(Rc::clone(&client_id), session_key);
             session_key
         });
+        self.hand_session_to(session_key, holder);
         let expiry_seconds = self.granted_expiry(connect);
         let keep_alive = self.open_connection(key, session_key, connect);
         if let Some(session) = self.clients.sessions.get_mut(session_key) {

@@ -192,6 +192,10 @@ impl ShardCore {
         let Some(will) = session.will.take() else {
             return;
         };
+        if !self.may_write(key, &will.topic) {
+            self.clients.counters.publishes_not_authorized += 1;
+            return;
+        }
         let hash = self.publisher_hash(key);
         let mut publication = Publication::new(
             &will.topic,

@@ -11,6 +11,7 @@
 //!
 //! Not here: TLS, WebSocket, sockets, and the decision when to sleep.
 
+mod access;
 mod acknowledge;
 mod admission;
 mod authenticate;
@@ -30,6 +31,7 @@ mod tests;
 pub use admission::ConnectionCounts;
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
+use crate::auth::acl::Acl;
 use crate::auth::{Admitted, Step};
 use crate::codec::Reason;
 use crate::outbox::outgoing::Outgoing;
@@ -90,6 +92,8 @@ pub struct ShardCore {
     id: ShardId,
     shards: ShardId,
     settings: Rc<Settings>,
+    /// Access rules; without them everything is allowed.
+    acl: Option<Arc<Acl>>,
     clients: Clients,
     trie: Trie,
     retained: Retained,
@@ -128,6 +132,7 @@ impl ShardCore {
         ShardCore {
             id,
             shards,
+            acl: None,
             clients: Clients::new(Rc::clone(&settings)),
             settings,
             trie: Trie::default(),

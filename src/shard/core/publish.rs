@@ -104,6 +104,10 @@ impl ShardCore {
             self.clients.counters.dropped_dollar_topic += 1;
             return self.answer_publish(key, publish, Reason::NotAuthorized, 0, now);
         }
+        if !self.may_write(session_key, topic) {
+            self.clients.counters.publishes_not_authorized += 1;
+            return self.answer_publish(key, publish, Reason::NotAuthorized, 0, now);
+        }
         if self.settings.validate_payload_format
             && publish.properties.payload_is_utf8
             && std::str::from_utf8(publish.payload).is_err()
@@ -404,9 +408,14 @@ impl ShardCore {
         now: Timestamp,
     ) {
         let strategy = self.settings.shared_strategy;
-        let (id, sessions) = (self.id, &self.clients.sessions);
+        let (id, clients) = (self.id, &self.clients);
+        let sessions = &clients.sessions;
+        let topic = publication.topic;
         let load = |subscriber: &crate::route::trie::Subscriber| {
             let session = sessions.get(subscriber.session)?;
+            if subscriber.checked && !clients.may_read(subscriber.session, topic) {
+                return None;
+            }
             let outbound = &session.outbound;
             let inflight = usize::from(outbound.unacknowledged()) + outbound.queued();
             Some(MemberLoad {

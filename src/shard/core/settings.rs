@@ -44,7 +44,8 @@ pub struct Authentication {
 }
 
 /// How client identifiers depend on users. Clients without user name are free.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ClientIdPolicy {
     /// Not at all.
     #[default]

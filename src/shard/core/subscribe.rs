@@ -2,6 +2,7 @@
 
 use super::ShardCore;
 use super::interest::{Answer, Pending};
+use crate::auth::acl::Grant;
 use crate::codec::subscribe::{
     Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
 };
@@ -112,6 +113,11 @@ impl ShardCore {
         subscription_id: u32,
         tasks: &mut Vec<ReplayTask>,
     ) -> Reason {
+        let grant = self.grant(session_key, subscribed);
+        if grant == Grant::Refused {
+            self.clients.counters.subscribes_not_authorized += 1;
+            return Reason::NotAuthorized;
+        }
         let qos = options.qos.min(self.settings.qos_max);
         let node = self.trie.insert(subscribed.filter);
         let subscriber = Subscriber {
@@ -120,6 +126,7 @@ impl ShardCore {
             qos,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
+            checked: grant == Grant::Checked,
             replaying: false,
         };
         let share: Option<Arc<str>> = subscribed.share.map(Into::into);

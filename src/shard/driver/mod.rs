@@ -318,6 +318,7 @@ impl Shell {
                         setup.tls.clone_from(config);
                     }
                 }
+                Order::Acl(acl) => self.core.set_acl(acl),
                 Order::Stage(stage) => self.core.set_stage(stage),
                 Order::StopAccepting => {
                     for &listener in &self.listeners {

@@ -1,0 +1,15 @@
+//! Whose a session is.
+
+use crate::auth::acl::{Acl, Rights};
+use std::sync::Arc;
+
+/// Who a session belongs to, as of its last connection, and what that allows.
+#[derive(Clone, Debug, Default)]
+pub struct Holder {
+    /// Its user.
+    pub user_name: Option<Box<str>>,
+    /// Rules that its identity brought along, in place of the access file's.
+    pub own_acl: Option<Arc<Acl>>,
+    /// What it may do; everything if there are no rules.
+    pub rights: Option<Rights>,
+}
