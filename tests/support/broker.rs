@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::client::PATIENCE;
 
-const READY: &str = "listening on mqtt://";
+const READY: &str = "listening on ";
 
 /// How to start a broker.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +82,11 @@ impl Setup {
         for url in &self.listen {
             command.args(["--listen", url]);
         }
-        if listen_by_default && self.listen.is_empty() {
+        let has_tables = self
+            .config
+            .as_deref()
+            .is_some_and(|text| text.contains("[[listener]]"));
+        if listen_by_default && self.listen.is_empty() && !has_tables {
             command.args(["--listen", "mqtt://127.0.0.1:0"]);
         }
         command
@@ -107,7 +111,14 @@ impl Setup {
             counting: Mutex::new(()),
             stopped: false,
         };
-        let wanted = self.listen.len().max(1);
+        let tables = self
+            .config
+            .as_deref()
+            .map_or(0, |text| text.matches("[[listener]]").count());
+        let wanted = match self.listen.len() {
+            0 if tables > 0 => tables,
+            urls => urls.max(1),
+        };
         for _ in 0..wanted {
             let from = broker.addresses.len();
             let line = broker.log.wait(|lines| {
@@ -147,8 +158,12 @@ fn config_file(text: &str) -> PathBuf {
 }
 
 fn address_in(line: &str) -> SocketAddr {
-    let start = line.find(READY).expect("the line names a listener") + READY.len();
+    let start = line.find("://").expect("the line names a listener") + 3;
     let rest = &line[start..];
+    if rest.starts_with('/') {
+        // A socket in the file system has no address.
+        return SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    }
     let end = rest
         .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
         .unwrap_or(rest.len());

@@ -6,9 +6,10 @@
 
 use super::broker::Broker;
 use super::decode::{self, Packet};
+use super::link::Link;
 use super::wire::{Ack, Props, Publish, Version, frame, put_str};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection to the broker.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Link>,
     pub version: Version,
     received: Vec<u8>,
     stash: VecDeque<Packet>,
@@ -46,6 +47,11 @@ impl Client {
         stream
             .set_write_timeout(Some(PATIENCE))
             .expect("set the write timeout");
+        Self::across(Box::new(stream), version)
+    }
+
+    /// A client over layers that are set up already.
+    pub fn across(stream: Box<dyn Link>, version: Version) -> Self {
         Client {
             stream,
             version,
@@ -60,7 +66,7 @@ impl Client {
 
     /// The socket, for tests about sockets.
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
     }
 
     /// Sends bytes as they are.
@@ -424,6 +430,7 @@ impl Client {
     /// Ends the connection without DISCONNECT and waits until the broker has noticed.
     pub fn cut(mut self) {
         self.stream
+            .tcp()
             .shutdown(Shutdown::Write)
             .expect("shut the connection down");
         self.drain_to_close();
@@ -431,7 +438,7 @@ impl Client {
 
     /// Ends the connection by a TCP reset: what a killed peer with unread data looks like.
     pub fn reset(self) {
-        let socket = socket2::SockRef::from(&self.stream);
+        let socket = socket2::SockRef::from(self.stream.tcp());
         socket
             .set_linger(Some(Duration::ZERO))
             .expect("set SO_LINGER");

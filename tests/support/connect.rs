@@ -185,7 +185,11 @@ impl Connect {
 
     /// Opens a connection and gives the broker's first packet, `None` if it just closed.
     pub fn attempt(&self, broker: &Broker) -> (Client, Option<Packet>) {
-        let mut client = Client::dial(broker, self.version);
+        self.attempt_over(Client::dial(broker, self.version))
+    }
+
+    /// The same over a connection that stands already.
+    pub fn attempt_over(&self, mut client: Client) -> (Client, Option<Packet>) {
         client.send(&self.encode());
         let answer = client.next_packet();
         if let Some(Packet::Connack {

@@ -8,15 +8,19 @@
 //! Each test binary uses a part of it, hence the `dead_code` exception where it is included.
 
 mod broker;
+mod certificates;
 mod client;
 mod connect;
 mod decode;
+mod link;
 mod wire;
 
 pub use broker::{Broker, Counters, Outcome, Setup, free_port, shared};
+pub use certificates::Certificates;
 pub use client::{Client, PATIENCE};
 pub use connect::{Connect, Will};
 pub use decode::Packet;
+pub use link::{Link, Wire, refused_handshake};
 pub use wire::{
     Ack, Props, Publish, Value, Version, frame, option, prop, put_str, remaining_length,
 };
