@@ -5,6 +5,8 @@
 //!
 //! Not here: what follows from an identity ([`crate::auth`]).
 
+pub mod certificate;
+
 use crate::auth::{Identity, Refusal, Secret};
 use crate::codec::Version;
 use std::net::SocketAddr;
