@@ -6,6 +6,12 @@
 //! Not here: what follows from an identity ([`crate::auth`]).
 
 pub mod certificate;
+mod clock;
+pub mod fetch;
+mod grants;
+pub mod jwt;
+#[cfg(test)]
+mod stand_in;
 
 use crate::auth::{Identity, Refusal, Secret};
 use crate::codec::Version;
