@@ -9,6 +9,7 @@ pub mod certificate;
 mod clock;
 pub mod fetch;
 mod grants;
+pub mod http;
 pub mod jwt;
 #[cfg(test)]
 mod stand_in;
