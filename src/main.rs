@@ -5,6 +5,8 @@
 
 use clap::Parser;
 use crossbeam_channel::RecvTimeoutError;
+use ringmq::authn::certificate::CertificateMethod;
+use ringmq::authn::http::HttpMethod;
 use ringmq::authn::{Authenticators, Method, Pool};
 use ringmq::cli::{Cli, Command, LogLevel};
 use ringmq::config::{Config, ConfigError, MethodName, Sources};
@@ -155,7 +157,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         shards.set_acl(acl);
     }
     if config.settings.authentication.has_methods {
-        let authenticators = Arc::new(authenticators(&config, &files));
+        let authenticators = Arc::new(authenticators(&config, &files)?);
         let threads = config.authentication.threads;
         Pool::start(threads, &authenticators, &questions, &shards.replies())?;
     }
@@ -174,18 +176,32 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
 }
 
 /// The methods, in the order configured.
-fn authenticators(config: &Config, files: &Files) -> Authenticators {
+fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<dyn Error>> {
     let wanted = &config.authentication;
-    let chain = wanted.methods.iter().filter_map(|name| {
-        Some(match name {
-            MethodName::PasswordFile => files.users()? as Arc<dyn Method>,
-            MethodName::Certificate => return None,
-        })
-    });
-    Authenticators {
-        chain: chain.collect(),
-        scram: files.users().filter(|_| wanted.scram),
+    let mut chain: Vec<Arc<dyn Method>> = Vec::new();
+    for name in &wanted.methods {
+        // The configuration lets only those be named that are configured.
+        match name {
+            MethodName::PasswordFile => chain.extend(files.users().map(|m| m as Arc<dyn Method>)),
+            MethodName::Jwt => chain.extend(files.tokens().map(|m| m as Arc<dyn Method>)),
+            MethodName::Certificate => {
+                if let Some(from) = wanted.certificate {
+                    chain.push(Arc::new(CertificateMethod { from }));
+                }
+            }
+            MethodName::Http => {
+                if let Some(http) = &wanted.http {
+                    let method = HttpMethod::new(http);
+                    let method = method.map_err(|e| format!("authentication.http: {e}"))?;
+                    chain.push(Arc::new(method));
+                }
+            }
+        }
     }
+    Ok(Authenticators {
+        chain,
+        scram: files.users().filter(|_| wanted.scram),
+    })
 }
 
 /// Puts signals among the events of the shards.
@@ -309,6 +325,7 @@ impl Control<'_> {
                     info!("certificates are reloaded");
                 }
                 Ok(Reloaded::Users) => info!("the password file is reloaded"),
+                Ok(Reloaded::Keys) => info!("the keys of tokens are reloaded"),
                 Ok(Reloaded::Access(acl)) => {
                     self.shards.set_acl(acl);
                     info!("the access file is reloaded");

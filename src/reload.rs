@@ -6,6 +6,7 @@
 //! Not here: settings of the configuration file itself, which are fixed until a restart.
 
 use crate::auth::acl::Acl;
+use crate::authn::jwt::{JwtMethod, KeySource};
 use crate::authn::password::{PasswordFile, PasswordMethod};
 use crate::config::Config;
 use crate::net::certificates::{TlsFiles, TlsSettings};
@@ -56,6 +57,8 @@ pub enum Reloaded {
     Certificates(TlsConfigs),
     /// Users and passwords; in force already.
     Users,
+    /// Keys of tokens; in force already.
+    Keys,
     /// Access rules; for the shards.
     Access(Arc<Acl>),
 }
@@ -65,6 +68,7 @@ pub struct Files {
     certificates: Vec<Option<Tls>>,
     users: Option<Users>,
     access: Option<Access>,
+    tokens: Option<Tokens>,
 }
 
 type Stamp = Option<SystemTime>;
@@ -79,6 +83,12 @@ struct Users {
     path: PathBuf,
     stamp: Stamp,
     method: Arc<PasswordMethod>,
+}
+
+struct Tokens {
+    path: Option<PathBuf>,
+    stamp: Stamp,
+    method: Arc<JwtMethod>,
 }
 
 struct Access {
@@ -109,7 +119,24 @@ impl Files {
                 acl: Arc::new(read_access(path)?),
             })
         });
+        let tokens = config.authentication.jwt.clone().map(|jwt| {
+            let path = match &jwt.keys {
+                KeySource::PemFile(path) | KeySource::JwksFile(path) => Some(path.clone()),
+                KeySource::Secret(_) | KeySource::JwksUrl { .. } => None,
+            };
+            let stamp = path.as_deref().and_then(stamp);
+            let method = JwtMethod::new(jwt).map_err(|error| FileError {
+                path: None,
+                text: format!("authentication.jwt: {error}"),
+            })?;
+            Ok(Tokens {
+                path,
+                stamp,
+                method: Arc::new(method),
+            })
+        });
         Ok(Files {
+            tokens: tokens.transpose()?,
             certificates: load_tls(config.listeners.iter().map(tls_files))?,
             users: users.transpose()?,
             access: access.transpose()?,
@@ -140,6 +167,13 @@ impl Files {
         Some(Arc::clone(&users.method))
     }
 
+    /// How tokens are judged; the same through every reload.
+    #[must_use]
+    pub fn tokens(&self) -> Option<Arc<JwtMethod>> {
+        let tokens = self.tokens.as_ref()?;
+        Some(Arc::clone(&tokens.method))
+    }
+
     /// Reads files again: those that have changed, or all if `is_asked`.
     pub fn reload(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
         let mut done = Vec::new();
@@ -157,6 +191,21 @@ impl Files {
                     users.method.replace(file);
                     Reloaded::Users
                 }));
+            }
+        }
+        if let Some(tokens) = &mut self.tokens {
+            let now = tokens.path.as_deref().and_then(stamp);
+            if is_asked || now != tokens.stamp {
+                tokens.stamp = now;
+                let reloaded = tokens.method.reload();
+                done.push(
+                    reloaded
+                        .map(|()| Reloaded::Keys)
+                        .map_err(|error| FileError {
+                            path: None,
+                            text: format!("authentication.jwt: {error}"),
+                        }),
+                );
             }
         }
         if let Some(access) = &mut self.access {

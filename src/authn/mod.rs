@@ -6,9 +6,16 @@
 //! Not here: what follows from an identity ([`crate::auth`]).
 
 pub mod certificate;
+mod clock;
+pub mod fetch;
+mod grants;
+pub mod http;
+pub mod jwt;
 pub mod password;
 mod pool;
 pub mod scram;
+#[cfg(test)]
+mod stand_in;
 
 pub use pool::{Authenticators, Exchange, Pool, Question, Reply, Work};
 

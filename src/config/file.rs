@@ -2,6 +2,7 @@
 
 use super::authentication::MethodName;
 use crate::authn::certificate::IdentityFrom;
+use crate::authn::jwt::Algorithm;
 use crate::cli::LogLevel;
 use crate::limits::Limits;
 use crate::net::certificates::ClientCertificate;
@@ -11,6 +12,7 @@ use crate::session::outbound;
 use crate::shard::core::ClientIdPolicy;
 use ipnet::IpNet;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +47,38 @@ pub(super) struct FileAuthentication {
     pub certificate: Option<IdentityFrom>,
     pub client_id: Option<ClientIdPolicy>,
     pub threads: Option<usize>,
+    pub jwt: Option<FileJwt>,
+    pub http: Option<FileHttp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileJwt {
+    pub algorithms: Option<Vec<Algorithm>>,
+    pub secret_file: Option<PathBuf>,
+    pub public_key_file: Option<PathBuf>,
+    pub jwks_file: Option<PathBuf>,
+    pub jwks_url: Option<String>,
+    pub jwks_refresh_seconds: Option<u64>,
+    pub jwks_ca_file: Option<PathBuf>,
+    pub audience: Option<String>,
+    pub issuer: Option<String>,
+    pub leeway_seconds: Option<u64>,
+    pub user_claim: Option<String>,
+    pub client_id_claim: Option<String>,
+    pub acl_claim: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileHttp {
+    pub authenticate_url: String,
+    pub timeout_ms: Option<u64>,
+    pub cache_ttl_ms: Option<u64>,
+    pub cache_max: Option<usize>,
+    pub fail_open: Option<bool>,
+    pub ca_file: Option<PathBuf>,
+    pub headers: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
