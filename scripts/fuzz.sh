@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes the codec, the trie, the retained store and whole connections with libFuzzer.
+# Fuzzes the codec, the trie, the retained store, whole connections and access files with libFuzzer.
 #
 #   scripts/fuzz.sh            60 seconds over all targets, after all kept inputs
 #   scripts/fuzz.sh 1800       so many seconds in total
@@ -16,7 +16,7 @@ seconds=${1:-60}
 [ $# -gt 0 ] && shift
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
-  targets=(frames packets_v3 packets_v5 topics matching connection)
+  targets=(frames packets_v3 packets_v5 topics matching connection acl)
 fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"

@@ -5,6 +5,7 @@
 //! path. What clients and brokers say to each other is written and read by `tests/support`, never by
 //! the codec under test alone.
 
+mod acl;
 mod connection;
 mod frames;
 mod matching;
@@ -18,6 +19,7 @@ mod decode;
 #[path = "../../tests/support/wire.rs"]
 mod wire;
 
+pub use acl::acl;
 pub use connection::connection;
 pub use frames::frames;
 pub use matching::matching;
@@ -35,4 +37,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("topics", topics),
     ("matching", matching),
     ("connection", connection),
+    ("acl", acl),
 ];
