@@ -493,7 +493,7 @@ mod tests {
         let filters = samples::filters(&["a", "b", "$x", "+", "#"], 3);
         let patterns = samples::filters(&["a", "%u", "%c", "+", "#"], 3);
         let mut counts = [0; 3];
-        for seed in 1..=60 {
+        for seed in 1..=240 {
             let mut random = Random(seed);
             let own = random.rules(3, &filters);
             let shared = random.rules(4, &patterns);
