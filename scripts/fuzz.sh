@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes the codec, the trie, the retained store, whole connections and password files with libFuzzer.
+# Fuzzes the codec, the trie, the retained store, whole connections, what lies under MQTT, and the files of
+# users and access rules, with libFuzzer.
 #
 #   scripts/fuzz.sh            60 seconds over all targets, after all kept inputs
 #   scripts/fuzz.sh 1800       so many seconds in total
@@ -16,7 +17,7 @@ seconds=${1:-60}
 [ $# -gt 0 ] && shift
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
-  targets=(frames packets_v3 packets_v5 topics matching connection passwords)
+  targets=(frames packets_v3 packets_v5 topics matching connection passwords acl layers)
 fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"

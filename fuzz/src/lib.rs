@@ -5,8 +5,10 @@
 //! path. What clients and brokers say to each other is written and read by `tests/support`, never by
 //! the codec under test alone.
 
+mod acl;
 mod connection;
 mod frames;
+mod layers;
 mod matching;
 mod packets;
 mod passwords;
@@ -19,8 +21,10 @@ mod decode;
 #[path = "../../tests/support/wire.rs"]
 mod wire;
 
+pub use acl::acl;
 pub use connection::connection;
 pub use frames::frames;
+pub use layers::layers;
 pub use matching::matching;
 pub use packets::{packets_v3, packets_v5};
 pub use passwords::passwords;
@@ -38,4 +42,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("matching", matching),
     ("connection", connection),
     ("passwords", passwords),
+    ("acl", acl),
+    ("layers", layers),
 ];

@@ -174,6 +174,7 @@ fn fill(entry: &mut Entry, wanted: &Wanted, sessions: &[SessionKey]) {
         qos: Qos::AtMostOnce,
         no_local: false,
         retain_as_published: false,
+        checked: false,
         replaying: false,
     };
     entry.local = wanted.sessions.iter().map(subscriber).collect();

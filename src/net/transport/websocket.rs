@@ -9,8 +9,9 @@ use crate::outbox::outgoing::Outgoing;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use tungstenite::accept_hdr_with_config;
+use tungstenite::handshake::HandshakeError;
 use tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response, ServerHandshake};
-use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::http::{HeaderMap, HeaderValue, StatusCode};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::protocol::frame::CloseFrame;
@@ -21,6 +22,8 @@ use tungstenite::{Bytes, Error, Message};
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 /// Frame overhead and a few packets more than the largest one.
 const MESSAGE_MARGIN_BYTES: usize = 4096;
+/// How a request ends.
+const REQUEST_END: &[u8] = b"\r\n\r\n";
 /// Bytes read from the buffer at once; kept per connection.
 const READ_BYTES: usize = 4096;
 
@@ -140,19 +143,23 @@ fn forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
     with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 0)))
 }
 
-type Upgrading = MidHandshake<ServerHandshake<Buffers, Upgrade>>;
+/// Bytes of a request, and how it will be judged once it is whole.
+struct Pending {
+    bytes: Vec<u8>,
+    upgrade: Upgrade,
+    config: WebSocketConfig,
+}
 
 enum State {
-    Upgrading(Box<Upgrading>),
+    Upgrading(Box<Pending>),
     Open(Box<tungstenite::WebSocket<Buffers>>),
-    Gone(Buffers),
+    Gone(Vec<u8>),
 }
 
 /// One WebSocket.
 pub(super) struct WebSocket {
     state: State,
     forwarded_for: Arc<std::sync::OnceLock<SocketAddr>>,
-    upgrade_bytes: usize,
 }
 
 impl WebSocket {
@@ -169,11 +176,13 @@ impl WebSocket {
             trusts_forwarded,
             forwarded_for: Arc::clone(&forwarded_for),
         };
-        let upgrading = ServerHandshake::start(Buffers::default(), upgrade, Some(config));
         WebSocket {
-            state: State::Upgrading(Box::new(upgrading)),
+            state: State::Upgrading(Box::new(Pending {
+                bytes: Vec::new(),
+                upgrade,
+                config,
+            })),
             forwarded_for,
-            upgrade_bytes: 0,
         }
     }
 
@@ -196,13 +205,22 @@ impl WebSocket {
         bytes: &[u8],
         into: &mut Vec<u8>,
     ) -> Result<Arrival, TransportError> {
-        if let State::Upgrading(_) = self.state {
-            self.upgrade_bytes += bytes.len();
-            if self.upgrade_bytes > UPGRADE_BYTES_MAX {
+        if let State::Upgrading(pending) = &mut self.state {
+            // Given to the library whole: it takes a request in many small parts for an attack.
+            let searched = pending.bytes.len().saturating_sub(REQUEST_END.len() - 1);
+            pending.bytes.extend_from_slice(bytes);
+            let unsearched = pending.bytes.get(searched..).unwrap_or_default();
+            if unsearched
+                .windows(REQUEST_END.len())
+                .any(|end| end == REQUEST_END)
+            {
+                return self.upgrade();
+            }
+            if pending.bytes.len() > UPGRADE_BYTES_MAX {
                 let text = format!("the request is longer than {UPGRADE_BYTES_MAX} bytes");
                 return Err(TransportError::WebSocket(text));
             }
-            return self.upgrade(bytes);
+            return Ok(Arrival::Open);
         }
         let State::Open(open) = &mut self.state else {
             return Ok(Arrival::Ended);
@@ -233,25 +251,21 @@ impl WebSocket {
         }
     }
 
-    fn upgrade(&mut self, bytes: &[u8]) -> Result<Arrival, TransportError> {
-        let gone = State::Gone(Buffers::default());
-        let State::Upgrading(mut upgrading) = std::mem::replace(&mut self.state, gone) else {
+    fn upgrade(&mut self) -> Result<Arrival, TransportError> {
+        let gone = State::Gone(Vec::new());
+        let State::Upgrading(pending) = std::mem::replace(&mut self.state, gone) else {
             return Ok(Arrival::Ended);
         };
-        upgrading.get_mut().get_mut().push(bytes);
-        let result = upgrading.handshake();
-        match result {
+        let mut buffers = Buffers::default();
+        buffers.push(&pending.bytes);
+        match accept_hdr_with_config(buffers, pending.upgrade, Some(pending.config)) {
             Ok(open) => {
                 self.state = State::Open(Box::new(open));
                 Ok(Arrival::Open)
             }
-            Err(HandshakeError::Interrupted(middle)) => {
-                self.state = State::Upgrading(Box::new(middle));
-                Ok(Arrival::Open)
-            }
-            Err(HandshakeError::Failure(error)) => {
-                if let State::Gone(buffers) = &mut self.state {
-                    answer_failure(&error, &mut buffers.outgoing);
+            Err(error) => {
+                if let State::Gone(outgoing) = &mut self.state {
+                    answer_failure(&error, outgoing);
                 }
                 Err(TransportError::WebSocket(error.to_string()))
             }
@@ -278,12 +292,11 @@ impl WebSocket {
     }
 
     pub(super) fn take_outgoing(&mut self) -> Vec<u8> {
-        let buffers = match &mut self.state {
-            State::Upgrading(upgrading) => upgrading.get_mut().get_mut(),
-            State::Open(open) => open.get_mut(),
-            State::Gone(buffers) => buffers,
-        };
-        std::mem::take(&mut buffers.outgoing)
+        match &mut self.state {
+            State::Upgrading(_) => Vec::new(),
+            State::Open(open) => std::mem::take(&mut open.get_mut().outgoing),
+            State::Gone(outgoing) => std::mem::take(outgoing),
+        }
     }
 }
 
@@ -293,9 +306,12 @@ fn message_bytes_max(config: WebSocketConfig, packet_bytes_max: usize) -> WebSoc
 }
 
 /// The library consumes the connection of a request that it refuses: the answer is written here.
-fn answer_failure(error: &Error, outgoing: &mut Vec<u8>) {
+fn answer_failure(
+    error: &HandshakeError<ServerHandshake<Buffers, Upgrade>>,
+    outgoing: &mut Vec<u8>,
+) {
     let (status, text) = match error {
-        Error::Http(response) => (
+        HandshakeError::Failure(Error::Http(response)) => (
             response.status(),
             response
                 .body()
