@@ -19,3 +19,4 @@ mod program;
 mod qos;
 mod shared;
 mod survival;
+mod transports;
