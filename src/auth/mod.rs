@@ -143,4 +143,13 @@ impl Refusal {
             Refusal::Unavailable => Reason::ServerUnavailable,
         }
     }
+
+    /// What a client is told that was connected before (3.14.2.1), which has fewer words.
+    #[must_use]
+    pub const fn disconnect_reason(self) -> Reason {
+        match self {
+            Refusal::BadCredentials | Refusal::NotAuthorized => Reason::NotAuthorized,
+            Refusal::Unavailable => Reason::ServerBusy,
+        }
+    }
 }

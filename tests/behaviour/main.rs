@@ -11,8 +11,10 @@
 )]
 mod support;
 
+mod access;
 mod cross_shard;
 mod limits;
+mod login;
 mod overload;
 mod passwd;
 mod program;

@@ -294,6 +294,25 @@ impl Client {
         assert_eq!(codes, [options & 3], "subscription to {filter}");
     }
 
+    /// Subscribes to one filter, which the broker has to refuse with this code.
+    pub fn subscribe_refused(&mut self, filter: &str, code: u8) {
+        let codes = self.subscribe_with(&Props::new(), &[(filter, 1)]);
+        assert_eq!(codes, [code], "subscription to {filter}");
+    }
+
+    /// Publishes with QoS 1 and gives the reason code of the PUBACK.
+    pub fn publish_code(&mut self, topic: &str) -> u8 {
+        let id = self.send_publish(&Publish::new(topic, 1, "x"));
+        self.wait_ack(Ack::Puback, id)
+    }
+
+    /// Waits for an AUTH.
+    pub fn recv_auth(&mut self) -> Packet {
+        self.wait_for("AUTH", |packet| {
+            matches!(packet, Packet::Auth { .. }).then(|| packet.clone())
+        })
+    }
+
     /// The bytes of an UNSUBSCRIBE.
     pub fn unsubscribe_bytes<F: AsRef<[u8]>>(&self, id: u16, filters: &[F]) -> Vec<u8> {
         let mut body = id.to_be_bytes().to_vec();

@@ -158,7 +158,7 @@ impl ShardCore {
             Answer::NotMine if allows_anonymous => {
                 return self.admit(now, key, None);
             }
-            Answer::NotMine => Refusal::BadCredentials,
+            Answer::NotMine => Refusal::NotAuthorized,
             Answer::Refuse(refusal) => refusal,
         };
         self.clients.counters.connects_unauthenticated += 1;
@@ -242,7 +242,7 @@ impl ShardCore {
                 self.disconnect(key, Reason::NotAuthorized, NOT_AUTHENTICATED, now);
             }
             Answer::Refuse(refusal) => {
-                self.disconnect(key, refusal.reason(), NOT_AUTHENTICATED, now);
+                self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
             }
         }
     }

@@ -1,0 +1,477 @@
+//! Who may connect: password file, SCRAM, tokens, a hook, certificates, client identifiers.
+
+use crate::support::{
+    Broker, Certificates, Client, Connect, Packet, Props, Setup, Version, Wire, eventually, frame,
+    prop, unique,
+};
+use aws_lc_rs::{hmac, pbkdf2};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{EncodingKey, Header};
+use rustix::process::Signal;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::num::NonZeroU32;
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A file that goes when the test ends.
+struct Scratch(String);
+
+impl Scratch {
+    fn new(text: &str) -> Self {
+        let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("scratch"));
+        std::fs::write(&path, text).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn passwd(file: &str, args: &[&str], user: &str, password: &str) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringmq"))
+        .arg("passwd")
+        .args(args)
+        .args([file, user])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{password}").unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+fn with_users(shards: usize, more: &str) -> (Broker, Scratch) {
+    let file = Scratch::new("");
+    passwd(&file.0, &[], "ann", "secret");
+    passwd(&file.0, &["--scram"], "ann", "secret");
+    let config = format!("password_file = {:?}\n{more}", file.0);
+    (Setup::new().shards(shards).config(&config).start(), file)
+}
+
+/// A property that has to be there.
+fn property(props: &Props, id: u8) -> Vec<u8> {
+    props.bytes(id).expect("the property is there").to_vec()
+}
+
+fn code(broker: &Broker, connect: &Connect) -> u8 {
+    match connect.attempt(broker).1 {
+        Some(Packet::Connack { code, .. }) => code,
+        other => panic!("no CONNACK: {other:?}"),
+    }
+}
+
+fn users_prove_themselves_by_password(shards: usize) {
+    let (broker, file) = with_users(shards, "");
+    for (version, bad, anonymous) in [
+        (Version::V3, 4, 5),
+        (Version::V4, 4, 5),
+        (Version::V5, 0x86, 0x87),
+    ] {
+        let connect = || Connect::new(version, &unique("c"));
+        assert_eq!(code(&broker, &connect().login("ann", "secret")), 0);
+        assert_eq!(code(&broker, &connect().login("ann", "wrong")), bad);
+        assert_eq!(code(&broker, &connect().login("nobody", "secret")), bad);
+        assert_eq!(code(&broker, &connect()), anonymous);
+    }
+    assert_eq!(broker.counters().get("connects_unauthenticated"), 9);
+    // What a client sends behind its CONNECT waits until it is known.
+    let mut eager = Client::dial(&broker, Version::V4);
+    let connect = Connect::v4(&unique("eager")).login("ann", "secret");
+    let subscribe = eager.subscribe_bytes(7, &Props::new(), &[("t", 0)]);
+    eager.send(&[connect.encode(), subscribe].concat());
+    assert!(matches!(eager.recv(), Packet::Connack { code: 0, .. }));
+    assert!(matches!(eager.recv(), Packet::Suback { id: 7, .. }));
+    // The file is read again when it changes.
+    passwd(&file.0, &[], "bob", "other");
+    let bob = || Connect::v5(&unique("bob")).login("bob", "other");
+    eventually("bob may connect", || {
+        (code(&broker, &bob()) == 0).then_some(())
+    });
+    std::fs::write(&file.0, "bob:plain\n").unwrap();
+    broker.signal(Signal::HUP);
+    eventually("the broken file is named", || {
+        let log = broker.log();
+        (log.contains("what was before stays in force") && log.contains("line 1")).then_some(())
+    });
+    assert_eq!(code(&broker, &bob()), 0);
+    assert!(!broker.log().contains("secret"), "a password is in the log");
+}
+
+#[test]
+fn files_of_mosquitto_passwd_are_read() {
+    let file = Scratch::new("");
+    let path = &file.0;
+    let status = Command::new("mosquitto_passwd")
+        .args(["-b", path, "ann", "secret"])
+        .status()
+        .expect("mosquitto_passwd is installed");
+    assert!(status.success());
+    let config = format!("password_file = {path:?}\n");
+    let broker = Setup::new().shards(1).config(&config).start();
+    let login = |password: &str| Connect::v5(&unique("c")).login("ann", password);
+    assert_eq!(code(&broker, &login("secret")), 0);
+    assert_eq!(code(&broker, &login("Secret")), 0x86);
+}
+
+#[test]
+fn anonymous_clients_come_in_beside_users_where_that_is_said() {
+    let (broker, _file) = with_users(2, "allow_anonymous = true\n");
+    assert_eq!(code(&broker, &Connect::v4(&unique("c"))), 0);
+    assert_eq!(
+        code(&broker, &Connect::v4(&unique("c")).login("ann", "wrong")),
+        4
+    );
+}
+
+fn auth(code: u8, method: &str, bytes: &[u8]) -> Vec<u8> {
+    let props = Props::new()
+        .text(prop::AUTH_METHOD, method)
+        .text(prop::AUTH_DATA, bytes);
+    let mut body = vec![code];
+    props.put(&mut body);
+    frame(0xF0, &body)
+}
+
+/// The client's side of RFC 7677, written apart from the broker's.
+struct Scram {
+    first_bare: String,
+    password: &'static str,
+}
+
+impl Scram {
+    fn new(user: &str, password: &'static str) -> Self {
+        Scram {
+            first_bare: format!("n={user},r=client-nonce"),
+            password,
+        }
+    }
+
+    fn first(&self) -> Vec<u8> {
+        format!("n,,{}", self.first_bare).into_bytes()
+    }
+
+    /// The answer to the server's first message, and the signature that the server has to show.
+    fn last(&self, server_first: &[u8]) -> (Vec<u8>, String) {
+        let server_first = std::str::from_utf8(server_first).unwrap();
+        let field = |name: &str| {
+            let found = server_first
+                .split(',')
+                .find_map(|part| part.strip_prefix(name));
+            found.unwrap().to_owned()
+        };
+        let (nonce, salt, rounds) = (field("r="), field("s="), field("i="));
+        assert!(nonce.starts_with("client-nonce") && nonce.len() > 20);
+        let mut salted = [0; 32];
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            NonZeroU32::new(rounds.parse().unwrap()).unwrap(),
+            &BASE64_STANDARD.decode(salt).unwrap(),
+            self.password.as_bytes(),
+            &mut salted,
+        );
+        let mac = |key: &[u8], text: &[u8]| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+            hmac::sign(&key, text).as_ref().to_vec()
+        };
+        let client_key = mac(&salted, b"Client Key");
+        let stored = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &client_key);
+        let bare = format!("c=biws,r={nonce}");
+        let message = format!("{},{server_first},{bare}", self.first_bare);
+        let signature = mac(stored.as_ref(), message.as_bytes());
+        let proof: Vec<u8> = client_key
+            .iter()
+            .zip(signature)
+            .map(|(a, b)| a ^ b)
+            .collect();
+        let server = mac(&mac(&salted, b"Server Key"), message.as_bytes());
+        let last = format!("{bare},p={}", BASE64_STANDARD.encode(proof));
+        (
+            last.into_bytes(),
+            format!("v={}", BASE64_STANDARD.encode(server)),
+        )
+    }
+}
+
+const METHOD: &str = "SCRAM-SHA-256";
+
+fn begin_scram(broker: &Broker, scram: &Scram) -> (Client, Vec<u8>) {
+    let mut connect = Connect::v5(&unique("scram"));
+    connect.props = Props::new()
+        .text(prop::AUTH_METHOD, METHOD)
+        .text(prop::AUTH_DATA, scram.first());
+    let (client, answer) = connect.attempt(broker);
+    let Some(Packet::Auth { code: 0x18, props }) = answer else {
+        panic!("no AUTH: {answer:?}");
+    };
+    (client, property(&props, prop::AUTH_DATA))
+}
+
+fn scram_proves_both_sides_and_may_be_repeated(shards: usize) {
+    let (broker, _file) = with_users(shards, "[authentication]\nscram = true\n");
+    let scram = Scram::new("ann", "secret");
+    let (mut client, server_first) = begin_scram(&broker, &scram);
+    let (last, signature) = scram.last(&server_first);
+    client.send(&auth(0x18, METHOD, &last));
+    let Packet::Connack { code: 0, props, .. } = client.recv() else {
+        panic!("not let in");
+    };
+    assert_eq!(property(&props, prop::AUTH_DATA), signature.as_bytes());
+    assert_eq!(property(&props, prop::AUTH_METHOD), METHOD.as_bytes());
+    // Again on the open connection; other packets pass meanwhile.
+    client.send(&auth(0x19, METHOD, &scram.first()));
+    client.ping();
+    let Packet::Auth { code: 0x18, props } = client.recv_auth() else {
+        panic!("no AUTH");
+    };
+    let (last, signature) = scram.last(&property(&props, prop::AUTH_DATA));
+    client.send(&auth(0x18, METHOD, &last));
+    let Packet::Auth { code: 0, props } = client.recv_auth() else {
+        panic!("no AUTH");
+    };
+    assert_eq!(property(&props, prop::AUTH_DATA), signature.as_bytes());
+    client.ping();
+}
+
+#[test]
+fn scram_refuses_wrong_proofs_and_other_packets() {
+    let (broker, _file) = with_users(2, "[authentication]\nscram = true\n");
+    for (user, password) in [("ann", "wrong"), ("nobody", "secret")] {
+        let scram = Scram::new(user, password);
+        let (mut client, server_first) = begin_scram(&broker, &scram);
+        client.send(&auth(0x18, METHOD, &scram.last(&server_first).0));
+        let answer = client.recv();
+        assert!(
+            matches!(answer, Packet::Connack { code: 0x86, .. }),
+            "{answer:?}"
+        );
+        assert_eq!(client.next_packet(), None);
+    }
+    let scram = Scram::new("ann", "secret");
+    let (mut client, _) = begin_scram(&broker, &scram);
+    client.send(&[0xC0, 0]);
+    let answer = client.recv();
+    assert!(
+        matches!(answer, Packet::Connack { code: 0x82, .. }),
+        "{answer:?}"
+    );
+    let mut connect = Connect::v5(&unique("other"));
+    connect.props = Props::new().text(prop::AUTH_METHOD, "SCRAM-SHA-1");
+    assert_eq!(code(&broker, &connect), 0x8C);
+    // Failing to authenticate again ends the connection.
+    let (mut client, server_first) = begin_scram(&broker, &scram);
+    client.send(&auth(0x18, METHOD, &scram.last(&server_first).0));
+    assert!(matches!(client.recv(), Packet::Connack { code: 0, .. }));
+    client.send(&auth(0x19, METHOD, b"n,,n=ann,r=x"));
+    assert!(matches!(
+        client.recv_auth(),
+        Packet::Auth { code: 0x18, .. }
+    ));
+    client.send(&auth(0x18, METHOD, b"c=biws,r=x,p=AAAA"));
+    let end = client.recv();
+    assert!(
+        matches!(end, Packet::Disconnect { code: 0x87, .. }),
+        "{end:?}"
+    );
+}
+
+fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+fn token(claims: &serde_json::Value, secret: &[u8]) -> String {
+    jsonwebtoken::encode(
+        &Header::default(),
+        claims,
+        &EncodingKey::from_secret(secret),
+    )
+    .unwrap()
+}
+
+#[test]
+fn tokens_name_user_client_identifier_and_rights_and_end() {
+    let secret = Scratch::new("a secret of thirty-two bytes or more\n");
+    let bytes = b"a secret of thirty-two bytes or more";
+    let config = format!(
+        "[authentication.jwt]\nsecret_file = {:?}\nleeway_seconds = 0\nclient_id_claim = \"client\"\n",
+        secret.0
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let connect = |id: &str, token: &str| Connect::v5(id).login("ann", token);
+    let claims = serde_json::json!({"sub": "ann", "exp": now_s() + 1000, "client": "sensor-7",
+        "acl": {"publish": ["up/%c"], "subscribe": ["down/%u/#"]}});
+    let good = token(&claims, bytes);
+    assert_eq!(code(&broker, &connect("sensor-8", &good)), 0x85);
+    let mut client = connect("sensor-7", &good).open(&broker);
+    client.subscribe("down/ann/x", 1);
+    client.subscribe_refused("down/bob/x", 0x87);
+    assert_eq!(client.publish_code("up/sensor-7"), 0x10);
+    assert_eq!(client.publish_code("up/sensor-8"), 0x87);
+    let mut forged = good.clone();
+    forged.replace_range(good.len() - 4.., "AAAA");
+    let none = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    let none = format!("{none}.{}.", good.split('.').nth(1).unwrap());
+    let late = token(
+        &serde_json::json!({"sub": "ann", "exp": now_s() - 10}),
+        bytes,
+    );
+    let other = token(&claims, b"another secret of thirty-two bytes");
+    let name = token(
+        &serde_json::json!({"sub": "bob", "exp": now_s() + 1000}),
+        bytes,
+    );
+    for bad in [&forged, &none, &late, &other, &name] {
+        assert_eq!(code(&broker, &connect("sensor-7", bad)), 0x86, "{bad}");
+    }
+    // Its end ends the connection.
+    let short = token(
+        &serde_json::json!({"sub": "ann", "exp": now_s() + 2}),
+        bytes,
+    );
+    let mut client = connect("short", &short).open(&broker);
+    let end = client.recv();
+    assert!(
+        matches!(end, Packet::Disconnect { code: 0x87, .. }),
+        "{end:?}"
+    );
+    assert!(!broker.log().contains(&good), "a token is in the log");
+}
+
+/// Answers each POST by what `judge` says to its body.
+fn hook(judge: impl Fn(&serde_json::Value) -> String + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/auth", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut bytes) = (String::new(), 0);
+            while reader.read_line(&mut line).is_ok_and(|count| count > 2) {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    bytes = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; bytes];
+            reader.read_exact(&mut body).unwrap();
+            let answer = judge(&serde_json::from_slice(&body).unwrap());
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+            let _ = write!(
+                stream,
+                "{head}Content-Length: {}\r\n\r\n{answer}",
+                answer.len()
+            );
+        }
+    });
+    url
+}
+
+#[test]
+fn a_hook_decides_and_its_silence_refuses() {
+    let url = hook(|asked| {
+        let answer = match (asked["user_name"].as_str(), asked["password"].as_str()) {
+            (Some("ann"), Some("secret")) => serde_json::json!({"result": "allow",
+                "user_name": "anna", "acl": {"all": ["%u/#"]}}),
+            (Some("root"), _) => serde_json::json!({"result": "allow", "superuser": true}),
+            (Some("odd"), _) => return "nonsense".into(),
+            _ => serde_json::json!({"result": "deny"}),
+        };
+        answer.to_string()
+    });
+    let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
+    let broker = Setup::new().shards(2).config(&config).start();
+    let login = |user: &str, password: &str| Connect::v5(&unique("c")).login(user, password);
+    let mut ann = login("ann", "secret").open(&broker);
+    assert_eq!(ann.publish_code("anna/x"), 0x10);
+    assert_eq!(ann.publish_code("ann/x"), 0x87);
+    assert_eq!(
+        login("root", "").open(&broker).publish_code("anything"),
+        0x10
+    );
+    assert_eq!(code(&broker, &login("ann", "wrong")), 0x86);
+    assert_eq!(code(&broker, &login("odd", "x")), 0x88);
+    let gone = "[authentication.http]\nauthenticate_url = \"http://127.0.0.1:1/auth\"\n";
+    let broker = Setup::new().shards(1).config(gone).start();
+    assert_eq!(code(&broker, &login("ann", "secret")), 0x88);
+    assert_eq!(code(&broker, &Connect::v4("c").login("ann", "secret")), 3);
+}
+
+#[test]
+fn certificates_name_users() {
+    let certificates = Certificates::new();
+    certificates.client("device", "device-1", 10);
+    let acl = Scratch::new("user device-1\ntopic mine/device-1\n");
+    let config = format!(
+        "acl_file = {:?}\n[authentication]\ncertificate = \"common_name\"\nclient_id = \"user_name\"\n\
+         [[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{}client_ca = {:?}\nclient_certificate = \"optional\"\n",
+        acl.0,
+        certificates.section(),
+        certificates.path("ca.pem"),
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let attempt = |client, connect: &Connect| {
+        let link = Wire::Tls(&certificates, client)
+            .dial(broker.address())
+            .unwrap();
+        connect.attempt_over(Client::across(link, connect.version))
+    };
+    let (mut client, answer) = attempt(Some("device"), &Connect::v5("device-1"));
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0, .. })),
+        "{answer:?}"
+    );
+    assert_eq!(client.publish_code("mine/device-1"), 0x10);
+    assert_eq!(client.publish_code("mine/device-2"), 0x87);
+    let (_, answer) = attempt(Some("device"), &Connect::v5("device-2"));
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x85, .. })),
+        "{answer:?}"
+    );
+    // Without an identifier the rule gives it.
+    let (_, answer) = attempt(Some("device"), &Connect::v5(""));
+    let Some(Packet::Connack { code: 0, props, .. }) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(property(&props, prop::ASSIGNED_CLIENT_ID), b"device-1");
+    let (_, answer) = attempt(None, &Connect::v5("x"));
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x87, .. })),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn client_identifiers_begin_with_the_user_where_that_is_the_rule() {
+    let (broker, _file) = with_users(2, "[authentication]\nclient_id = \"user_name_prefix\"\n");
+    let login = |connect: Connect| connect.login("ann", "secret");
+    assert_eq!(code(&broker, &login(Connect::v5("ann-1"))), 0);
+    assert_eq!(code(&broker, &login(Connect::v5("bob-1"))), 0x85);
+    assert_eq!(code(&broker, &login(Connect::v4("bob-1"))), 2);
+    let (client, _) = login(Connect::v5("")).attempt(&broker);
+    assert!(property(&client.connack, prop::ASSIGNED_CLIENT_ID).starts_with(b"ann-"));
+}
+
+#[test]
+fn nobody_could_connect_is_a_mistake() {
+    let outcome = Setup::new()
+        .config("allow_anonymous = false\n")
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(2));
+    assert!(outcome.log.contains("[authentication]"), "{}", outcome.log);
+    let missing = Setup::new()
+        .config("password_file = \"/nowhere/users\"\n")
+        .run_to_end();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(missing.log.contains("/nowhere/users"), "{}", missing.log);
+}
+
+crate::on_shards!([1, 2, 4] users_prove_themselves_by_password, scram_proves_both_sides_and_may_be_repeated);
