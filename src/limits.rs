@@ -51,6 +51,29 @@ pub struct Limits {
     pub topic_alias_max: u16,
     /// Most topic aliases the broker uses toward one client.
     pub topic_alias_out_max: u16,
+    /// Most connections from one address, 0 for no limit.
+    pub connections_per_address_max: usize,
+    /// Most messages per second from one client, 0 for no limit; so are the next three.
+    pub publish_rate_max: u64,
+    /// Most bytes of publishes per second from one client.
+    pub publish_bytes_rate_max: u64,
+    /// Most filters per second that one client subscribes to or gives up.
+    pub subscribe_rate_max: u64,
+    /// Most messages per second to one client.
+    pub delivery_rate_max: u64,
+    /// What happens to a client beyond its rates.
+    pub rate_exceeded: RateExceeded,
+}
+
+/// What happens to a client that publishes or subscribes faster than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateExceeded {
+    /// It is not read until it has waited long enough.
+    #[default]
+    Delay,
+    /// It is disconnected.
+    Disconnect,
 }
 
 /// Smallest packet limit that can be configured: a CONNACK and small acknowledgements must fit.
@@ -102,6 +125,12 @@ impl Default for Limits {
             retained_bytes_max: 1024 * 1024 * 1024,
             topic_alias_max: 64,
             topic_alias_out_max: 64,
+            connections_per_address_max: 0,
+            publish_rate_max: 0,
+            publish_bytes_rate_max: 0,
+            subscribe_rate_max: 0,
+            delivery_rate_max: 0,
+            rate_exceeded: RateExceeded::Delay,
         }
     }
 }

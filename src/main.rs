@@ -4,19 +4,19 @@
 //! `passwd` fails, 2 if command line or configuration are wrong.
 
 use clap::Parser;
-use crossbeam_channel::RecvTimeoutError;
 use ringmq::authn::certificate::CertificateMethod;
 use ringmq::authn::http::HttpMethod;
 use ringmq::authn::{Authenticators, Method, Pool};
 use ringmq::cli::{Cli, Command, LogLevel};
 use ringmq::config::{Config, ConfigError, MethodName, Sources};
+use ringmq::control::Control;
 use ringmq::machine;
 use ringmq::net::listener::{Listener, ListenerSetup};
-use ringmq::overload::Stage;
 use ringmq::passwd::{self, PasswdArgs};
-use ringmq::reload::{Files, Reloaded};
+use ringmq::reload::Files;
 use ringmq::shard::boot::Shards;
 use ringmq::shard::control::Event;
+use ringmq::watch;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::error::Error;
@@ -24,20 +24,13 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tracing::{Level, debug, error, info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often the process's memory is looked at.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
-
 /// Questions to the authentication methods that may wait.
 const QUESTIONS_MAX: usize = 1024;
-/// How often files that may change are looked at.
-const FILES_INTERVAL: Duration = Duration::from_secs(1);
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let path = match &cli.command {
@@ -130,7 +123,59 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     }
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
+    let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let files = Files::load(&config)?;
+    let (listeners, bound) = bind(&config, &files)?;
+    let shards = Shards::start(
+        &config.cpus,
+        &config.settings,
+        listeners,
+        (&questions_to, &records_to),
+    )?;
+    info!(
+        "ringmq {} runs {} shard(s) on CPUs {:?}",
+        env!("CARGO_PKG_VERSION"),
+        config.cpus.len(),
+        config.cpus
+    );
+    for place in &bound {
+        info!("listening on {place}");
+    }
+    if let Some(acl) = files.acl() {
+        shards.set_acl(acl);
+    }
+    if config.settings.authentication.has_methods {
+        let authenticators = Arc::new(authenticators(&config, &files)?);
+        let threads = config.authentication.threads;
+        Pool::start(threads, &authenticators, &questions, &shards.replies())?;
+    }
+    if config.settings.takes_notes {
+        let path = config.audit_file.clone();
+        let events = shards.sender.clone();
+        watch::start(path, bound, &config.bans, records, events)
+            .map_err(|error| format!("audit_file: {error}"))?;
+    }
+    forward_signals(signals, &shards);
+    let control = Control::new(
+        &shards,
+        files,
+        records_to,
+        config.settings.limits.memory_max_bytes,
+        config.bans.duration,
+    );
+    control.serve()?;
+    info!("stopping");
+    shards.stop(config.shutdown_deadline);
+    info!("stopped");
+    Ok(())
+}
+
+/// Sockets of all listeners, and where they are.
+#[expect(clippy::type_complexity, reason = "a pair of lists")]
+fn bind(
+    config: &Config,
+    files: &Files,
+) -> Result<(Vec<(Listener, ListenerSetup)>, Vec<String>), Box<dyn Error>> {
     let mut listeners = Vec::new();
     let mut bound = Vec::new();
     for (listener, tls) in config.listeners.iter().zip(files.tls().iter()) {
@@ -143,36 +188,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         };
         listeners.push((socket, setup));
     }
-    let shards = Shards::start(&config.cpus, &config.settings, listeners, &questions_to)?;
-    info!(
-        "ringmq {} runs {} shard(s) on CPUs {:?}",
-        env!("CARGO_PKG_VERSION"),
-        config.cpus.len(),
-        config.cpus
-    );
-    for place in bound {
-        info!("listening on {place}");
-    }
-    if let Some(acl) = files.acl() {
-        shards.set_acl(acl);
-    }
-    if config.settings.authentication.has_methods {
-        let authenticators = Arc::new(authenticators(&config, &files)?);
-        let threads = config.authentication.threads;
-        Pool::start(threads, &authenticators, &questions, &shards.replies())?;
-    }
-    forward_signals(signals, &shards);
-    let control = Control {
-        shards: &shards,
-        memory: Memory::new(config.settings.limits.memory_max_bytes),
-        files,
-        looked_at: Instant::now(),
-    };
-    control.serve()?;
-    info!("stopping");
-    shards.stop(config.shutdown_deadline);
-    info!("stopped");
-    Ok(())
+    Ok((listeners, bound))
 }
 
 /// The methods, in the order configured.
@@ -214,124 +230,4 @@ fn forward_signals(mut signals: Signals, shards: &Shards) {
             }
         }
     });
-}
-
-/// Watches resident memory and tells the shards how short it is.
-struct Memory {
-    max_bytes: u64,
-    stage: Stage,
-}
-
-impl Memory {
-    fn new(configured_bytes: u64) -> Self {
-        let share = || machine::memory_bytes().unwrap_or(0) / 4 * 3;
-        Memory {
-            max_bytes: if configured_bytes > 0 {
-                configured_bytes
-            } else {
-                share()
-            },
-            stage: Stage::Normal,
-        }
-    }
-
-    fn look(&mut self, shards: &Shards) {
-        let used = machine::resident_bytes().unwrap_or(0);
-        let stage = self.stage.next(used, self.max_bytes);
-        if stage == self.stage {
-            return;
-        }
-        let (used, max) = (used >> 20, self.max_bytes >> 20);
-        if stage > self.stage {
-            warn!(
-                "memory is {stage}; {used} MiB of limits.memory_max_bytes, {max} MiB, are in use"
-            );
-        } else {
-            info!("memory is {stage}; {used} of {max} MiB are in use");
-        }
-        self.stage = stage;
-        shards.set_stage(stage);
-    }
-}
-
-/// What the control plane looks after while the shards work.
-struct Control<'a> {
-    shards: &'a Shards,
-    memory: Memory,
-    files: Files,
-    /// When files were last looked at.
-    looked_at: Instant,
-}
-
-impl Control<'_> {
-    /// Handles events until a signal says stop.
-    fn serve(mut self) -> Result<(), Box<dyn Error>> {
-        loop {
-            let event = self.shards.events.recv_timeout(MEMORY_INTERVAL);
-            self.memory.look(self.shards);
-            if self.looked_at.elapsed() >= FILES_INTERVAL {
-                self.looked_at = Instant::now();
-                self.reload(false);
-            }
-            if matches!(event, Err(RecvTimeoutError::Timeout)) {
-                continue;
-            }
-            match event? {
-                Event::Signal(SIGUSR1) => self.tell_statistics()?,
-                Event::Signal(SIGHUP) => self.reload(true),
-                Event::Signal(_) => return Ok(()),
-                Event::Failed(shard, error) => {
-                    return Err(format!("shard {shard} cannot go on: {error}").into());
-                }
-                Event::Ready(..) | Event::Statistics(_) | Event::Drained(_) | Event::Stopped(_) => {
-                }
-            }
-        }
-    }
-
-    fn tell_statistics(&self) -> Result<(), Box<dyn Error>> {
-        let mut pairs = vec![
-            (
-                "memory_bytes",
-                machine::resident_bytes().unwrap_or(0).to_string(),
-            ),
-            ("memory_stage", (self.memory.stage as u64).to_string()),
-        ];
-        if let Some(seconds) = self.files.certificate_expires_s() {
-            pairs.push(("certificate_expires_s", seconds.to_string()));
-        }
-        let of_shards = self.shards.statistics()?;
-        pairs.extend(
-            of_shards
-                .iter()
-                .map(|(name, value)| (*name, value.to_string())),
-        );
-        let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
-        let pairs: Vec<_> = pairs.collect();
-        info!("counters {}", pairs.join(" "));
-        Ok(())
-    }
-
-    /// Reads files anew: those that changed, or all if somebody asks.
-    fn reload(&mut self, is_asked: bool) {
-        let done = self.files.reload(is_asked);
-        if is_asked && done.is_empty() {
-            info!("SIGHUP: there is nothing to reload");
-        }
-        for reloaded in done {
-            match reloaded {
-                Ok(Reloaded::Certificates(configs)) => {
-                    self.shards.set_tls(configs);
-                    info!("certificates are reloaded");
-                }
-                Ok(Reloaded::Users) => info!("the password file is reloaded"),
-                Ok(Reloaded::Keys) => info!("the keys of tokens are reloaded"),
-                Ok(Reloaded::Access(acl)) => {
-                    self.shards.set_acl(acl);
-                    info!("the access file is reloaded");
-                }
-                Err(error) => error!("not reloaded, what was before stays in force: {error}"),
-            }
-        }
-    }
 }

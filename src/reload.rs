@@ -11,6 +11,7 @@ use crate::authn::password::{PasswordFile, PasswordMethod};
 use crate::config::Config;
 use crate::net::certificates::{TlsFiles, TlsSettings};
 use crate::net::listener::ListenerConfig;
+use crate::watch::bans::{self, Who};
 use rustls::ServerConfig;
 use std::fmt;
 use std::io::Read;
@@ -61,6 +62,8 @@ pub enum Reloaded {
     Keys,
     /// Access rules; for the shards.
     Access(Arc<Acl>),
+    /// Bans.
+    Bans(Vec<Who>),
 }
 
 /// All files that may change.
@@ -69,6 +72,7 @@ pub struct Files {
     users: Option<Users>,
     access: Option<Access>,
     tokens: Option<Tokens>,
+    bans: Option<BanFile>,
 }
 
 type Stamp = Option<SystemTime>;
@@ -89,6 +93,12 @@ struct Tokens {
     path: Option<PathBuf>,
     stamp: Stamp,
     method: Arc<JwtMethod>,
+}
+
+struct BanFile {
+    path: PathBuf,
+    stamp: Stamp,
+    bans: Vec<Who>,
 }
 
 struct Access {
@@ -135,7 +145,15 @@ impl Files {
                 method: Arc::new(method),
             })
         });
+        let bans = config.bans.file.as_ref().map(|path| {
+            Ok(BanFile {
+                path: path.clone(),
+                stamp: stamp(path),
+                bans: read_bans(path)?,
+            })
+        });
         Ok(Files {
+            bans: bans.transpose()?,
             tokens: tokens.transpose()?,
             certificates: load_tls(config.listeners.iter().map(tls_files))?,
             users: users.transpose()?,
@@ -165,6 +183,14 @@ impl Files {
     pub fn users(&self) -> Option<Arc<PasswordMethod>> {
         let users = self.users.as_ref()?;
         Some(Arc::clone(&users.method))
+    }
+
+    /// Bans in force.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Who> {
+        self.bans
+            .as_ref()
+            .map_or_else(Vec::new, |file| file.bans.clone())
     }
 
     /// How tokens are judged; the same through every reload.
@@ -206,6 +232,16 @@ impl Files {
                             text: format!("authentication.jwt: {error}"),
                         }),
                 );
+            }
+        }
+        if let Some(file) = &mut self.bans {
+            let now = stamp(&file.path);
+            if is_asked || now != file.stamp {
+                file.stamp = now;
+                done.push(read_bans(&file.path).map(|bans| {
+                    file.bans.clone_from(&bans);
+                    Reloaded::Bans(bans)
+                }));
             }
         }
         if let Some(access) = &mut self.access {
@@ -294,6 +330,10 @@ fn read_text(path: &Path) -> Result<String, FileError> {
 
 fn read_users(path: &Path) -> Result<PasswordFile, FileError> {
     PasswordFile::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+}
+
+fn read_bans(path: &Path) -> Result<Vec<Who>, FileError> {
+    bans::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
 }
 
 fn read_access(path: &Path) -> Result<Acl, FileError> {

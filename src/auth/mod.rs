@@ -3,6 +3,7 @@
 //! Not here: how a client proves who it is ([`crate::authn`]); that takes time and happens elsewhere.
 
 pub mod acl;
+pub mod bans;
 
 use crate::codec::{Reason, Version};
 use crate::time::Timestamp;

@@ -4,7 +4,7 @@ use super::authentication::MethodName;
 use crate::authn::certificate::IdentityFrom;
 use crate::authn::jwt::Algorithm;
 use crate::cli::LogLevel;
-use crate::limits::Limits;
+use crate::limits::{Limits, RateExceeded};
 use crate::net::certificates::ClientCertificate;
 use crate::outbox;
 use crate::route::shared;
@@ -26,6 +26,9 @@ pub(super) struct FileConfig {
     pub allow_anonymous: Option<bool>,
     pub password_file: Option<PathBuf>,
     pub acl_file: Option<PathBuf>,
+    pub audit_file: Option<PathBuf>,
+    #[serde(default)]
+    pub bans: FileBans,
     #[serde(default)]
     pub authentication: FileAuthentication,
     pub log: Option<LogLevel>,
@@ -79,6 +82,17 @@ pub(super) struct FileHttp {
     pub fail_open: Option<bool>,
     pub ca_file: Option<PathBuf>,
     pub headers: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileBans {
+    pub file: Option<PathBuf>,
+    pub seconds: Option<u64>,
+    pub failed_logins_max: Option<u32>,
+    pub failed_logins_seconds: Option<u64>,
+    pub flapping_connects_max: Option<u32>,
+    pub flapping_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -152,6 +166,12 @@ file_limits! {
     retained_bytes_max: usize,
     topic_alias_max: u16,
     topic_alias_out_max: u16,
+    connections_per_address_max: usize,
+    publish_rate_max: u64,
+    publish_bytes_rate_max: u64,
+    subscribe_rate_max: u64,
+    delivery_rate_max: u64,
+    rate_exceeded: RateExceeded,
 }
 
 #[derive(Debug, Default, Deserialize)]

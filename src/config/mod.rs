@@ -18,7 +18,7 @@ use crate::limits::{OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN, SHARDS
 use crate::message::Qos;
 use crate::net::listener::ListenerConfig;
 use crate::shard::core::Settings;
-use file::FileConfig;
+use file::{FileBans, FileConfig};
 use listener::Surroundings;
 use place::Places;
 use std::ops::RangeInclusive;
@@ -34,6 +34,10 @@ pub struct Config {
     pub authentication: AuthenticationConfig,
     /// What clients may do.
     pub acl_file: Option<PathBuf>,
+    /// Where it is recorded who came and was refused.
+    pub audit_file: Option<PathBuf>,
+    /// Who is not served.
+    pub bans: BansConfig,
     /// One CPU per shard.
     pub cpus: Vec<usize>,
     /// How much to log.
@@ -64,6 +68,10 @@ impl Config {
         let (raw, places) = place::merge(sources)?;
         let mut settings = settings(&raw, &places)?;
         let cpus = cpus(&raw, cli, &places, &sources.cpus_available)?;
+        let bans = bans(&raw.bans);
+        settings.takes_notes = raw.audit_file.is_some()
+            || bans.failed_logins_max > 0
+            || bans.flapping_connects_max > 0;
         let (authentication, for_shards) = authentication::authentication(&raw, &places)?;
         settings.authentication = for_shards;
         let surroundings = Surroundings {
@@ -78,6 +86,8 @@ impl Config {
             listeners,
             authentication,
             acl_file: raw.acl_file.clone(),
+            audit_file: raw.audit_file.clone(),
+            bans,
             cpus,
             log: cli.log.or(raw.log).unwrap_or_default(),
             settings,
@@ -85,6 +95,35 @@ impl Config {
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
             ),
         })
+    }
+}
+
+/// Who is not served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BansConfig {
+    /// Bans without end.
+    pub file: Option<PathBuf>,
+    /// How long repeated failures are answered by a ban.
+    pub duration: Duration,
+    /// Failed logins of one address within the window that lead to one; 0 for none.
+    pub failed_logins_max: u32,
+    /// Their window.
+    pub failed_logins_window: Duration,
+    /// Connects of one client identifier within the window that lead to one; 0 for none.
+    pub flapping_connects_max: u32,
+    /// Their window.
+    pub flapping_window: Duration,
+}
+
+fn bans(raw: &FileBans) -> BansConfig {
+    let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default));
+    BansConfig {
+        file: raw.file.clone(),
+        duration: seconds(raw.seconds, 300),
+        failed_logins_max: raw.failed_logins_max.unwrap_or(0),
+        failed_logins_window: seconds(raw.failed_logins_seconds, 60),
+        flapping_connects_max: raw.flapping_connects_max.unwrap_or(0),
+        flapping_window: seconds(raw.flapping_seconds, 60),
     }
 }
 
@@ -213,6 +252,10 @@ fn check_limits(settings: &Settings, places: &Places<'_>) -> Result<(), ConfigEr
         memory_max_bytes: 0..=1 << 50,
         retained_messages_max: 0..=1 << 40,
         retained_bytes_max: 0..=1 << 50,
+        publish_rate_max: 0..=1 << 30,
+        publish_bytes_rate_max: 0..=1 << 40,
+        subscribe_rate_max: 0..=1 << 30,
+        delivery_rate_max: 0..=1 << 30,
     };
     for (key, value, range) in ranges {
         if !range.contains(&value) {

@@ -8,9 +8,10 @@
 //! receives, the outbox only while bytes wait.
 
 use super::SessionKey;
+use super::rates::Rates;
 use crate::auth::Admitted;
-use crate::codec::Version;
 use crate::codec::ack::Ack;
+use crate::codec::{Reason, Version};
 use crate::outbox::Outbox;
 use crate::time::Timestamp;
 use hashbrown::HashMap;
@@ -52,6 +53,12 @@ pub struct Connection {
     pub is_ready: bool,
     /// Whether the shell was asked to stop receiving.
     pub is_paused: bool,
+    /// How fast it may go, if that is limited.
+    pub rates: Option<Box<Rates>>,
+    /// Whether messages wait because it would get them too fast.
+    pub is_throttled: bool,
+    /// It is read again then, having gone too fast; NEVER if it has not.
+    pub reads_at: Timestamp,
     /// It has published while memory was very short, and is not read before there is more.
     pub waits_for_memory: bool,
     /// Largest packet the client takes.
@@ -68,6 +75,10 @@ pub struct Connection {
     pub connect_by: Timestamp,
     /// Whether it was handed over from the shard that accepted it.
     pub is_adopted: bool,
+    /// Why the broker closes it.
+    pub goodbye: Option<Reason>,
+    /// Whether its address is banned.
+    pub is_banned: bool,
     /// Whether it is one too many, and accepted only to be told so.
     pub is_surplus: bool,
     /// The beginning of a packet that is not whole yet.
@@ -105,6 +116,9 @@ impl Connection {
             outbox: Outbox::default(),
             is_ready: false,
             is_paused: false,
+            rates: None,
+            is_throttled: false,
+            reads_at: Timestamp::NEVER,
             waits_for_memory: false,
             packet_bytes_max: u32::MAX,
             window_max: 0,
@@ -113,6 +127,8 @@ impl Connection {
             silence_ms_max: 0,
             connect_by,
             is_adopted,
+            goodbye: None,
+            is_banned: false,
             is_surplus: false,
             partial: Vec::new(),
             asked_expiry_seconds: 0,
@@ -134,9 +150,21 @@ impl Connection {
         self.gate.as_ref().is_some_and(|gate| gate.is_asking)
     }
 
-    /// When silence or the end of its rights end it, as known now.
+    /// When something has to be done about it, as known now.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
+        let rates = self.rates.as_ref();
+        let throttled = rates.map_or(Timestamp::NEVER, |rates| rates.delivers_at);
+        let throttled = if self.is_throttled {
+            throttled
+        } else {
+            Timestamp::NEVER
+        };
+        self.end_at().min(self.reads_at).min(throttled)
+    }
+
+    /// When silence or the end of its rights end it, as known now.
+    fn end_at(&self) -> Timestamp {
         if self.session.is_none() {
             self.connect_by
         } else if self.silence_ms_max == 0 {

@@ -1,6 +1,7 @@
 //! Whose a session is.
 
 use crate::auth::acl::{Acl, Rights};
+use crate::time::Timestamp;
 use std::sync::Arc;
 
 /// Who a session belongs to, as of its last connection, and what that allows.
@@ -12,4 +13,8 @@ pub struct Holder {
     pub own_acl: Option<Arc<Acl>>,
     /// What it may do; everything if there are no rules.
     pub rights: Option<Rights>,
+    /// When a denial was last noted.
+    pub denied_at: Option<Timestamp>,
+    /// Denials since.
+    pub denials_left_out: u32,
 }

@@ -16,15 +16,18 @@ pub enum LossReason {
     ReplayFull,
     /// Larger than it takes.
     TooLarge,
+    /// QoS 0, and more than it may get.
+    RateLimited,
 }
 
 impl LossReason {
-    const ALL: [LossReason; 5] = [
+    const ALL: [LossReason; 6] = [
         LossReason::OutboxFull,
         LossReason::MemoryShort,
         LossReason::QueueFull,
         LossReason::ReplayFull,
         LossReason::TooLarge,
+        LossReason::RateLimited,
     ];
 
     const fn text(self) -> &'static str {
@@ -35,6 +38,7 @@ impl LossReason {
                 "its queue is full (limits.queue_messages_max, queue_bytes_max)"
             }
             LossReason::ReplayFull => "too many waited behind retained messages",
+            LossReason::RateLimited => "it gets as many as it may (limits.delivery_rate_max)",
             LossReason::TooLarge => "larger than its maximum packet size",
         }
     }

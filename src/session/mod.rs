@@ -9,6 +9,7 @@ pub mod holder;
 pub mod inbound;
 pub mod losses;
 pub mod outbound;
+pub mod rates;
 pub mod replay;
 pub mod will;
 

@@ -4,7 +4,9 @@
 //! them and makes them visible, only then clients are told and closed.
 
 use crate::auth::acl::Acl;
+use crate::auth::bans::BannedNames;
 use crate::authn::{Question, Reply};
+use crate::net::addresses::Addresses;
 use crate::net::listener::{Listener, ListenerSetup};
 use crate::net::ring::{Ring, RingConfig, RingError, Waker};
 use crate::overload::Stage;
@@ -13,12 +15,15 @@ use crate::shard::control::{Event, Order};
 use crate::shard::core::{ConnectionCounts, Settings, ShardCore};
 use crate::shard::driver::{Shell, Start};
 use crate::shard::mailbox::Mailboxes;
+use crate::watch::Record;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,7 +83,7 @@ impl Shards {
         cpus: &[usize],
         settings: &Settings,
         listeners: Vec<(Listener, ListenerSetup)>,
-        questions: &Sender<Question>,
+        (questions, records): (&Sender<Question>, &Sender<Record>),
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
@@ -86,12 +91,8 @@ impl Shards {
         let (sender, events) = bounded(EVENTS_MAX);
         let counts = Arc::new(ConnectionCounts::new(settings.listeners.len()));
         let origin = Instant::now();
-        let mut sockets: Vec<Vec<_>> = cpus.iter().map(|_| Vec::new()).collect();
-        for (listener, setup) in listeners {
-            for (shard, socket) in sockets.iter_mut().zip(listener.sockets) {
-                shard.push((socket, setup.clone()));
-            }
-        }
+        let addresses = Addresses::new(settings.limits.connections_per_address_max);
+        let sockets = by_shard(cpus.len(), listeners);
         let mut shards = Shards {
             events,
             sender,
@@ -105,7 +106,8 @@ impl Shards {
         for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts) {
             let (order_sender, orders) = bounded(ORDERS_MAX);
             let (reply_sender, replies) = bounded(REPLIES_MAX);
-            let questions = questions.clone();
+            let (questions, records) = (questions.clone(), records.clone());
+            let addresses = addresses.clone();
             let (meet, meeting) = bounded::<Vec<Waker>>(1);
             let settings = settings.clone();
             let counts = Arc::clone(&counts);
@@ -126,6 +128,8 @@ impl Shards {
                         orders,
                         questions,
                         replies,
+                        records,
+                        addresses,
                         events,
                     };
                     run_shard(start, &meeting).await;
@@ -175,6 +179,11 @@ impl Shards {
     /// New connections use these TLS settings.
     pub fn set_tls(&self, configs: Arc<[Option<Arc<ServerConfig>>]>) {
         self.order(&Order::Tls(configs));
+    }
+
+    /// Who is not served from now on.
+    pub fn set_bans(&self, names: Arc<BannedNames>, networks: Arc<[IpNet]>) {
+        self.order(&Order::Bans(names, networks));
     }
 
     /// Access rules from now on.
@@ -244,6 +253,20 @@ impl Shards {
             }
         }
     }
+}
+
+/// Each shard's sockets, by the listeners' numbers.
+fn by_shard(
+    shards: usize,
+    listeners: Vec<(Listener, ListenerSetup)>,
+) -> Vec<Vec<(OwnedFd, ListenerSetup)>> {
+    let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    for (listener, setup) in listeners {
+        for (shard, socket) in sockets.iter_mut().zip(listener.sockets) {
+            shard.push((socket, setup.clone()));
+        }
+    }
+    sockets
 }
 
 fn add(sums: &mut Vec<(&'static str, u64)>, list: Vec<(&'static str, u64)>) {

@@ -2,9 +2,12 @@
 //! looked at once per turn.
 
 use crate::auth::acl::Acl;
+use crate::auth::bans::BannedNames;
 use crate::net::ring::{RingError, Waker};
 use crate::overload::Stage;
 use crate::route::ShardId;
+use crate::watch::bans::Who;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +23,8 @@ pub enum Order {
     Tls(Arc<[Option<Arc<ServerConfig>>]>),
     /// Access rules from now on.
     Acl(Arc<Acl>),
+    /// Who is not served from now on.
+    Bans(Arc<BannedNames>, Arc<[IpNet]>),
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.
@@ -39,6 +44,8 @@ pub enum Event {
     Stopped(ShardId),
     /// It cannot go on.
     Failed(ShardId, RingError),
+    /// This client fails again and again.
+    Misbehaves(Who),
     /// The process got a signal.
     Signal(i32),
 }

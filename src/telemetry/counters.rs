@@ -40,6 +40,14 @@ counters! {
     subscribes_not_authorized,
     /// Deliveries left out because the session may not read the topic.
     dropped_not_authorized,
+    /// Times that clients published or subscribed faster than they may.
+    rates_exceeded,
+    /// QoS 0 messages beyond what their clients may get per second.
+    dropped_rate_limited,
+    /// Connections refused or closed because they are banned.
+    connections_banned,
+    /// Notes for the audit log beyond what it takes.
+    notes_left_out,
     /// Connections closed because what vouched for them has expired.
     identities_ended,
     /// Connections that broke the rules of PROXY header, TLS or WebSocket.

@@ -1,3 +1,4 @@
 //! What a shard counts. Counters are plain numbers of one shard; whoever wants totals adds them up.
 
 pub mod counters;
+pub mod notes;

@@ -237,6 +237,12 @@ impl Layers {
         self.peer
     }
 
+    /// Whether no proxy can still say otherwise.
+    #[must_use]
+    pub fn is_peer_known(&self) -> bool {
+        !self.awaits_proxy && self.websocket.as_ref().is_none_or(WebSocket::is_open)
+    }
+
     /// The certificate that the client showed, in DER; verified.
     #[must_use]
     pub fn certificate(&self) -> Option<&[u8]> {

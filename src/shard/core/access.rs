@@ -46,16 +46,24 @@ impl ShardCore {
             .admitted
             .as_ref()
             .map(|admitted| &admitted.identity);
-        if identity.is_none() && self.acl.is_none() {
+        if identity.is_none() && self.acl.is_none() && !self.settings.takes_notes {
             return None;
         }
         let mut holder = Holder {
             user_name: identity.and_then(|identity| identity.user_name.clone()),
             own_acl: identity.and_then(|identity| identity.acl.clone()),
             rights: None,
+            ..Holder::default()
         };
         holder.rights = rights(self.acl.as_ref(), &holder, client_id);
         Some(Box::new(holder))
+    }
+
+    /// Whether a session belongs to the same user as this one.
+    pub(super) fn is_holder(&self, key: SessionKey, holder: Option<&Holder>) -> bool {
+        let session = self.clients.sessions.get(key);
+        let known = session.and_then(|session| session.holder.as_ref()?.user_name.as_deref());
+        known == holder.and_then(|holder| holder.user_name.as_deref())
     }
 
     /// A session belongs to whoever has connected now.

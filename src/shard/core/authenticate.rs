@@ -13,10 +13,11 @@ use super::{Command, ShardCore};
 use crate::auth::{Admitted, Answer, ClientIdRule, EXCHANGE_METHOD, Refusal, Shown, Step};
 use crate::codec::connect::Connect;
 use crate::codec::control::{Auth, encode_auth};
-use crate::codec::frame::Frame;
+use crate::codec::frame::{Frame, Split, split};
 use crate::codec::{Packet, Reason};
 use crate::session::ConnectionKey;
 use crate::session::connection::Gate;
+use crate::telemetry::notes::Event;
 use crate::time::Timestamp;
 
 /// What is known of who sent a CONNECT.
@@ -162,7 +163,26 @@ impl ShardCore {
             Answer::Refuse(refusal) => refusal,
         };
         self.clients.counters.connects_unauthenticated += 1;
+        self.note_login_failure(key, refused);
         self.refuse(key, version, refused.reason(), NOT_AUTHENTICATED, u32::MAX);
+    }
+
+    /// Notes who failed to prove who it is.
+    fn note_login_failure(&mut self, key: ConnectionKey, refusal: Refusal) {
+        let connection = self.clients.connections.get(key);
+        let Some(gate) = connection.and_then(|connection| connection.gate.as_ref()) else {
+            return;
+        };
+        let packet = gate.packet.clone();
+        if let Ok(Split::Whole(frame, _)) = split(&packet, packet.len())
+            && let Ok(connect) = Connect::decode(frame.body)
+        {
+            let event = Event::Refused {
+                reason: refusal.reason().byte(),
+                is_login_failure: refusal != Refusal::Unavailable,
+            };
+            self.note(key, connect.client_id, connect.user_name, event);
+        }
     }
 
     /// Goes on with the CONNECT as if it came now.

@@ -93,6 +93,8 @@ pub(super) struct Clients {
     pub qos_0_bytes_max: usize,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
+    /// Connections that have to wait for deliveries; their timers are to be set.
+    pub throttled: Vec<ConnectionKey>,
     /// Sessions that have lost messages since they were last asked for.
     pub losing: Vec<SessionKey>,
     settings: Rc<Settings>,
@@ -114,6 +116,7 @@ impl Clients {
             stage: Stage::Normal,
             qos_0_bytes_max: settings.limits.outbox_bytes_max,
             overflowed: Vec::new(),
+            throttled: Vec::new(),
             losing: Vec::new(),
             settings,
         }
@@ -231,11 +234,19 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(connection_key) else {
             return;
         };
+        let is_fast = !may_deliver(connection, now);
+        if is_fast {
+            self.throttled.push(connection_key);
+        }
         if qos == Qos::AtMostOnce {
+            if is_fast {
+                return self.lose(key, LossReason::RateLimited, 1);
+            }
             let ids = subscription_ids.as_slice();
             return self.send_at_most_once(publication, key, connection_key, retain, ids, now);
         }
-        let fits = session.outbound.queued() == 0
+        let fits = !is_fast
+            && session.outbound.queued() == 0
             && session.outbound.has_room(connection.window_max)
             && has_room(
                 connection,
@@ -292,6 +303,7 @@ impl Clients {
             LossReason::QueueFull => &mut self.counters.dropped_queue_full,
             LossReason::ReplayFull => &mut self.counters.dropped_replay_full,
             LossReason::TooLarge => &mut self.counters.dropped_packet_too_large,
+            LossReason::RateLimited => &mut self.counters.dropped_rate_limited,
         } += count;
         if let Some(session) = self.sessions.get_mut(key) {
             if session.losses.is_none() {
@@ -513,7 +525,7 @@ impl Clients {
             let Some(connection_key) = session.connection else {
                 return;
             };
-            let Some(connection) = self.connections.get(connection_key) else {
+            let Some(connection) = self.connections.get_mut(connection_key) else {
                 return;
             };
             let bytes_max = self.settings.limits.outbox_bytes_max;
@@ -521,6 +533,9 @@ impl Clients {
                 || connection.outbox.bytes() > bytes_max / 2
             {
                 return;
+            }
+            if !may_deliver(connection, now) {
+                return self.throttled.push(connection_key);
             }
             let Some(delivery) = session.outbound.dequeue() else {
                 return;
@@ -659,4 +674,14 @@ fn forget_alias(connection: &mut Connection, topic: &str, alias: u16, was_known:
     {
         aliases.outbound.remove(topic);
     }
+}
+
+/// Whether a client may get one more message now; if not, its timer has to be set.
+fn may_deliver(connection: &mut Connection, now: Timestamp) -> bool {
+    let Some(rates) = &mut connection.rates else {
+        return true;
+    };
+    let may = rates.may_deliver(now);
+    connection.is_throttled = !may;
+    may
 }

@@ -13,8 +13,10 @@ use crate::message::Qos;
 use crate::overload::Stage;
 use crate::route::home_shard;
 use crate::session::holder::Holder;
+use crate::session::rates::Rates;
 use crate::session::will::Will;
 use crate::session::{ConnectionKey, EXPIRY_NEVER, Session, SessionKey};
+use crate::telemetry::notes::Event;
 use crate::time::Timestamp;
 use std::rc::Rc;
 
@@ -47,12 +49,10 @@ impl ShardCore {
         };
         connection.version = connect.version;
         if let Err((reason, text)) = self.check_connect(key, &connect) {
-            let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
-            self.refuse(key, connect.version, reason, text, taken);
+            self.turn_away(key, &connect, reason, text);
             return false;
         }
         let packet = stream.get(..bytes).unwrap_or_default();
-        let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         match self.identify(key, &connect, packet) {
             Identified::Yes => {}
             Identified::Waits => {
@@ -60,17 +60,34 @@ impl ShardCore {
                 return true;
             }
             Identified::Refused(reason, text) => {
-                self.refuse(key, connect.version, reason, text, taken);
+                self.turn_away(key, &connect, reason, text);
                 return false;
             }
         }
         match self.welcome(now, key, &connect, stream) {
             Ok(is_open) => is_open,
             Err((reason, text)) => {
-                self.refuse(key, connect.version, reason, text, taken);
+                self.turn_away(key, &connect, reason, text);
                 false
             }
         }
+    }
+
+    /// Refuses a CONNECT that was understood.
+    fn turn_away(
+        &mut self,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        reason: Reason,
+        text: &'static str,
+    ) {
+        let event = Event::Refused {
+            reason: reason.byte(),
+            is_login_failure: false,
+        };
+        self.note(key, connect.client_id, connect.user_name, event);
+        let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+        self.refuse(key, connect.version, reason, text, taken);
     }
 
     /// It is known who sent the CONNECT: opens the connection here, or sends it home.
@@ -161,6 +178,15 @@ impl ShardCore {
             let text = "this listener serves other protocol versions";
             return Err((Reason::UnsupportedProtocolVersion, text));
         }
+        let user_name = connection
+            .admitted
+            .as_ref()
+            .and_then(|admitted| admitted.identity.user_name.as_deref())
+            .or(connect.user_name);
+        if connection.is_banned || self.banned.contain(connect.client_id, user_name) {
+            self.clients.counters.connections_banned += 1;
+            return Err((Reason::Banned, "banned"));
+        }
         if connection.is_surplus {
             self.clients.counters.connections_refused_full += 1;
             return Err((Reason::QuotaExceeded, "connections_max is reached"));
@@ -219,7 +245,11 @@ impl ShardCore {
         holder: Option<Box<Holder>>,
     ) {
         let known = self.clients.by_client_id.get(&client_id).copied();
-        let resumed = known.and_then(|session| self.take_over(session, connect.clean_start, now));
+        let resumed = known.and_then(|session| {
+            // Another user gets nothing of what the session holds.
+            let is_clean = connect.clean_start || !self.is_holder(session, holder.as_deref());
+            self.take_over(session, is_clean, now)
+        });
         let session_key = resumed.unwrap_or_else(|| {
             let session = Session::new(Rc::clone(&client_id), connect.version);
             let session_key = self.clients.sessions.insert(session);
@@ -242,6 +272,13 @@ impl ShardCore {
                 .as_ref()
                 .map(|will| Box::new(stored_will(will)));
         }
+        let method = self
+            .clients
+            .connections
+            .get(key)
+            .and_then(|c| c.admitted.as_ref());
+        let method = method.map_or("", |admitted| admitted.identity.method);
+        self.note_session(session_key, Event::Connected(method));
         self.arm_connection(key);
         self.connack(
             key,
@@ -271,6 +308,7 @@ impl ShardCore {
         let ends = clean_start || session.ends_with_connection();
         if let Some(older) = session.connection {
             self.clients.counters.takeovers += 1;
+            self.note_session(session_key, Event::TakenOver);
             let text = "another connection with the same client identifier";
             self.say_goodbye(older, Reason::SessionTakenOver, text);
             self.detach(older, WillFate::Due, now);
@@ -315,6 +353,7 @@ impl ShardCore {
             .properties
             .receive_maximum
             .min(settings.limits.inflight_max);
+        connection.rates = Rates::new(&settings.limits, connection.heard_at);
         connection.alias_out_max = connect
             .properties
             .topic_alias_max

@@ -6,6 +6,7 @@ use crate::codec::control::{Disconnect, encode_disconnect};
 use crate::fanout::publication::Publication;
 use crate::session::{ConnectionKey, EXPIRY_NEVER, SessionKey};
 use crate::shard::timer::Owner;
+use crate::telemetry::notes::Event;
 use crate::time::Timestamp;
 
 /// What the end of a connection means for the will.
@@ -58,9 +59,10 @@ impl ShardCore {
 
     /// Appends a DISCONNECT for a client that was accepted and speaks 5.0 `[MQTT-3.14.0-1]`.
     pub(super) fn say_goodbye(&mut self, key: ConnectionKey, reason: Reason, text: &str) {
-        let Some(connection) = self.clients.connections.get(key) else {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
+        connection.goodbye = Some(reason);
         if connection.session.is_none() || !connection.version.is_v5() {
             return;
         }
@@ -119,6 +121,8 @@ impl ShardCore {
         let Some(session_key) = connection.session.take() else {
             return;
         };
+        let reason = connection.goodbye.map_or(0, Reason::byte);
+        self.note_session(session_key, Event::Disconnected(reason));
         self.drop_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;

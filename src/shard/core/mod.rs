@@ -19,8 +19,10 @@ mod clients;
 mod connect;
 mod end;
 mod interest;
+mod notes;
 mod overload;
 mod publish;
+mod rate;
 mod receive;
 mod replay;
 mod settings;
@@ -32,6 +34,7 @@ pub use admission::ConnectionCounts;
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
 use crate::auth::acl::Acl;
+use crate::auth::bans::BannedNames;
 use crate::auth::{Admitted, Step};
 use crate::codec::Reason;
 use crate::outbox::outgoing::Outgoing;
@@ -46,6 +49,7 @@ use crate::shard::mail::{Mail, Phase, RetainedQuery, Staged};
 use crate::shard::timer::{Owner, Timers};
 use crate::storage::Persist;
 use crate::telemetry::counters::Counters;
+use crate::telemetry::notes::Note;
 use crate::time::Timestamp;
 use clients::Clients;
 use interest::Interest;
@@ -92,6 +96,9 @@ pub struct ShardCore {
     id: ShardId,
     shards: ShardId,
     settings: Rc<Settings>,
+    /// For the audit log.
+    notes: Vec<(ConnectionKey, Note)>,
+    banned: Arc<BannedNames>,
     /// Access rules; without them everything is allowed.
     acl: Option<Arc<Acl>>,
     clients: Clients,
@@ -132,6 +139,8 @@ impl ShardCore {
         ShardCore {
             id,
             shards,
+            notes: Vec::new(),
+            banned: Arc::default(),
             acl: None,
             clients: Clients::new(Rc::clone(&settings)),
             settings,
@@ -164,6 +173,7 @@ impl ShardCore {
 
     /// What to do with connections, in order.
     pub fn take_commands(&mut self, into: &mut Vec<Command>) {
+        self.arm_throttled();
         into.append(&mut self.commands);
     }
 
@@ -223,6 +233,13 @@ impl ShardCore {
             connection.is_surplus = is_surplus;
         }
         Some(key)
+    }
+
+    /// Too many connections come from the address of this one: its CONNECT will be refused.
+    pub fn refuse_surplus(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_surplus = true;
+        }
     }
 
     fn is_listener_full(&self, listener: u16) -> bool {
@@ -314,6 +331,7 @@ impl ShardCore {
             && connection.awaiting_store.len() < usize::from(limits.receive_maximum)
             && !connection.waits_for_memory
             && !connection.is_asking()
+            && connection.reads_at == Timestamp::NEVER
         {
             connection.is_paused = false;
             self.commands.push(Command::Resume(key));
@@ -398,13 +416,14 @@ impl ShardCore {
     }
 
     fn connection_due(&mut self, key: ConnectionKey, at: Timestamp, now: Timestamp) {
+        self.rate_due(key, now);
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
         if connection.timer_at != at {
             return;
         }
-        if connection.waits_for_memory {
+        if connection.waits_for_memory || connection.reads_at != Timestamp::NEVER {
             // Whom the broker does not read it does not take for silent.
             connection.heard_at = now;
         }

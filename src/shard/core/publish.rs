@@ -36,6 +36,9 @@ impl ShardCore {
     /// A client's PUBLISH.
     pub(super) fn publish(&mut self, now: Timestamp, key: ConnectionKey, publish: &Publish<'_>) {
         self.clients.counters.messages_received += 1;
+        if !self.charge_publish(now, key, publish.topic.len() + publish.payload.len()) {
+            return;
+        }
         if self.clients.stage >= Stage::Pause {
             self.pause_publisher(key);
         }
@@ -106,6 +109,7 @@ impl ShardCore {
         }
         if !self.may_write(session_key, topic) {
             self.clients.counters.publishes_not_authorized += 1;
+            self.note_denied(now, session_key, "publish", topic);
             return self.answer_publish(key, publish, Reason::NotAuthorized, 0, now);
         }
         if self.settings.validate_payload_format

@@ -78,6 +78,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerPolicy>,
     /// What is asked of clients.
     pub authentication: Authentication,
+    /// Whether anybody reads notes.
+    pub takes_notes: bool,
     /// Longest session expiry interval that is granted.
     pub session_expiry_seconds_max: u32,
     /// What happens to QoS 1 and 2 messages beyond a session's queue.
@@ -112,6 +114,7 @@ impl Default for Settings {
             limits: Limits::default(),
             listeners: vec![ListenerPolicy::default()],
             authentication: Authentication::default(),
+            takes_notes: false,
             session_expiry_seconds_max: u32::MAX,
             queue_full: QueueFull::DropNewest,
             outbox_full: OutboxFull::DropNewest,

@@ -31,6 +31,9 @@ impl ShardCore {
         let Some(session) = self.clients.connections.get(key).and_then(|c| c.session) else {
             return;
         };
+        if !self.charge_subscribe(now, key, subscribe.requests.len()) {
+            return;
+        }
         if subscribe.requests.len() > self.settings.limits.filters_per_subscribe_max {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);
@@ -56,7 +59,15 @@ impl ShardCore {
             .map(|(request, parsed)| match parsed {
                 Ok(subscribed) => {
                     let id = subscribe.subscription_id;
-                    self.subscribe_one(session, &subscribed, request.options, id, &mut tasks)
+                    let grant = self.grant(session, &subscribed);
+                    if grant == Grant::Refused {
+                        self.clients.counters.subscribes_not_authorized += 1;
+                        self.note_denied(now, session, "subscribe", request.filter);
+                        return Reason::NotAuthorized;
+                    }
+                    let checked = grant == Grant::Checked;
+                    let options = (request.options, checked);
+                    self.subscribe_one(session, &subscribed, options, id, &mut tasks)
                 }
                 Err(reason) => reason,
             })
@@ -109,15 +120,10 @@ impl ShardCore {
         &mut self,
         session_key: SessionKey,
         subscribed: &Subscribed<'_>,
-        options: SubscriptionOptions,
+        (options, checked): (SubscriptionOptions, bool),
         subscription_id: u32,
         tasks: &mut Vec<ReplayTask>,
     ) -> Reason {
-        let grant = self.grant(session_key, subscribed);
-        if grant == Grant::Refused {
-            self.clients.counters.subscribes_not_authorized += 1;
-            return Reason::NotAuthorized;
-        }
         let qos = options.qos.min(self.settings.qos_max);
         let node = self.trie.insert(subscribed.filter);
         let subscriber = Subscriber {
@@ -126,7 +132,7 @@ impl ShardCore {
             qos,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
-            checked: grant == Grant::Checked,
+            checked,
             replaying: false,
         };
         let share: Option<Arc<str>> = subscribed.share.map(Into::into);

@@ -122,7 +122,11 @@ impl Shell {
         if let Some(entry) = self.sockets.entry(socket)
             && let Some(link) = &entry.link
         {
-            entry.origin.peer = link.layers.peer();
+            let before = std::mem::replace(&mut entry.origin.peer, link.layers.peer());
+            let is_known = link.layers.is_peer_known();
+            if is_known && (before != entry.origin.peer || entry.origin.counted.is_none()) {
+                self.check_address(socket);
+            }
         }
     }
 

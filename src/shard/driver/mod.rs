@@ -7,6 +7,7 @@
 //! Commands of the core are carried out right after the input that caused them, so that a later event
 //! of the same turn never finds a connection in a state the core has left.
 
+mod admission;
 mod authenticate;
 mod layered;
 mod sockets;
@@ -15,6 +16,7 @@ pub use layered::Link;
 pub use sockets::Origin;
 
 use crate::authn::{Question, Reply};
+use crate::net::addresses::Addresses;
 use crate::net::listener::ListenerSetup;
 use crate::net::ring::{
     Handler, ListenerKey, PeerKey, ReceiveEnd, Ring, RingError, SocketKey, Waker,
@@ -27,12 +29,16 @@ use crate::shard::control::{Event, Order};
 use crate::shard::core::{Command, ShardCore};
 use crate::shard::mailbox::{Handover, Letter, Mailboxes};
 use crate::storage::memory::MemoryStore;
+use crate::telemetry::notes::Note;
 use crate::time::Timestamp;
+use crate::watch::Record;
 use crossbeam_channel::{Receiver, Sender};
+use ipnet::IpNet;
 use sockets::{Sockets, State};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -62,6 +68,10 @@ pub struct Start {
     pub questions: Sender<Question>,
     /// What they say.
     pub replies: Receiver<Reply>,
+    /// Notes for whoever keeps account.
+    pub records: Sender<Record>,
+    /// Connections by address, of all shards.
+    pub addresses: Addresses,
     /// Events to it.
     pub events: Sender<Event>,
 }
@@ -89,6 +99,11 @@ pub struct Shell {
     events: Sender<Event>,
     questions: Sender<Question>,
     replies: Receiver<Reply>,
+    records: Sender<Record>,
+    addresses: Addresses,
+    /// Networks that are not served.
+    banned: Arc<[IpNet]>,
+    notes: Vec<(ConnectionKey, Note)>,
     /// Room for lists that are emptied each turn.
     commands: Vec<Command>,
     ready: Vec<ConnectionKey>,
@@ -137,6 +152,10 @@ impl Shell {
             events: start.events,
             questions: start.questions,
             replies: start.replies,
+            records: start.records,
+            addresses: start.addresses,
+            banned: Arc::new([]),
+            notes: Vec::new(),
             commands: Vec::new(),
             ready: Vec::new(),
             is_draining: false,
@@ -319,6 +338,7 @@ impl Shell {
                     }
                 }
                 Order::Acl(acl) => self.core.set_acl(acl),
+                Order::Bans(names, networks) => self.set_bans(ring, names, networks),
                 Order::Stage(stage) => self.core.set_stage(stage),
                 Order::StopAccepting => {
                     for &listener in &self.listeners {
@@ -339,6 +359,7 @@ impl Shell {
 
     /// Carries out what the core wants done with connections.
     fn carry_out(&mut self, ring: &mut Ring) {
+        self.record_notes();
         let mut commands = std::mem::take(&mut self.commands);
         self.core.take_commands(&mut commands);
         for command in commands.drain(..) {
@@ -501,8 +522,16 @@ impl Handler for Shell {
         let listener = number as u16;
         if let Some(connection) = self.core.accept(self.now, listener) {
             let socket = ring.adopt(descriptor);
-            let origin = Origin { listener, peer };
+            let origin = Origin {
+                listener,
+                peer,
+                counted: None,
+            };
+            let is_known = link.is_none();
             self.sockets.insert(socket, connection, origin, link);
+            if is_known {
+                self.check_address(socket);
+            }
         }
     }
 
@@ -588,6 +617,8 @@ impl Handler for Shell {
     }
 
     fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
-        self.sockets.remove(socket);
+        if let Some(gone) = self.sockets.remove(socket) {
+            self.forget_address(gone.origin.counted);
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::net::ring::SocketKey;
 use crate::outbox::outgoing::Outgoing;
 use crate::route::ShardId;
 use crate::session::ConnectionKey;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What the shell knows of a socket's connection.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Origin {
     pub listener: u16,
     /// The client's address, or that of its proxy as long as no other is known.
     pub peer: Option<SocketAddr>,
+    /// The address under which it is counted.
+    pub counted: Option<IpAddr>,
 }
 
 /// One socket.
@@ -96,6 +98,16 @@ impl Sockets {
             (connection, key),
         );
         self.count += 1;
+    }
+
+    /// Connections of the core from addresses that `picks` takes.
+    pub fn open_from(&self, picks: impl Fn(IpAddr) -> bool) -> Vec<ConnectionKey> {
+        let sockets = self.by_slot.iter().flatten();
+        let picked = sockets.filter_map(|socket| match (&socket.state, socket.origin.peer) {
+            (State::Open(connection), Some(peer)) if picks(peer.ip()) => Some(*connection),
+            _ => None,
+        });
+        picked.collect()
     }
 
     pub fn remove(&mut self, key: SocketKey) -> Option<Socket> {

@@ -1,0 +1,354 @@
+//! Rates, connections per address, bans, and the audit log that tells of them.
+
+use crate::support::{
+    Broker, Client, Connect, Packet, Publish, Setup, Version, eventually, unique,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+struct Scratch(String);
+
+impl Scratch {
+    fn new(text: &str) -> Self {
+        let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("guard"));
+        std::fs::write(&path, text).unwrap();
+        Scratch(path)
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+            .collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn start(shards: usize, config: &str) -> Broker {
+    Setup::new().shards(shards).config(config).start()
+}
+
+/// Fifty messages at ten a second, of which the first ten are free, take at least four seconds less one.
+fn publishers_beyond_their_rate_are_delayed(shards: usize) {
+    let broker = start(shards, "[limits]\npublish_rate_max = 50\n");
+    let mut subscriber = Connect::v5(&unique("s")).open(&broker);
+    subscriber.subscribe("t", 1);
+    let mut publisher = Connect::v5(&unique("p")).open(&broker);
+    let begun = Instant::now();
+    // In portions, since what has arrived together is taken together.
+    for n in 0..150 {
+        publisher.publish("t", 1, n.to_string());
+    }
+    assert!(
+        begun.elapsed() >= Duration::from_millis(1_900),
+        "{:?}",
+        begun.elapsed()
+    );
+    for n in 0..150 {
+        subscriber.expect("t", n.to_string());
+    }
+    assert!(broker.counters().get("rates_exceeded") > 0);
+}
+
+#[test]
+fn publishers_beyond_their_rate_are_disconnected_where_that_is_said() {
+    for limit in ["publish_rate_max = 5", "publish_bytes_rate_max = 40"] {
+        let config = format!("[limits]\n{limit}\nrate_exceeded = \"disconnect\"\n");
+        let broker = start(1, &config);
+        for (version, goodbye) in [(Version::V5, Some(0x97)), (Version::V4, None)] {
+            let mut client = Connect::new(version, &unique("p")).open(&broker);
+            for _ in 0..8 {
+                client.send_publish(&Publish::new("topic", 0, "x"));
+            }
+            let end = match client.next_packet() {
+                Some(Packet::Disconnect { code, .. }) => Some(code),
+                None => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(end, goodbye, "{limit}");
+        }
+    }
+}
+
+#[test]
+fn subscribers_beyond_their_rate_are_delayed() {
+    let broker = start(1, "[limits]\nsubscribe_rate_max = 20\n");
+    let mut client = Connect::v5(&unique("c")).open(&broker);
+    let begun = Instant::now();
+    for n in 0..50 {
+        client.subscribe(&format!("t/{n}"), 0);
+    }
+    assert!(
+        begun.elapsed() >= Duration::from_millis(1_400),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// QoS 1 waits and arrives; QoS 0 beyond the rate is dropped and counted.
+fn deliveries_keep_to_their_rate(shards: usize) {
+    let broker = start(shards, "[limits]\ndelivery_rate_max = 20\n");
+    let mut subscriber = Connect::v5(&unique("s")).keep_alive(1).open(&broker);
+    subscriber.subscribe("q1", 1);
+    subscriber.subscribe("q0", 0);
+    let mut publisher = Connect::v5(&unique("p")).open(&broker);
+    let begun = Instant::now();
+    for n in 0..60 {
+        publisher.publish("q1", 1, n.to_string());
+    }
+    for _ in 0..10 {
+        publisher.publish("q0", 0, "dropped");
+    }
+    for n in 0..60 {
+        subscriber.expect("q1", n.to_string());
+        subscriber.ping();
+    }
+    assert!(
+        begun.elapsed() >= Duration::from_millis(1_900),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(broker.counters().get("dropped_rate_limited"), 10);
+    assert!(
+        broker.log().contains("limits.delivery_rate_max"),
+        "{}",
+        broker.log()
+    );
+}
+
+fn connections_per_address_are_limited(shards: usize) {
+    let config = "[limits]\nconnections_per_address_max = 3\n\
+        [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1/32\"]\n";
+    let broker = start(shards, config);
+    let from = |host: &str, connect: &Connect| {
+        let mut client = Client::dial(&broker, connect.version);
+        client.send(format!("PROXY TCP4 {host} 127.0.0.1 4660 1883\r\n").as_bytes());
+        connect.attempt_over(client)
+    };
+    let id = || Connect::v5(&unique("c"));
+    let mut kept: Vec<_> = (0..3).map(|_| from("10.0.0.1", &id())).collect();
+    for (_, answer) in &kept {
+        assert!(
+            matches!(answer, Some(Packet::Connack { code: 0, .. })),
+            "{answer:?}"
+        );
+    }
+    let (_, answer) = from("10.0.0.1", &id());
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x97, .. })),
+        "{answer:?}"
+    );
+    let (_, answer) = from("10.0.0.1", &Connect::v4(&unique("c")));
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 3, .. })),
+        "{answer:?}"
+    );
+    let (_, answer) = from("10.0.0.2", &id());
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0, .. })),
+        "{answer:?}"
+    );
+    // Who leaves makes room.
+    kept.pop().unwrap().0.cut();
+    eventually("there is room again", || {
+        let (_, answer) = from("10.0.0.1", &id());
+        matches!(answer, Some(Packet::Connack { code: 0, .. })).then_some(())
+    });
+}
+
+fn banned_clients_users_and_networks_are_not_served(shards: usize) {
+    let bans = Scratch::new("client bad\nuser mallory\naddress 10.0.0.0/24\n");
+    let config = format!(
+        "[bans]\nfile = {:?}\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1/32\"]\n",
+        bans.0
+    );
+    let broker = start(shards, &config);
+    let code = |connect: &Connect| match connect.attempt(&broker).1 {
+        Some(Packet::Connack { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    let by_proxy = |host: &str| {
+        let stream = std::net::TcpStream::connect(broker.addresses()[1]).unwrap();
+        let mut client = Client::over(stream, Version::V5);
+        client.send(format!("PROXY TCP4 {host} 127.0.0.1 4660 1883\r\n").as_bytes());
+        Connect::v5(&unique("c")).attempt_over(client)
+    };
+    assert_eq!(code(&Connect::v5("bad")), 0x8A);
+    assert_eq!(code(&Connect::v4("bad")), 5);
+    assert_eq!(code(&Connect::v5(&unique("c")).login("mallory", "")), 0x8A);
+    assert_eq!(code(&Connect::v5(&unique("c")).login("ann", "")), 0);
+    let (_, answer) = by_proxy("10.0.0.9");
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x8A, .. })),
+        "{answer:?}"
+    );
+    let (mut other, answer) = by_proxy("10.0.1.9");
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0, .. })),
+        "{answer:?}"
+    );
+    // Those that are there are closed when they are banned.
+    let mut good = Connect::v5("good").open(&broker);
+    std::fs::write(&bans.0, "client good\naddress 10.0.1.0/24\n").unwrap();
+    broker.signal(Signal::HUP);
+    for client in [&mut good, &mut other] {
+        let end = client.recv();
+        assert!(
+            matches!(end, Packet::Disconnect { code: 0x98, .. }),
+            "{end:?}"
+        );
+    }
+    assert_eq!(code(&Connect::v5("bad")), 0);
+}
+
+#[test]
+fn repeated_failures_are_answered_by_a_ban_that_ends() {
+    let users = Scratch::new("");
+    let config = format!(
+        "allow_anonymous = true\npassword_file = {:?}\n\
+         [bans]\nfailed_logins_max = 3\nflapping_connects_max = 4\nseconds = 2\n",
+        users.0
+    );
+    let broker = start(2, &config);
+    let code = |connect: &Connect| match connect.attempt(&broker).1 {
+        Some(Packet::Connack { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..4 {
+        assert_eq!(code(&Connect::v5("flapping")), 0);
+    }
+    eventually("flapping is banned", || {
+        (code(&Connect::v5("flapping")) == 0x8A).then_some(())
+    });
+    assert_eq!(code(&Connect::v5("calm")), 0);
+    eventually("the ban ends", || {
+        (code(&Connect::v5("flapping")) == 0).then_some(())
+    });
+    let wrong = || Connect::v5(&unique("c")).login("ann", "wrong");
+    for _ in 0..3 {
+        assert_eq!(code(&wrong()), 0x86);
+    }
+    eventually("the address is banned", || {
+        (code(&Connect::v5("calm")) == 0x8A).then_some(())
+    });
+    eventually("the ban ends", || {
+        (code(&Connect::v5("calm")) == 0).then_some(())
+    });
+}
+
+#[test]
+fn the_audit_log_tells_who_came_and_what_was_refused_and_no_secret() {
+    let log = Scratch::new("");
+    let rules = Scratch::new("topic read x\n");
+    let users = Scratch::new("");
+    let config = format!(
+        "allow_anonymous = true\naudit_file = {:?}\nacl_file = {:?}\npassword_file = {:?}\n",
+        log.0, rules.0, users.0
+    );
+    let broker = start(2, &config);
+    let events = |kind: &str| {
+        let mut lines = log.lines();
+        lines.retain(|line| line["event"] == kind);
+        lines
+    };
+    let found = |kind: &str, count: usize| {
+        eventually(kind, || (events(kind).len() >= count).then_some(()));
+        events(kind)
+    };
+    let mut client = Connect::v5("c1").open(&broker);
+    let connected = &found("connected", 1)[0];
+    assert_eq!(connected["client_id"], "c1");
+    assert_eq!(connected["method"], "anonymous");
+    assert!(
+        connected["peer"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    assert!(
+        connected["listener"]
+            .as_str()
+            .unwrap()
+            .starts_with("mqtt://")
+    );
+    // Denials come at a bounded rate per client, and say how many were left out.
+    for _ in 0..20 {
+        assert_eq!(client.publish_code("forbidden"), 0x87);
+    }
+    assert_eq!(found("denied", 1)[0]["topic"], "forbidden");
+    eventually("the next denial tells of those between", || {
+        client.publish_code("forbidden");
+        let denied = events("denied");
+        denied
+            .iter()
+            .any(|line| line["left_out"].as_u64() >= Some(19))
+            .then_some(())
+    });
+    let (_, answer) = Connect::v5("c2").login("ann", "hunter2").attempt(&broker);
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x86, .. })),
+        "{answer:?}"
+    );
+    let refused = &found("refused", 1)[0];
+    assert_eq!(
+        (&refused["user_name"], &refused["reason"]),
+        (&"ann".into(), &0x86.into())
+    );
+    let second = Connect::v5("c1").open(&broker);
+    found("taken_over", 1);
+    second.disconnect();
+    found("disconnected", 2);
+    // Rotation: moved away, SIGHUP, a new file.
+    let old = Scratch(format!("{}.1", log.0));
+    std::fs::rename(&log.0, &old.0).unwrap();
+    broker.signal(Signal::HUP);
+    found("reloaded", 1);
+    Connect::v5("c3").open(&broker);
+    found("connected", 1);
+    assert!(old.lines().len() > 5);
+    let all = [log.lines(), old.lines()].concat();
+    assert!(!format!("{all:?}{}", broker.log()).contains("hunter2"));
+}
+
+/// Another user's connection under the same client identifier gets nothing of the session.
+#[test]
+fn a_session_belongs_to_its_user() {
+    let users = Scratch::new("");
+    for user in ["ann", "bob"] {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_ringmq"))
+            .args(["passwd", &users.0, user])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"secret\n").unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+    let broker = start(2, &format!("password_file = {:?}\n", users.0));
+    let connect = |user| Connect::v5("shared").persistent().login(user, "secret");
+    let mut ann = connect("ann").open(&broker);
+    ann.subscribe("t", 1);
+    ann.disconnect();
+    let mut publisher = Connect::v5(&unique("p"))
+        .login("bob", "secret")
+        .open(&broker);
+    publisher.publish("t", 1, "for ann");
+    let again = connect("ann").open(&broker);
+    assert!(again.session_present);
+    again.disconnect();
+    let mut bob = connect("bob").open(&broker);
+    assert!(!bob.session_present);
+    let code = bob.publish_code("t");
+    assert_eq!(code, 0x10, "the subscription is gone");
+}
+
+crate::on_shards!([1, 2, 4] publishers_beyond_their_rate_are_delayed, deliveries_keep_to_their_rate,
+    connections_per_address_are_limited, banned_clients_users_and_networks_are_not_served);
