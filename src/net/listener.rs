@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Connections the kernel keeps for a shard that has not accepted them yet.
 const BACKLOG: i32 = 4096;
@@ -201,15 +202,23 @@ fn bind_unix(unix: &UnixPlace, shards: usize) -> io::Result<(Place, Vec<OwnedFd>
     Ok((Place::Unix(unix.clone()), sockets))
 }
 
+/// How long a socket may go on listening after its process is gone: the kernel takes rings apart later.
+const LISTENS_ON_MAX: Duration = Duration::from_secs(1);
+
 /// Whether a socket stands at `path` that nobody listens on any more.
 fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
     match std::fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => {
-            let visitor = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            let refused = visitor.connect(address).map_err(|error| error.kind());
-            Ok(refused == Err(io::ErrorKind::ConnectionRefused))
+        Ok(file) if file.file_type().is_socket() => {}
+        _ => return Ok(false),
+    }
+    let by = Instant::now() + LISTENS_ON_MAX;
+    loop {
+        let visitor = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        match visitor.connect(address).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::ConnectionRefused) => return Ok(true),
+            _ if Instant::now() >= by => return Ok(false),
+            _ => std::thread::sleep(Duration::from_millis(20)),
         }
-        _ => Ok(false),
     }
 }
 

@@ -98,6 +98,20 @@ fn bytes_may_come_one_by_one(shards: usize) {
     assert_eq!(pong_and_connack, [0x8a, 0, 0x82, 4, 0x20, 2, 0, 0]);
 }
 
+/// The first message after CONNACK may be larger than any CONNECT, wherever the client's home is.
+fn a_large_message_may_come_first(shards: usize) {
+    let config = "[limits]\nconnect_bytes_max = 1000\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
+    let broker = Setup::new().shards(shards).config(config).start();
+    for _ in 0..8 {
+        let mut client = open(
+            Wire::WebSocket,
+            broker.address(),
+            &Connect::v5(&unique("c")),
+        );
+        client.publish("t", 1, vec![b'x'; 200_000]);
+    }
+}
+
 fn upgrade(address: SocketAddr, request: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -484,4 +498,4 @@ fn stop_says_goodbye_on_each_wire(shards: usize) {
     }
 }
 
-crate::on_shards!([1, 2, 4] every_wire_carries_everything, bytes_may_come_one_by_one, stop_says_goodbye_on_each_wire);
+crate::on_shards!([1, 2, 4] every_wire_carries_everything, bytes_may_come_one_by_one, a_large_message_may_come_first, stop_says_goodbye_on_each_wire);

@@ -15,6 +15,7 @@ mod mosquitto;
 mod rumqttc_scenarios;
 mod rumqttc_v4;
 mod rumqttc_v5;
+mod wires;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,15 +48,35 @@ fn installed(path: &str) -> PathBuf {
     path
 }
 
-fn run(shards: usize, mut command: Command, script: &str, version: u8, scenario: &str) {
+fn run(shards: usize, command: Command, script: &str, version: u8, scenario: &str) {
     let broker = broker(shards);
+    run_at(
+        command,
+        script,
+        version,
+        scenario,
+        broker.address().port(),
+        &[],
+    );
+}
+
+/// Runs a script's scenario at a port; `more` is the scheme and the files it needs.
+fn run_at(
+    mut command: Command,
+    script: &str,
+    version: u8,
+    scenario: &str,
+    port: u16,
+    more: &[&str],
+) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
         .join(script);
     let output = command
         .arg(script)
-        .args([broker.address().port().to_string(), version.to_string()])
+        .args([port.to_string(), version.to_string()])
         .arg(scenario)
+        .args(more)
         .output()
         .unwrap_or_else(|error| panic!("{command:?} did not start ({error}): run scripts/test.sh"));
     assert!(
@@ -66,15 +87,19 @@ fn run(shards: usize, mut command: Command, script: &str, version: u8, scenario:
     );
 }
 
+fn node() -> Command {
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", installed("js/node_modules"));
+    node
+}
+
 fn paho(shards: usize, version: u8, scenario: &str) {
     let python = Command::new(installed("venv/bin/python"));
     run(shards, python, "paho_client.py", version, scenario);
 }
 
 fn mqttjs(shards: usize, version: u8, scenario: &str) {
-    let mut node = Command::new("node");
-    node.env("NODE_PATH", installed("js/node_modules"));
-    run(shards, node, "mqttjs_client.js", version, scenario);
+    run(shards, node(), "mqttjs_client.js", version, scenario);
 }
 
 /// One module per client and version with its scenarios as tests.

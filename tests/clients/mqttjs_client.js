@@ -1,15 +1,19 @@
 // Everything the interoperability tests ask of a client, done by MQTT.js.
 //
-// Called as: mqttjs_client.js PORT VERSION(4|5) SCENARIO. Exit code 0 means the scenario held.
+// Called as: mqttjs_client.js PORT VERSION(4|5) SCENARIO [SCHEME [CA [CERTIFICATE KEY]]]. Exit code 0 means
+// the scenario held.
 'use strict'
 
 const assert = require('node:assert/strict')
 const { randomBytes } = require('node:crypto')
 const { once } = require('node:events')
+const { readFileSync } = require('node:fs')
 const mqtt = require('mqtt')
 
 const port = Number(process.argv[2])
 const version = Number(process.argv[3])
+const scheme = process.argv[5] ?? 'mqtt'
+const [ca, cert, key] = process.argv.slice(6).map((file) => readFileSync(file))
 const PATIENCE_MS = 60000
 const name = (stem) => stem + randomBytes(6).toString('hex')
 
@@ -18,7 +22,8 @@ async function peer({ clientId = name('js-'), persistent = false, will } = {}) {
     clientId, will, protocolVersion: version, clean: !persistent, reconnectPeriod: 0, keepalive: 60
   }
   if (version === 5 && persistent) options.properties = { sessionExpiryInterval: 600 }
-  const client = mqtt.connect({ host: '127.0.0.1', port, ...options })
+  const place = { host: ca ? 'localhost' : '127.0.0.1', port, path: '/mqtt', ca, cert, key }
+  const client = mqtt.connect(`${scheme}://${place.host}:${port}/mqtt`, { ...place, ...options })
   const waiting = []
   const messages = []
   client.on('message', (topic, payload, packet) => {

@@ -1,6 +1,7 @@
 """Everything the interoperability tests ask of a client, done by Paho Python.
 
-Called as: paho_client.py PORT VERSION(4|5) SCENARIO. Exit code 0 means the scenario held.
+Called as: paho_client.py PORT VERSION(4|5) SCENARIO [SCHEME [CA [CERTIFICATE KEY]]]. Exit code 0 means the
+scenario held.
 """
 
 import queue
@@ -15,6 +16,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 PATIENCE = 60
 PORT, VERSION = int(sys.argv[1]), int(sys.argv[2])
+SCHEME = sys.argv[4] if len(sys.argv) > 4 else "mqtt"
+FILES = sys.argv[5:]
 V5 = VERSION == 5
 
 
@@ -29,9 +32,12 @@ class Peer:
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
             protocol=mqtt.MQTTv5 if V5 else mqtt.MQTTv311,
+            transport="websockets" if SCHEME.startswith("ws") else "tcp",
             reconnect_on_failure=False,
             **extra,
         )
+        if SCHEME in ("mqtts", "wss"):
+            self.client.tls_set(*FILES)
         self.client.max_inflight_messages_set(20)
         self.client.max_queued_messages_set(0)
         self.client.on_connect = lambda c, u, flags, code, p: self.events.put((flags, code))
@@ -45,7 +51,7 @@ class Peer:
             if persistent:
                 properties.SessionExpiryInterval = 600
             options = {"clean_start": not persistent, "properties": properties}
-        self.client.connect("127.0.0.1", PORT, keepalive=60, **options)
+        self.client.connect("localhost" if FILES else "127.0.0.1", PORT, keepalive=60, **options)
         self.client.loop_start()
         flags, code = self.events.get(timeout=PATIENCE)
         assert not code.is_failure, code
@@ -77,7 +83,8 @@ class Peer:
         self.client.loop_stop()
 
     def kill(self):
-        self.client.socket().shutdown(socket.SHUT_RDWR)
+        connection = self.client.socket()
+        getattr(connection, "_socket", connection).shutdown(socket.SHUT_RDWR)
         self.client.loop_stop()
 
 

@@ -100,6 +100,7 @@ impl Shell {
 
     /// Passes socket bytes up through the layers to the core.
     fn unwrap_bytes(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
+        self.open_layers(socket);
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         let Some(link) = self.sockets.link(socket) else {
@@ -114,6 +115,19 @@ impl Shell {
             Ok(Arrival::Open) => self.drop_transparent(socket),
             Ok(Arrival::Ended) => self.layers_ended(ring, socket, None),
             Err(error) => self.layers_ended(ring, socket, Some(&error)),
+        }
+    }
+
+    /// Once MQTT has begun, messages as large as its packets may come.
+    fn open_layers(&mut self, socket: SocketKey) {
+        if let Some(entry) = self.sockets.entry(socket)
+            && let State::Open(connection) = entry.state
+            && let Some(link) = &mut entry.link
+            && !link.is_opened
+            && let Some(bytes) = self.core.packet_bytes_max(connection)
+        {
+            link.is_opened = true;
+            link.layers.opened(bytes);
         }
     }
 
@@ -139,13 +153,6 @@ impl Shell {
                 let connection = *connection;
                 self.core.receive(self.now, connection, plain);
                 self.carry_out(ring);
-                let packet_bytes_max = self.core.packet_bytes_max(connection);
-                if let Some(bytes) = packet_bytes_max
-                    && let Some(link) = self.sockets.link(socket)
-                    && !std::mem::replace(&mut link.is_opened, true)
-                {
-                    link.layers.opened(bytes);
-                }
             }
             Some(State::Leaving { bytes, .. }) => bytes.extend_from_slice(plain),
             Some(State::Closing { .. }) | None => {}
