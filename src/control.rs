@@ -10,6 +10,7 @@ use crate::shard::control::Event;
 use crate::watch::Record;
 use crate::watch::bans::{Bans, Who};
 use crossbeam_channel::{RecvTimeoutError, Sender};
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 use std::error::Error;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use tracing::{error, info, warn};
 
 /// How often the process's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a service manager is told that all is well.
+const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that may change are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,6 +73,8 @@ pub struct Control<'a> {
     ban_duration: Duration,
     /// When files were last looked at.
     looked_at: Instant,
+    /// When the service manager was last told that all is well.
+    told_at: Instant,
 }
 
 impl<'a> Control<'a> {
@@ -92,6 +97,7 @@ impl<'a> Control<'a> {
             bans,
             ban_duration,
             looked_at: Instant::now(),
+            told_at: Instant::now(),
         };
         control.enforce_bans();
         control
@@ -105,6 +111,7 @@ impl<'a> Control<'a> {
         loop {
             let event = self.shards.events.recv_timeout(MEMORY_INTERVAL);
             self.memory.look(self.shards);
+            self.tell_service_manager();
             if self.looked_at.elapsed() >= FILES_INTERVAL {
                 self.looked_at = Instant::now();
                 self.reload(false);
@@ -126,6 +133,16 @@ impl<'a> Control<'a> {
                 Event::Ready(..) | Event::Statistics(_) | Event::Drained(_) | Event::Stopped(_) => {
                 }
             }
+        }
+    }
+
+    /// Tells a service manager that watches over the process that this loop still turns; a shard that ends
+    /// says so to it.
+    fn tell_service_manager(&mut self) {
+        if self.told_at.elapsed() >= WATCHDOG_INTERVAL {
+            self.told_at = Instant::now();
+            // Nobody may be listening.
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
     }
 

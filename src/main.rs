@@ -17,6 +17,7 @@ use ringmq::reload::Files;
 use ringmq::shard::boot::Shards;
 use ringmq::shard::control::Event;
 use ringmq::watch;
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::error::Error;
@@ -163,7 +164,10 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         config.settings.limits.memory_max_bytes,
         config.bans.duration,
     );
+    // A service manager may wait for this; without one nothing happens.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
     control.serve()?;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     info!("stopping");
     shards.stop(config.shutdown_deadline);
     info!("stopped");

@@ -74,6 +74,7 @@ fn setup(has_proxy: bool, has_websocket: bool) -> ListenerSetup {
             place: Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
             tls: None,
             websocket,
+            methods: None,
             proxy_protocol_from: if has_proxy { everybody() } else { Vec::new() },
             forwarded_from: everybody(),
         }),

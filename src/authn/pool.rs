@@ -25,6 +25,8 @@ pub enum Work {
         credentials: Credentials,
         /// First data of an exchange.
         exchange: Option<Box<[u8]>>,
+        /// Methods that may be asked, by name; `None` for all.
+        methods: Option<Arc<[&'static str]>>,
     },
     /// The first data of an exchange on an open connection.
     Begin(Box<[u8]>),
@@ -70,7 +72,8 @@ impl Authenticators {
             Work::Connect {
                 credentials,
                 exchange: None,
-            } => (self.judge(&credentials), None),
+                methods,
+            } => (self.judge(&credentials, methods.as_deref()), None),
             Work::Connect {
                 exchange: Some(bytes),
                 ..
@@ -80,8 +83,10 @@ impl Authenticators {
         }
     }
 
-    fn judge(&self, credentials: &Credentials) -> Answer {
-        for method in &self.chain {
+    fn judge(&self, credentials: &Credentials, only: Option<&[&str]>) -> Answer {
+        let may_be_asked =
+            |method: &&Arc<dyn Method>| only.is_none_or(|o| o.contains(&method.name()));
+        for method in self.chain.iter().filter(may_be_asked) {
             match method.authenticate(credentials) {
                 Verdict::Allow(identity) => {
                     return Answer::Allow(Box::new(Admitted {

@@ -25,6 +25,19 @@ pub enum MethodName {
     Http,
 }
 
+impl MethodName {
+    /// As [`crate::authn::Method::name`] has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            MethodName::Certificate => "certificate",
+            MethodName::PasswordFile => "password_file",
+            MethodName::Jwt => "jwt",
+            MethodName::Http => "http",
+        }
+    }
+}
+
 /// What the control plane has to know of authentication.
 #[derive(Clone, Debug, Default)]
 pub struct AuthenticationConfig {

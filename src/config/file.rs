@@ -102,12 +102,27 @@ pub(super) struct FileListener {
     pub allow_anonymous: Option<bool>,
     pub protocols: Option<Vec<String>>,
     pub connections_max: Option<usize>,
+    pub connect_rate_max: Option<u64>,
+    pub methods: Option<Vec<MethodName>>,
+    #[serde(default)]
+    pub limits: FileClientLimits,
     pub proxy_protocol_from: Option<Vec<IpNet>>,
     pub forwarded_from: Option<Vec<IpNet>>,
     pub mode: Option<String>,
     pub owner_uid: Option<u32>,
     pub owner_gid: Option<u32>,
     pub tls: Option<FileTls>,
+}
+
+/// Limits that a listener may set for its clients.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileClientLimits {
+    pub inflight_max: Option<u16>,
+    pub publish_rate_max: Option<u64>,
+    pub publish_bytes_rate_max: Option<u64>,
+    pub subscribe_rate_max: Option<u64>,
+    pub delivery_rate_max: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

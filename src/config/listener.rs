@@ -5,10 +5,11 @@
 //! ```
 
 use super::ConfigError;
-use super::file::{FileConfig, FileListener, FileTls};
+use super::file::{FileClientLimits, FileConfig, FileListener, FileTls};
 use super::place::Places;
 use crate::cli::Cli;
 use crate::codec::Version;
+use crate::limits::Limits;
 use crate::net::certificates::{ClientCertificate, KeyPair, TlsFiles};
 use crate::net::listener::{ListenerConfig, Place, UnixPlace};
 use crate::net::transport::WebSocketSetup;
@@ -36,6 +37,7 @@ pub(super) struct Surroundings {
     /// Whether clients can prove who they are.
     pub authenticates: bool,
     pub connect_bytes_max: usize,
+    pub limits: Limits,
 }
 
 /// All listeners, in the order given.
@@ -138,6 +140,10 @@ fn listener(
         place,
         tls,
         websocket,
+        methods: table
+            .methods
+            .as_ref()
+            .map(|methods| methods.iter().map(|m| m.as_str()).collect()),
         proxy_protocol_from: table.proxy_protocol_from.clone().unwrap_or_default(),
         forwarded_from: table.forwarded_from.clone().unwrap_or_default(),
     };
@@ -282,5 +288,20 @@ fn policy(
         versions,
         has_certificates: false,
         connections_max: table.connections_max.unwrap_or(usize::MAX),
+        connect_rate_max: table.connect_rate_max.unwrap_or(0),
+        limits: client_limits(&table.limits, &surroundings.limits),
     })
+}
+
+/// The broker's limits with those that a listener sets for its clients; `None` if it sets none.
+fn client_limits(said: &FileClientLimits, limits: &Limits) -> Option<Box<Limits>> {
+    let mut own = limits.clone();
+    own.inflight_max = said.inflight_max.unwrap_or(own.inflight_max).max(1);
+    own.publish_rate_max = said.publish_rate_max.unwrap_or(own.publish_rate_max);
+    own.publish_bytes_rate_max = said
+        .publish_bytes_rate_max
+        .unwrap_or(own.publish_bytes_rate_max);
+    own.subscribe_rate_max = said.subscribe_rate_max.unwrap_or(own.subscribe_rate_max);
+    own.delivery_rate_max = said.delivery_rate_max.unwrap_or(own.delivery_rate_max);
+    (own != *limits).then(|| Box::new(own))
 }

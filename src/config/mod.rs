@@ -77,6 +77,7 @@ impl Config {
         let surroundings = Surroundings {
             authenticates: settings.authentication.has_methods,
             connect_bytes_max: settings.limits.connect_bytes_max,
+            limits: settings.limits.clone(),
         };
         let (listeners, policies) = listener::listeners(&raw, cli, &places, &surroundings)?
             .into_iter()

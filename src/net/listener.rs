@@ -60,6 +60,8 @@ pub struct ListenerConfig {
     pub tls: Option<TlsFiles>,
     /// WebSocket's path and bounds.
     pub websocket: Option<Arc<WebSocketSetup>>,
+    /// Methods that its clients may use, by name; `None` for all.
+    pub methods: Option<Arc<[&'static str]>>,
     /// Proxies that send a PROXY header, and have to.
     pub proxy_protocol_from: Vec<IpNet>,
     /// Proxies whose `X-Forwarded-For` counts.

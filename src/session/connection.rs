@@ -79,6 +79,8 @@ pub struct Connection {
     pub goodbye: Option<Reason>,
     /// Whether its address is banned.
     pub is_banned: bool,
+    /// Whether it came faster after others than its listener allows.
+    pub is_hasty: bool,
     /// Whether it is one too many, and accepted only to be told so.
     pub is_surplus: bool,
     /// The beginning of a packet that is not whole yet.
@@ -129,6 +131,7 @@ impl Connection {
             is_adopted,
             goodbye: None,
             is_banned: false,
+            is_hasty: false,
             is_surplus: false,
             partial: Vec::new(),
             asked_expiry_seconds: 0,

@@ -6,16 +6,18 @@
 use crate::limits::Limits;
 use crate::time::Timestamp;
 
-/// A bucket; thousandths of a token, so that slow rates fill in small steps.
+/// A bucket; counted in thousandths of a token, so that slow rates fill in small steps.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+pub struct Bucket {
     rate: u64,
     milli_tokens: i64,
     filled_at: Timestamp,
 }
 
 impl Bucket {
-    fn new(rate: u64, now: Timestamp) -> Option<Self> {
+    /// A full one; `None` for the rate 0, which is no limit.
+    #[must_use]
+    pub fn new(rate: u64, now: Timestamp) -> Option<Self> {
         (rate > 0).then_some(Bucket {
             rate,
             milli_tokens: (rate * 1000) as i64,
@@ -24,7 +26,7 @@ impl Bucket {
     }
 
     /// Takes tokens; when the bucket is out of debt again, if it is in debt now.
-    fn take(&mut self, tokens: u64, now: Timestamp) -> Option<Timestamp> {
+    pub fn take(&mut self, tokens: u64, now: Timestamp) -> Option<Timestamp> {
         let full = (self.rate * 1000) as i64;
         let earned = now.ms_since(self.filled_at).saturating_mul(self.rate);
         let earned = i64::try_from(earned).unwrap_or(i64::MAX);

@@ -44,6 +44,8 @@ counters! {
     rates_exceeded,
     /// QoS 0 messages beyond what their clients may get per second.
     dropped_rate_limited,
+    /// Connections refused because their listener takes fewer per second.
+    connections_refused_rate,
     /// Connections refused or closed because they are banned.
     connections_banned,
     /// Notes for the audit log beyond what it takes.

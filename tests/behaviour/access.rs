@@ -1,6 +1,8 @@
 //! What clients may do: the access file at publish, subscribe, delivery, replay and will.
 
-use crate::support::{Broker, Connect, Packet, Setup, Will, eventually, unique};
+use crate::support::{
+    Broker, Certificates, Client, Connect, Packet, Setup, Version, Will, Wire, eventually, unique,
+};
 use rustix::process::Signal;
 
 struct Rules(String);
@@ -156,5 +158,59 @@ fn shared_subscriptions_pass_over_those_who_may_not(shards: usize) {
     }
 }
 
+/// Users, rules and certificates are reloaded again and again while messages flow: none is lost or doubled.
+fn reloads_under_traffic_lose_nothing(shards: usize) {
+    let certificates = Certificates::new();
+    let rules = Rules::new("topic readwrite #\n");
+    let users = Rules::new("");
+    let config = format!(
+        "allow_anonymous = true\nacl_file = {:?}\npassword_file = {:?}\n\
+         [[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{}",
+        rules.0,
+        users.0,
+        certificates.section()
+    );
+    let broker = Setup::new().shards(shards).config(&config).start();
+    let open = |id: &str| {
+        let link = Wire::Tls(&certificates, None)
+            .dial(broker.address())
+            .unwrap();
+        let (client, answer) = Connect::v5(id).attempt_over(Client::across(link, Version::V5));
+        assert!(
+            matches!(answer, Some(Packet::Connack { code: 0, .. })),
+            "{answer:?}"
+        );
+        client
+    };
+    let mut subscribers: Vec<_> = (0..4).map(|_| open(&unique("s"))).collect();
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("t/#", 1);
+    }
+    let mut publisher = open(&unique("p"));
+    for n in 0..300 {
+        if n % 20 == 0 {
+            certificates.server("server", "localhost", 100 + n);
+            let more = format!("topic readwrite #\ntopic deny hidden/{n}\n");
+            std::fs::write(&rules.0, more).unwrap();
+            broker.signal(Signal::HUP);
+            // New clients come in meanwhile, by the new certificate.
+            open(&unique("new")).ping();
+        }
+        publisher.publish(&format!("t/{}", n % 7), 1, n.to_string());
+    }
+    for subscriber in &mut subscribers {
+        for n in 0..300 {
+            subscriber.expect(&format!("t/{}", n % 7), n.to_string());
+        }
+        subscriber.ping();
+    }
+    let log = broker.log();
+    assert!(
+        log.matches("certificates are reloaded").count() >= 3,
+        "{log}"
+    );
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
 crate::on_shards!([1, 2, 4] rules_hold_where_messages_go, retained_messages_and_wills_obey,
-    rules_change_under_traffic, shared_subscriptions_pass_over_those_who_may_not);
+    rules_change_under_traffic, reloads_under_traffic_lose_nothing, shared_subscriptions_pass_over_those_who_may_not);

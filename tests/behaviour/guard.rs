@@ -318,6 +318,87 @@ fn the_audit_log_tells_who_came_and_what_was_refused_and_no_secret() {
     assert!(!format!("{all:?}{}", broker.log()).contains("hunter2"));
 }
 
+/// A listener may set limits and methods of its own.
+#[test]
+fn listeners_have_limits_and_methods_of_their_own() {
+    let users = Scratch::new("");
+    let config = format!(
+        "allow_anonymous = true\npassword_file = {:?}\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nconnect_rate_max = 2\nmethods = []\n\
+         limits.publish_rate_max = 5\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+         [limits]\nrate_exceeded = \"disconnect\"\n",
+        users.0
+    );
+    let broker = start(1, &config);
+    let at = |listener: usize, connect: &Connect| {
+        let stream = std::net::TcpStream::connect(broker.addresses()[listener]).unwrap();
+        connect.attempt_over(Client::over(stream, connect.version))
+    };
+    let code = |answer: &Option<Packet>| match answer {
+        Some(Packet::Connack { code, .. }) => *code,
+        other => panic!("{other:?}"),
+    };
+    let id = || Connect::v5(&unique("c"));
+    let (mut first, answer) = at(0, &id());
+    assert_eq!(code(&answer), 0);
+    // No method may be asked here, so a login proves nothing.
+    let (_, answer) = at(0, &id().login("ann", "x"));
+    assert_eq!(code(&answer), 0x86);
+    assert_eq!(code(&at(0, &id()).1), 0x9F);
+    assert_eq!(code(&at(0, &Connect::v4(&unique("c"))).1), 3);
+    let (mut second, answer) = at(1, &id());
+    assert_eq!(code(&answer), 0);
+    for client in [&mut first, &mut second] {
+        for _ in 0..20 {
+            client.send_publish(&Publish::new("t", 0, "x"));
+        }
+    }
+    let end = first.next_packet();
+    assert!(
+        matches!(end, Some(Packet::Disconnect { code: 0x97, .. })),
+        "{end:?}"
+    );
+    second.ping();
+}
+
+/// A proxy that is trusted names the client; one that is not does not.
+#[test]
+fn forwarded_addresses_count_from_trusted_proxies_only() {
+    for (trusted, wanted) in [("127.0.0.0/8", "10.0.0.9:0"), ("10.0.0.0/8", "127.0.0.1:")] {
+        let log = Scratch::new("");
+        let config = format!(
+            "audit_file = {:?}\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\nforwarded_from = [{trusted:?}]\n",
+            log.0
+        );
+        let broker = start(2, &config);
+        let mut stream = std::net::TcpStream::connect(broker.address()).unwrap();
+        let upgrade =
+            b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Protocol: mqtt\r\nX-Forwarded-For: 1.2.3.4, 10.0.0.9\r\n\r\n";
+        std::io::Write::write_all(&mut stream, upgrade).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+            answer.extend(byte);
+        }
+        let connect = Connect::v4("c").encode();
+        let frame = [
+            &[0x82, 0x80 | connect.len() as u8, 0, 0, 0, 0][..],
+            &connect,
+        ]
+        .concat();
+        std::io::Write::write_all(&mut stream, &frame).unwrap();
+        eventually("the connect is recorded", || {
+            let lines = log.lines();
+            let peer = lines.first()?["peer"].as_str()?.to_owned();
+            assert!(peer.starts_with(wanted), "{peer}");
+            Some(())
+        });
+    }
+}
+
 /// Another user's connection under the same client identifier gets nothing of the session.
 #[test]
 fn a_session_belongs_to_its_user() {

@@ -332,3 +332,30 @@ on_shards!([1, 2, 4]
     a_stalled_client_does_not_hold_up_the_stop,
     counters_are_logged_on_sigusr1,
 );
+
+/// A service manager hears when the broker serves, that it works, and when it stops.
+#[test]
+fn a_service_manager_is_told() {
+    let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("notify"));
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(crate::support::PATIENCE))
+        .unwrap();
+    let broker = Setup::new().shards(1).env("NOTIFY_SOCKET", &path).start();
+    let hear = |wanted: &str| {
+        let mut bytes = [0; 256];
+        loop {
+            let count = socket
+                .recv(&mut bytes)
+                .expect("a word to the service manager");
+            if String::from_utf8_lossy(&bytes[..count]).contains(wanted) {
+                return;
+            }
+        }
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    broker.signal(Signal::TERM);
+    hear("STOPPING=1");
+    let _ = std::fs::remove_file(&path);
+}

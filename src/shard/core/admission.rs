@@ -5,6 +5,7 @@
 //! Whoever is not accepted yet waits in the kernel's backlog.
 
 use super::ShardCore;
+use crate::session::rates::Bucket;
 use crate::time::Timestamp;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -66,9 +67,28 @@ pub(super) struct Admission {
     raised_at: Timestamp,
     /// Nobody comes in before this.
     not_before: Timestamp,
+    /// Of listeners with a limit of their own.
+    by_listener: Vec<Option<Bucket>>,
 }
 
 impl ShardCore {
+    /// Whether a connection comes faster after others than its listener allows.
+    pub(super) fn is_hasty(&mut self, now: Timestamp, listener: u16) -> bool {
+        let policies = &self.settings.listeners;
+        let shards = u64::from(self.shards);
+        let buckets = &mut self.admission.by_listener;
+        if buckets.is_empty() {
+            let rates = policies
+                .iter()
+                .map(|policy| policy.connect_rate_max.div_ceil(shards));
+            buckets.extend(rates.map(|rate| Bucket::new(rate, now)));
+        }
+        let bucket = buckets.get_mut(usize::from(listener));
+        bucket
+            .and_then(Option::as_mut)
+            .is_some_and(|bucket| bucket.take(1, now).is_some())
+    }
+
     /// Whether listeners may accept now. `lag_ms` is how long the last turn took.
     pub fn may_accept(&mut self, now: Timestamp, lag_ms: u64) -> bool {
         let limits = &self.settings.limits;

@@ -187,6 +187,11 @@ impl ShardCore {
             self.clients.counters.connections_banned += 1;
             return Err((Reason::Banned, "banned"));
         }
+        if connection.is_hasty {
+            self.clients.counters.connections_refused_rate += 1;
+            let text = "too many connections per second by this listener";
+            return Err((Reason::ConnectionRateExceeded, text));
+        }
         if connection.is_surplus {
             self.clients.counters.connections_refused_full += 1;
             return Err((Reason::QuotaExceeded, "connections_max is reached"));
@@ -352,8 +357,11 @@ impl ShardCore {
         connection.window_max = connect
             .properties
             .receive_maximum
-            .min(settings.limits.inflight_max);
-        connection.rates = Rates::new(&settings.limits, connection.heard_at);
+            .min(settings.client_limits(connection.listener).inflight_max);
+        connection.rates = Rates::new(
+            settings.client_limits(connection.listener),
+            connection.heard_at,
+        );
         connection.alias_out_max = connect
             .properties
             .topic_alias_max

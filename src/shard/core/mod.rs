@@ -229,7 +229,9 @@ impl ShardCore {
         self.clients.counters.connections_accepted += 1;
         let key = self.insert_connection(now, listener, false);
         let is_surplus = count >= max || self.is_listener_full(listener);
+        let is_hasty = self.is_hasty(now, listener);
         if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_hasty = is_hasty;
             connection.is_surplus = is_surplus;
         }
         Some(key)

@@ -19,6 +19,10 @@ pub struct ListenerPolicy {
     pub has_certificates: bool,
     /// Most connections that came by it, on all shards together.
     pub connections_max: usize,
+    /// Most that come by it per second, on all shards together; 0 for no limit.
+    pub connect_rate_max: u64,
+    /// Limits of its clients, if they differ from all others'.
+    pub limits: Option<Box<Limits>>,
 }
 
 impl Default for ListenerPolicy {
@@ -28,6 +32,8 @@ impl Default for ListenerPolicy {
             versions: vec![Version::V3_1, Version::V3_1_1, Version::V5],
             has_certificates: false,
             connections_max: usize::MAX,
+            connect_rate_max: 0,
+            limits: None,
         }
     }
 }
@@ -133,6 +139,15 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Limits of a listener's clients.
+    #[must_use]
+    pub fn client_limits(&self, number: u16) -> &Limits {
+        let own = self
+            .listener(number)
+            .and_then(|policy| policy.limits.as_deref());
+        own.unwrap_or(&self.limits)
+    }
+
     /// What the clients of a listener may do.
     #[must_use]
     pub fn listener(&self, number: u16) -> Option<&ListenerPolicy> {

@@ -51,6 +51,10 @@ impl Shell {
                         certificate: names.map(Arc::new),
                     },
                     exchange: shown.exchange,
+                    methods: self
+                        .setups
+                        .get(usize::from(entry.origin.listener))
+                        .and_then(|setup| setup.config.methods.clone()),
                 }
             }
             Step::Again(bytes) => Work::Begin(bytes),
