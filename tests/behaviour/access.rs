@@ -209,7 +209,6 @@ fn reloads_under_traffic_lose_nothing(shards: usize) {
         log.matches("certificates are reloaded").count() >= 3,
         "{log}"
     );
-    assert!(!log.contains("ERROR"), "{log}");
 }
 
 crate::on_shards!([1, 2, 4] rules_hold_where_messages_go, retained_messages_and_wills_obey,

@@ -39,7 +39,8 @@ impl Shell {
         let entry = self.sockets.entry(socket)?;
         Some(match step {
             Step::Connect(shown) => {
-                let certificate = entry.link.as_ref().and_then(|link| link.certificate());
+                let under = entry.under.as_ref();
+                let certificate = under.and_then(|under| under.link.certificate());
                 let names = certificate.and_then(certificate::names);
                 Work::Connect {
                     credentials: Credentials {
@@ -58,7 +59,7 @@ impl Shell {
                 }
             }
             Step::Again(bytes) => Work::Begin(bytes),
-            Step::Continue(bytes) => Work::Continue(entry.exchange.take()?, bytes),
+            Step::Continue(bytes) => Work::Continue(*entry.exchange.take()?, bytes),
         })
     }
 
@@ -67,7 +68,7 @@ impl Shell {
         while let Ok(reply) = self.replies.try_recv() {
             let socket = self.sockets.socket(reply.connection);
             if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
-                entry.exchange = reply.exchange;
+                entry.exchange = reply.exchange.map(Box::new);
             }
             let mut answer = reply.answer;
             if let Answer::Allow(admitted) = &mut answer

@@ -5,7 +5,7 @@
 //! beyond that it is not read.
 
 use super::Shell;
-use super::sockets::State;
+use super::sockets::{State, Under};
 use crate::net::ring::{Ring, SocketKey};
 use crate::net::transport::{Arrival, Layers, TransportError, UPGRADE_BYTES_MAX};
 use crate::outbox::outgoing::Outgoing;
@@ -122,7 +122,7 @@ impl Shell {
     fn open_layers(&mut self, socket: SocketKey) {
         if let Some(entry) = self.sockets.entry(socket)
             && let State::Open(connection) = entry.state
-            && let Some(link) = &mut entry.link
+            && let Some(Under { link, .. }) = entry.under.as_deref_mut()
             && !link.is_opened
             && let Some(bytes) = self.core.packet_bytes_max(connection)
         {
@@ -134,7 +134,7 @@ impl Shell {
     /// A proxy may have said where the client is.
     fn learn_peer(&mut self, socket: SocketKey) {
         if let Some(entry) = self.sockets.entry(socket)
-            && let Some(link) = &entry.link
+            && let Some(Under { link, .. }) = entry.under.as_deref()
         {
             let before = std::mem::replace(&mut entry.origin.peer, link.layers.peer());
             let is_known = link.layers.is_peer_known();
@@ -178,12 +178,11 @@ impl Shell {
     /// Behind a PROXY header there may be plain MQTT: then nothing is in the way any more.
     fn drop_transparent(&mut self, socket: SocketKey) {
         if let Some(entry) = self.sockets.entry(socket)
-            && let Some(link) = &entry.link
+            && let Some(Under { link, batch: None }) = entry.under.as_deref()
             && link.layers.is_transparent()
-            && entry.batch.is_none()
             && matches!(entry.state, State::Open(_))
         {
-            entry.link = None;
+            entry.under = None;
         }
     }
 
@@ -194,7 +193,7 @@ impl Shell {
         }
         if let Some(entry) = self.sockets.entry(socket)
             && let State::Open(_) = entry.state
-            && let Some(link) = &mut entry.link
+            && let Some(Under { link, .. }) = entry.under.as_deref_mut()
             && let Some(wire) = link.layers.take_wire()
             && let Err(batch) = ring.send(socket, wire_batch(wire))
         {
@@ -205,21 +204,21 @@ impl Shell {
     /// Passes a batch of the core down through the layers.
     pub(super) fn wrap_batch(&mut self, ring: &mut Ring, socket: SocketKey, batch: Outgoing) {
         let entry = self.sockets.entry(socket);
-        let Some((link, slot)) = entry.and_then(|e| Some((e.link.as_mut()?, &mut e.batch))) else {
+        let Some(under) = entry.and_then(|entry| entry.under.as_mut()) else {
             return self.core.recycle(batch);
         };
-        link.layers.send(&batch);
-        *slot = Some(batch);
+        under.link.layers.send(&batch);
+        under.batch = Some(batch);
         self.pump(ring, socket);
     }
 
     /// The last bytes of a connection that the core has closed, through the layers.
     pub(super) fn wrap_rest(&mut self, socket: SocketKey, rest: Outgoing) -> Outgoing {
         let entry = self.sockets.entry(socket);
-        let Some((link, slot)) = entry.and_then(|e| Some((e.link.as_mut()?, &mut e.batch))) else {
+        let Some(Under { link, batch }) = entry.and_then(|entry| entry.under.as_deref_mut()) else {
             return rest;
         };
-        let batch = slot.take();
+        let batch = batch.take();
         link.layers.send(&rest);
         link.layers.close();
         let wire = link.layers.take_wire().unwrap_or_default();
@@ -241,11 +240,11 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
-        let (State::Open(connection), Some(link)) = (&entry.state, &mut entry.link) else {
+        let (State::Open(connection), Some(under)) = (&entry.state, &mut entry.under) else {
             return;
         };
         let connection = *connection;
-        link.layers.reuse(outgoing.copied);
+        under.link.layers.reuse(outgoing.copied);
         if !is_ok {
             self.core.receive_ended(self.now, connection);
             return self.carry_out(ring);
@@ -253,7 +252,7 @@ impl Shell {
         self.pump(ring, socket);
         if !ring.is_sending(socket)
             && let Some(entry) = self.sockets.entry(socket)
-            && let Some(batch) = entry.batch.take()
+            && let Some(batch) = entry.under.as_mut().and_then(|under| under.batch.take())
         {
             self.core.sent(self.now, connection, batch);
             self.carry_out(ring);

@@ -316,7 +316,7 @@ impl Shell {
             .core
             .adopt(self.now, handover.origin.listener, handover.admitted);
         let socket = ring.adopt(handover.descriptor);
-        let (origin, link) = (handover.origin, handover.link);
+        let (origin, link) = (handover.origin, handover.link.map(|link| *link));
         self.sockets.insert(socket, connection, origin, link);
         self.core.receive(self.now, connection, &handover.bytes);
         self.carry_out(ring);
@@ -516,7 +516,7 @@ impl Handler for Shell {
             return;
         };
         let link = match Layers::new(setup, peer) {
-            Ok(layers) => layers.map(|layers| Box::new(Link::new(layers))),
+            Ok(layers) => layers.map(Link::new),
             Err(error) => return warn!("a connection cannot be served: {error}"),
         };
         let listener = number as u16;
@@ -610,7 +610,7 @@ impl Handler for Shell {
                 bytes,
                 admitted,
                 origin: left.origin,
-                link: left.link,
+                link: left.under.map(|under| Box::new(under.link)),
             };
             self.handovers.push_back((home, handover));
         }

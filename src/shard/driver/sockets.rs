@@ -42,11 +42,17 @@ pub(super) struct Socket {
     pub state: State,
     pub origin: Origin,
     /// The layers under MQTT, if there are any.
-    pub link: Option<Box<Link>>,
+    pub under: Option<Box<Under>>,
+    /// An authentication of several steps that has begun.
+    pub exchange: Option<Box<Exchange>>,
+}
+
+/// What lies under MQTT, and what is on its way through it.
+#[derive(Debug)]
+pub(super) struct Under {
+    pub link: Link,
     /// The core's batch whose bytes the layers have taken and the socket not.
     pub batch: Option<Outgoing>,
-    /// An authentication of several steps that has begun.
-    pub exchange: Option<Exchange>,
 }
 
 /// All of a shard's.
@@ -68,7 +74,7 @@ impl Sockets {
     }
 
     pub fn link(&mut self, key: SocketKey) -> Option<&mut Link> {
-        self.entry(key)?.link.as_deref_mut()
+        Some(&mut self.entry(key)?.under.as_mut()?.link)
     }
 
     pub fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
@@ -81,14 +87,13 @@ impl Sockets {
         key: SocketKey,
         connection: ConnectionKey,
         origin: Origin,
-        link: Option<Box<Link>>,
+        link: Option<Link>,
     ) {
         let socket = Socket {
             key,
             state: State::Open(connection),
             origin,
-            link,
-            batch: None,
+            under: link.map(|link| Box::new(Under { link, batch: None })),
             exchange: None,
         };
         set(&mut self.by_slot, key.slot(), socket);
