@@ -78,18 +78,17 @@ pub struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    /// Puts the files' bans in force and is ready to serve. `memory_max_bytes` is as configured.
+    /// Ready to serve. `bans` are in force already; `memory_max_bytes` is as configured.
     #[must_use]
     pub fn new(
         shards: &'a Shards,
         files: Files,
+        bans: Bans,
         records: Sender<Record>,
         memory_max_bytes: u64,
         ban_duration: Duration,
     ) -> Self {
-        let mut bans = Bans::default();
-        bans.set_permanent(files.bans());
-        let control = Control {
+        Control {
             shards,
             memory: Memory::new(memory_max_bytes),
             files,
@@ -98,9 +97,7 @@ impl<'a> Control<'a> {
             ban_duration,
             looked_at: Instant::now(),
             told_at: Instant::now(),
-        };
-        control.enforce_bans();
-        control
+        }
     }
 
     /// Handles events until a signal says stop.

@@ -14,9 +14,10 @@ use ringmq::machine;
 use ringmq::net::listener::{Listener, ListenerSetup};
 use ringmq::passwd::{self, PasswdArgs};
 use ringmq::reload::Files;
-use ringmq::shard::boot::Shards;
+use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::control::Event;
 use ringmq::watch;
+use ringmq::watch::bans::Bans;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -127,10 +128,18 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let files = Files::load(&config)?;
     let (listeners, bound) = bind(&config, &files)?;
+    let mut bans = Bans::default();
+    bans.set_permanent(files.bans());
+    let rules = Rules {
+        acl: files.acl(),
+        names: Arc::new(bans.names()),
+        networks: bans.networks().into(),
+    };
     let shards = Shards::start(
         &config.cpus,
         &config.settings,
         listeners,
+        &rules,
         (&questions_to, &records_to),
     )?;
     info!(
@@ -141,9 +150,6 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     );
     for place in &bound {
         info!("listening on {place}");
-    }
-    if let Some(acl) = files.acl() {
-        shards.set_acl(acl);
     }
     if config.settings.authentication.has_methods {
         let authenticators = Arc::new(authenticators(&config, &files)?);
@@ -160,6 +166,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let control = Control::new(
         &shards,
         files,
+        bans,
         records_to,
         config.settings.limits.memory_max_bytes,
         config.bans.duration,

@@ -69,6 +69,7 @@ pub enum Reloaded {
 /// All files that may change.
 pub struct Files {
     certificates: Vec<Option<Tls>>,
+    certificate_stamps: Watched<Vec<Stamp>>,
     users: Option<Users>,
     access: Option<Access>,
     tokens: Option<Tokens>,
@@ -77,33 +78,60 @@ pub struct Files {
 
 type Stamp = Option<SystemTime>;
 
+/// When files were changed last: as they were read, and as they were seen at the last look.
+struct Watched<T> {
+    read: T,
+    seen: T,
+}
+
+impl<T: PartialEq + Clone> Watched<T> {
+    fn new(now: T) -> Self {
+        Watched {
+            read: now.clone(),
+            seen: now,
+        }
+    }
+
+    /// Whether to read again: somebody asks, or they changed and have rested since the last look, so that
+    /// one that is being written is not read half.
+    fn is_due(&mut self, now: T, is_asked: bool) -> bool {
+        let has_settled = now != self.read && now == self.seen;
+        self.seen = now.clone();
+        if is_asked || has_settled {
+            // Said once if it is wrong; the next change is the next attempt.
+            self.read = now;
+            return true;
+        }
+        false
+    }
+}
+
 struct Tls {
     files: TlsFiles,
-    stamps: Vec<Stamp>,
     settings: TlsSettings,
 }
 
 struct Users {
     path: PathBuf,
-    stamp: Stamp,
+    stamp: Watched<Stamp>,
     method: Arc<PasswordMethod>,
 }
 
 struct Tokens {
     path: Option<PathBuf>,
-    stamp: Stamp,
+    stamp: Watched<Stamp>,
     method: Arc<JwtMethod>,
 }
 
 struct BanFile {
     path: PathBuf,
-    stamp: Stamp,
+    stamp: Watched<Stamp>,
     bans: Vec<Who>,
 }
 
 struct Access {
     path: PathBuf,
-    stamp: Stamp,
+    stamp: Watched<Stamp>,
     acl: Arc<Acl>,
 }
 
@@ -114,7 +142,7 @@ impl Files {
     /// The first that is wrong.
     pub fn load(config: &Config) -> Result<Self, FileError> {
         let users = config.authentication.password_file.as_ref().map(|path| {
-            let stamp = stamp(path);
+            let stamp = Watched::new(stamp(path));
             let method = PasswordMethod::new(read_users(path)?);
             Ok(Users {
                 path: path.clone(),
@@ -125,7 +153,7 @@ impl Files {
         let access = config.acl_file.as_ref().map(|path| {
             Ok(Access {
                 path: path.clone(),
-                stamp: stamp(path),
+                stamp: Watched::new(stamp(path)),
                 acl: Arc::new(read_access(path)?),
             })
         });
@@ -134,7 +162,7 @@ impl Files {
                 KeySource::PemFile(path) | KeySource::JwksFile(path) => Some(path.clone()),
                 KeySource::Secret(_) | KeySource::JwksUrl { .. } => None,
             };
-            let stamp = path.as_deref().and_then(stamp);
+            let stamp = Watched::new(path.as_deref().and_then(stamp));
             let method = JwtMethod::new(jwt).map_err(|error| FileError {
                 path: None,
                 text: format!("authentication.jwt: {error}"),
@@ -148,14 +176,16 @@ impl Files {
         let bans = config.bans.file.as_ref().map(|path| {
             Ok(BanFile {
                 path: path.clone(),
-                stamp: stamp(path),
+                stamp: Watched::new(stamp(path)),
                 bans: read_bans(path)?,
             })
         });
+        let certificates = load_tls(config.listeners.iter().map(tls_files))?;
         Ok(Files {
             bans: bans.transpose()?,
             tokens: tokens.transpose()?,
-            certificates: load_tls(config.listeners.iter().map(tls_files))?,
+            certificate_stamps: Watched::new(stamps(&certificates)),
+            certificates,
             users: users.transpose()?,
             access: access.transpose()?,
         })
@@ -203,16 +233,13 @@ impl Files {
     /// Reads files again: those that have changed, or all if `is_asked`.
     pub fn reload(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
         let mut done = Vec::new();
-        let mut all = self.certificates.iter().flatten();
-        if all.clone().next().is_some()
-            && (is_asked || all.any(|tls| tls.files.stamps() != tls.stamps))
-        {
+        let now = stamps(&self.certificates);
+        if !now.is_empty() && self.certificate_stamps.is_due(now, is_asked) {
             done.push(self.reload_tls());
         }
         if let Some(users) = &mut self.users {
             let now = stamp(&users.path);
-            if is_asked || now != users.stamp {
-                users.stamp = now;
+            if users.stamp.is_due(now, is_asked) {
                 done.push(read_users(&users.path).map(|file| {
                     users.method.replace(file);
                     Reloaded::Users
@@ -221,8 +248,7 @@ impl Files {
         }
         if let Some(tokens) = &mut self.tokens {
             let now = tokens.path.as_deref().and_then(stamp);
-            if is_asked || now != tokens.stamp {
-                tokens.stamp = now;
+            if tokens.stamp.is_due(now, is_asked) {
                 let reloaded = tokens.method.reload();
                 done.push(
                     reloaded
@@ -236,8 +262,7 @@ impl Files {
         }
         if let Some(file) = &mut self.bans {
             let now = stamp(&file.path);
-            if is_asked || now != file.stamp {
-                file.stamp = now;
+            if file.stamp.is_due(now, is_asked) {
                 done.push(read_bans(&file.path).map(|bans| {
                     file.bans.clone_from(&bans);
                     Reloaded::Bans(bans)
@@ -246,8 +271,7 @@ impl Files {
         }
         if let Some(access) = &mut self.access {
             let now = stamp(&access.path);
-            if is_asked || now != access.stamp {
-                access.stamp = now;
+            if access.stamp.is_due(now, is_asked) {
                 done.push(read_access(&access.path).map(|acl| {
                     access.acl = Arc::new(acl);
                     Reloaded::Access(Arc::clone(&access.acl))
@@ -262,19 +286,8 @@ impl Files {
             .certificates
             .iter()
             .map(|tls| tls.as_ref().map(|tls| &tls.files));
-        match load_tls(files) {
-            Ok(certificates) => {
-                self.certificates = certificates;
-                Ok(Reloaded::Certificates(self.tls()))
-            }
-            Err(error) => {
-                // Said once; the next change of a file is the next attempt.
-                for tls in self.certificates.iter_mut().flatten() {
-                    tls.stamps = tls.files.stamps();
-                }
-                Err(error)
-            }
-        }
+        self.certificates = load_tls(files)?;
+        Ok(Reloaded::Certificates(self.tls()))
     }
 
     /// Seconds until the first server certificate expires; negative once it has.
@@ -295,19 +308,21 @@ fn load_tls<'a>(
     listeners: impl Iterator<Item = Option<&'a TlsFiles>>,
 ) -> Result<Vec<Option<Tls>>, FileError> {
     let load = |files: &TlsFiles| {
-        // Before reading: a change in between shows at the next look.
-        let stamps = files.stamps();
         let settings = files.load().map_err(|error| FileError {
             path: None,
             text: error.to_string(),
         })?;
         Ok(Tls {
             files: files.clone(),
-            stamps,
             settings,
         })
     };
     listeners.map(|files| files.map(load).transpose()).collect()
+}
+
+fn stamps(certificates: &[Option<Tls>]) -> Vec<Stamp> {
+    let all = certificates.iter().flatten();
+    all.flat_map(|tls| tls.files.stamps()).collect()
 }
 
 fn stamp(path: &Path) -> Stamp {

@@ -62,6 +62,17 @@ impl fmt::Display for BootError {
 
 impl std::error::Error for BootError {}
 
+/// Rules in force before the first connection is accepted; orders change them later.
+#[derive(Clone, Default)]
+pub struct Rules {
+    /// What clients may do; everything without.
+    pub acl: Option<Arc<Acl>>,
+    /// Who is not served, by name.
+    pub names: Arc<BannedNames>,
+    /// Who is not served, by address.
+    pub networks: Arc<[IpNet]>,
+}
+
 /// The running shards, as the control plane sees them.
 pub struct Shards {
     /// Events of all shards, and whatever else is put in.
@@ -83,6 +94,7 @@ impl Shards {
         cpus: &[usize],
         settings: &Settings,
         listeners: Vec<(Listener, ListenerSetup)>,
+        rules: &Rules,
         (questions, records): (&Sender<Question>, &Sender<Record>),
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
@@ -107,7 +119,7 @@ impl Shards {
             let (order_sender, orders) = bounded(ORDERS_MAX);
             let (reply_sender, replies) = bounded(REPLIES_MAX);
             let (questions, records) = (questions.clone(), records.clone());
-            let addresses = addresses.clone();
+            let (addresses, rules) = (addresses.clone(), rules.clone());
             let (meet, meeting) = bounded::<Vec<Waker>>(1);
             let settings = settings.clone();
             let counts = Arc::clone(&counts);
@@ -118,7 +130,8 @@ impl Shards {
                 .name(&format!("ringmq-{id}"))
                 .io_memory(EXECUTOR_IO_BYTES)
                 .spawn(move || async move {
-                    let core = ShardCore::new(id, count, settings, seed, counts);
+                    let mut core = ShardCore::new(id, count, settings, seed, counts);
+                    core.begin_with(rules.acl, rules.names);
                     let start = Start {
                         id,
                         core,
@@ -130,6 +143,7 @@ impl Shards {
                         replies,
                         records,
                         addresses,
+                        banned: rules.networks,
                         events,
                     };
                     run_shard(start, &meeting).await;

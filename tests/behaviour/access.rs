@@ -191,7 +191,10 @@ fn reloads_under_traffic_lose_nothing(shards: usize) {
         if n % 20 == 0 {
             certificates.server("server", "localhost", 100 + n);
             let more = format!("topic readwrite #\ntopic deny hidden/{n}\n");
-            std::fs::write(&rules.0, more).unwrap();
+            // As an operator should: written beside, then moved into place.
+            let beside = format!("{}.new", rules.0);
+            std::fs::write(&beside, more).unwrap();
+            std::fs::rename(&beside, &rules.0).unwrap();
             broker.signal(Signal::HUP);
             // New clients come in meanwhile, by the new certificate.
             open(&unique("new")).ping();

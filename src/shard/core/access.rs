@@ -8,6 +8,7 @@
 use super::ShardCore;
 use super::clients::Clients;
 use crate::auth::acl::{Access, Acl, Grant, Rights};
+use crate::auth::bans::BannedNames;
 use crate::codec::topic::Subscribed;
 use crate::session::holder::Holder;
 use crate::session::{ConnectionKey, SessionKey};
@@ -23,6 +24,12 @@ impl Clients {
 }
 
 impl ShardCore {
+    /// The rules before anybody has connected.
+    pub fn begin_with(&mut self, acl: Option<Arc<Acl>>, banned: Arc<BannedNames>) {
+        self.acl = acl;
+        self.banned = banned;
+    }
+
     /// Access rules from now on, for those who are there as well.
     pub fn set_acl(&mut self, acl: Arc<Acl>) {
         self.acl = Some(acl);

@@ -72,6 +72,8 @@ pub struct Start {
     pub records: Sender<Record>,
     /// Connections by address, of all shards.
     pub addresses: Addresses,
+    /// Networks that are not served.
+    pub banned: Arc<[IpNet]>,
     /// Events to it.
     pub events: Sender<Event>,
 }
@@ -154,7 +156,7 @@ impl Shell {
             replies: start.replies,
             records: start.records,
             addresses: start.addresses,
-            banned: Arc::new([]),
+            banned: start.banned,
             notes: Vec::new(),
             commands: Vec::new(),
             ready: Vec::new(),
