@@ -119,6 +119,7 @@ pub(super) struct FileListener {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileClientLimits {
     pub inflight_max: Option<u16>,
+    pub queue_bytes_max: Option<usize>,
     pub publish_rate_max: Option<u64>,
     pub publish_bytes_rate_max: Option<u64>,
     pub subscribe_rate_max: Option<u64>,

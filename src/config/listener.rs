@@ -297,6 +297,7 @@ fn policy(
 fn client_limits(said: &FileClientLimits, limits: &Limits) -> Option<Box<Limits>> {
     let mut own = limits.clone();
     own.inflight_max = said.inflight_max.unwrap_or(own.inflight_max).max(1);
+    own.queue_bytes_max = said.queue_bytes_max.unwrap_or(own.queue_bytes_max);
     own.publish_rate_max = said.publish_rate_max.unwrap_or(own.publish_rate_max);
     own.publish_bytes_rate_max = said
         .publish_bytes_rate_max

@@ -127,6 +127,8 @@ pub struct Session {
     pub replay: Option<Box<replay::Replay>>,
     /// Whose it is; `None` for anonymous clients where there are no rules.
     pub holder: Option<Box<holder::Holder>>,
+    /// Most bytes that wait for it, as its last listener had it.
+    pub queue_bytes_max: usize,
     /// What it has lost since it was last reported.
     pub losses: Option<Box<losses::Losses>>,
     /// When its timer is set for.
@@ -156,6 +158,7 @@ impl Session {
             will_at: Timestamp::NEVER,
             replay: None,
             holder: None,
+            queue_bytes_max: usize::MAX,
             losses: None,
             timer_at: Timestamp::NEVER,
             match_stamp: 0,

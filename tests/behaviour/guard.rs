@@ -364,6 +364,36 @@ fn listeners_have_limits_and_methods_of_their_own() {
     second.ping();
 }
 
+/// What waits for an absent client is bounded as its listener says.
+#[test]
+fn queues_are_bounded_by_listener() {
+    let config = "[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nlimits.queue_bytes_max = 3000\n\
+                  [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n";
+    let broker = start(1, config);
+    let open = |listener: usize, id: &str| {
+        let stream = std::net::TcpStream::connect(broker.addresses()[listener]).unwrap();
+        let connect = Connect::v5(id).persistent();
+        connect
+            .attempt_over(Client::over(stream, connect.version))
+            .0
+    };
+    for (listener, id) in [(0, "small"), (1, "large")] {
+        let mut client = open(listener, id);
+        client.subscribe("t", 1);
+        client.disconnect();
+    }
+    let mut publisher = open(1, "p");
+    for _ in 0..10 {
+        publisher.publish("t", 1, vec![b'x'; 1000]);
+    }
+    let dropped = broker.counters().get("dropped_queue_full");
+    assert!((7..10).contains(&dropped), "{dropped}");
+    let mut large = open(1, "large");
+    for _ in 0..10 {
+        large.accept();
+    }
+}
+
 /// A proxy that is trusted names the client; one that is not does not.
 #[test]
 fn forwarded_addresses_count_from_trusted_proxies_only() {

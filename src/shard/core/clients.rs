@@ -15,7 +15,7 @@ use crate::overload::Stage;
 use crate::route::trie::Subscriber;
 use crate::session::connection::{Aliases, Connection, FixedMap};
 use crate::session::losses::{LossReason, Losses};
-use crate::session::outbound::{Awaits, Enqueued};
+use crate::session::outbound::{Awaits, Enqueued, QueueLimits};
 use crate::session::{ConnectionKey, Delivery, GroupKey, Session, SessionKey, SubscriptionIds};
 use crate::slots::Slots;
 use crate::storage::{Persist, Record};
@@ -438,7 +438,10 @@ impl Clients {
             client_id: Rc::clone(&session.client_id),
             message: delivery.message.share(),
         });
-        let limits = self.settings.queue_limits();
+        let limits = QueueLimits {
+            bytes_max: session.queue_bytes_max,
+            ..self.settings.queue_limits()
+        };
         match session.outbound.enqueue(delivery, &limits) {
             Enqueued::Yes => {}
             Enqueued::DroppedOldest(count) => self.lose(key, LossReason::QueueFull, count as u64),

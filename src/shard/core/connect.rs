@@ -266,9 +266,12 @@ impl ShardCore {
         self.hand_session_to(session_key, holder);
         let expiry_seconds = self.granted_expiry(connect);
         let keep_alive = self.open_connection(key, session_key, connect);
+        let listener = self.clients.connections.get(key).map_or(0, |c| c.listener);
+        let queue_bytes_max = self.settings.client_limits(listener).queue_bytes_max;
         if let Some(session) = self.clients.sessions.get_mut(session_key) {
             session.version = connect.version;
             session.connection = Some(key);
+            session.queue_bytes_max = queue_bytes_max;
             session.expiry_seconds = expiry_seconds;
             session.expires_at = Timestamp::NEVER;
             session.will_at = Timestamp::NEVER;
