@@ -4,20 +4,20 @@
 //! `passwd` fails, 2 if command line or configuration are wrong.
 
 use clap::Parser;
-use ringmq::authn::certificate::CertificateMethod;
-use ringmq::authn::http::HttpMethod;
-use ringmq::authn::{Authenticators, Method, Pool};
-use ringmq::cli::{Cli, Command, LogLevel};
-use ringmq::config::{Config, ConfigError, MethodName, Sources};
-use ringmq::control::Control;
-use ringmq::machine;
-use ringmq::net::listener::{Listener, ListenerSetup};
-use ringmq::passwd::{self, PasswdArgs};
-use ringmq::reload::Files;
+use ringmq::cli::flags::{Cli, Command, LogLevel};
+use ringmq::cli::passwd::{self, PasswdArgs};
+use ringmq::control::authn::certificate::CertificateMethod;
+use ringmq::control::authn::http::HttpMethod;
+use ringmq::control::authn::{Authenticators, Method, Pool};
+use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
+use ringmq::control::machine;
+use ringmq::control::plane::Control;
+use ringmq::control::reload::Files;
+use ringmq::control::watch;
+use ringmq::control::watch::bans::Bans;
 use ringmq::shard::boot::{Rules, Shards};
-use ringmq::shard::control::Event;
-use ringmq::watch;
-use ringmq::watch::bans::Bans;
+use ringmq::shard::listener::{Listener, ListenerSetup};
+use ringmq::shard::orders::Event;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;

@@ -1,8 +1,8 @@
 //! One shard and its clients: bytes in, bytes out, nothing between.
 
-use ringmq::session::ConnectionKey;
-use ringmq::shard::core::{ConnectionCounts, Settings, ShardCore};
-use ringmq::time::Timestamp;
+use ringmq::engine::session::ConnectionKey;
+use ringmq::engine::shard::{ConnectionCounts, Settings, ShardCore};
+use ringmq::engine::time::Timestamp;
 use std::sync::Arc;
 
 pub const NOW: Timestamp = Timestamp::from_ms(1_000);

@@ -2,9 +2,9 @@
 
 use crate::allocations::at_most;
 use criterion::{Criterion, Throughput};
-use ringmq::codec::frame::{Split, split};
-use ringmq::codec::topic::{TopicFilter, TopicLimits, TopicName};
-use ringmq::codec::{Packet, Version};
+use ringmq::engine::codec::frame::{Split, split};
+use ringmq::engine::codec::topic::{TopicFilter, TopicLimits, TopicName};
+use ringmq::engine::codec::{Packet, Version};
 use std::hint::black_box;
 
 const LIMITS: TopicLimits = TopicLimits {
@@ -65,8 +65,8 @@ pub fn decode(criterion: &mut Criterion) {
 }
 
 pub fn encode(criterion: &mut Criterion) {
-    use ringmq::codec::ack::Ack;
-    use ringmq::codec::{PacketType, Reason};
+    use ringmq::engine::codec::ack::Ack;
+    use ringmq::engine::codec::{PacketType, Reason};
     let mut group = criterion.benchmark_group("codec");
     let mut out = Vec::with_capacity(64);
     let ack = Ack {

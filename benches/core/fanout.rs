@@ -4,8 +4,8 @@ use crate::allocations::at_most;
 use crate::broker::{Broker, NOW, publish, subscribe};
 use crate::size;
 use criterion::{Criterion, Throughput};
-use ringmq::auth::acl::Acl;
-use ringmq::session::ConnectionKey;
+use ringmq::engine::access::acl::Acl;
+use ringmq::engine::session::ConnectionKey;
 use std::sync::Arc;
 
 /// Rules under which the subscriptions are made.

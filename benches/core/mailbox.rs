@@ -2,8 +2,8 @@
 
 use crate::allocations::at_most;
 use criterion::{Criterion, Throughput};
-use ringmq::message::{LocalMessage, Message, Qos};
-use ringmq::shard::mail::{Mail, Publish};
+use ringmq::engine::mail::{Mail, Publish};
+use ringmq::engine::message::{LocalMessage, Message, Qos};
 use ringmq::shard::mailbox::{Letter, Mailboxes};
 use std::hint::black_box;
 use std::sync::Arc;

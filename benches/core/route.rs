@@ -4,12 +4,12 @@ use crate::allocations::{at_most, bytes_held};
 use crate::broker::{Broker, subscribe};
 use crate::size;
 use criterion::Criterion;
-use ringmq::codec::Version;
-use ringmq::codec::topic::{TopicFilter, TopicName};
-use ringmq::message::Qos;
-use ringmq::route::trie::{Subscriber, Trie};
-use ringmq::session::Session;
-use ringmq::slots::Slots;
+use ringmq::engine::codec::Version;
+use ringmq::engine::codec::topic::{TopicFilter, TopicName};
+use ringmq::engine::message::Qos;
+use ringmq::engine::route::trie::{Subscriber, Trie};
+use ringmq::engine::session::Session;
+use ringmq::engine::slots::Slots;
 use std::hint::black_box;
 
 /// Topics that are matched in turn: more than a cache holds of a large trie.

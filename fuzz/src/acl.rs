@@ -3,8 +3,8 @@
 //! Input: an access file, a client identifier, a filter and a topic name, with bytes 0xFF between.
 
 use crate::topics::model_match;
-use ringmq::auth::acl::{Access, Acl, Grant, Rights};
-use ringmq::codec::topic::{TopicFilter, TopicLimits, TopicName};
+use ringmq::engine::access::acl::{Access, Acl, Grant, Rights};
+use ringmq::engine::codec::topic::{TopicFilter, TopicLimits, TopicName};
 use std::sync::Arc;
 
 const LIMITS: TopicLimits = TopicLimits {

@@ -3,10 +3,10 @@
 //! Input: one byte of options, one byte that chooses the cuts, then the stream. Without the option
 //! `RAW` the stream follows a valid CONNECT.
 
-use ringmq::codec::DecodeError;
-use ringmq::codec::frame::{Split, split};
-use ringmq::shard::core::{Command, ConnectionCounts, Settings, ShardCore};
-use ringmq::time::Timestamp;
+use ringmq::engine::codec::DecodeError;
+use ringmq::engine::codec::frame::{Split, split};
+use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
+use ringmq::engine::time::Timestamp;
 use std::sync::Arc;
 
 /// Options: the stream begins with whatever the input says.

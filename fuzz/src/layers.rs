@@ -1,9 +1,9 @@
 //! What lies under MQTT: PROXY header and WebSocket. The same bytes say the same whether they come at once
 //! or one by one, and what is kept and sent stays bounded by what came.
 
-use ringmq::net::listener::{ListenerConfig, ListenerSetup, Place};
-use ringmq::net::transport::{Arrival, Layers, WebSocketSetup};
-use ringmq::outbox::outgoing::Outgoing;
+use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::shard::listener::{ListenerConfig, ListenerSetup, Place};
+use ringmq::shard::transport::{Arrival, Layers, WebSocketSetup};
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@
 //! Input: a byte 0 and the text of a password file, or another byte, the client's first message, a byte
 //! 0xFF and its last one.
 
-use ringmq::authn::password::PasswordFile;
-use ringmq::authn::scram;
+use ringmq::control::authn::password::PasswordFile;
+use ringmq::control::authn::scram;
 use std::sync::LazyLock;
 
 /// Of RFC 7677, so that a kept input can hold a proof that is right.

@@ -3,7 +3,7 @@
 //!
 //! Input: one byte of limits, a filter, a byte 0xFF, a topic name.
 
-use ringmq::codec::topic::{Subscribed, TopicError, TopicFilter, TopicLimits, TopicName};
+use ringmq::engine::codec::topic::{Subscribed, TopicError, TopicFilter, TopicLimits, TopicName};
 
 /// One filter and one name.
 pub fn topics(input: &[u8]) {

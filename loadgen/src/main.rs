@@ -23,7 +23,7 @@ use clap::Parser;
 use plan::scenario::{self, Workload};
 use plan::{Plan, mixed, preset};
 use report::{IntervalLog, Progress, RunRecord, SecondRecord};
-use ringmq::net::ring::floor::Way;
+use ringmq::shard::ring::floor::Way;
 use run::Outcome;
 use std::io::{Write, stdout};
 use std::net::TcpListener;
@@ -103,7 +103,7 @@ fn floor(args: &args::Floor) -> Result<u8, Failure> {
         FloorWay::ZeroCopy => Way::ZeroCopy,
         FloorWay::Deferred => Way::Deferred,
     };
-    ringmq::net::ring::floor::serve(listener, way).map_err(|e| failed(e.to_string()))?;
+    ringmq::shard::ring::floor::serve(listener, way).map_err(|e| failed(e.to_string()))?;
     Ok(0)
 }
 

@@ -3,19 +3,19 @@
 //! A stop has two steps, so that wills reach those who are still there: every shard first publishes
 //! them and makes them visible, only then clients are told and closed.
 
-use crate::auth::acl::Acl;
-use crate::auth::bans::BannedNames;
-use crate::authn::{Question, Reply};
-use crate::net::addresses::Addresses;
-use crate::net::listener::{Listener, ListenerSetup};
-use crate::net::ring::{Ring, RingConfig, RingError, Waker};
-use crate::overload::Stage;
-use crate::route::ShardId;
-use crate::shard::control::{Event, Order};
-use crate::shard::core::{ConnectionCounts, Settings, ShardCore};
+use crate::control::authn::{Question, Reply};
+use crate::control::watch::Record;
+use crate::engine::access::acl::Acl;
+use crate::engine::access::bans::BannedNames;
+use crate::engine::overload::Stage;
+use crate::engine::route::ShardId;
+use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
+use crate::shard::addresses::Addresses;
 use crate::shard::driver::{Shell, Start};
+use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
-use crate::watch::Record;
+use crate::shard::orders::{Event, Order};
+use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use ipnet::IpNet;

@@ -3,10 +3,10 @@
 //! A full mailbox holds mail back at its sender, which then stops reading its clients: pressure goes
 //! back to the publishers, and nothing is dropped here.
 
-use crate::auth::Admitted;
-use crate::route::ShardId;
+use crate::engine::access::Admitted;
+use crate::engine::mail::Mail;
+use crate::engine::route::ShardId;
 use crate::shard::driver::{Link, Origin};
-use crate::shard::mail::Mail;
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::os::fd::OwnedFd;
 

@@ -1,12 +1,14 @@
-//! A shard: what one core owns. No lock crosses it, and nothing mutable is shared with another.
+//! One thread around one engine: bytes, mail, orders and time in; what the engine wants done, out.
 //!
-//! `core` is the deterministic part (sans-IO); `mail` is what shards say to each other. The shell
-//! around them (`driver`, `mailbox`, `boot`) moves bytes and mail and knows the time.
+//! Nothing mutable is shared with another shard but mailboxes, a sleep flag each and a few counts. All
+//! `unsafe` of the project is in `ring`.
 
+pub mod addresses;
 pub mod boot;
-pub mod control;
-pub mod core;
+pub mod certificates;
 pub mod driver;
-pub mod mail;
+pub mod listener;
 pub mod mailbox;
-pub mod timer;
+pub mod orders;
+pub mod ring;
+pub mod transport;

@@ -6,7 +6,7 @@
 
 pub mod memory;
 
-use crate::message::Message;
+use crate::engine::message::Message;
 use std::rc::Rc;
 use std::sync::Arc;
 

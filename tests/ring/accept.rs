@@ -1,7 +1,7 @@
 //! Connections come in, by the thousand, also when descriptors run out.
 
 use crate::support::*;
-use ringmq::net::ring::{Ring, RingConfig, TaskRun};
+use ringmq::shard::ring::{Ring, RingConfig, TaskRun};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Closing: cancel first, then close; no event of a socket after its end, no slot mistaken.
 
 use crate::support::*;
-use ringmq::net::ring::Ring;
+use ringmq::shard::ring::Ring;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 

@@ -1,7 +1,7 @@
 //! No byte is lost, none reordered: with few buffers, pauses, and a move to another ring.
 
 use crate::support::*;
-use ringmq::net::ring::{ReceiveEnd, Ring, RingConfig};
+use ringmq::shard::ring::{ReceiveEnd, Ring, RingConfig};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;

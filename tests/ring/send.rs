@@ -1,9 +1,9 @@
 //! What is sent arrives whole and in order, however slowly it is read; or the failure is told.
 
 use crate::support::*;
-use ringmq::message::{LocalMessage, Message, Qos};
-use ringmq::net::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey};
-use ringmq::outbox::outgoing::{Outgoing, SharedPayload};
+use ringmq::engine::message::{LocalMessage, Message, Qos};
+use ringmq::engine::outbox::outgoing::{Outgoing, SharedPayload};
+use ringmq::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

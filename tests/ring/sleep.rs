@@ -4,7 +4,7 @@
 
 use crate::support::*;
 use glommio::timer::sleep;
-use ringmq::net::ring::{Ring, RingConfig, Sleeper, TaskRun, Waker};
+use ringmq::shard::ring::{Ring, RingConfig, Sleeper, TaskRun, Waker};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::rc::Rc;

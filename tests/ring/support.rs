@@ -1,8 +1,8 @@
 //! Runs a ring in a glommio executor of its own and records what it tells.
 
 use glommio::LocalExecutorBuilder;
-use ringmq::net::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey, TaskRun};
-use ringmq::outbox::outgoing::Outgoing;
+use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey, TaskRun};
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};

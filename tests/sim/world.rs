@@ -1,15 +1,15 @@
 //! The broker without its shell: cores, mailboxes and connections in one thread, in virtual time.
 //!
-//! Follows the order of calls of the driver (`src/shard/driver.rs`), but decides at random which connection
+//! Follows the order of calls of the driver (`src/shard/driver/mod.rs`), but decides at random which connection
 //! is read, how much of what was sent arrives, how much of the mail finds room, and when the store commits.
 
 use crate::random::Random;
-use ringmq::outbox::outgoing::Outgoing;
-use ringmq::route::ShardId;
-use ringmq::session::ConnectionKey;
-use ringmq::shard::core::{Command, ConnectionCounts, Settings, ShardCore};
-use ringmq::shard::mail::Mail;
-use ringmq::time::Timestamp;
+use ringmq::engine::mail::Mail;
+use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::engine::route::ShardId;
+use ringmq::engine::session::ConnectionKey;
+use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
+use ringmq::engine::time::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

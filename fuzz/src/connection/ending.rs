@@ -5,7 +5,7 @@ use super::peer::{Peer, answer};
 use super::profile::Profile;
 use super::world::{SOCKETS, World};
 use crate::wire::{Props, Publish, Version, frame, prop, put_str};
-use ringmq::session::outbound::QueueFull;
+use ringmq::engine::session::outbound::QueueFull;
 
 /// The topic on which everyone is asked whether it is alive.
 const LIVE: &str = "live";

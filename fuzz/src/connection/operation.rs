@@ -7,7 +7,7 @@ use super::peer::{Asked, Peer, Stage, answer};
 use super::world::{SOCKETS, World};
 use crate::wire::{Ack, Props, Publish, Version, frame, prop, put_str};
 use arbitrary::Arbitrary;
-use ringmq::message::Qos;
+use ringmq::engine::message::Qos;
 use std::rc::Rc;
 
 const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "b", "", "$x", "longer/topic/name", "+"];

@@ -1,11 +1,11 @@
 //! The settings of a history: mostly limits so small that they are met.
 
 use arbitrary::Arbitrary;
-use ringmq::message::Qos;
-use ringmq::outbox::OutboxFull;
-use ringmq::route::shared::SharedStrategy;
-use ringmq::session::outbound::QueueFull;
-use ringmq::shard::core::Settings;
+use ringmq::engine::message::Qos;
+use ringmq::engine::outbox::OutboxFull;
+use ringmq::engine::route::shared::SharedStrategy;
+use ringmq::engine::session::outbound::QueueFull;
+use ringmq::engine::shard::Settings;
 
 /// Chooses each setting by a number.
 #[derive(Arbitrary, Clone, Debug)]

@@ -2,13 +2,13 @@
 
 use super::peer::Peer;
 use super::profile::Profile;
-use ringmq::outbox::outgoing::Outgoing;
-use ringmq::route::ShardId;
-use ringmq::session::ConnectionKey;
-use ringmq::session::outbound::QueueFull;
-use ringmq::shard::core::{Command, ConnectionCounts, Settings, ShardCore};
-use ringmq::shard::mail::Mail;
-use ringmq::time::Timestamp;
+use ringmq::engine::mail::Mail;
+use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::engine::route::ShardId;
+use ringmq::engine::session::ConnectionKey;
+use ringmq::engine::session::outbound::QueueFull;
+use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
+use ringmq::engine::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;

@@ -2,11 +2,11 @@
 
 use super::{Path, matches};
 use arbitrary::Arbitrary;
-use ringmq::codec::topic::TopicFilter;
-use ringmq::limits::RETAINED_ANSWER_MESSAGES_MAX;
-use ringmq::message::{Message, Qos};
-use ringmq::route::retained::{Cursor, Retained};
-use ringmq::time::Timestamp;
+use ringmq::engine::codec::topic::TopicFilter;
+use ringmq::engine::limits::RETAINED_ANSWER_MESSAGES_MAX;
+use ringmq::engine::message::{Message, Qos};
+use ringmq::engine::route::retained::{Cursor, Retained};
+use ringmq::engine::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

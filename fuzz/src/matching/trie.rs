@@ -2,13 +2,13 @@
 
 use super::{Path, matches};
 use arbitrary::Arbitrary;
-use ringmq::codec::Version;
-use ringmq::codec::topic::{TopicFilter, TopicName};
-use ringmq::message::Qos;
-use ringmq::route::shared::{Group, MemberCount};
-use ringmq::route::trie::{Entry, NodeId, Subscriber, Trie};
-use ringmq::session::{Session, SessionKey};
-use ringmq::slots::Slots;
+use ringmq::engine::codec::Version;
+use ringmq::engine::codec::topic::{TopicFilter, TopicName};
+use ringmq::engine::message::Qos;
+use ringmq::engine::route::shared::{Group, MemberCount};
+use ringmq::engine::route::trie::{Entry, NodeId, Subscriber, Trie};
+use ringmq::engine::session::{Session, SessionKey};
+use ringmq::engine::slots::Slots;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Shards that a share group counts members of.

@@ -8,7 +8,7 @@ mod received;
 mod written;
 
 use crate::{decode, wire};
-use ringmq::codec::Version;
+use ringmq::engine::codec::Version;
 
 /// MQTT 3.1 and 3.1.1.
 pub fn packets_v3(input: &[u8]) {

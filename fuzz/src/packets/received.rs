@@ -2,14 +2,14 @@
 
 use super::{for_client, read};
 use crate::{decode, wire};
-use ringmq::codec::ack::Ack;
-use ringmq::codec::connect::{Connect, ConnectError, encode_connect};
-use ringmq::codec::control::{Auth, Disconnect, encode_auth};
-use ringmq::codec::frame::{Frame, Split, split};
-use ringmq::codec::publish::{Publish, PublishHead};
-use ringmq::codec::subscribe::{RetainHandling, Subscribe, Unsubscribe};
-use ringmq::codec::{DecodeError, Packet, Version};
-use ringmq::message::Qos;
+use ringmq::engine::codec::ack::Ack;
+use ringmq::engine::codec::connect::{Connect, ConnectError, encode_connect};
+use ringmq::engine::codec::control::{Auth, Disconnect, encode_auth};
+use ringmq::engine::codec::frame::{Frame, Split, split};
+use ringmq::engine::codec::publish::{Publish, PublishHead};
+use ringmq::engine::codec::subscribe::{RetainHandling, Subscribe, Unsubscribe};
+use ringmq::engine::codec::{DecodeError, Packet, Version};
+use ringmq::engine::message::Qos;
 
 /// Decodes one packet and holds it against what is known of its form.
 pub fn check(first_byte: u8, body: &[u8], version: Version) {

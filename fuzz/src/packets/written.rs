@@ -4,12 +4,12 @@ use super::read;
 use crate::decode::Packet;
 use crate::wire::{Props, prop};
 use arbitrary::{Result, Unstructured};
-use ringmq::codec::connect::{Connack, Refusal};
-use ringmq::codec::control::{encode_auth, encode_disconnect};
-use ringmq::codec::publish::PublishHead;
-use ringmq::codec::subscribe::{encode_suback, encode_unsuback};
-use ringmq::codec::{Reason, Version};
-use ringmq::message::Qos;
+use ringmq::engine::codec::connect::{Connack, Refusal};
+use ringmq::engine::codec::control::{encode_auth, encode_disconnect};
+use ringmq::engine::codec::publish::PublishHead;
+use ringmq::engine::codec::subscribe::{encode_suback, encode_unsuback};
+use ringmq::engine::codec::{Reason, Version};
+use ringmq::engine::message::Qos;
 
 /// Encodes one packet of the fields that `input` chooses and reads it back.
 pub fn check(input: &[u8], version: Version) -> Result<()> {

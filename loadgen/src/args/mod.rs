@@ -90,7 +90,7 @@ pub struct Floor {
     pub way: FloorWay,
 }
 
-/// Ways of [`ringmq::net::ring::floor`].
+/// Ways of [`ringmq::shard::ring::floor`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FloorWay {
     /// One send per subscriber, as the broker does it

@@ -2,9 +2,9 @@
 
 use super::Shell;
 use super::sockets::State;
-use crate::auth::bans::BannedNames;
-use crate::net::ring::{Ring, SocketKey};
-use crate::watch::{Entry, Record};
+use crate::control::watch::{Entry, Record};
+use crate::engine::access::bans::BannedNames;
+use crate::shard::ring::{Ring, SocketKey};
 use crossbeam_channel::TrySendError;
 use ipnet::IpNet;
 use std::net::IpAddr;

@@ -1,11 +1,11 @@
 //! Questions of the core to the authentication methods, and their answers.
 
 use super::Shell;
-use crate::auth::{Answer, Refusal, Step};
-use crate::authn::certificate;
-use crate::authn::{Credentials, Question, Work};
-use crate::net::ring::Ring;
-use crate::session::ConnectionKey;
+use crate::control::authn::certificate;
+use crate::control::authn::{Credentials, Question, Work};
+use crate::engine::access::{Answer, Refusal, Step};
+use crate::engine::session::ConnectionKey;
+use crate::shard::ring::Ring;
 use crossbeam_channel::TrySendError;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -6,9 +6,9 @@
 
 use super::Shell;
 use super::sockets::{State, Under};
-use crate::net::ring::{Ring, SocketKey};
-use crate::net::transport::{Arrival, Layers, TransportError, UPGRADE_BYTES_MAX};
-use crate::outbox::outgoing::Outgoing;
+use crate::engine::outbox::outgoing::Outgoing;
+use crate::shard::ring::{Ring, SocketKey};
+use crate::shard::transport::{Arrival, Layers, TransportError, UPGRADE_BYTES_MAX};
 use std::time::{Duration, Instant};
 use tracing::debug;
 

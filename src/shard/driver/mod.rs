@@ -15,23 +15,23 @@ mod sockets;
 pub use layered::Link;
 pub use sockets::Origin;
 
-use crate::authn::{Question, Reply};
-use crate::net::addresses::Addresses;
-use crate::net::listener::ListenerSetup;
-use crate::net::ring::{
+use crate::control::authn::{Question, Reply};
+use crate::control::watch::Record;
+use crate::engine::outbox::outgoing::Outgoing;
+use crate::engine::route::ShardId;
+use crate::engine::session::ConnectionKey;
+use crate::engine::shard::{Command, ShardCore};
+use crate::engine::telemetry::notes::Note;
+use crate::engine::time::Timestamp;
+use crate::shard::addresses::Addresses;
+use crate::shard::listener::ListenerSetup;
+use crate::shard::mailbox::{Handover, Letter, Mailboxes};
+use crate::shard::orders::{Event, Order};
+use crate::shard::ring::{
     Handler, ListenerKey, PeerKey, ReceiveEnd, Ring, RingError, SocketKey, Waker,
 };
-use crate::net::transport::Layers;
-use crate::outbox::outgoing::Outgoing;
-use crate::route::ShardId;
-use crate::session::ConnectionKey;
-use crate::shard::control::{Event, Order};
-use crate::shard::core::{Command, ShardCore};
-use crate::shard::mailbox::{Handover, Letter, Mailboxes};
+use crate::shard::transport::Layers;
 use crate::storage::memory::MemoryStore;
-use crate::telemetry::notes::Note;
-use crate::time::Timestamp;
-use crate::watch::Record;
 use crossbeam_channel::{Receiver, Sender};
 use ipnet::IpNet;
 use sockets::{Sockets, State};

@@ -1,12 +1,12 @@
 //! The shell's side of the sockets: names of ring and core for each other, and what lies between.
 
 use super::layered::Link;
-use crate::auth::Admitted;
-use crate::authn::Exchange;
-use crate::net::ring::SocketKey;
-use crate::outbox::outgoing::Outgoing;
-use crate::route::ShardId;
-use crate::session::ConnectionKey;
+use crate::control::authn::Exchange;
+use crate::engine::access::Admitted;
+use crate::engine::outbox::outgoing::Outgoing;
+use crate::engine::route::ShardId;
+use crate::engine::session::ConnectionKey;
+use crate::shard::ring::SocketKey;
 use std::net::{IpAddr, SocketAddr};
 
 /// What the shell knows of a socket's connection.

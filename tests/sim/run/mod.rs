@@ -8,8 +8,8 @@ use crate::oracle::{ClientId, Message, Oracle, Subscription};
 use crate::random::Random;
 use crate::wire::{self, Connect, Publish, Will};
 use crate::world::{Roughness, World};
-use ringmq::route::shared::SharedStrategy;
-use ringmq::shard::core::Settings;
+use ringmq::engine::route::shared::SharedStrategy;
+use ringmq::engine::shard::Settings;
 use std::collections::VecDeque;
 
 const TOPICS: [&str; 6] = ["a/0", "a/1", "a/2", "b/0", "b/0/x", "c"];

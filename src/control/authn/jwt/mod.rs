@@ -1,0 +1,563 @@
+//! Clients that show a signed token (JWT) in place of a password.
+//!
+//! Invariants: a token is judged by a key that is made for the token's algorithm and by nothing else, so that
+//! a public key never serves as a shared secret; no claim is believed before the signature is good.
+//!
+//! Not here: where keys come from and when they are read again (`keys`, `store`).
+
+mod keys;
+#[cfg(test)]
+mod signing;
+mod store;
+
+use super::fetch::SettingError;
+use super::{Credentials, Method, Verdict, clock, grants};
+use crate::engine::access::{ClientIdRule, Identity, Refusal, Secret};
+pub use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Validation, decode, decode_header};
+pub use keys::KeySource;
+use serde_json::{Map, Value};
+use std::fmt;
+use store::{KeyStore, Lookup};
+
+/// How tokens are judged.
+#[derive(Clone, Debug)]
+pub struct JwtConfig {
+    /// Algorithms that a token may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// Where the keys are.
+    pub keys: KeySource,
+    /// What `aud` has to be or to contain; not checked if `None`.
+    pub audience: Option<String>,
+    /// What `iss` has to be; not checked if `None`.
+    pub issuer: Option<String>,
+    /// How far the clocks of broker and issuer may differ.
+    pub leeway_s: u64,
+    /// The claim with the user name.
+    pub user_claim: String,
+    /// The claim with the only client identifier the client may use.
+    pub client_id_claim: Option<String>,
+    /// The claim with access rules.
+    pub acl_claim: String,
+}
+
+impl JwtConfig {
+    /// With defaults for all that need not be said.
+    #[must_use]
+    pub fn new(algorithms: Vec<Algorithm>, keys: KeySource) -> Self {
+        JwtConfig {
+            algorithms,
+            keys,
+            audience: None,
+            issuer: None,
+            leeway_s: 30,
+            user_claim: "sub".to_owned(),
+            client_id_claim: None,
+            acl_claim: "acl".to_owned(),
+        }
+    }
+}
+
+/// Why the method cannot begin, or keeps its old keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwtError {
+    /// A value of the configuration cannot work.
+    Setting(SettingError),
+    /// The keys cannot be read.
+    Read {
+        /// File or URL.
+        place: String,
+        /// What went wrong.
+        text: String,
+    },
+    /// What was read has no key for any of the algorithms.
+    NoKey {
+        /// File or URL.
+        place: String,
+    },
+    /// The system gives no thread for reading keys again.
+    Thread(String),
+}
+
+impl fmt::Display for JwtError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JwtError::Setting(error) => error.fmt(f),
+            JwtError::Read { place, text } => write!(f, "{place}: {text}"),
+            JwtError::NoKey { place } => {
+                write!(f, "{place}: no key in it fits one of the algorithms; ")?;
+                f.write_str("add the key, or its algorithm to algorithms")
+            }
+            JwtError::Thread(text) => write!(f, "no thread for reading keys again: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for JwtError {}
+
+impl From<SettingError> for JwtError {
+    fn from(error: SettingError) -> Self {
+        JwtError::Setting(error)
+    }
+}
+
+/// Authenticates by the token in the place of the password.
+#[derive(Debug)]
+pub struct JwtMethod {
+    config: JwtConfig,
+    store: KeyStore,
+    now_unix_s: fn() -> u64,
+}
+
+impl JwtMethod {
+    /// Reads the keys, those of a URL on a thread of its own.
+    ///
+    /// # Errors
+    /// The configuration cannot work, or a file of keys is missing or has none.
+    pub fn new(config: JwtConfig) -> Result<Self, JwtError> {
+        JwtMethod::with_clock(config, clock::now_unix_s)
+    }
+
+    /// Like [`JwtMethod::new`], with another clock: seconds since 1970.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_clock(config: JwtConfig, now_unix_s: fn() -> u64) -> Result<Self, JwtError> {
+        if config.user_claim.is_empty() {
+            return Err(SettingError::new("user_claim", "name a claim, such as sub").into());
+        }
+        let store = KeyStore::open(&config.keys, &config.algorithms)?;
+        Ok(JwtMethod {
+            config,
+            store,
+            now_unix_s,
+        })
+    }
+
+    /// Reads the keys again. May wait some seconds for a server.
+    ///
+    /// # Errors
+    /// Why they cannot be had; the old keys stay.
+    pub fn reload(&self) -> Result<(), JwtError> {
+        self.store.reload()
+    }
+
+    fn judge(&self, token: &[u8], credentials: &Credentials) -> Result<Identity, Refusal> {
+        let claims = self.verified(token)?;
+        self.check_parties(&claims)?;
+        let expires_unix_s = self.check_times(&claims)?;
+        let user_name = name(claims.get(&self.config.user_claim))?;
+        if let Some(shown) = &credentials.user_name
+            && *shown != user_name
+        {
+            return Err(Refusal::BadCredentials);
+        }
+        let client_id_claim = self.config.client_id_claim.as_ref();
+        let client_id = match client_id_claim.and_then(|claim| claims.get(claim)) {
+            Some(value) => Some(ClientIdRule::Exactly(name(Some(value))?)),
+            None => None,
+        };
+        let acl = match claims.get(&self.config.acl_claim) {
+            Some(object) => Some(grants::compile(object).ok_or(Refusal::BadCredentials)?),
+            None => None,
+        };
+        Ok(Identity {
+            user_name: Some(user_name),
+            method: self.name(),
+            client_id,
+            acl,
+            // A token that is let in within the leeway may stay as long.
+            expires_unix_s: Some(expires_unix_s.saturating_add(self.config.leeway_s)),
+        })
+    }
+
+    /// The claims, if the signature is good.
+    fn verified(&self, token: &[u8]) -> Result<Map<String, Value>, Refusal> {
+        let header = decode_header(token).map_err(|_| Refusal::BadCredentials)?;
+        // `crit` lists extensions that have to be understood; none is.
+        if header.crit.is_some() || !self.config.algorithms.contains(&header.alg) {
+            return Err(Refusal::BadCredentials);
+        }
+        let key = match self.store.find(header.kid.as_deref(), header.alg) {
+            Lookup::Found(key) => key,
+            Lookup::None => return Err(Refusal::BadCredentials),
+            Lookup::NotNow => return Err(Refusal::Unavailable),
+        };
+        // Claims are checked here, not there: the crate asks the system for the time, and lets a token pass
+        // whose `iss` or `aud` is missing.
+        let mut signature_only = Validation::new(header.alg);
+        signature_only.required_spec_claims.clear();
+        signature_only.validate_exp = false;
+        signature_only.validate_nbf = false;
+        signature_only.validate_aud = false;
+        decode(token, key.decoding(), &signature_only)
+            .map(|decoded| decoded.claims)
+            .map_err(|_| Refusal::BadCredentials)
+    }
+
+    fn check_parties(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        if let Some(issuer) = &self.config.issuer
+            && claims.get("iss").and_then(Value::as_str) != Some(issuer)
+        {
+            return Err(Refusal::BadCredentials);
+        }
+        if let Some(audience) = &self.config.audience {
+            let is_meant = match claims.get("aud") {
+                Some(Value::String(one)) => one == audience,
+                Some(Value::Array(several)) => {
+                    several.iter().any(|one| one.as_str() == Some(audience))
+                }
+                _ => false,
+            };
+            if !is_meant {
+                return Err(Refusal::BadCredentials);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a token that is expired or not valid yet; its `exp` otherwise.
+    fn check_times(&self, claims: &Map<String, Value>) -> Result<u64, Refusal> {
+        let now_s = (self.now_unix_s)();
+        let leeway_s = self.config.leeway_s;
+        let expires_s = claims
+            .get("exp")
+            .and_then(seconds)
+            .ok_or(Refusal::BadCredentials)?;
+        if now_s >= expires_s.saturating_add(leeway_s) {
+            return Err(Refusal::BadCredentials);
+        }
+        if let Some(value) = claims.get("nbf") {
+            let begins_s = seconds(value).ok_or(Refusal::BadCredentials)?;
+            if begins_s > now_s.saturating_add(leeway_s) {
+                return Err(Refusal::BadCredentials);
+            }
+        }
+        Ok(expires_s)
+    }
+}
+
+impl Method for JwtMethod {
+    fn name(&self) -> &'static str {
+        "jwt"
+    }
+
+    fn authenticate(&self, credentials: &Credentials) -> Verdict {
+        let password = credentials.password.as_ref().map(Secret::reveal);
+        let Some(token) = password.filter(|password| looks_like_a_token(password)) else {
+            return Verdict::NotMine;
+        };
+        match self.judge(token, credentials) {
+            Ok(identity) => Verdict::Allow(Box::new(identity)),
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
+    }
+}
+
+/// Whether these are three parts in base64url with dots between. The signature may be empty: such a token is
+/// refused rather than handed to the next method as if it were a password.
+fn looks_like_a_token(password: &[u8]) -> bool {
+    let mut parts = password.split(|byte| *byte == b'.');
+    let (Some(header), Some(claims), Some(signature), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_base64 = |part: &[u8]| part.len() % 4 != 1 && part.iter().all(is_letter);
+    !header.is_empty()
+        && !claims.is_empty()
+        && [header, claims, signature].into_iter().all(is_base64)
+}
+
+fn name(claim: Option<&Value>) -> Result<Box<str>, Refusal> {
+    match claim.and_then(Value::as_str) {
+        Some(name) if !name.is_empty() => Ok(name.into()),
+        _ => Err(Refusal::BadCredentials),
+    }
+}
+
+/// A time in seconds since 1970; fractions are allowed (RFC 7519, 2) and dropped.
+fn seconds(value: &Value) -> Option<u64> {
+    let fraction = || value.as_f64().filter(|seconds| *seconds >= 0.0);
+    value.as_u64().or_else(|| fraction().map(|s| s as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signing::*;
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    /// Whether claims are let in by a method that has the shared secret.
+    fn passes(config: JwtConfig, changes: Value) -> bool {
+        is_allowed(&method(config), &hs256(&claims_with(changes)))
+    }
+
+    #[test]
+    fn a_good_token_names_its_user() {
+        let identity = identity(&method(secret_config()), &hs256(&claims()));
+        assert_eq!(identity.user_name.as_deref(), Some("ann"));
+        assert_eq!(identity.method, "jwt");
+        assert_eq!(identity.expires_unix_s, Some(NOW_S + 130));
+        assert_eq!(identity.client_id, None);
+        assert!(identity.acl.is_none());
+    }
+
+    #[test]
+    fn a_password_that_is_no_token_is_left_to_others() {
+        let method = method(secret_config());
+        for password in [
+            &b""[..],
+            b"password",
+            b"a.b",
+            b"ab.cd",
+            b"ab.cd.ef.gh",
+            b"ab..ef",
+            b".cd.ef",
+            b"ab.cd.e",
+            b"ab.cd.e=",
+            b"ab.c d.ef",
+            b"ab.cd.e/f",
+            b"\xff\xff.\xff\xff.\xff\xff",
+        ] {
+            let verdict = method.authenticate(&credentials(password));
+            assert!(matches!(verdict, Verdict::NotMine), "{password:?}");
+        }
+        let mut without = credentials(b"");
+        without.password = None;
+        assert!(matches!(method.authenticate(&without), Verdict::NotMine));
+    }
+
+    #[test]
+    fn what_looks_like_a_token_and_is_none_is_refused() {
+        let method = method(secret_config());
+        assert!(!is_allowed(&method, "abcd.efgh.ijkl"));
+        let not_claims = encode(
+            &Header::new(Algorithm::HS256),
+            &json!(["ann"]),
+            &EncodingKey::from_secret(b"hush-hush"),
+        );
+        assert!(!is_allowed(&method, &not_claims.unwrap()));
+    }
+
+    #[test]
+    fn a_changed_token_is_refused() {
+        let method = method(secret_config());
+        let token = hs256(&claims());
+        assert!(is_allowed(&method, &token));
+        let parts: Vec<_> = token.split('.').collect();
+        let other = claims_with(json!({"sub": "root"})).to_string();
+        let other = URL_SAFE_NO_PAD.encode(other);
+        let forged = format!("{}.{other}.{}", parts[0], parts[2]);
+        assert!(!is_allowed(&method, &forged));
+        let cut = &token[..token.len() - 4];
+        assert!(!is_allowed(&method, cut));
+    }
+
+    #[test]
+    fn another_secret_is_refused() {
+        let key = EncodingKey::from_secret(b"another");
+        let token = signed(Algorithm::HS256, None, &key, &claims());
+        assert!(!is_allowed(&method(secret_config()), &token));
+    }
+
+    #[test]
+    fn tokens_without_signature_are_refused() {
+        let method = method(secret_config());
+        let good = hs256(&claims());
+        let parts: Vec<_> = good.split('.').collect();
+        for algorithm in ["none", "None", "NONE", ""] {
+            let header = json!({"alg": algorithm, "typ": "JWT"}).to_string();
+            let header = URL_SAFE_NO_PAD.encode(header);
+            for signature in ["", parts[2]] {
+                let token = format!("{header}.{}.{signature}", parts[1]);
+                assert!(!is_allowed(&method, &token), "{algorithm}");
+            }
+        }
+        let unsigned = format!("{}.{}.", parts[0], parts[1]);
+        assert!(!is_allowed(&method, &unsigned));
+    }
+
+    #[test]
+    fn an_algorithm_that_is_not_configured_is_refused() {
+        let mut config = secret_config();
+        config.algorithms = vec![Algorithm::HS512];
+        let method = method(config);
+        let key = EncodingKey::from_secret(b"hush-hush");
+        let with = |algorithm| signed(algorithm, None, &key, &claims());
+        assert!(is_allowed(&method, &with(Algorithm::HS512)));
+        assert!(!is_allowed(&method, &with(Algorithm::HS256)));
+    }
+
+    #[test]
+    fn extensions_that_have_to_be_understood_are_refused() {
+        let key = EncodingKey::from_secret(b"hush-hush");
+        let mut header = Header::new(Algorithm::HS256);
+        header.crit = Some(vec!["exp2".to_owned()]);
+        let token = encode(&header, &claims(), &key).unwrap();
+        assert!(!is_allowed(&method(secret_config()), &token));
+    }
+
+    #[test]
+    fn an_expired_token_is_refused_after_the_leeway() {
+        let expires = |exp: Value| passes(secret_config(), json!({"exp": exp}));
+        assert!(expires(json!(NOW_S)));
+        assert!(expires(json!(NOW_S - 29)));
+        assert!(!expires(json!(NOW_S - 30)));
+        assert!(!expires(json!(0)));
+        let mut strict = secret_config();
+        strict.leeway_s = 0;
+        assert!(passes(strict.clone(), json!({"exp": NOW_S + 1})));
+        assert!(!passes(strict, json!({"exp": NOW_S})));
+    }
+
+    #[test]
+    fn a_token_has_to_say_when_it_expires() {
+        for exp in [
+            json!(null),
+            json!("1000100"),
+            json!(-1),
+            json!([]),
+            json!(true),
+        ] {
+            assert!(!passes(secret_config(), json!({"exp": exp})), "{exp}");
+        }
+        let mut null = claims();
+        null["exp"] = json!(null);
+        assert!(!is_allowed(&method(secret_config()), &hs256(&null)));
+    }
+
+    #[test]
+    fn a_time_may_have_fractions_and_be_far_away() {
+        let exp = |value: Value| {
+            let token = hs256(&claims_with(json!({"exp": value})));
+            identity(&method(secret_config()), &token).expires_unix_s
+        };
+        assert_eq!(exp(json!(1_000_050.9)), Some(1_000_080));
+        assert_eq!(exp(json!(u64::MAX)), Some(u64::MAX));
+        assert_eq!(exp(json!(1e300)), Some(u64::MAX));
+    }
+
+    #[test]
+    fn a_token_that_is_not_valid_yet_is_refused() {
+        let begins = |nbf: Value| passes(secret_config(), json!({"nbf": nbf}));
+        assert!(begins(json!(NOW_S + 30)));
+        assert!(!begins(json!(NOW_S + 31)));
+        assert!(!begins(json!("0")));
+    }
+
+    #[test]
+    fn the_issuer_has_to_be_the_one_configured() {
+        let mut config = secret_config();
+        config.issuer = Some("issuer".to_owned());
+        assert!(passes(config.clone(), json!({"iss": "issuer"})));
+        for iss in [json!(null), json!("other"), json!(7), json!(["issuer"])] {
+            assert!(!passes(config.clone(), json!({"iss": iss})), "{iss}");
+        }
+        assert!(passes(secret_config(), json!({"iss": "anybody"})));
+    }
+
+    #[test]
+    fn the_audience_has_to_contain_the_one_configured() {
+        let mut config = secret_config();
+        config.audience = Some("broker".to_owned());
+        assert!(passes(config.clone(), json!({"aud": "broker"})));
+        assert!(passes(config.clone(), json!({"aud": ["x", "broker"]})));
+        for aud in [
+            json!(null),
+            json!("brokers"),
+            json!([]),
+            json!(["x"]),
+            json!(7),
+        ] {
+            assert!(!passes(config.clone(), json!({"aud": aud})), "{aud}");
+        }
+        assert!(passes(secret_config(), json!({"aud": "anybody"})));
+    }
+
+    #[test]
+    fn the_user_claim_has_to_be_a_name() {
+        for sub in [json!(null), json!(""), json!(7), json!(["ann"])] {
+            assert!(!passes(secret_config(), json!({"sub": sub})), "{sub}");
+        }
+        let mut config = secret_config();
+        config.user_claim = "user".to_owned();
+        let token = hs256(&claims_with(json!({"user": "bob"})));
+        let bob = identity(&method(config), &token);
+        assert_eq!(bob.user_name.as_deref(), Some("bob"));
+    }
+
+    #[test]
+    fn the_user_name_of_the_connect_packet_has_to_be_that_of_the_token() {
+        let method = method(secret_config());
+        let mut credentials = credentials(hs256(&claims()).as_bytes());
+        credentials.user_name = Some("ann".into());
+        let verdict = method.authenticate(&credentials);
+        assert!(matches!(verdict, Verdict::Allow(_)));
+        for other in ["", "bob", "Ann"] {
+            credentials.user_name = Some(other.into());
+            let verdict = method.authenticate(&credentials);
+            assert!(matches!(verdict, Verdict::Refuse(Refusal::BadCredentials)));
+        }
+    }
+
+    #[test]
+    fn a_token_may_fix_the_client_identifier() {
+        let mut config = secret_config();
+        config.client_id_claim = Some("client".to_owned());
+        let rule = |changes| {
+            let token = hs256(&claims_with(changes));
+            identity(&method(config.clone()), &token).client_id
+        };
+        let only = ClientIdRule::Exactly("pump-7".into());
+        assert_eq!(rule(json!({"client": "pump-7"})), Some(only));
+        assert_eq!(rule(json!({})), None);
+        assert!(!passes(config.clone(), json!({"client": ""})));
+        assert!(!passes(config.clone(), json!({"client": 7})));
+        let token = hs256(&claims_with(json!({"client": "pump-7"})));
+        let unasked = identity(&method(secret_config()), &token);
+        assert_eq!(unasked.client_id, None);
+    }
+
+    #[test]
+    fn a_token_may_carry_access_rules() {
+        let acl = json!({"publish": ["a/#"], "deny": ["a/x"]});
+        let token = hs256(&claims_with(json!({"acl": acl})));
+        assert!(identity(&method(secret_config()), &token).acl.is_some());
+        for malformed in [json!("a/#"), json!({"publish": "a/#"}), json!({"Deny": []})] {
+            assert!(!passes(secret_config(), json!({"acl": malformed})));
+        }
+        let mut null = claims();
+        null["acl"] = json!(null);
+        assert!(!is_allowed(&method(secret_config()), &hs256(&null)));
+        let mut config = secret_config();
+        config.acl_claim = "rules".to_owned();
+        let token = hs256(&claims_with(json!({"acl": "unread", "rules": {}})));
+        assert!(identity(&method(config), &token).acl.is_some());
+    }
+
+    #[test]
+    fn each_algorithm_of_shared_secrets_works() {
+        let key = EncodingKey::from_secret(b"hush-hush");
+        for algorithm in HS {
+            let token = signed(algorithm, None, &key, &claims());
+            assert!(
+                is_allowed(&method(secret_config()), &token),
+                "{algorithm:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_in_debug_output() {
+        let method = method(secret_config());
+        let verdict = method.authenticate(&credentials(hs256(&claims()).as_bytes()));
+        let shown = format!("{method:?} {verdict:?}");
+        assert!(!shown.contains("hush"), "{shown}");
+        assert!(!shown.contains(&format!("{:?}", b"hush-hush")), "{shown}");
+    }
+}

@@ -1,0 +1,240 @@
+//! The keys of the configuration file, with their types and nothing else.
+
+use super::authentication::MethodName;
+use crate::cli::flags::LogLevel;
+use crate::control::authn::certificate::IdentityFrom;
+use crate::control::authn::jwt::Algorithm;
+use crate::engine::limits::{Limits, RateExceeded};
+use crate::engine::outbox;
+use crate::engine::route::shared;
+use crate::engine::session::outbound;
+use crate::engine::shard::ClientIdPolicy;
+use crate::shard::certificates::ClientCertificate;
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileConfig {
+    pub listen: Option<Vec<String>>,
+    pub listener: Option<Vec<FileListener>>,
+    pub tls: Option<FileTls>,
+    pub shards: Option<usize>,
+    pub cpus: Option<String>,
+    pub allow_anonymous: Option<bool>,
+    pub password_file: Option<PathBuf>,
+    pub acl_file: Option<PathBuf>,
+    pub audit_file: Option<PathBuf>,
+    #[serde(default)]
+    pub bans: FileBans,
+    #[serde(default)]
+    pub authentication: FileAuthentication,
+    pub log: Option<LogLevel>,
+    #[serde(default)]
+    pub limits: FileLimits,
+    #[serde(default)]
+    pub session: FileSession,
+    #[serde(default)]
+    pub mqtt: FileMqtt,
+    #[serde(default)]
+    pub shutdown: FileShutdown,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileAuthentication {
+    pub methods: Option<Vec<MethodName>>,
+    pub scram: Option<bool>,
+    pub certificate: Option<IdentityFrom>,
+    pub client_id: Option<ClientIdPolicy>,
+    pub threads: Option<usize>,
+    pub jwt: Option<FileJwt>,
+    pub http: Option<FileHttp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileJwt {
+    pub algorithms: Option<Vec<Algorithm>>,
+    pub secret_file: Option<PathBuf>,
+    pub public_key_file: Option<PathBuf>,
+    pub jwks_file: Option<PathBuf>,
+    pub jwks_url: Option<String>,
+    pub jwks_refresh_seconds: Option<u64>,
+    pub jwks_ca_file: Option<PathBuf>,
+    pub audience: Option<String>,
+    pub issuer: Option<String>,
+    pub leeway_seconds: Option<u64>,
+    pub user_claim: Option<String>,
+    pub client_id_claim: Option<String>,
+    pub acl_claim: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileHttp {
+    pub authenticate_url: String,
+    pub timeout_ms: Option<u64>,
+    pub cache_ttl_ms: Option<u64>,
+    pub cache_max: Option<usize>,
+    pub fail_open: Option<bool>,
+    pub ca_file: Option<PathBuf>,
+    pub headers: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileBans {
+    pub file: Option<PathBuf>,
+    pub seconds: Option<u64>,
+    pub failed_logins_max: Option<u32>,
+    pub failed_logins_seconds: Option<u64>,
+    pub flapping_connects_max: Option<u32>,
+    pub flapping_seconds: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileListener {
+    pub url: String,
+    pub allow_anonymous: Option<bool>,
+    pub protocols: Option<Vec<String>>,
+    pub connections_max: Option<usize>,
+    pub connect_rate_max: Option<u64>,
+    pub methods: Option<Vec<MethodName>>,
+    #[serde(default)]
+    pub limits: FileClientLimits,
+    pub proxy_protocol_from: Option<Vec<IpNet>>,
+    pub forwarded_from: Option<Vec<IpNet>>,
+    pub mode: Option<String>,
+    pub owner_uid: Option<u32>,
+    pub owner_gid: Option<u32>,
+    pub tls: Option<FileTls>,
+}
+
+/// Limits that a listener may set for its clients.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileClientLimits {
+    pub inflight_max: Option<u16>,
+    pub queue_bytes_max: Option<usize>,
+    pub publish_rate_max: Option<u64>,
+    pub publish_bytes_rate_max: Option<u64>,
+    pub subscribe_rate_max: Option<u64>,
+    pub delivery_rate_max: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileTls {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub also: Option<Vec<FileKeyPair>>,
+    pub client_ca: Option<PathBuf>,
+    pub client_crl: Option<PathBuf>,
+    pub client_certificate: Option<ClientCertificate>,
+    pub version_min: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileKeyPair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+macro_rules! file_limits {
+    ($($name:ident: $kind:ty,)+) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct FileLimits { $($name: Option<$kind>,)+ }
+
+        impl FileLimits {
+            /// Puts what was said in place of the defaults.
+            pub(super) fn apply(&self, limits: &mut Limits) {
+                $(if let Some(value) = self.$name { limits.$name = value; })+
+            }
+        }
+    };
+}
+
+file_limits! {
+    max_packet_bytes: usize,
+    topic_bytes_max: usize,
+    topic_levels_max: usize,
+    filters_per_subscribe_max: usize,
+    subscriptions_per_session_max: usize,
+    inflight_max: u16,
+    receive_maximum: u16,
+    connections_max: usize,
+    connecting_max: usize,
+    connect_rate_max: u64,
+    accept_lag_ms_max: u64,
+    connect_timeout_ms: u64,
+    connect_bytes_max: usize,
+    outbox_bytes_max: usize,
+    queue_messages_max: usize,
+    queue_bytes_max: usize,
+    memory_max_bytes: u64,
+    retained_messages_max: usize,
+    retained_bytes_max: usize,
+    topic_alias_max: u16,
+    topic_alias_out_max: u16,
+    connections_per_address_max: usize,
+    publish_rate_max: u64,
+    publish_bytes_rate_max: u64,
+    subscribe_rate_max: u64,
+    delivery_rate_max: u64,
+    rate_exceeded: RateExceeded,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileSession {
+    pub expiry_seconds_max: Option<u32>,
+    pub queue_full: Option<QueueFull>,
+    pub outbox_full: Option<OutboxFull>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileMqtt {
+    pub keep_alive_seconds_max: Option<u16>,
+    pub qos_max: Option<u8>,
+    pub retain_available: Option<bool>,
+    pub wildcard_subscriptions: Option<bool>,
+    pub shared_subscriptions: Option<bool>,
+    pub subscription_identifiers: Option<bool>,
+    pub shared_strategy: Option<SharedStrategy>,
+    pub validate_payload_format: Option<bool>,
+    pub response_information: Option<String>,
+    pub server_reference: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileShutdown {
+    pub deadline_ms: Option<u64>,
+}
+
+macro_rules! choices {
+    ($name:ident => $target:ty { $($choice:ident,)+ }) => {
+        #[derive(Clone, Copy, Debug, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub(super) enum $name { $($choice,)+ }
+
+        impl From<$name> for $target {
+            fn from(choice: $name) -> Self {
+                match choice { $($name::$choice => <$target>::$choice,)+ }
+            }
+        }
+    };
+}
+
+choices! { QueueFull => outbound::QueueFull { DropNewest, DropOldest, Disconnect, } }
+choices! { OutboxFull => outbox::OutboxFull { DropNewest, DropOldest, } }
+choices! { SharedStrategy => shared::SharedStrategy {
+    RoundRobin, LeastInflight, Sticky, HashTopic, HashPublisher,
+} }

@@ -1,0 +1,388 @@
+//! Configuration: file, environment and command line to one checked, frozen [`Config`].
+//!
+//! The command line goes before the environment, that before the file, that before the defaults.
+//! Every error names the place (file and line, variable or flag), the key and what would be right.
+//! Nothing is converted or checked again after this.
+
+mod authentication;
+mod error;
+mod file;
+mod listener;
+mod place;
+
+pub use authentication::{AuthenticationConfig, MethodName};
+pub use error::ConfigError;
+
+use crate::cli::flags::{Cli, LogLevel};
+use crate::engine::limits::{OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN, SHARDS_MAX};
+use crate::engine::message::Qos;
+use crate::engine::shard::Settings;
+use crate::shard::listener::ListenerConfig;
+use file::{FileBans, FileConfig};
+use listener::Surroundings;
+use place::Places;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything the broker is told, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// What to listen on; the policies are in `settings`, in the same order.
+    pub listeners: Vec<ListenerConfig>,
+    /// Who may connect.
+    pub authentication: AuthenticationConfig,
+    /// What clients may do.
+    pub acl_file: Option<PathBuf>,
+    /// Where it is recorded who came and was refused.
+    pub audit_file: Option<PathBuf>,
+    /// Who is not served.
+    pub bans: BansConfig,
+    /// One CPU per shard.
+    pub cpus: Vec<usize>,
+    /// How much to log.
+    pub log: LogLevel,
+    /// Settings of the shards' cores.
+    pub settings: Settings,
+    /// How long a stop may take.
+    pub shutdown_deadline: Duration,
+}
+
+/// Where the configuration comes from, so that tests need no process environment.
+#[derive(Debug, Default)]
+pub struct Sources<'a> {
+    /// Path and text of the file.
+    pub file: Option<(&'a Path, &'a str)>,
+    /// Variables, of which those that begin with `RINGMQ_` count.
+    pub environment: Vec<(String, String)>,
+    /// CPUs the process may use.
+    pub cpus_available: Vec<usize>,
+}
+
+impl Config {
+    /// Puts the sources together and checks them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place and the remedy.
+    pub fn load(sources: &Sources<'_>, cli: &Cli) -> Result<Self, ConfigError> {
+        let (raw, places) = place::merge(sources)?;
+        let mut settings = settings(&raw, &places)?;
+        let cpus = cpus(&raw, cli, &places, &sources.cpus_available)?;
+        let bans = bans(&raw.bans);
+        settings.takes_notes = raw.audit_file.is_some()
+            || bans.failed_logins_max > 0
+            || bans.flapping_connects_max > 0;
+        let (authentication, for_shards) = authentication::authentication(&raw, &places)?;
+        settings.authentication = for_shards;
+        let surroundings = Surroundings {
+            authenticates: settings.authentication.has_methods,
+            connect_bytes_max: settings.limits.connect_bytes_max,
+            limits: settings.limits.clone(),
+        };
+        let (listeners, policies) = listener::listeners(&raw, cli, &places, &surroundings)?
+            .into_iter()
+            .unzip();
+        settings.listeners = policies;
+        Ok(Config {
+            listeners,
+            authentication,
+            acl_file: raw.acl_file.clone(),
+            audit_file: raw.audit_file.clone(),
+            bans,
+            cpus,
+            log: cli.log.or(raw.log).unwrap_or_default(),
+            settings,
+            shutdown_deadline: Duration::from_millis(
+                raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
+            ),
+        })
+    }
+}
+
+/// Who is not served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BansConfig {
+    /// Bans without end.
+    pub file: Option<PathBuf>,
+    /// How long repeated failures are answered by a ban.
+    pub duration: Duration,
+    /// Failed logins of one address within the window that lead to one; 0 for none.
+    pub failed_logins_max: u32,
+    /// Their window.
+    pub failed_logins_window: Duration,
+    /// Connects of one client identifier within the window that lead to one; 0 for none.
+    pub flapping_connects_max: u32,
+    /// Their window.
+    pub flapping_window: Duration,
+}
+
+fn bans(raw: &FileBans) -> BansConfig {
+    let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default));
+    BansConfig {
+        file: raw.file.clone(),
+        duration: seconds(raw.seconds, 300),
+        failed_logins_max: raw.failed_logins_max.unwrap_or(0),
+        failed_logins_window: seconds(raw.failed_logins_seconds, 60),
+        flapping_connects_max: raw.flapping_connects_max.unwrap_or(0),
+        flapping_window: seconds(raw.flapping_seconds, 60),
+    }
+}
+
+/// Default of `shutdown.deadline_ms`: enough to flush to all clients that still read.
+const DEADLINE_MS: u64 = 5_000;
+
+fn cpus(
+    raw: &FileConfig,
+    cli: &Cli,
+    places: &Places<'_>,
+    available: &[usize],
+) -> Result<Vec<usize>, ConfigError> {
+    let listed = match (&cli.cpus, &raw.cpus) {
+        (Some(list), _) => {
+            Some(parse_cpus(list, available).map_err(|text| ConfigError::flag("--cpus", text))?)
+        }
+        (None, Some(list)) => {
+            Some(parse_cpus(list, available).map_err(|text| places.wrong("cpus", text))?)
+        }
+        (None, None) => None,
+    };
+    let cpus = listed.unwrap_or_else(|| available.to_vec());
+    let shards = cli.shards.or(raw.shards).unwrap_or(cpus.len());
+    if !(1..=SHARDS_MAX).contains(&shards) {
+        let text = format!("{shards} is not between 1 and {SHARDS_MAX}");
+        return Err(match cli.shards {
+            Some(_) => ConfigError::flag("--shards", text),
+            None => places.wrong("shards", text),
+        });
+    }
+    Ok(cpus.iter().copied().cycle().take(shards).collect())
+}
+
+fn parse_cpus(list: &str, available: &[usize]) -> Result<Vec<usize>, String> {
+    let form = || format!("{list:?} is not a list of CPUs such as 0-3,6");
+    let mut cpus = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let first: usize = first.trim().parse().map_err(|_| form())?;
+        let last: usize = last.trim().parse().map_err(|_| form())?;
+        if first > last || last - first > 4096 {
+            return Err(form());
+        }
+        cpus.extend(first..=last);
+    }
+    match cpus.iter().find(|cpu| !available.contains(cpu)) {
+        Some(cpu) => Err(format!(
+            "CPU {cpu} is not available; these are: {available:?}"
+        )),
+        None => Ok(cpus),
+    }
+}
+
+fn settings(raw: &FileConfig, places: &Places<'_>) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::default();
+    raw.limits.apply(&mut settings.limits);
+    check_limits(&settings, places)?;
+    let session = &raw.session;
+    if let Some(seconds) = session.expiry_seconds_max {
+        settings.session_expiry_seconds_max = seconds;
+    }
+    settings.queue_full = session.queue_full.map_or(settings.queue_full, Into::into);
+    settings.outbox_full = session.outbox_full.map_or(settings.outbox_full, Into::into);
+    let mqtt = &raw.mqtt;
+    settings.keep_alive_seconds_max = mqtt.keep_alive_seconds_max.unwrap_or(0);
+    if let Some(qos) = mqtt.qos_max {
+        settings.qos_max = Qos::from_bits(qos)
+            .ok_or_else(|| places.wrong("mqtt.qos_max", format!("{qos} is not 0, 1 or 2")))?;
+    }
+    settings.retain_available = mqtt.retain_available.unwrap_or(true);
+    settings.wildcard_subscriptions = mqtt.wildcard_subscriptions.unwrap_or(true);
+    settings.shared_subscriptions = mqtt.shared_subscriptions.unwrap_or(true);
+    settings.subscription_identifiers = mqtt.subscription_identifiers.unwrap_or(true);
+    settings.shared_strategy = mqtt.shared_strategy.map(Into::into).unwrap_or_default();
+    settings.validate_payload_format = mqtt.validate_payload_format.unwrap_or(false);
+    settings.response_information = text(&mqtt.response_information);
+    settings.server_reference = text(&mqtt.server_reference);
+    for (key, value) in [
+        ("mqtt.response_information", &settings.response_information),
+        ("mqtt.server_reference", &settings.server_reference),
+    ] {
+        if value
+            .as_ref()
+            .is_some_and(|text| text.len() > 1024 || text.contains('\0'))
+        {
+            return Err(places.wrong(key, "is longer than 1024 bytes or has a NUL".into()));
+        }
+    }
+    Ok(settings)
+}
+
+fn text(value: &Option<String>) -> Option<Box<str>> {
+    value
+        .as_deref()
+        .filter(|text| !text.is_empty())
+        .map(Into::into)
+}
+
+/// Names, values and ranges of limits.
+macro_rules! ranges {
+    ($limits:ident; $($name:ident: $range:expr,)+) => {
+        [$((stringify!($name), $limits.$name as u64, $range)),+]
+    };
+}
+
+fn check_limits(settings: &Settings, places: &Places<'_>) -> Result<(), ConfigError> {
+    const PACKET_BYTES: RangeInclusive<u64> = PACKET_BYTES_MIN as u64..=PACKET_BYTES_MAX as u64;
+    let limits = &settings.limits;
+    let ranges = ranges! { limits;
+        max_packet_bytes: PACKET_BYTES,
+        topic_bytes_max: 1..=65_535,
+        topic_levels_max: 1..=1_024,
+        filters_per_subscribe_max: 1..=65_535,
+        subscriptions_per_session_max: 1..=10_000_000,
+        inflight_max: 1..=65_535,
+        receive_maximum: 1..=65_535,
+        connections_max: 1..=100_000_000,
+        connecting_max: 1..=100_000_000,
+        connect_rate_max: 0..=100_000_000,
+        accept_lag_ms_max: 1..=3_600_000,
+        connect_timeout_ms: 1..=3_600_000,
+        connect_bytes_max: PACKET_BYTES,
+        outbox_bytes_max: OUTBOX_BYTES_MIN as u64..=1 << 40,
+        queue_messages_max: 0..=1 << 40,
+        queue_bytes_max: 0..=1 << 50,
+        memory_max_bytes: 0..=1 << 50,
+        retained_messages_max: 0..=1 << 40,
+        retained_bytes_max: 0..=1 << 50,
+        publish_rate_max: 0..=1 << 30,
+        publish_bytes_rate_max: 0..=1 << 40,
+        subscribe_rate_max: 0..=1 << 30,
+        delivery_rate_max: 0..=1 << 30,
+    };
+    for (key, value, range) in ranges {
+        if !range.contains(&value) {
+            let (min, max) = range.into_inner();
+            let text = format!("{value} is not between {min} and {max}");
+            return Err(places.wrong(&format!("limits.{key}"), text));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn load(text: &str, environment: &[(&str, &str)], args: &[&str]) -> Result<Config, String> {
+        let sources = Sources {
+            file: Some((Path::new("ringmq.toml"), text)),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            cpus_available: vec![0, 1],
+        };
+        let cli = Cli::parse_from([&["ringmq"], args].concat());
+        Config::load(&sources, &cli).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_said_means_loopback_and_a_shard_per_cpu() {
+        let config = load("", &[], &[]).unwrap();
+        assert_eq!(config.listeners[0].place.to_string(), "127.0.0.1:1883");
+        assert_eq!(config.cpus, [0, 1]);
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_environment_before_the_file() {
+        let file = "shards = 2\n[limits]\ninflight_max = 5\n";
+        let environment = [("RINGMQ_SHARDS", "3"), ("RINGMQ_LIMITS__INFLIGHT_MAX", "7")];
+        let config = load(file, &environment, &["--shards", "4", "--cpus", "1"]).unwrap();
+        assert_eq!(config.cpus, [1; 4]);
+        assert_eq!(config.settings.limits.inflight_max, 7);
+        assert_eq!(load(file, &environment[..1], &[]).unwrap().cpus.len(), 3);
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        let wrong = |text: &str| load(text, &[], &[]).unwrap_err();
+        let unknown = wrong("shards = 1\n\n[limits]\ninflght_max = 5\n");
+        assert!(
+            unknown.contains("ringmq.toml:4") && unknown.contains("inflght_max"),
+            "{unknown}"
+        );
+        let kind = wrong("\nshards = \"two\"\n");
+        assert!(
+            kind.contains("ringmq.toml:2") && kind.contains("shards"),
+            "{kind}"
+        );
+        let value = wrong("[limits]\n# smallest\nmax_packet_bytes = 1\n");
+        assert!(
+            value.contains("ringmq.toml:3") && value.contains("max_packet_bytes"),
+            "{value}"
+        );
+        let syntax = wrong("shards = \n");
+        assert!(syntax.contains("ringmq.toml:1"), "{syntax}");
+        let section = wrong("[limit]\n");
+        assert!(
+            section.contains("ringmq.toml:1") && section.contains("limit"),
+            "{section}"
+        );
+    }
+
+    #[test]
+    fn environment_errors_name_the_variable() {
+        let wrong = |name: &str, value: &str| load("", &[(name, value)], &[]).unwrap_err();
+        for (name, value) in [
+            ("RINGMQ_LIMITS__INFLIGHT_MAX", "many"),
+            ("RINGMQ_LIMITS__INFLIGHT_MAX", "0"),
+            ("RINGMQ_LIMITS__NO_SUCH", "1"),
+            ("RINGMQ_NO_SUCH", "1"),
+        ] {
+            let text = wrong(name, value);
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn environment_lists_may_be_plain() {
+        let environment = [("RINGMQ_LISTEN", "mqtt://127.0.0.1:1,mqtt://127.0.0.1:2")];
+        assert_eq!(load("", &environment, &[]).unwrap().listeners.len(), 2);
+        assert_eq!(load("", &[("RINGMQ_CPUS", "1")], &[]).unwrap().cpus, [1]);
+    }
+
+    #[test]
+    fn other_machines_are_let_in_only_on_demand() {
+        let listen = ["--listen", "mqtt://0.0.0.0:0"];
+        let refused = load("", &[], &listen).unwrap_err();
+        assert!(refused.contains("allow_anonymous = true"), "{refused}");
+        assert!(load("allow_anonymous = true", &[], &listen).is_ok());
+        let refused = load("listen = [\"mqtt://[::]:0\"]", &[], &[]).unwrap_err();
+        assert!(refused.contains("ringmq.toml:1"), "{refused}");
+    }
+
+    #[test]
+    fn impossible_lists_of_cpus_and_urls_are_refused() {
+        for args in [
+            ["--cpus", "7"],
+            ["--cpus", "1-0"],
+            ["--cpus", "x"],
+            ["--shards", "0"],
+            ["--shards", "129"],
+            ["--listen", "tcp://127.0.0.1:1"],
+            ["--listen", "mqtt://127.0.0.1:99999"],
+        ] {
+            let text = load("", &[], &args).unwrap_err();
+            assert!(text.contains(args[0]), "{text}");
+        }
+        for (url, place) in [
+            ("mqtt://127.0.0.1", "127.0.0.1:1883"),
+            ("mqtt://[::1]:7/", "[::1]:7"),
+            ("ws://127.0.0.1/a/b", "127.0.0.1:8083"),
+            ("unix:///run/ringmq.sock", "/run/ringmq.sock"),
+        ] {
+            let config = load("", &[], &["--listen", url]).unwrap();
+            assert_eq!(config.listeners[0].place.to_string(), place);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What is not on a shard: configuration, files that change, who clients are, accounts, the machine.
+//!
+//! It may block and allocate as it likes; shards hear of it by bounded channels and never wait for it.
+
+pub mod authn;
+pub mod config;
+pub mod machine;
+pub mod plane;
+pub mod reload;
+pub mod watch;

@@ -1,0 +1,234 @@
+//! The control plane's loop: signals, memory, files that change, bans.
+//!
+//! It runs on the main thread while the shards work; what it finds goes to them as orders.
+
+use crate::control::machine;
+use crate::control::reload::{Files, Reloaded};
+use crate::control::watch::Record;
+use crate::control::watch::bans::{Bans, Who};
+use crate::engine::overload::Stage;
+use crate::shard::boot::Shards;
+use crate::shard::orders::Event;
+use crossbeam_channel::{RecvTimeoutError, Sender};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGUSR1};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// How often the process's memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a service manager is told that all is well.
+const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
+/// How often files that may change are looked at.
+const FILES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Watches resident memory and tells the shards how short it is.
+struct Memory {
+    max_bytes: u64,
+    stage: Stage,
+}
+
+impl Memory {
+    fn new(configured_bytes: u64) -> Self {
+        let share = || machine::memory_bytes().unwrap_or(0) / 4 * 3;
+        Memory {
+            max_bytes: if configured_bytes > 0 {
+                configured_bytes
+            } else {
+                share()
+            },
+            stage: Stage::Normal,
+        }
+    }
+
+    fn look(&mut self, shards: &Shards) {
+        let used = machine::resident_bytes().unwrap_or(0);
+        let stage = self.stage.next(used, self.max_bytes);
+        if stage == self.stage {
+            return;
+        }
+        let (used, max) = (used >> 20, self.max_bytes >> 20);
+        if stage > self.stage {
+            warn!(
+                "memory is {stage}; {used} MiB of limits.memory_max_bytes, {max} MiB, are in use"
+            );
+        } else {
+            info!("memory is {stage}; {used} of {max} MiB are in use");
+        }
+        self.stage = stage;
+        shards.set_stage(stage);
+    }
+}
+
+/// What the control plane looks after while the shards work.
+pub struct Control<'a> {
+    shards: &'a Shards,
+    memory: Memory,
+    files: Files,
+    /// Who keeps account is told what happens here.
+    records: Sender<Record>,
+    bans: Bans,
+    ban_duration: Duration,
+    /// When files were last looked at.
+    looked_at: Instant,
+    /// When the service manager was last told that all is well.
+    told_at: Instant,
+}
+
+impl<'a> Control<'a> {
+    /// Ready to serve. `bans` are in force already; `memory_max_bytes` is as configured.
+    #[must_use]
+    pub fn new(
+        shards: &'a Shards,
+        files: Files,
+        bans: Bans,
+        records: Sender<Record>,
+        memory_max_bytes: u64,
+        ban_duration: Duration,
+    ) -> Self {
+        Control {
+            shards,
+            memory: Memory::new(memory_max_bytes),
+            files,
+            records,
+            bans,
+            ban_duration,
+            looked_at: Instant::now(),
+            told_at: Instant::now(),
+        }
+    }
+
+    /// Handles events until a signal says stop.
+    ///
+    /// # Errors
+    /// A shard cannot go on.
+    pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
+        loop {
+            let event = self.shards.events.recv_timeout(MEMORY_INTERVAL);
+            self.memory.look(self.shards);
+            self.tell_service_manager();
+            if self.looked_at.elapsed() >= FILES_INTERVAL {
+                self.looked_at = Instant::now();
+                self.reload(false);
+                if self.bans.expire(Instant::now()) {
+                    self.enforce_bans();
+                }
+            }
+            if matches!(event, Err(RecvTimeoutError::Timeout)) {
+                continue;
+            }
+            match event? {
+                Event::Signal(SIGUSR1) => self.tell_statistics()?,
+                Event::Signal(SIGHUP) => self.reload(true),
+                Event::Misbehaves(who) => self.ban(who),
+                Event::Signal(_) => return Ok(()),
+                Event::Failed(shard, error) => {
+                    return Err(format!("shard {shard} cannot go on: {error}").into());
+                }
+                Event::Ready(..) | Event::Statistics(_) | Event::Drained(_) | Event::Stopped(_) => {
+                }
+            }
+        }
+    }
+
+    /// Tells a service manager that watches over the process that this loop still turns; a shard that ends
+    /// says so to it.
+    fn tell_service_manager(&mut self) {
+        if self.told_at.elapsed() >= WATCHDOG_INTERVAL {
+            self.told_at = Instant::now();
+            // Nobody may be listening.
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn tell_statistics(&self) -> Result<(), Box<dyn Error>> {
+        let mut pairs = vec![
+            (
+                "memory_bytes",
+                machine::resident_bytes().unwrap_or(0).to_string(),
+            ),
+            ("memory_stage", (self.memory.stage as u64).to_string()),
+        ];
+        if let Some(seconds) = self.files.certificate_expires_s() {
+            pairs.push(("certificate_expires_s", seconds.to_string()));
+        }
+        let of_shards = self.shards.statistics()?;
+        pairs.extend(
+            of_shards
+                .iter()
+                .map(|(name, value)| (*name, value.to_string())),
+        );
+        let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
+        let pairs: Vec<_> = pairs.collect();
+        info!("counters {}", pairs.join(" "));
+        Ok(())
+    }
+
+    /// Bans who fails again and again.
+    fn ban(&mut self, who: Who) {
+        let seconds = self.ban_duration.as_secs();
+        warn!("{who} is banned for {seconds} s: too many failures");
+        self.record("banned", &who.to_string());
+        self.bans.add(who, Instant::now() + self.ban_duration);
+        self.enforce_bans();
+    }
+
+    fn enforce_bans(&self) {
+        let networks = self.bans.networks();
+        self.shards
+            .set_bans(Arc::new(self.bans.names()), networks.into());
+    }
+
+    /// Has something recorded; what finds no room is left out.
+    fn record(&self, kind: &'static str, text: &str) {
+        let _ = self
+            .records
+            .try_send(Record::Happened(kind, text.to_owned()));
+    }
+
+    /// Reads files anew: those that changed, or all if somebody asks.
+    fn reload(&mut self, is_asked: bool) {
+        let done = self.files.reload(is_asked);
+        if is_asked {
+            let _ = self.records.try_send(Record::Reopen);
+        }
+        if is_asked && done.is_empty() {
+            info!("SIGHUP: there is nothing to reload");
+        }
+        for reloaded in done {
+            match reloaded {
+                Ok(reloaded) => {
+                    let what = self.put_in_force(reloaded);
+                    info!("{what} reloaded");
+                    self.record("reloaded", what);
+                }
+                Err(error) => {
+                    error!("not reloaded, what was before stays in force: {error}");
+                    self.record("reload_failed", &error.to_string());
+                }
+            }
+        }
+    }
+
+    fn put_in_force(&mut self, reloaded: Reloaded) -> &'static str {
+        match reloaded {
+            Reloaded::Certificates(configs) => {
+                self.shards.set_tls(configs);
+                "certificates are"
+            }
+            Reloaded::Users => "the password file is",
+            Reloaded::Keys => "the keys of tokens are",
+            Reloaded::Access(acl) => {
+                self.shards.set_acl(acl);
+                "the access file is"
+            }
+            Reloaded::Bans(bans) => {
+                self.bans.set_permanent(bans);
+                self.enforce_bans();
+                "the bans are"
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Files that may change while the broker runs: certificates, users, access rules. Read anew on SIGHUP
+//! and when they change.
+//!
+//! All or nothing per kind: a file that is wrong leaves what was before in force, and is named.
+//!
+//! Not here: settings of the configuration file itself, which are fixed until a restart.
+
+use crate::control::authn::jwt::{JwtMethod, KeySource};
+use crate::control::authn::password::{PasswordFile, PasswordMethod};
+use crate::control::config::Config;
+use crate::control::watch::bans::{self, Who};
+use crate::engine::access::acl::Acl;
+use crate::shard::certificates::{TlsFiles, TlsSettings};
+use crate::shard::listener::ListenerConfig;
+use rustls::ServerConfig;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Largest file of users or rules.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// A file that cannot be used, and why.
+#[derive(Debug)]
+pub struct FileError {
+    path: Option<PathBuf>,
+    text: String,
+}
+
+impl FileError {
+    fn new(path: &Path, text: impl fmt::Display) -> Self {
+        FileError {
+            path: Some(path.to_owned()),
+            text: text.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// TLS settings for new connections, by the listeners' numbers.
+pub type TlsConfigs = Arc<[Option<Arc<ServerConfig>>]>;
+
+/// What a reload has put in force.
+pub enum Reloaded {
+    /// Certificates, keys, CAs, revocation lists; for the shards.
+    Certificates(TlsConfigs),
+    /// Users and passwords; in force already.
+    Users,
+    /// Keys of tokens; in force already.
+    Keys,
+    /// Access rules; for the shards.
+    Access(Arc<Acl>),
+    /// Bans.
+    Bans(Vec<Who>),
+}
+
+/// All files that may change.
+pub struct Files {
+    certificates: Vec<Option<Tls>>,
+    certificate_stamps: Watched<Vec<Stamp>>,
+    users: Option<Users>,
+    access: Option<Access>,
+    tokens: Option<Tokens>,
+    bans: Option<BanFile>,
+}
+
+type Stamp = Option<SystemTime>;
+
+/// When files were changed last: as they were read, and as they were seen at the last look.
+struct Watched<T> {
+    read: T,
+    seen: T,
+}
+
+impl<T: PartialEq + Clone> Watched<T> {
+    fn new(now: T) -> Self {
+        Watched {
+            read: now.clone(),
+            seen: now,
+        }
+    }
+
+    /// Whether to read again: somebody asks, or they changed and have rested since the last look, so that
+    /// one that is being written is not read half.
+    fn is_due(&mut self, now: T, is_asked: bool) -> bool {
+        let has_settled = now != self.read && now == self.seen;
+        self.seen = now.clone();
+        if is_asked || has_settled {
+            // Said once if it is wrong; the next change is the next attempt.
+            self.read = now;
+            return true;
+        }
+        false
+    }
+}
+
+struct Tls {
+    files: TlsFiles,
+    settings: TlsSettings,
+}
+
+struct Users {
+    path: PathBuf,
+    stamp: Watched<Stamp>,
+    method: Arc<PasswordMethod>,
+}
+
+struct Tokens {
+    path: Option<PathBuf>,
+    stamp: Watched<Stamp>,
+    method: Arc<JwtMethod>,
+}
+
+struct BanFile {
+    path: PathBuf,
+    stamp: Watched<Stamp>,
+    bans: Vec<Who>,
+}
+
+struct Access {
+    path: PathBuf,
+    stamp: Watched<Stamp>,
+    acl: Arc<Acl>,
+}
+
+impl Files {
+    /// Reads all files that the configuration names.
+    ///
+    /// # Errors
+    /// The first that is wrong.
+    pub fn load(config: &Config) -> Result<Self, FileError> {
+        let users = config.authentication.password_file.as_ref().map(|path| {
+            let stamp = Watched::new(stamp(path));
+            let method = PasswordMethod::new(read_users(path)?);
+            Ok(Users {
+                path: path.clone(),
+                stamp,
+                method: Arc::new(method),
+            })
+        });
+        let access = config.acl_file.as_ref().map(|path| {
+            Ok(Access {
+                path: path.clone(),
+                stamp: Watched::new(stamp(path)),
+                acl: Arc::new(read_access(path)?),
+            })
+        });
+        let tokens = config.authentication.jwt.clone().map(|jwt| {
+            let path = match &jwt.keys {
+                KeySource::PemFile(path) | KeySource::JwksFile(path) => Some(path.clone()),
+                KeySource::Secret(_) | KeySource::JwksUrl { .. } => None,
+            };
+            let stamp = Watched::new(path.as_deref().and_then(stamp));
+            let method = JwtMethod::new(jwt).map_err(|error| FileError {
+                path: None,
+                text: format!("authentication.jwt: {error}"),
+            })?;
+            Ok(Tokens {
+                path,
+                stamp,
+                method: Arc::new(method),
+            })
+        });
+        let bans = config.bans.file.as_ref().map(|path| {
+            Ok(BanFile {
+                path: path.clone(),
+                stamp: Watched::new(stamp(path)),
+                bans: read_bans(path)?,
+            })
+        });
+        let certificates = load_tls(config.listeners.iter().map(tls_files))?;
+        Ok(Files {
+            bans: bans.transpose()?,
+            tokens: tokens.transpose()?,
+            certificate_stamps: Watched::new(stamps(&certificates)),
+            certificates,
+            users: users.transpose()?,
+            access: access.transpose()?,
+        })
+    }
+
+    /// TLS settings in force.
+    #[must_use]
+    pub fn tls(&self) -> TlsConfigs {
+        let configs = self.certificates.iter().map(|tls| {
+            let tls = tls.as_ref()?;
+            Some(Arc::clone(&tls.settings.config))
+        });
+        configs.collect()
+    }
+
+    /// Rules in force.
+    #[must_use]
+    pub fn acl(&self) -> Option<Arc<Acl>> {
+        let access = self.access.as_ref()?;
+        Some(Arc::clone(&access.acl))
+    }
+
+    /// Users in force; the same through every reload.
+    #[must_use]
+    pub fn users(&self) -> Option<Arc<PasswordMethod>> {
+        let users = self.users.as_ref()?;
+        Some(Arc::clone(&users.method))
+    }
+
+    /// Bans in force.
+    #[must_use]
+    pub fn bans(&self) -> Vec<Who> {
+        self.bans
+            .as_ref()
+            .map_or_else(Vec::new, |file| file.bans.clone())
+    }
+
+    /// How tokens are judged; the same through every reload.
+    #[must_use]
+    pub fn tokens(&self) -> Option<Arc<JwtMethod>> {
+        let tokens = self.tokens.as_ref()?;
+        Some(Arc::clone(&tokens.method))
+    }
+
+    /// Reads files again: those that have changed, or all if `is_asked`.
+    pub fn reload(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
+        let mut done = Vec::new();
+        let now = stamps(&self.certificates);
+        if !now.is_empty() && self.certificate_stamps.is_due(now, is_asked) {
+            done.push(self.reload_tls());
+        }
+        if let Some(users) = &mut self.users {
+            let now = stamp(&users.path);
+            if users.stamp.is_due(now, is_asked) {
+                done.push(read_users(&users.path).map(|file| {
+                    users.method.replace(file);
+                    Reloaded::Users
+                }));
+            }
+        }
+        if let Some(tokens) = &mut self.tokens {
+            let now = tokens.path.as_deref().and_then(stamp);
+            if tokens.stamp.is_due(now, is_asked) {
+                let reloaded = tokens.method.reload();
+                done.push(
+                    reloaded
+                        .map(|()| Reloaded::Keys)
+                        .map_err(|error| FileError {
+                            path: None,
+                            text: format!("authentication.jwt: {error}"),
+                        }),
+                );
+            }
+        }
+        if let Some(file) = &mut self.bans {
+            let now = stamp(&file.path);
+            if file.stamp.is_due(now, is_asked) {
+                done.push(read_bans(&file.path).map(|bans| {
+                    file.bans.clone_from(&bans);
+                    Reloaded::Bans(bans)
+                }));
+            }
+        }
+        if let Some(access) = &mut self.access {
+            let now = stamp(&access.path);
+            if access.stamp.is_due(now, is_asked) {
+                done.push(read_access(&access.path).map(|acl| {
+                    access.acl = Arc::new(acl);
+                    Reloaded::Access(Arc::clone(&access.acl))
+                }));
+            }
+        }
+        done
+    }
+
+    fn reload_tls(&mut self) -> Result<Reloaded, FileError> {
+        let files = self
+            .certificates
+            .iter()
+            .map(|tls| tls.as_ref().map(|tls| &tls.files));
+        self.certificates = load_tls(files)?;
+        Ok(Reloaded::Certificates(self.tls()))
+    }
+
+    /// Seconds until the first server certificate expires; negative once it has.
+    #[must_use]
+    pub fn certificate_expires_s(&self) -> Option<i64> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        let all = self.certificates.iter().flatten();
+        let first = all.map(|tls| tls.settings.expires_unix_s).min()?;
+        Some(first.saturating_sub_unsigned(now.as_secs()))
+    }
+}
+
+fn tls_files(listener: &ListenerConfig) -> Option<&TlsFiles> {
+    listener.tls.as_ref()
+}
+
+fn load_tls<'a>(
+    listeners: impl Iterator<Item = Option<&'a TlsFiles>>,
+) -> Result<Vec<Option<Tls>>, FileError> {
+    let load = |files: &TlsFiles| {
+        let settings = files.load().map_err(|error| FileError {
+            path: None,
+            text: error.to_string(),
+        })?;
+        Ok(Tls {
+            files: files.clone(),
+            settings,
+        })
+    };
+    listeners.map(|files| files.map(load).transpose()).collect()
+}
+
+fn stamps(certificates: &[Option<Tls>]) -> Vec<Stamp> {
+    let all = certificates.iter().flatten();
+    all.flat_map(|tls| tls.files.stamps()).collect()
+}
+
+fn stamp(path: &Path) -> Stamp {
+    std::fs::metadata(path)
+        .and_then(|file| file.modified())
+        .ok()
+}
+
+fn read_text(path: &Path) -> Result<String, FileError> {
+    let unreadable = |error| FileError::new(path, format_args!("cannot be read: {error}"));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    let bounded = &mut file.take(FILE_BYTES_MAX + 1);
+    let bytes = bounded.read_to_string(&mut text).map_err(unreadable)?;
+    if bytes as u64 > FILE_BYTES_MAX {
+        return Err(FileError::new(path, "is larger than 64 MiB"));
+    }
+    Ok(text)
+}
+
+fn read_users(path: &Path) -> Result<PasswordFile, FileError> {
+    PasswordFile::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+}
+
+fn read_bans(path: &Path) -> Result<Vec<Who>, FileError> {
+    bans::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+}
+
+fn read_access(path: &Path) -> Result<Acl, FileError> {
+    Acl::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+}

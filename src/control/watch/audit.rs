@@ -1,0 +1,126 @@
+//! The audit log: one JSON object per line, in a file of its own, begun anew on SIGHUP.
+
+use super::Entry;
+use crate::engine::telemetry::notes::Event;
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The log.
+pub struct AuditLog {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// The first failure since the last flush.
+    failure: Option<io::Error>,
+}
+
+fn open(path: &PathBuf) -> io::Result<BufWriter<File>> {
+    let file = File::options()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path);
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    Ok(BufWriter::new(file.map_err(named)?))
+}
+
+impl AuditLog {
+    /// Appends to the file at `path`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        Ok(AuditLog {
+            file: open(&path)?,
+            path,
+            failure: None,
+        })
+    }
+
+    /// Goes on in a new file at the same path.
+    ///
+    /// # Errors
+    /// It cannot be written; the old one stays in use.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        let file = open(&self.path)?;
+        self.file.flush()?;
+        self.file = file;
+        Ok(())
+    }
+
+    /// Writes what happened to a connection.
+    pub fn write_entry(&mut self, listener: &str, entry: &Entry) {
+        let note = &entry.note;
+        let mut line = Map::new();
+        let kind = match &note.event {
+            Event::Connected(method) => {
+                line.insert(
+                    "method".into(),
+                    json!(if method.is_empty() {
+                        "anonymous"
+                    } else {
+                        method
+                    }),
+                );
+                "connected"
+            }
+            Event::Refused { reason, .. } => {
+                line.insert("reason".into(), json!(reason));
+                "refused"
+            }
+            Event::Disconnected(reason) => {
+                line.insert("reason".into(), json!(reason));
+                "disconnected"
+            }
+            Event::TakenOver => "taken_over",
+            Event::Denied {
+                action,
+                topic,
+                left_out,
+            } => {
+                line.insert("action".into(), json!(action));
+                line.insert("topic".into(), json!(topic));
+                line.insert("left_out".into(), json!(left_out));
+                "denied"
+            }
+        };
+        line.insert("client_id".into(), json!(note.client_id));
+        line.insert("user_name".into(), json!(note.user_name));
+        line.insert(
+            "peer".into(),
+            json!(entry.peer.map(|peer| peer.to_string())),
+        );
+        line.insert("listener".into(), json!(listener));
+        self.write(kind, line);
+    }
+
+    /// Writes what the broker did.
+    pub fn write_event(&mut self, kind: &str, text: &str) {
+        let mut line = Map::new();
+        line.insert("text".into(), json!(text));
+        self.write(kind, line);
+    }
+
+    fn write(&mut self, kind: &str, mut line: Map<String, Value>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = now.map_or(0, |now| now.as_millis() as u64);
+        line.insert("event".into(), json!(kind));
+        line.insert("time_unix_ms".into(), json!(now_ms));
+        let written = writeln!(self.file, "{}", Value::Object(line));
+        if let Err(failure) = written {
+            self.failure.get_or_insert(failure);
+        }
+    }
+
+    /// Hands everything to the system.
+    ///
+    /// # Errors
+    /// Something could not be written since the last time.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.file.flush();
+        self.failure.take().map_or(flushed, Err)
+    }
+}

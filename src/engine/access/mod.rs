@@ -1,0 +1,156 @@
+//! Who a client is and what it may do, as far as a shard has to know.
+//!
+//! Not here: how a client proves who it is (`control::authn`); that takes time and happens elsewhere.
+
+pub mod acl;
+pub mod bans;
+
+use crate::engine::codec::{Reason, Version};
+use crate::engine::time::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+
+/// Bytes that appear in no log: a password or a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<[u8]>);
+
+impl Secret {
+    /// Takes the bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Secret(bytes.into())
+    }
+
+    /// The bytes, for a comparison or a hash and nothing else.
+    #[must_use]
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Who a client turned out to be.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Its name for access rules and limits; `None` for anonymous clients.
+    pub user_name: Option<Box<str>>,
+    /// The method that found out, by its name in the configuration.
+    pub method: &'static str,
+    /// Client identifiers it may use, where the method restricts them.
+    pub client_id: Option<ClientIdRule>,
+    /// Rules that the method gave it, in place of the access file's.
+    pub acl: Option<Arc<acl::Acl>>,
+    /// Seconds since 1970 at which its right to be connected ends.
+    pub expires_unix_s: Option<u64>,
+}
+
+/// Which client identifiers an identity may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientIdRule {
+    /// Exactly this one.
+    Exactly(Box<str>),
+    /// Those that begin with this.
+    Prefix(Box<str>),
+}
+
+impl ClientIdRule {
+    /// Whether the rule lets `client_id` be used.
+    #[must_use]
+    pub fn allows(&self, client_id: &str) -> bool {
+        match self {
+            ClientIdRule::Exactly(only) => **only == *client_id,
+            ClientIdRule::Prefix(prefix) => client_id.starts_with(&**prefix),
+        }
+    }
+}
+
+/// Why a client is not let in. A client learns no more than this, in words that are the same for an unknown
+/// user and a wrong password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Unknown user, wrong password, bad or expired token.
+    BadCredentials,
+    /// Known, but not allowed (the hook said no, a client identifier of somebody else).
+    NotAuthorized,
+    /// The method cannot answer now: its server is away, too many wait.
+    Unavailable,
+}
+
+/// A step of an authentication, for the methods.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A CONNECT.
+    Connect(Box<Shown>),
+    /// Data of an AUTH packet that goes on with an exchange `[MQTT-4.12.0-3]`.
+    Continue(Box<[u8]>),
+    /// Data of an AUTH packet that begins anew on an open connection `[MQTT-4.12.1-1]`.
+    Again(Box<[u8]>),
+}
+
+/// What a CONNECT shows.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Client identifier; empty if the broker is to assign one.
+    pub client_id: Box<str>,
+    /// User name.
+    pub user_name: Option<Box<str>>,
+    /// Password, or a token in its place.
+    pub password: Option<Secret>,
+    /// Protocol version.
+    pub version: Version,
+    /// Data of the extended authentication, if that is asked for.
+    pub exchange: Option<Box<[u8]>>,
+}
+
+/// What the methods say to a step.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is who it says.
+    Allow(Box<Admitted>),
+    /// It is not.
+    Refuse(Refusal),
+    /// No method has anything to say.
+    NotMine,
+    /// The client has to go on; data for its AUTH packet.
+    Continue(Box<[u8]>),
+}
+
+/// A client that was recognised.
+#[derive(Clone, Debug, Default)]
+pub struct Admitted {
+    /// Who it is.
+    pub identity: Identity,
+    /// Data with which the exchange ends.
+    pub exchange_end: Option<Box<[u8]>>,
+    /// Until when, as shards count time; set by the shell.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// The method of extended authentication that is served.
+pub const EXCHANGE_METHOD: &str = "SCRAM-SHA-256";
+
+impl Refusal {
+    /// What a client is told (3.2.2.2).
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Refusal::BadCredentials => Reason::BadUserNameOrPassword,
+            Refusal::NotAuthorized => Reason::NotAuthorized,
+            Refusal::Unavailable => Reason::ServerUnavailable,
+        }
+    }
+
+    /// What a client is told that was connected before (3.14.2.1), which has fewer words.
+    #[must_use]
+    pub const fn disconnect_reason(self) -> Reason {
+        match self {
+            Refusal::BadCredentials | Refusal::NotAuthorized => Reason::NotAuthorized,
+            Refusal::Unavailable => Reason::ServerBusy,
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! CONNECT and CONNACK (3.1, 3.2).
+
+use super::primitive::{Reader, put_binary, put_string, put_u16, put_u32};
+use super::property::{Properties, PropertySet, id};
+use super::publish::MessageProperties;
+use super::{DecodeError, Reason, Version};
+use crate::engine::message::Qos;
+
+/// What a client asks for when it connects.
+#[derive(Debug)]
+pub struct Connect<'a> {
+    /// Protocol it speaks.
+    pub version: Version,
+    /// Client identifier; empty asks the broker to assign one.
+    pub client_id: &'a str,
+    /// Clean start (5.0) or clean session (3.x).
+    pub clean_start: bool,
+    /// Keep alive in seconds, 0 for none.
+    pub keep_alive_seconds: u16,
+    /// User name.
+    pub user_name: Option<&'a str>,
+    /// Password; 5.0 allows it without a user name.
+    pub password: Option<&'a [u8]>,
+    /// Will message.
+    pub will: Option<Will<'a>>,
+    /// 5.0 properties, or their defaults.
+    pub properties: ConnectProperties<'a>,
+}
+
+/// The will of a CONNECT (3.1.2.5, 3.1.3.2).
+#[derive(Debug)]
+pub struct Will<'a> {
+    /// Topic; its form is checked where the connection is.
+    pub topic: &'a str,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// QoS to publish it with.
+    pub qos: Qos,
+    /// Whether it is published as a retained message.
+    pub retain: bool,
+    /// Its properties.
+    pub properties: MessageProperties<'a>,
+}
+
+/// Properties of CONNECT (3.1.2.11), with the standard's defaults.
+#[derive(Debug)]
+pub struct ConnectProperties<'a> {
+    /// Session expiry interval in seconds; absent is 0.
+    pub session_expiry_seconds: u32,
+    /// Most QoS 1 and 2 messages the client takes unacknowledged.
+    pub receive_maximum: u16,
+    /// Largest packet it takes.
+    pub packet_bytes_max: Option<u32>,
+    /// Most topic aliases it keeps.
+    pub topic_alias_max: u16,
+    /// Whether it wants response information in CONNACK.
+    pub request_response_information: bool,
+    /// Whether it wants reason strings and user properties.
+    pub request_problem_information: bool,
+    /// Method of an extended authentication.
+    pub authentication_method: Option<&'a str>,
+    /// Data for that method.
+    pub authentication_data: Option<&'a [u8]>,
+}
+
+impl Default for ConnectProperties<'_> {
+    fn default() -> Self {
+        ConnectProperties {
+            session_expiry_seconds: 0,
+            receive_maximum: u16::MAX,
+            packet_bytes_max: None,
+            topic_alias_max: 0,
+            request_response_information: false,
+            request_problem_information: true,
+            authentication_method: None,
+            authentication_data: None,
+        }
+    }
+}
+
+/// A CONNECT that cannot be served, and in which protocol to say so, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectError {
+    /// Version to answer in; `None` before it is known.
+    pub version: Option<Version>,
+    /// The broken rule.
+    pub error: DecodeError,
+}
+
+mod flag {
+    pub const RESERVED: u8 = 0x01;
+    pub const CLEAN_START: u8 = 0x02;
+    pub const WILL: u8 = 0x04;
+    pub const WILL_QOS_SHIFT: u8 = 3;
+    pub const WILL_QOS: u8 = 0x18;
+    pub const WILL_RETAIN: u8 = 0x20;
+    pub const PASSWORD: u8 = 0x40;
+    pub const USER_NAME: u8 = 0x80;
+}
+
+impl<'a> Connect<'a> {
+    /// Decodes the body of a CONNECT.
+    ///
+    /// # Errors
+    /// The broken rule, with the version in which it may be told.
+    pub fn decode(body: &'a [u8]) -> Result<Self, ConnectError> {
+        let mut reader = Reader::new(body);
+        let version = decode_version(&mut reader)?;
+        Self::decode_rest(&mut reader, version).map_err(|error| ConnectError {
+            version: Some(version),
+            error,
+        })
+    }
+
+    fn decode_rest(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        let flags = reader.byte()?;
+        check_flags(flags, version)?;
+        let keep_alive_seconds = reader.u16()?;
+        let properties = if version.is_v5() {
+            decode_properties(reader)?
+        } else {
+            ConnectProperties::default()
+        };
+        let client_id = reader.string()?;
+        let will = if flags & flag::WILL == 0 {
+            None
+        } else {
+            Some(decode_will(reader, flags, version)?)
+        };
+        let user_name = if flags & flag::USER_NAME == 0 {
+            None
+        } else {
+            Some(reader.string()?)
+        };
+        let password = if flags & flag::PASSWORD == 0 {
+            None
+        } else {
+            Some(reader.binary()?)
+        };
+        reader.finish()?;
+        let clean_start = flags & flag::CLEAN_START != 0;
+        // 3.1 has no empty identifier at all; 3.1.1 only with a clean session [MQTT-3.1.3-8].
+        let may_be_empty = match version {
+            Version::V3_1 => false,
+            Version::V3_1_1 => clean_start,
+            Version::V5 => true,
+        };
+        if client_id.is_empty() && !may_be_empty {
+            return Err(DecodeError::ClientIdEmpty);
+        }
+        Ok(Connect {
+            version,
+            client_id,
+            clean_start,
+            keep_alive_seconds,
+            user_name,
+            password,
+            will,
+            properties,
+        })
+    }
+}
+
+fn decode_version(reader: &mut Reader<'_>) -> Result<Version, ConnectError> {
+    let silent = |error| ConnectError {
+        version: None,
+        error,
+    };
+    let name = reader.binary().map_err(silent)?;
+    let level = reader.byte().map_err(silent)?;
+    match (name, level) {
+        (b"MQIsdp", 3) => Ok(Version::V3_1),
+        (b"MQTT", 4) => Ok(Version::V3_1_1),
+        (b"MQTT", 5) => Ok(Version::V5),
+        (b"MQTT" | b"MQIsdp", level) => {
+            // The level after 5.0 is taken to read 5.0's refusal; all others get 3.1.1's, which is
+            // mandatory there [MQTT-3.1.2-2].
+            let version = if level == 6 {
+                Version::V5
+            } else {
+                Version::V3_1_1
+            };
+            Err(ConnectError {
+                version: Some(version),
+                error: DecodeError::ProtocolLevel,
+            })
+        }
+        _ => Err(silent(DecodeError::ProtocolName)),
+    }
+}
+
+fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
+    if flags & flag::RESERVED != 0 {
+        return Err(DecodeError::ConnectFlagReserved);
+    }
+    let will_bits = flags & (flag::WILL_QOS | flag::WILL_RETAIN);
+    if flags & flag::WILL == 0 && will_bits != 0 || flags & flag::WILL_QOS == flag::WILL_QOS {
+        return Err(DecodeError::WillFlags);
+    }
+    let password_alone = flags & (flag::PASSWORD | flag::USER_NAME) == flag::PASSWORD;
+    if password_alone && !version.is_v5() {
+        return Err(DecodeError::PasswordWithoutUserName);
+    }
+    Ok(())
+}
+
+fn decode_will<'a>(
+    reader: &mut Reader<'a>,
+    flags: u8,
+    version: Version,
+) -> Result<Will<'a>, DecodeError> {
+    let properties = if version.is_v5() {
+        MessageProperties::read(reader, PropertySet::WILL)?
+    } else {
+        MessageProperties::default()
+    };
+    let topic = reader.string()?;
+    let payload = reader.binary()?;
+    let qos = Qos::from_bits((flags & flag::WILL_QOS) >> flag::WILL_QOS_SHIFT)
+        .ok_or(DecodeError::WillFlags)?;
+    Ok(Will {
+        topic,
+        payload,
+        qos,
+        retain: flags & flag::WILL_RETAIN != 0,
+        properties,
+    })
+}
+
+fn decode_properties<'a>(reader: &mut Reader<'a>) -> Result<ConnectProperties<'a>, DecodeError> {
+    let mut known = ConnectProperties::default();
+    let mut properties = Properties::read(reader, PropertySet::CONNECT)?;
+    while let Some(property) = properties.next_property()? {
+        let value = property.value;
+        match property.id {
+            id::SESSION_EXPIRY_INTERVAL => known.session_expiry_seconds = value.integer(),
+            id::RECEIVE_MAXIMUM => {
+                known.receive_maximum = non_zero(value.integer())? as u16;
+            }
+            id::MAXIMUM_PACKET_SIZE => known.packet_bytes_max = Some(non_zero(value.integer())?),
+            id::TOPIC_ALIAS_MAXIMUM => known.topic_alias_max = value.integer() as u16,
+            id::REQUEST_RESPONSE_INFORMATION => {
+                known.request_response_information = value.flag()?;
+            }
+            id::REQUEST_PROBLEM_INFORMATION => {
+                known.request_problem_information = value.flag()?;
+            }
+            id::AUTHENTICATION_METHOD => known.authentication_method = Some(value.string()),
+            id::AUTHENTICATION_DATA => known.authentication_data = Some(value.binary()),
+            _ => {}
+        }
+    }
+    if known.authentication_data.is_some() && known.authentication_method.is_none() {
+        return Err(DecodeError::AuthenticationDataAlone);
+    }
+    Ok(known)
+}
+
+const fn non_zero(value: u32) -> Result<u32, DecodeError> {
+    if value == 0 {
+        Err(DecodeError::PropertyValue)
+    } else {
+        Ok(value)
+    }
+}
+
+/// The broker's answer to a CONNECT that it accepts.
+#[derive(Debug, Default)]
+pub struct Connack<'a> {
+    /// Whether stored state was found `[MQTT-3.2.2-3]`.
+    pub session_present: bool,
+    /// Session expiry interval, if it differs from what was asked for.
+    pub session_expiry_seconds: Option<u32>,
+    /// Most QoS 1 and 2 messages the broker takes unacknowledged; 65,535 is not written.
+    pub receive_maximum: u16,
+    /// Highest QoS it takes, if below 2 `[MQTT-3.2.2-9]`.
+    pub qos_max: Option<Qos>,
+    /// Largest packet it takes.
+    pub packet_bytes_max: Option<u32>,
+    /// Identifier it assigned `[MQTT-3.2.2-16]`.
+    pub assigned_client_id: Option<&'a str>,
+    /// Most topic aliases it keeps; 0 is not written.
+    pub topic_alias_max: u16,
+    /// Keep alive the client has to use instead of its own.
+    pub server_keep_alive_seconds: Option<u16>,
+    /// Prefix for response topics, if asked for.
+    pub response_information: Option<&'a str>,
+    /// Features that are switched off: retain, wildcard, subscription identifier, shared.
+    pub unavailable: [bool; 4],
+    /// Method and last data of an extended authentication (3.2.2.3.17, 3.2.2.3.18).
+    pub authentication: Option<(&'a str, &'a [u8])>,
+}
+
+/// A CONNACK without session that says why (3.2.2.2).
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    /// Why.
+    pub reason: Reason,
+    /// Explanation for people; left out if it does not fit `[MQTT-3.2.2-19]`.
+    pub reason_string: Option<&'a str>,
+    /// Another server to use.
+    pub server_reference: Option<&'a str>,
+}
+
+impl Connack<'_> {
+    /// Appends the packet in the form of `version`.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        let flags = u8::from(self.session_present);
+        if version.is_v5() {
+            super::control::put_packet(out, 0x20, &[flags, 0], |block| self.put_properties(block));
+        } else {
+            // 3.1 has no session present flag: the byte is reserved there.
+            let flags = if version == Version::V3_1 { 0 } else { flags };
+            out.extend_from_slice(&[0x20, 2, flags, 0]);
+        }
+    }
+
+    fn put_properties(&self, block: &mut Vec<u8>) {
+        let mut flag = |id: u8, value: u8| block.extend_from_slice(&[id, value]);
+        if let Some(qos) = self.qos_max {
+            flag(id::MAXIMUM_QOS, qos.bits());
+        }
+        let features = [
+            id::RETAIN_AVAILABLE,
+            id::WILDCARD_SUBSCRIPTION_AVAILABLE,
+            id::SUBSCRIPTION_IDENTIFIERS_AVAILABLE,
+            id::SHARED_SUBSCRIPTION_AVAILABLE,
+        ];
+        for (id, unavailable) in features.into_iter().zip(self.unavailable) {
+            if unavailable {
+                flag(id, 0);
+            }
+        }
+        if self.receive_maximum != u16::MAX {
+            block.push(id::RECEIVE_MAXIMUM);
+            put_u16(block, self.receive_maximum);
+        }
+        if self.topic_alias_max > 0 {
+            block.push(id::TOPIC_ALIAS_MAXIMUM);
+            put_u16(block, self.topic_alias_max);
+        }
+        if let Some(seconds) = self.server_keep_alive_seconds {
+            block.push(id::SERVER_KEEP_ALIVE);
+            put_u16(block, seconds);
+        }
+        if let Some(seconds) = self.session_expiry_seconds {
+            block.push(id::SESSION_EXPIRY_INTERVAL);
+            put_u32(block, seconds);
+        }
+        if let Some(bytes) = self.packet_bytes_max {
+            block.push(id::MAXIMUM_PACKET_SIZE);
+            put_u32(block, bytes);
+        }
+        let strings = [
+            (id::ASSIGNED_CLIENT_IDENTIFIER, self.assigned_client_id),
+            (id::RESPONSE_INFORMATION, self.response_information),
+        ];
+        for (id, text) in strings {
+            if let Some(text) = text {
+                block.push(id);
+                put_string(block, text);
+            }
+        }
+        if let Some((method, bytes)) = self.authentication {
+            block.push(id::AUTHENTICATION_METHOD);
+            put_string(block, method);
+            block.push(id::AUTHENTICATION_DATA);
+            put_binary(block, bytes);
+        }
+    }
+}
+
+impl Refusal<'_> {
+    /// Appends the packet in the form of `version`; nothing where 3.x has no code for the reason and
+    /// just closes. `packet_bytes_max` is what the client takes.
+    pub fn encode(&self, version: Version, packet_bytes_max: u32, out: &mut Vec<u8>) {
+        debug_assert!(self.reason.is_error());
+        if version.is_v5() {
+            super::control::put_explained(
+                out,
+                0x20,
+                &[0, self.reason.byte()],
+                packet_bytes_max,
+                self.reason_string,
+                self.server_reference,
+            );
+        } else if let Some(code) = self.reason.connack_v3() {
+            out.extend_from_slice(&[0x20, 2, 0, code]);
+        }
+    }
+}
+
+/// Appends a CONNECT, for tests and the simulator.
+pub fn encode_connect(connect: &Connect<'_>, out: &mut Vec<u8>) {
+    let mut body = Vec::new();
+    let (name, level): (&[u8], u8) = match connect.version {
+        Version::V3_1 => (b"MQIsdp", 3),
+        Version::V3_1_1 => (b"MQTT", 4),
+        Version::V5 => (b"MQTT", 5),
+    };
+    put_binary(&mut body, name);
+    let mut flags = if connect.clean_start {
+        flag::CLEAN_START
+    } else {
+        0
+    };
+    if let Some(will) = &connect.will {
+        flags |= flag::WILL | will.qos.bits() << flag::WILL_QOS_SHIFT;
+        flags |= if will.retain { flag::WILL_RETAIN } else { 0 };
+    }
+    flags |= if connect.user_name.is_some() {
+        flag::USER_NAME
+    } else {
+        0
+    };
+    flags |= if connect.password.is_some() {
+        flag::PASSWORD
+    } else {
+        0
+    };
+    body.extend_from_slice(&[level, flags]);
+    put_u16(&mut body, connect.keep_alive_seconds);
+    if connect.version.is_v5() {
+        let mut block = vec![id::SESSION_EXPIRY_INTERVAL];
+        put_u32(&mut block, connect.properties.session_expiry_seconds);
+        block.push(id::RECEIVE_MAXIMUM);
+        put_u16(&mut block, connect.properties.receive_maximum);
+        body.push(block.len() as u8);
+        body.extend_from_slice(&block);
+    }
+    put_string(&mut body, connect.client_id);
+    if let Some(will) = &connect.will {
+        if connect.version.is_v5() {
+            let mut block = vec![id::WILL_DELAY_INTERVAL];
+            put_u32(&mut block, will.properties.will_delay_seconds);
+            body.push(block.len() as u8);
+            body.extend_from_slice(&block);
+        }
+        put_string(&mut body, will.topic);
+        put_binary(&mut body, will.payload);
+    }
+    if let Some(user_name) = connect.user_name {
+        put_string(&mut body, user_name);
+    }
+    if let Some(password) = connect.password {
+        put_binary(&mut body, password);
+    }
+    out.push(0x10);
+    super::primitive::put_variable_byte_integer(out, body.len() as u32);
+    out.extend_from_slice(&body);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(connect: &Connect<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_connect(connect, &mut out);
+        out.split_off(2)
+    }
+
+    fn plain(version: Version) -> Connect<'static> {
+        Connect {
+            version,
+            client_id: "c",
+            clean_start: true,
+            keep_alive_seconds: 30,
+            user_name: Some("u"),
+            password: Some(b"p"),
+            will: Some(Will {
+                topic: "w",
+                payload: b"gone",
+                qos: Qos::AtLeastOnce,
+                retain: true,
+                properties: MessageProperties::default(),
+            }),
+            properties: ConnectProperties::default(),
+        }
+    }
+
+    #[test]
+    fn every_version_is_read_back() {
+        for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+            let body = encoded(&plain(version));
+            let connect = Connect::decode(&body).unwrap();
+            assert_eq!(connect.version, version);
+            assert_eq!((connect.client_id, connect.keep_alive_seconds), ("c", 30));
+            assert_eq!(
+                (connect.user_name, connect.password),
+                (Some("u"), Some(&b"p"[..]))
+            );
+            let will = connect.will.unwrap();
+            assert_eq!(
+                (will.topic, will.payload, will.retain),
+                ("w", &b"gone"[..], true)
+            );
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+            let body = encoded(&plain(version));
+            for cut in 0..body.len() {
+                assert!(Connect::decode(&body[..cut]).is_err(), "{version:?} {cut}");
+            }
+            let long = [&body[..], b"x"].concat();
+            assert_eq!(
+                Connect::decode(&long).unwrap_err().error,
+                DecodeError::TrailingBytes
+            );
+        }
+    }
+
+    #[test]
+    fn bad_flags_are_refused() {
+        let decode = |flags: u8, level: u8| {
+            let body = [
+                0, 4, b'M', b'Q', b'T', b'T', level, flags, 0, 0, 0, 0, 1, b'c',
+            ];
+            // 3.1.1 has no property length byte.
+            let body = if level == 5 {
+                body.to_vec()
+            } else {
+                [&body[..10], &body[11..]].concat()
+            };
+            Connect::decode(&body)
+                .map_err(|refused| refused.error)
+                .err()
+        };
+        assert_eq!(decode(0x03, 4), Some(DecodeError::ConnectFlagReserved));
+        for flags in [0x0A, 0x12, 0x22, 0x1E] {
+            assert_eq!(decode(flags, 4), Some(DecodeError::WillFlags), "{flags:#x}");
+        }
+        assert_eq!(decode(0x42, 4), Some(DecodeError::PasswordWithoutUserName));
+        assert_eq!(decode(0x42, 5), Some(DecodeError::TooShort));
+        assert_eq!(decode(0x02, 5), None);
+    }
+
+    #[test]
+    fn refusals_are_told_in_the_clients_version() {
+        let refusal = Refusal {
+            reason: Reason::NotAuthorized,
+            reason_string: None,
+            server_reference: None,
+        };
+        let mut out = Vec::new();
+        refusal.encode(Version::V3_1_1, u32::MAX, &mut out);
+        assert_eq!(out, [0x20, 2, 0, 5]);
+        out.clear();
+        refusal.encode(Version::V5, u32::MAX, &mut out);
+        assert_eq!(out, [0x20, 3, 0, 0x87, 0]);
+        out.clear();
+        Refusal {
+            reason: Reason::MalformedPacket,
+            ..refusal
+        }
+        .encode(Version::V3_1_1, u32::MAX, &mut out);
+        assert!(out.is_empty());
+    }
+}

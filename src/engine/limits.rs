@@ -1,0 +1,147 @@
+//! Every bound of the broker: its name, its default and why, and the relations between them.
+//!
+//! The names are the keys of the `[limits]` section. What happens at each bound is written in
+//! `ARCHITECTURE.md`; each has a counter in `telemetry::counters`.
+
+use crate::engine::codec::topic::TopicLimits;
+
+/// Bounds in force, fixed when the broker starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest packet a client may send, fixed header included.
+    pub max_packet_bytes: usize,
+    /// Longest topic name or filter.
+    pub topic_bytes_max: usize,
+    /// Most levels of a topic name or filter.
+    pub topic_levels_max: usize,
+    /// Most filters in one SUBSCRIBE or UNSUBSCRIBE.
+    pub filters_per_subscribe_max: usize,
+    /// Most subscriptions of one session.
+    pub subscriptions_per_session_max: usize,
+    /// Most unacknowledged QoS 1 and 2 messages from the broker to one client.
+    pub inflight_max: u16,
+    /// Most unacknowledged QoS 1 and 2 messages from one client to the broker.
+    pub receive_maximum: u16,
+    /// Most connections of all shards together.
+    pub connections_max: usize,
+    /// Most connections of all shards together that have not sent their CONNECT.
+    pub connecting_max: usize,
+    /// Most connections accepted per second by all shards together, 0 for no limit.
+    pub connect_rate_max: u64,
+    /// Longest turn of a shard after which it accepts nobody for a moment.
+    pub accept_lag_ms_max: u64,
+    /// How long a client may take to send its whole CONNECT.
+    pub connect_timeout_ms: u64,
+    /// Largest CONNECT.
+    pub connect_bytes_max: usize,
+    /// Resident memory of the process that is defended step by step ([`super::overload`]), 0 for three
+    /// quarters of the machine's.
+    pub memory_max_bytes: u64,
+    /// Most bytes waiting to be sent to one client, those in flight included.
+    pub outbox_bytes_max: usize,
+    /// Most messages waiting in one session for its window or its client's return.
+    pub queue_messages_max: usize,
+    /// Most bytes of messages waiting in one session.
+    pub queue_bytes_max: usize,
+    /// Most retained messages of all shards together.
+    pub retained_messages_max: usize,
+    /// Most bytes of retained messages of all shards together.
+    pub retained_bytes_max: usize,
+    /// Most topic aliases a client may use toward the broker.
+    pub topic_alias_max: u16,
+    /// Most topic aliases the broker uses toward one client.
+    pub topic_alias_out_max: u16,
+    /// Most connections from one address, 0 for no limit.
+    pub connections_per_address_max: usize,
+    /// Most messages per second from one client, 0 for no limit; so are the next three.
+    pub publish_rate_max: u64,
+    /// Most bytes of publishes per second from one client.
+    pub publish_bytes_rate_max: u64,
+    /// Most filters per second that one client subscribes to or gives up.
+    pub subscribe_rate_max: u64,
+    /// Most messages per second to one client.
+    pub delivery_rate_max: u64,
+    /// What happens to a client beyond its rates.
+    pub rate_exceeded: RateExceeded,
+}
+
+/// What happens to a client that publishes or subscribes faster than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateExceeded {
+    /// It is not read until it has waited long enough.
+    #[default]
+    Delay,
+    /// It is disconnected.
+    Disconnect,
+}
+
+/// Smallest packet limit that can be configured: a CONNACK and small acknowledgements must fit.
+pub const PACKET_BYTES_MIN: usize = 128;
+/// Largest packet of the protocol: five bytes of header and 256 MiB less one byte.
+pub const PACKET_BYTES_MAX: usize = 268_435_455 + 5;
+/// Most shards: interest is a mask of 128 bits.
+pub const SHARDS_MAX: usize = 128;
+/// Most retained messages in one answer; between two answers a shard does other work.
+pub const RETAINED_ANSWER_MESSAGES_MAX: usize = 64;
+/// Most retained topics looked at for one answer.
+pub const RETAINED_VISITS_MAX: usize = 2_000;
+/// How often a shared message may be passed on because the members it was meant for are gone.
+pub const SHARED_HOPS_MAX: u8 = 8;
+/// Spare send buffers a shard keeps.
+pub const SPARE_BUFFERS_MAX: usize = 4_096;
+/// Largest send buffer worth keeping.
+pub const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Payloads of this size and above are referenced by a send instead of copied into it.
+pub const COPY_BYTES_MAX: usize = 2_048;
+/// Least bytes of an outbox: any packet the broker makes itself fits.
+pub const OUTBOX_BYTES_MIN: usize = 4_096;
+
+const _: () = assert!(SPARE_BUFFER_BYTES_MAX >= OUTBOX_BYTES_MIN);
+const _: () = assert!(RETAINED_ANSWER_MESSAGES_MAX <= RETAINED_VISITS_MAX);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_packet_bytes: 1024 * 1024,
+            topic_bytes_max: 65_535,
+            // Deep enough for any name space in use; bounds recursion and wildcard work.
+            topic_levels_max: 128,
+            filters_per_subscribe_max: 1_024,
+            subscriptions_per_session_max: 10_000,
+            inflight_max: 1_024,
+            receive_maximum: 1_024,
+            connections_max: 1_000_000,
+            connecting_max: 10_000,
+            connect_rate_max: 0,
+            accept_lag_ms_max: 50,
+            connect_timeout_ms: 10_000,
+            connect_bytes_max: 256 * 1024,
+            memory_max_bytes: 0,
+            outbox_bytes_max: 8 * 1024 * 1024,
+            queue_messages_max: 10_000,
+            queue_bytes_max: 64 * 1024 * 1024,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1024 * 1024 * 1024,
+            topic_alias_max: 64,
+            topic_alias_out_max: 64,
+            connections_per_address_max: 0,
+            publish_rate_max: 0,
+            publish_bytes_rate_max: 0,
+            subscribe_rate_max: 0,
+            delivery_rate_max: 0,
+            rate_exceeded: RateExceeded::Delay,
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds of topics among them.
+    #[must_use]
+    pub const fn topics(&self) -> TopicLimits {
+        TopicLimits {
+            bytes_max: self.topic_bytes_max,
+            levels_max: self.topic_levels_max,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What shards say to each other, and in which order it must become visible.
+//!
+//! Per pair of shards mail is first in, first out. Beyond that two rules make subscribing exact:
+//! - mail of [`Phase::Retain`] becomes visible only after all mail of [`Phase::Live`] that was staged
+//!   before it, to whichever shard: who sees a retained value has its live copies before him;
+//! - a confirmation of interest is staged only when everything before it is visible
+//!   ([`super::shard::ShardCore::mail_flushed`]).
+
+use crate::engine::message::Message;
+use crate::engine::route::ShardId;
+use crate::engine::route::retained::{Answer, Cursor};
+use crate::engine::route::shared::MemberCount;
+use crate::engine::session::{GroupKey, SessionKey};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One letter.
+#[derive(Debug)]
+pub enum Mail {
+    /// Deliver a publish to local subscribers.
+    Publish(Publish),
+    /// Keep a retained message: its topic lives on the receiving shard.
+    Retain(Arc<Message>),
+    /// The sender's interest changed.
+    Interest {
+        /// Ascending by one per sender.
+        sequence: u64,
+        /// What changed.
+        change: InterestChange,
+    },
+    /// All changes of interest up to this one are in force, and nothing routed without them is still
+    /// on its way.
+    InterestConfirmed {
+        /// Last change of the receiver's that the sender applied.
+        sequence: u64,
+    },
+    /// Which retained messages match?
+    RetainedQuery(RetainedQuery),
+    /// One step of the answer.
+    RetainedAnswer {
+        /// Whom it is for.
+        session: SessionKey,
+        /// Which question it answers.
+        query: u64,
+        /// The messages.
+        answer: Answer,
+    },
+}
+
+/// A publish for another shard: one letter per shard, whatever matches there.
+#[derive(Debug)]
+pub struct Publish {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Whether plain subscriptions may match there.
+    pub plain: bool,
+    /// Share groups that picked that shard.
+    pub groups: Vec<GroupKey>,
+    /// Hash for the shared strategy.
+    pub hash: u64,
+    /// How often the groups were passed on already.
+    pub hops: u8,
+}
+
+/// A change in what one shard wants.
+#[derive(Clone, Debug)]
+pub enum InterestChange {
+    /// First subscription on a filter.
+    Add(Arc<str>),
+    /// Last one gone.
+    Remove(Arc<str>),
+    /// Members of a share group.
+    Group(GroupKey, MemberCount),
+    /// Only a confirmation is asked for.
+    Nothing,
+}
+
+/// A question for retained messages.
+#[derive(Debug)]
+pub struct RetainedQuery {
+    /// Whom the answer is for.
+    pub session: SessionKey,
+    /// Ascending per asking shard.
+    pub query: u64,
+    /// The filter.
+    pub filter: Arc<str>,
+    /// Where to go on.
+    pub after: Option<Cursor>,
+}
+
+/// When mail becomes visible; see the module's rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// At once.
+    Live,
+    /// After everything in `Live`.
+    Retain,
+}
+
+/// Mail that waits to be put into the mailboxes.
+#[derive(Debug)]
+pub struct Staged {
+    phases: [Vec<VecDeque<Mail>>; 2],
+    count: usize,
+}
+
+impl Staged {
+    /// Nothing staged, for `shards` shards.
+    #[must_use]
+    pub fn new(shards: ShardId) -> Self {
+        let empty = || (0..shards).map(|_| VecDeque::new()).collect();
+        Staged {
+            phases: [empty(), empty()],
+            count: 0,
+        }
+    }
+
+    /// Stages a letter.
+    pub fn push(&mut self, phase: Phase, to: ShardId, mail: Mail) {
+        if let Some(queue) = self.phases[phase as usize].get_mut(usize::from(to)) {
+            queue.push_back(mail);
+            self.count += 1;
+        }
+    }
+
+    /// Letters that wait.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Hands letters to `deliver` in the order the phases demand, until it gives one back for lack of
+    /// room. Returns how many went. Shards that have no room do not hold up others of the same phase.
+    pub fn flush(&mut self, mut deliver: impl FnMut(ShardId, Mail) -> Result<(), Mail>) -> usize {
+        let before = self.count;
+        if before == 0 {
+            return 0;
+        }
+        for phase in &mut self.phases {
+            let mut blocked = false;
+            for (to, queue) in (0..).zip(phase) {
+                while let Some(mail) = queue.pop_front() {
+                    if let Err(mail) = deliver(to, mail) {
+                        queue.push_front(mail);
+                        blocked = true;
+                        break;
+                    }
+                    self.count -= 1;
+                }
+            }
+            if blocked {
+                break;
+            }
+        }
+        before - self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::message::Qos;
+
+    #[test]
+    fn retained_mail_waits_for_all_live_mail() {
+        let message = || Arc::new(Message::new("t", b"", b"x", Qos::AtMostOnce, true, None));
+        let live = || {
+            Mail::Publish(Publish {
+                message: message(),
+                plain: true,
+                groups: Vec::new(),
+                hash: 0,
+                hops: 0,
+            })
+        };
+        let mut staged = Staged::new(3);
+        staged.push(Phase::Retain, 0, Mail::Retain(message()));
+        staged.push(Phase::Live, 1, live());
+        staged.push(Phase::Live, 2, live());
+        let mut seen = Vec::new();
+        // Shard 1 has no room: shard 2 gets its mail, the retained message stays.
+        staged.flush(|to, mail| {
+            if to == 1 {
+                return Err(mail);
+            }
+            seen.push(to);
+            Ok(())
+        });
+        assert_eq!((&*seen, staged.len()), (&[2][..], 2));
+        staged.flush(|to, _| {
+            seen.push(to);
+            Ok(())
+        });
+        assert_eq!((&*seen, staged.is_empty()), (&[2, 1, 0][..], true));
+    }
+}

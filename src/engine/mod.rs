@@ -1,0 +1,21 @@
+//! The broker as a pure machine: inputs and the time go in, effects come out.
+//!
+//! It knows no socket, file, clock, thread or runtime, and nobody outside this folder, so that tests and
+//! the simulator run the very code that serves clients. [`shard::ShardCore`] is the whole of it for one
+//! shard; the other rooms are the stages of a message's way and what they share.
+
+pub mod access;
+pub mod codec;
+pub mod fanout;
+pub mod limits;
+pub mod mail;
+pub mod message;
+pub mod outbox;
+pub mod overload;
+pub mod route;
+pub mod session;
+pub mod shard;
+pub mod slots;
+pub mod telemetry;
+pub mod time;
+pub mod timer;

@@ -1,0 +1,242 @@
+//! This shard's part of the retained messages, and how a filter walks over it step by step.
+//!
+//! Topics are ordered, so a walk resumes after the last topic it looked at, whatever has changed in
+//! between: a query holds no place in the store and a `#` over a million topics is many short steps.
+
+use crate::engine::codec::topic::{TopicFilter, TopicName};
+use crate::engine::limits::{RETAINED_ANSWER_MESSAGES_MAX, RETAINED_VISITS_MAX};
+use crate::engine::message::Message;
+use crate::engine::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// Retained messages by topic.
+#[derive(Debug, Default)]
+pub struct Retained {
+    by_topic: BTreeMap<Arc<str>, Arc<Message>>,
+    expiring: BTreeSet<(Timestamp, Arc<str>)>,
+    bytes: usize,
+}
+
+/// Where a walk goes on: after this topic.
+pub type Cursor = Arc<str>;
+
+/// One step of a walk.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Matching messages in the order of their topics.
+    pub messages: Vec<Arc<Message>>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+impl Retained {
+    /// Messages in the store.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_topic.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_topic.is_empty()
+    }
+
+    /// Bytes they hold.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Stores `message` in place of its topic's older one `[MQTT-3.3.1-5]`; an empty payload only
+    /// removes that `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`.
+    ///
+    /// # Errors
+    /// Gives the message back if the store is full; then the older one is gone too, for a stale value
+    /// is worse than none.
+    pub fn set(
+        &mut self,
+        message: Arc<Message>,
+        messages_max: usize,
+        bytes_max: usize,
+    ) -> Result<(), Arc<Message>> {
+        self.remove(message.topic());
+        if message.payload().is_empty() {
+            return Ok(());
+        }
+        if self.len() >= messages_max || self.bytes + message.size_bytes() > bytes_max {
+            return Err(message);
+        }
+        let topic: Arc<str> = message.topic().into();
+        if let Some(expires_at) = message.expires_at {
+            self.expiring.insert((expires_at, Arc::clone(&topic)));
+        }
+        self.bytes += message.size_bytes();
+        self.by_topic.insert(topic, message);
+        Ok(())
+    }
+
+    fn remove(&mut self, topic: &str) {
+        if let Some((topic, message)) = self.by_topic.remove_entry(topic) {
+            self.bytes -= message.size_bytes();
+            if let Some(expires_at) = message.expires_at {
+                self.expiring.remove(&(expires_at, topic));
+            }
+        }
+    }
+
+    /// When the next message expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiring.first().map(|(at, _)| *at)
+    }
+
+    /// Drops what has expired; returns how many.
+    pub fn expire(&mut self, now: Timestamp) -> usize {
+        let mut dropped = 0;
+        while let Some((at, topic)) = self.expiring.first().cloned()
+            && at <= now
+        {
+            self.remove(&topic);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// One step of a walk over what matches `filter`, from the beginning or after `after`.
+    #[must_use]
+    pub fn answer(
+        &self,
+        filter: TopicFilter<'_>,
+        after: Option<&Cursor>,
+        now: Timestamp,
+    ) -> Answer {
+        let mut answer = Answer::default();
+        let live = |message: &Message| message.expires_at.is_none_or(|at| at > now);
+        if !filter.has_wildcard() {
+            let found = self
+                .by_topic
+                .get(filter.as_str())
+                .filter(|message| live(message));
+            answer.messages.extend(found.cloned());
+            return answer;
+        }
+        let literal = filter.as_str().find(['+', '#']).unwrap_or(0);
+        let prefix = filter.as_str().get(..literal).unwrap_or_default();
+        // 'a/#' also matches 'a'.
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let start = match after {
+            Some(after) => Bound::Excluded(&**after),
+            None => Bound::Included(prefix),
+        };
+        let range = self.by_topic.range::<str, _>((start, Bound::Unbounded));
+        for (visited, (topic, message)) in range.enumerate() {
+            if !topic.starts_with(prefix) {
+                return answer;
+            }
+            if filter.matches(TopicName::trusted(topic)) && live(message) {
+                answer.messages.push(Arc::clone(message));
+            }
+            if answer.messages.len() >= RETAINED_ANSWER_MESSAGES_MAX
+                || visited + 1 >= RETAINED_VISITS_MAX
+            {
+                answer.next = Some(Arc::clone(topic));
+                return answer;
+            }
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::message::Qos;
+
+    fn message(topic: &str, payload: &[u8], expires_ms: Option<u64>) -> Arc<Message> {
+        let expires_at = expires_ms.map(Timestamp::from_ms);
+        Arc::new(Message::new(
+            topic,
+            b"",
+            payload,
+            Qos::AtMostOnce,
+            true,
+            expires_at,
+        ))
+    }
+
+    fn set(store: &mut Retained, message: Arc<Message>) -> bool {
+        store.set(message, 1_000_000, usize::MAX).is_ok()
+    }
+
+    fn all(store: &Retained, filter: &str, now: u64) -> (Vec<String>, usize) {
+        let (mut topics, mut steps, mut cursor) = (Vec::new(), 0, None);
+        loop {
+            let filter = TopicFilter::trusted(filter);
+            let answer = store.answer(filter, cursor.as_ref(), Timestamp::from_ms(now));
+            topics.extend(
+                answer
+                    .messages
+                    .iter()
+                    .map(|message| message.topic().to_owned()),
+            );
+            steps += 1;
+            cursor = answer.next;
+            if cursor.is_none() {
+                return (topics, steps);
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_in_steps_finds_each_match_once() {
+        let mut store = Retained::default();
+        for n in 0..10_000 {
+            set(&mut store, message(&format!("s/{n}/t"), b"x", None));
+        }
+        for topic in ["s", "sx", "r/1", "$SYS/a"] {
+            set(&mut store, message(topic, b"x", None));
+        }
+        assert_eq!(all(&store, "s/+/t", 0).0.len(), 10_000);
+        assert_eq!(all(&store, "s/#", 0).0.len(), 10_001);
+        assert_eq!(all(&store, "#", 0).0.len(), 10_003);
+        assert_eq!(all(&store, "$SYS/#", 0).0, ["$SYS/a"]);
+        assert_eq!(all(&store, "s/77/t", 0).0, ["s/77/t"]);
+        assert!(
+            all(&store, "+/none/+", 0).1 > 4,
+            "a walk without matches is in steps too"
+        );
+    }
+
+    #[test]
+    fn empty_payloads_remove_and_expired_messages_go() {
+        let mut store = Retained::default();
+        set(&mut store, message("a", b"x", None));
+        set(&mut store, message("b", b"x", Some(100)));
+        assert_eq!(all(&store, "#", 99).0, ["a", "b"]);
+        assert_eq!(all(&store, "#", 100).0, ["a"]);
+        assert_eq!(store.next_expiry(), Some(Timestamp::from_ms(100)));
+        assert_eq!(store.expire(Timestamp::from_ms(100)), 1);
+        set(&mut store, message("a", b"", None));
+        assert_eq!(
+            (store.len(), store.bytes(), store.next_expiry()),
+            (0, 0, None)
+        );
+    }
+
+    #[test]
+    fn a_full_store_refuses_new_topics_only() {
+        let mut store = Retained::default();
+        assert!(store.set(message("a", b"1", None), 1, 1_000).is_ok());
+        assert!(store.set(message("b", b"1", None), 1, 1_000).is_err());
+        assert!(store.set(message("a", b"2", None), 1, 1_000).is_ok());
+        assert!(
+            store
+                .set(message("a", &[0; 1_000], None), 1, 1_000)
+                .is_err()
+        );
+        assert!(store.is_empty());
+    }
+}

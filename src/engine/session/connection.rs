@@ -1,0 +1,180 @@
+//! What the core knows of one connection, from its first byte to its close.
+//!
+//! ```text
+//!   AwaitConnect ──CONNECT──► Open ──► (removed)
+//!        └── home is another shard ──► (handed over)
+//! ```
+//! A connection holds no buffer while it is idle: `partial` exists only while a packet straddles two
+//! receives, the outbox only while bytes wait.
+
+use super::SessionKey;
+use super::rates::Rates;
+use crate::engine::access::Admitted;
+use crate::engine::codec::ack::Ack;
+use crate::engine::codec::{Reason, Version};
+use crate::engine::outbox::Outbox;
+use crate::engine::time::Timestamp;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+/// A table with the same order of iteration in every run.
+pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// Topic aliases in both directions; they live as long as the connection `[MQTT-3.3.2-7]`.
+#[derive(Debug, Default)]
+pub struct Aliases {
+    /// Set by the client.
+    pub inbound: FixedMap<u16, Box<str>>,
+    /// Set by the broker.
+    pub outbound: FixedMap<Box<str>, u16>,
+}
+
+/// A CONNECT whose sender is not known yet.
+#[derive(Debug)]
+pub struct Gate {
+    /// The CONNECT, whole.
+    pub packet: Box<[u8]>,
+    /// Whether an answer is awaited; else the client's AUTH.
+    pub is_asking: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The session; `None` until CONNECT is accepted.
+    pub session: Option<SessionKey>,
+    /// Number of the listener it came by.
+    pub listener: u16,
+    /// Version of its CONNECT.
+    pub version: Version,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// Whether the shell has been told that something waits.
+    pub is_ready: bool,
+    /// Whether the shell was asked to stop receiving.
+    pub is_paused: bool,
+    /// How fast it may go, if that is limited.
+    pub rates: Option<Box<Rates>>,
+    /// Whether messages wait because it would get them too fast.
+    pub is_throttled: bool,
+    /// It is read again then, having gone too fast; NEVER if it has not.
+    pub reads_at: Timestamp,
+    /// It has published while memory was very short, and is not read before there is more.
+    pub waits_for_memory: bool,
+    /// Largest packet the client takes.
+    pub packet_bytes_max: u32,
+    /// Most QoS 1 and 2 messages in flight toward it.
+    pub window_max: u16,
+    /// When it last sent something.
+    pub heard_at: Timestamp,
+    /// Milliseconds of silence after which it is cut; 0 for never.
+    pub silence_ms_max: u64,
+    /// When its timer is set for.
+    pub timer_at: Timestamp,
+    /// When its CONNECT is due.
+    pub connect_by: Timestamp,
+    /// Whether it was handed over from the shard that accepted it.
+    pub is_adopted: bool,
+    /// Why the broker closes it.
+    pub goodbye: Option<Reason>,
+    /// Whether its address is banned.
+    pub is_banned: bool,
+    /// Whether it came faster after others than its listener allows.
+    pub is_hasty: bool,
+    /// Whether it is one too many, and accepted only to be told so.
+    pub is_surplus: bool,
+    /// The beginning of a packet that is not whole yet.
+    pub partial: Vec<u8>,
+    /// Session expiry interval as CONNECT had it (3.14.2.2.2).
+    pub asked_expiry_seconds: u32,
+    /// Most aliases the broker may set.
+    pub alias_out_max: u16,
+    /// Its aliases, once there are any.
+    pub aliases: Option<Box<Aliases>>,
+    /// Acknowledgements that wait for the store, with the ticket each needs.
+    pub awaiting_store: VecDeque<(u64, Ack)>,
+    /// Method of an extended authentication.
+    pub authentication_method: Option<Box<str>>,
+    /// Whether the client is authenticating anew.
+    pub is_reauthenticating: bool,
+    /// Its CONNECT, while it is being found out who sent it.
+    pub gate: Option<Box<Gate>>,
+    /// Whether it is known who it is.
+    pub is_identified: bool,
+    /// Who it is; `None` for anonymous clients.
+    pub admitted: Option<Box<Admitted>>,
+    /// When its right to be connected ends.
+    pub identity_ends_at: Timestamp,
+}
+
+impl Connection {
+    /// A connection that has sent nothing so far.
+    #[must_use]
+    pub fn new(now: Timestamp, connect_by: Timestamp, is_adopted: bool) -> Self {
+        Connection {
+            session: None,
+            listener: 0,
+            version: Version::V3_1_1,
+            outbox: Outbox::default(),
+            is_ready: false,
+            is_paused: false,
+            rates: None,
+            is_throttled: false,
+            reads_at: Timestamp::NEVER,
+            waits_for_memory: false,
+            packet_bytes_max: u32::MAX,
+            window_max: 0,
+            heard_at: now,
+            timer_at: Timestamp::NEVER,
+            silence_ms_max: 0,
+            connect_by,
+            is_adopted,
+            goodbye: None,
+            is_banned: false,
+            is_hasty: false,
+            is_surplus: false,
+            partial: Vec::new(),
+            asked_expiry_seconds: 0,
+            alias_out_max: 0,
+            aliases: None,
+            awaiting_store: VecDeque::new(),
+            authentication_method: None,
+            is_reauthenticating: false,
+            gate: None,
+            is_identified: false,
+            admitted: None,
+            identity_ends_at: Timestamp::NEVER,
+        }
+    }
+
+    /// Whether it is being found out who it is.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.is_asking)
+    }
+
+    /// When something has to be done about it, as known now.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        let rates = self.rates.as_ref();
+        let throttled = rates.map_or(Timestamp::NEVER, |rates| rates.delivers_at);
+        let throttled = if self.is_throttled {
+            throttled
+        } else {
+            Timestamp::NEVER
+        };
+        self.end_at().min(self.reads_at).min(throttled)
+    }
+
+    /// When silence or the end of its rights end it, as known now.
+    fn end_at(&self) -> Timestamp {
+        if self.session.is_none() {
+            self.connect_by
+        } else if self.silence_ms_max == 0 {
+            self.identity_ends_at
+        } else {
+            let silence = self.heard_at.plus_ms(self.silence_ms_max);
+            silence.min(self.identity_ends_at)
+        }
+    }
+}

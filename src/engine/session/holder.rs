@@ -1,0 +1,20 @@
+//! Whose a session is.
+
+use crate::engine::access::acl::{Acl, Rights};
+use crate::engine::time::Timestamp;
+use std::sync::Arc;
+
+/// Who a session belongs to, as of its last connection, and what that allows.
+#[derive(Clone, Debug, Default)]
+pub struct Holder {
+    /// Its user.
+    pub user_name: Option<Box<str>>,
+    /// Rules that its identity brought along, in place of the access file's.
+    pub own_acl: Option<Arc<Acl>>,
+    /// What it may do; everything if there are no rules.
+    pub rights: Option<Rights>,
+    /// When a denial was last noted.
+    pub denied_at: Option<Timestamp>,
+    /// Denials since.
+    pub denials_left_out: u32,
+}

@@ -1,0 +1,184 @@
+//! A session: what the broker keeps for a client identifier, connected or not (4.1).
+//!
+//! It lives on its home shard for its whole life. It owns subscriptions (by reference into the trie),
+//! the window and queue toward the client, the identifiers of unfinished QoS 2 publishes from it, and
+//! its will. It knows no socket: a connection is a handle.
+
+pub mod connection;
+pub mod holder;
+pub mod inbound;
+pub mod losses;
+pub mod outbound;
+pub mod rates;
+pub mod replay;
+pub mod will;
+
+use crate::engine::codec::Version;
+use crate::engine::message::{LocalMessage, Qos};
+use crate::engine::route::trie::NodeId;
+use crate::engine::slots::Key;
+use crate::engine::time::Timestamp;
+use connection::Connection;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Names a session on its shard.
+pub type SessionKey = Key<Session>;
+/// Names a connection on its shard.
+pub type ConnectionKey = Key<Connection>;
+
+/// Session expiry interval that means never (3.1.2.11.2).
+pub const EXPIRY_NEVER: u32 = u32::MAX;
+
+/// Room for so many messages is kept when none is in flight, so that one at a time allocates nothing for it.
+const IDLE_MESSAGES_MAX: usize = 8;
+
+/// Subscription identifiers of one delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SubscriptionIds {
+    /// None of the matching subscriptions has one.
+    #[default]
+    None,
+    /// The usual case.
+    One(u32),
+    /// Several subscriptions match.
+    Many(Rc<[u32]>),
+}
+
+impl SubscriptionIds {
+    /// From one subscription, 0 meaning none.
+    #[must_use]
+    pub const fn one(id: u32) -> Self {
+        if id == 0 {
+            SubscriptionIds::None
+        } else {
+            SubscriptionIds::One(id)
+        }
+    }
+
+    /// As a slice.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u32] {
+        match self {
+            SubscriptionIds::None => &[],
+            SubscriptionIds::One(id) => std::slice::from_ref(id),
+            SubscriptionIds::Many(ids) => ids,
+        }
+    }
+}
+
+/// A share group as a message remembers it: filter and share name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupKey {
+    /// The filter, without share name.
+    pub filter: Arc<str>,
+    /// Share name.
+    pub name: Arc<str>,
+}
+
+/// A message on its way to one session.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What to deliver.
+    pub message: LocalMessage,
+    /// QoS of this delivery.
+    pub qos: Qos,
+    /// RETAIN flag of this delivery.
+    pub retain: bool,
+    /// Identifiers to name.
+    pub subscription_ids: SubscriptionIds,
+    /// The share group it was picked for, to pass it on if the session ends.
+    pub group: Option<Rc<GroupKey>>,
+}
+
+/// One subscription as the session remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionRef {
+    /// Where the trie has it.
+    pub node: NodeId,
+    /// Its share name.
+    pub share: Option<Arc<str>>,
+}
+
+/// The state of one client.
+#[derive(Debug)]
+pub struct Session {
+    /// Client identifier.
+    pub client_id: Rc<str>,
+    /// Version of the last connection: queued messages are cut to it.
+    pub version: Version,
+    /// The connection, if there is one.
+    pub connection: Option<ConnectionKey>,
+    /// Seconds it outlives its connection.
+    pub expiry_seconds: u32,
+    /// When it ends, while it is without a connection.
+    pub expires_at: Timestamp,
+    /// What it subscribed to.
+    pub subscriptions: Vec<SubscriptionRef>,
+    /// Broker to client.
+    pub outbound: outbound::Outbound,
+    /// Client to broker.
+    pub inbound: inbound::Inbound,
+    /// Its will, while it is in force.
+    pub will: Option<Box<will::Will>>,
+    /// When the will is published, while it waits for its delay.
+    pub will_at: Timestamp,
+    /// Retained messages still on their way.
+    pub replay: Option<Box<replay::Replay>>,
+    /// Whose it is; `None` for anonymous clients where there are no rules.
+    pub holder: Option<Box<holder::Holder>>,
+    /// Most bytes that wait for it, as its last listener had it.
+    pub queue_bytes_max: usize,
+    /// What it has lost since it was last reported.
+    pub losses: Option<Box<losses::Losses>>,
+    /// When its timer is set for.
+    pub timer_at: Timestamp,
+    /// The publish it was matched for last; tells whether another of its subscriptions matched.
+    pub match_stamp: u64,
+    /// Where that match stands.
+    pub match_index: u32,
+    /// Whether it has ever subscribed: live messages may have come then.
+    pub has_subscribed: bool,
+}
+
+impl Session {
+    /// A new session for `client_id`.
+    #[must_use]
+    pub fn new(client_id: Rc<str>, version: Version) -> Self {
+        Session {
+            client_id,
+            version,
+            connection: None,
+            expiry_seconds: 0,
+            expires_at: Timestamp::NEVER,
+            subscriptions: Vec::new(),
+            outbound: outbound::Outbound::default(),
+            inbound: inbound::Inbound::default(),
+            will: None,
+            will_at: Timestamp::NEVER,
+            replay: None,
+            holder: None,
+            queue_bytes_max: usize::MAX,
+            losses: None,
+            timer_at: Timestamp::NEVER,
+            match_stamp: 0,
+            match_index: 0,
+            has_subscribed: false,
+        }
+    }
+
+    /// Whether it ends with its connection.
+    #[must_use]
+    pub const fn ends_with_connection(&self) -> bool {
+        self.expiry_seconds == 0
+    }
+
+    /// When something is due for it.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        if self.connection.is_some() {
+            return Timestamp::NEVER;
+        }
+        self.expires_at.min(self.will_at)
+    }
+}

@@ -1,0 +1,103 @@
+//! PUBACK, PUBREC, PUBREL and PUBCOMP from a client, and acknowledgements to it that wait for the
+//! store (4.3, 4.9).
+
+use super::ShardCore;
+use crate::engine::codec::ack::Ack;
+use crate::engine::codec::{PacketType, Reason};
+use crate::engine::session::ConnectionKey;
+use crate::engine::time::Timestamp;
+
+impl ShardCore {
+    /// A client acknowledges. What is not known does no harm, but PUBREC and PUBREL are answered.
+    pub(super) fn acknowledge(&mut self, now: Timestamp, key: ConnectionKey, ack: Ack) {
+        let Some(connection) = self.clients.connections.get(key) else {
+            return;
+        };
+        let version = connection.version;
+        let Some(session_key) = connection.session else {
+            return;
+        };
+        let Some(session) = self.clients.sessions.get_mut(session_key) else {
+            return;
+        };
+        let (outbound, id) = (&mut session.outbound, ack.packet_id);
+        let mut answer = None;
+        let reply = |kind, known: bool| {
+            let reason = if known {
+                Reason::Success
+            } else {
+                Reason::PacketIdentifierNotFound
+            };
+            Some(Ack {
+                kind,
+                packet_id: id,
+                reason,
+            })
+        };
+        match ack.kind {
+            PacketType::Puback => {
+                outbound.puback(id);
+            }
+            PacketType::Pubrec if ack.reason.is_error() => {
+                outbound.pubrec_failed(id);
+            }
+            PacketType::Pubrec => answer = reply(PacketType::Pubrel, outbound.pubrec(id)),
+            PacketType::Pubrel => {
+                answer = reply(PacketType::Pubcomp, session.inbound.release(id));
+            }
+            _ => {
+                outbound.pubcomp(id);
+            }
+        }
+        if let Some(answer) = answer {
+            self.control(key, |out| answer.encode(version, out));
+        }
+        self.clients.pump(session_key, now);
+        self.pump_replay(session_key, now);
+    }
+
+    /// Sends an acknowledgement once everything up to `ticket` is stored; in the order of the publishes.
+    pub(super) fn acknowledge_publish(&mut self, key: ConnectionKey, ack: Ack, ticket: u64) {
+        let stored_through = self.stored_through;
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        if ticket > stored_through || !connection.awaiting_store.is_empty() {
+            if connection.awaiting_store.is_empty() {
+                self.awaiting_store.push(key);
+            }
+            connection.awaiting_store.push_back((ticket, ack));
+            let max = usize::from(self.settings.limits.receive_maximum);
+            if connection.awaiting_store.len() >= max && !connection.version.is_v5() {
+                self.pause(key);
+            }
+            return;
+        }
+        let version = connection.version;
+        self.control(key, |out| ack.encode(version, out));
+    }
+
+    pub(super) fn release_stored_acks(&mut self) {
+        for key in std::mem::take(&mut self.awaiting_store) {
+            let stored_through = self.stored_through;
+            while let Some(connection) = self.clients.connections.get_mut(key) {
+                let version = connection.version;
+                match connection.awaiting_store.front() {
+                    Some((ticket, _)) if *ticket > stored_through => {
+                        self.awaiting_store.push(key);
+                        break;
+                    }
+                    None => {
+                        connection.awaiting_store = Default::default();
+                        break;
+                    }
+                    Some(_) => {}
+                }
+                if let Some((_, ack)) = connection.awaiting_store.pop_front() {
+                    self.control(key, |out| ack.encode(version, out));
+                }
+            }
+            self.resume_if_room(key);
+        }
+    }
+}

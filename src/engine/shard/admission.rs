@@ -1,0 +1,143 @@
+//! How fast new connections come in, so that a storm of them does not starve those that are there.
+//!
+//! The shell asks once per turn and accepts at most one connection per listener and turn, fewer when this
+//! says so: too many that have not sent their CONNECT, too many in this second, or a shard that is late.
+//! Whoever is not accepted yet waits in the kernel's backlog.
+
+use super::ShardCore;
+use crate::engine::session::rates::Bucket;
+use crate::engine::time::Timestamp;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How long a late shard accepts nobody.
+const LATE_PAUSE_MS: u64 = 10;
+
+/// Connections of all shards, and of each listener.
+#[derive(Debug)]
+pub struct ConnectionCounts {
+    all: AtomicUsize,
+    by_listener: Vec<AtomicUsize>,
+}
+
+impl ConnectionCounts {
+    /// None so far, of so many listeners.
+    #[must_use]
+    pub fn new(listeners: usize) -> Self {
+        ConnectionCounts {
+            all: AtomicUsize::new(0),
+            by_listener: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// One more; how many there were before.
+    pub(super) fn enter(&self, listener: u16) -> usize {
+        if let Some(count) = self.by_listener.get(usize::from(listener)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.all.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn leave(&self, listener: u16) {
+        if let Some(count) = self.by_listener.get(usize::from(listener)) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn of(&self, listener: u16) -> usize {
+        let count = self.by_listener.get(usize::from(listener));
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Of all listeners.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
+    }
+}
+
+/// A shard's record of who came in.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Accepted here and not yet heard as CONNECT.
+    pub connecting: usize,
+    /// Connections that may still come in this second.
+    allowance: u64,
+    /// When the allowance was last raised.
+    raised_at: Timestamp,
+    /// Nobody comes in before this.
+    not_before: Timestamp,
+    /// Of listeners with a limit of their own.
+    by_listener: Vec<Option<Bucket>>,
+}
+
+impl ShardCore {
+    /// Whether a connection comes faster after others than its listener allows.
+    pub(super) fn is_hasty(&mut self, now: Timestamp, listener: u16) -> bool {
+        let policies = &self.settings.listeners;
+        let shards = u64::from(self.shards);
+        let buckets = &mut self.admission.by_listener;
+        if buckets.is_empty() {
+            let rates = policies
+                .iter()
+                .map(|policy| policy.connect_rate_max.div_ceil(shards));
+            buckets.extend(rates.map(|rate| Bucket::new(rate, now)));
+        }
+        let bucket = buckets.get_mut(usize::from(listener));
+        bucket
+            .and_then(Option::as_mut)
+            .is_some_and(|bucket| bucket.take(1, now).is_some())
+    }
+
+    /// Whether listeners may accept now. `lag_ms` is how long the last turn took.
+    pub fn may_accept(&mut self, now: Timestamp, lag_ms: u64) -> bool {
+        let limits = &self.settings.limits;
+        let admission = &mut self.admission;
+        if lag_ms > limits.accept_lag_ms_max {
+            self.clients.counters.accepts_paused_lag += 1;
+            admission.not_before = now.plus_ms(LATE_PAUSE_MS);
+        }
+        let rate = limits.connect_rate_max.div_ceil(u64::from(self.shards));
+        if rate > 0 {
+            admission.raise(now, rate);
+            if admission.allowance == 0 {
+                self.clients.counters.accepts_paused_rate += 1;
+                admission.not_before = now.plus_ms(1000_u64.div_ceil(rate));
+            }
+        }
+        if admission.connecting >= limits.connecting_max.div_ceil(usize::from(self.shards)) {
+            self.clients.counters.accepts_paused_connecting += 1;
+            return false;
+        }
+        admission.not_before <= now
+    }
+
+    /// When the shell has to ask again though nothing happens.
+    #[must_use]
+    pub fn accept_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let at = self.admission.not_before;
+        (at > now).then_some(at)
+    }
+}
+
+impl Admission {
+    fn raise(&mut self, now: Timestamp, rate: u64) {
+        let earned = now.ms_since(self.raised_at) * rate / 1000;
+        if earned > 0 {
+            // A second's worth may come at once.
+            self.allowance = (self.allowance + earned).min(rate);
+            self.raised_at = now;
+        }
+    }
+
+    /// One has come in.
+    pub(super) fn take(&mut self) {
+        self.connecting += 1;
+        self.allowance = self.allowance.saturating_sub(1);
+    }
+
+    /// One has sent its CONNECT, moved on, or left before.
+    pub(super) fn settle(&mut self) {
+        self.connecting = self.connecting.saturating_sub(1);
+    }
+}

@@ -1,0 +1,298 @@
+//! Who a client is: asked elsewhere, answered here (3.1.4, 4.12).
+//!
+//! ```text
+//!   CONNECT ──► asked ──► allowed ──► goes on as if the CONNECT came now
+//!                 │  └──► AUTH to the client ──► AUTH from it ──► asked
+//!                 └─────► refused
+//! ```
+//! While an answer is awaited the connection is not read; what had arrived before waits in `partial`.
+//!
+//! Not here: the methods (`control::authn`).
+
+use super::{Command, ShardCore};
+use crate::engine::access::{
+    Admitted, Answer, ClientIdRule, EXCHANGE_METHOD, Refusal, Shown, Step,
+};
+use crate::engine::codec::connect::Connect;
+use crate::engine::codec::control::{Auth, encode_auth};
+use crate::engine::codec::frame::{Frame, Split, split};
+use crate::engine::codec::{Packet, Reason};
+use crate::engine::session::ConnectionKey;
+use crate::engine::session::connection::Gate;
+use crate::engine::telemetry::notes::Event;
+use crate::engine::time::Timestamp;
+
+/// What is known of who sent a CONNECT.
+pub(super) enum Identified {
+    /// Enough.
+    Yes,
+    /// It is being asked.
+    Waits,
+    /// It may not connect.
+    Refused(Reason, &'static str),
+}
+
+const NOT_AUTHENTICATED: &str = "not authenticated";
+
+impl ShardCore {
+    /// Finds out who sent a CONNECT, or has that found out. `packet` is the CONNECT as it came.
+    pub(super) fn identify(
+        &mut self,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        packet: &[u8],
+    ) -> Identified {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return Identified::Refused(Reason::UnspecifiedError, "the connection is gone");
+        };
+        if connection.is_identified {
+            return Identified::Yes;
+        }
+        let methods = &self.settings.authentication;
+        let method = connect.properties.authentication_method;
+        if method.is_some_and(|method| !methods.has_exchange || method != EXCHANGE_METHOD) {
+            let text = "this authentication method is not served";
+            return Identified::Refused(Reason::BadAuthenticationMethod, text);
+        }
+        let policy = self.settings.listener(connection.listener);
+        let shows_nothing = connect.user_name.is_none() && connect.password.is_none();
+        let asks = methods.has_methods
+            && (!shows_nothing
+                || method.is_some()
+                || policy.is_some_and(|policy| policy.has_certificates));
+        if !asks {
+            if policy.is_some_and(|policy| policy.allows_anonymous) {
+                connection.is_identified = true;
+                return Identified::Yes;
+            }
+            self.clients.counters.connects_unauthenticated += 1;
+            return Identified::Refused(Reason::NotAuthorized, NOT_AUTHENTICATED);
+        }
+        connection.gate = Some(Box::new(Gate {
+            packet: packet.into(),
+            is_asking: true,
+        }));
+        let shown = Shown {
+            client_id: connect.client_id.into(),
+            user_name: connect.user_name.map(Into::into),
+            password: connect.password.map(crate::engine::access::Secret::new),
+            version: connect.version,
+            exchange: method.map(|_| {
+                connect
+                    .properties
+                    .authentication_data
+                    .unwrap_or_default()
+                    .into()
+            }),
+        };
+        self.ask(key, Step::Connect(Box::new(shown)));
+        Identified::Waits
+    }
+
+    fn ask(&mut self, key: ConnectionKey, step: Step) {
+        self.clients.counters.authentications += 1;
+        self.commands.push(Command::Authenticate {
+            connection: key,
+            step,
+        });
+    }
+
+    /// The packet after a CONNECT that began an exchange; it has to go on with it.
+    pub(super) fn exchange_packet(&mut self, key: ConnectionKey, frame: Frame<'_>) -> bool {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return false;
+        };
+        let version = connection.version;
+        match Packet::decode(frame, version) {
+            Ok(Packet::Auth(auth)) if goes_on(&auth) => {
+                if let Some(gate) = &mut connection.gate {
+                    gate.is_asking = true;
+                }
+                let bytes = auth.authentication_data.unwrap_or_default().into();
+                self.ask(key, Step::Continue(bytes));
+                true
+            }
+            Ok(Packet::Disconnect(_)) => {
+                self.drop_connection(key);
+                false
+            }
+            Ok(_) => {
+                let text = "the authentication is not over";
+                self.refuse(key, version, Reason::ProtocolError, text, u32::MAX);
+                false
+            }
+            Err(error) => {
+                self.refuse(key, version, error.reason(), &error.to_string(), u32::MAX);
+                false
+            }
+        }
+    }
+
+    /// A question found no room in the methods' queue; its answer follows.
+    pub fn note_busy_methods(&mut self) {
+        self.clients.counters.authentications_busy += 1;
+    }
+
+    /// The methods' answer to a step of this connection.
+    pub fn authenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        if connection.session.is_some() {
+            return self.reauthenticated(now, key, answer);
+        }
+        let Some(gate) = &mut connection.gate else {
+            return;
+        };
+        let version = connection.version;
+        let allows_anonymous = {
+            let policy = self.settings.listener(connection.listener);
+            policy.is_some_and(|policy| policy.allows_anonymous)
+        };
+        let refused = match answer {
+            Answer::Allow(admitted) => return self.admit(now, key, Some(admitted)),
+            Answer::Continue(bytes) => {
+                gate.is_asking = false;
+                self.control(key, |out| {
+                    encode_auth(Reason::ContinueAuthentication, EXCHANGE_METHOD, &bytes, out)
+                });
+                return self.go_on_reading(now, key, Vec::new());
+            }
+            Answer::NotMine if allows_anonymous => {
+                return self.admit(now, key, None);
+            }
+            Answer::NotMine => Refusal::NotAuthorized,
+            Answer::Refuse(refusal) => refusal,
+        };
+        self.clients.counters.connects_unauthenticated += 1;
+        self.note_login_failure(key, refused);
+        self.refuse(key, version, refused.reason(), NOT_AUTHENTICATED, u32::MAX);
+    }
+
+    /// Notes who failed to prove who it is.
+    fn note_login_failure(&mut self, key: ConnectionKey, refusal: Refusal) {
+        let connection = self.clients.connections.get(key);
+        let Some(gate) = connection.and_then(|connection| connection.gate.as_ref()) else {
+            return;
+        };
+        let packet = gate.packet.clone();
+        if let Ok(Split::Whole(frame, _)) = split(&packet, packet.len())
+            && let Ok(connect) = Connect::decode(frame.body)
+        {
+            let event = Event::Refused {
+                reason: refusal.reason().byte(),
+                is_login_failure: refusal != Refusal::Unavailable,
+            };
+            self.note(key, connect.client_id, connect.user_name, event);
+        }
+    }
+
+    /// Goes on with the CONNECT as if it came now.
+    fn admit(&mut self, now: Timestamp, key: ConnectionKey, admitted: Option<Box<Admitted>>) {
+        if let Some(connection) = self.clients.connections.get_mut(key)
+            && let Some(gate) = connection.gate.take()
+        {
+            connection.is_identified = true;
+            connection.admitted = admitted;
+            self.go_on_reading(now, key, gate.packet.into_vec());
+        }
+    }
+
+    /// Handles `stream` and what waited behind it, then reads again.
+    fn go_on_reading(&mut self, now: Timestamp, key: ConnectionKey, mut stream: Vec<u8>) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            stream.append(&mut connection.partial);
+            self.receive(now, key, &stream);
+            self.resume_if_room(key);
+        }
+    }
+
+    /// AUTH on an open connection: it begins anew or goes on `[MQTT-4.12.1-1]`.
+    pub(super) fn authenticate_again(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        auth: &Auth<'_>,
+    ) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        let reason = match connection.authentication_method.as_deref() {
+            None => Reason::ProtocolError,
+            Some(method) if method != auth.method => Reason::BadAuthenticationMethod,
+            Some(_) => {
+                let bytes = auth.authentication_data.unwrap_or_default().into();
+                let begins = auth.reason == Reason::ReAuthenticate;
+                if begins != connection.is_reauthenticating {
+                    connection.is_reauthenticating = true;
+                    let step = if begins {
+                        Step::Again(bytes)
+                    } else {
+                        Step::Continue(bytes)
+                    };
+                    return self.ask(key, step);
+                }
+                Reason::ProtocolError
+            }
+        };
+        self.violation(key, reason, "authentication exchange not possible", now);
+    }
+
+    fn reauthenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        let user_name = |admitted: &Admitted| admitted.identity.user_name.clone();
+        match answer {
+            Answer::Continue(bytes) => {
+                self.control(key, |out| {
+                    encode_auth(Reason::ContinueAuthentication, EXCHANGE_METHOD, &bytes, out)
+                });
+            }
+            Answer::Allow(admitted)
+                if connection.admitted.as_deref().and_then(user_name) == user_name(&admitted) =>
+            {
+                connection.is_reauthenticating = false;
+                connection.identity_ends_at = admitted.ends_at.unwrap_or(Timestamp::NEVER);
+                let bytes = admitted.exchange_end.unwrap_or_default();
+                self.control(key, |out| {
+                    encode_auth(Reason::Success, EXCHANGE_METHOD, &bytes, out)
+                });
+                self.arm_connection(key);
+            }
+            Answer::Allow(_) | Answer::NotMine => {
+                self.disconnect(key, Reason::NotAuthorized, NOT_AUTHENTICATED, now);
+            }
+            Answer::Refuse(refusal) => {
+                self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
+            }
+        }
+    }
+
+    /// Whether the identity of a connection may use a client identifier, and which it gets if it names none.
+    pub(super) fn check_client_id(
+        &self,
+        key: ConnectionKey,
+        asked: &str,
+    ) -> Result<Option<ClientIdRule>, (Reason, &'static str)> {
+        let connection = self.clients.connections.get(key);
+        let identity = connection
+            .and_then(|connection| connection.admitted.as_deref())
+            .map(|admitted| &admitted.identity);
+        let user_name = identity.and_then(|identity| identity.user_name.as_deref());
+        let of_identity = identity.and_then(|identity| identity.client_id.clone());
+        let of_settings = self.settings.authentication.client_id.for_user(user_name);
+        for rule in [&of_identity, &of_settings].into_iter().flatten() {
+            if !asked.is_empty() && !rule.allows(asked) {
+                let text = "this client identifier is not for this user";
+                return Err((Reason::ClientIdentifierNotValid, text));
+            }
+        }
+        Ok(of_identity.or(of_settings))
+    }
+}
+
+/// Whether an AUTH goes on with the exchange that CONNECT began.
+fn goes_on(auth: &Auth<'_>) -> bool {
+    auth.reason == Reason::ContinueAuthentication && auth.method == EXCHANGE_METHOD
+}

@@ -1,0 +1,243 @@
+//! The ends of connections and sessions, and what becomes of a will (3.1.2.5, 3.14, 4.1).
+
+use super::{Command, ShardCore};
+use crate::engine::codec::Reason;
+use crate::engine::codec::control::{Disconnect, encode_disconnect};
+use crate::engine::fanout::publication::Publication;
+use crate::engine::session::{ConnectionKey, EXPIRY_NEVER, SessionKey};
+use crate::engine::telemetry::notes::Event;
+use crate::engine::time::Timestamp;
+use crate::engine::timer::Owner;
+
+/// What the end of a connection means for the will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WillFate {
+    /// It is published, after its delay.
+    Due,
+    /// The client cancelled it `[MQTT-3.14.4-3]`.
+    Cancelled,
+}
+
+impl ShardCore {
+    /// No more bytes come from the connection, without DISCONNECT: its will is due.
+    pub fn receive_ended(&mut self, now: Timestamp, key: ConnectionKey) {
+        self.drop_connection_with(key, WillFate::Due, now);
+    }
+
+    /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
+    pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
+        if let Some(mut connection) = self.clients.connections.remove(key) {
+            debug_assert!(connection.session.is_none());
+            self.admission.settle();
+            self.counts.leave(connection.listener);
+            let rest = connection.outbox.take_rest();
+            self.commands.push(Command::Close {
+                connection: key,
+                rest,
+            });
+        }
+    }
+
+    fn drop_connection_with(&mut self, key: ConnectionKey, fate: WillFate, now: Timestamp) {
+        match self.clients.connections.get(key) {
+            Some(connection) if connection.session.is_some() => self.detach(key, fate, now),
+            _ => self.drop_connection(key),
+        }
+    }
+
+    /// Tells a client why (5.0 only) and closes; its will is due.
+    pub(super) fn disconnect(
+        &mut self,
+        key: ConnectionKey,
+        reason: Reason,
+        text: &str,
+        now: Timestamp,
+    ) {
+        self.say_goodbye(key, reason, text);
+        self.drop_connection_with(key, WillFate::Due, now);
+    }
+
+    /// Appends a DISCONNECT for a client that was accepted and speaks 5.0 `[MQTT-3.14.0-1]`.
+    pub(super) fn say_goodbye(&mut self, key: ConnectionKey, reason: Reason, text: &str) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        connection.goodbye = Some(reason);
+        if connection.session.is_none() || !connection.version.is_v5() {
+            return;
+        }
+        let packet_bytes_max = connection.packet_bytes_max;
+        let settings = std::rc::Rc::clone(&self.settings);
+        let reference = settings
+            .server_reference
+            .as_deref()
+            .filter(|_| reason == Reason::ServerShuttingDown);
+        let reason = match reference {
+            // A client that is to go elsewhere is told so by the reason, too (4.13.2).
+            Some(_) => Reason::UseAnotherServer,
+            None => reason,
+        };
+        self.control(key, |out| {
+            encode_disconnect(reason, Some(text), reference, packet_bytes_max, out);
+        });
+    }
+
+    /// A client's DISCONNECT (3.14.4).
+    pub(super) fn client_disconnects(
+        &mut self,
+        key: ConnectionKey,
+        disconnect: Disconnect,
+        now: Timestamp,
+    ) {
+        let Some(connection) = self.clients.connections.get(key) else {
+            return;
+        };
+        if let Some(asked) = disconnect.session_expiry_seconds {
+            if connection.asked_expiry_seconds == 0 && asked != 0 {
+                let text = "session expiry interval raised from 0";
+                return self.violation(key, Reason::ProtocolError, text, now);
+            }
+            let granted = asked.min(self.settings.session_expiry_seconds_max);
+            let session = connection
+                .session
+                .and_then(|s| self.clients.sessions.get_mut(s));
+            if let Some(session) = session {
+                session.expiry_seconds = granted;
+            }
+        }
+        let fate = if disconnect.reason == Reason::Success {
+            WillFate::Cancelled
+        } else {
+            WillFate::Due
+        };
+        self.drop_connection_with(key, fate, now);
+    }
+
+    /// Parts a connection from its session and closes it. The session ends, or waits for its client.
+    pub(super) fn detach(&mut self, key: ConnectionKey, fate: WillFate, now: Timestamp) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        let Some(session_key) = connection.session.take() else {
+            return;
+        };
+        let reason = connection.goodbye.map_or(0, Reason::byte);
+        self.note_session(session_key, Event::Disconnected(reason));
+        self.drop_connection(key);
+        let Some(session) = self.clients.sessions.get_mut(session_key) else {
+            return;
+        };
+        session.connection = None;
+        if fate == WillFate::Cancelled {
+            session.will = None;
+        }
+        let expiry_seconds = session.expiry_seconds;
+        // No delay means at once; the session's end cuts a delay short (3.1.3.2.2).
+        let delay = session
+            .will
+            .as_ref()
+            .map(|will| will.delay_seconds.min(expiry_seconds));
+        if let Some(seconds) = delay
+            && seconds > 0
+        {
+            session.will_at = now.plus_seconds(seconds);
+        }
+        session.expires_at = match expiry_seconds {
+            EXPIRY_NEVER => Timestamp::NEVER,
+            seconds => now.plus_seconds(seconds),
+        };
+        if delay == Some(0) {
+            self.publish_will(session_key, now);
+        }
+        if expiry_seconds == 0 {
+            self.end_session(session_key, now);
+        } else {
+            self.groups_changed(session_key);
+            self.arm_session(session_key);
+        }
+    }
+
+    fn arm_session(&mut self, key: SessionKey) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let deadline = session.deadline();
+        // An earlier timer of a former absence may still be set; it finds out that it is too early.
+        session.timer_at = deadline;
+        if deadline != Timestamp::NEVER {
+            self.timers.set(deadline, Owner::Session(key));
+        }
+    }
+
+    pub(super) fn session_due(&mut self, key: SessionKey, at: Timestamp, now: Timestamp) {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        if session.timer_at != at || session.connection.is_some() {
+            return;
+        }
+        let expired = session.expires_at <= now;
+        if session.will_at <= now {
+            self.publish_will(key, now);
+        }
+        if expired {
+            self.end_session(key, now);
+        } else {
+            self.arm_session(key);
+        }
+    }
+
+    /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`.
+    pub(super) fn publish_will(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        session.will_at = Timestamp::NEVER;
+        let Some(will) = session.will.take() else {
+            return;
+        };
+        if !self.may_write(key, &will.topic) {
+            self.clients.counters.publishes_not_authorized += 1;
+            return;
+        }
+        let hash = self.publisher_hash(key);
+        let mut publication = Publication::new(
+            &will.topic,
+            &will.payload,
+            &will.forwarded,
+            will.qos,
+            will.retain,
+            will.expiry_seconds.map(|seconds| now.plus_seconds(seconds)),
+        );
+        self.route(&mut publication, Some(key), hash, now);
+    }
+
+    /// Forgets a session: its will is due at the latest now, its subscriptions go, and what it had for
+    /// a share group goes to another member.
+    pub(super) fn end_session(&mut self, key: SessionKey, now: Timestamp) {
+        self.publish_will(key, now);
+        let Some(mut session) = self.clients.sessions.remove(key) else {
+            return;
+        };
+        self.clients.by_client_id.remove(&session.client_id);
+        for subscription in std::mem::take(&mut session.subscriptions) {
+            self.remove_subscription(key, &subscription);
+        }
+        let mut shared = session.outbound.take_shared();
+        shared.extend(
+            session
+                .replay
+                .take()
+                .into_iter()
+                .flat_map(|replay| replay.held),
+        );
+        for delivery in shared {
+            let Some(group) = &delivery.group else {
+                continue;
+            };
+            let mut publication = Publication::of(&delivery.message);
+            self.clients.encoder.begin();
+            self.deliver_to_group(&mut publication, group, 0, 0, now);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Keeping the replicas of the trie in step: what this shard tells others of its interest, and what
+//! waits until they have confirmed (DESIGN: routing).
+//!
+//! Changes of this shard are numbered. A shard confirms the last change it has applied, after all its
+//! mail that was routed without it is visible. A SUBACK names the number it needs and waits for the
+//! slowest shard; SUBACKs and UNSUBACKs leave in the order of their numbers.
+
+use super::ShardCore;
+use crate::engine::codec::subscribe::{encode_suback, encode_unsuback};
+use crate::engine::codec::topic::TopicFilter;
+use crate::engine::codec::{Reason, Version};
+use crate::engine::mail::{InterestChange, Mail, Phase};
+use crate::engine::route::ShardId;
+use crate::engine::route::shared::Group;
+use crate::engine::route::trie::Trie;
+use crate::engine::session::replay::ReplayTask;
+use crate::engine::session::{ConnectionKey, SessionKey};
+use crate::engine::time::Timestamp;
+use std::collections::VecDeque;
+
+/// Most acknowledgements that wait for other shards before clients are no longer read.
+pub(super) const PENDING_MAX: usize = 65_536;
+
+/// Which packet a subscription change is answered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Suback,
+    Unsuback,
+}
+
+/// A SUBACK or UNSUBACK that waits for the other shards.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub sequence: u64,
+    pub connection: ConnectionKey,
+    pub session: SessionKey,
+    pub version: Version,
+    pub packet_id: u16,
+    pub answer: Answer,
+    pub reasons: Vec<Reason>,
+    /// Retained messages to send once everyone knows of the subscription.
+    pub tasks: Vec<ReplayTask>,
+}
+
+/// What one shard told and heard.
+pub(super) struct Interest {
+    id: ShardId,
+    sequence: u64,
+    confirmed: Vec<u64>,
+    /// Last change of each shard that is applied but not confirmed.
+    to_confirm: Vec<Option<u64>>,
+    pending: VecDeque<Pending>,
+}
+
+impl Interest {
+    pub(super) fn new(id: ShardId, shards: ShardId) -> Self {
+        let shards = usize::from(shards);
+        Interest {
+            id,
+            sequence: 0,
+            confirmed: vec![0; shards],
+            to_confirm: vec![None; shards],
+            pending: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The last change.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The last change that one shard has confirmed.
+    pub(super) fn confirmed_by(&self, shard: ShardId) -> u64 {
+        let confirmed = self.confirmed.get(usize::from(shard));
+        confirmed.copied().unwrap_or(u64::MAX)
+    }
+
+    /// Numbers a change.
+    const fn next(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// The last change that every other shard has confirmed.
+    fn confirmed_by_all(&self) -> u64 {
+        let others = (0..)
+            .zip(&self.confirmed)
+            .filter(|(shard, _)| *shard != self.id);
+        others
+            .map(|(_, sequence)| *sequence)
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Confirmations that are due, once per shard.
+    pub(super) fn take_confirmations(&mut self) -> Vec<(ShardId, u64)> {
+        let due = (0..).zip(&mut self.to_confirm);
+        due.filter_map(|(shard, sequence)| Some((shard, sequence.take()?)))
+            .collect()
+    }
+
+    /// Applies another shard's change to the replica.
+    pub(super) fn apply(
+        &mut self,
+        trie: &mut Trie,
+        shards: ShardId,
+        from: ShardId,
+        sequence: u64,
+        change: &InterestChange,
+    ) {
+        match change {
+            InterestChange::Nothing => {}
+            InterestChange::Add(filter) => {
+                let node = trie.insert(TopicFilter::trusted(filter));
+                if let Some(entry) = trie.entry_mut(node) {
+                    entry.remote.insert(from);
+                }
+            }
+            InterestChange::Remove(filter) => {
+                if let Some(node) = trie.find(TopicFilter::trusted(filter)) {
+                    if let Some(entry) = trie.entry_mut(node) {
+                        entry.remote.remove(from);
+                    }
+                    trie.prune(node);
+                }
+            }
+            InterestChange::Group(key, count) => {
+                let node = trie.insert(TopicFilter::trusted(&key.filter));
+                if let Some(entry) = trie.entry_mut(node) {
+                    let known = entry.groups.iter().position(|group| group.name == key.name);
+                    let index = known.unwrap_or_else(|| {
+                        entry.groups.push(Group::new(&key.name, shards));
+                        entry.groups.len() - 1
+                    });
+                    if let Some(group) = entry.groups.get_mut(index) {
+                        group.set_count(from, *count);
+                    }
+                    entry.groups.retain(|group| !group.is_empty());
+                }
+                trie.prune(node);
+            }
+        }
+        if let Some(due) = self.to_confirm.get_mut(usize::from(from)) {
+            *due = Some(sequence);
+        }
+    }
+}
+
+impl ShardCore {
+    /// Tells all other shards of a change.
+    pub(super) fn announce(&mut self, change: &InterestChange) {
+        let sequence = self.interest.next();
+        for shard in (0..self.shards).filter(|shard| *shard != self.id) {
+            let change = change.clone();
+            self.staged
+                .push(Phase::Live, shard, Mail::Interest { sequence, change });
+        }
+    }
+
+    /// Answers a SUBSCRIBE or UNSUBSCRIBE when every shard knows of everything announced so far.
+    pub(super) fn answer_when_known(&mut self, mut pending: Pending, now: Timestamp) {
+        pending.sequence = self.interest.sequence;
+        self.interest.pending.push_back(pending);
+        self.release_pending(now);
+    }
+
+    pub(super) fn interest_confirmed(&mut self, from: ShardId, sequence: u64, now: Timestamp) {
+        if let Some(known) = self.interest.confirmed.get_mut(usize::from(from)) {
+            debug_assert!(sequence >= *known);
+            *known = sequence;
+        }
+        self.release_pending(now);
+    }
+
+    fn release_pending(&mut self, now: Timestamp) {
+        let confirmed = self.interest.confirmed_by_all();
+        while self
+            .interest
+            .pending
+            .front()
+            .is_some_and(|first| first.sequence <= confirmed)
+        {
+            let Some(pending) = self.interest.pending.pop_front() else {
+                return;
+            };
+            let (version, packet_id) = (pending.version, pending.packet_id);
+            let reasons = &pending.reasons;
+            self.control(pending.connection, |out| match pending.answer {
+                Answer::Suback => encode_suback(packet_id, reasons, version, out),
+                Answer::Unsuback => encode_unsuback(packet_id, reasons, version, out),
+            });
+            self.start_replays(pending.session, pending.tasks, now);
+        }
+    }
+}

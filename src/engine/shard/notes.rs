@@ -1,0 +1,142 @@
+//! Notes for the audit log, and bans.
+
+use super::ShardCore;
+use crate::engine::access::bans::BannedNames;
+use crate::engine::codec::Reason;
+use crate::engine::session::{ConnectionKey, SessionKey};
+use crate::engine::telemetry::notes::{Event, Note};
+use crate::engine::time::Timestamp;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// How often a client's denials are noted one by one.
+const DENIALS_INTERVAL_MS: u64 = 1_000;
+/// Notes that wait for the shell; more are counted and left out.
+const NOTES_MAX: usize = 10_000;
+
+impl ShardCore {
+    /// Notes since the last call, with their connections.
+    pub fn take_notes(&mut self, into: &mut Vec<(ConnectionKey, Note)>) {
+        into.append(&mut self.notes);
+    }
+
+    /// Whether there are any.
+    #[must_use]
+    pub fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    pub(super) fn note(
+        &mut self,
+        key: ConnectionKey,
+        client_id: &str,
+        user_name: Option<&str>,
+        event: Event,
+    ) {
+        if !self.settings.takes_notes {
+            return;
+        }
+        if self.notes.len() >= NOTES_MAX {
+            self.clients.counters.notes_left_out += 1;
+            return;
+        }
+        let note = Note {
+            client_id: client_id.into(),
+            user_name: user_name.map(Into::into),
+            event,
+        };
+        self.notes.push((key, note));
+    }
+
+    /// A note about a session's connection.
+    pub(super) fn note_session(&mut self, key: SessionKey, event: Event) {
+        if !self.settings.takes_notes {
+            return;
+        }
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        let Some(connection) = session.connection else {
+            return;
+        };
+        let client_id = Rc::clone(&session.client_id);
+        let user_name = session
+            .holder
+            .as_ref()
+            .and_then(|holder| holder.user_name.clone());
+        self.note(connection, &client_id, user_name.as_deref(), event);
+    }
+
+    /// A client was denied something; noted at a bounded rate per client.
+    pub(super) fn note_denied(
+        &mut self,
+        now: Timestamp,
+        key: SessionKey,
+        action: &'static str,
+        topic: &str,
+    ) {
+        if !self.settings.takes_notes {
+            return;
+        }
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(holder) = &mut session.holder else {
+            return;
+        };
+        if holder
+            .denied_at
+            .is_some_and(|at| now < at.plus_ms(DENIALS_INTERVAL_MS))
+        {
+            holder.denials_left_out = holder.denials_left_out.saturating_add(1);
+            return;
+        }
+        holder.denied_at = Some(now);
+        let left_out = std::mem::take(&mut holder.denials_left_out);
+        let topic = topic.into();
+        let event = Event::Denied {
+            action,
+            topic,
+            left_out,
+        };
+        self.note_session(key, event);
+    }
+
+    /// So many notes found no taker.
+    pub fn note_left_out(&mut self, count: u64) {
+        self.clients.counters.notes_left_out += count;
+    }
+
+    /// Who is banned from now on; those that are there are told and closed.
+    pub fn set_banned(&mut self, now: Timestamp, banned: Arc<BannedNames>) {
+        self.banned = banned;
+        let sessions: Vec<_> = self.clients.sessions.keys().collect();
+        for key in sessions {
+            let Some(session) = self.clients.sessions.get(key) else {
+                continue;
+            };
+            let user_name = session
+                .holder
+                .as_ref()
+                .and_then(|holder| holder.user_name.as_deref());
+            if let Some(connection) = session.connection
+                && self.banned.contain(&session.client_id, user_name)
+            {
+                self.ban(now, connection);
+            }
+        }
+    }
+
+    /// The address of a connection is banned: it is closed, or its CONNECT will be refused.
+    pub fn ban(&mut self, now: Timestamp, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        if connection.session.is_some() {
+            self.clients.counters.connections_banned += 1;
+            self.disconnect(key, Reason::AdministrativeAction, "banned", now);
+        } else {
+            connection.is_banned = true;
+        }
+    }
+}

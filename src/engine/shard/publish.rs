@@ -1,0 +1,511 @@
+//! PUBLISH: checks, routing and delivery (3.3, 4.5, 4.6).
+//!
+//! One match in the local trie finds local subscribers, interested shards and share groups. Each
+//! shard gets one letter per publish, whatever matches there.
+
+use super::ShardCore;
+use super::clients::Match;
+use crate::engine::codec::ack::Ack;
+use crate::engine::codec::publish::Publish;
+use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName};
+use crate::engine::codec::{PacketType, Reason};
+use crate::engine::fanout::publication::Publication;
+use crate::engine::limits::SHARED_HOPS_MAX;
+use crate::engine::mail::{self, Mail, Phase};
+use crate::engine::message::{LocalMessage, Message, Qos};
+use crate::engine::overload::Stage;
+use crate::engine::route::shared::{MemberLoad, SharedStrategy};
+use crate::engine::route::{ShardId, ShardSet, home_shard, stable_hash};
+use crate::engine::session::connection::Aliases;
+use crate::engine::session::{ConnectionKey, GroupKey, SessionKey};
+use crate::engine::time::Timestamp;
+use crate::storage::Record;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What routing did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Routed {
+    /// Whether anyone wanted it.
+    pub matched: bool,
+    /// The store's ticket that an acknowledgement has to wait for.
+    pub ticket: u64,
+}
+
+impl ShardCore {
+    /// A client's PUBLISH.
+    pub(super) fn publish(&mut self, now: Timestamp, key: ConnectionKey, publish: &Publish<'_>) {
+        self.clients.counters.messages_received += 1;
+        if !self.charge_publish(now, key, publish.topic.len() + publish.payload.len()) {
+            return;
+        }
+        if self.clients.stage >= Stage::Pause {
+            self.pause_publisher(key);
+        }
+        if publish.properties.topic_alias.is_some() {
+            return self.publish_with_alias(now, key, publish);
+        }
+        self.publish_to(now, key, publish, publish.topic);
+    }
+
+    fn publish_with_alias(&mut self, now: Timestamp, key: ConnectionKey, publish: &Publish<'_>) {
+        let alias = publish.properties.topic_alias.unwrap_or(0);
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        if alias > self.settings.limits.topic_alias_max {
+            let text = "topic alias above the announced maximum [MQTT-3.3.2-9]";
+            return self.violation(key, Reason::TopicAliasInvalid, text, now);
+        }
+        let table = &mut connection
+            .aliases
+            .get_or_insert_with(Box::<Aliases>::default)
+            .inbound;
+        if !publish.topic.is_empty() {
+            table.insert(alias, publish.topic.into());
+            return self.publish_to(now, key, publish, publish.topic);
+        }
+        match table.get(&alias).cloned() {
+            Some(topic) => self.publish_to(now, key, publish, &topic),
+            None => {
+                let text = "topic alias without a topic";
+                self.violation(key, Reason::ProtocolError, text, now);
+            }
+        }
+    }
+
+    fn publish_to(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) {
+        if let Err((reason, text)) = self.check_publish(key, publish, topic) {
+            return self.violation(key, reason, text, now);
+        }
+        let Some(connection) = self.clients.connections.get(key) else {
+            return;
+        };
+        let Some(session_key) = connection.session else {
+            return;
+        };
+        if publish.qos == Qos::ExactlyOnce
+            && let Some(session) = self.clients.sessions.get_mut(session_key)
+        {
+            if session.inbound.is_repeat(publish.packet_id) {
+                return self.answer_publish(key, publish, Reason::Success, 0, now);
+            }
+            let unfinished = session.inbound.unfinished();
+            let is_v5 = connection.version.is_v5();
+            if is_v5 && unfinished >= usize::from(self.settings.limits.receive_maximum) {
+                let text = "more unfinished publishes than the receive maximum [MQTT-3.3.4-7]";
+                return self.violation(key, Reason::ReceiveMaximumExceeded, text, now);
+            }
+        }
+        if topic.starts_with('$') {
+            self.clients.counters.dropped_dollar_topic += 1;
+            return self.answer_publish(key, publish, Reason::NotAuthorized, 0, now);
+        }
+        if !self.may_write(session_key, topic) {
+            self.clients.counters.publishes_not_authorized += 1;
+            self.note_denied(now, session_key, "publish", topic);
+            return self.answer_publish(key, publish, Reason::NotAuthorized, 0, now);
+        }
+        if self.settings.validate_payload_format
+            && publish.properties.payload_is_utf8
+            && std::str::from_utf8(publish.payload).is_err()
+        {
+            return self.answer_publish(key, publish, Reason::PayloadFormatInvalid, 0, now);
+        }
+        let expiry = publish.properties.expiry_seconds;
+        let mut publication = Publication::new(
+            topic,
+            publish.payload,
+            &publish.properties.forwarded,
+            publish.qos,
+            publish.retain,
+            expiry.map(|seconds| now.plus_seconds(seconds)),
+        );
+        let hash = self.publisher_hash(session_key);
+        let routed = self.route(&mut publication, Some(session_key), hash, now);
+        let reason = if routed.matched {
+            Reason::Success
+        } else {
+            Reason::NoMatchingSubscribers
+        };
+        self.answer_publish(key, publish, reason, routed.ticket, now);
+        self.disconnect_overflowed(now);
+    }
+
+    fn check_publish(
+        &self,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<(), (Reason, &'static str)> {
+        let settings = &self.settings;
+        match TopicName::new(topic, settings.limits.topics()) {
+            Ok(_) => {}
+            Err(TopicError::TooLong) => {
+                return Err((Reason::TopicNameInvalid, "limits.topic_bytes_max exceeded"));
+            }
+            Err(TopicError::TooDeep) => {
+                return Err((Reason::TopicNameInvalid, "limits.topic_levels_max exceeded"));
+            }
+            Err(_) => return Err((Reason::TopicNameInvalid, "topic name [MQTT-3.3.2-2]")),
+        }
+        if publish.qos > settings.qos_max {
+            return Err((Reason::QosNotSupported, "QoS above the announced maximum"));
+        }
+        if publish.retain && !settings.retain_available {
+            return Err((
+                Reason::RetainNotSupported,
+                "retained messages are switched off",
+            ));
+        }
+        // Only 5.0 clients know the limit; others are not read while they are above it.
+        let waiting = self.clients.connections.get(key);
+        let waiting = waiting.filter(|c| c.version.is_v5() && publish.qos != Qos::AtMostOnce);
+        let waiting = waiting.map_or(0, |c| c.awaiting_store.len());
+        if waiting >= usize::from(settings.limits.receive_maximum) {
+            return Err((
+                Reason::ReceiveMaximumExceeded,
+                "receive maximum [MQTT-3.3.4-7]",
+            ));
+        }
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC `[MQTT-3.3.4-1]`. 3.x cannot be told of a failure: it gets the plain packet.
+    fn answer_publish(
+        &mut self,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        reason: Reason,
+        ticket: u64,
+        now: Timestamp,
+    ) {
+        let kind = match publish.qos {
+            Qos::AtMostOnce => {
+                // Nothing to answer with: the only way to tell is to close (3.3.2.3.2).
+                if reason == Reason::PayloadFormatInvalid {
+                    self.violation(key, reason, "payload is not UTF-8", now);
+                }
+                return;
+            }
+            Qos::AtLeastOnce => PacketType::Puback,
+            Qos::ExactlyOnce => PacketType::Pubrec,
+        };
+        let connection = self.clients.connections.get(key);
+        let version = connection.map(|c| c.version);
+        let tells = version.is_some_and(crate::engine::codec::Version::is_v5);
+        if kind == PacketType::Pubrec && !(tells && reason.is_error()) {
+            let session = connection.and_then(|c| c.session);
+            if let Some(session) = session.and_then(|s| self.clients.sessions.get_mut(s)) {
+                session.inbound.accept(publish.packet_id);
+            }
+        }
+        let ack = Ack {
+            kind,
+            packet_id: publish.packet_id,
+            reason,
+        };
+        self.acknowledge_publish(key, ack, ticket);
+    }
+
+    /// Disconnects sessions whose queue overflowed under that policy.
+    pub(super) fn disconnect_overflowed(&mut self, now: Timestamp) {
+        while let Some(session) = self.clients.overflowed.pop() {
+            let connection = self
+                .clients
+                .sessions
+                .get(session)
+                .and_then(|session| session.connection);
+            if let Some(connection) = connection {
+                let text = "more messages than the session's queue holds";
+                self.disconnect(connection, Reason::QuotaExceeded, text, now);
+            }
+        }
+    }
+
+    /// The hash by which shared strategies tell publishers apart.
+    pub(super) fn publisher_hash(&self, session: SessionKey) -> u64 {
+        if self.settings.shared_strategy != SharedStrategy::HashPublisher {
+            return 0;
+        }
+        self.clients
+            .sessions
+            .get(session)
+            .map_or(0, |session| stable_hash(&session.client_id))
+    }
+
+    /// Delivers a publish that entered the broker on this shard to all who want it, here and elsewhere.
+    pub(super) fn route(
+        &mut self,
+        publication: &mut Publication<'_>,
+        publisher: Option<SessionKey>,
+        publisher_hash: u64,
+        now: Timestamp,
+    ) -> Routed {
+        let ticket = self.clients.last_ticket;
+        let hash = match self.settings.shared_strategy {
+            SharedStrategy::HashTopic => stable_hash(publication.topic),
+            _ => publisher_hash,
+        };
+        let topic = TopicName::trusted(publication.topic);
+        let nodes = self.last_match.take(&self.trie, topic);
+        let mut shards = ShardSet::default();
+        let mut has_local = false;
+        let mut has_groups = false;
+        for entry in nodes.iter().filter_map(|&node| self.trie.entry(node)) {
+            shards.add_all(entry.remote);
+            has_local |= !entry.local.is_empty();
+            has_groups |= !entry.groups.is_empty();
+        }
+        let matched = has_local || has_groups || !shards.is_empty();
+        if has_local {
+            self.deliver_local(publication, &nodes, publisher, now);
+        }
+        let groups = if has_groups {
+            self.pick_groups(publication, &nodes, hash, now)
+        } else {
+            Vec::new()
+        };
+        self.last_match.keep(nodes);
+        self.mail_publish(publication, shards, groups, hash);
+        if publication.retain && self.settings.retain_available {
+            self.retain_somewhere(publication);
+        }
+        let last = self.clients.last_ticket;
+        Routed {
+            matched,
+            ticket: if last > ticket { last } else { 0 },
+        }
+    }
+
+    /// A publish that entered on another shard.
+    pub(super) fn publish_from_shard(
+        &mut self,
+        from: ShardId,
+        publish: mail::Publish,
+        now: Timestamp,
+    ) {
+        let message = LocalMessage::new(publish.message);
+        let mut publication = Publication::of(&message);
+        self.clients.routed_by = Some(self.interest.confirmed_by(from));
+        self.clients.encoder.begin();
+        if publish.plain {
+            let topic = TopicName::trusted(publication.topic);
+            let nodes = self.last_match.take(&self.trie, topic);
+            self.deliver_local(&mut publication, &nodes, None, now);
+            self.last_match.keep(nodes);
+        }
+        for group in publish.groups {
+            let hops = publish.hops;
+            self.deliver_to_group(&mut publication, &group, publish.hash, hops, now);
+        }
+        self.clients.routed_by = None;
+        self.disconnect_overflowed(now);
+    }
+
+    /// Delivers to the plain subscribers of this shard, each session once.
+    fn deliver_local(
+        &mut self,
+        publication: &mut Publication<'_>,
+        nodes: &[u32],
+        publisher: Option<SessionKey>,
+        now: Timestamp,
+    ) {
+        let stamp = self.clients.encoder.begin();
+        let entries = || nodes.iter().filter_map(|&node| self.trie.entry(node));
+        let mut filled = entries().filter(|entry| !entry.local.is_empty());
+        let (first, second) = (filled.next(), filled.next());
+        let Some(first) = first else { return };
+        if second.is_none() {
+            // One filter: a session has at most one subscription on it, so nothing is to be joined.
+            for subscriber in &first.local {
+                if !(subscriber.no_local && Some(subscriber.session) == publisher) {
+                    self.clients
+                        .deliver(publication, &Match::of(subscriber), now);
+                }
+            }
+            return;
+        }
+        let mut matches = std::mem::take(&mut self.matches);
+        matches.clear();
+        for subscriber in entries().flat_map(|entry| &entry.local) {
+            if subscriber.no_local && Some(subscriber.session) == publisher {
+                continue;
+            }
+            let Some(session) = self.clients.sessions.get_mut(subscriber.session) else {
+                continue;
+            };
+            if session.match_stamp == stamp {
+                if let Some(matched) = matches.get_mut(session.match_index as usize) {
+                    matched.join(subscriber);
+                }
+            } else {
+                session.match_stamp = stamp;
+                session.match_index = matches.len() as u32;
+                matches.push(Match::of(subscriber));
+            }
+        }
+        for matched in &matches {
+            self.clients.deliver(publication, matched, now);
+        }
+        self.matches = matches;
+    }
+
+    /// Picks a shard for each share group that matches; delivers at once where it is this one.
+    fn pick_groups(
+        &mut self,
+        publication: &mut Publication<'_>,
+        nodes: &[u32],
+        hash: u64,
+        now: Timestamp,
+    ) -> Vec<(ShardId, GroupKey)> {
+        let strategy = self.settings.shared_strategy;
+        let mut picked = Vec::new();
+        for &node in nodes {
+            if self
+                .trie
+                .entry(node)
+                .is_none_or(|entry| entry.groups.is_empty())
+            {
+                continue;
+            }
+            let filter: Arc<str> = self.trie.filter_text(node).into();
+            let Some(entry) = self.trie.entry_mut(node) else {
+                continue;
+            };
+            for group in &mut entry.groups {
+                if let Some(shard) = group.pick_shard(strategy, hash, None) {
+                    let name = Arc::clone(&group.name);
+                    picked.push((
+                        shard,
+                        GroupKey {
+                            filter: Arc::clone(&filter),
+                            name,
+                        },
+                    ));
+                }
+            }
+        }
+        let (here, elsewhere): (Vec<_>, _) =
+            picked.into_iter().partition(|(shard, _)| *shard == self.id);
+        self.clients.encoder.begin();
+        for (_, group) in here {
+            self.deliver_to_group(publication, &group, hash, 0, now);
+        }
+        elsewhere
+    }
+
+    /// Delivers to a member of a share group on this shard; if there is none any more, another shard
+    /// picks again. The encoder has begun this publish.
+    pub(super) fn deliver_to_group(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: &GroupKey,
+        hash: u64,
+        hops: u8,
+        now: Timestamp,
+    ) {
+        let strategy = self.settings.shared_strategy;
+        let (id, clients) = (self.id, &self.clients);
+        let sessions = &clients.sessions;
+        let topic = publication.topic;
+        let load = |subscriber: &crate::engine::route::trie::Subscriber| {
+            let session = sessions.get(subscriber.session)?;
+            if subscriber.checked && !clients.may_read(subscriber.session, topic) {
+                return None;
+            }
+            let outbound = &session.outbound;
+            let inflight = usize::from(outbound.unacknowledged()) + outbound.queued();
+            Some(MemberLoad {
+                online: session.connection.is_some(),
+                inflight,
+            })
+        };
+        let node = self.trie.find(TopicFilter::trusted(&key.filter));
+        let group = node
+            .and_then(|node| self.trie.entry_mut(node))
+            .and_then(|entry| entry.groups.iter_mut().find(|group| group.name == key.name));
+        let Some(group) = group else {
+            self.clients.counters.dropped_no_member += 1;
+            return;
+        };
+        if let Some(member) = group.pick_member(strategy, hash, load) {
+            let mut matched = Match::of(&member);
+            matched.group = Some(Rc::new(key.clone()));
+            return self.clients.deliver(publication, &matched, now);
+        }
+        match group.pick_shard(strategy, hash, Some(id)) {
+            Some(shard) if hops < SHARED_HOPS_MAX => {
+                let letter = mail::Publish {
+                    message: publication.keep().share(),
+                    plain: false,
+                    groups: vec![key.clone()],
+                    hash,
+                    hops: hops + 1,
+                };
+                self.stage(Phase::Live, shard, Mail::Publish(letter));
+            }
+            _ => self.clients.counters.dropped_no_member += 1,
+        }
+    }
+
+    fn mail_publish(
+        &mut self,
+        publication: &mut Publication<'_>,
+        plain: ShardSet,
+        groups: Vec<(ShardId, GroupKey)>,
+        hash: u64,
+    ) {
+        let mut receivers = plain;
+        for (shard, _) in &groups {
+            receivers.insert(*shard);
+        }
+        for shard in receivers.iter() {
+            let of_shard = groups.iter().filter(|(to, _)| *to == shard);
+            let letter = mail::Publish {
+                message: publication.keep().share(),
+                plain: plain.contains(shard),
+                groups: of_shard.map(|(_, group)| group.clone()).collect(),
+                hash,
+                hops: 0,
+            };
+            self.stage(Phase::Live, shard, Mail::Publish(letter));
+        }
+    }
+
+    /// Stages a letter for another shard.
+    pub(super) fn stage(&mut self, phase: Phase, to: ShardId, mail: Mail) {
+        debug_assert_ne!(to, self.id);
+        self.clients.counters.mail_sent += 1;
+        self.staged.push(phase, to, mail);
+    }
+
+    /// Keeps a retained message on the shard its topic belongs to.
+    fn retain_somewhere(&mut self, publication: &mut Publication<'_>) {
+        let message = publication.keep().share();
+        match home_shard(message.topic(), self.shards) {
+            home if home == self.id => self.retain(message),
+            home => self.stage(Phase::Retain, home, Mail::Retain(message)),
+        }
+    }
+
+    /// Keeps a retained message here.
+    pub(super) fn retain(&mut self, message: Arc<Message>) {
+        let limits = &self.settings.limits;
+        let share = |max: usize| max.div_ceil(usize::from(self.shards));
+        let messages_max = share(limits.retained_messages_max);
+        let bytes_max = share(limits.retained_bytes_max);
+        let kept = Arc::clone(&message);
+        if self.retained.set(message, messages_max, bytes_max).is_err() {
+            self.clients.counters.dropped_retained_full += 1;
+        } else {
+            self.clients.persist(Record::Retained { message: kept });
+        }
+    }
+}

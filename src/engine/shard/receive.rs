@@ -1,0 +1,139 @@
+//! Bytes of a connection to packets, and each packet to its handler.
+
+use super::ShardCore;
+use crate::engine::codec::control::PINGRESP;
+use crate::engine::codec::frame::{Split, split};
+use crate::engine::codec::{DecodeError, Packet, Reason, Version};
+use crate::engine::session::ConnectionKey;
+use crate::engine::time::Timestamp;
+
+impl ShardCore {
+    /// Bytes arrived on a connection. Packets are handled as soon as they are whole; what is left over
+    /// is kept until the rest comes.
+    pub fn receive(&mut self, now: Timestamp, key: ConnectionKey, bytes: &[u8]) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        connection.heard_at = now;
+        if connection.is_asking() {
+            connection.partial.extend_from_slice(bytes);
+            return;
+        }
+        if connection.partial.is_empty() {
+            let used = self.frames(now, key, bytes);
+            let rest = bytes.get(used..).unwrap_or_default();
+            if !rest.is_empty()
+                && let Some(connection) = self.clients.connections.get_mut(key)
+            {
+                connection.partial = rest.to_vec();
+            }
+            return;
+        }
+        let mut partial = std::mem::take(&mut connection.partial);
+        partial.extend_from_slice(bytes);
+        let used = self.frames(now, key, &partial);
+        if let Some(connection) = self.clients.connections.get_mut(key)
+            && used < partial.len()
+        {
+            partial.drain(..used);
+            connection.partial = partial;
+        }
+    }
+
+    /// Handles the whole packets at the front of `stream`; returns the bytes they took.
+    fn frames(&mut self, now: Timestamp, key: ConnectionKey, stream: &[u8]) -> usize {
+        let mut used = 0;
+        while let Some(rest) = stream.get(used..)
+            && !rest.is_empty()
+        {
+            let Some(connection) = self.clients.connections.get(key) else {
+                return used;
+            };
+            if connection.is_asking() {
+                return used;
+            }
+            let is_open = connection.session.is_some();
+            let exchanges = connection.gate.is_some();
+            let version = connection.version;
+            let limits = &self.settings.limits;
+            let packet_bytes_max = if is_open {
+                limits.max_packet_bytes
+            } else {
+                limits.connect_bytes_max
+            };
+            match split(rest, packet_bytes_max) {
+                Ok(Split::Whole(frame, bytes)) if is_open => {
+                    used += bytes;
+                    match Packet::decode(frame, version) {
+                        Ok(packet) => self.packet(now, key, version, packet),
+                        Err(error) => self.refuse_packet(key, error, now),
+                    }
+                }
+                Ok(Split::Whole(frame, bytes)) => {
+                    let goes_on = if exchanges {
+                        self.exchange_packet(key, frame)
+                    } else {
+                        self.first_packet(now, key, (frame, bytes), rest)
+                    };
+                    if !goes_on {
+                        return stream.len();
+                    }
+                    used += bytes;
+                }
+                Ok(Split::Partial(_)) => {
+                    if !is_open && !exchanges && rest.first().is_some_and(|first| *first != 0x10) {
+                        // Not a CONNECT [MQTT-3.1.0-1]: no need to wait for the rest of it.
+                        self.drop_connection(key);
+                    }
+                    return used;
+                }
+                Err(error) if is_open => self.refuse_packet(key, error, now),
+                Err(_) => {
+                    self.clients.counters.protocol_errors += 1;
+                    self.drop_connection(key);
+                }
+            }
+        }
+        used
+    }
+
+    /// A client broke a rule of the packet format: it is told where its version allows, and closed
+    /// `[MQTT-4.13.1-1]`.
+    fn refuse_packet(&mut self, key: ConnectionKey, error: DecodeError, now: Timestamp) {
+        self.violation(key, error.reason(), &error.to_string(), now);
+    }
+
+    /// Counts a breach of the protocol or a limit and disconnects.
+    pub(super) fn violation(
+        &mut self,
+        key: ConnectionKey,
+        reason: Reason,
+        text: &str,
+        now: Timestamp,
+    ) {
+        self.clients.counters.protocol_errors += 1;
+        self.disconnect(key, reason, text, now);
+    }
+
+    fn packet(&mut self, now: Timestamp, key: ConnectionKey, version: Version, packet: Packet<'_>) {
+        match packet {
+            Packet::Publish(publish) => self.publish(now, key, &publish),
+            Packet::Ack(ack) => self.acknowledge(now, key, ack),
+            Packet::Subscribe(subscribe) => self.subscribe(now, key, version, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(now, key, version, &unsubscribe),
+            Packet::Pingreq => self.control(key, |out| out.extend_from_slice(&PINGRESP)),
+            Packet::Disconnect(disconnect) => self.client_disconnects(key, disconnect, now),
+            Packet::Auth(auth) => self.authenticate_again(now, key, &auth),
+            Packet::Connect(_) => {
+                self.refuse_packet(key, DecodeError::UnexpectedPacket, now);
+            }
+        }
+    }
+
+    /// Appends a control packet to a connection's outbox.
+    pub(super) fn control(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.clients.control(key, write) && self.pause(key) {
+            self.clients.counters.receives_paused += 1;
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Retained messages for new subscriptions: asking, answering, and releasing what waited.
+//!
+//! A question to another shard, or to this one, is answered at the end of a drain that began after it
+//! came ([`ShardCore::end_drain`]); an answer is worked off likewise, so that live messages which
+//! were routed before the retained value changed are held by then.
+
+use super::ShardCore;
+use super::clients::Clients;
+use crate::engine::codec::topic::{TopicFilter, TopicName};
+use crate::engine::mail::{Mail, Phase, RetainedQuery};
+use crate::engine::message::LocalMessage;
+use crate::engine::route::retained::Answer;
+use crate::engine::route::trie::Trie;
+use crate::engine::route::{ShardId, home_shard};
+use crate::engine::session::SessionKey;
+use crate::engine::session::replay::{Replay, ReplayTask, Walk};
+use crate::engine::time::Timestamp;
+
+impl ShardCore {
+    /// Every shard knows of these subscriptions now.
+    pub(super) fn start_replays(
+        &mut self,
+        key: SessionKey,
+        tasks: Vec<ReplayTask>,
+        now: Timestamp,
+    ) {
+        if tasks.is_empty() {
+            return;
+        }
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(replay) = &mut session.replay else {
+            return;
+        };
+        for task in tasks {
+            // It is not there if it was unsubscribed meanwhile.
+            if let Some(at) = replay.unconfirmed.iter().position(|known| *known == task) {
+                replay.unconfirmed.swap_remove(at);
+                replay.waiting.push_back(task);
+            }
+        }
+        self.pump_replay(key, now);
+    }
+
+    /// Asks for the next retained messages if the client keeps up; ends the replay if there is nothing
+    /// more to ask for.
+    pub(super) fn pump_replay(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(replay) = &mut session.replay else {
+            return;
+        };
+        if replay.walk.is_none() {
+            let Some(task) = replay.waiting.pop_front() else {
+                if replay.is_over() {
+                    self.finish_replay(key, now);
+                }
+                return;
+            };
+            let filter = TopicFilter::trusted(&task.filter);
+            let (shard, last_shard) = if filter.has_wildcard() {
+                (0, self.shards - 1)
+            } else {
+                let home = home_shard(&task.filter, self.shards);
+                (home, home)
+            };
+            replay.walk = Some(Walk {
+                task,
+                shard,
+                last_shard,
+                cursor: None,
+                asked: None,
+            });
+        }
+        let has_room = session.outbound.queued() <= self.settings.limits.queue_messages_max / 2
+            && session
+                .connection
+                .and_then(|connection| self.clients.connections.get(connection))
+                .is_none_or(|connection| {
+                    connection.outbox.bytes() <= self.settings.limits.outbox_bytes_max / 2
+                });
+        let Some(walk) = session
+            .replay
+            .as_mut()
+            .and_then(|replay| replay.walk.as_mut())
+        else {
+            return;
+        };
+        if walk.asked.is_some() || !has_room {
+            return;
+        }
+        self.last_query += 1;
+        walk.asked = Some(self.last_query);
+        let query = RetainedQuery {
+            session: key,
+            query: self.last_query,
+            filter: walk.task.filter.clone(),
+            after: walk.cursor.clone(),
+        };
+        match walk.shard {
+            shard if shard == self.id => self.queries.push_back((shard, query)),
+            shard => self
+                .staged
+                .push(Phase::Live, shard, Mail::RetainedQuery(query)),
+        }
+    }
+
+    /// Answers a question; all updates that were visible when it came have been applied.
+    pub(super) fn answer_query(&mut self, from: ShardId, query: RetainedQuery, now: Timestamp) {
+        let filter = TopicFilter::trusted(&query.filter);
+        let answer = self.retained.answer(filter, query.after.as_ref(), now);
+        if from == self.id {
+            return self.take_answer(query.session, query.query, answer, now);
+        }
+        let (session, query) = (query.session, query.query);
+        self.staged.push(
+            Phase::Live,
+            from,
+            Mail::RetainedAnswer {
+                session,
+                query,
+                answer,
+            },
+        );
+    }
+
+    /// Delivers one step of an answer and goes on with the walk.
+    pub(super) fn take_answer(
+        &mut self,
+        key: SessionKey,
+        query: u64,
+        answer: Answer,
+        now: Timestamp,
+    ) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(replay) = &mut session.replay else {
+            return;
+        };
+        let Some(walk) = replay
+            .walk
+            .as_mut()
+            .filter(|walk| walk.asked == Some(query))
+        else {
+            return;
+        };
+        walk.asked = None;
+        let (qos, subscription_id) = (walk.task.qos, walk.task.subscription_id);
+        let is_last_step = answer.next.is_none();
+        walk.cursor = answer.next;
+        if is_last_step {
+            if walk.shard < walk.last_shard {
+                walk.shard += 1;
+            } else if let Some(walk) = replay.walk.take() {
+                replay.finished.push(walk.task.node);
+            }
+        }
+        let mut deliveries = Vec::with_capacity(answer.messages.len());
+        for message in answer.messages {
+            let message = LocalMessage::new(message);
+            let is_held = replay
+                .held
+                .iter()
+                .any(|held| held.message.same_message(&message));
+            if !is_held {
+                deliveries.push(Clients::retained_delivery(&message, qos, subscription_id));
+            }
+        }
+        for delivery in deliveries {
+            self.clients.deliver_kept(key, delivery, now);
+        }
+        self.pump_replay(key, now);
+    }
+
+    fn finish_replay(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(replay) = session.replay.take() else {
+            return;
+        };
+        for node in replay.finished {
+            if let Some(entry) = self.trie.entry_mut(node)
+                && let Some(known) = entry.local.iter_mut().find(|known| known.session == key)
+            {
+                known.replaying = false;
+            }
+        }
+        for delivery in replay.held {
+            self.clients.deliver_kept(key, delivery, now);
+        }
+        self.disconnect_overflowed(now);
+    }
+
+    /// After an UNSUBSCRIBE: live messages that no subscription of the session asks for any more are
+    /// dropped, and those that no retained message is due before any more go now, lest later ones of
+    /// their topic overtake them.
+    pub(super) fn review_held(&mut self, key: SessionKey, now: Timestamp) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(replay) = &mut session.replay else {
+            return;
+        };
+        let held = std::mem::take(&mut replay.held);
+        replay.held_bytes = 0;
+        let mut released = Vec::new();
+        for delivery in held {
+            let (is_asked_for, is_replaying) = subscribed(&self.trie, &delivery.message, key);
+            if is_replaying {
+                replay.held_bytes += delivery.message.size_bytes();
+                replay.held.push(delivery);
+            } else if is_asked_for || delivery.group.is_some() {
+                released.push(delivery);
+            }
+        }
+        for delivery in released {
+            self.clients.deliver_kept(key, delivery, now);
+        }
+        self.disconnect_overflowed(now);
+    }
+}
+
+/// Whether a session's own subscriptions match a message's topic, and whether retained messages are due to
+/// one that does.
+fn subscribed(trie: &Trie, message: &LocalMessage, key: SessionKey) -> (bool, bool) {
+    let mut nodes = Vec::new();
+    trie.matches(TopicName::trusted(message.topic()), &mut nodes);
+    let entries = nodes.iter().filter_map(|&node| trie.entry(node));
+    let own = entries.flat_map(|entry| entry.local.iter().filter(|local| local.session == key));
+    own.fold((false, false), |(_, is_replaying), local| {
+        (true, is_replaying || local.replaying)
+    })
+}
+
+impl Replay {
+    /// The subscription at `node` is gone: nothing is due for it any more.
+    pub(super) fn cancel(&mut self, node: u32) {
+        self.unconfirmed.retain(|task| task.node != node);
+        self.waiting.retain(|task| task.node != node);
+        self.finished.retain(|finished| *finished != node);
+        self.walk.take_if(|walk| walk.task.node == node);
+    }
+}

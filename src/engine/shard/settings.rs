@@ -1,0 +1,166 @@
+//! What the core is told once, before it starts.
+
+use crate::engine::access::ClientIdRule;
+use crate::engine::codec::Version;
+use crate::engine::limits::Limits;
+use crate::engine::message::Qos;
+use crate::engine::outbox::OutboxFull;
+use crate::engine::route::shared::SharedStrategy;
+use crate::engine::session::outbound::{QueueFull, QueueLimits};
+
+/// What the clients of one listener may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerPolicy {
+    /// Whether clients that prove nothing are let in.
+    pub allows_anonymous: bool,
+    /// Protocol versions that are served.
+    pub versions: Vec<Version>,
+    /// Whether its clients may show certificates.
+    pub has_certificates: bool,
+    /// Most connections that came by it, on all shards together.
+    pub connections_max: usize,
+    /// Most that come by it per second, on all shards together; 0 for no limit.
+    pub connect_rate_max: u64,
+    /// Limits of its clients, if they differ from all others'.
+    pub limits: Option<Box<Limits>>,
+}
+
+impl Default for ListenerPolicy {
+    fn default() -> Self {
+        ListenerPolicy {
+            allows_anonymous: true,
+            versions: vec![Version::V3_1, Version::V3_1_1, Version::V5],
+            has_certificates: false,
+            connections_max: usize::MAX,
+            connect_rate_max: 0,
+            limits: None,
+        }
+    }
+}
+
+/// What is asked of clients, as far as a shard has to know.
+#[derive(Clone, Debug, Default)]
+pub struct Authentication {
+    /// Whether there are methods to ask.
+    pub has_methods: bool,
+    /// Whether [`crate::engine::access::EXCHANGE_METHOD`] is among them.
+    pub has_exchange: bool,
+    /// How client identifiers depend on users.
+    pub client_id: ClientIdPolicy,
+}
+
+/// How client identifiers depend on users. Clients without user name are free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientIdPolicy {
+    /// Not at all.
+    #[default]
+    Any,
+    /// They are the user name.
+    UserName,
+    /// They begin with the user name.
+    UserNamePrefix,
+}
+
+impl ClientIdPolicy {
+    /// The rule for a user.
+    #[must_use]
+    pub fn for_user(self, user_name: Option<&str>) -> Option<ClientIdRule> {
+        let user_name = user_name?;
+        match self {
+            ClientIdPolicy::Any => None,
+            ClientIdPolicy::UserName => Some(ClientIdRule::Exactly(user_name.into())),
+            ClientIdPolicy::UserNamePrefix => Some(ClientIdRule::Prefix(user_name.into())),
+        }
+    }
+}
+
+/// Settings of a shard's core, checked by the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bounds.
+    pub limits: Limits,
+    /// By the listeners' numbers.
+    pub listeners: Vec<ListenerPolicy>,
+    /// What is asked of clients.
+    pub authentication: Authentication,
+    /// Whether anybody reads notes.
+    pub takes_notes: bool,
+    /// Longest session expiry interval that is granted.
+    pub session_expiry_seconds_max: u32,
+    /// What happens to QoS 1 and 2 messages beyond a session's queue.
+    pub queue_full: QueueFull,
+    /// What happens to QoS 0 messages beyond an outbox.
+    pub outbox_full: OutboxFull,
+    /// Longest keep alive; 0 leaves it to the client.
+    pub keep_alive_seconds_max: u16,
+    /// Highest QoS that is served.
+    pub qos_max: Qos,
+    /// Whether retained messages are.
+    pub retain_available: bool,
+    /// Whether filters may have wildcards.
+    pub wildcard_subscriptions: bool,
+    /// Whether filters may be shared.
+    pub shared_subscriptions: bool,
+    /// Whether subscriptions may have identifiers.
+    pub subscription_identifiers: bool,
+    /// How a share group's member is chosen.
+    pub shared_strategy: SharedStrategy,
+    /// Whether payloads announced as UTF-8 are checked.
+    pub validate_payload_format: bool,
+    /// Prefix for response topics.
+    pub response_information: Option<Box<str>>,
+    /// Server to name when this one stops.
+    pub server_reference: Option<Box<str>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            limits: Limits::default(),
+            listeners: vec![ListenerPolicy::default()],
+            authentication: Authentication::default(),
+            takes_notes: false,
+            session_expiry_seconds_max: u32::MAX,
+            queue_full: QueueFull::DropNewest,
+            outbox_full: OutboxFull::DropNewest,
+            keep_alive_seconds_max: 0,
+            qos_max: Qos::ExactlyOnce,
+            retain_available: true,
+            wildcard_subscriptions: true,
+            shared_subscriptions: true,
+            subscription_identifiers: true,
+            shared_strategy: SharedStrategy::RoundRobin,
+            validate_payload_format: false,
+            response_information: None,
+            server_reference: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Limits of a listener's clients.
+    #[must_use]
+    pub fn client_limits(&self, number: u16) -> &Limits {
+        let own = self
+            .listener(number)
+            .and_then(|policy| policy.limits.as_deref());
+        own.unwrap_or(&self.limits)
+    }
+
+    /// What the clients of a listener may do.
+    #[must_use]
+    pub fn listener(&self, number: u16) -> Option<&ListenerPolicy> {
+        self.listeners.get(usize::from(number))
+    }
+
+    /// Bounds of a session's queue.
+    #[must_use]
+    pub const fn queue_limits(&self) -> QueueLimits {
+        QueueLimits {
+            messages_max: self.limits.queue_messages_max,
+            bytes_max: self.limits.queue_bytes_max,
+            full: self.queue_full,
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! SUBSCRIBE and UNSUBSCRIBE (3.8, 3.10, 4.8).
+
+use super::ShardCore;
+use super::interest::{Answer, Pending};
+use crate::engine::access::acl::Grant;
+use crate::engine::codec::subscribe::{
+    Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
+};
+use crate::engine::codec::topic::{Subscribed, TopicError};
+use crate::engine::codec::{Reason, Version};
+use crate::engine::mail::InterestChange;
+use crate::engine::message::Qos;
+use crate::engine::route::shared::{Group, MemberCount};
+use crate::engine::route::trie::{NodeId, Subscriber};
+use crate::engine::session::replay::ReplayTask;
+use crate::engine::session::{ConnectionKey, GroupKey, SessionKey, SubscriptionRef};
+use crate::engine::time::Timestamp;
+use std::sync::Arc;
+
+/// Why a SUBSCRIBE ends the connection instead of being answered.
+struct Fatal(Reason, &'static str);
+
+impl ShardCore {
+    pub(super) fn subscribe(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        version: Version,
+        subscribe: &Subscribe<'_>,
+    ) {
+        let Some(session) = self.clients.connections.get(key).and_then(|c| c.session) else {
+            return;
+        };
+        if !self.charge_subscribe(now, key, subscribe.requests.len()) {
+            return;
+        }
+        if subscribe.requests.len() > self.settings.limits.filters_per_subscribe_max {
+            let text = "more filters than limits.filters_per_subscribe_max";
+            return self.violation(key, Reason::QuotaExceeded, text, now);
+        }
+        if subscribe.subscription_id > 0 && !self.settings.subscription_identifiers {
+            let reason = Reason::SubscriptionIdentifiersNotSupported;
+            return self.violation(key, reason, "switched off here", now);
+        }
+        // All are checked before one is done: a packet that ends the connection changes nothing.
+        let parsed: Result<Vec<_>, Fatal> = subscribe
+            .requests
+            .iter()
+            .map(|request| self.check_request(request, version))
+            .collect();
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
+        };
+        let before = self.interest.sequence();
+        let mut tasks = Vec::new();
+        let requests = subscribe.requests.iter().zip(parsed);
+        let reasons = requests
+            .map(|(request, parsed)| match parsed {
+                Ok(subscribed) => {
+                    let id = subscribe.subscription_id;
+                    let grant = self.grant(session, &subscribed);
+                    if grant == Grant::Refused {
+                        self.clients.counters.subscribes_not_authorized += 1;
+                        self.note_denied(now, session, "subscribe", request.filter);
+                        return Reason::NotAuthorized;
+                    }
+                    let checked = grant == Grant::Checked;
+                    let options = (request.options, checked);
+                    self.subscribe_one(session, &subscribed, options, id, &mut tasks)
+                }
+                Err(reason) => reason,
+            })
+            .collect();
+        if !tasks.is_empty() && self.interest.sequence() == before {
+            self.wait_for_retained(session);
+        }
+        if let Some(session) = self.clients.sessions.get_mut(session) {
+            session.has_subscribed = true;
+        }
+        let pending = Pending {
+            sequence: 0,
+            connection: key,
+            session,
+            version,
+            packet_id: subscribe.packet_id,
+            answer: Answer::Suback,
+            reasons,
+            tasks,
+        };
+        self.answer_when_known(pending, now);
+    }
+
+    /// No shard has to learn of the subscriptions, but live messages that the session has had may be
+    /// newer than what their topics' shards retain so far: asks all for a confirmation.
+    fn wait_for_retained(&mut self, session: SessionKey) {
+        let session = self.clients.sessions.get(session);
+        if self.shards > 1 && session.is_some_and(|session| session.has_subscribed) {
+            self.announce(&InterestChange::Nothing);
+        }
+    }
+
+    /// What a request is for, or the code that refuses it.
+    fn check_request<'a>(
+        &self,
+        request: &Request<'a>,
+        version: Version,
+    ) -> Result<Result<Subscribed<'a>, Reason>, Fatal> {
+        let parsed = self.parse_filter(request.filter, version)?;
+        let Ok(subscribed) = parsed else {
+            return Ok(parsed);
+        };
+        Ok(match self.unavailable(&subscribed, version)? {
+            Some(reason) => Err(reason),
+            None => parsed,
+        })
+    }
+
+    fn subscribe_one(
+        &mut self,
+        session_key: SessionKey,
+        subscribed: &Subscribed<'_>,
+        (options, checked): (SubscriptionOptions, bool),
+        subscription_id: u32,
+        tasks: &mut Vec<ReplayTask>,
+    ) -> Reason {
+        let qos = options.qos.min(self.settings.qos_max);
+        let node = self.trie.insert(subscribed.filter);
+        let subscriber = Subscriber {
+            session: session_key,
+            subscription_id,
+            qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            checked,
+            replaying: false,
+        };
+        let share: Option<Arc<str>> = subscribed.share.map(Into::into);
+        let reference = SubscriptionRef { node, share };
+        let Some(session) = self.clients.sessions.get_mut(session_key) else {
+            self.trie.prune(node);
+            return Reason::UnspecifiedError;
+        };
+        let is_new = !session.subscriptions.contains(&reference);
+        if is_new {
+            let max = self.settings.limits.subscriptions_per_session_max;
+            if session.subscriptions.len() >= max {
+                self.trie.prune(node);
+                return Reason::QuotaExceeded;
+            }
+            session.subscriptions.push(reference.clone());
+        }
+        match &reference.share {
+            Some(name) => self.join_group(node, name, subscriber),
+            None => {
+                let wants_retained = match options.retain_handling {
+                    RetainHandling::Always => true,
+                    RetainHandling::IfNew => is_new,
+                    RetainHandling::Never => false,
+                };
+                let filter = subscribed.filter.as_str();
+                self.add_subscriber(node, filter, subscriber, wants_retained, tasks);
+            }
+        }
+        match qos {
+            Qos::AtMostOnce => Reason::Success,
+            Qos::AtLeastOnce => Reason::GrantedQos1,
+            Qos::ExactlyOnce => Reason::GrantedQos2,
+        }
+    }
+
+    /// Checks a filter. A broken one is refused in its place of the SUBACK; 3.x clients are closed
+    /// for breaking the standard, since their version has no better answer `[MQTT-4.7.1-1]`.
+    fn parse_filter<'a>(
+        &self,
+        text: &'a str,
+        version: Version,
+    ) -> Result<Result<Subscribed<'a>, Reason>, Fatal> {
+        match Subscribed::new(text, self.settings.limits.topics()) {
+            Ok(subscribed) => Ok(Ok(subscribed)),
+            Err(error @ (TopicError::Empty | TopicError::Wildcard)) if !version.is_v5() => {
+                Err(Fatal(error.filter_reason(), "topic filter"))
+            }
+            Err(error) => Ok(Err(error.filter_reason())),
+        }
+    }
+
+    /// Features that are switched off: 5.0 was told so in CONNACK, using them is an error (3.2.2.3.11).
+    fn unavailable(
+        &self,
+        subscribed: &Subscribed<'_>,
+        version: Version,
+    ) -> Result<Option<Reason>, Fatal> {
+        let reason = if subscribed.share.is_some() && !self.settings.shared_subscriptions {
+            Reason::SharedSubscriptionsNotSupported
+        } else if subscribed.filter.has_wildcard() && !self.settings.wildcard_subscriptions {
+            Reason::WildcardSubscriptionsNotSupported
+        } else {
+            return Ok(None);
+        };
+        if version.is_v5() {
+            Err(Fatal(reason, "switched off here"))
+        } else {
+            Ok(Some(reason))
+        }
+    }
+
+    fn add_subscriber(
+        &mut self,
+        node: NodeId,
+        filter: &str,
+        mut subscriber: Subscriber,
+        wants_retained: bool,
+        tasks: &mut Vec<ReplayTask>,
+    ) {
+        let filter: Arc<str> = filter.into();
+        let Some(entry) = self.trie.entry_mut(node) else {
+            return;
+        };
+        let is_first = entry.local.is_empty();
+        let known = entry
+            .local
+            .iter_mut()
+            .find(|known| known.session == subscriber.session);
+        // From now on live messages wait behind the retained ones, which are asked for later.
+        let was_replaying = known.as_ref().is_some_and(|known| known.replaying);
+        subscriber.replaying = was_replaying || wants_retained;
+        match known {
+            Some(known) => *known = subscriber,
+            None => entry.local.push(subscriber),
+        }
+        if is_first && self.shards > 1 {
+            self.announce(&InterestChange::Add(Arc::clone(&filter)));
+        }
+        if wants_retained && let Some(session) = self.clients.sessions.get_mut(subscriber.session) {
+            let task = ReplayTask {
+                filter,
+                node,
+                qos: subscriber.qos,
+                subscription_id: subscriber.subscription_id,
+                sequence: self.interest.sequence(),
+            };
+            let replay = session.replay.get_or_insert_with(Box::default);
+            replay.unconfirmed.push(task.clone());
+            tasks.push(task);
+        }
+    }
+
+    fn join_group(&mut self, node: NodeId, name: &Arc<str>, subscriber: Subscriber) {
+        let shards = self.shards;
+        let Some(entry) = self.trie.entry_mut(node) else {
+            return;
+        };
+        let known = entry.groups.iter().position(|group| group.name == *name);
+        let index = known.unwrap_or_else(|| {
+            entry.groups.push(Group::new(name, shards));
+            entry.groups.len() - 1
+        });
+        let Some(group) = entry.groups.get_mut(index) else {
+            return;
+        };
+        match group
+            .members
+            .iter_mut()
+            .find(|known| known.session == subscriber.session)
+        {
+            Some(known) => *known = subscriber,
+            None => group.members.push(subscriber),
+        }
+        self.count_group(node, name);
+    }
+
+    /// Brings the count of this shard's members up to date, here and in the replicas.
+    fn count_group(&mut self, node: NodeId, name: &Arc<str>) {
+        let sessions = &self.clients.sessions;
+        let Some(entry) = self.trie.entry_mut(node) else {
+            return;
+        };
+        let Some(group) = entry.groups.iter_mut().find(|group| group.name == *name) else {
+            return;
+        };
+        let online = group
+            .members
+            .iter()
+            .filter(|member| {
+                sessions
+                    .get(member.session)
+                    .is_some_and(|s| s.connection.is_some())
+            })
+            .count();
+        let count = MemberCount {
+            members: group.members.len() as u32,
+            online: online as u32,
+        };
+        if group.count(self.id) == count {
+            return;
+        }
+        group.set_count(self.id, count);
+        entry.groups.retain(|group| !group.is_empty());
+        if self.shards > 1 {
+            let filter = self.trie.filter_text(node).into();
+            let key = GroupKey {
+                filter,
+                name: Arc::clone(name),
+            };
+            self.announce(&InterestChange::Group(key, count));
+        }
+    }
+
+    /// A session connected or disconnected: its share groups prefer members that are there.
+    pub(super) fn groups_changed(&mut self, session: SessionKey) {
+        let Some(session) = self.clients.sessions.get(session) else {
+            return;
+        };
+        let shared: Vec<_> = session
+            .subscriptions
+            .iter()
+            .filter_map(|known| Some((known.node, known.share.clone()?)))
+            .collect();
+        for (node, name) in shared {
+            self.count_group(node, &name);
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        version: Version,
+        unsubscribe: &Unsubscribe<'_>,
+    ) {
+        let Some(session) = self.clients.connections.get(key).and_then(|c| c.session) else {
+            return;
+        };
+        if unsubscribe.filters.len() > self.settings.limits.filters_per_subscribe_max {
+            let text = "more filters than limits.filters_per_subscribe_max";
+            return self.violation(key, Reason::QuotaExceeded, text, now);
+        }
+        let filters = unsubscribe.filters.iter();
+        let parsed: Result<Vec<_>, Fatal> = filters
+            .map(|filter| self.parse_filter(filter, version))
+            .collect();
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
+        };
+        let reasons = parsed.into_iter().map(|parsed| match parsed {
+            Ok(subscribed) => self.unsubscribe_one(session, &subscribed),
+            // Too long or too deep to be subscribed to; UNSUBACK has no code for that (3.11.3).
+            Err(Reason::QuotaExceeded) => Reason::NoSubscriptionExisted,
+            Err(reason) => reason,
+        });
+        let reasons = reasons.collect();
+        self.review_held(session, now);
+        self.pump_replay(session, now);
+        let pending = Pending {
+            sequence: 0,
+            connection: key,
+            session,
+            version,
+            packet_id: unsubscribe.packet_id,
+            answer: Answer::Unsuback,
+            reasons,
+            tasks: Vec::new(),
+        };
+        self.answer_when_known(pending, now);
+    }
+
+    fn unsubscribe_one(&mut self, session_key: SessionKey, subscribed: &Subscribed<'_>) -> Reason {
+        let none = Reason::NoSubscriptionExisted;
+        let Some(node) = self.trie.find(subscribed.filter) else {
+            return none;
+        };
+        let Some(session) = self.clients.sessions.get_mut(session_key) else {
+            return none;
+        };
+        let position = session
+            .subscriptions
+            .iter()
+            .position(|known| known.node == node && known.share.as_deref() == subscribed.share);
+        let Some(position) = position else {
+            return none;
+        };
+        let reference = session.subscriptions.swap_remove(position);
+        if let Some(replay) = &mut session.replay
+            && reference.share.is_none()
+        {
+            replay.cancel(node);
+        }
+        self.remove_subscription(session_key, &reference);
+        Reason::Success
+    }
+
+    /// Takes a session's subscription out of the trie, and this shard's interest with its last one.
+    pub(super) fn remove_subscription(&mut self, session: SessionKey, reference: &SubscriptionRef) {
+        let node = reference.node;
+        let Some(entry) = self.trie.entry_mut(node) else {
+            return;
+        };
+        if let Some(name) = &reference.share {
+            if let Some(group) = entry.groups.iter_mut().find(|group| group.name == *name) {
+                group.members.retain(|member| member.session != session);
+            }
+            self.count_group(node, name);
+        } else {
+            let before = entry.local.len();
+            entry
+                .local
+                .retain(|subscriber| subscriber.session != session);
+            if before > 0 && entry.local.is_empty() {
+                entry.local.shrink_to_fit();
+                if self.shards > 1 {
+                    let filter = self.trie.filter_text(node).into();
+                    self.announce(&InterestChange::Remove(filter));
+                }
+            }
+        }
+        self.trie.prune(node);
+    }
+}

@@ -1,0 +1,140 @@
+//! Each stage of memory shortage, and back; and how fast connections come in.
+
+use super::{PUBLISH_T, SUBSCRIBE_T, Shard};
+use crate::engine::overload::{SHED_OUTBOX_BYTES_MAX, Stage};
+use crate::engine::shard::Command;
+use crate::engine::time::Timestamp;
+
+/// 40,000 bytes to `t` at QoS 0.
+fn large() -> Vec<u8> {
+    let mut packet = vec![0x30, 0xC3, 0xB8, 0x02, 0, 1, b't'];
+    packet.resize(4 + 40_003, b'x');
+    packet
+}
+
+fn counter(shard: &Shard, name: &str) -> u64 {
+    let all = shard.core.statistics();
+    all.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+#[test]
+fn qos_0_is_dropped_for_whom_is_behind() {
+    let mut shard = Shard::new(|_| {});
+    let subscriber = shard.connect(b's', true);
+    let publisher = shard.connect(b'p', true);
+    shard.say(subscriber, SUBSCRIBE_T);
+    shard.core.set_stage(Stage::Shed);
+    for _ in 0..5 {
+        shard.receive(publisher, &large());
+    }
+    let heard = shard.hear(subscriber).len();
+    assert!(heard <= SHED_OUTBOX_BYTES_MAX, "{heard}");
+    assert_eq!(counter(&shard, "dropped_memory"), 4);
+    let losses = shard.core.take_losses();
+    assert_eq!(&*losses[0].0, "s");
+    assert!(
+        losses[0].1.to_string().starts_with("4 as"),
+        "{}",
+        losses[0].1
+    );
+    assert!(!shard.core.has_losses());
+    assert_eq!(counter(&shard, "dropped_outbox_full"), 0);
+    shard.core.set_stage(Stage::Normal);
+    for _ in 0..5 {
+        shard.receive(publisher, &large());
+    }
+    assert_eq!(shard.hear(subscriber).len(), 5 * large().len());
+}
+
+#[test]
+fn publishers_are_not_read_and_not_taken_for_silent() {
+    let mut shard = Shard::new(|_| {});
+    // Keep alive 1 s, 3.1.1, clean session.
+    let publisher = shard.core.accept(shard.now, 0).unwrap();
+    shard.say(publisher, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x01\x00\x01p");
+    shard.core.set_stage(Stage::Pause);
+    shard.receive(publisher, PUBLISH_T);
+    let commands = shard.take_commands();
+    assert!(matches!(commands[..], [Command::Pause(key)] if key == publisher));
+    assert_eq!(counter(&shard, "publishers_paused_memory"), 1);
+    for second in 2..10 {
+        shard.now = Timestamp::from_ms(second * 1_000);
+        shard.core.tick(shard.now);
+    }
+    assert!(shard.take_commands().is_empty());
+    shard.core.set_stage(Stage::Shed);
+    let commands = shard.take_commands();
+    assert!(matches!(commands[..], [Command::Resume(key)] if key == publisher));
+    shard.now = Timestamp::from_ms(20_000);
+    shard.core.tick(shard.now);
+    assert!(shard.is_closed(publisher), "now it is silent");
+}
+
+#[test]
+fn connections_are_refused_when_memory_is_almost_gone() {
+    let mut shard = Shard::new(|_| {});
+    let there = shard.connect(b'a', true);
+    shard.core.set_stage(Stage::Refuse);
+    let client = shard.core.accept(shard.now, 0).unwrap();
+    let connect = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01b";
+    shard.receive(client, connect);
+    let commands = shard.take_commands();
+    let [Command::Close { rest, .. }] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(
+        rest.slices().collect::<Vec<_>>().concat(),
+        b"\x20\x02\x00\x03"
+    );
+    assert_eq!(counter(&shard, "connections_refused_memory"), 1);
+    assert_eq!(shard.say(there, b"\xC0\x00"), b"\xD0\x00", "others stay");
+    shard.core.set_stage(Stage::Pause);
+    shard.connect(b'b', true);
+}
+
+const CONNECT: &[u8] = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01b";
+
+#[test]
+fn few_may_be_about_to_connect() {
+    let mut shard = Shard::new(|settings| settings.limits.connecting_max = 2);
+    let keys = [(); 2].map(|()| {
+        assert!(shard.core.may_accept(shard.now, 0));
+        shard.core.accept(shard.now, 0).unwrap()
+    });
+    assert!(!shard.core.may_accept(shard.now, 0));
+    assert_eq!(counter(&shard, "accepts_paused_connecting"), 1);
+    shard.say(keys[0], CONNECT);
+    assert!(shard.core.may_accept(shard.now, 0), "one has connected");
+    shard.core.accept(shard.now, 0).unwrap();
+    assert!(!shard.core.may_accept(shard.now, 0));
+    shard.core.receive_ended(shard.now, keys[1]);
+    assert!(shard.core.may_accept(shard.now, 0), "one has left");
+}
+
+#[test]
+fn so_many_may_connect_in_a_second() {
+    let mut shard = Shard::new(|settings| settings.limits.connect_rate_max = 10);
+    for _ in 0..10 {
+        assert!(shard.core.may_accept(shard.now, 0));
+        let key = shard.core.accept(shard.now, 0).unwrap();
+        shard.say(key, CONNECT);
+    }
+    assert!(!shard.core.may_accept(shard.now, 0));
+    let at = shard.core.accept_at(shard.now).unwrap();
+    assert_eq!(at.ms_since(shard.now), 100);
+    assert!(shard.core.may_accept(at, 0));
+    shard.core.accept(at, 0).unwrap();
+    assert!(!shard.core.may_accept(at, 0));
+    assert!(counter(&shard, "accepts_paused_rate") >= 2);
+}
+
+#[test]
+fn a_late_shard_accepts_nobody_for_a_moment() {
+    let mut shard = Shard::new(|settings| settings.limits.accept_lag_ms_max = 50);
+    assert!(shard.core.may_accept(shard.now, 50));
+    assert!(!shard.core.may_accept(shard.now, 51));
+    let at = shard.core.accept_at(shard.now).unwrap();
+    assert!(shard.core.may_accept(at, 0));
+    assert_eq!(shard.core.accept_at(at), None);
+    assert_eq!(counter(&shard, "accepts_paused_lag"), 1);
+}

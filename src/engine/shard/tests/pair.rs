@@ -1,0 +1,169 @@
+//! Two shards, letter by letter: what once went wrong between them.
+
+use super::super::{Settings, ShardCore};
+use crate::engine::mail::Mail;
+use crate::engine::route::home_shard;
+use crate::engine::session::ConnectionKey;
+use crate::engine::shard::ConnectionCounts;
+use crate::engine::time::Timestamp;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+const NOW: Timestamp = Timestamp::from_ms(1_000);
+
+/// Two shards and what is on its way to each.
+struct Pair {
+    cores: [ShardCore; 2],
+    mail: [VecDeque<Mail>; 2],
+    connects: usize,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let connections = Arc::new(ConnectionCounts::new(1));
+        let core = |id| ShardCore::new(id, 2, Settings::default(), 1, Arc::clone(&connections));
+        Pair {
+            cores: [core(0), core(1)],
+            mail: [VecDeque::new(), VecDeque::new()],
+            connects: 0,
+        }
+    }
+
+    /// A 3.1.1 client with a clean session on its home shard.
+    fn connect(&mut self, shard: usize) -> ConnectionKey {
+        let ids = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
+        let mut at_home = ids.filter(|id| usize::from(home_shard(id, 2)) == shard);
+        let id = at_home
+            .nth(self.connects)
+            .expect("an identifier of that shard");
+        self.connects += 1;
+        let key = self.cores[shard].accept(NOW, 0).unwrap();
+        let connect = [
+            &b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01"[..],
+            id.as_bytes(),
+        ]
+        .concat();
+        self.receive(shard, key, &connect);
+        assert_eq!(self.hear(shard, key), b"\x20\x02\x00\x00");
+        key
+    }
+
+    fn receive(&mut self, shard: usize, key: ConnectionKey, bytes: &[u8]) {
+        self.cores[shard].receive(NOW, key, bytes);
+    }
+
+    /// All that a shard has to say to the other goes on its way.
+    fn flush(&mut self, shard: usize) {
+        loop {
+            let way = &mut self.mail[1 - shard];
+            self.cores[shard].staged().flush(|_, mail| {
+                way.push_back(mail);
+                Ok(())
+            });
+            if !self.cores[shard].mail_flushed() {
+                return;
+            }
+        }
+    }
+
+    /// A shard takes its mail.
+    fn drain(&mut self, shard: usize) {
+        self.cores[shard].begin_drain();
+        while let Some(mail) = self.mail[shard].pop_front() {
+            self.cores[shard].mail(NOW, 1 - shard as u16, mail);
+        }
+        self.cores[shard].end_drain(NOW);
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            for shard in 0..2 {
+                self.flush(shard);
+                self.drain(shard);
+            }
+        }
+    }
+
+    /// What the broker has for a client.
+    fn hear(&mut self, shard: usize, key: ConnectionKey) -> Vec<u8> {
+        let mut heard = Vec::new();
+        while let Some(batch) = self.cores[shard].take_outgoing(key) {
+            heard.extend(batch.slices().flatten());
+            self.cores[shard].sent(NOW, key, batch);
+        }
+        heard
+    }
+}
+
+#[test]
+fn what_was_routed_for_a_subscription_that_is_gone_is_not_behind_newer_retained_messages() {
+    let mut pair = Pair::new();
+    let subscriber = pair.connect(0);
+    let publisher = pair.connect(1);
+    pair.receive(0, subscriber, b"\x82\x06\x00\x01\x00\x01t\x00");
+    pair.settle();
+    assert_eq!(pair.hear(0, subscriber), b"\x90\x03\x00\x01\x00");
+    // The publisher's shard knows that nobody wants it before it hears that somebody does again.
+    pair.receive(0, subscriber, b"\xA2\x05\x00\x02\x00\x01t");
+    pair.flush(0);
+    pair.receive(1, publisher, b"\x31\x04\x00\x01t1");
+    pair.flush(1);
+    pair.drain(1);
+    pair.receive(1, publisher, b"\x31\x04\x00\x01t2");
+    pair.receive(0, subscriber, b"\x82\x06\x00\x03\x00\x01+\x00");
+    pair.settle();
+    let heard = pair.hear(0, subscriber);
+    let acks = b"\xB0\x02\x00\x02\x90\x03\x00\x03\x00";
+    assert_eq!(heard, [&acks[..], b"\x31\x04\x00\x01t2"].concat());
+}
+
+#[test]
+fn a_live_message_is_not_followed_by_an_older_retained_one() {
+    let mut pair = Pair::new();
+    let [subscriber, other] = [pair.connect(0), pair.connect(0)];
+    let publisher = pair.connect(1);
+    let topic = (b'a'..=b'z').find(|t| home_shard(&char::from(*t).to_string(), 2) == 0);
+    let topic = topic.expect("a topic of shard 0");
+    pair.receive(0, subscriber, b"\x82\x06\x00\x01\x00\x01#\x00");
+    pair.receive(0, other, b"\x82\x06\x00\x01\x00\x01+\x00");
+    pair.receive(1, publisher, &[0x31, 4, 0, 1, topic, b'1']);
+    pair.settle();
+    pair.hear(0, subscriber);
+    pair.receive(1, publisher, &[0x31, 4, 0, 1, topic, b'2']);
+    // The live message is there, the change of the retained one is not.
+    let core = &mut pair.cores[1];
+    let mut letters = Vec::new();
+    core.staged().flush(|_, mail| {
+        if letters.is_empty() {
+            letters.push(mail);
+            return Ok(());
+        }
+        Err(mail)
+    });
+    pair.mail[0].extend(letters);
+    pair.drain(0);
+    assert_eq!(pair.hear(0, subscriber), [0x30, 4, 0, 1, topic, b'2']);
+    pair.receive(0, subscriber, b"\x82\x06\x00\x02\x00\x01+\x00");
+    for _ in 0..9 {
+        pair.drain(0);
+    }
+    pair.settle();
+    let heard = pair.hear(0, subscriber);
+    assert_eq!(heard[5..], [0x31, 4, 0, 1, topic, b'2']);
+}
+
+#[test]
+fn a_subscription_made_anew_gets_its_retained_messages_once() {
+    let mut pair = Pair::new();
+    let subscriber = pair.connect(0);
+    let publisher = pair.connect(1);
+    pair.receive(1, publisher, b"\x31\x04\x00\x01t1");
+    pair.settle();
+    pair.receive(0, subscriber, b"\x82\x06\x00\x01\x00\x01t\x00");
+    pair.receive(0, subscriber, b"\xA2\x05\x00\x02\x00\x01t");
+    pair.receive(0, subscriber, b"\x82\x06\x00\x03\x00\x01t\x00");
+    pair.settle();
+    let acks = b"\x90\x03\x00\x01\x00\xB0\x02\x00\x02\x90\x03\x00\x03\x00";
+    let heard = pair.hear(0, subscriber);
+    assert_eq!(heard, [&acks[..], b"\x31\x04\x00\x01t1"].concat());
+}

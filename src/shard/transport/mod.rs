@@ -1,0 +1,262 @@
+//! The layers between a socket and MQTT: PROXY header, TLS, WebSocket; each an engine that takes and gives
+//! bytes in memory, so that none knows a socket and each is tested without one.
+//!
+//! ```text
+//!   socket bytes ──► PROXY header (once) ──► TLS ──► WebSocket ──► MQTT bytes
+//!   socket bytes ◄────────────────────────── TLS ◄── WebSocket ◄── batches of MQTT bytes
+//! ```
+//! Invariants: what a peer can make a layer keep is bounded before MQTT begins ([`UPGRADE_BYTES_MAX`],
+//! the record size of TLS) and by the packet limit after it; whatever [`Layers::receive`] says, `wire` may
+//! hold bytes that still have to be sent (an alert, a close frame).
+//!
+//! Not here: when to send (the shard's shell), and what a listener asks for ([`crate::shard::listener`]).
+
+mod proxy;
+pub mod tls;
+mod websocket;
+
+pub use websocket::WebSocketSetup;
+
+use crate::engine::outbox::outgoing::Outgoing;
+use crate::shard::listener::ListenerSetup;
+use rustls::ServerConnection;
+use std::fmt;
+use std::net::SocketAddr;
+use websocket::WebSocket;
+
+/// Bytes a peer may send ahead of a handshake step.
+pub const UPGRADE_BYTES_MAX: usize = 32 * 1024;
+
+/// Why a connection's layers cannot go on. The peer's fault, all of them.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TransportError {
+    /// No valid PROXY header came from a proxy that has to send one.
+    Proxy(&'static str),
+    /// The TLS handshake or a record is not valid.
+    Tls(String),
+    /// The upgrade or a frame is not valid.
+    WebSocket(String),
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransportError::Proxy(text) => write!(f, "PROXY protocol: {text}"),
+            TransportError::Tls(text) => write!(f, "TLS: {text}"),
+            TransportError::WebSocket(text) => write!(f, "WebSocket: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for TransportError {}
+
+/// What arrived, beyond bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// More may come.
+    Open,
+    /// The peer has closed in order; nothing more comes.
+    Ended,
+}
+
+/// The layers of one connection.
+pub struct Layers {
+    awaits_proxy: bool,
+    proxy_header: Vec<u8>,
+    /// Where the client is, as proxies that are trusted say.
+    peer: Option<SocketAddr>,
+    tls: Option<ServerConnection>,
+    websocket: Option<WebSocket>,
+    /// TLS's plain text on its way to the WebSocket.
+    plain: Vec<u8>,
+    wire: Vec<u8>,
+}
+
+impl Layers {
+    /// The layers that a listener asks for; `None` if MQTT follows at once. `peer` is the socket's own.
+    ///
+    /// # Errors
+    /// A TLS connection cannot be made.
+    pub fn new(
+        setup: &ListenerSetup,
+        peer: Option<SocketAddr>,
+    ) -> Result<Option<Self>, TransportError> {
+        let awaits_proxy = setup.expects_proxy_header(peer);
+        if !awaits_proxy && setup.tls.is_none() && setup.websocket.is_none() {
+            return Ok(None);
+        }
+        let tls = setup.tls.clone().map(ServerConnection::new).transpose();
+        let mut tls = tls.map_err(|error| TransportError::Tls(error.to_string()))?;
+        if let Some(tls) = &mut tls {
+            // Bounded by what it is given: one batch at a time.
+            tls.set_buffer_limit(None);
+        }
+        let trusts_forwarded = setup.trusts_forwarded(peer);
+        let websocket = setup.websocket.as_ref();
+        Ok(Some(Layers {
+            awaits_proxy,
+            proxy_header: Vec::new(),
+            peer,
+            tls,
+            websocket: websocket.map(|setup| WebSocket::new(setup.clone(), trusts_forwarded)),
+            plain: Vec::new(),
+            wire: Vec::new(),
+        }))
+    }
+
+    /// Takes bytes from the socket and appends those of MQTT to `into`.
+    ///
+    /// # Errors
+    /// The peer broke the rules of a layer. Send what [`Layers::take_wire`] has, and close.
+    pub fn receive(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> Result<Arrival, TransportError> {
+        if !self.awaits_proxy {
+            return self.receive_behind_proxy(bytes, into);
+        }
+        self.proxy_header.extend_from_slice(bytes);
+        let Some(header) = proxy::parse(&self.proxy_header).map_err(TransportError::Proxy)? else {
+            return Ok(Arrival::Open);
+        };
+        self.awaits_proxy = false;
+        self.peer = header.source.or(self.peer);
+        let all = std::mem::take(&mut self.proxy_header);
+        let rest = all.get(header.bytes..).unwrap_or_default();
+        self.receive_behind_proxy(rest, into)
+    }
+
+    fn receive_behind_proxy(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Vec<u8>,
+    ) -> Result<Arrival, TransportError> {
+        let Some(tls) = &mut self.tls else {
+            return self.receive_plain(bytes, into);
+        };
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let received = tls::receive(tls, bytes, &mut plain);
+        tls::take_wire(tls, &mut self.wire);
+        let below = self.receive_plain(&plain, into);
+        self.plain = plain;
+        let ended = received? == Arrival::Ended || below? == Arrival::Ended;
+        Ok(if ended { Arrival::Ended } else { Arrival::Open })
+    }
+
+    fn receive_plain(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Vec<u8>,
+    ) -> Result<Arrival, TransportError> {
+        let Some(websocket) = &mut self.websocket else {
+            into.extend_from_slice(bytes);
+            return Ok(Arrival::Open);
+        };
+        let received = websocket.receive(bytes, into);
+        self.peer = websocket.forwarded_for().or(self.peer);
+        self.take_frames();
+        received
+    }
+
+    /// Moves what the WebSocket wants to say down to the wire.
+    fn take_frames(&mut self) {
+        if let Some(websocket) = &mut self.websocket {
+            let frames = websocket.take_outgoing();
+            match &mut self.tls {
+                Some(tls) => {
+                    tls::send(tls, [&frames[..]].into_iter());
+                    tls::take_wire(tls, &mut self.wire);
+                }
+                None => self.wire.extend_from_slice(&frames),
+            }
+        }
+    }
+
+    /// Wraps a batch of MQTT bytes.
+    pub fn send(&mut self, batch: &Outgoing) {
+        if let Some(websocket) = &mut self.websocket {
+            websocket.send(batch);
+            self.take_frames();
+        } else if let Some(tls) = &mut self.tls {
+            tls::send(tls, batch.slices());
+            tls::take_wire(tls, &mut self.wire);
+        } else {
+            for slice in batch.slices() {
+                self.wire.extend_from_slice(slice);
+            }
+        }
+    }
+
+    /// Says goodbye on each layer.
+    pub fn close(&mut self) {
+        if let Some(websocket) = &mut self.websocket {
+            websocket.close();
+        }
+        self.take_frames();
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            tls::take_wire(tls, &mut self.wire);
+        }
+    }
+
+    /// Bytes for the socket, if there are any.
+    pub fn take_wire(&mut self) -> Option<Vec<u8>> {
+        (!self.wire.is_empty()).then(|| std::mem::take(&mut self.wire))
+    }
+
+    /// Gives back the buffer of an earlier [`Layers::take_wire`].
+    pub fn reuse(&mut self, mut buffer: Vec<u8>) {
+        if self.wire.capacity() == 0 {
+            buffer.clear();
+            self.wire = buffer;
+        }
+    }
+
+    /// Whether every handshake is over.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        !self.awaits_proxy
+            && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
+            && self.websocket.as_ref().is_none_or(WebSocket::is_open)
+    }
+
+    /// Whether the layers have nothing more to do: MQTT bytes pass unchanged from now on.
+    #[must_use]
+    pub fn is_transparent(&self) -> bool {
+        !self.awaits_proxy && self.tls.is_none() && self.websocket.is_none()
+    }
+
+    /// MQTT has begun: messages as large as its packets may come.
+    pub fn opened(&mut self, packet_bytes_max: usize) {
+        if let Some(websocket) = &mut self.websocket {
+            websocket.opened(packet_bytes_max);
+        }
+    }
+
+    /// Where the client is.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Whether no proxy can still say otherwise.
+    #[must_use]
+    pub fn is_peer_known(&self) -> bool {
+        !self.awaits_proxy && self.websocket.as_ref().is_none_or(WebSocket::is_open)
+    }
+
+    /// The certificate that the client showed, in DER; verified.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        let chain = self.tls.as_ref()?.peer_certificates()?;
+        chain.first().map(AsRef::as_ref)
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers")
+            .field("tls", &self.tls.is_some())
+            .field("websocket", &self.websocket.is_some())
+            .field("is_established", &self.is_established())
+            .finish_non_exhaustive()
+    }
+}
