@@ -4,20 +4,21 @@
 //! `passwd` fails, 2 if command line or configuration are wrong.
 
 use clap::Parser;
-use ringmq::cli::flags::{Cli, Command, LogLevel};
+use crossbeam_channel::Receiver;
+use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::passwd::{self, PasswdArgs};
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
-use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
+use ringmq::control::config::{Config, ConfigError, LogLevel, MethodName, Sources};
 use ringmq::control::machine;
-use ringmq::control::plane::Control;
+use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
 use ringmq::control::watch;
 use ringmq::control::watch::bans::Bans;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::listener::{Listener, ListenerSetup};
-use ringmq::shard::orders::Event;
+use ringmq::shard::questions::Question;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -33,6 +34,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Questions to the authentication methods that may wait.
 const QUESTIONS_MAX: usize = 1024;
+/// Signals that may wait to be heard.
+const SIGNALS_MAX: usize = 64;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let path = match &cli.command {
@@ -95,7 +99,7 @@ fn load(path: Option<&Path>, cli: &Cli) -> Result<Config, ConfigError> {
             .collect(),
         cpus_available: machine::cpus(),
     };
-    Config::load(&sources, cli)
+    Config::load(&sources, &cli.flags)
 }
 
 fn start_log(level: LogLevel) {
@@ -125,7 +129,9 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     }
     let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
+    let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
+    let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config)?;
     let (listeners, bound) = bind(&config, &files)?;
     let mut bans = Bans::default();
@@ -140,7 +146,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         &config.settings,
         listeners,
         &rules,
-        (&questions_to, &records_to),
+        (&questions_to, &entries_to),
     )?;
     info!(
         "ringmq {} runs {} shard(s) on CPUs {:?}",
@@ -152,19 +158,20 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         info!("listening on {place}");
     }
     if config.settings.authentication.has_methods {
-        let authenticators = Arc::new(authenticators(&config, &files)?);
-        let threads = config.authentication.threads;
-        Pool::start(threads, &authenticators, &questions, &shards.replies())?;
+        start_methods(&config, &files, &questions, &shards)?;
     }
     if config.settings.takes_notes {
         let path = config.audit_file.clone();
-        let events = shards.sender.clone();
-        watch::start(path, bound, &config.bans, records, events)
+        let reports = (entries, records);
+        watch::start(path, bound, &config.bans, reports, misbehaving_to)
             .map_err(|error| format!("audit_file: {error}"))?;
     }
-    forward_signals(signals, &shards);
-    let control = Control::new(
-        &shards,
+    let ears = Ears {
+        signals: forward(signals),
+        misbehaving,
+    };
+    let control = ControlPlane::new(
+        (&shards, ears),
         files,
         bans,
         records_to,
@@ -192,14 +199,22 @@ fn bind(
     for (listener, tls) in config.listeners.iter().zip(files.tls().iter()) {
         let socket = Listener::bind(&listener.place, config.cpus.len())?;
         bound.push(format!("{}://{}", listener.scheme, socket.place));
-        let setup = ListenerSetup {
-            tls: tls.clone(),
-            websocket: listener.websocket.clone(),
-            config: Arc::new(listener.clone()),
-        };
-        listeners.push((socket, setup));
+        listeners.push((socket, ListenerSetup::new(listener, tls.clone())));
     }
     Ok((listeners, bound))
+}
+
+/// Starts the threads on which the methods work.
+fn start_methods(
+    config: &Config,
+    files: &Files,
+    questions: &Receiver<Question>,
+    shards: &Shards,
+) -> Result<(), Box<dyn Error>> {
+    let authenticators = Arc::new(authenticators(config, files)?);
+    let threads = config.authentication.threads;
+    Pool::start(threads, &authenticators, questions, &shards.replies())?;
+    Ok(())
 }
 
 /// The methods, in the order configured.
@@ -231,14 +246,15 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
     })
 }
 
-/// Puts signals among the events of the shards.
-fn forward_signals(mut signals: Signals, shards: &Shards) {
-    let sender = shards.sender.clone();
+/// Signals to the process, as a queue.
+fn forward(mut signals: Signals) -> Receiver<i32> {
+    let (sender, receiver) = crossbeam_channel::bounded(SIGNALS_MAX);
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if sender.send(Event::Signal(signal)).is_err() {
+            if sender.send(signal).is_err() {
                 return;
             }
         }
     });
+    receiver
 }

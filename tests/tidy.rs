@@ -1,6 +1,10 @@
 //! Style rules that a machine can check, each with its replacement in the message: layers, words and
 //! calls that are banned, where unsafe may stand, module docs, lengths.
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
+use imports::{Imports, between_rooms, circle, imports};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +14,15 @@ const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 800;
 /// Longest line.
 const LINE_CHARS_MAX: usize = 110;
+
+/// The wings of the house, and whom each may know; `main.rs` knows all.
+const WINGS: &[(&str, &[&str])] = &[
+    ("engine", &[]),
+    ("storage", &["engine"]),
+    ("shard", &["engine", "storage"]),
+    ("control", &["engine", "storage", "shard"]),
+    ("cli", &["engine", "storage", "shard", "control"]),
+];
 
 /// The sans-IO core.
 const CORE: &[&str] = &["src/engine/"];
@@ -41,12 +54,6 @@ const BANNED_IN_CORE: &[(&str, &str)] = &[
         "tracing::",
         "count it in telemetry::counters; the shell logs",
     ),
-];
-
-/// Which modules each layer may use; nobody knows the shell.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("src/engine/", &["engine", "storage"]),
-    ("src/storage/", &["engine", "storage"]),
 ];
 
 /// Not anywhere in the sources.
@@ -139,30 +146,58 @@ fn the_core_is_sans_io_and_deterministic() {
     complain(&problems);
 }
 
+/// The wing that a file stands in.
+fn wing(path: &str) -> Option<&str> {
+    let (wing, _) = path.strip_prefix("src/")?.split_once('/')?;
+    Some(wing)
+}
+
 #[test]
-fn dependence_points_one_way() {
+fn every_file_stands_in_a_wing() {
     let mut problems = Vec::new();
     for source in sources("src") {
-        let Some((_, allowed)) = LAYERS
-            .iter()
-            .find(|(place, _)| source.path.starts_with(place))
-        else {
-            continue;
-        };
-        for (number, line) in source.lines() {
-            for used in code(line).split("crate::").skip(1) {
-                let module: String = used
-                    .chars()
-                    .take_while(|c| c.is_alphanumeric() || *c == '_')
-                    .collect();
-                if !module.is_empty() && !allowed.contains(&module.as_str()) {
-                    let path = &source.path;
-                    problems.push(format!("{path}:{number}: may not use crate::{module}"));
-                }
+        let is_known =
+            wing(&source.path).is_none_or(|wing| WINGS.iter().any(|(name, _)| *name == wing));
+        let is_door = ["src/main.rs", "src/lib.rs"].contains(&source.path.as_str());
+        if !is_known || (wing(&source.path).is_none() && !is_door) {
+            problems.push(format!("{}: move it into one of the wings", source.path));
+        }
+    }
+    complain(&problems);
+}
+
+#[test]
+fn arrows_between_wings_run_one_way() {
+    let mut problems = Vec::new();
+    for (path, named) in imports(&sources("src")) {
+        let Some(own) = wing(&path) else { continue };
+        let may = WINGS.iter().find(|(name, _)| *name == own);
+        let may = may.map_or(&[][..], |(_, may)| may);
+        for target in named {
+            if wing(&target).is_none_or(|other| other != own && !may.contains(&other)) {
+                problems.push(format!("{path}: {own} may not know {target}"));
             }
         }
     }
     complain(&problems);
+}
+
+fn complain_of_circles(imports: &Imports) {
+    let circles = imports.keys().filter_map(|start| circle(imports, start));
+    // Each circle once, told from the first of its files.
+    let circles = circles.filter(|way| way.iter().all(|path| *path >= way[0]));
+    let told = circles.map(|way| format!("{}: move what both need", way.join(" -> ")));
+    complain(&told.collect::<Vec<_>>());
+}
+
+#[test]
+fn files_do_not_import_in_circles() {
+    complain_of_circles(&imports(&sources("src")));
+}
+
+#[test]
+fn rooms_do_not_import_in_circles() {
+    complain_of_circles(&between_rooms(&imports(&sources("src"))));
 }
 
 #[test]

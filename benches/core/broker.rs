@@ -1,6 +1,6 @@
 //! One shard and its clients: bytes in, bytes out, nothing between.
 
-use ringmq::engine::session::ConnectionKey;
+use ringmq::engine::keys::ConnectionKey;
 use ringmq::engine::shard::{ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
 use std::sync::Arc;

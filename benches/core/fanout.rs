@@ -5,7 +5,7 @@ use crate::broker::{Broker, NOW, publish, subscribe};
 use crate::size;
 use criterion::{Criterion, Throughput};
 use ringmq::engine::access::acl::Acl;
-use ringmq::engine::session::ConnectionKey;
+use ringmq::engine::keys::ConnectionKey;
 use std::sync::Arc;
 
 /// Rules under which the subscriptions are made.

@@ -3,7 +3,7 @@
 use crate::allocations::at_most;
 use crate::broker::{Broker, NOW, publish, subscribe};
 use criterion::{Criterion, Throughput};
-use ringmq::engine::session::ConnectionKey;
+use ringmq::engine::keys::ConnectionKey;
 
 const TOPIC: &str = "plant/7/temperature";
 

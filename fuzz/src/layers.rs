@@ -2,8 +2,8 @@
 //! or one by one, and what is kept and sent stays bounded by what came.
 
 use ringmq::engine::outbox::outgoing::Outgoing;
-use ringmq::shard::listener::{ListenerConfig, ListenerSetup, Place};
-use ringmq::shard::transport::{Arrival, Layers, WebSocketSetup};
+use ringmq::shard::transport::setup::{TransportSetup, TrustedProxies, WebSocketSetup};
+use ringmq::shard::transport::{Arrival, Layers};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub fn layers(input: &[u8]) {
     );
 }
 
-fn setup(has_proxy: bool, has_websocket: bool) -> ListenerSetup {
+fn setup(has_proxy: bool, has_websocket: bool) -> TransportSetup {
     let everybody = || vec!["127.0.0.0/8".parse().expect("a network")];
     let websocket = has_websocket.then(|| {
         Arc::new(WebSocketSetup {
@@ -66,23 +66,18 @@ fn setup(has_proxy: bool, has_websocket: bool) -> ListenerSetup {
             connect_bytes_max: CONNECT_BYTES_MAX,
         })
     });
-    ListenerSetup {
+    TransportSetup {
         tls: None,
-        websocket: websocket.clone(),
-        config: Arc::new(ListenerConfig {
-            scheme: "ws",
-            place: Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
-            tls: None,
-            websocket,
-            methods: None,
-            proxy_protocol_from: if has_proxy { everybody() } else { Vec::new() },
+        websocket,
+        proxies: Arc::new(TrustedProxies {
+            header_from: if has_proxy { everybody() } else { Vec::new() },
             forwarded_from: everybody(),
         }),
     }
 }
 
 fn run<'a>(
-    setup: &ListenerSetup,
+    setup: &TransportSetup,
     peer: Option<SocketAddr>,
     chunks: impl Iterator<Item = &'a [u8]>,
 ) -> Seen {

@@ -9,7 +9,7 @@ use crate::control::watch::bans::{Bans, Who};
 use crate::engine::overload::Stage;
 use crate::shard::boot::Shards;
 use crate::shard::orders::Event;
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvError, Sender, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 use std::error::Error;
@@ -62,9 +62,25 @@ impl Memory {
     }
 }
 
+/// Where the control plane hears of what happens outside the shards.
+pub struct Ears {
+    /// Signals to the process.
+    pub signals: Receiver<i32>,
+    /// Clients that fail again and again.
+    pub misbehaving: Receiver<Who>,
+}
+
+enum Heard {
+    Nothing,
+    Signal(i32),
+    Misbehaves(Who),
+    Shard(Event),
+}
+
 /// What the control plane looks after while the shards work.
-pub struct Control<'a> {
+pub struct ControlPlane<'a> {
     shards: &'a Shards,
+    ears: Ears,
     memory: Memory,
     files: Files,
     /// Who keeps account is told what happens here.
@@ -77,19 +93,20 @@ pub struct Control<'a> {
     told_at: Instant,
 }
 
-impl<'a> Control<'a> {
+impl<'a> ControlPlane<'a> {
     /// Ready to serve. `bans` are in force already; `memory_max_bytes` is as configured.
     #[must_use]
     pub fn new(
-        shards: &'a Shards,
+        (shards, ears): (&'a Shards, Ears),
         files: Files,
         bans: Bans,
         records: Sender<Record>,
         memory_max_bytes: u64,
         ban_duration: Duration,
     ) -> Self {
-        Control {
+        ControlPlane {
             shards,
+            ears,
             memory: Memory::new(memory_max_bytes),
             files,
             records,
@@ -106,7 +123,7 @@ impl<'a> Control<'a> {
     /// A shard cannot go on.
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
         loop {
-            let event = self.shards.events.recv_timeout(MEMORY_INTERVAL);
+            let heard = self.listen();
             self.memory.look(self.shards);
             self.tell_service_manager();
             if self.looked_at.elapsed() >= FILES_INTERVAL {
@@ -116,20 +133,34 @@ impl<'a> Control<'a> {
                     self.enforce_bans();
                 }
             }
-            if matches!(event, Err(RecvTimeoutError::Timeout)) {
-                continue;
-            }
-            match event? {
-                Event::Signal(SIGUSR1) => self.tell_statistics()?,
-                Event::Signal(SIGHUP) => self.reload(true),
-                Event::Misbehaves(who) => self.ban(who),
-                Event::Signal(_) => return Ok(()),
-                Event::Failed(shard, error) => {
+            match heard? {
+                Heard::Nothing => {}
+                Heard::Signal(SIGUSR1) => self.tell_statistics()?,
+                Heard::Signal(SIGHUP) => self.reload(true),
+                Heard::Signal(_) => return Ok(()),
+                Heard::Misbehaves(who) => self.ban(who),
+                Heard::Shard(Event::Failed(shard, error)) => {
                     return Err(format!("shard {shard} cannot go on: {error}").into());
                 }
-                Event::Ready(..) | Event::Statistics(_) | Event::Drained(_) | Event::Stopped(_) => {
-                }
+                Heard::Shard(_) => {}
             }
+        }
+    }
+
+    /// The next thing that happens, or nothing for a while.
+    fn listen(&mut self) -> Result<Heard, RecvError> {
+        select! {
+            recv(self.shards.events) -> event => event.map(Heard::Shard),
+            recv(self.ears.signals) -> signal => signal.map(Heard::Signal),
+            recv(self.ears.misbehaving) -> who => match who {
+                Ok(who) => Ok(Heard::Misbehaves(who)),
+                // Nobody watches: then nobody is banned for failures.
+                Err(_) => {
+                    self.ears.misbehaving = crossbeam_channel::never();
+                    Ok(Heard::Nothing)
+                }
+            },
+            default(MEMORY_INTERVAL) => Ok(Heard::Nothing),
         }
     }
 

@@ -6,11 +6,10 @@
 //! - a confirmation of interest is staged only when everything before it is visible
 //!   ([`super::shard::ShardCore::mail_flushed`]).
 
+use crate::engine::keys::{GroupKey, SessionKey, ShardId};
 use crate::engine::message::Message;
-use crate::engine::route::ShardId;
 use crate::engine::route::retained::{Answer, Cursor};
 use crate::engine::route::shared::MemberCount;
-use crate::engine::session::{GroupKey, SessionKey};
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -7,11 +7,13 @@
 pub mod access;
 pub mod codec;
 pub mod fanout;
+pub mod keys;
 pub mod limits;
 pub mod mail;
 pub mod message;
 pub mod outbox;
 pub mod overload;
+pub mod record;
 pub mod route;
 pub mod session;
 pub mod shard;

@@ -4,14 +4,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Names one entry of a [`Slots`] table, for good.
-pub struct Key<T> {
+/// Names one entry of a [`Slots`] table, for good; `K` tells the tables apart.
+pub struct Key<K> {
     slot: u32,
     generation: u32,
-    of: PhantomData<fn() -> T>,
+    of: PhantomData<fn() -> K>,
 }
 
-impl<T> Key<T> {
+impl<K> Key<K> {
     /// Position in the table; used again after the entry is gone.
     #[must_use]
     pub const fn slot(self) -> usize {
@@ -19,35 +19,35 @@ impl<T> Key<T> {
     }
 }
 
-impl<T> Clone for Key<T> {
+impl<K> Clone for Key<K> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Key<T> {}
+impl<K> Copy for Key<K> {}
 
-impl<T> PartialEq for Key<T> {
+impl<K> PartialEq for Key<K> {
     fn eq(&self, other: &Self) -> bool {
         self.slot == other.slot && self.generation == other.generation
     }
 }
 
-impl<T> Eq for Key<T> {}
+impl<K> Eq for Key<K> {}
 
-impl<T> PartialOrd for Key<T> {
+impl<K> PartialOrd for Key<K> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> Ord for Key<T> {
+impl<K> Ord for Key<K> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.slot, self.generation).cmp(&(other.slot, other.generation))
     }
 }
 
-impl<T> fmt::Debug for Key<T> {
+impl<K> fmt::Debug for Key<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.slot, self.generation)
     }
@@ -59,23 +59,25 @@ struct Slot<T> {
 }
 
 /// The table.
-pub struct Slots<T> {
+pub struct Slots<K, T> {
+    names: PhantomData<fn() -> K>,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
 }
 
-impl<T> Default for Slots<T> {
+impl<K, T> Default for Slots<K, T> {
     fn default() -> Self {
         Slots {
+            names: PhantomData,
             slots: Vec::new(),
             free: Vec::new(),
         }
     }
 }
 
-impl<T> Slots<T> {
+impl<K, T> Slots<K, T> {
     /// Puts a value in and names it.
-    pub fn insert(&mut self, value: T) -> Key<T> {
+    pub fn insert(&mut self, value: T) -> Key<K> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 0,
@@ -98,7 +100,7 @@ impl<T> Slots<T> {
 
     /// The value of `key`, if it is still there.
     #[must_use]
-    pub fn get(&self, key: Key<T>) -> Option<&T> {
+    pub fn get(&self, key: Key<K>) -> Option<&T> {
         let entry = self.slots.get(key.slot())?;
         if entry.generation == key.generation {
             entry.value.as_ref()
@@ -108,7 +110,7 @@ impl<T> Slots<T> {
     }
 
     /// The value of `key`, if it is still there.
-    pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
         let entry = self.slots.get_mut(key.slot())?;
         if entry.generation == key.generation {
             entry.value.as_mut()
@@ -118,7 +120,7 @@ impl<T> Slots<T> {
     }
 
     /// Takes the value out; `key` finds nothing from now on.
-    pub fn remove(&mut self, key: Key<T>) -> Option<T> {
+    pub fn remove(&mut self, key: Key<K>) -> Option<T> {
         let entry = self.slots.get_mut(key.slot())?;
         if entry.generation != key.generation {
             return None;
@@ -142,7 +144,7 @@ impl<T> Slots<T> {
     }
 
     /// All handles, in the order of their slots.
-    pub fn keys(&self) -> impl Iterator<Item = Key<T>> + '_ {
+    pub fn keys(&self) -> impl Iterator<Item = Key<K>> + '_ {
         self.slots
             .iter()
             .enumerate()
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_key_to_a_reused_slot_finds_nothing() {
-        let mut slots = Slots::default();
+        let mut slots = Slots::<(), _>::default();
         let first = slots.insert("first");
         assert_eq!(slots.remove(first), Some("first"));
         let second = slots.insert("second");

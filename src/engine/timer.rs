@@ -4,7 +4,7 @@
 //! entry with another time is stale. So a deadline that moves later, as a keep alive does with every
 //! packet, costs nothing until the old one is reached.
 
-use crate::engine::session::{ConnectionKey, SessionKey};
+use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::time::Timestamp;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

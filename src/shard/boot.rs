@@ -3,18 +3,18 @@
 //! A stop has two steps, so that wills reach those who are still there: every shard first publishes
 //! them and makes them visible, only then clients are told and closed.
 
-use crate::control::authn::{Question, Reply};
-use crate::control::watch::Record;
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
+use crate::engine::keys::ShardId;
 use crate::engine::overload::Stage;
-use crate::engine::route::ShardId;
 use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
+use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
 use crate::shard::driver::{Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::orders::{Event, Order};
+use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -75,10 +75,8 @@ pub struct Rules {
 
 /// The running shards, as the control plane sees them.
 pub struct Shards {
-    /// Events of all shards, and whatever else is put in.
+    /// Events of all shards.
     pub events: Receiver<Event>,
-    /// The other end of `events`.
-    pub sender: Sender<Event>,
     orders: Vec<Sender<Order>>,
     replies: Vec<Sender<Reply>>,
     wakers: Vec<Waker>,
@@ -95,7 +93,7 @@ impl Shards {
         settings: &Settings,
         listeners: Vec<(Listener, ListenerSetup)>,
         rules: &Rules,
-        (questions, records): (&Sender<Question>, &Sender<Record>),
+        (questions, entries): (&Sender<Question>, &Sender<Vec<Entry>>),
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
@@ -107,7 +105,6 @@ impl Shards {
         let sockets = by_shard(cpus.len(), listeners);
         let mut shards = Shards {
             events,
-            sender,
             orders: Vec::new(),
             replies: Vec::new(),
             wakers: Vec::new(),
@@ -118,12 +115,12 @@ impl Shards {
         for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts) {
             let (order_sender, orders) = bounded(ORDERS_MAX);
             let (reply_sender, replies) = bounded(REPLIES_MAX);
-            let (questions, records) = (questions.clone(), records.clone());
+            let (questions, entries) = (questions.clone(), entries.clone());
             let (addresses, rules) = (addresses.clone(), rules.clone());
             let (meet, meeting) = bounded::<Vec<Waker>>(1);
             let settings = settings.clone();
             let counts = Arc::clone(&counts);
-            let events = shards.sender.clone();
+            let events = sender.clone();
             // The standard library's hasher is seeded by the system: random enough for names.
             let seed = RandomState::new().hash_one(id);
             let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
@@ -141,7 +138,7 @@ impl Shards {
                         orders,
                         questions,
                         replies,
-                        records,
+                        entries,
                         addresses,
                         banned: rules.networks,
                         events,
@@ -228,10 +225,6 @@ impl Shards {
                         break;
                     }
                     Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
-                    Ok(Event::Signal(signal)) => {
-                        // Not lost: it is looked at after this.
-                        let _ = self.sender.try_send(Event::Signal(signal));
-                    }
                     Ok(_) => {}
                     Err(_) => return Ok(sums),
                 }

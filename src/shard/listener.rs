@@ -4,13 +4,12 @@
 //! half of the clients at a stranger's broker is worse than a clear error.
 
 use crate::shard::certificates::TlsFiles;
-use crate::shard::transport::WebSocketSetup;
-use ipnet::IpNet;
+use crate::shard::transport::setup::{TransportSetup, TrustedProxies, WebSocketSetup};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -62,43 +61,32 @@ pub struct ListenerConfig {
     pub websocket: Option<Arc<WebSocketSetup>>,
     /// Methods that its clients may use, by name; `None` for all.
     pub methods: Option<Arc<[&'static str]>>,
-    /// Proxies that send a PROXY header, and have to.
-    pub proxy_protocol_from: Vec<IpNet>,
-    /// Proxies whose `X-Forwarded-For` counts.
-    pub forwarded_from: Vec<IpNet>,
+    /// Whose word counts on where a client is.
+    pub proxies: Arc<TrustedProxies>,
 }
 
 /// What a shard knows of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenerSetup {
-    /// TLS, where it speaks that.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// WebSocket, where it speaks that.
-    pub websocket: Option<Arc<WebSocketSetup>>,
-    /// As configured.
-    pub config: Arc<ListenerConfig>,
+    /// What lies under MQTT.
+    pub transport: TransportSetup,
+    /// Methods that its clients may use, by name; `None` for all.
+    pub methods: Option<Arc<[&'static str]>>,
 }
 
 impl ListenerSetup {
-    /// Whether a connection from `peer` has to begin with a PROXY header.
+    /// As configured, with the TLS settings made from its files.
     #[must_use]
-    pub fn expects_proxy_header(&self, peer: Option<SocketAddr>) -> bool {
-        is_among(&self.config.proxy_protocol_from, peer)
+    pub fn new(config: &ListenerConfig, tls: Option<Arc<ServerConfig>>) -> Self {
+        ListenerSetup {
+            transport: TransportSetup {
+                tls,
+                websocket: config.websocket.clone(),
+                proxies: Arc::clone(&config.proxies),
+            },
+            methods: config.methods.clone(),
+        }
     }
-
-    /// Whether `peer` is a proxy whose word on the client's address counts.
-    #[must_use]
-    pub fn trusts_forwarded(&self, peer: Option<SocketAddr>) -> bool {
-        is_among(&self.config.forwarded_from, peer)
-    }
-}
-
-/// A local socket's peer is the machine itself: as trusted as 127.0.0.1.
-fn is_among(networks: &[IpNet], peer: Option<SocketAddr>) -> bool {
-    let ip = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| {
-        peer.ip().to_canonical()
-    });
-    networks.iter().any(|network| network.contains(&ip))
 }
 
 /// Why a listener cannot be.

@@ -3,30 +3,13 @@
 //! A full mailbox holds mail back at its sender, which then stops reading its clients: pressure goes
 //! back to the publishers, and nothing is dropped here.
 
-use crate::engine::access::Admitted;
+use crate::engine::keys::ShardId;
 use crate::engine::mail::Mail;
-use crate::engine::route::ShardId;
-use crate::shard::driver::{Link, Origin};
+use crate::shard::handover::Handover;
 use rtrb::{Consumer, Producer, RingBuffer};
-use std::os::fd::OwnedFd;
 
 /// Letters one mailbox holds. Large enough that a turn's worth of publishes fits.
 pub const MAILBOX_LETTERS_MAX: usize = 4096;
-
-/// A connection on its way to its home shard.
-#[derive(Debug)]
-pub struct Handover {
-    /// The socket.
-    pub descriptor: OwnedFd,
-    /// Everything received so far.
-    pub bytes: Vec<u8>,
-    /// Who it is.
-    pub admitted: Option<Box<Admitted>>,
-    /// Where it came from.
-    pub origin: Origin,
-    /// Its layers, in the middle of whatever they do.
-    pub link: Option<Box<Link>>,
-}
 
 /// What goes through a mailbox.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! What the control plane says to shards, and shards to it. Never on the data path: bounded channels,
 //! looked at once per turn.
 
-use crate::control::watch::bans::Who;
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
+use crate::engine::keys::ShardId;
 use crate::engine::overload::Stage;
-use crate::engine::route::ShardId;
 use crate::shard::ring::{RingError, Waker};
 use ipnet::IpNet;
 use rustls::ServerConfig;
@@ -44,8 +43,4 @@ pub enum Event {
     Stopped(ShardId),
     /// It cannot go on.
     Failed(ShardId, RingError),
-    /// This client fails again and again.
-    Misbehaves(Who),
-    /// The process got a signal.
-    Signal(i32),
 }

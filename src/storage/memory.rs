@@ -2,7 +2,7 @@
 //!
 //! The state itself lives in the shard's sessions and retained messages, so there is nothing to copy.
 
-use super::Persist;
+use crate::engine::record::Persist;
 
 /// Commits at once.
 #[derive(Debug, Default)]

@@ -4,10 +4,9 @@
 //! is read, how much of what was sent arrives, how much of the mail finds room, and when the store commits.
 
 use crate::random::Random;
+use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::mail::Mail;
 use ringmq::engine::outbox::outgoing::Outgoing;
-use ringmq::engine::route::ShardId;
-use ringmq::engine::session::ConnectionKey;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
 use std::collections::VecDeque;

@@ -2,10 +2,9 @@
 
 use super::peer::Peer;
 use super::profile::Profile;
+use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::mail::Mail;
 use ringmq::engine::outbox::outgoing::Outgoing;
-use ringmq::engine::route::ShardId;
-use ringmq::engine::session::ConnectionKey;
 use ringmq::engine::session::outbound::QueueFull;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;

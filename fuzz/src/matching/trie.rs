@@ -4,10 +4,12 @@ use super::{Path, matches};
 use arbitrary::Arbitrary;
 use ringmq::engine::codec::Version;
 use ringmq::engine::codec::topic::{TopicFilter, TopicName};
+use ringmq::engine::keys::SessionKey;
 use ringmq::engine::message::Qos;
 use ringmq::engine::route::shared::{Group, MemberCount};
-use ringmq::engine::route::trie::{Entry, NodeId, Subscriber, Trie};
-use ringmq::engine::session::{Session, SessionKey};
+use ringmq::engine::route::subscriber::Subscriber;
+use ringmq::engine::route::trie::{Entry, NodeId, Trie};
+use ringmq::engine::session::Session;
 use ringmq::engine::slots::Slots;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,7 +17,7 @@ pub mod scram;
 #[cfg(test)]
 mod stand_in;
 
-pub use pool::{Authenticators, Exchange, Pool, Question, Reply, Work};
+pub use pool::{Authenticators, Pool};
 
 use crate::engine::access::{Identity, Refusal, Secret};
 use crate::engine::codec::Version;

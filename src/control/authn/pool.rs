@@ -4,57 +4,14 @@
 //! wait for a shard that does not take its answers, so nothing is lost and nothing grows.
 
 use super::password::PasswordMethod;
-use super::{Credentials, Method, Verdict, scram};
+use super::{Credentials, Method, Verdict, certificate, scram};
 use crate::engine::access::{Admitted, Answer, Identity, Refusal};
-use crate::engine::route::ShardId;
-use crate::engine::session::ConnectionKey;
+use crate::shard::questions::{Exchange, Question, Reply, Visitor, Work};
 use crate::shard::ring::Waker;
 use crossbeam_channel::{Receiver, Sender};
 use std::io;
 use std::sync::Arc;
 use std::thread;
-
-pub use super::scram::Exchange;
-
-/// What is asked.
-#[derive(Debug)]
-pub enum Work {
-    /// A CONNECT, and the first data of an exchange if it asks for one.
-    Connect {
-        /// What it shows.
-        credentials: Credentials,
-        /// First data of an exchange.
-        exchange: Option<Box<[u8]>>,
-        /// Methods that may be asked, by name; `None` for all.
-        methods: Option<Arc<[&'static str]>>,
-    },
-    /// The first data of an exchange on an open connection.
-    Begin(Box<[u8]>),
-    /// An exchange goes on.
-    Continue(Exchange, Box<[u8]>),
-}
-
-/// A question of a shard.
-#[derive(Debug)]
-pub struct Question {
-    /// Whose.
-    pub shard: ShardId,
-    /// About which connection.
-    pub connection: ConnectionKey,
-    /// What.
-    pub work: Work,
-}
-
-/// The answer to it.
-#[derive(Debug)]
-pub struct Reply {
-    /// About which connection.
-    pub connection: ConnectionKey,
-    /// What the methods say.
-    pub answer: Answer,
-    /// The exchange, if it goes on.
-    pub exchange: Option<Exchange>,
-}
 
 /// All methods.
 #[derive(Default)]
@@ -67,19 +24,17 @@ pub struct Authenticators {
 
 impl Authenticators {
     /// Answers one question.
-    fn answer(&self, work: Work) -> (Answer, Option<Exchange>) {
+    fn answer(&self, work: Work) -> (Answer, Option<Box<dyn Exchange>>) {
         match work {
-            Work::Connect {
-                credentials,
-                exchange: None,
-                methods,
-            } => (self.judge(&credentials, methods.as_deref()), None),
-            Work::Connect {
-                exchange: Some(bytes),
-                ..
-            }
-            | Work::Begin(bytes) => self.begin(&bytes),
-            Work::Continue(exchange, bytes) => (finish(exchange, &bytes), None),
+            Work::Connect(visitor) => match &visitor.shown.exchange {
+                Some(bytes) => self.begin(bytes),
+                None => {
+                    let methods = visitor.methods.clone();
+                    (self.judge(&(*visitor).into(), methods.as_deref()), None)
+                }
+            },
+            Work::Begin(bytes) => self.begin(&bytes),
+            Work::Continue(exchange, bytes) => (exchange.go_on(&bytes), None),
         }
     }
 
@@ -106,29 +61,45 @@ impl Authenticators {
         }
     }
 
-    fn begin(&self, bytes: &[u8]) -> (Answer, Option<Exchange>) {
+    fn begin(&self, bytes: &[u8]) -> (Answer, Option<Box<dyn Exchange>>) {
         let Some(users) = &self.scram else {
             return (Answer::Refuse(Refusal::Unavailable), None);
         };
         match scram::begin(&users.file(), bytes, &scram::nonce()) {
-            Ok((bytes, exchange)) => (Answer::Continue(bytes.into()), Some(exchange)),
+            Ok((bytes, exchange)) => (Answer::Continue(bytes.into()), Some(Box::new(exchange))),
             Err(refusal) => (Answer::Refuse(refusal), None),
         }
     }
 }
 
-fn finish(exchange: Exchange, bytes: &[u8]) -> Answer {
-    match scram::finish(exchange, bytes) {
-        Ok((bytes, user_name)) => Answer::Allow(Box::new(Admitted {
-            identity: Identity {
-                user_name: Some(user_name),
-                method: "scram",
-                ..Identity::default()
-            },
-            exchange_end: Some(bytes.into()),
-            ends_at: None,
-        })),
-        Err(refusal) => Answer::Refuse(refusal),
+impl Exchange for scram::Exchange {
+    fn go_on(self: Box<Self>, bytes: &[u8]) -> Answer {
+        match scram::finish(*self, bytes) {
+            Ok((bytes, user_name)) => Answer::Allow(Box::new(Admitted {
+                identity: Identity {
+                    user_name: Some(user_name),
+                    method: "scram",
+                    ..Identity::default()
+                },
+                exchange_end: Some(bytes.into()),
+                ends_at: None,
+            })),
+            Err(refusal) => Answer::Refuse(refusal),
+        }
+    }
+}
+
+impl From<Visitor> for Credentials {
+    fn from(visitor: Visitor) -> Self {
+        let names = visitor.certificate.as_deref().and_then(certificate::names);
+        Credentials {
+            client_id: visitor.shown.client_id,
+            user_name: visitor.shown.user_name,
+            password: visitor.shown.password,
+            version: visitor.shown.version,
+            peer: visitor.peer,
+            certificate: names.map(Arc::new),
+        }
     }
 }
 

@@ -2,41 +2,14 @@
 
 use super::ConfigError;
 use super::file::{FileConfig, FileHttp, FileJwt};
+use super::method::MethodName;
 use super::place::Places;
 use crate::control::authn::certificate::IdentityFrom;
 use crate::control::authn::http::HttpConfig;
 use crate::control::authn::jwt::{Algorithm, JwtConfig, KeySource};
 use crate::engine::access::Secret;
 use crate::engine::shard::{Authentication, ClientIdPolicy};
-use serde::Deserialize;
 use std::path::PathBuf;
-
-/// A method, by its name in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MethodName {
-    /// A client certificate.
-    Certificate,
-    /// The password file.
-    PasswordFile,
-    /// A token in place of the password.
-    Jwt,
-    /// Another server, by HTTP.
-    Http,
-}
-
-impl MethodName {
-    /// As [`crate::control::authn::Method::name`] has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            MethodName::Certificate => "certificate",
-            MethodName::PasswordFile => "password_file",
-            MethodName::Jwt => "jwt",
-            MethodName::Http => "http",
-        }
-    }
-}
 
 /// What the control plane has to know of authentication.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
 //! The keys of the configuration file, with their types and nothing else.
 
-use super::authentication::MethodName;
-use crate::cli::flags::LogLevel;
+use super::flags::LogLevel;
+use super::method::MethodName;
 use crate::control::authn::certificate::IdentityFrom;
 use crate::control::authn::jwt::Algorithm;
 use crate::engine::limits::{Limits, RateExceeded};

@@ -6,14 +6,14 @@
 
 use super::ConfigError;
 use super::file::{FileClientLimits, FileConfig, FileListener, FileTls};
+use super::flags::Flags;
 use super::place::Places;
-use crate::cli::flags::Cli;
 use crate::engine::codec::Version;
 use crate::engine::limits::Limits;
 use crate::engine::shard::ListenerPolicy;
 use crate::shard::certificates::{ClientCertificate, KeyPair, TlsFiles};
 use crate::shard::listener::{ListenerConfig, Place, UnixPlace};
-use crate::shard::transport::WebSocketSetup;
+use crate::shard::transport::setup::{TrustedProxies, WebSocketSetup};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -43,15 +43,15 @@ pub(super) struct Surroundings {
 /// All listeners, in the order given.
 pub(super) fn listeners(
     raw: &FileConfig,
-    cli: &Cli,
+    flags: &Flags,
     places: &Places<'_>,
     surroundings: &Surroundings,
 ) -> Result<Vec<Listening>, ConfigError> {
-    let from_cli = !cli.listen.is_empty();
+    let from_cli = !flags.listen.is_empty();
     let tables = raw.listener.as_deref().unwrap_or_default();
     let default = vec!["mqtt://127.0.0.1:1883".to_owned()];
     let urls = match (&raw.listen, from_cli) {
-        (_, true) => &cli.listen[..],
+        (_, true) => &flags.listen[..],
         (Some(urls), false) => urls,
         (None, false) if tables.is_empty() => &default,
         (None, false) => &[],
@@ -144,8 +144,10 @@ fn listener(
             .methods
             .as_ref()
             .map(|methods| methods.iter().map(|m| m.as_str()).collect()),
-        proxy_protocol_from: table.proxy_protocol_from.clone().unwrap_or_default(),
-        forwarded_from: table.forwarded_from.clone().unwrap_or_default(),
+        proxies: Arc::new(TrustedProxies {
+            header_from: table.proxy_protocol_from.clone().unwrap_or_default(),
+            forwarded_from: table.forwarded_from.clone().unwrap_or_default(),
+        }),
     };
     Ok((config, policy))
 }

@@ -7,13 +7,16 @@
 mod authentication;
 mod error;
 mod file;
+mod flags;
 mod listener;
+mod method;
 mod place;
 
-pub use authentication::{AuthenticationConfig, MethodName};
+pub use authentication::AuthenticationConfig;
 pub use error::ConfigError;
+pub use flags::{Flags, LogLevel};
+pub use method::MethodName;
 
-use crate::cli::flags::{Cli, LogLevel};
 use crate::engine::limits::{OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN, SHARDS_MAX};
 use crate::engine::message::Qos;
 use crate::engine::shard::Settings;
@@ -64,10 +67,10 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong, with its place and the remedy.
-    pub fn load(sources: &Sources<'_>, cli: &Cli) -> Result<Self, ConfigError> {
+    pub fn load(sources: &Sources<'_>, flags: &Flags) -> Result<Self, ConfigError> {
         let (raw, places) = place::merge(sources)?;
         let mut settings = settings(&raw, &places)?;
-        let cpus = cpus(&raw, cli, &places, &sources.cpus_available)?;
+        let cpus = cpus(&raw, flags, &places, &sources.cpus_available)?;
         let bans = bans(&raw.bans);
         settings.takes_notes = raw.audit_file.is_some()
             || bans.failed_logins_max > 0
@@ -79,7 +82,7 @@ impl Config {
             connect_bytes_max: settings.limits.connect_bytes_max,
             limits: settings.limits.clone(),
         };
-        let (listeners, policies) = listener::listeners(&raw, cli, &places, &surroundings)?
+        let (listeners, policies) = listener::listeners(&raw, flags, &places, &surroundings)?
             .into_iter()
             .unzip();
         settings.listeners = policies;
@@ -90,7 +93,7 @@ impl Config {
             audit_file: raw.audit_file.clone(),
             bans,
             cpus,
-            log: cli.log.or(raw.log).unwrap_or_default(),
+            log: flags.log.or(raw.log).unwrap_or_default(),
             settings,
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
@@ -133,11 +136,11 @@ const DEADLINE_MS: u64 = 5_000;
 
 fn cpus(
     raw: &FileConfig,
-    cli: &Cli,
+    flags: &Flags,
     places: &Places<'_>,
     available: &[usize],
 ) -> Result<Vec<usize>, ConfigError> {
-    let listed = match (&cli.cpus, &raw.cpus) {
+    let listed = match (&flags.cpus, &raw.cpus) {
         (Some(list), _) => {
             Some(parse_cpus(list, available).map_err(|text| ConfigError::flag("--cpus", text))?)
         }
@@ -147,10 +150,10 @@ fn cpus(
         (None, None) => None,
     };
     let cpus = listed.unwrap_or_else(|| available.to_vec());
-    let shards = cli.shards.or(raw.shards).unwrap_or(cpus.len());
+    let shards = flags.shards.or(raw.shards).unwrap_or(cpus.len());
     if !(1..=SHARDS_MAX).contains(&shards) {
         let text = format!("{shards} is not between 1 and {SHARDS_MAX}");
-        return Err(match cli.shards {
+        return Err(match flags.shards {
             Some(_) => ConfigError::flag("--shards", text),
             None => places.wrong("shards", text),
         });
@@ -273,6 +276,12 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
     fn load(text: &str, environment: &[(&str, &str)], args: &[&str]) -> Result<Config, String> {
         let sources = Sources {
             file: Some((Path::new("ringmq.toml"), text)),
@@ -282,8 +291,8 @@ mod tests {
                 .collect(),
             cpus_available: vec![0, 1],
         };
-        let cli = Cli::parse_from([&["ringmq"], args].concat());
-        Config::load(&sources, &cli).map_err(|error| error.to_string())
+        let typed = Typed::parse_from([&["ringmq"], args].concat());
+        Config::load(&sources, &typed.flags).map_err(|error| error.to_string())
     }
 
     #[test]

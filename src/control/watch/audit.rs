@@ -1,7 +1,7 @@
 //! The audit log: one JSON object per line, in a file of its own, begun anew on SIGHUP.
 
-use super::Entry;
 use crate::engine::telemetry::notes::Event;
+use crate::shard::account::Entry;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

@@ -7,37 +7,25 @@ pub mod audit;
 pub mod bans;
 
 use crate::control::config::BansConfig;
-use crate::engine::telemetry::notes::{self, Note};
-use crate::shard::orders::Event;
+use crate::engine::telemetry::notes;
+use crate::shard::account::Entry;
 use audit::AuditLog;
 use bans::{Failures, Who};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, select};
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 use tracing::error;
 
-/// Batches that may wait for the thread.
+/// Batches of notes, and records of the control plane, that may wait for the thread.
 pub const RECORDS_MAX: usize = 4_096;
+/// Clients to be banned that may wait for the control plane.
+pub const MISBEHAVING_MAX: usize = 1_024;
 
-/// A note, and where its connection comes from.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Number of the listener.
-    pub listener: u16,
-    /// The client's address.
-    pub peer: Option<SocketAddr>,
-    /// What happened.
-    pub note: Note,
-}
-
-/// What the thread is told.
+/// What the control plane tells the thread.
 #[derive(Debug)]
 pub enum Record {
-    /// Notes of a shard.
-    Notes(Vec<Entry>),
     /// Something the control plane did: a kind, and what about it.
     Happened(&'static str, String),
     /// The log was moved away: begin a new one.
@@ -50,10 +38,11 @@ struct Watch {
     listeners: Vec<String>,
     failed_logins: Failures,
     flapping: Failures,
-    events: Sender<Event>,
+    /// Who fails again and again.
+    misbehaving: Sender<Who>,
 }
 
-/// Starts the thread. It ends with the last sender of records.
+/// Starts the thread. It ends with the last shard.
 ///
 /// # Errors
 /// The log cannot be written, or the system has no more threads.
@@ -61,8 +50,8 @@ pub fn start(
     path: Option<PathBuf>,
     listeners: Vec<String>,
     config: &BansConfig,
-    records: Receiver<Record>,
-    events: Sender<Event>,
+    (entries, records): (Receiver<Vec<Entry>>, Receiver<Record>),
+    misbehaving: Sender<Who>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let log = path.map(AuditLog::open).transpose()?;
     let mut watch = Watch {
@@ -70,31 +59,46 @@ pub fn start(
         listeners,
         failed_logins: Failures::new(config.failed_logins_max, config.failed_logins_window),
         flapping: Failures::new(config.flapping_connects_max, config.flapping_window),
-        events,
+        misbehaving,
     };
-    thread::Builder::new().name("watch".into()).spawn(move || {
-        for record in &records {
-            watch.take(record);
-            if records.is_empty() {
-                watch.flush();
-            }
-        }
-        watch.flush();
-    })
+    thread::Builder::new()
+        .name("watch".into())
+        .spawn(move || watch.run(&entries, records))
 }
 
 impl Watch {
+    /// Works until the last shard has gone.
+    fn run(&mut self, entries: &Receiver<Vec<Entry>>, mut records: Receiver<Record>) {
+        loop {
+            select! {
+                recv(entries) -> batch => match batch {
+                    Ok(batch) => self.keep_account(&batch),
+                    Err(_) => return self.flush(),
+                },
+                recv(records) -> record => match record {
+                    Ok(record) => self.take(record),
+                    // The control plane has stopped; shards may still have something to say.
+                    Err(_) => records = crossbeam_channel::never(),
+                },
+            }
+            if entries.is_empty() && records.is_empty() {
+                self.flush();
+            }
+        }
+    }
+
+    fn keep_account(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.watch_failures(entry);
+            let listener = self.listeners.get(usize::from(entry.listener));
+            if let Some(log) = &mut self.log {
+                log.write_entry(listener.map_or("", String::as_str), entry);
+            }
+        }
+    }
+
     fn take(&mut self, record: Record) {
         match record {
-            Record::Notes(entries) => {
-                for entry in entries {
-                    self.watch_failures(&entry);
-                    let listener = self.listeners.get(usize::from(entry.listener));
-                    if let Some(log) = &mut self.log {
-                        log.write_entry(listener.map_or("", String::as_str), &entry);
-                    }
-                }
-            }
             Record::Happened(kind, text) => {
                 if let Some(log) = &mut self.log {
                     log.write_event(kind, &text);
@@ -128,7 +132,7 @@ impl Watch {
         };
         if let Some(who) = banned {
             // A control plane that has stopped bans nobody.
-            let _ = self.events.send(Event::Misbehaves(who));
+            let _ = self.misbehaving.send(who);
         }
     }
 

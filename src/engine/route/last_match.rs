@@ -45,7 +45,7 @@ impl LastMatch {
 mod tests {
     use super::*;
     use crate::engine::codec::topic::TopicFilter;
-    use crate::engine::route::ShardId;
+    use crate::engine::keys::ShardId;
 
     fn filters(last: &mut LastMatch, trie: &Trie, topic: &str) -> Vec<String> {
         let nodes = last.take(trie, TopicName::trusted(topic));

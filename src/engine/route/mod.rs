@@ -6,10 +6,10 @@
 pub mod last_match;
 pub mod retained;
 pub mod shared;
+pub mod subscriber;
 pub mod trie;
 
-/// A shard's number.
-pub type ShardId = u16;
+use crate::engine::keys::ShardId;
 
 /// A set of shards, as many as interest can be told apart for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 //! Every shard knows how many members each shard has and how many of them are connected. Connected
 //! members are preferred; a group whose members are all away keeps its messages with one of them.
 
-use super::ShardId;
-use super::trie::Subscriber;
+use super::subscriber::Subscriber;
+use crate::engine::keys::ShardId;
 use std::sync::Arc;
 
 /// How a message finds its member.

@@ -6,9 +6,8 @@
 
 use super::ShardSet;
 use super::shared::Group;
+use super::subscriber::Subscriber;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
-use crate::engine::message::Qos;
-use crate::engine::session::SessionKey;
 use compact_str::CompactString;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
@@ -19,25 +18,6 @@ pub type NodeId = u32;
 
 const NONE: u32 = u32::MAX;
 const ROOT: u32 = 0;
-
-/// A subscription of a session on this shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subscriber {
-    /// Whose it is.
-    pub session: SessionKey,
-    /// Subscription identifier, 0 for none.
-    pub subscription_id: u32,
-    /// Highest QoS.
-    pub qos: Qos,
-    /// Leave out what the session itself published.
-    pub no_local: bool,
-    /// Keep the publisher's RETAIN flag.
-    pub retain_as_published: bool,
-    /// Not all that the filter matches may be read: each delivery is checked.
-    pub checked: bool,
-    /// Retained messages are still on their way: live ones wait behind them.
-    pub replaying: bool,
-}
 
 /// What is known about one filter.
 #[derive(Debug, Default)]

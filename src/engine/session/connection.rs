@@ -7,11 +7,11 @@
 //! A connection holds no buffer while it is idle: `partial` exists only while a packet straddles two
 //! receives, the outbox only while bytes wait.
 
-use super::SessionKey;
 use super::rates::Rates;
 use crate::engine::access::Admitted;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{Reason, Version};
+use crate::engine::keys::SessionKey;
 use crate::engine::outbox::Outbox;
 use crate::engine::time::Timestamp;
 use hashbrown::HashMap;

@@ -14,18 +14,12 @@ pub mod replay;
 pub mod will;
 
 use crate::engine::codec::Version;
+use crate::engine::keys::{ConnectionKey, GroupKey};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::trie::NodeId;
-use crate::engine::slots::Key;
 use crate::engine::time::Timestamp;
-use connection::Connection;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// Names a session on its shard.
-pub type SessionKey = Key<Session>;
-/// Names a connection on its shard.
-pub type ConnectionKey = Key<Connection>;
 
 /// Session expiry interval that means never (3.1.2.11.2).
 pub const EXPIRY_NEVER: u32 = u32::MAX;
@@ -65,15 +59,6 @@ impl SubscriptionIds {
             SubscriptionIds::Many(ids) => ids,
         }
     }
-}
-
-/// A share group as a message remembers it: filter and share name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupKey {
-    /// The filter, without share name.
-    pub filter: Arc<str>,
-    /// Share name.
-    pub name: Arc<str>,
 }
 
 /// A message on its way to one session.

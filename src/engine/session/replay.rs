@@ -7,8 +7,8 @@
 
 use super::Delivery;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
+use crate::engine::keys::ShardId;
 use crate::engine::message::Qos;
-use crate::engine::route::ShardId;
 use crate::engine::route::retained::Cursor;
 use crate::engine::route::trie::NodeId;
 use std::collections::VecDeque;

@@ -10,8 +10,8 @@ use super::clients::Clients;
 use crate::engine::access::acl::{Access, Acl, Grant, Rights};
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::topic::Subscribed;
+use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::session::holder::Holder;
-use crate::engine::session::{ConnectionKey, SessionKey};
 use std::sync::Arc;
 
 impl Clients {

@@ -4,7 +4,7 @@
 use super::ShardCore;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
-use crate::engine::session::ConnectionKey;
+use crate::engine::keys::ConnectionKey;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {

@@ -17,7 +17,7 @@ use crate::engine::codec::connect::Connect;
 use crate::engine::codec::control::{Auth, encode_auth};
 use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::{Packet, Reason};
-use crate::engine::session::ConnectionKey;
+use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::Gate;
 use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;

@@ -9,20 +9,19 @@ use crate::engine::codec::ack::Ack;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::encoder::{Encoder, Form};
 use crate::engine::fanout::publication::Publication;
+use crate::engine::keys::{ConnectionKey, GroupKey, OfConnection, OfSession, SessionKey};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::outbox::{OutboxFull, SpareBuffers};
 use crate::engine::overload::Stage;
-use crate::engine::route::trie::Subscriber;
+use crate::engine::record::{Persist, Record};
+use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::connection::{Aliases, Connection, FixedMap};
 use crate::engine::session::losses::{LossReason, Losses};
 use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
-use crate::engine::session::{
-    ConnectionKey, Delivery, GroupKey, Session, SessionKey, SubscriptionIds,
-};
+use crate::engine::session::{Delivery, Session, SubscriptionIds};
 use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
 use crate::engine::time::Timestamp;
-use crate::storage::{Persist, Record};
 use std::rc::Rc;
 
 /// A session that gets the publish, and how.
@@ -78,8 +77,8 @@ impl Match {
 }
 
 pub(super) struct Clients {
-    pub sessions: Slots<Session>,
-    pub connections: Slots<Connection>,
+    pub sessions: Slots<OfSession, Session>,
+    pub connections: Slots<OfConnection, Connection>,
     pub by_client_id: FixedMap<Rc<str>, SessionKey>,
     pub encoder: Encoder,
     pub spare: SpareBuffers,

@@ -9,12 +9,11 @@ use super::ShardCore;
 use crate::engine::codec::subscribe::{encode_suback, encode_unsuback};
 use crate::engine::codec::topic::TopicFilter;
 use crate::engine::codec::{Reason, Version};
+use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{InterestChange, Mail, Phase};
-use crate::engine::route::ShardId;
 use crate::engine::route::shared::Group;
 use crate::engine::route::trie::Trie;
 use crate::engine::session::replay::ReplayTask;
-use crate::engine::session::{ConnectionKey, SessionKey};
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 

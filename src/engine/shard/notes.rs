@@ -3,7 +3,7 @@
 use super::ShardCore;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::Reason;
-use crate::engine::session::{ConnectionKey, SessionKey};
+use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::engine::time::Timestamp;
 use std::rc::Rc;

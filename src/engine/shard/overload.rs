@@ -1,8 +1,8 @@
 //! What a shard does at each stage of memory shortage ([`crate::engine::overload`]).
 
 use super::ShardCore;
+use crate::engine::keys::ConnectionKey;
 use crate::engine::overload::{SHED_OUTBOX_BYTES_MAX, Stage};
-use crate::engine::session::ConnectionKey;
 
 impl ShardCore {
     /// The control plane says how short memory is.

@@ -10,16 +10,16 @@ use crate::engine::codec::publish::Publish;
 use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName};
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::publication::Publication;
+use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
 use crate::engine::limits::SHARED_HOPS_MAX;
 use crate::engine::mail::{self, Mail, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::overload::Stage;
+use crate::engine::record::Record;
 use crate::engine::route::shared::{MemberLoad, SharedStrategy};
-use crate::engine::route::{ShardId, ShardSet, home_shard, stable_hash};
+use crate::engine::route::{ShardSet, home_shard, stable_hash};
 use crate::engine::session::connection::Aliases;
-use crate::engine::session::{ConnectionKey, GroupKey, SessionKey};
 use crate::engine::time::Timestamp;
-use crate::storage::Record;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -415,7 +415,7 @@ impl ShardCore {
         let (id, clients) = (self.id, &self.clients);
         let sessions = &clients.sessions;
         let topic = publication.topic;
-        let load = |subscriber: &crate::engine::route::trie::Subscriber| {
+        let load = |subscriber: &crate::engine::route::subscriber::Subscriber| {
             let session = sessions.get(subscriber.session)?;
             if subscriber.checked && !clients.may_read(subscriber.session, topic) {
                 return None;

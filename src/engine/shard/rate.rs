@@ -3,8 +3,8 @@
 
 use super::ShardCore;
 use crate::engine::codec::Reason;
+use crate::engine::keys::ConnectionKey;
 use crate::engine::limits::RateExceeded;
-use crate::engine::session::ConnectionKey;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {

@@ -4,7 +4,7 @@ use super::ShardCore;
 use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::codec::{DecodeError, Packet, Reason, Version};
-use crate::engine::session::ConnectionKey;
+use crate::engine::keys::ConnectionKey;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {

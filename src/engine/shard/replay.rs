@@ -7,12 +7,12 @@
 use super::ShardCore;
 use super::clients::Clients;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
+use crate::engine::keys::{SessionKey, ShardId};
 use crate::engine::mail::{Mail, Phase, RetainedQuery};
 use crate::engine::message::LocalMessage;
+use crate::engine::route::home_shard;
 use crate::engine::route::retained::Answer;
 use crate::engine::route::trie::Trie;
-use crate::engine::route::{ShardId, home_shard};
-use crate::engine::session::SessionKey;
 use crate::engine::session::replay::{Replay, ReplayTask, Walk};
 use crate::engine::time::Timestamp;
 

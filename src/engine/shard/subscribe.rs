@@ -8,12 +8,14 @@ use crate::engine::codec::subscribe::{
 };
 use crate::engine::codec::topic::{Subscribed, TopicError};
 use crate::engine::codec::{Reason, Version};
+use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey};
 use crate::engine::mail::InterestChange;
 use crate::engine::message::Qos;
 use crate::engine::route::shared::{Group, MemberCount};
-use crate::engine::route::trie::{NodeId, Subscriber};
+use crate::engine::route::subscriber::Subscriber;
+use crate::engine::route::trie::NodeId;
+use crate::engine::session::SubscriptionRef;
 use crate::engine::session::replay::ReplayTask;
-use crate::engine::session::{ConnectionKey, GroupKey, SessionKey, SubscriptionRef};
 use crate::engine::time::Timestamp;
 use std::sync::Arc;
 

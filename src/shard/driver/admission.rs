@@ -2,8 +2,8 @@
 
 use super::Shell;
 use super::sockets::State;
-use crate::control::watch::{Entry, Record};
 use crate::engine::access::bans::BannedNames;
+use crate::shard::account::Entry;
 use crate::shard::ring::{Ring, SocketKey};
 use crossbeam_channel::TrySendError;
 use ipnet::IpNet;
@@ -83,7 +83,7 @@ impl Shell {
         self.notes = notes;
         let count = entries.len() as u64;
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.records.try_send(Record::Notes(entries))
+            self.entries.try_send(entries)
         {
             self.core.note_left_out(count);
         }

@@ -1,13 +1,11 @@
 //! Questions of the core to the authentication methods, and their answers.
 
 use super::Shell;
-use crate::control::authn::certificate;
-use crate::control::authn::{Credentials, Question, Work};
 use crate::engine::access::{Answer, Refusal, Step};
-use crate::engine::session::ConnectionKey;
+use crate::engine::keys::ConnectionKey;
+use crate::shard::questions::{Question, Visitor, Work};
 use crate::shard::ring::Ring;
 use crossbeam_channel::TrySendError;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Shell {
@@ -41,25 +39,16 @@ impl Shell {
             Step::Connect(shown) => {
                 let under = entry.under.as_ref();
                 let certificate = under.and_then(|under| under.link.certificate());
-                let names = certificate.and_then(certificate::names);
-                Work::Connect {
-                    credentials: Credentials {
-                        client_id: shown.client_id,
-                        user_name: shown.user_name,
-                        password: shown.password,
-                        version: shown.version,
-                        peer: entry.origin.peer,
-                        certificate: names.map(Arc::new),
-                    },
-                    exchange: shown.exchange,
-                    methods: self
-                        .setups
-                        .get(usize::from(entry.origin.listener))
-                        .and_then(|setup| setup.config.methods.clone()),
-                }
+                let setup = self.setups.get(usize::from(entry.origin.listener));
+                Work::Connect(Box::new(Visitor {
+                    shown: *shown,
+                    peer: entry.origin.peer,
+                    certificate: certificate.map(Into::into),
+                    methods: setup.and_then(|setup| setup.methods.clone()),
+                }))
             }
             Step::Again(bytes) => Work::Begin(bytes),
-            Step::Continue(bytes) => Work::Continue(*entry.exchange.take()?, bytes),
+            Step::Continue(bytes) => Work::Continue(entry.exchange.take()?, bytes),
         })
     }
 
@@ -68,7 +57,7 @@ impl Shell {
         while let Ok(reply) = self.replies.try_recv() {
             let socket = self.sockets.socket(reply.connection);
             if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
-                entry.exchange = reply.exchange.map(Box::new);
+                entry.exchange = reply.exchange;
             }
             let mut answer = reply.answer;
             if let Answer::Allow(admitted) = &mut answer

@@ -8,41 +8,12 @@ use super::Shell;
 use super::sockets::{State, Under};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::ring::{Ring, SocketKey};
-use crate::shard::transport::{Arrival, Layers, TransportError, UPGRADE_BYTES_MAX};
+use crate::shard::transport::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use std::time::{Duration, Instant};
 use tracing::debug;
 
 /// How long the handshakes of one turn may take together; at least one step is done.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_micros(500);
-
-/// A connection's layers, and what waits around them.
-#[derive(Debug)]
-pub struct Link {
-    layers: Box<Layers>,
-    /// Socket bytes that wait for their turn in the queue of handshakes.
-    inbox: Vec<u8>,
-    is_queued: bool,
-    is_paused: bool,
-    /// Whether larger messages were allowed.
-    is_opened: bool,
-}
-
-impl Link {
-    pub(super) fn new(layers: Layers) -> Self {
-        Link {
-            layers: Box::new(layers),
-            inbox: Vec::new(),
-            is_queued: false,
-            is_paused: false,
-            is_opened: false,
-        }
-    }
-
-    /// The certificate that the client showed, in DER.
-    pub(super) fn certificate(&self) -> Option<&[u8]> {
-        self.layers.certificate()
-    }
-}
 
 fn wire_batch(wire: Vec<u8>) -> Outgoing {
     Outgoing {

@@ -12,21 +12,19 @@ mod authenticate;
 mod layered;
 mod sockets;
 
-pub use layered::Link;
-pub use sockets::Origin;
-
-use crate::control::authn::{Question, Reply};
-use crate::control::watch::Record;
+use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
-use crate::engine::route::ShardId;
-use crate::engine::session::ConnectionKey;
 use crate::engine::shard::{Command, ShardCore};
 use crate::engine::telemetry::notes::Note;
 use crate::engine::time::Timestamp;
+use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
+use crate::shard::handover::{Handover, Origin};
+use crate::shard::link::Link;
 use crate::shard::listener::ListenerSetup;
-use crate::shard::mailbox::{Handover, Letter, Mailboxes};
+use crate::shard::mailbox::{Letter, Mailboxes};
 use crate::shard::orders::{Event, Order};
+use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{
     Handler, ListenerKey, PeerKey, ReceiveEnd, Ring, RingError, SocketKey, Waker,
 };
@@ -69,7 +67,7 @@ pub struct Start {
     /// What they say.
     pub replies: Receiver<Reply>,
     /// Notes for whoever keeps account.
-    pub records: Sender<Record>,
+    pub entries: Sender<Vec<Entry>>,
     /// Connections by address, of all shards.
     pub addresses: Addresses,
     /// Networks that are not served.
@@ -101,7 +99,7 @@ pub struct Shell {
     events: Sender<Event>,
     questions: Sender<Question>,
     replies: Receiver<Reply>,
-    records: Sender<Record>,
+    entries: Sender<Vec<Entry>>,
     addresses: Addresses,
     /// Networks that are not served.
     banned: Arc<[IpNet]>,
@@ -154,7 +152,7 @@ impl Shell {
             events: start.events,
             questions: start.questions,
             replies: start.replies,
-            records: start.records,
+            entries: start.entries,
             addresses: start.addresses,
             banned: start.banned,
             notes: Vec::new(),
@@ -336,7 +334,7 @@ impl Shell {
                 }
                 Order::Tls(configs) => {
                     for (setup, config) in self.setups.iter_mut().zip(configs.iter()) {
-                        setup.tls.clone_from(config);
+                        setup.transport.tls.clone_from(config);
                     }
                 }
                 Order::Acl(acl) => self.core.set_acl(acl),
@@ -517,7 +515,7 @@ impl Handler for Shell {
         let Some(setup) = self.setups.get(number) else {
             return;
         };
-        let link = match Layers::new(setup, peer) {
+        let link = match Layers::new(&setup.transport, peer) {
             Ok(layers) => layers.map(Link::new),
             Err(error) => return warn!("a connection cannot be served: {error}"),
         };

@@ -1,13 +1,13 @@
 //! The shell's side of the sockets: names of ring and core for each other, and what lies between.
 
-use super::layered::Link;
-use crate::control::authn::Exchange;
 use crate::engine::access::Admitted;
+use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
-use crate::engine::route::ShardId;
-use crate::engine::session::ConnectionKey;
+use crate::shard::handover::Origin;
+use crate::shard::link::Link;
+use crate::shard::questions::Exchange;
 use crate::shard::ring::SocketKey;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 /// What the shell knows of a socket's connection.
 #[derive(Debug)]
@@ -24,17 +24,6 @@ pub(super) enum State {
     Closing { rest: Option<Outgoing> },
 }
 
-/// Where a connection came from; it moves with it to its home shard.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// Number of the listener.
-    pub listener: u16,
-    /// The client's address, or that of its proxy as long as no other is known.
-    pub peer: Option<SocketAddr>,
-    /// The address under which it is counted.
-    pub counted: Option<IpAddr>,
-}
-
 /// One socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -44,7 +33,7 @@ pub(super) struct Socket {
     /// The layers under MQTT, if there are any.
     pub under: Option<Box<Under>>,
     /// An authentication of several steps that has begun.
-    pub exchange: Option<Box<Exchange>>,
+    pub exchange: Option<Box<dyn Exchange>>,
 }
 
 /// What lies under MQTT, and what is on its way through it.

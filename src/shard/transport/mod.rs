@@ -9,17 +9,16 @@
 //! the record size of TLS) and by the packet limit after it; whatever [`Layers::receive`] says, `wire` may
 //! hold bytes that still have to be sent (an alert, a close frame).
 //!
-//! Not here: when to send (the shard's shell), and what a listener asks for ([`crate::shard::listener`]).
+//! Not here: when to send (the shard's shell), and where listeners are.
 
 mod proxy;
+pub mod setup;
 pub mod tls;
 mod websocket;
 
-pub use websocket::WebSocketSetup;
-
 use crate::engine::outbox::outgoing::Outgoing;
-use crate::shard::listener::ListenerSetup;
 use rustls::ServerConnection;
+use setup::TransportSetup;
 use std::fmt;
 use std::net::SocketAddr;
 use websocket::WebSocket;
@@ -78,7 +77,7 @@ impl Layers {
     /// # Errors
     /// A TLS connection cannot be made.
     pub fn new(
-        setup: &ListenerSetup,
+        setup: &TransportSetup,
         peer: Option<SocketAddr>,
     ) -> Result<Option<Self>, TransportError> {
         let awaits_proxy = setup.expects_proxy_header(peer);

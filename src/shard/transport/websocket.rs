@@ -4,6 +4,7 @@
 //! `[MQTT-6.0.0-1]`, masked, and of the subprotocol that was agreed on `[MQTT-6.0.0-3]`. Ping is answered
 //! by the library, which keeps one pong at most.
 
+use super::setup::WebSocketSetup;
 use super::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use crate::engine::outbox::outgoing::Outgoing;
 use std::io::{self, Read, Write};
@@ -26,15 +27,6 @@ const MESSAGE_MARGIN_BYTES: usize = 4096;
 const REQUEST_END: &[u8] = b"\r\n\r\n";
 /// Bytes read from the buffer at once; kept per connection.
 const READ_BYTES: usize = 4096;
-
-/// What a listener wants of WebSockets.
-#[derive(Debug, PartialEq, Eq)]
-pub struct WebSocketSetup {
-    /// Path of the request.
-    pub path: String,
-    /// Largest message before MQTT has begun: the largest CONNECT.
-    pub connect_bytes_max: usize,
-}
 
 /// Both directions of a connection, in memory.
 #[derive(Default)]

@@ -12,7 +12,7 @@
 //! `Debug`.
 //!
 //! Not here: reading the file from disk, bounding how many checks run at once (one may take up to
-//! 1 GiB), changing the file ([`crate::cli::passwd`]).
+//! 1 GiB), changing the file (`cli::passwd`).
 
 mod hash;
 

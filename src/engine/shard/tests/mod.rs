@@ -4,7 +4,7 @@ mod overload;
 mod pair;
 
 use super::{Command, Settings, ShardCore};
-use crate::engine::session::ConnectionKey;
+use crate::engine::keys::ConnectionKey;
 use crate::engine::shard::ConnectionCounts;
 use crate::engine::time::Timestamp;
 use std::sync::Arc;

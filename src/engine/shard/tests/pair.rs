@@ -1,9 +1,9 @@
 //! Two shards, letter by letter: what once went wrong between them.
 
 use super::super::{Settings, ShardCore};
+use crate::engine::keys::ConnectionKey;
 use crate::engine::mail::Mail;
 use crate::engine::route::home_shard;
-use crate::engine::session::ConnectionKey;
 use crate::engine::shard::ConnectionCounts;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;

@@ -1,0 +1,32 @@
+//! Settings that the command line may give; they go before environment and file.
+
+use clap::{Args, ValueEnum};
+
+/// Settings on the command line, as typed.
+#[derive(Debug, Default, Args)]
+pub struct Flags {
+    /// Address to listen on, mqtt://HOST:PORT; port 0 picks one; may be given several times
+    #[arg(long, value_name = "URL")]
+    pub listen: Vec<String>,
+    /// Number of shards [default: one per CPU]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<usize>,
+    /// CPUs to pin shards to, such as 0-3,6 [default: all that the process may use]
+    #[arg(long, value_name = "LIST")]
+    pub cpus: Option<String>,
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub log: Option<LogLevel>,
+}
+
+/// Log levels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}

@@ -1,0 +1,32 @@
+//! Names of what a shard keeps, as its rooms and its neighbours say them.
+//!
+//! A key names one thing for good and says nothing of what it looks like: so whoever passes one on need
+//! not know sessions, connections or groups.
+
+use super::slots::Key;
+use std::sync::Arc;
+
+/// A shard's number.
+pub type ShardId = u16;
+
+/// Marks the names of sessions.
+#[derive(Debug)]
+pub enum OfSession {}
+
+/// Marks the names of connections.
+#[derive(Debug)]
+pub enum OfConnection {}
+
+/// Names a session on its shard.
+pub type SessionKey = Key<OfSession>;
+/// Names a connection on its shard.
+pub type ConnectionKey = Key<OfConnection>;
+
+/// A share group as a message remembers it: filter and share name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupKey {
+    /// The filter, without share name.
+    pub filter: Arc<str>,
+    /// Share name.
+    pub name: Arc<str>,
+}

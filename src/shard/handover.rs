@@ -1,0 +1,32 @@
+//! A connection that came in at one shard and lives on another: what moves.
+
+use crate::engine::access::Admitted;
+use crate::shard::link::Link;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+/// Where a connection came from; it moves with it to its home shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Number of the listener.
+    pub listener: u16,
+    /// The client's address, or that of its proxy as long as no other is known.
+    pub peer: Option<SocketAddr>,
+    /// The address under which it is counted.
+    pub counted: Option<IpAddr>,
+}
+
+/// A connection on its way to its home shard.
+#[derive(Debug)]
+pub struct Handover {
+    /// The socket.
+    pub descriptor: OwnedFd,
+    /// Everything received so far.
+    pub bytes: Vec<u8>,
+    /// Who it is.
+    pub admitted: Option<Box<Admitted>>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its layers, in the middle of whatever they do.
+    pub link: Option<Box<Link>>,
+}

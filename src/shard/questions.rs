@@ -1,0 +1,62 @@
+//! What a shard asks of the authentication methods, and what they answer.
+//!
+//! Hashing and asking other servers take time, so methods work elsewhere: questions leave by a bounded
+//! queue, and the connection is not read until the answer has come.
+
+use crate::engine::access::{Answer, Shown};
+use crate::engine::keys::{ConnectionKey, ShardId};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A question of a shard.
+#[derive(Debug)]
+pub struct Question {
+    /// Whose.
+    pub shard: ShardId,
+    /// About which connection.
+    pub connection: ConnectionKey,
+    /// What.
+    pub work: Work,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Work {
+    /// A CONNECT.
+    Connect(Box<Visitor>),
+    /// The first data of an exchange on an open connection.
+    Begin(Box<[u8]>),
+    /// An exchange goes on.
+    Continue(Box<dyn Exchange>, Box<[u8]>),
+}
+
+/// A client that wants to connect, and how it came.
+#[derive(Debug)]
+pub struct Visitor {
+    /// What its CONNECT shows.
+    pub shown: Shown,
+    /// Its address, behind proxies that are trusted.
+    pub peer: Option<SocketAddr>,
+    /// Its certificate in DER, which the TLS handshake has verified.
+    pub certificate: Option<Box<[u8]>>,
+    /// Methods that may be asked, by name; `None` for all.
+    pub methods: Option<Arc<[&'static str]>>,
+}
+
+/// An authentication of several steps, as its method remembers it; the shard only keeps it meanwhile.
+pub trait Exchange: fmt::Debug + Send {
+    /// Judges the client's next data.
+    fn go_on(self: Box<Self>, bytes: &[u8]) -> Answer;
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub struct Reply {
+    /// About which connection.
+    pub connection: ConnectionKey,
+    /// What the methods say.
+    pub answer: Answer,
+    /// The exchange, if it goes on.
+    pub exchange: Option<Box<dyn Exchange>>,
+}
