@@ -21,3 +21,4 @@ pub mod slots;
 pub mod telemetry;
 pub mod time;
 pub mod timer;
+pub mod turn;

@@ -4,7 +4,7 @@
 //! back to the publishers, and nothing is dropped here.
 
 use crate::engine::keys::ShardId;
-use crate::engine::mail::Mail;
+use crate::engine::turn;
 use crate::shard::handover::Handover;
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -12,13 +12,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 pub const MAILBOX_LETTERS_MAX: usize = 4096;
 
 /// What goes through a mailbox.
-#[derive(Debug)]
-pub enum Letter {
-    /// Between cores.
-    Mail(Mail),
-    /// Between shells.
-    Handover(Handover),
-}
+pub type Letter = turn::Letter<Handover>;
 
 /// A shard's ends of all its mailboxes; the places of the shard itself are empty.
 pub struct Mailboxes {

@@ -163,6 +163,12 @@ impl ShardCore {
         }
     }
 
+    /// How many shards there are.
+    #[must_use]
+    pub const fn shards(&self) -> ShardId {
+        self.shards
+    }
+
     // Effects.
 
     /// Connections with bytes to send, each once: ask [`ShardCore::take_outgoing`].

@@ -1,16 +1,117 @@
-//! Addresses: counted, banned, and added to what the core notes.
+//! Who comes in: listeners, how many come from an address, and which networks are not served.
 
 use super::Shell;
 use super::sockets::State;
 use crate::engine::access::bans::BannedNames;
-use crate::shard::account::Entry;
-use crate::shard::ring::{Ring, SocketKey};
-use crossbeam_channel::TrySendError;
+use crate::shard::addresses::Addresses;
+use crate::shard::listener::ListenerSetup;
+use crate::shard::ring::{ListenerKey, Ring, SocketKey};
 use ipnet::IpNet;
+use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A shard's listeners, and what is known of addresses.
+pub(super) struct Admission {
+    /// The listeners' names in the ring, by their numbers.
+    listeners: Vec<ListenerKey>,
+    setups: Vec<ListenerSetup>,
+    is_accepting: bool,
+    /// Connections by address, of all shards.
+    addresses: Addresses,
+    /// Networks that are not served.
+    banned: Arc<[IpNet]>,
+}
+
+impl Admission {
+    /// Open doors.
+    pub fn new(
+        listeners: Vec<ListenerKey>,
+        setups: Vec<ListenerSetup>,
+        addresses: Addresses,
+        banned: Arc<[IpNet]>,
+    ) -> Self {
+        Admission {
+            listeners,
+            setups,
+            is_accepting: true,
+            addresses,
+            banned,
+        }
+    }
+
+    /// The number of a listener, and what is known of it.
+    pub fn listener(&self, key: ListenerKey) -> Option<(u16, &ListenerSetup)> {
+        let number = self.listeners.iter().position(|known| *known == key)?;
+        Some((number as u16, self.setups.get(number)?))
+    }
+
+    /// What is known of a listener.
+    pub fn setup(&self, number: u16) -> Option<&ListenerSetup> {
+        self.setups.get(usize::from(number))
+    }
+
+    /// New connections use these TLS settings, by the listeners' numbers.
+    pub fn set_tls(&mut self, configs: &[Option<Arc<ServerConfig>>]) {
+        for (setup, config) in self.setups.iter_mut().zip(configs) {
+            setup.transport.tls.clone_from(config);
+        }
+    }
+
+    /// Whether connections are accepted now.
+    pub fn is_accepting(&self) -> bool {
+        self.is_accepting
+    }
+
+    /// Accepts more connections, or none for now.
+    pub fn accept(&mut self, ring: &mut Ring, accepts: bool) {
+        if accepts == std::mem::replace(&mut self.is_accepting, accepts) {
+            return;
+        }
+        for &listener in &self.listeners {
+            if accepts {
+                ring.resume_listening(listener);
+            } else {
+                ring.pause_listening(listener);
+            }
+        }
+    }
+
+    /// Accepts nobody any more.
+    pub fn stop(&self, ring: &mut Ring) {
+        for &listener in &self.listeners {
+            ring.stop_listening(listener);
+        }
+    }
+
+    /// A connection counts for `ip` from now on, no longer for `before`; whether that is not one too many.
+    fn count(&self, before: Option<IpAddr>, ip: IpAddr) -> bool {
+        self.forget(before);
+        self.addresses.enter(ip)
+    }
+
+    /// A connection is gone for good.
+    pub fn forget(&self, counted: Option<IpAddr>) {
+        if let Some(ip) = counted {
+            self.addresses.leave(ip);
+        }
+    }
+
+    fn is_banned(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.banned.iter().any(|network| network.contains(&ip))
+    }
+}
 
 impl Shell {
+    /// Accepts connections as the core may take them, after a turn that took so long.
+    pub(super) fn admit(&mut self, ring: &mut Ring, lag: Duration) {
+        let now = self.clock.now();
+        let accepts = self.core.may_accept(now, lag.as_millis() as u64);
+        self.admission.accept(ring, accepts);
+    }
+
     /// It is known now where a client is: counts its address, and tells the core if it is one too many or
     /// banned.
     pub(super) fn check_address(&mut self, socket: SocketKey) {
@@ -24,25 +125,15 @@ impl Shell {
             return;
         }
         let before = entry.origin.counted.replace(ip);
-        if let Some(before) = before {
-            self.addresses.leave(before);
-        }
-        let fits = self.addresses.enter(ip);
+        let fits = self.admission.count(before, ip);
         let State::Open(connection) = entry.state else {
             return;
         };
         if !fits {
             self.core.refuse_surplus(connection);
         }
-        if is_banned(&self.banned, ip) {
-            self.core.ban(self.now, connection);
-        }
-    }
-
-    /// A connection is gone for good.
-    pub(super) fn forget_address(&self, counted: Option<IpAddr>) {
-        if let Some(ip) = counted {
-            self.addresses.leave(ip);
+        if self.admission.is_banned(ip) {
+            self.core.ban(self.clock.now(), connection);
         }
     }
 
@@ -53,44 +144,33 @@ impl Shell {
         names: Arc<BannedNames>,
         networks: Arc<[IpNet]>,
     ) {
-        self.banned = networks;
-        self.core.set_banned(self.now, names);
-        for connection in self.sockets.open_from(|ip| is_banned(&self.banned, ip)) {
-            self.core.ban(self.now, connection);
+        let now = self.clock.now();
+        self.admission.banned = networks;
+        self.core.set_banned(now, names);
+        let admission = &self.admission;
+        for connection in self.sockets.open_from(|ip| admission.is_banned(ip)) {
+            self.core.ban(now, connection);
         }
         self.carry_out(ring);
     }
-
-    /// Hands what the core noted to whoever keeps account, before the connections are gone.
-    pub(super) fn record_notes(&mut self) {
-        if !self.core.has_notes() {
-            return;
-        }
-        let mut notes = std::mem::take(&mut self.notes);
-        self.core.take_notes(&mut notes);
-        let entries: Vec<_> = notes
-            .drain(..)
-            .map(|(connection, note)| {
-                let socket = self.sockets.socket(connection);
-                let origin = socket.and_then(|socket| Some(self.sockets.entry(socket)?.origin));
-                Entry {
-                    listener: origin.map_or(u16::MAX, |origin| origin.listener),
-                    peer: origin.and_then(|origin| origin.peer),
-                    note,
-                }
-            })
-            .collect();
-        self.notes = notes;
-        let count = entries.len() as u64;
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.entries.try_send(entries)
-        {
-            self.core.note_left_out(count);
-        }
-    }
 }
 
-fn is_banned(networks: &[IpNet], ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    networks.iter().any(|network| network.contains(&ip))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_counts_once_and_networks_are_banned_whatever_their_form() {
+        let banned: Arc<[IpNet]> = ["10.1.0.0/16".parse().unwrap()].into();
+        let admission = Admission::new(vec![], vec![], Addresses::new(1), banned);
+        let first = IpAddr::from([192, 0, 2, 1]);
+        let second = IpAddr::from([192, 0, 2, 2]);
+        assert!(admission.count(None, first));
+        assert!(admission.count(Some(first), second));
+        assert!(admission.count(None, first));
+        assert!(!admission.count(None, second));
+        assert!(admission.is_banned(IpAddr::from([10, 1, 2, 3])));
+        assert!(admission.is_banned("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(!admission.is_banned(IpAddr::from([10, 2, 0, 1])));
+    }
 }

@@ -2,11 +2,46 @@
 
 use super::Shell;
 use crate::engine::access::{Answer, Refusal, Step};
-use crate::engine::keys::ConnectionKey;
-use crate::shard::questions::{Question, Visitor, Work};
+use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::shard::questions::{Question, Reply, Visitor, Work};
 use crate::shard::ring::Ring;
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The shard's ends of the methods' queues.
+pub(super) struct Methods {
+    shard: ShardId,
+    questions: Sender<Question>,
+    replies: Receiver<Reply>,
+}
+
+impl Methods {
+    pub fn new(shard: ShardId, questions: Sender<Question>, replies: Receiver<Reply>) -> Self {
+        Methods {
+            shard,
+            questions,
+            replies,
+        }
+    }
+
+    /// Whether no answer waits.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    /// Asks; false if too many questions wait.
+    fn ask(&self, connection: ConnectionKey, work: Work) -> bool {
+        let question = Question {
+            shard: self.shard,
+            connection,
+            work,
+        };
+        match self.questions.try_send(question) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
 
 impl Shell {
     /// Puts a question to the methods; one too many is answered at once.
@@ -14,14 +49,7 @@ impl Shell {
         let Some(work) = self.work(connection, step) else {
             return self.refuse_busy(connection);
         };
-        let question = Question {
-            shard: self.id,
-            connection,
-            work,
-        };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.questions.try_send(question)
-        {
+        if !self.methods.ask(connection, work) {
             self.refuse_busy(connection);
         }
     }
@@ -29,7 +57,8 @@ impl Shell {
     fn refuse_busy(&mut self, connection: ConnectionKey) {
         self.core.note_busy_methods();
         let refusal = Answer::Refuse(Refusal::Unavailable);
-        self.core.authenticated(self.now, connection, refusal);
+        self.core
+            .authenticated(self.clock.now(), connection, refusal);
     }
 
     fn work(&mut self, connection: ConnectionKey, step: Step) -> Option<Work> {
@@ -39,7 +68,7 @@ impl Shell {
             Step::Connect(shown) => {
                 let under = entry.under.as_ref();
                 let certificate = under.and_then(|under| under.link.certificate());
-                let setup = self.setups.get(usize::from(entry.origin.listener));
+                let setup = self.admission.setup(entry.origin.listener);
                 Work::Connect(Box::new(Visitor {
                     shown: *shown,
                     peer: entry.origin.peer,
@@ -54,7 +83,7 @@ impl Shell {
 
     /// Passes the methods' answers on to the core.
     pub(super) fn take_replies(&mut self, ring: &mut Ring) {
-        while let Ok(reply) = self.replies.try_recv() {
+        while let Ok(reply) = self.methods.replies.try_recv() {
             let socket = self.sockets.socket(reply.connection);
             if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
                 entry.exchange = reply.exchange;
@@ -66,10 +95,30 @@ impl Shell {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH);
                 let now_s = now.map_or(0, |now| now.as_secs());
                 let left_ms = ends_s.saturating_sub(now_s).saturating_mul(1000);
-                admitted.ends_at = Some(self.now.plus_ms(left_ms));
+                admitted.ends_at = Some(self.clock.now().plus_ms(left_ms));
             }
-            self.core.authenticated(self.now, reply.connection, answer);
+            self.core
+                .authenticated(self.clock.now(), reply.connection, answer);
             self.carry_out(ring);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::slots::Slots;
+
+    #[test]
+    fn a_question_that_finds_no_room_is_not_asked() {
+        let (questions, asked) = crossbeam_channel::bounded(1);
+        let (_answer, replies) = crossbeam_channel::bounded(1);
+        let methods = Methods::new(2, questions, replies);
+        let connection = Slots::default().insert(());
+        assert!(methods.ask(connection, Work::Begin(Box::default())));
+        assert!(!methods.ask(connection, Work::Begin(Box::default())));
+        let question = asked.recv().unwrap();
+        assert_eq!((question.shard, question.connection), (2, connection));
+        assert!(methods.is_empty());
     }
 }

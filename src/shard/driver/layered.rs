@@ -1,19 +1,17 @@
 //! Connections with layers under MQTT: bytes go through an engine in each direction.
 //!
 //! A handshake costs as much as thousands of deliveries, so each step of one waits in a queue of which a
-//! turn works off only as much as [`HANDSHAKE_TIME_MAX`] allows; what a client sends meanwhile is bounded,
+//! turn works off only as much as its share of time allows; what a client sends meanwhile is bounded,
 //! beyond that it is not read.
 
 use super::Shell;
+use super::handshakes::Handshakes;
 use super::sockets::{State, Under};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::ring::{Ring, SocketKey};
 use crate::shard::transport::{Arrival, TransportError, UPGRADE_BYTES_MAX};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tracing::debug;
-
-/// How long the handshakes of one turn may take together; at least one step is done.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_micros(500);
 
 fn wire_batch(wire: Vec<u8>) -> Outgoing {
     Outgoing {
@@ -37,7 +35,7 @@ impl Shell {
             ring.pause_receive(socket);
         }
         if !std::mem::replace(&mut link.is_queued, true) {
-            self.handshakes.push_back(socket);
+            self.handshakes.push(socket);
         }
     }
 
@@ -46,10 +44,10 @@ impl Shell {
         if self.handshakes.is_empty() {
             return false;
         }
-        let begun = Instant::now();
-        while let Some(socket) = self.handshakes.pop_front() {
+        let share = Handshakes::begin(Instant::now());
+        while let Some(socket) = self.handshakes.next() {
             self.empty_inbox(ring, socket);
-            if begun.elapsed() >= HANDSHAKE_TIME_MAX {
+            if share.is_over(Instant::now()) {
                 break;
             }
         }
@@ -72,7 +70,7 @@ impl Shell {
     /// Passes socket bytes up through the layers to the core.
     fn unwrap_bytes(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
         self.open_layers(socket);
-        let mut plain = std::mem::take(&mut self.plain);
+        let mut plain = std::mem::take(&mut self.handshakes.plain);
         plain.clear();
         let Some(link) = self.sockets.link(socket) else {
             return;
@@ -80,7 +78,7 @@ impl Shell {
         let arrival = link.layers.receive(bytes, &mut plain);
         self.learn_peer(socket);
         self.pass_up(ring, socket, &plain);
-        self.plain = plain;
+        self.handshakes.plain = plain;
         self.pump(ring, socket);
         match arrival {
             Ok(Arrival::Open) => self.drop_transparent(socket),
@@ -122,7 +120,7 @@ impl Shell {
         match self.sockets.state(socket) {
             Some(State::Open(connection)) => {
                 let connection = *connection;
-                self.core.receive(self.now, connection, plain);
+                self.core.receive(self.clock.now(), connection, plain);
                 self.carry_out(ring);
             }
             Some(State::Leaving { bytes, .. }) => bytes.extend_from_slice(plain),
@@ -141,7 +139,7 @@ impl Shell {
             if error.is_some() {
                 self.core.note_transport_error();
             }
-            self.core.receive_ended(self.now, connection);
+            self.core.receive_ended(self.clock.now(), connection);
             self.carry_out(ring);
         }
     }
@@ -217,7 +215,7 @@ impl Shell {
         let connection = *connection;
         under.link.layers.reuse(outgoing.copied);
         if !is_ok {
-            self.core.receive_ended(self.now, connection);
+            self.core.receive_ended(self.clock.now(), connection);
             return self.carry_out(ring);
         }
         self.pump(ring, socket);
@@ -225,7 +223,7 @@ impl Shell {
             && let Some(entry) = self.sockets.entry(socket)
             && let Some(batch) = entry.under.as_mut().and_then(|under| under.batch.take())
         {
-            self.core.sent(self.now, connection, batch);
+            self.core.sent(self.clock.now(), connection, batch);
             self.carry_out(ring);
         }
     }

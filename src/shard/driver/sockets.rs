@@ -118,3 +118,38 @@ fn set<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
     }
     table[slot] = Some(value);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::slots::Slots;
+
+    #[test]
+    fn names_of_ring_and_core_lead_to_each_other_until_the_socket_is_gone() {
+        let mut connections = Slots::default();
+        let mut sockets = Sockets::default();
+        let origin = |last: u8| Origin {
+            listener: 0,
+            peer: Some(([192, 0, 2, last], 1).into()),
+            counted: None,
+        };
+        for slot in 0..3_u8 {
+            let key = SocketKey::for_test(u32::from(slot));
+            sockets.insert(key, connections.insert(()), origin(slot), None);
+        }
+        let (key, connection) = (SocketKey::for_test(1), connections.keys().nth(1).unwrap());
+        assert_eq!(sockets.socket(connection), Some(key));
+        let picked = sockets.open_from(|ip| ip == IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(picked, [connection]);
+        *sockets.state(key).unwrap() = State::Closing { rest: None };
+        assert!(sockets.open_from(|_| true).len() == 2);
+        assert!(sockets.remove(key).is_some() && sockets.remove(key).is_none());
+        assert!(sockets.entry(key).is_none() && sockets.count == 2);
+        connections.remove(connection);
+        let next = connections.insert(());
+        assert_eq!(
+            (next.slot(), sockets.socket(next)),
+            (connection.slot(), None)
+        );
+    }
+}

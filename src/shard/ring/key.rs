@@ -29,6 +29,15 @@ impl SocketKey {
         self.slot as usize
     }
 
+    /// A name for tests of whoever keeps names.
+    #[cfg(test)]
+    pub(in crate::shard) const fn for_test(slot: u32) -> Self {
+        SocketKey {
+            slot,
+            generation: 0,
+        }
+    }
+
     /// How often the slot was used before; tells its users apart.
     #[must_use]
     pub const fn generation(self) -> u32 {

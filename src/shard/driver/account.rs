@@ -1,0 +1,87 @@
+//! What the core noted about connections, with where they come from, for whoever keeps account.
+
+use super::Shell;
+use crate::engine::keys::ConnectionKey;
+use crate::engine::telemetry::notes::Note;
+use crate::shard::account::Entry;
+use crate::shard::handover::Origin;
+use crossbeam_channel::{Sender, TrySendError};
+
+/// The way to whoever keeps account.
+pub(super) struct Accounts {
+    entries: Sender<Vec<Entry>>,
+    /// Room for a list that is emptied each time.
+    notes: Vec<(ConnectionKey, Note)>,
+}
+
+impl Accounts {
+    pub fn new(entries: Sender<Vec<Entry>>) -> Self {
+        Accounts {
+            entries,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Hands over entries; how many found no room.
+    fn hand_over(&self, entries: Vec<Entry>) -> u64 {
+        let count = entries.len() as u64;
+        match self.entries.try_send(entries) {
+            Ok(()) => 0,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => count,
+        }
+    }
+}
+
+fn entry(note: Note, origin: Option<Origin>) -> Entry {
+    Entry {
+        listener: origin.map_or(u16::MAX, |origin| origin.listener),
+        peer: origin.and_then(|origin| origin.peer),
+        note,
+    }
+}
+
+impl Shell {
+    /// Hands on what the core noted, before the connections are gone.
+    pub(super) fn record_notes(&mut self) {
+        if !self.core.has_notes() {
+            return;
+        }
+        let mut notes = std::mem::take(&mut self.accounts.notes);
+        self.core.take_notes(&mut notes);
+        let entries = notes.drain(..).map(|(connection, note)| {
+            let socket = self.sockets.socket(connection);
+            let origin = socket.and_then(|socket| Some(self.sockets.entry(socket)?.origin));
+            entry(note, origin)
+        });
+        let left_out = self.accounts.hand_over(entries.collect());
+        self.accounts.notes = notes;
+        if left_out > 0 {
+            self.core.note_left_out(left_out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::telemetry::notes::Event;
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let accounts = Accounts::new(sender);
+        let two = || {
+            let note = Note {
+                client_id: "c".into(),
+                user_name: None,
+                event: Event::TakenOver,
+            };
+            vec![entry(note.clone(), None), entry(note, None)]
+        };
+        assert_eq!(accounts.hand_over(two()), 0);
+        assert_eq!(accounts.hand_over(two()), 2);
+        assert_eq!(receiver.recv().unwrap().len(), 2);
+        drop(receiver);
+        assert_eq!(accounts.hand_over(two()), 2);
+    }
+}

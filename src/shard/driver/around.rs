@@ -1,0 +1,91 @@
+//! What lies around a shard's core for one turn: the shell and its ring.
+
+use super::Shell;
+use super::mail::Mailroom;
+use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::engine::outbox::outgoing::Outgoing;
+use crate::engine::route::ShardSet;
+use crate::engine::shard::ShardCore;
+use crate::engine::time::Timestamp;
+use crate::engine::turn::{Pending, Surroundings};
+use crate::shard::handover::Handover;
+use crate::shard::mailbox::Letter;
+use crate::shard::ring::Ring;
+
+/// Shell and ring together.
+pub(super) struct Around<'a> {
+    pub shell: &'a mut Shell,
+    pub ring: &'a mut Ring,
+}
+
+impl Surroundings for Around<'_> {
+    type Handover = Handover;
+    type Post = Mailroom;
+
+    fn parts(&mut self) -> (&mut ShardCore, &mut Pending<Handover>, &mut Mailroom) {
+        let shell = &mut *self.shell;
+        (&mut shell.core, &mut shell.pending, &mut shell.mailroom)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shell.clock.now()
+    }
+
+    fn serve(&mut self) -> bool {
+        let more = self.ring.turn(self.shell).more;
+        self.shell.shake_hands(self.ring) || more
+    }
+
+    fn visible(&mut self, from: ShardId) -> usize {
+        self.shell.mailroom.visible(from)
+    }
+
+    fn collect(&mut self, from: ShardId) -> Option<Letter> {
+        self.shell.mailroom.collect(from)
+    }
+
+    fn adopt(&mut self, handover: Handover) {
+        let (shell, ring) = (&mut *self.shell, &mut *self.ring);
+        let now = shell.clock.now();
+        let connection = shell
+            .core
+            .adopt(now, handover.origin.listener, handover.admitted);
+        let socket = ring.adopt(handover.descriptor);
+        let (origin, link) = (handover.origin, handover.link.map(|link| *link));
+        shell.sockets.insert(socket, connection, origin, link);
+        shell.core.receive(now, connection, &handover.bytes);
+        shell.carry_out(ring);
+        shell.empty_inbox(ring, socket);
+    }
+
+    fn follow_control(&mut self) {
+        self.shell.follow_orders(self.ring);
+        self.shell.take_replies(self.ring);
+    }
+
+    fn commit(&mut self) {
+        let shell = &mut *self.shell;
+        let committed = shell.store.commit(shell.core.take_persist());
+        shell.core.stored(committed);
+    }
+
+    fn carry_out(&mut self) {
+        self.shell.carry_out(self.ring);
+    }
+
+    fn send(&mut self, connection: ConnectionKey, batch: Outgoing) {
+        let (shell, ring) = (&mut *self.shell, &mut *self.ring);
+        let Some(socket) = shell.sockets.socket(connection) else {
+            return shell.core.recycle(batch);
+        };
+        if shell.sockets.link(socket).is_some() {
+            shell.wrap_batch(ring, socket, batch);
+        } else if let Err(batch) = ring.send(socket, batch) {
+            shell.core.recycle(batch);
+        }
+    }
+
+    fn wake(&mut self, receivers: ShardSet) {
+        self.shell.mailroom.wake(self.ring, receivers);
+    }
+}

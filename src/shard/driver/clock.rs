@@ -1,0 +1,95 @@
+//! Time as a shard sees it: one moment per turn, counted from an origin that all shards share.
+
+use crate::engine::time::Timestamp;
+use std::time::{Duration, Instant};
+
+/// A shard's time.
+#[derive(Debug)]
+pub(super) struct Clock {
+    origin: Instant,
+    /// When the turn began.
+    turn_at: Instant,
+    /// The same, as the core counts.
+    now: Timestamp,
+    /// The longest turn since it was asked for: how late a client may have been served.
+    turn_max: Duration,
+}
+
+impl Clock {
+    pub fn new(origin: Instant) -> Self {
+        Clock {
+            origin,
+            turn_at: Instant::now(),
+            now: Timestamp::default(),
+            turn_max: Duration::ZERO,
+        }
+    }
+
+    /// A turn begins.
+    pub fn begin_turn(&mut self, at: Instant) {
+        self.turn_at = at;
+        let since_origin = at.saturating_duration_since(self.origin);
+        self.now = Timestamp::from_ms(since_origin.as_millis() as u64);
+    }
+
+    /// The turn's work is done; how long it took.
+    pub fn end_turn(&mut self, at: Instant) -> Duration {
+        let took = at.saturating_duration_since(self.turn_at);
+        self.turn_max = self.turn_max.max(took);
+        took
+    }
+
+    /// The turn's time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// When the turn began.
+    pub fn turn_at(&self) -> Instant {
+        self.turn_at
+    }
+
+    /// The longest turn since the last call.
+    pub fn take_turn_max(&mut self) -> Duration {
+        std::mem::take(&mut self.turn_max)
+    }
+
+    /// A time of the core on the system's clock; `None` for never.
+    pub fn instant(&self, at: Timestamp) -> Option<Instant> {
+        if at == Timestamp::NEVER {
+            return None;
+        }
+        self.origin.checked_add(Duration::from_millis(at.as_ms()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_the_core_are_moments_since_the_origin() {
+        let origin = Instant::now();
+        let mut clock = Clock::new(origin);
+        clock.begin_turn(origin + Duration::from_millis(1500));
+        assert_eq!(clock.now(), Timestamp::from_ms(1500));
+        let later = clock.now().plus_ms(250);
+        assert_eq!(
+            clock.instant(later),
+            Some(origin + Duration::from_millis(1750))
+        );
+        assert_eq!(clock.instant(Timestamp::NEVER), None);
+    }
+
+    #[test]
+    fn the_longest_turn_is_told_once() {
+        let origin = Instant::now();
+        let mut clock = Clock::new(origin);
+        for took_ms in [3, 9, 1] {
+            clock.begin_turn(origin);
+            clock.end_turn(origin + Duration::from_millis(took_ms));
+        }
+        assert_eq!(clock.take_turn_max(), Duration::from_millis(9));
+        assert_eq!(clock.take_turn_max(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,96 @@
+//! What the core wants done with connections, done right after the input that caused it.
+
+use super::Shell;
+use super::sockets::State;
+use crate::engine::keys::ConnectionKey;
+use crate::engine::outbox::outgoing::Outgoing;
+use crate::engine::shard::Command;
+use crate::shard::ring::Ring;
+use std::time::Instant;
+
+impl Shell {
+    /// Carries out what the core wants done with connections.
+    pub(super) fn carry_out(&mut self, ring: &mut Ring) {
+        self.record_notes();
+        let mut commands = std::mem::take(&mut self.commands);
+        self.core.take_commands(&mut commands);
+        for command in commands.drain(..) {
+            self.carry_out_one(ring, command);
+        }
+        self.commands = commands;
+    }
+
+    fn carry_out_one(&mut self, ring: &mut Ring, command: Command) {
+        match command {
+            Command::Close { connection, rest } => self.close(ring, connection, rest),
+            Command::Handover {
+                connection,
+                home,
+                bytes,
+                admitted,
+            } => {
+                if let Some(socket) = self.sockets.socket(connection)
+                    && let Some(state) = self.sockets.state(socket)
+                {
+                    *state = State::Leaving {
+                        home,
+                        bytes,
+                        admitted,
+                    };
+                    ring.release(socket);
+                }
+            }
+            Command::Authenticate { connection, step } => self.ask(connection, step),
+            Command::Pause(connection) => {
+                if let Some(socket) = self.sockets.socket(connection) {
+                    ring.pause_receive(socket);
+                }
+            }
+            Command::Resume(connection) => {
+                if let Some(socket) = self.sockets.socket(connection) {
+                    ring.resume_receive(socket);
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, ring: &mut Ring, connection: ConnectionKey, rest: Outgoing) {
+        let Some(socket) = self.sockets.socket(connection) else {
+            return;
+        };
+        let is_sending = ring.is_sending(socket);
+        let rest = self.wrap_rest(socket, rest);
+        let Some(state) = self.sockets.state(socket) else {
+            return;
+        };
+        let mut waiting = None;
+        if rest.is_empty() {
+            self.core.recycle(rest);
+        } else if is_sending {
+            waiting = Some(rest);
+        } else if let Err(rest) = ring.send(socket, rest) {
+            self.core.recycle(rest);
+        }
+        let waits = waiting.is_some();
+        *state = State::Closing { rest: waiting };
+        if !waits {
+            ring.close_after_send(socket);
+        }
+        self.lingering.begin(socket, Instant::now());
+    }
+
+    /// Closes what has lingered long enough.
+    pub(super) fn end_lingering(&mut self, ring: &mut Ring) {
+        if self.lingering.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let sockets = &mut self.sockets;
+        while let Some(socket) = self
+            .lingering
+            .next_over(now, |socket| sockets.state(socket).is_none())
+        {
+            ring.close(socket);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What happens to sockets, told to the core.
+
+use super::Shell;
+use super::sockets::State;
+use crate::engine::outbox::outgoing::Outgoing;
+use crate::shard::handover::{Handover, Origin};
+use crate::shard::link::Link;
+use crate::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, SocketKey};
+use crate::shard::transport::Layers;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use tracing::warn;
+
+impl Handler for Shell {
+    fn accepted(
+        &mut self,
+        ring: &mut Ring,
+        listener: ListenerKey,
+        descriptor: OwnedFd,
+        peer: Option<SocketAddr>,
+    ) {
+        let Some((listener, setup)) = self.admission.listener(listener) else {
+            return;
+        };
+        let link = match Layers::new(&setup.transport, peer) {
+            Ok(layers) => layers.map(Link::new),
+            Err(error) => return warn!("a connection cannot be served: {error}"),
+        };
+        if let Some(connection) = self.core.accept(self.clock.now(), listener) {
+            let socket = ring.adopt(descriptor);
+            let origin = Origin {
+                listener,
+                peer,
+                counted: None,
+            };
+            let is_known = link.is_none();
+            self.sockets.insert(socket, connection, origin, link);
+            if is_known {
+                self.check_address(socket);
+            }
+        }
+    }
+
+    fn received(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
+        if self.sockets.link(socket).is_some() {
+            return self.received_layered(ring, socket, bytes);
+        }
+        match self.sockets.state(socket) {
+            Some(State::Open(connection)) => {
+                let connection = *connection;
+                self.core.receive(self.clock.now(), connection, bytes);
+                self.carry_out(ring);
+            }
+            Some(State::Leaving { bytes: so_far, .. }) => so_far.extend_from_slice(bytes),
+            Some(State::Closing { .. }) | None => {}
+        }
+    }
+
+    fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, _end: ReceiveEnd) {
+        if self.sockets.link(socket).is_some() {
+            self.empty_inbox(ring, socket);
+        }
+        if let Some(State::Open(connection)) = self.sockets.state(socket) {
+            let connection = *connection;
+            self.core.receive_ended(self.clock.now(), connection);
+            self.carry_out(ring);
+        }
+    }
+
+    fn sent(
+        &mut self,
+        ring: &mut Ring,
+        socket: SocketKey,
+        outgoing: Outgoing,
+        result: Result<usize, i32>,
+    ) {
+        let is_layered = self.sockets.link(socket).is_some();
+        match self.sockets.state(socket) {
+            Some(State::Open(_)) if is_layered => {
+                self.sent_layered(ring, socket, outgoing, result.is_ok());
+            }
+            Some(State::Open(connection)) => {
+                let connection = *connection;
+                if result.is_ok() {
+                    self.core.sent(self.clock.now(), connection, outgoing);
+                } else {
+                    self.core.recycle(outgoing);
+                    self.core.receive_ended(self.clock.now(), connection);
+                }
+                self.carry_out(ring);
+            }
+            Some(State::Closing { rest }) => {
+                let rest = rest.take().filter(|_| result.is_ok());
+                if let Some(rest) = rest
+                    && let Err(rest) = ring.send(socket, rest)
+                {
+                    self.core.recycle(rest);
+                }
+                self.core.recycle(outgoing);
+                ring.close_after_send(socket);
+            }
+            Some(State::Leaving { .. }) | None => self.core.recycle(outgoing),
+        }
+    }
+
+    fn released(&mut self, _ring: &mut Ring, socket: SocketKey, descriptor: OwnedFd) {
+        if let Some(left) = self.sockets.remove(socket)
+            && let State::Leaving {
+                home,
+                bytes,
+                admitted,
+            } = left.state
+        {
+            let handover = Handover {
+                descriptor,
+                bytes,
+                admitted,
+                origin: left.origin,
+                link: left.under.map(|under| Box::new(under.link)),
+            };
+            self.pending.hand_over(home, handover);
+        }
+    }
+
+    fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
+        if let Some(gone) = self.sockets.remove(socket) {
+            self.admission.forget(gone.origin.counted);
+        }
+    }
+}

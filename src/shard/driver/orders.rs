@@ -1,0 +1,117 @@
+//! Orders of the control plane, and what it is told.
+
+use super::{Around, Shell};
+use crate::engine::keys::ShardId;
+use crate::engine::turn;
+use crate::shard::orders::{Event, Order};
+use crate::shard::ring::Ring;
+use crossbeam_channel::{Receiver, Sender};
+use std::time::Instant;
+
+/// The shard's ends of the control plane's queues, and how far a stop has got.
+pub(super) struct Orders {
+    shard: ShardId,
+    orders: Receiver<Order>,
+    events: Sender<Event>,
+    /// Accepts no more; to be told when everything of then is visible to the others.
+    is_draining: bool,
+    stop_by: Option<Instant>,
+}
+
+impl Orders {
+    pub fn new(shard: ShardId, orders: Receiver<Order>, events: Sender<Event>) -> Self {
+        Orders {
+            shard,
+            orders,
+            events,
+            is_draining: false,
+            stop_by: None,
+        }
+    }
+
+    /// Whether an order waits.
+    pub fn is_empty(&self) -> bool {
+        self.orders.is_empty()
+    }
+
+    fn next(&self) -> Option<Order> {
+        self.orders.try_recv().ok()
+    }
+
+    /// When the shard has to have stopped.
+    pub fn stop_by(&self) -> Option<Instant> {
+        self.stop_by
+    }
+
+    /// Whether the shard has stopped, with so many sockets left.
+    pub fn is_done(&self, sockets: usize, now: Instant) -> bool {
+        self.stop_by.is_some_and(|by| sockets == 0 || now >= by)
+    }
+
+    /// Tells once that wills are visible, when nothing waits for other shards any more.
+    pub fn tell_drained(&mut self, is_flushed: bool) {
+        if self.is_draining && is_flushed {
+            self.is_draining = false;
+            let _ = self.events.send(Event::Drained(self.shard));
+        }
+    }
+}
+
+impl Shell {
+    pub(super) fn follow_orders(&mut self, ring: &mut Ring) {
+        while let Some(order) = self.orders.next() {
+            self.follow(ring, order);
+        }
+    }
+
+    fn follow(&mut self, ring: &mut Ring, order: Order) {
+        let now = self.clock.now();
+        match order {
+            Order::Statistics => {
+                let mut list = self.core.statistics();
+                let longest = self.clock.take_turn_max();
+                list.push(("turn_us_max", longest.as_micros() as u64));
+                let _ = self.orders.events.send(Event::Statistics(list));
+            }
+            Order::Tls(configs) => self.admission.set_tls(&configs),
+            Order::Acl(acl) => self.core.set_acl(acl),
+            Order::Bans(names, networks) => self.set_bans(ring, names, networks),
+            Order::Stage(stage) => self.core.set_stage(stage),
+            Order::StopAccepting => {
+                self.admission.stop(ring);
+                self.core.publish_wills(now);
+                self.orders.is_draining = true;
+            }
+            Order::Stop(by) => {
+                // Wills of other shards are visible by now; they go out first.
+                turn::drain(&mut Around { shell: self, ring });
+                self.core.disconnect_all(now);
+                self.orders.stop_by = Some(by);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_stop_is_told_once_and_keeps_its_deadline() {
+        let (_sender, orders) = crossbeam_channel::bounded(1);
+        let (events, told) = crossbeam_channel::bounded(4);
+        let mut orders = Orders::new(3, orders, events);
+        let now = Instant::now();
+        assert!(!orders.is_done(0, now));
+        orders.is_draining = true;
+        orders.tell_drained(false);
+        orders.tell_drained(true);
+        orders.tell_drained(true);
+        assert!(matches!(told.try_recv(), Ok(Event::Drained(3))));
+        assert!(told.is_empty());
+        orders.stop_by = Some(now + Duration::from_secs(1));
+        assert!(!orders.is_done(1, now) && orders.is_done(0, now));
+        assert!(orders.is_done(1, now + Duration::from_secs(1)));
+    }
+}
