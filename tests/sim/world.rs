@@ -1,23 +1,49 @@
 //! The broker without its shell: cores, mailboxes and connections in one thread, in virtual time.
 //!
-//! Follows the order of calls of the driver (`src/shard/driver/mod.rs`), but decides at random which connection
-//! is read, how much of what was sent arrives, how much of the mail finds room, and when the store commits.
+//! Runs the turns that the driver runs ([`turn`]), but decides at random which shard gets on, which connection
+//! is read, how much of what was sent arrives, and when the store commits; mailboxes may be tiny.
 
 use crate::random::Random;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
-use ringmq::engine::mail::Mail;
-use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::engine::outbox::outgoing::Outgoing as Batch;
+use ringmq::engine::route::ShardSet;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
+use ringmq::engine::turn::{self, Letter, Pending, Post, Surroundings};
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A connection between client and broker.
 pub type LinkId = usize;
 
-enum Letter {
-    Mail(Mail),
-    Handover(LinkId, Vec<u8>),
+/// A connection on its way to its home shard.
+struct Handover {
+    link: LinkId,
+    bytes: Vec<u8>,
+}
+
+/// Letters from one shard to another; both ends hold it, as they do a queue between threads.
+type Mailbox = Rc<RefCell<VecDeque<Letter<Handover>>>>;
+
+/// A shard's way out.
+struct Outgoing {
+    mailboxes: Vec<Mailbox>,
+    letters_max: usize,
+}
+
+impl Post for Outgoing {
+    type Handover = Handover;
+
+    fn post(&mut self, to: ShardId, letter: Letter<Handover>) -> Result<(), Letter<Handover>> {
+        let mut mailbox = self.mailboxes[usize::from(to)].borrow_mut();
+        if mailbox.len() >= self.letters_max {
+            return Err(letter);
+        }
+        mailbox.push_back(letter);
+        Ok(())
+    }
 }
 
 enum State {
@@ -25,7 +51,7 @@ enum State {
     Leaving(ShardId, Vec<u8>),
     /// On its way between shards.
     Travelling,
-    Closing(Option<Outgoing>),
+    Closing(Option<Batch>),
     Closed,
 }
 
@@ -36,7 +62,7 @@ pub struct Link {
     to_broker: VecDeque<u8>,
     /// No more comes from the client after what is in `to_broker`.
     ends: bool,
-    in_flight: Option<Outgoing>,
+    in_flight: Option<Batch>,
     is_paused: bool,
     /// What the client has not read yet.
     pub to_client: VecDeque<u8>,
@@ -48,9 +74,10 @@ pub struct Link {
 
 struct Shard {
     core: ShardCore,
+    pending: Pending<Handover>,
+    outgoing: Outgoing,
     /// By sender.
-    incoming: Vec<VecDeque<Letter>>,
-    handovers: VecDeque<(ShardId, LinkId, Vec<u8>)>,
+    incoming: Vec<Mailbox>,
     /// Tickets that wait for the store.
     uncommitted: VecDeque<u64>,
     links: Vec<LinkId>,
@@ -63,10 +90,8 @@ pub struct Roughness {
     pub read: u32,
     /// A send completes in a turn.
     pub complete: u32,
-    /// A letter finds no room.
-    pub full: u32,
-    /// A shard's mail is drained in a turn.
-    pub drain: u32,
+    /// A shard gets on when it is its turn.
+    pub run: u32,
     /// The store commits in a turn.
     pub commit: u32,
 }
@@ -80,9 +105,18 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(shards: usize, seed: u64, settings: &Settings, roughness: Roughness) -> Self {
+    pub fn new(
+        shards: usize,
+        seed: u64,
+        settings: &Settings,
+        letters_max: usize,
+        roughness: Roughness,
+    ) -> Self {
         let connections = Arc::new(ConnectionCounts::new(1));
         let count = shards as ShardId;
+        // By receiver, then sender.
+        let row = || (0..shards).map(|_| Mailbox::default()).collect();
+        let mailboxes: Vec<Vec<Mailbox>> = (0..shards).map(|_| row()).collect();
         let shard = |id: usize| Shard {
             core: ShardCore::new(
                 id as ShardId,
@@ -91,8 +125,12 @@ impl World {
                 seed,
                 connections.clone(),
             ),
-            incoming: (0..shards).map(|_| VecDeque::new()).collect(),
-            handovers: VecDeque::new(),
+            pending: Pending::default(),
+            outgoing: Outgoing {
+                mailboxes: mailboxes.iter().map(|row| row[id].clone()).collect(),
+                letters_max,
+            },
+            incoming: mailboxes[id].clone(),
             uncommitted: VecDeque::new(),
             links: Vec::new(),
         };
@@ -166,27 +204,16 @@ impl World {
         self.links[link].to_broker.len()
     }
 
-    /// One turn of one shard.
+    /// One turn of one shard, if it gets on.
     pub fn turn(&mut self, shard: usize, random: &mut Random) {
-        let core = &mut self.shards[shard].core;
-        let is_held_up = !core.staged().is_empty() || core.is_congested();
-        if !is_held_up {
-            for link in self.shards[shard].links.clone() {
-                self.serve_link(shard, link, random);
-            }
+        if random.chance(self.roughness.run) {
+            let mut around = Around {
+                world: self,
+                shard,
+                random,
+            };
+            turn::turn(&mut around);
         }
-        if random.chance(self.roughness.drain) {
-            self.drain(shard, random);
-        }
-        let now = self.now();
-        let core = &mut self.shards[shard].core;
-        if core.deadline().is_some_and(|deadline| deadline <= now) {
-            core.tick(now);
-        }
-        self.commit(shard, random);
-        self.carry_out(shard);
-        self.flush_mail(shard, random);
-        self.flush_outboxes(shard);
     }
 
     fn serve_link(&mut self, shard: usize, id: LinkId, random: &mut Random) {
@@ -223,7 +250,11 @@ impl World {
                 if random.chance(500) {
                     let (home, so_far) = (*home, std::mem::take(so_far));
                     link.state = State::Travelling;
-                    self.shards[shard].handovers.push_back((home, id, so_far));
+                    let handover = Handover {
+                        link: id,
+                        bytes: so_far,
+                    };
+                    self.shards[shard].pending.hand_over(home, handover);
                     self.shards[shard].links.retain(|other| *other != id);
                 }
             }
@@ -288,35 +319,6 @@ impl World {
         link.state = State::Closed;
         link.is_closed_by_broker = true;
         self.shards[shard].links.retain(|other| *other != id);
-    }
-
-    fn drain(&mut self, shard: usize, random: &mut Random) {
-        for _ in 0..3 {
-            let now = self.now();
-            self.shards[shard].core.begin_drain();
-            for from in 0..self.shards.len() {
-                // Meanwhile the others run.
-                if random.chance(200) {
-                    let other = random.below(self.shards.len());
-                    if other != shard {
-                        self.flush_mail(other, random);
-                    }
-                }
-                for _ in 0..self.shards[shard].incoming[from].len() {
-                    match self.shards[shard].incoming[from].pop_front() {
-                        Some(Letter::Mail(mail)) => {
-                            self.shards[shard].core.mail(now, from as ShardId, mail);
-                        }
-                        Some(Letter::Handover(link, bytes)) => self.adopt(shard, link, &bytes),
-                        None => break,
-                    }
-                }
-            }
-            self.shards[shard].core.end_drain(now);
-            if !self.shards[shard].core.wants_drain() {
-                return;
-            }
-        }
     }
 
     fn adopt(&mut self, shard: usize, link: LinkId, bytes: &[u8]) {
@@ -387,52 +389,6 @@ impl World {
         }
     }
 
-    fn flush_mail(&mut self, shard: usize, random: &mut Random) {
-        let full = self.roughness.full;
-        while let Some((home, link, bytes)) = self.shards[shard].handovers.pop_front() {
-            if random.chance(full) {
-                self.shards[shard].handovers.push_front((home, link, bytes));
-                break;
-            }
-            let letter = Letter::Handover(link, bytes);
-            self.shards[usize::from(home)].incoming[shard].push_back(letter);
-        }
-        loop {
-            let mut sent = Vec::new();
-            let staged = self.shards[shard].core.staged();
-            staged.flush(|to, mail| {
-                if random.chance(full) {
-                    return Err(mail);
-                }
-                sent.push((to, mail));
-                Ok(())
-            });
-            let is_flushed = staged.is_empty();
-            for (to, mail) in sent {
-                self.shards[usize::from(to)].incoming[shard].push_back(Letter::Mail(mail));
-            }
-            if !is_flushed || !self.shards[shard].core.mail_flushed() {
-                break;
-            }
-        }
-    }
-
-    fn flush_outboxes(&mut self, shard: usize) {
-        let mut ready = Vec::new();
-        self.shards[shard].core.take_ready(&mut ready);
-        for key in ready {
-            let links = &self.shards[shard].links;
-            let known = |id: &&LinkId| matches!(self.links[**id].state, State::Open(k) if k == key);
-            let Some(id) = links.iter().find(known).copied() else {
-                continue;
-            };
-            if let Some(batch) = self.shards[shard].core.take_outgoing(key) {
-                assert!(self.links[id].in_flight.is_none(), "one send at a time");
-                self.links[id].in_flight = Some(batch);
-            }
-        }
-    }
-
     /// What is still on its way, for the report of a failure.
     pub fn unrest(&mut self) -> String {
         let mut out = String::new();
@@ -450,10 +406,10 @@ impl World {
             }
         }
         for (id, shard) in self.shards.iter_mut().enumerate() {
-            let mail: usize = shard.incoming.iter().map(VecDeque::len).sum();
+            let mail: usize = shard.incoming.iter().map(|m| m.borrow().len()).sum();
             out += &format!(
                 "shard {id}: {mail} letters, {} handovers, {} tickets, {} staged, wants drain {}; ",
-                shard.handovers.len(),
+                shard.pending.handovers(),
                 shard.uncommitted.len(),
                 shard.core.staged().len(),
                 shard.core.wants_drain()
@@ -471,8 +427,11 @@ impl World {
         });
         links_quiet
             && self.shards.iter_mut().all(|shard| {
-                shard.incoming.iter().all(VecDeque::is_empty)
-                    && shard.handovers.is_empty()
+                shard
+                    .incoming
+                    .iter()
+                    .all(|mailbox| mailbox.borrow().is_empty())
+                    && shard.pending.handovers() == 0
                     && shard.uncommitted.is_empty()
                     && shard.core.staged().is_empty()
                     && !shard.core.wants_drain()
@@ -501,4 +460,79 @@ impl World {
         ];
         names.map(|name| (name, self.statistic(name))).to_vec()
     }
+}
+
+/// One shard's turn in the world.
+struct Around<'a> {
+    world: &'a mut World,
+    shard: usize,
+    random: &'a mut Random,
+}
+
+impl Surroundings for Around<'_> {
+    type Handover = Handover;
+    type Post = Outgoing;
+
+    fn parts(&mut self) -> (&mut ShardCore, &mut Pending<Handover>, &mut Outgoing) {
+        let shard = &mut self.world.shards[self.shard];
+        (&mut shard.core, &mut shard.pending, &mut shard.outgoing)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world.now()
+    }
+
+    fn serve(&mut self) -> bool {
+        for link in self.world.shards[self.shard].links.clone() {
+            self.world.serve_link(self.shard, link, self.random);
+        }
+        false
+    }
+
+    fn visible(&mut self, from: ShardId) -> usize {
+        // Meanwhile the others run.
+        if self.random.chance(200) {
+            let other = self.random.below(self.world.shards.len());
+            if other != self.shard {
+                let mut around = Around {
+                    world: self.world,
+                    shard: other,
+                    random: self.random,
+                };
+                turn::flush_mail(&mut around);
+            }
+        }
+        self.world.shards[self.shard].incoming[usize::from(from)]
+            .borrow()
+            .len()
+    }
+
+    fn collect(&mut self, from: ShardId) -> Option<Letter<Handover>> {
+        self.world.shards[self.shard].incoming[usize::from(from)]
+            .borrow_mut()
+            .pop_front()
+    }
+
+    fn adopt(&mut self, handover: Handover) {
+        self.world.adopt(self.shard, handover.link, &handover.bytes);
+    }
+
+    fn follow_control(&mut self) {}
+
+    fn commit(&mut self) {
+        self.world.commit(self.shard, self.random);
+    }
+
+    fn carry_out(&mut self) {
+        self.world.carry_out(self.shard);
+    }
+
+    fn send(&mut self, connection: ConnectionKey, batch: Batch) {
+        let id = self.world.link_of(self.shard, connection);
+        let link = &mut self.world.links[id];
+        assert!(link.in_flight.is_none(), "one send at a time");
+        link.in_flight = Some(batch);
+    }
+
+    fn wake(&mut self, _receivers: ShardSet) {}
 }

@@ -3,11 +3,13 @@
 use super::peer::Peer;
 use super::profile::Profile;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
-use ringmq::engine::mail::Mail;
 use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::engine::route::ShardSet;
 use ringmq::engine::session::outbound::QueueFull;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
+use ringmq::engine::turn::{self, Letter, Pending, Post, Surroundings};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,16 +18,40 @@ use std::sync::Arc;
 pub const SOCKETS: usize = 6;
 /// Bytes that a client has sent and the broker not yet taken.
 const INBOUND_BYTES_MAX: usize = 64 * 1024;
-/// Passes over the mailboxes per turn, as in the driver.
-const DRAIN_PASSES_MAX: usize = 3;
 /// Rounds in which the world must come to rest once clients are silent.
 const ROUNDS_MAX: usize = 20_000;
 /// What a batch may hold beyond its limit for packets that the broker makes itself.
 const SLACK_BYTES: usize = 4_096;
 
-enum Letter {
-    Mail(Mail),
-    Handover { socket: usize, bytes: Vec<u8> },
+/// A connection on its way to its home shard.
+struct Handover {
+    socket: usize,
+    bytes: Vec<u8>,
+}
+
+/// Letters from one shard to another; both ends hold it, as they do a queue between threads.
+type Mailbox = Rc<RefCell<VecDeque<Letter<Handover>>>>;
+
+/// A shard's way out.
+struct Way {
+    mailboxes: Vec<Mailbox>,
+    letters_max: usize,
+    /// Letters that went.
+    posted: u64,
+}
+
+impl Post for Way {
+    type Handover = Handover;
+
+    fn post(&mut self, to: ShardId, letter: Letter<Handover>) -> Result<(), Letter<Handover>> {
+        let mut mailbox = self.mailboxes[usize::from(to)].borrow_mut();
+        if mailbox.len() >= self.letters_max {
+            return Err(letter);
+        }
+        self.posted += 1;
+        mailbox.push_back(letter);
+        Ok(())
+    }
 }
 
 /// Where a connection is.
@@ -57,9 +83,10 @@ pub struct Socket {
 
 struct Shard {
     core: ShardCore,
-    incoming: Vec<VecDeque<Letter>>,
-    handovers: VecDeque<(usize, Letter)>,
-    ready: Vec<ConnectionKey>,
+    pending: Pending<Handover>,
+    way: Way,
+    /// By sender.
+    incoming: Vec<Mailbox>,
     ticket: u64,
 }
 
@@ -69,7 +96,6 @@ pub struct World {
     pub sockets: Vec<Option<Socket>>,
     pub settings: Rc<Settings>,
     pub now_ms: u64,
-    mailbox_letters_max: usize,
     counts: Arc<ConnectionCounts>,
     /// Client identifiers that have been used.
     pub client_ids: BTreeSet<String>,
@@ -86,6 +112,9 @@ impl World {
     pub fn new(profile: &Profile) -> Self {
         let counts = Arc::new(ConnectionCounts::new(1));
         let count = profile.shards();
+        // By receiver, then sender.
+        let row = || (0..count).map(|_| Mailbox::default()).collect();
+        let mailboxes: Vec<Vec<Mailbox>> = (0..count).map(|_| row()).collect();
         let shard = |id| Shard {
             core: ShardCore::new(
                 id,
@@ -94,9 +123,16 @@ impl World {
                 u64::from(id) + 1,
                 Arc::clone(&counts),
             ),
-            incoming: (0..count).map(|_| VecDeque::new()).collect(),
-            handovers: VecDeque::new(),
-            ready: Vec::new(),
+            pending: Pending::default(),
+            way: Way {
+                mailboxes: mailboxes
+                    .iter()
+                    .map(|row| Rc::clone(&row[usize::from(id)]))
+                    .collect(),
+                letters_max: profile.mailbox_letters_max(),
+                posted: 0,
+            },
+            incoming: mailboxes[usize::from(id)].clone(),
             ticket: 0,
         };
         World {
@@ -104,7 +140,6 @@ impl World {
             sockets: (0..SOCKETS).map(|_| None).collect(),
             settings: Rc::new(profile.settings()),
             now_ms: 1_000,
-            mailbox_letters_max: profile.mailbox_letters_max(),
             counts,
             client_ids: BTreeSet::new(),
             exactly_once: BTreeMap::new(),
@@ -271,54 +306,20 @@ impl World {
     pub fn turn(&mut self, shard: usize, stores: bool) {
         let shard = shard % self.shards.len();
         let now = self.now();
-        self.drain(shard);
         let due = self.shards[shard].core.deadline();
         if due.is_some_and(|due| due <= now) {
             self.blame_the_silent();
             self.activity += 1;
-            self.shards[shard].core.tick(now);
         }
-        let known = &mut self.shards[shard];
-        let taken = known.core.take_persist().map(|persist| persist.ticket);
-        for ticket in taken.collect::<Vec<_>>() {
-            assert_eq!(ticket, known.ticket + 1, "tickets ascend by one");
-            known.ticket = ticket;
-        }
-        if stores {
-            known.core.stored(known.ticket);
-        }
-        self.carry_out(shard);
-        self.flush_mail(shard);
-        self.flush_outboxes(shard);
+        let posted = self.shards[shard].way.posted;
+        let more = turn::turn(&mut Around {
+            world: self,
+            shard,
+            stores,
+        });
+        self.activity += u64::from(more) + self.shards[shard].way.posted - posted;
         self.check_bounds(shard);
         self.check_silence(shard);
-    }
-
-    fn drain(&mut self, shard: usize) {
-        let now = self.now();
-        for _ in 0..DRAIN_PASSES_MAX {
-            self.shards[shard].core.begin_drain();
-            for from in 0..self.shards.len() {
-                for _ in 0..self.shards[shard].incoming[from].len() {
-                    let letter = self.shards[shard].incoming[from].pop_front();
-                    self.activity += 1;
-                    match letter {
-                        Some(Letter::Mail(mail)) => {
-                            self.shards[shard].core.mail(now, from as ShardId, mail);
-                        }
-                        Some(Letter::Handover { socket, bytes }) => {
-                            self.adopt(shard, socket, &bytes);
-                        }
-                        None => {}
-                    }
-                }
-            }
-            self.shards[shard].core.end_drain(now);
-            if !self.shards[shard].core.wants_drain() {
-                return;
-            }
-            self.activity += 1;
-        }
     }
 
     fn adopt(&mut self, shard: usize, index: usize, bytes: &[u8]) {
@@ -383,12 +384,11 @@ impl World {
                 assert_ne!(usize::from(home), shard, "handed over to itself");
                 assert!(socket.in_flight.is_none(), "handed over while sending");
                 socket.link = Link::Leaving;
-                let letter = Letter::Handover {
+                let handover = Handover {
                     socket: index,
                     bytes,
                 };
-                let to = usize::from(home);
-                self.shards[shard].handovers.push_back((to, letter));
+                self.shards[shard].pending.hand_over(home, handover);
             }
             Command::Authenticate { .. } => panic!("no authentication method is configured"),
             Command::Pause(_) => {
@@ -402,66 +402,21 @@ impl World {
         }
     }
 
-    fn flush_mail(&mut self, shard: usize) {
-        let max = self.mailbox_letters_max;
-        while let Some((to, letter)) = self.shards[shard].handovers.pop_front() {
-            if self.shards[to].incoming[shard].len() >= max {
-                self.shards[shard].handovers.push_front((to, letter));
-                break;
-            }
-            self.activity += 1;
-            self.shards[to].incoming[shard].push_back(letter);
-        }
-        loop {
-            let mut letters: Vec<(usize, Mail)> = Vec::new();
-            let lengths: Vec<_> = self
-                .shards
-                .iter()
-                .map(|other| other.incoming[shard].len())
-                .collect();
-            let core = &mut self.shards[shard].core;
-            core.staged().flush(|to, mail| {
-                let to = usize::from(to);
-                let new = letters.iter().filter(|(other, _)| *other == to).count();
-                if lengths[to] + new >= max {
-                    return Err(mail);
-                }
-                letters.push((to, mail));
-                Ok(())
-            });
-            self.activity += letters.len() as u64;
-            for (to, mail) in letters {
-                self.shards[to].incoming[shard].push_back(Letter::Mail(mail));
-            }
-            let core = &mut self.shards[shard].core;
-            if !core.staged().is_empty() || !core.mail_flushed() {
-                break;
-            }
-        }
-    }
-
-    fn flush_outboxes(&mut self, shard: usize) {
-        let mut ready = std::mem::take(&mut self.shards[shard].ready);
-        self.shards[shard].core.take_ready(&mut ready);
-        for key in ready {
-            let Some(index) = self.find(shard, key) else {
-                continue;
-            };
-            let Some(batch) = self.shards[shard].core.take_outgoing(key) else {
-                continue;
-            };
-            let Some(socket) = &mut self.sockets[index] else {
-                continue;
-            };
-            self.activity += 1;
-            assert!(socket.in_flight.is_none(), "two batches in flight");
-            assert!(!batch.is_empty(), "an empty batch");
-            check_batch(&self.settings, socket, &batch);
-            socket.taken_bytes = 0;
-            batch.slices().for_each(|slice| socket.peer.hear(slice));
-            self.client_ids.extend(socket.peer.assigned_id.clone());
-            socket.in_flight = Some(batch);
-        }
+    fn send_batch(&mut self, shard: usize, key: ConnectionKey, batch: Outgoing) {
+        let Some(index) = self.find(shard, key) else {
+            panic!("a batch for a connection that is gone");
+        };
+        let Some(socket) = &mut self.sockets[index] else {
+            return;
+        };
+        self.activity += 1;
+        assert!(socket.in_flight.is_none(), "two batches in flight");
+        assert!(!batch.is_empty(), "an empty batch");
+        check_batch(&self.settings, socket, &batch);
+        socket.taken_bytes = 0;
+        batch.slices().for_each(|slice| socket.peer.hear(slice));
+        self.client_ids.extend(socket.peer.assigned_id.clone());
+        socket.in_flight = Some(batch);
     }
 
     /// Who has been silent too long may be closed from now on.
@@ -521,7 +476,7 @@ impl World {
 
     fn check_rest(&mut self) {
         for shard in &mut self.shards {
-            assert!(shard.core.staged().is_empty() && shard.handovers.is_empty());
+            assert!(shard.core.staged().is_empty() && shard.pending.handovers() == 0);
             assert!(!shard.core.wants_drain() && !shard.core.is_congested());
         }
         for socket in self.sockets.iter().flatten() {
@@ -552,4 +507,71 @@ fn check_batch(settings: &Settings, socket: &Socket, batch: &Outgoing) {
         bytes <= max + 2 * socket.taken_bytes,
         "a batch of {bytes} bytes where {max} are allowed"
     );
+}
+
+/// One shard's turn in the world.
+struct Around<'a> {
+    world: &'a mut World,
+    shard: usize,
+    /// Whether the store has got so far.
+    stores: bool,
+}
+
+impl Surroundings for Around<'_> {
+    type Handover = Handover;
+    type Post = Way;
+
+    fn parts(&mut self) -> (&mut ShardCore, &mut Pending<Handover>, &mut Way) {
+        let shard = &mut self.world.shards[self.shard];
+        (&mut shard.core, &mut shard.pending, &mut shard.way)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world.now()
+    }
+
+    /// What clients send is delivered by operations of its own.
+    fn serve(&mut self) -> bool {
+        false
+    }
+
+    fn visible(&mut self, from: ShardId) -> usize {
+        let mailbox = &self.world.shards[self.shard].incoming[usize::from(from)];
+        mailbox.borrow().len()
+    }
+
+    fn collect(&mut self, from: ShardId) -> Option<Letter<Handover>> {
+        self.world.activity += 1;
+        let mailbox = &self.world.shards[self.shard].incoming[usize::from(from)];
+        mailbox.borrow_mut().pop_front()
+    }
+
+    fn adopt(&mut self, handover: Handover) {
+        self.world
+            .adopt(self.shard, handover.socket, &handover.bytes);
+    }
+
+    fn follow_control(&mut self) {}
+
+    fn commit(&mut self) {
+        let shard = &mut self.world.shards[self.shard];
+        let taken = shard.core.take_persist().map(|persist| persist.ticket);
+        for ticket in taken.collect::<Vec<_>>() {
+            assert_eq!(ticket, shard.ticket + 1, "tickets ascend by one");
+            shard.ticket = ticket;
+        }
+        if self.stores {
+            shard.core.stored(shard.ticket);
+        }
+    }
+
+    fn carry_out(&mut self) {
+        self.world.carry_out(self.shard);
+    }
+
+    fn send(&mut self, connection: ConnectionKey, batch: Outgoing) {
+        self.world.send_batch(self.shard, connection, batch);
+    }
+
+    fn wake(&mut self, _receivers: ShardSet) {}
 }

@@ -60,10 +60,10 @@ impl Run {
         let roughness = Roughness {
             read: 200 + random.below(700) as u32,
             complete: 200 + random.below(700) as u32,
-            full: random.pick(&[0, 0, 50, 300]),
-            drain: 200 + random.below(800) as u32,
+            run: 200 + random.below(800) as u32,
             commit: 100 + random.below(900) as u32,
         };
+        let letters_max = random.pick(&[1, 2, 7, 4096]);
         let strategies = [
             SharedStrategy::RoundRobin,
             SharedStrategy::LeastInflight,
@@ -79,7 +79,7 @@ impl Run {
         settings.limits.connect_timeout_ms = 1_000_000_000;
         settings.limits.inflight_max = random.pick(&[1, 2, 5, 1024]);
         settings.limits.receive_maximum = random.pick(&[2, 8, 1024]);
-        let world = World::new(shards, seed, &settings, roughness);
+        let world = World::new(shards, seed, &settings, letters_max, roughness);
         let clients = 2 + random.below(6);
         let clients = (0..clients)
             .map(|number| client(number, is_calm, &mut random))

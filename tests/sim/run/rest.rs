@@ -12,8 +12,7 @@ impl Run {
         self.world.roughness = Roughness {
             read: 900,
             complete: 900,
-            full: 0,
-            drain: 1000,
+            run: 1000,
             commit: 1000,
         };
         for client in &mut self.clients {
