@@ -2,7 +2,8 @@
 //!
 //! Per pair of shards mail is first in, first out. Beyond that two rules make subscribing exact:
 //! - mail of [`Phase::Retain`] becomes visible only after all mail of [`Phase::Live`] that was staged
-//!   before it, to whichever shard: who sees a retained value has its live copies before him;
+//!   before it, to whichever shard: who sees a retained value has its live copies before him. Questions for
+//!   retained messages are among it, so that none overtakes an update of its own shard;
 //! - a confirmation of interest is staged only when everything before it is visible
 //!   ([`super::shard::ShardCore::mail_flushed`]).
 
@@ -92,7 +93,7 @@ pub struct RetainedQuery {
 pub enum Phase {
     /// At once.
     Live,
-    /// After everything in `Live`.
+    /// After everything in `Live`; in order among itself per receiver.
     Retain,
 }
 

@@ -18,7 +18,7 @@ use run::Run;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 3_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -101,9 +101,10 @@ impl ShardCore {
         };
         match walk.shard {
             shard if shard == self.id => self.queries.push_back((shard, query)),
+            // Behind what this shard's clients had kept there: the answer must not be older.
             shard => self
                 .staged
-                .push(Phase::Live, shard, Mail::RetainedQuery(query)),
+                .push(Phase::Retain, shard, Mail::RetainedQuery(query)),
         }
     }
 
