@@ -15,10 +15,10 @@ use crate::engine::outbox::{OutboxFull, SpareBuffers};
 use crate::engine::overload::Stage;
 use crate::engine::record::{Persist, Record};
 use crate::engine::route::subscriber::Subscriber;
-use crate::engine::session::connection::{Aliases, Connection, FixedMap};
+use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::{LossReason, Losses};
 use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
-use crate::engine::session::{Delivery, Session, SubscriptionIds};
+use crate::engine::session::{Delivery, FixedMap, Session, SubscriptionIds};
 use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
 use crate::engine::time::Timestamp;
@@ -235,7 +235,7 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(connection_key) else {
             return;
         };
-        let is_fast = !may_deliver(connection, now);
+        let is_fast = !connection.may_deliver(now);
         if is_fast {
             self.throttled.push(connection_key);
         }
@@ -348,7 +348,7 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let (topic_alias, alias_is_known) = alias(connection, publication.topic);
+        let alias = connection.alias(publication.topic);
         let form = Form {
             version: connection.version,
             qos: Qos::AtMostOnce,
@@ -356,8 +356,8 @@ impl Clients {
             dup: false,
             packet_id: 0,
             subscription_ids,
-            topic_alias,
-            alias_is_known,
+            topic_alias: alias.number,
+            alias_is_known: alias.is_known,
         };
         let put = self.encoder.put(
             publication,
@@ -369,7 +369,7 @@ impl Clients {
         );
         match put {
             Ok(copied_bytes) => {
-                if oldest_give_way && topic_alias == 0 {
+                if oldest_give_way && alias.number == 0 {
                     let has_payload =
                         publication.payload.len() >= crate::engine::limits::COPY_BYTES_MAX;
                     connection.outbox.mark_droppable(copied_bytes, has_payload);
@@ -378,7 +378,7 @@ impl Clients {
                 self.mark_ready(key);
             }
             Err(_) => {
-                forget_alias(connection, publication.topic, topic_alias, alias_is_known);
+                connection.take_back_alias(publication.topic, alias);
                 self.lose(session, LossReason::TooLarge, 1);
             }
         }
@@ -399,7 +399,7 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(connection_key) else {
             return;
         };
-        let (topic_alias, alias_is_known) = alias(connection, publication.topic);
+        let alias = connection.alias(publication.topic);
         let ids = delivery.subscription_ids.clone();
         let (qos, retain) = (delivery.qos, delivery.retain);
         let packet_id = session.outbound.begin(delivery);
@@ -410,8 +410,8 @@ impl Clients {
             dup: false,
             packet_id,
             subscription_ids: ids.as_slice(),
-            topic_alias,
-            alias_is_known,
+            topic_alias: alias.number,
+            alias_is_known: alias.is_known,
         };
         let put = self.encoder.put(
             publication,
@@ -426,7 +426,7 @@ impl Clients {
             self.mark_ready(connection_key);
         } else {
             // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
-            forget_alias(connection, publication.topic, topic_alias, alias_is_known);
+            connection.take_back_alias(publication.topic, alias);
             session.outbound.give_up(packet_id);
             self.lose(key, LossReason::TooLarge, 1);
         }
@@ -539,7 +539,7 @@ impl Clients {
             {
                 return;
             }
-            if !may_deliver(connection, now) {
+            if !connection.may_deliver(now) {
                 return self.throttled.push(connection_key);
             }
             let Some(delivery) = session.outbound.dequeue() else {
@@ -649,44 +649,4 @@ fn publication_bytes(publication: &Publication<'_>) -> usize {
 fn has_room(connection: &Connection, publication: &Publication<'_>, bytes_max: usize) -> bool {
     let bytes = connection.outbox.bytes();
     bytes == 0 || bytes + publication_bytes(publication) <= bytes_max
-}
-
-/// The alias to send a topic with, and whether the client knows it already `[MQTT-3.3.2-11]`.
-fn alias(connection: &mut Connection, topic: &str) -> (u16, bool) {
-    if connection.alias_out_max == 0 {
-        return (0, false);
-    }
-    let table = &mut connection
-        .aliases
-        .get_or_insert_with(Box::<Aliases>::default)
-        .outbound;
-    if let Some(&alias) = table.get(topic) {
-        return (alias, true);
-    }
-    if table.len() >= usize::from(connection.alias_out_max) {
-        return (0, false);
-    }
-    let alias = table.len() as u16 + 1;
-    table.insert(topic.into(), alias);
-    (alias, false)
-}
-
-/// The packet that would have told the client of a new alias was not sent.
-fn forget_alias(connection: &mut Connection, topic: &str, alias: u16, was_known: bool) {
-    if alias != 0
-        && !was_known
-        && let Some(aliases) = &mut connection.aliases
-    {
-        aliases.outbound.remove(topic);
-    }
-}
-
-/// Whether a client may get one more message now; if not, its timer has to be set.
-fn may_deliver(connection: &mut Connection, now: Timestamp) -> bool {
-    let Some(rates) = &mut connection.rates else {
-        return true;
-    };
-    let may = rates.may_deliver(now);
-    connection.is_throttled = !may;
-    may
 }

@@ -18,7 +18,6 @@ use crate::engine::overload::Stage;
 use crate::engine::record::Record;
 use crate::engine::route::shared::{MemberLoad, SharedStrategy};
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
-use crate::engine::session::connection::Aliases;
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,15 +56,13 @@ impl ShardCore {
             let text = "topic alias above the announced maximum [MQTT-3.3.2-9]";
             return self.violation(key, Reason::TopicAliasInvalid, text, now);
         }
-        let table = &mut connection
-            .aliases
-            .get_or_insert_with(Box::<Aliases>::default)
-            .inbound;
+        let aliases = connection.aliases();
         if !publish.topic.is_empty() {
-            table.insert(alias, publish.topic.into());
+            aliases.set_inbound(alias, publish.topic);
             return self.publish_to(now, key, publish, publish.topic);
         }
-        match table.get(&alias).cloned() {
+        let topic: Option<Box<str>> = aliases.inbound(alias).map(Into::into);
+        match topic {
             Some(topic) => self.publish_to(now, key, publish, &topic),
             None => {
                 let text = "topic alias without a topic";
