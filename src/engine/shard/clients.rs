@@ -5,6 +5,7 @@
 //! are bounded, and what does not fit is dropped and counted, or waits in its session.
 
 use super::Settings;
+use super::journal::Journal;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::encoder::{Encoder, Form};
@@ -13,7 +14,7 @@ use crate::engine::keys::{ConnectionKey, GroupKey, OfConnection, OfSession, Sess
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::outbox::{OutboxFull, SpareBuffers};
 use crate::engine::overload::Stage;
-use crate::engine::record::{Persist, Record};
+use crate::engine::record::Record;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::{LossReason, Losses};
@@ -84,8 +85,7 @@ pub(super) struct Clients {
     pub spare: SpareBuffers,
     pub counters: Counters,
     pub ready: Vec<ConnectionKey>,
-    pub persist: Vec<Persist>,
-    pub last_ticket: u64,
+    pub journal: Journal,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
     /// How short memory is.
@@ -111,8 +111,7 @@ impl Clients {
             spare: SpareBuffers::default(),
             counters: Counters::default(),
             ready: Vec::new(),
-            persist: Vec::new(),
-            last_ticket: 0,
+            journal: Journal::default(),
             routed_by: None,
             stage: Stage::Normal,
             qos_0_bytes_max: settings.limits.outbox_bytes_max,
@@ -142,14 +141,6 @@ impl Clients {
         let is_full = connection.outbox.bytes() > self.settings.limits.outbox_bytes_max;
         self.mark_ready(key);
         is_full
-    }
-
-    pub(super) fn persist(&mut self, record: Record) {
-        self.last_ticket += 1;
-        self.persist.push(Persist {
-            ticket: self.last_ticket,
-            record,
-        });
     }
 
     /// Delivers a publish to a session that matched. The encoder has begun this publish.
@@ -259,7 +250,7 @@ impl Clients {
             if session.expiry_seconds > 0 {
                 let client_id = Rc::clone(&session.client_id);
                 let message = delivery.message.share();
-                self.persist(Record::Queued { client_id, message });
+                self.journal.put(Record::Queued { client_id, message });
             }
             self.send_windowed(publication, key, connection_key, delivery, now);
         } else {
@@ -455,7 +446,7 @@ impl Clients {
             }
         }
         if let Some(record) = queued {
-            self.persist(record);
+            self.journal.put(record);
         }
     }
 

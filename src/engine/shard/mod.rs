@@ -19,6 +19,7 @@ mod clients;
 mod connect;
 mod end;
 mod interest;
+mod journal;
 mod notes;
 mod overload;
 mod publish;
@@ -116,9 +117,6 @@ pub struct ShardCore {
     /// How many of them may be worked off at the end of the drain under way.
     drain_marks: (usize, usize),
     last_query: u64,
-    stored_through: u64,
-    /// Connections with acknowledgements that wait for the store.
-    awaiting_store: Vec<ConnectionKey>,
     last_match: LastMatch,
     matches: Vec<clients::Match>,
 }
@@ -156,8 +154,6 @@ impl ShardCore {
             answers: VecDeque::new(),
             drain_marks: (0, 0),
             last_query: 0,
-            stored_through: 0,
-            awaiting_store: Vec::new(),
             last_match: LastMatch::default(),
             matches: Vec::new(),
         }
@@ -184,7 +180,7 @@ impl ShardCore {
 
     /// What must be stored; [`ShardCore::stored`] tells when it is.
     pub fn take_persist(&mut self) -> std::vec::Drain<'_, Persist> {
-        self.clients.persist.drain(..)
+        self.clients.journal.take()
     }
 
     /// Mail to other shards.
@@ -352,8 +348,7 @@ impl ShardCore {
 
     /// Everything up to this ticket is stored.
     pub fn stored(&mut self, through: u64) {
-        if through > self.stored_through {
-            self.stored_through = through;
+        if self.clients.journal.advance(through) {
             self.release_stored_acks();
         }
     }

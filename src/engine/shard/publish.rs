@@ -245,7 +245,7 @@ impl ShardCore {
         publisher_hash: u64,
         now: Timestamp,
     ) -> Routed {
-        let ticket = self.clients.last_ticket;
+        let ticket = self.clients.journal.last_ticket();
         let hash = match self.settings.shared_strategy {
             SharedStrategy::HashTopic => stable_hash(publication.topic),
             _ => publisher_hash,
@@ -274,7 +274,7 @@ impl ShardCore {
         if publication.retain && self.settings.retain_available {
             self.retain_somewhere(publication);
         }
-        let last = self.clients.last_ticket;
+        let last = self.clients.journal.last_ticket();
         Routed {
             matched,
             ticket: if last > ticket { last } else { 0 },
@@ -502,7 +502,7 @@ impl ShardCore {
         if self.retained.set(message, messages_max, bytes_max).is_err() {
             self.clients.counters.dropped_retained_full += 1;
         } else {
-            self.clients.persist(Record::Retained { message: kept });
+            self.clients.journal.put(Record::Retained { message: kept });
         }
     }
 }
