@@ -6,11 +6,12 @@
 
 use super::Settings;
 use super::journal::Journal;
+use super::sessions::Sessions;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::encoder::{Encoder, Form};
 use crate::engine::fanout::publication::Publication;
-use crate::engine::keys::{ConnectionKey, GroupKey, OfConnection, OfSession, SessionKey};
+use crate::engine::keys::{ConnectionKey, GroupKey, OfConnection, SessionKey};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::outbox::{OutboxFull, SpareBuffers};
 use crate::engine::overload::Stage;
@@ -19,7 +20,7 @@ use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::{LossReason, Losses};
 use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
-use crate::engine::session::{Delivery, FixedMap, Session, SubscriptionIds};
+use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
 use crate::engine::time::Timestamp;
@@ -78,9 +79,8 @@ impl Match {
 }
 
 pub(super) struct Clients {
-    pub sessions: Slots<OfSession, Session>,
+    pub sessions: Sessions,
     pub connections: Slots<OfConnection, Connection>,
-    pub by_client_id: FixedMap<Rc<str>, SessionKey>,
     pub encoder: Encoder,
     pub spare: SpareBuffers,
     pub counters: Counters,
@@ -104,9 +104,8 @@ pub(super) struct Clients {
 impl Clients {
     pub(super) fn new(settings: Rc<Settings>) -> Self {
         Clients {
-            sessions: Slots::default(),
+            sessions: Sessions::default(),
             connections: Slots::default(),
-            by_client_id: FixedMap::default(),
             encoder: Encoder::default(),
             spare: SpareBuffers::default(),
             counters: Counters::default(),

@@ -220,7 +220,6 @@ impl ShardCore {
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;
         };
-        self.clients.by_client_id.remove(&session.client_id);
         for subscription in std::mem::take(&mut session.subscriptions) {
             self.remove_subscription(key, &subscription);
         }

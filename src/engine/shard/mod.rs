@@ -26,6 +26,7 @@ mod publish;
 mod rate;
 mod receive;
 mod replay;
+mod sessions;
 mod settings;
 mod subscribe;
 #[cfg(test)]
