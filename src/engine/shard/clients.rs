@@ -6,6 +6,7 @@
 
 use super::Settings;
 use super::journal::Journal;
+use super::losses::{self, Losing};
 use super::sessions::Sessions;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::topic::TopicName;
@@ -18,7 +19,7 @@ use crate::engine::overload::Stage;
 use crate::engine::record::Record;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::connection::Connection;
-use crate::engine::session::losses::{LossReason, Losses};
+use crate::engine::session::losses::LossReason;
 use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
 use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::slots::Slots;
@@ -96,8 +97,7 @@ pub(super) struct Clients {
     pub overflowed: Vec<SessionKey>,
     /// Connections that have to wait for deliveries; their timers are to be set.
     pub throttled: Vec<ConnectionKey>,
-    /// Sessions that have lost messages since they were last asked for.
-    pub losing: Vec<SessionKey>,
+    pub losing: Losing,
     settings: Rc<Settings>,
 }
 
@@ -116,7 +116,7 @@ impl Clients {
             qos_0_bytes_max: settings.limits.outbox_bytes_max,
             overflowed: Vec::new(),
             throttled: Vec::new(),
-            losing: Vec::new(),
+            losing: Losing::default(),
             settings,
         }
     }
@@ -288,32 +288,8 @@ impl Clients {
         if count == 0 {
             return;
         }
-        *match reason {
-            LossReason::OutboxFull => &mut self.counters.dropped_outbox_full,
-            LossReason::MemoryShort => &mut self.counters.dropped_memory,
-            LossReason::QueueFull => &mut self.counters.dropped_queue_full,
-            LossReason::ReplayFull => &mut self.counters.dropped_replay_full,
-            LossReason::TooLarge => &mut self.counters.dropped_packet_too_large,
-            LossReason::RateLimited => &mut self.counters.dropped_rate_limited,
-        } += count;
-        if let Some(session) = self.sessions.get_mut(key) {
-            if session.losses.is_none() {
-                self.losing.push(key);
-            }
-            let losses = session.losses.get_or_insert_with(Box::default);
-            losses.add(reason, count);
-        }
-    }
-
-    /// The sessions that have lost messages since the last call, by client identifier.
-    pub(super) fn take_losses(&mut self) -> Vec<(Rc<str>, Losses)> {
-        let sessions = &mut self.sessions;
-        let losing = self.losing.drain(..);
-        let told = losing.filter_map(|key| {
-            let session = sessions.get_mut(key)?;
-            Some((Rc::clone(&session.client_id), *session.losses.take()?))
-        });
-        told.collect()
+        *losses::counter(&mut self.counters, reason) += count;
+        self.losing.add(&mut self.sessions, key, reason, count);
     }
 
     fn send_at_most_once(

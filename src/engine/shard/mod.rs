@@ -20,6 +20,7 @@ mod connect;
 mod end;
 mod interest;
 mod journal;
+mod losses;
 mod notes;
 mod overload;
 mod publish;
@@ -497,7 +498,8 @@ impl ShardCore {
 
     /// Who has lost messages, and why: client identifiers.
     pub fn take_losses(&mut self) -> Vec<(Rc<str>, Losses)> {
-        self.clients.take_losses()
+        let clients = &mut self.clients;
+        clients.losing.take(&mut clients.sessions)
     }
 
     /// Counters of events.
