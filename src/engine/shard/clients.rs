@@ -7,6 +7,7 @@
 use super::Settings;
 use super::journal::Journal;
 use super::losses::{self, Losing};
+use super::overload::Shortage;
 use super::sessions::Sessions;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::topic::TopicName;
@@ -89,10 +90,7 @@ pub(super) struct Clients {
     pub journal: Journal,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
-    /// How short memory is.
-    pub stage: Stage,
-    /// Most bytes in an outbox for QoS 0 messages, at this stage.
-    pub qos_0_bytes_max: usize,
+    pub shortage: Shortage,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
     /// Connections that have to wait for deliveries; their timers are to be set.
@@ -112,8 +110,7 @@ impl Clients {
             ready: Vec::new(),
             journal: Journal::default(),
             routed_by: None,
-            stage: Stage::Normal,
-            qos_0_bytes_max: settings.limits.outbox_bytes_max,
+            shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
             overflowed: Vec::new(),
             throttled: Vec::new(),
             losing: Losing::default(),
@@ -264,12 +261,8 @@ impl Clients {
         session: SessionKey,
         key: ConnectionKey,
     ) -> bool {
-        let bytes_max = self.qos_0_bytes_max;
-        let reason = if self.stage >= Stage::Shed {
-            LossReason::MemoryShort
-        } else {
-            LossReason::OutboxFull
-        };
+        let bytes_max = self.shortage.qos_0_bytes_max;
+        let reason = self.shortage.loss_reason();
         let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
@@ -301,7 +294,7 @@ impl Clients {
         subscription_ids: &[u32],
         now: Timestamp,
     ) {
-        let bytes_max = self.qos_0_bytes_max;
+        let bytes_max = self.shortage.qos_0_bytes_max;
         let oldest_give_way = self.settings.outbox_full == OutboxFull::DropOldest;
         let Some(connection) = self.connections.get_mut(key) else {
             return;

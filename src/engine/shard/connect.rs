@@ -197,7 +197,7 @@ impl ShardCore {
             self.clients.counters.connections_refused_full += 1;
             return Err((Reason::QuotaExceeded, "connections_max is reached"));
         }
-        if self.clients.stage >= Stage::Refuse {
+        if self.clients.shortage.stage >= Stage::Refuse {
             self.clients.counters.connections_refused_memory += 1;
             return Err((Reason::QuotaExceeded, "limits.memory_max_bytes is near"));
         }

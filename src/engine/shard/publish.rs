@@ -38,7 +38,7 @@ impl ShardCore {
         if !self.charge_publish(now, key, publish.topic.len() + publish.payload.len()) {
             return;
         }
-        if self.clients.stage >= Stage::Pause {
+        if self.clients.shortage.stage >= Stage::Pause {
             self.pause_publisher(key);
         }
         if publish.properties.topic_alias.is_some() {
