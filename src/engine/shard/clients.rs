@@ -7,18 +7,18 @@
 use super::Settings;
 use super::journal::Journal;
 use super::losses::{self, Losing};
+use super::matches::Match;
 use super::overload::Shortage;
 use super::sessions::Sessions;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::encoder::{Encoder, Form};
 use crate::engine::fanout::publication::Publication;
-use crate::engine::keys::{ConnectionKey, GroupKey, OfConnection, SessionKey};
+use crate::engine::keys::{ConnectionKey, OfConnection, SessionKey};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::outbox::{OutboxFull, SpareBuffers};
 use crate::engine::overload::Stage;
 use crate::engine::record::Record;
-use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
@@ -27,58 +27,6 @@ use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
-
-/// A session that gets the publish, and how.
-#[derive(Clone, Debug)]
-pub(super) struct Match {
-    pub session: SessionKey,
-    /// Highest QoS granted.
-    pub qos: Qos,
-    pub retain_as_published: bool,
-    pub subscription_ids: SubscriptionIds,
-    /// Whether it is to be checked what its session may read.
-    pub checked: bool,
-    /// It waits behind retained messages.
-    pub replaying: bool,
-    /// Subscriptions that matched.
-    pub joined: u32,
-    pub group: Option<Rc<GroupKey>>,
-}
-
-impl Match {
-    pub(super) const fn of(subscriber: &Subscriber) -> Self {
-        Match {
-            session: subscriber.session,
-            qos: subscriber.qos,
-            retain_as_published: subscriber.retain_as_published,
-            subscription_ids: SubscriptionIds::one(subscriber.subscription_id),
-            checked: subscriber.checked,
-            replaying: subscriber.replaying,
-            joined: 1,
-            group: None,
-        }
-    }
-
-    /// Joins another subscription of the same session: one copy, at the best QoS, with all identifiers
-    /// `[MQTT-3.3.4-2]` `[MQTT-3.3.4-4]`.
-    pub(super) fn join(&mut self, other: &Subscriber) {
-        self.qos = self.qos.max(other.qos);
-        self.retain_as_published |= other.retain_as_published;
-        self.checked &= other.checked;
-        self.replaying |= other.replaying;
-        self.joined += 1;
-        if other.subscription_id != 0 {
-            self.subscription_ids = match &self.subscription_ids {
-                SubscriptionIds::None => SubscriptionIds::One(other.subscription_id),
-                ids => {
-                    let mut ids = ids.as_slice().to_vec();
-                    ids.push(other.subscription_id);
-                    SubscriptionIds::Many(ids.into())
-                }
-            };
-        }
-    }
-}
 
 pub(super) struct Clients {
     pub sessions: Sessions,

@@ -21,6 +21,7 @@ mod end;
 mod interest;
 mod journal;
 mod losses;
+mod matches;
 mod notes;
 mod overload;
 mod publish;
@@ -55,6 +56,7 @@ use crate::engine::time::Timestamp;
 use crate::engine::timer::{Owner, Timers};
 use clients::Clients;
 use interest::Interest;
+use matches::Matches;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -120,7 +122,7 @@ pub struct ShardCore {
     drain_marks: (usize, usize),
     last_query: u64,
     last_match: LastMatch,
-    matches: Vec<clients::Match>,
+    matches: Matches,
 }
 
 impl ShardCore {
@@ -157,7 +159,7 @@ impl ShardCore {
             drain_marks: (0, 0),
             last_query: 0,
             last_match: LastMatch::default(),
-            matches: Vec::new(),
+            matches: Matches::default(),
         }
     }
 

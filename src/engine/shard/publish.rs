@@ -4,7 +4,7 @@
 //! shard gets one letter per publish, whatever matches there.
 
 use super::ShardCore;
-use super::clients::Match;
+use super::matches::Match;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
 use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName};
@@ -329,8 +329,7 @@ impl ShardCore {
             }
             return;
         }
-        let mut matches = std::mem::take(&mut self.matches);
-        matches.clear();
+        self.matches.clear();
         for subscriber in entries().flat_map(|entry| &entry.local) {
             if subscriber.no_local && Some(subscriber.session) == publisher {
                 continue;
@@ -338,20 +337,11 @@ impl ShardCore {
             let Some(session) = self.clients.sessions.get_mut(subscriber.session) else {
                 continue;
             };
-            if session.match_stamp == stamp {
-                if let Some(matched) = matches.get_mut(session.match_index as usize) {
-                    matched.join(subscriber);
-                }
-            } else {
-                session.match_stamp = stamp;
-                session.match_index = matches.len() as u32;
-                matches.push(Match::of(subscriber));
-            }
+            self.matches.add(subscriber, session, stamp);
         }
-        for matched in &matches {
+        for matched in self.matches.iter() {
             self.clients.deliver(publication, matched, now);
         }
-        self.matches = matches;
     }
 
     /// Picks a shard for each share group that matches; delivers at once where it is this one.
