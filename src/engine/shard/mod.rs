@@ -17,7 +17,9 @@ mod admission;
 mod authenticate;
 mod clients;
 mod connect;
+mod deliver;
 mod end;
+mod hold;
 mod interest;
 mod journal;
 mod losses;
@@ -33,6 +35,7 @@ mod settings;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use admission::ConnectionCounts;
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
