@@ -27,6 +27,7 @@ mod matches;
 mod notes;
 mod overload;
 mod publish;
+mod questions;
 mod rate;
 mod receive;
 mod replay;
@@ -44,8 +45,8 @@ use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::access::{Admitted, Step};
 use crate::engine::codec::Reason;
-use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
-use crate::engine::mail::{Mail, Phase, RetainedQuery, Staged};
+use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::engine::mail::{Mail, Phase, Staged};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::record::Persist;
 use crate::engine::route::last_match::LastMatch;
@@ -60,7 +61,7 @@ use crate::engine::timer::{Owner, Timers};
 use clients::Clients;
 use interest::Interest;
 use matches::Matches;
-use std::collections::VecDeque;
+use questions::Questions;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -119,11 +120,7 @@ pub struct ShardCore {
     /// Connections of all shards.
     counts: Arc<ConnectionCounts>,
     seed: u64,
-    queries: VecDeque<(ShardId, RetainedQuery)>,
-    answers: VecDeque<(SessionKey, u64, crate::engine::route::retained::Answer)>,
-    /// How many of them may be worked off at the end of the drain under way.
-    drain_marks: (usize, usize),
-    last_query: u64,
+    questions: Questions,
     last_match: LastMatch,
     matches: Matches,
 }
@@ -157,10 +154,7 @@ impl ShardCore {
             staged: Staged::new(shards),
             counts,
             seed,
-            queries: VecDeque::new(),
-            answers: VecDeque::new(),
-            drain_marks: (0, 0),
-            last_query: 0,
+            questions: Questions::default(),
             last_match: LastMatch::default(),
             matches: Matches::default(),
         }
@@ -214,7 +208,7 @@ impl ShardCore {
     /// Whether retained questions or answers wait for a drain of the mailboxes.
     #[must_use]
     pub fn wants_drain(&self) -> bool {
-        !self.queries.is_empty() || !self.answers.is_empty()
+        !self.questions.is_empty()
     }
 
     /// Whether so much waits for other shards that clients should not be read for now.
@@ -373,22 +367,17 @@ impl ShardCore {
 
     /// The shell is about to take out of every mailbox all that is visible from now on.
     pub fn begin_drain(&mut self) {
-        self.drain_marks = (self.queries.len(), self.answers.len());
+        self.questions.begin_drain();
     }
 
     /// Works off what had come before [`ShardCore::begin_drain`]: every update that was visible when a
     /// question came has been applied by now, so the answer is not stale.
     pub fn end_drain(&mut self, now: Timestamp) {
-        let (queries, answers) = std::mem::take(&mut self.drain_marks);
-        for _ in 0..answers {
-            if let Some((session, query, answer)) = self.answers.pop_front() {
-                self.take_answer(session, query, answer, now);
-            }
+        while let Some((session, query, answer)) = self.questions.take_answer() {
+            self.take_answer(session, query, answer, now);
         }
-        for _ in 0..queries {
-            if let Some((from, query)) = self.queries.pop_front() {
-                self.answer_query(from, query, now);
-            }
+        while let Some((from, query)) = self.questions.take_question() {
+            self.answer_query(from, query, now);
         }
     }
 
@@ -402,13 +391,13 @@ impl ShardCore {
                     .apply(&mut self.trie, self.shards, from, sequence, &change);
             }
             Mail::InterestConfirmed { sequence } => self.interest_confirmed(from, sequence, now),
-            Mail::RetainedQuery(query) => self.queries.push_back((from, query)),
+            Mail::RetainedQuery(query) => self.questions.ask(from, query),
             Mail::RetainedAnswer {
                 session,
                 query,
                 answer,
             } => {
-                self.answers.push_back((session, query, answer));
+                self.questions.answer(session, query, answer);
             }
         }
     }

@@ -90,16 +90,16 @@ impl ShardCore {
         if walk.asked.is_some() || !has_room {
             return;
         }
-        self.last_query += 1;
-        walk.asked = Some(self.last_query);
+        let number = self.questions.next_number();
+        walk.asked = Some(number);
         let query = RetainedQuery {
             session: key,
-            query: self.last_query,
+            query: number,
             filter: walk.task.filter.clone(),
             after: walk.cursor.clone(),
         };
         match walk.shard {
-            shard if shard == self.id => self.queries.push_back((shard, query)),
+            shard if shard == self.id => self.questions.ask(shard, query),
             // Behind what this shard's clients had kept there: the answer must not be older.
             shard => self
                 .staged
