@@ -14,10 +14,12 @@
 mod access;
 mod acknowledge;
 mod admission;
+mod arrive;
 mod authenticate;
 mod clients;
 mod connect;
 mod deliver;
+mod due;
 mod end;
 mod hold;
 mod interest;
@@ -26,6 +28,7 @@ mod losses;
 mod matches;
 mod notes;
 mod overload;
+mod pause;
 mod publish;
 mod questions;
 mod rate;
@@ -33,6 +36,7 @@ mod receive;
 mod replay;
 mod sessions;
 mod settings;
+mod statistics;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -44,7 +48,6 @@ pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::access::{Admitted, Step};
-use crate::engine::codec::Reason;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::mail::{Mail, Phase, Staged};
 use crate::engine::outbox::outgoing::Outgoing;
@@ -52,12 +55,10 @@ use crate::engine::record::Persist;
 use crate::engine::route::last_match::LastMatch;
 use crate::engine::route::retained::Retained;
 use crate::engine::route::trie::Trie;
-use crate::engine::session::connection::Connection;
-use crate::engine::session::losses::Losses;
-use crate::engine::telemetry::counters::Counters;
 use crate::engine::telemetry::notes::Note;
 use crate::engine::time::Timestamp;
-use crate::engine::timer::{Owner, Timers};
+use crate::engine::timer::Timers;
+use admission::Admission;
 use clients::Clients;
 use interest::Interest;
 use matches::Matches;
@@ -114,14 +115,14 @@ pub struct ShardCore {
     retained: Retained,
     timers: Timers,
     interest: Interest,
-    admission: admission::Admission,
+    admission: Admission,
     commands: Vec<Command>,
     staged: Staged,
-    /// Connections of all shards.
-    counts: Arc<ConnectionCounts>,
+    /// What the next assigned client identifier is made of.
     seed: u64,
     questions: Questions,
     last_match: LastMatch,
+    /// Room for the matches of the publish at hand.
     matches: Matches,
 }
 
@@ -149,10 +150,9 @@ impl ShardCore {
             retained: Retained::default(),
             timers: Timers::default(),
             interest: Interest::new(id, shards),
-            admission: admission::Admission::default(),
+            admission: Admission::new(counts),
             commands: Vec::new(),
             staged: Staged::new(shards),
-            counts,
             seed,
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -219,38 +219,6 @@ impl ShardCore {
 
     // Inputs.
 
-    /// A listener accepted a connection. `None` if there are too many to even tell it so.
-    pub fn accept(&mut self, now: Timestamp, listener: u16) -> Option<ConnectionKey> {
-        let max = self.settings.limits.connections_max;
-        let count = self.counts.enter(listener);
-        if count >= max + max / 8 + 16 {
-            self.counts.leave(listener);
-            self.clients.counters.connections_refused_full += 1;
-            return None;
-        }
-        self.clients.counters.connections_accepted += 1;
-        let key = self.insert_connection(now, listener, false);
-        let is_surplus = count >= max || self.is_listener_full(listener);
-        let is_hasty = self.is_hasty(now, listener);
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.is_hasty = is_hasty;
-            connection.is_surplus = is_surplus;
-        }
-        Some(key)
-    }
-
-    /// Too many connections come from the address of this one: its CONNECT will be refused.
-    pub fn refuse_surplus(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.is_surplus = true;
-        }
-    }
-
-    fn is_listener_full(&self, listener: u16) -> bool {
-        let policy = self.settings.listener(listener);
-        policy.is_some_and(|policy| self.counts.of(listener) > policy.connections_max)
-    }
-
     /// The layers under a connection failed; its end follows.
     pub fn note_transport_error(&mut self) {
         self.clients.counters.transport_errors += 1;
@@ -262,38 +230,6 @@ impl ShardCore {
         let connection = self.clients.connections.get(key)?;
         connection.session?;
         Some(self.settings.limits.max_packet_bytes)
-    }
-
-    /// Another shard handed over a connection whose client identifier lives here; what it sent so far
-    /// is to be [`ShardCore::receive`]d next.
-    pub fn adopt(
-        &mut self,
-        now: Timestamp,
-        listener: u16,
-        admitted: Option<Box<Admitted>>,
-    ) -> ConnectionKey {
-        let key = self.insert_connection(now, listener, true);
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.is_identified = true;
-            connection.admitted = admitted;
-        }
-        key
-    }
-
-    fn insert_connection(
-        &mut self,
-        now: Timestamp,
-        listener: u16,
-        is_adopted: bool,
-    ) -> ConnectionKey {
-        let connect_by = now.plus_ms(self.settings.limits.connect_timeout_ms);
-        let mut connection = Connection::new(now, connect_by, is_adopted);
-        connection.listener = listener;
-        connection.timer_at = connect_by;
-        let key = self.clients.connections.insert(connection);
-        self.timers.set(connect_by, Owner::Connection(key));
-        self.admission.take();
-        key
     }
 
     /// A batch from [`ShardCore::take_outgoing`] is out; its buffers come back.
@@ -311,34 +247,6 @@ impl ShardCore {
         if let Some(session) = session {
             self.clients.pump(session, now);
             self.pump_replay(session, now);
-        }
-    }
-
-    /// Reads nothing from a connection until [`Self::resume_if_room`]; false when it was paused before.
-    fn pause(&mut self, key: ConnectionKey) -> bool {
-        let Some(connection) = self.clients.connections.get_mut(key) else {
-            return false;
-        };
-        let was_paused = std::mem::replace(&mut connection.is_paused, true);
-        if !was_paused {
-            self.commands.push(Command::Pause(key));
-        }
-        !was_paused
-    }
-
-    /// Reads a paused connection again when it has taken what it asked for and the store has caught up.
-    fn resume_if_room(&mut self, key: ConnectionKey) {
-        let limits = &self.settings.limits;
-        if let Some(connection) = self.clients.connections.get_mut(key)
-            && connection.is_paused
-            && connection.outbox.bytes() < limits.outbox_bytes_max / 2
-            && connection.awaiting_store.len() < usize::from(limits.receive_maximum)
-            && !connection.waits_for_memory
-            && !connection.is_asking()
-            && connection.reads_at == Timestamp::NEVER
-        {
-            connection.is_paused = false;
-            self.commands.push(Command::Resume(key));
         }
     }
 
@@ -400,135 +308,5 @@ impl ShardCore {
                 self.questions.answer(session, query, answer);
             }
         }
-    }
-
-    /// Time has passed.
-    pub fn tick(&mut self, now: Timestamp) {
-        while let Some((at, owner)) = self.timers.pop_due(now) {
-            match owner {
-                Owner::Connection(key) => self.connection_due(key, at, now),
-                Owner::Session(key) => self.session_due(key, at, now),
-            }
-        }
-        self.clients.counters.dropped_expired += self.retained.expire(now) as u64;
-    }
-
-    fn connection_due(&mut self, key: ConnectionKey, at: Timestamp, now: Timestamp) {
-        self.rate_due(key, now);
-        let Some(connection) = self.clients.connections.get_mut(key) else {
-            return;
-        };
-        if connection.timer_at != at {
-            return;
-        }
-        if connection.waits_for_memory || connection.reads_at != Timestamp::NEVER {
-            // Whom the broker does not read it does not take for silent.
-            connection.heard_at = now;
-        }
-        let deadline = connection.deadline();
-        if deadline > now {
-            connection.timer_at = deadline;
-            if deadline != Timestamp::NEVER {
-                self.timers.set(deadline, Owner::Connection(key));
-            }
-        } else if connection.session.is_none() {
-            self.clients.counters.connect_timeouts += 1;
-            self.drop_connection(key);
-        } else if connection.identity_ends_at <= now {
-            self.clients.counters.identities_ended += 1;
-            let text = "the right to be connected has ended";
-            self.disconnect(key, Reason::NotAuthorized, text, now);
-        } else {
-            self.clients.counters.keep_alive_timeouts += 1;
-            let text = "nothing heard for one and a half keep alive intervals";
-            self.disconnect(key, Reason::KeepAliveTimeout, text, now);
-        }
-    }
-
-    /// Sets the timer of a connection for its deadline if that is earlier.
-    fn arm_connection(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.clients.connections.get_mut(key) else {
-            return;
-        };
-        let deadline = connection.deadline();
-        if deadline < connection.timer_at {
-            connection.timer_at = deadline;
-            self.timers.set(deadline, Owner::Connection(key));
-        }
-    }
-
-    /// First step of a shutdown: the wills of all clients, for those who are still there to get them.
-    pub fn publish_wills(&mut self, now: Timestamp) {
-        let sessions: Vec<_> = self.clients.sessions.keys().collect();
-        for session in sessions {
-            self.publish_will(session, now);
-        }
-    }
-
-    /// Last step of a shutdown: every client is told and closed.
-    pub fn disconnect_all(&mut self, now: Timestamp) {
-        let connections: Vec<_> = self.clients.connections.keys().collect();
-        for key in connections {
-            self.disconnect(
-                key,
-                Reason::ServerShuttingDown,
-                "the broker is stopping",
-                now,
-            );
-        }
-    }
-
-    /// Connections at present.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.clients.connections.len()
-    }
-
-    /// Whether sessions have lost messages since [`ShardCore::take_losses`].
-    #[must_use]
-    pub fn has_losses(&self) -> bool {
-        !self.clients.losing.is_empty()
-    }
-
-    /// Who has lost messages, and why: client identifiers.
-    pub fn take_losses(&mut self) -> Vec<(Rc<str>, Losses)> {
-        let clients = &mut self.clients;
-        clients.losing.take(&mut clients.sessions)
-    }
-
-    /// Counters of events.
-    #[must_use]
-    pub const fn counters(&self) -> &Counters {
-        &self.clients.counters
-    }
-
-    /// Gauges and counters by name.
-    #[must_use]
-    pub fn statistics(&self) -> Vec<(&'static str, u64)> {
-        let sessions = &self.clients.sessions;
-        let all = || sessions.keys().filter_map(|key| sessions.get(key));
-        let sum =
-            |of: &dyn Fn(&crate::engine::session::Session) -> usize| all().map(of).sum::<usize>();
-        let mut list = vec![
-            ("connections", self.clients.connections.len() as u64),
-            ("sessions", sessions.len() as u64),
-            (
-                "subscriptions",
-                sum(&|session| session.subscriptions.len()) as u64,
-            ),
-            ("filters", self.trie.len() as u64),
-            ("retained_messages", self.retained.len() as u64),
-            ("retained_bytes", self.retained.bytes() as u64),
-            (
-                "queued_messages",
-                sum(&|session| session.outbound.queued()) as u64,
-            ),
-            (
-                "inflight_messages",
-                sum(&|session| usize::from(session.outbound.unacknowledged())) as u64,
-            ),
-        ];
-        list.extend(self.clients.counters.list());
-        list
     }
 }
