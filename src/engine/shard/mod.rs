@@ -16,6 +16,7 @@ mod acknowledge;
 mod admission;
 mod arrive;
 mod authenticate;
+mod ban;
 mod clients;
 mod connect;
 mod deliver;
