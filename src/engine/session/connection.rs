@@ -7,6 +7,7 @@
 //! A connection holds no buffer while it is idle: `partial` exists only while a packet straddles two
 //! receives, the outbox only while bytes wait.
 
+use super::aliases::{Aliases, OutgoingAlias};
 use super::rates::Rates;
 use crate::engine::access::Admitted;
 use crate::engine::codec::ack::Ack;
@@ -14,20 +15,7 @@ use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::SessionKey;
 use crate::engine::outbox::Outbox;
 use crate::engine::time::Timestamp;
-use hashbrown::HashMap;
 use std::collections::VecDeque;
-
-/// A table with the same order of iteration in every run.
-pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
-
-/// Topic aliases in both directions; they live as long as the connection `[MQTT-3.3.2-7]`.
-#[derive(Debug, Default)]
-pub struct Aliases {
-    /// Set by the client.
-    pub inbound: FixedMap<u16, Box<str>>,
-    /// Set by the broker.
-    pub outbound: FixedMap<Box<str>, u16>,
-}
 
 /// A CONNECT whose sender is not known yet.
 #[derive(Debug)]
@@ -90,7 +78,7 @@ pub struct Connection {
     /// Most aliases the broker may set.
     pub alias_out_max: u16,
     /// Its aliases, once there are any.
-    pub aliases: Option<Box<Aliases>>,
+    aliases: Option<Box<Aliases>>,
     /// Acknowledgements that wait for the store, with the ticket each needs.
     pub awaiting_store: VecDeque<(u64, Ack)>,
     /// Method of an extended authentication.
@@ -145,6 +133,39 @@ impl Connection {
             admitted: None,
             identity_ends_at: Timestamp::NEVER,
         }
+    }
+
+    /// Its aliases, made at the first call.
+    pub fn aliases(&mut self) -> &mut Aliases {
+        self.aliases.get_or_insert_default()
+    }
+
+    /// The alias to send a topic with; most clients take none.
+    #[inline]
+    pub fn alias(&mut self, topic: &str) -> OutgoingAlias {
+        if self.alias_out_max == 0 {
+            return OutgoingAlias::NONE;
+        }
+        let max = self.alias_out_max;
+        self.aliases().outgoing(topic, max)
+    }
+
+    /// The publish that [`Connection::alias`] was asked for was not sent.
+    pub fn take_back_alias(&mut self, topic: &str, alias: OutgoingAlias) {
+        if let Some(aliases) = &mut self.aliases {
+            aliases.take_back(topic, alias);
+        }
+    }
+
+    /// Whether the client may get one more message now; if not, its timer has to be set.
+    #[inline]
+    pub fn may_deliver(&mut self, now: Timestamp) -> bool {
+        let Some(rates) = &mut self.rates else {
+            return true;
+        };
+        let may = rates.may_deliver(now);
+        self.is_throttled = !may;
+        may
     }
 
     /// Whether it is being found out who it is.

@@ -4,6 +4,7 @@
 //! the window and queue toward the client, the identifiers of unfinished QoS 2 publishes from it, and
 //! its will. It knows no socket: a connection is a handle.
 
+pub mod aliases;
 pub mod connection;
 pub mod holder;
 pub mod inbound;
@@ -18,8 +19,12 @@ use crate::engine::keys::{ConnectionKey, GroupKey};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::trie::NodeId;
 use crate::engine::time::Timestamp;
+use hashbrown::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// A table with the same order of iteration in every run.
+pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// Session expiry interval that means never (3.1.2.11.2).
 pub const EXPIRY_NEVER: u32 = u32::MAX;

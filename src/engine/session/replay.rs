@@ -87,4 +87,52 @@ impl Replay {
             .filter(|task| TopicFilter::trusted(&task.filter).matches(topic));
         unknown.count() == joined && !self.holds(topic.as_str())
     }
+    /// The subscription at `node` is gone: nothing is due for it any more.
+    pub fn cancel(&mut self, node: NodeId) {
+        self.unconfirmed.retain(|task| task.node != node);
+        self.waiting.retain(|task| task.node != node);
+        self.finished.retain(|finished| *finished != node);
+        self.walk.take_if(|walk| walk.task.node == node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(node: NodeId) -> ReplayTask {
+        ReplayTask {
+            filter: "a".into(),
+            node,
+            qos: Qos::AtMostOnce,
+            subscription_id: 0,
+            sequence: 0,
+        }
+    }
+
+    #[test]
+    fn nothing_stays_due_to_a_subscription_that_is_gone() {
+        let walk = Walk {
+            task: task(1),
+            shard: 0,
+            last_shard: 0,
+            cursor: None,
+            asked: Some(1),
+        };
+        let mut replay = Replay {
+            unconfirmed: vec![task(1), task(2)],
+            waiting: [task(1)].into(),
+            walk: Some(walk),
+            finished: vec![1, 2],
+            ..Replay::default()
+        };
+        replay.cancel(1);
+        assert_eq!(
+            (&replay.unconfirmed[..], &replay.finished[..]),
+            (&[task(2)][..], &[2][..])
+        );
+        assert!(!replay.is_over());
+        replay.cancel(2);
+        assert!(replay.is_over());
+    }
 }

@@ -58,13 +58,13 @@ impl ShardCore {
 
     /// Sends an acknowledgement once everything up to `ticket` is stored; in the order of the publishes.
     pub(super) fn acknowledge_publish(&mut self, key: ConnectionKey, ack: Ack, ticket: u64) {
-        let stored_through = self.stored_through;
+        let is_stored = self.clients.journal.is_stored(ticket);
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
-        if ticket > stored_through || !connection.awaiting_store.is_empty() {
+        if !is_stored || !connection.awaiting_store.is_empty() {
             if connection.awaiting_store.is_empty() {
-                self.awaiting_store.push(key);
+                self.clients.journal.wait(key);
             }
             connection.awaiting_store.push_back((ticket, ack));
             let max = usize::from(self.settings.limits.receive_maximum);
@@ -78,13 +78,12 @@ impl ShardCore {
     }
 
     pub(super) fn release_stored_acks(&mut self) {
-        for key in std::mem::take(&mut self.awaiting_store) {
-            let stored_through = self.stored_through;
+        for key in self.clients.journal.take_waiting() {
             while let Some(connection) = self.clients.connections.get_mut(key) {
                 let version = connection.version;
                 match connection.awaiting_store.front() {
-                    Some((ticket, _)) if *ticket > stored_through => {
-                        self.awaiting_store.push(key);
+                    Some((ticket, _)) if !self.clients.journal.is_stored(*ticket) => {
+                        self.clients.journal.wait(key);
                         break;
                     }
                     None => {

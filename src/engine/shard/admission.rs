@@ -7,6 +7,7 @@
 use super::ShardCore;
 use crate::engine::session::rates::Bucket;
 use crate::engine::time::Timestamp;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long a late shard accepts nobody.
@@ -57,8 +58,10 @@ impl ConnectionCounts {
 }
 
 /// A shard's record of who came in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Admission {
+    /// Connections of all shards.
+    pub counts: Arc<ConnectionCounts>,
     /// Accepted here and not yet heard as CONNECT.
     pub connecting: usize,
     /// Connections that may still come in this second.
@@ -121,6 +124,18 @@ impl ShardCore {
 }
 
 impl Admission {
+    /// Nobody came in here so far; `counts` are shared by all shards.
+    pub(super) fn new(counts: Arc<ConnectionCounts>) -> Self {
+        Admission {
+            counts,
+            connecting: 0,
+            allowance: 0,
+            raised_at: Timestamp::default(),
+            not_before: Timestamp::default(),
+            by_listener: Vec::new(),
+        }
+    }
+
     fn raise(&mut self, now: Timestamp, rate: u64) {
         let earned = now.ms_since(self.raised_at) * rate / 1000;
         if earned > 0 {

@@ -1,128 +1,65 @@
-//! Sessions and connections of a shard, and the delivery of one publish to one of them.
+//! Sessions and connections of a shard, and all that a delivery to one of them touches.
 //!
-//! This is the inner loop of the broker: for QoS 0 a delivery is two table look-ups and one copy
-//! into the outbox. A client that does not keep up costs the others nothing: its outbox and queue
-//! are bounded, and what does not fit is dropped and counted, or waits in its session.
+//! Invariant: the shell is told once that a connection has something to send, until it asks for that.
+//!
+//! Not here: deliveries (`super::deliver`, `super::hold`, `super::window`).
 
 use super::Settings;
-use crate::engine::codec::ack::Ack;
-use crate::engine::codec::topic::TopicName;
-use crate::engine::fanout::encoder::{Encoder, Form};
-use crate::engine::fanout::publication::Publication;
-use crate::engine::keys::{ConnectionKey, GroupKey, OfConnection, OfSession, SessionKey};
-use crate::engine::message::{LocalMessage, Qos};
-use crate::engine::outbox::{OutboxFull, SpareBuffers};
+use super::journal::Journal;
+use super::losses::{self, Losing};
+use super::overload::Shortage;
+use super::sessions::Sessions;
+use crate::engine::fanout::encoder::Encoder;
+use crate::engine::keys::{ConnectionKey, OfConnection, SessionKey};
+use crate::engine::outbox::SpareBuffers;
 use crate::engine::overload::Stage;
-use crate::engine::record::{Persist, Record};
-use crate::engine::route::subscriber::Subscriber;
-use crate::engine::session::connection::{Aliases, Connection, FixedMap};
-use crate::engine::session::losses::{LossReason, Losses};
-use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
-use crate::engine::session::{Delivery, Session, SubscriptionIds};
+use crate::engine::session::connection::Connection;
+use crate::engine::session::losses::LossReason;
 use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
-use crate::engine::time::Timestamp;
 use std::rc::Rc;
 
-/// A session that gets the publish, and how.
-#[derive(Clone, Debug)]
-pub(super) struct Match {
-    pub session: SessionKey,
-    /// Highest QoS granted.
-    pub qos: Qos,
-    pub retain_as_published: bool,
-    pub subscription_ids: SubscriptionIds,
-    /// Whether it is to be checked what its session may read.
-    pub checked: bool,
-    /// It waits behind retained messages.
-    pub replaying: bool,
-    /// Subscriptions that matched.
-    pub joined: u32,
-    pub group: Option<Rc<GroupKey>>,
-}
-
-impl Match {
-    pub(super) const fn of(subscriber: &Subscriber) -> Self {
-        Match {
-            session: subscriber.session,
-            qos: subscriber.qos,
-            retain_as_published: subscriber.retain_as_published,
-            subscription_ids: SubscriptionIds::one(subscriber.subscription_id),
-            checked: subscriber.checked,
-            replaying: subscriber.replaying,
-            joined: 1,
-            group: None,
-        }
-    }
-
-    /// Joins another subscription of the same session: one copy, at the best QoS, with all identifiers
-    /// `[MQTT-3.3.4-2]` `[MQTT-3.3.4-4]`.
-    pub(super) fn join(&mut self, other: &Subscriber) {
-        self.qos = self.qos.max(other.qos);
-        self.retain_as_published |= other.retain_as_published;
-        self.checked &= other.checked;
-        self.replaying |= other.replaying;
-        self.joined += 1;
-        if other.subscription_id != 0 {
-            self.subscription_ids = match &self.subscription_ids {
-                SubscriptionIds::None => SubscriptionIds::One(other.subscription_id),
-                ids => {
-                    let mut ids = ids.as_slice().to_vec();
-                    ids.push(other.subscription_id);
-                    SubscriptionIds::Many(ids.into())
-                }
-            };
-        }
-    }
-}
-
+/// The clients of one shard.
 pub(super) struct Clients {
-    pub sessions: Slots<OfSession, Session>,
+    pub sessions: Sessions,
     pub connections: Slots<OfConnection, Connection>,
-    pub by_client_id: FixedMap<Rc<str>, SessionKey>,
     pub encoder: Encoder,
     pub spare: SpareBuffers,
     pub counters: Counters,
+    /// Connections with bytes to send, for the shell.
     pub ready: Vec<ConnectionKey>,
-    pub persist: Vec<Persist>,
-    pub last_ticket: u64,
+    pub journal: Journal,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
-    /// How short memory is.
-    pub stage: Stage,
-    /// Most bytes in an outbox for QoS 0 messages, at this stage.
-    pub qos_0_bytes_max: usize,
+    pub shortage: Shortage,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
     /// Connections that have to wait for deliveries; their timers are to be set.
     pub throttled: Vec<ConnectionKey>,
-    /// Sessions that have lost messages since they were last asked for.
-    pub losing: Vec<SessionKey>,
-    settings: Rc<Settings>,
+    pub losing: Losing,
+    pub settings: Rc<Settings>,
 }
 
 impl Clients {
     pub(super) fn new(settings: Rc<Settings>) -> Self {
         Clients {
-            sessions: Slots::default(),
+            sessions: Sessions::default(),
             connections: Slots::default(),
-            by_client_id: FixedMap::default(),
             encoder: Encoder::default(),
             spare: SpareBuffers::default(),
             counters: Counters::default(),
             ready: Vec::new(),
-            persist: Vec::new(),
-            last_ticket: 0,
+            journal: Journal::default(),
             routed_by: None,
-            stage: Stage::Normal,
-            qos_0_bytes_max: settings.limits.outbox_bytes_max,
+            shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
             overflowed: Vec::new(),
             throttled: Vec::new(),
-            losing: Vec::new(),
+            losing: Losing::default(),
             settings,
         }
     }
 
+    /// There is something to send to a connection.
     pub(super) fn mark_ready(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connections.get_mut(key)
             && !connection.is_ready
@@ -144,549 +81,12 @@ impl Clients {
         is_full
     }
 
-    pub(super) fn persist(&mut self, record: Record) {
-        self.last_ticket += 1;
-        self.persist.push(Persist {
-            ticket: self.last_ticket,
-            record,
-        });
-    }
-
-    /// Delivers a publish to a session that matched. The encoder has begun this publish.
-    pub(super) fn deliver(
-        &mut self,
-        publication: &mut Publication<'_>,
-        matched: &Match,
-        now: Timestamp,
-    ) {
-        if matched.checked && !self.may_read(matched.session, publication.topic) {
-            self.counters.dropped_not_authorized += 1;
-            return;
-        }
-        let retain = publication.retain && matched.retain_as_published;
-        let qos = publication.qos.min(matched.qos);
-        let waits = matched.replaying
-            || matched.group.is_some() && self.holds(matched.session, publication.topic);
-        if waits && self.hold(publication, matched, qos, retain) {
-            return;
-        }
-        let delivery = |publication: &mut Publication<'_>| Delivery {
-            message: publication.keep().clone(),
-            qos,
-            retain,
-            subscription_ids: matched.subscription_ids.clone(),
-            group: matched.group.clone(),
-        };
-        self.offer(
-            publication,
-            matched.session,
-            qos,
-            retain,
-            &matched.subscription_ids,
-            delivery,
-            now,
-        );
-    }
-
-    /// Delivers a message that waited behind retained ones, or is one.
-    pub(super) fn deliver_kept(&mut self, key: SessionKey, delivery: Delivery, now: Timestamp) {
-        let message = delivery.message.clone();
-        let mut publication = Publication::of(&message);
-        if publication.is_expired(now) {
-            self.counters.dropped_expired += 1;
-            return;
-        }
-        if !self.may_read(key, publication.topic) {
-            self.counters.dropped_not_authorized += 1;
-            return;
-        }
-        self.encoder.begin();
-        let ids = delivery.subscription_ids.clone();
-        let (qos, retain) = (delivery.qos, delivery.retain);
-        self.offer(&mut publication, key, qos, retain, &ids, |_| delivery, now);
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the inner loop takes plain values"
-    )]
-    fn offer(
-        &mut self,
-        publication: &mut Publication<'_>,
-        key: SessionKey,
-        qos: Qos,
-        retain: bool,
-        subscription_ids: &SubscriptionIds,
-        delivery: impl FnOnce(&mut Publication<'_>) -> Delivery,
-        now: Timestamp,
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(connection_key) = session.connection else {
-            if qos == Qos::AtMostOnce {
-                self.counters.dropped_client_absent += 1;
-            } else {
-                let delivery = delivery(publication);
-                self.enqueue(key, delivery);
-            }
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(connection_key) else {
-            return;
-        };
-        let is_fast = !may_deliver(connection, now);
-        if is_fast {
-            self.throttled.push(connection_key);
-        }
-        if qos == Qos::AtMostOnce {
-            if is_fast {
-                return self.lose(key, LossReason::RateLimited, 1);
-            }
-            let ids = subscription_ids.as_slice();
-            return self.send_at_most_once(publication, key, connection_key, retain, ids, now);
-        }
-        let fits = !is_fast
-            && session.outbound.queued() == 0
-            && session.outbound.has_room(connection.window_max)
-            && has_room(
-                connection,
-                publication,
-                self.settings.limits.outbox_bytes_max,
-            );
-        let delivery = delivery(publication);
-        if fits {
-            if session.expiry_seconds > 0 {
-                let client_id = Rc::clone(&session.client_id);
-                let message = delivery.message.share();
-                self.persist(Record::Queued { client_id, message });
-            }
-            self.send_windowed(publication, key, connection_key, delivery, now);
-        } else {
-            self.enqueue(key, delivery);
-        }
-    }
-
-    /// Drops what has to be dropped so that a QoS 0 message finds room, or returns that it finds none.
-    fn make_room(
-        &mut self,
-        publication: &Publication<'_>,
-        session: SessionKey,
-        key: ConnectionKey,
-    ) -> bool {
-        let bytes_max = self.qos_0_bytes_max;
-        let reason = if self.stage >= Stage::Shed {
-            LossReason::MemoryShort
-        } else {
-            LossReason::OutboxFull
-        };
-        let Some(connection) = self.connections.get_mut(key) else {
-            return false;
-        };
-        let mut dropped = 0;
-        if self.settings.outbox_full == OutboxFull::DropOldest {
-            let bytes = publication_bytes(publication);
-            dropped = connection.outbox.drop_oldest(bytes, bytes_max);
-        }
-        let fits = has_room(connection, publication, bytes_max);
-        self.lose(session, reason, dropped as u64 + u64::from(!fits));
-        fits
-    }
-
     /// Counts messages that a session has lost, for all and for itself.
-    fn lose(&mut self, key: SessionKey, reason: LossReason, count: u64) {
+    pub(super) fn lose(&mut self, key: SessionKey, reason: LossReason, count: u64) {
         if count == 0 {
             return;
         }
-        *match reason {
-            LossReason::OutboxFull => &mut self.counters.dropped_outbox_full,
-            LossReason::MemoryShort => &mut self.counters.dropped_memory,
-            LossReason::QueueFull => &mut self.counters.dropped_queue_full,
-            LossReason::ReplayFull => &mut self.counters.dropped_replay_full,
-            LossReason::TooLarge => &mut self.counters.dropped_packet_too_large,
-            LossReason::RateLimited => &mut self.counters.dropped_rate_limited,
-        } += count;
-        if let Some(session) = self.sessions.get_mut(key) {
-            if session.losses.is_none() {
-                self.losing.push(key);
-            }
-            let losses = session.losses.get_or_insert_with(Box::default);
-            losses.add(reason, count);
-        }
+        *losses::counter(&mut self.counters, reason) += count;
+        self.losing.add(&mut self.sessions, key, reason, count);
     }
-
-    /// The sessions that have lost messages since the last call, by client identifier.
-    pub(super) fn take_losses(&mut self) -> Vec<(Rc<str>, Losses)> {
-        let sessions = &mut self.sessions;
-        let losing = self.losing.drain(..);
-        let told = losing.filter_map(|key| {
-            let session = sessions.get_mut(key)?;
-            Some((Rc::clone(&session.client_id), *session.losses.take()?))
-        });
-        told.collect()
-    }
-
-    fn send_at_most_once(
-        &mut self,
-        publication: &mut Publication<'_>,
-        session: SessionKey,
-        key: ConnectionKey,
-        retain: bool,
-        subscription_ids: &[u32],
-        now: Timestamp,
-    ) {
-        let bytes_max = self.qos_0_bytes_max;
-        let oldest_give_way = self.settings.outbox_full == OutboxFull::DropOldest;
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if !has_room(connection, publication, bytes_max)
-            && !self.make_room(publication, session, key)
-        {
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let (topic_alias, alias_is_known) = alias(connection, publication.topic);
-        let form = Form {
-            version: connection.version,
-            qos: Qos::AtMostOnce,
-            retain,
-            dup: false,
-            packet_id: 0,
-            subscription_ids,
-            topic_alias,
-            alias_is_known,
-        };
-        let put = self.encoder.put(
-            publication,
-            &form,
-            now,
-            connection.packet_bytes_max,
-            &mut connection.outbox,
-            &mut self.spare,
-        );
-        match put {
-            Ok(copied_bytes) => {
-                if oldest_give_way && topic_alias == 0 {
-                    let has_payload =
-                        publication.payload.len() >= crate::engine::limits::COPY_BYTES_MAX;
-                    connection.outbox.mark_droppable(copied_bytes, has_payload);
-                }
-                self.counters.messages_sent += 1;
-                self.mark_ready(key);
-            }
-            Err(_) => {
-                forget_alias(connection, publication.topic, topic_alias, alias_is_known);
-                self.lose(session, LossReason::TooLarge, 1);
-            }
-        }
-    }
-
-    /// Sends a QoS 1 or 2 message for which the window has room.
-    fn send_windowed(
-        &mut self,
-        publication: &mut Publication<'_>,
-        key: SessionKey,
-        connection_key: ConnectionKey,
-        delivery: Delivery,
-        now: Timestamp,
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(connection_key) else {
-            return;
-        };
-        let (topic_alias, alias_is_known) = alias(connection, publication.topic);
-        let ids = delivery.subscription_ids.clone();
-        let (qos, retain) = (delivery.qos, delivery.retain);
-        let packet_id = session.outbound.begin(delivery);
-        let form = Form {
-            version: connection.version,
-            qos,
-            retain,
-            dup: false,
-            packet_id,
-            subscription_ids: ids.as_slice(),
-            topic_alias,
-            alias_is_known,
-        };
-        let put = self.encoder.put(
-            publication,
-            &form,
-            now,
-            connection.packet_bytes_max,
-            &mut connection.outbox,
-            &mut self.spare,
-        );
-        if put.is_ok() {
-            self.counters.messages_sent += 1;
-            self.mark_ready(connection_key);
-        } else {
-            // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
-            forget_alias(connection, publication.topic, topic_alias, alias_is_known);
-            session.outbound.give_up(packet_id);
-            self.lose(key, LossReason::TooLarge, 1);
-        }
-    }
-
-    fn enqueue(&mut self, key: SessionKey, delivery: Delivery) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let queued = (session.expiry_seconds > 0).then(|| Record::Queued {
-            client_id: Rc::clone(&session.client_id),
-            message: delivery.message.share(),
-        });
-        let limits = QueueLimits {
-            bytes_max: session.queue_bytes_max,
-            ..self.settings.queue_limits()
-        };
-        match session.outbound.enqueue(delivery, &limits) {
-            Enqueued::Yes => {}
-            Enqueued::DroppedOldest(count) => self.lose(key, LossReason::QueueFull, count as u64),
-            Enqueued::DroppedNewest => return self.lose(key, LossReason::QueueFull, 1),
-            Enqueued::Disconnect => {
-                self.lose(key, LossReason::QueueFull, 1);
-                self.overflowed.push(key);
-                return;
-            }
-        }
-        if let Some(record) = queued {
-            self.persist(record);
-        }
-    }
-
-    /// Whether live messages of a topic wait in a session: a share group's must not overtake them.
-    fn holds(&self, key: SessionKey, topic: &str) -> bool {
-        let session = self.sessions.get(key);
-        let replay = session.and_then(|session| session.replay.as_ref());
-        replay.is_some_and(|replay| replay.holds(topic))
-    }
-
-    /// Puts a live message behind the retained ones that are still on their way.
-    fn hold(
-        &mut self,
-        publication: &mut Publication<'_>,
-        matched: &Match,
-        qos: Qos,
-        retain: bool,
-    ) -> bool {
-        let Some(session) = self.sessions.get_mut(matched.session) else {
-            return false;
-        };
-        let Some(replay) = &mut session.replay else {
-            return false;
-        };
-        if publication.retain
-            && matched.group.is_none()
-            && let Some(confirmed) = self.routed_by
-        {
-            let topic = TopicName::trusted(publication.topic);
-            if replay.is_unknown(topic, matched.joined as usize, confirmed) {
-                // The retained messages that are due are as new.
-                return true;
-            }
-        }
-        let message = publication.keep().clone();
-        let limits = self.settings.queue_limits();
-        if replay.held.len() >= limits.messages_max
-            || replay.held_bytes + message.size_bytes() > limits.bytes_max
-        {
-            self.lose(matched.session, LossReason::ReplayFull, 1);
-            return true;
-        }
-        replay.held_bytes += message.size_bytes();
-        let subscription_ids = matched.subscription_ids.clone();
-        let group = matched.group.clone();
-        replay.held.push(Delivery {
-            message,
-            qos,
-            retain,
-            subscription_ids,
-            group,
-        });
-        true
-    }
-
-    /// Sends what waits in a session's queue as far as window and outbox have room.
-    pub(super) fn pump(&mut self, key: SessionKey, now: Timestamp) {
-        if self
-            .sessions
-            .get(key)
-            .is_some_and(|session| session.outbound.is_held_back())
-        {
-            self.resend_held_back(key, now);
-        }
-        loop {
-            let Some(session) = self.sessions.get_mut(key) else {
-                return;
-            };
-            if session.outbound.queued() == 0 {
-                return;
-            }
-            let Some(connection_key) = session.connection else {
-                return;
-            };
-            let Some(connection) = self.connections.get_mut(connection_key) else {
-                return;
-            };
-            let bytes_max = self.settings.limits.outbox_bytes_max;
-            if !session.outbound.has_room(connection.window_max)
-                || connection.outbox.bytes() > bytes_max / 2
-            {
-                return;
-            }
-            if !may_deliver(connection, now) {
-                return self.throttled.push(connection_key);
-            }
-            let Some(delivery) = session.outbound.dequeue() else {
-                return;
-            };
-            let message = delivery.message.clone();
-            let mut publication = Publication::of(&message);
-            if publication.is_expired(now) {
-                self.counters.dropped_expired += 1;
-                continue;
-            }
-            self.encoder.begin();
-            self.send_windowed(&mut publication, key, connection_key, delivery, now);
-        }
-    }
-
-    /// Sends again what a resumed session had not finished, in its first order, with DUP set and the
-    /// old identifiers `[MQTT-4.4.0-1]` `[MQTT-3.3.1-1]`.
-    pub(super) fn resend(&mut self, key: SessionKey, now: Timestamp) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.outbound.hold_back();
-        }
-        self.resend_held_back(key, now);
-    }
-
-    /// Sends again what was held back, as far as the client has room.
-    fn resend_held_back(&mut self, key: SessionKey, now: Timestamp) {
-        while let Some((packet_id, fits)) = self.resend_one(key, now) {
-            if !fits {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.outbound.give_up(packet_id);
-                }
-                self.lose(key, LossReason::TooLarge, 1);
-            }
-        }
-    }
-
-    /// Sends one message again. Returns which, and whether the client takes it; `None` if there is none,
-    /// or no room.
-    fn resend_one(&mut self, key: SessionKey, now: Timestamp) -> Option<(u16, bool)> {
-        let session = self.sessions.get_mut(key)?;
-        let connection_key = session.connection?;
-        let connection = self.connections.get_mut(connection_key)?;
-        let version = connection.version;
-        let entry = session.outbound.next_held_back(connection.window_max)?;
-        let packet_id = entry.packet_id;
-        if entry.awaits == Awaits::Pubcomp {
-            let release = Ack {
-                kind: crate::engine::codec::PacketType::Pubrel,
-                packet_id,
-                reason: crate::engine::codec::Reason::Success,
-            };
-            release.encode(version, connection.outbox.buffer(&mut self.spare));
-            self.mark_ready(connection_key);
-            return Some((packet_id, true));
-        }
-        let Some(delivery) = &entry.delivery else {
-            return Some((packet_id, true));
-        };
-        let mut publication = Publication::of(&delivery.message);
-        let form = Form {
-            version,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            dup: true,
-            packet_id,
-            subscription_ids: delivery.subscription_ids.as_slice(),
-            topic_alias: 0,
-            alias_is_known: false,
-        };
-        self.encoder.begin();
-        let put = self.encoder.put(
-            &mut publication,
-            &form,
-            now,
-            connection.packet_bytes_max,
-            &mut connection.outbox,
-            &mut self.spare,
-        );
-        self.counters.messages_sent += u64::from(put.is_ok());
-        self.mark_ready(connection_key);
-        Some((packet_id, put.is_ok()))
-    }
-
-    /// The message of a retained answer as a delivery.
-    pub(super) fn retained_delivery(
-        message: &LocalMessage,
-        qos: Qos,
-        subscription_id: u32,
-    ) -> Delivery {
-        Delivery {
-            message: message.clone(),
-            qos: message.qos.min(qos),
-            retain: true,
-            subscription_ids: SubscriptionIds::one(subscription_id),
-            group: None,
-        }
-    }
-}
-
-fn publication_bytes(publication: &Publication<'_>) -> usize {
-    publication.topic.len() + publication.forwarded.len() + publication.payload.len() + 32
-}
-
-/// Whether the outbox takes the publish. An empty one takes any: a message larger than the bound must
-/// still be deliverable.
-fn has_room(connection: &Connection, publication: &Publication<'_>, bytes_max: usize) -> bool {
-    let bytes = connection.outbox.bytes();
-    bytes == 0 || bytes + publication_bytes(publication) <= bytes_max
-}
-
-/// The alias to send a topic with, and whether the client knows it already `[MQTT-3.3.2-11]`.
-fn alias(connection: &mut Connection, topic: &str) -> (u16, bool) {
-    if connection.alias_out_max == 0 {
-        return (0, false);
-    }
-    let table = &mut connection
-        .aliases
-        .get_or_insert_with(Box::<Aliases>::default)
-        .outbound;
-    if let Some(&alias) = table.get(topic) {
-        return (alias, true);
-    }
-    if table.len() >= usize::from(connection.alias_out_max) {
-        return (0, false);
-    }
-    let alias = table.len() as u16 + 1;
-    table.insert(topic.into(), alias);
-    (alias, false)
-}
-
-/// The packet that would have told the client of a new alias was not sent.
-fn forget_alias(connection: &mut Connection, topic: &str, alias: u16, was_known: bool) {
-    if alias != 0
-        && !was_known
-        && let Some(aliases) = &mut connection.aliases
-    {
-        aliases.outbound.remove(topic);
-    }
-}
-
-/// Whether a client may get one more message now; if not, its timer has to be set.
-fn may_deliver(connection: &mut Connection, now: Timestamp) -> bool {
-    let Some(rates) = &mut connection.rates else {
-        return true;
-    };
-    let may = rates.may_deliver(now);
-    connection.is_throttled = !may;
-    may
 }

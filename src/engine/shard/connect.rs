@@ -197,7 +197,7 @@ impl ShardCore {
             self.clients.counters.connections_refused_full += 1;
             return Err((Reason::QuotaExceeded, "connections_max is reached"));
         }
-        if self.clients.stage >= Stage::Refuse {
+        if self.clients.shortage.stage >= Stage::Refuse {
             self.clients.counters.connections_refused_memory += 1;
             return Err((Reason::QuotaExceeded, "limits.memory_max_bytes is near"));
         }
@@ -234,7 +234,7 @@ impl ShardCore {
             mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
             let id = format!("{prefix}-{:016x}", mixed ^ mixed >> 31);
-            let is_free = !self.clients.by_client_id.contains_key(id.as_str());
+            let is_free = self.clients.sessions.find(&id).is_none();
             if is_free && home_shard(&id, self.shards) == self.id {
                 return id;
             }
@@ -250,7 +250,7 @@ impl ShardCore {
         is_assigned: bool,
         holder: Option<Box<Holder>>,
     ) {
-        let known = self.clients.by_client_id.get(&client_id).copied();
+        let known = self.clients.sessions.find(&client_id);
         let resumed = known.and_then(|session| {
             // Another user gets nothing of what the session holds.
             let is_clean = connect.clean_start || !self.is_holder(session, holder.as_deref());
@@ -258,11 +258,7 @@ impl ShardCore {
         });
         let session_key = resumed.unwrap_or_else(|| {
             let session = Session::new(Rc::clone(&client_id), connect.version);
-            let session_key = self.clients.sessions.insert(session);
-            self.clients
-                .by_client_id
-                .insert(Rc::clone(&client_id), session_key);
-            session_key
+            self.clients.sessions.insert(session)
         });
         self.hand_session_to(session_key, holder);
         let expiry_seconds = self.granted_expiry(connect);

@@ -30,7 +30,7 @@ impl ShardCore {
         if let Some(mut connection) = self.clients.connections.remove(key) {
             debug_assert!(connection.session.is_none());
             self.admission.settle();
-            self.counts.leave(connection.listener);
+            self.admission.counts.leave(connection.listener);
             let rest = connection.outbox.take_rest();
             self.commands.push(Command::Close {
                 connection: key,
@@ -220,7 +220,6 @@ impl ShardCore {
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;
         };
-        self.clients.by_client_id.remove(&session.client_id);
         for subscription in std::mem::take(&mut session.subscriptions) {
             self.remove_subscription(key, &subscription);
         }
@@ -239,6 +238,26 @@ impl ShardCore {
             let mut publication = Publication::of(&delivery.message);
             self.clients.encoder.begin();
             self.deliver_to_group(&mut publication, group, 0, 0, now);
+        }
+    }
+    /// First step of a shutdown: the wills of all clients, for those who are still there to get them.
+    pub fn publish_wills(&mut self, now: Timestamp) {
+        let sessions: Vec<_> = self.clients.sessions.keys().collect();
+        for session in sessions {
+            self.publish_will(session, now);
+        }
+    }
+
+    /// Last step of a shutdown: every client is told and closed.
+    pub fn disconnect_all(&mut self, now: Timestamp) {
+        let connections: Vec<_> = self.clients.connections.keys().collect();
+        for key in connections {
+            self.disconnect(
+                key,
+                Reason::ServerShuttingDown,
+                "the broker is stopping",
+                now,
+            );
         }
     }
 }

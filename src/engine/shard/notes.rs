@@ -1,13 +1,12 @@
-//! Notes for the audit log, and bans.
+//! Notes for the audit log.
+//!
+//! Invariant: their number is bounded, and what is left out is counted.
 
 use super::ShardCore;
-use crate::engine::access::bans::BannedNames;
-use crate::engine::codec::Reason;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// How often a client's denials are noted one by one.
 const DENIALS_INTERVAL_MS: u64 = 1_000;
@@ -105,38 +104,5 @@ impl ShardCore {
     /// So many notes found no taker.
     pub fn note_left_out(&mut self, count: u64) {
         self.clients.counters.notes_left_out += count;
-    }
-
-    /// Who is banned from now on; those that are there are told and closed.
-    pub fn set_banned(&mut self, now: Timestamp, banned: Arc<BannedNames>) {
-        self.banned = banned;
-        let sessions: Vec<_> = self.clients.sessions.keys().collect();
-        for key in sessions {
-            let Some(session) = self.clients.sessions.get(key) else {
-                continue;
-            };
-            let user_name = session
-                .holder
-                .as_ref()
-                .and_then(|holder| holder.user_name.as_deref());
-            if let Some(connection) = session.connection
-                && self.banned.contain(&session.client_id, user_name)
-            {
-                self.ban(now, connection);
-            }
-        }
-    }
-
-    /// The address of a connection is banned: it is closed, or its CONNECT will be refused.
-    pub fn ban(&mut self, now: Timestamp, key: ConnectionKey) {
-        let Some(connection) = self.clients.connections.get_mut(key) else {
-            return;
-        };
-        if connection.session.is_some() {
-            self.clients.counters.connections_banned += 1;
-            self.disconnect(key, Reason::AdministrativeAction, "banned", now);
-        } else {
-            connection.is_banned = true;
-        }
     }
 }

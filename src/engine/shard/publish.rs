@@ -4,7 +4,7 @@
 //! shard gets one letter per publish, whatever matches there.
 
 use super::ShardCore;
-use super::clients::Match;
+use super::matches::Match;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
 use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName};
@@ -18,7 +18,6 @@ use crate::engine::overload::Stage;
 use crate::engine::record::Record;
 use crate::engine::route::shared::{MemberLoad, SharedStrategy};
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
-use crate::engine::session::connection::Aliases;
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,7 +38,7 @@ impl ShardCore {
         if !self.charge_publish(now, key, publish.topic.len() + publish.payload.len()) {
             return;
         }
-        if self.clients.stage >= Stage::Pause {
+        if self.clients.shortage.stage >= Stage::Pause {
             self.pause_publisher(key);
         }
         if publish.properties.topic_alias.is_some() {
@@ -57,15 +56,13 @@ impl ShardCore {
             let text = "topic alias above the announced maximum [MQTT-3.3.2-9]";
             return self.violation(key, Reason::TopicAliasInvalid, text, now);
         }
-        let table = &mut connection
-            .aliases
-            .get_or_insert_with(Box::<Aliases>::default)
-            .inbound;
+        let aliases = connection.aliases();
         if !publish.topic.is_empty() {
-            table.insert(alias, publish.topic.into());
+            aliases.set_inbound(alias, publish.topic);
             return self.publish_to(now, key, publish, publish.topic);
         }
-        match table.get(&alias).cloned() {
+        let topic: Option<Box<str>> = aliases.inbound(alias).map(Into::into);
+        match topic {
             Some(topic) => self.publish_to(now, key, publish, &topic),
             None => {
                 let text = "topic alias without a topic";
@@ -248,7 +245,7 @@ impl ShardCore {
         publisher_hash: u64,
         now: Timestamp,
     ) -> Routed {
-        let ticket = self.clients.last_ticket;
+        let ticket = self.clients.journal.last_ticket();
         let hash = match self.settings.shared_strategy {
             SharedStrategy::HashTopic => stable_hash(publication.topic),
             _ => publisher_hash,
@@ -277,7 +274,7 @@ impl ShardCore {
         if publication.retain && self.settings.retain_available {
             self.retain_somewhere(publication);
         }
-        let last = self.clients.last_ticket;
+        let last = self.clients.journal.last_ticket();
         Routed {
             matched,
             ticket: if last > ticket { last } else { 0 },
@@ -332,8 +329,7 @@ impl ShardCore {
             }
             return;
         }
-        let mut matches = std::mem::take(&mut self.matches);
-        matches.clear();
+        self.matches.clear();
         for subscriber in entries().flat_map(|entry| &entry.local) {
             if subscriber.no_local && Some(subscriber.session) == publisher {
                 continue;
@@ -341,20 +337,11 @@ impl ShardCore {
             let Some(session) = self.clients.sessions.get_mut(subscriber.session) else {
                 continue;
             };
-            if session.match_stamp == stamp {
-                if let Some(matched) = matches.get_mut(session.match_index as usize) {
-                    matched.join(subscriber);
-                }
-            } else {
-                session.match_stamp = stamp;
-                session.match_index = matches.len() as u32;
-                matches.push(Match::of(subscriber));
-            }
+            self.matches.add(subscriber, session, stamp);
         }
-        for matched in &matches {
+        for matched in self.matches.iter() {
             self.clients.deliver(publication, matched, now);
         }
-        self.matches = matches;
     }
 
     /// Picks a shard for each share group that matches; delivers at once where it is this one.
@@ -505,7 +492,7 @@ impl ShardCore {
         if self.retained.set(message, messages_max, bytes_max).is_err() {
             self.clients.counters.dropped_retained_full += 1;
         } else {
-            self.clients.persist(Record::Retained { message: kept });
+            self.clients.journal.put(Record::Retained { message: kept });
         }
     }
 }

@@ -5,15 +5,14 @@
 //! were routed before the retained value changed are held by then.
 
 use super::ShardCore;
-use super::clients::Clients;
-use crate::engine::codec::topic::{TopicFilter, TopicName};
+use crate::engine::codec::topic::TopicFilter;
 use crate::engine::keys::{SessionKey, ShardId};
 use crate::engine::mail::{Mail, Phase, RetainedQuery};
-use crate::engine::message::LocalMessage;
+use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::home_shard;
 use crate::engine::route::retained::Answer;
-use crate::engine::route::trie::Trie;
-use crate::engine::session::replay::{Replay, ReplayTask, Walk};
+use crate::engine::session::replay::{ReplayTask, Walk};
+use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
 
 impl ShardCore {
@@ -91,16 +90,16 @@ impl ShardCore {
         if walk.asked.is_some() || !has_room {
             return;
         }
-        self.last_query += 1;
-        walk.asked = Some(self.last_query);
+        let number = self.questions.next_number();
+        walk.asked = Some(number);
         let query = RetainedQuery {
             session: key,
-            query: self.last_query,
+            query: number,
             filter: walk.task.filter.clone(),
             after: walk.cursor.clone(),
         };
         match walk.shard {
-            shard if shard == self.id => self.queries.push_back((shard, query)),
+            shard if shard == self.id => self.questions.ask(shard, query),
             // Behind what this shard's clients had kept there: the answer must not be older.
             shard => self
                 .staged
@@ -167,7 +166,7 @@ impl ShardCore {
                 .iter()
                 .any(|held| held.message.same_message(&message));
             if !is_held {
-                deliveries.push(Clients::retained_delivery(&message, qos, subscription_id));
+                deliveries.push(retained_delivery(&message, qos, subscription_id));
             }
         }
         for delivery in deliveries {
@@ -195,54 +194,15 @@ impl ShardCore {
         }
         self.disconnect_overflowed(now);
     }
-
-    /// After an UNSUBSCRIBE: live messages that no subscription of the session asks for any more are
-    /// dropped, and those that no retained message is due before any more go now, lest later ones of
-    /// their topic overtake them.
-    pub(super) fn review_held(&mut self, key: SessionKey, now: Timestamp) {
-        let Some(session) = self.clients.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(replay) = &mut session.replay else {
-            return;
-        };
-        let held = std::mem::take(&mut replay.held);
-        replay.held_bytes = 0;
-        let mut released = Vec::new();
-        for delivery in held {
-            let (is_asked_for, is_replaying) = subscribed(&self.trie, &delivery.message, key);
-            if is_replaying {
-                replay.held_bytes += delivery.message.size_bytes();
-                replay.held.push(delivery);
-            } else if is_asked_for || delivery.group.is_some() {
-                released.push(delivery);
-            }
-        }
-        for delivery in released {
-            self.clients.deliver_kept(key, delivery, now);
-        }
-        self.disconnect_overflowed(now);
-    }
 }
 
-/// Whether a session's own subscriptions match a message's topic, and whether retained messages are due to
-/// one that does.
-fn subscribed(trie: &Trie, message: &LocalMessage, key: SessionKey) -> (bool, bool) {
-    let mut nodes = Vec::new();
-    trie.matches(TopicName::trusted(message.topic()), &mut nodes);
-    let entries = nodes.iter().filter_map(|&node| trie.entry(node));
-    let own = entries.flat_map(|entry| entry.local.iter().filter(|local| local.session == key));
-    own.fold((false, false), |(_, is_replaying), local| {
-        (true, is_replaying || local.replaying)
-    })
-}
-
-impl Replay {
-    /// The subscription at `node` is gone: nothing is due for it any more.
-    pub(super) fn cancel(&mut self, node: u32) {
-        self.unconfirmed.retain(|task| task.node != node);
-        self.waiting.retain(|task| task.node != node);
-        self.finished.retain(|finished| *finished != node);
-        self.walk.take_if(|walk| walk.task.node == node);
+/// The message of a retained answer as a delivery.
+fn retained_delivery(message: &LocalMessage, qos: Qos, subscription_id: u32) -> Delivery {
+    Delivery {
+        message: message.clone(),
+        qos: message.qos.min(qos),
+        retain: true,
+        subscription_ids: SubscriptionIds::one(subscription_id),
+        group: None,
     }
 }

@@ -1,0 +1,76 @@
+//! Connections that arrive: accepted here, or handed over by the shard that accepted them.
+//!
+//! One too many is accepted too, as far as there is room, so that its CONNECT can be refused with a reason.
+
+use super::ShardCore;
+use crate::engine::access::Admitted;
+use crate::engine::keys::ConnectionKey;
+use crate::engine::session::connection::Connection;
+use crate::engine::time::Timestamp;
+use crate::engine::timer::Owner;
+
+impl ShardCore {
+    /// A listener accepted a connection. `None` if there are too many to even tell it so.
+    pub fn accept(&mut self, now: Timestamp, listener: u16) -> Option<ConnectionKey> {
+        let max = self.settings.limits.connections_max;
+        let count = self.admission.counts.enter(listener);
+        if count >= max + max / 8 + 16 {
+            self.admission.counts.leave(listener);
+            self.clients.counters.connections_refused_full += 1;
+            return None;
+        }
+        self.clients.counters.connections_accepted += 1;
+        let key = self.insert_connection(now, listener, false);
+        let is_surplus = count >= max || self.is_listener_full(listener);
+        let is_hasty = self.is_hasty(now, listener);
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_hasty = is_hasty;
+            connection.is_surplus = is_surplus;
+        }
+        Some(key)
+    }
+
+    /// Too many connections come from the address of this one: its CONNECT will be refused.
+    pub fn refuse_surplus(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_surplus = true;
+        }
+    }
+
+    /// Another shard handed over a connection whose client identifier lives here; what it sent so far
+    /// is to be [`ShardCore::receive`]d next.
+    pub fn adopt(
+        &mut self,
+        now: Timestamp,
+        listener: u16,
+        admitted: Option<Box<Admitted>>,
+    ) -> ConnectionKey {
+        let key = self.insert_connection(now, listener, true);
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_identified = true;
+            connection.admitted = admitted;
+        }
+        key
+    }
+
+    fn insert_connection(
+        &mut self,
+        now: Timestamp,
+        listener: u16,
+        is_adopted: bool,
+    ) -> ConnectionKey {
+        let connect_by = now.plus_ms(self.settings.limits.connect_timeout_ms);
+        let mut connection = Connection::new(now, connect_by, is_adopted);
+        connection.listener = listener;
+        connection.timer_at = connect_by;
+        let key = self.clients.connections.insert(connection);
+        self.timers.set(connect_by, Owner::Connection(key));
+        self.admission.take();
+        key
+    }
+
+    fn is_listener_full(&self, listener: u16) -> bool {
+        let policy = self.settings.listener(listener);
+        policy.is_some_and(|policy| self.admission.counts.of(listener) > policy.connections_max)
+    }
+}

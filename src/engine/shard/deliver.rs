@@ -1,0 +1,229 @@
+//! The delivery of one publish to one session.
+//!
+//! This is the inner loop of the broker: for QoS 0 a delivery is two table look-ups and one copy
+//! into the outbox. A client that does not keep up costs the others nothing: its outbox and queue
+//! are bounded, and what does not fit is dropped and counted, or waits in its session.
+//!
+//! Not here: QoS 1 and 2 beyond the question whether a message goes now or waits (`super::window`).
+
+use super::clients::Clients;
+use super::matches::Match;
+use crate::engine::fanout::encoder::Form;
+use crate::engine::fanout::publication::Publication;
+use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::limits::COPY_BYTES_MAX;
+use crate::engine::message::Qos;
+use crate::engine::outbox::OutboxFull;
+use crate::engine::record::Record;
+use crate::engine::session::connection::Connection;
+use crate::engine::session::losses::LossReason;
+use crate::engine::session::{Delivery, SubscriptionIds};
+use crate::engine::time::Timestamp;
+use std::rc::Rc;
+
+impl Clients {
+    /// Delivers a publish to a session that matched. The encoder has begun this publish.
+    pub(super) fn deliver(
+        &mut self,
+        publication: &mut Publication<'_>,
+        matched: &Match,
+        now: Timestamp,
+    ) {
+        if matched.checked && !self.may_read(matched.session, publication.topic) {
+            self.counters.dropped_not_authorized += 1;
+            return;
+        }
+        let retain = publication.retain && matched.retain_as_published;
+        let qos = publication.qos.min(matched.qos);
+        let waits = matched.replaying
+            || matched.group.is_some() && self.holds(matched.session, publication.topic);
+        if waits && self.hold(publication, matched, qos, retain) {
+            return;
+        }
+        let delivery = |publication: &mut Publication<'_>| Delivery {
+            message: publication.keep().clone(),
+            qos,
+            retain,
+            subscription_ids: matched.subscription_ids.clone(),
+            group: matched.group.clone(),
+        };
+        self.offer(
+            publication,
+            matched.session,
+            qos,
+            retain,
+            &matched.subscription_ids,
+            delivery,
+            now,
+        );
+    }
+
+    /// Delivers a message that waited behind retained ones, or is one.
+    pub(super) fn deliver_kept(&mut self, key: SessionKey, delivery: Delivery, now: Timestamp) {
+        let message = delivery.message.clone();
+        let mut publication = Publication::of(&message);
+        if publication.is_expired(now) {
+            self.counters.dropped_expired += 1;
+            return;
+        }
+        if !self.may_read(key, publication.topic) {
+            self.counters.dropped_not_authorized += 1;
+            return;
+        }
+        self.encoder.begin();
+        let ids = delivery.subscription_ids.clone();
+        let (qos, retain) = (delivery.qos, delivery.retain);
+        self.offer(&mut publication, key, qos, retain, &ids, |_| delivery, now);
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inner loop takes plain values"
+    )]
+    fn offer(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: SessionKey,
+        qos: Qos,
+        retain: bool,
+        subscription_ids: &SubscriptionIds,
+        delivery: impl FnOnce(&mut Publication<'_>) -> Delivery,
+        now: Timestamp,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(connection_key) = session.connection else {
+            if qos == Qos::AtMostOnce {
+                self.counters.dropped_client_absent += 1;
+            } else {
+                let delivery = delivery(publication);
+                self.enqueue(key, delivery);
+            }
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return;
+        };
+        let is_fast = !connection.may_deliver(now);
+        if is_fast {
+            self.throttled.push(connection_key);
+        }
+        if qos == Qos::AtMostOnce {
+            if is_fast {
+                return self.lose(key, LossReason::RateLimited, 1);
+            }
+            let ids = subscription_ids.as_slice();
+            return self.send_at_most_once(publication, key, connection_key, retain, ids, now);
+        }
+        let fits = !is_fast
+            && session.outbound.queued() == 0
+            && session.outbound.has_room(connection.window_max)
+            && has_room(
+                connection,
+                publication,
+                self.settings.limits.outbox_bytes_max,
+            );
+        let delivery = delivery(publication);
+        if fits {
+            if session.expiry_seconds > 0 {
+                let client_id = Rc::clone(&session.client_id);
+                let message = delivery.message.share();
+                self.journal.put(Record::Queued { client_id, message });
+            }
+            self.send_windowed(publication, key, connection_key, delivery, now);
+        } else {
+            self.enqueue(key, delivery);
+        }
+    }
+
+    /// Drops what has to be dropped so that a QoS 0 message finds room, or returns that it finds none.
+    fn make_room(
+        &mut self,
+        publication: &Publication<'_>,
+        session: SessionKey,
+        key: ConnectionKey,
+    ) -> bool {
+        let bytes_max = self.shortage.qos_0_bytes_max;
+        let reason = self.shortage.loss_reason();
+        let Some(connection) = self.connections.get_mut(key) else {
+            return false;
+        };
+        let mut dropped = 0;
+        if self.settings.outbox_full == OutboxFull::DropOldest {
+            let bytes = publication_bytes(publication);
+            dropped = connection.outbox.drop_oldest(bytes, bytes_max);
+        }
+        let fits = has_room(connection, publication, bytes_max);
+        self.lose(session, reason, dropped as u64 + u64::from(!fits));
+        fits
+    }
+
+    fn send_at_most_once(
+        &mut self,
+        publication: &mut Publication<'_>,
+        session: SessionKey,
+        key: ConnectionKey,
+        retain: bool,
+        subscription_ids: &[u32],
+        now: Timestamp,
+    ) {
+        let bytes_max = self.shortage.qos_0_bytes_max;
+        let oldest_give_way = self.settings.outbox_full == OutboxFull::DropOldest;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !has_room(connection, publication, bytes_max)
+            && !self.make_room(publication, session, key)
+        {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let alias = connection.alias(publication.topic);
+        let form = Form {
+            version: connection.version,
+            qos: Qos::AtMostOnce,
+            retain,
+            dup: false,
+            packet_id: 0,
+            subscription_ids,
+            topic_alias: alias.number,
+            alias_is_known: alias.is_known,
+        };
+        let put = self.encoder.put(
+            publication,
+            &form,
+            now,
+            connection.packet_bytes_max,
+            &mut connection.outbox,
+            &mut self.spare,
+        );
+        match put {
+            Ok(copied_bytes) => {
+                if oldest_give_way && alias.number == 0 {
+                    let has_payload = publication.payload.len() >= COPY_BYTES_MAX;
+                    connection.outbox.mark_droppable(copied_bytes, has_payload);
+                }
+                self.counters.messages_sent += 1;
+                self.mark_ready(key);
+            }
+            Err(_) => {
+                connection.take_back_alias(publication.topic, alias);
+                self.lose(session, LossReason::TooLarge, 1);
+            }
+        }
+    }
+}
+
+fn publication_bytes(publication: &Publication<'_>) -> usize {
+    publication.topic.len() + publication.forwarded.len() + publication.payload.len() + 32
+}
+
+/// Whether the outbox takes the publish. An empty one takes any: a message larger than the bound must
+/// still be deliverable.
+fn has_room(connection: &Connection, publication: &Publication<'_>, bytes_max: usize) -> bool {
+    let bytes = connection.outbox.bytes();
+    bytes == 0 || bytes + publication_bytes(publication) <= bytes_max
+}

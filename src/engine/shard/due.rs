@@ -1,0 +1,68 @@
+//! What is done when its time has come.
+//!
+//! A timer that was set for an earlier deadline finds out that it is too early, and is set anew.
+//!
+//! Not here: what is due for sessions (`super::end`) and for clients that go too fast (`super::rate`).
+
+use super::ShardCore;
+use crate::engine::codec::Reason;
+use crate::engine::keys::ConnectionKey;
+use crate::engine::time::Timestamp;
+use crate::engine::timer::Owner;
+
+impl ShardCore {
+    /// Time has passed.
+    pub fn tick(&mut self, now: Timestamp) {
+        while let Some((at, owner)) = self.timers.pop_due(now) {
+            match owner {
+                Owner::Connection(key) => self.connection_due(key, at, now),
+                Owner::Session(key) => self.session_due(key, at, now),
+            }
+        }
+        self.clients.counters.dropped_expired += self.retained.expire(now) as u64;
+    }
+
+    fn connection_due(&mut self, key: ConnectionKey, at: Timestamp, now: Timestamp) {
+        self.rate_due(key, now);
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        if connection.timer_at != at {
+            return;
+        }
+        if connection.waits_for_memory || connection.reads_at != Timestamp::NEVER {
+            // Whom the broker does not read it does not take for silent.
+            connection.heard_at = now;
+        }
+        let deadline = connection.deadline();
+        if deadline > now {
+            connection.timer_at = deadline;
+            if deadline != Timestamp::NEVER {
+                self.timers.set(deadline, Owner::Connection(key));
+            }
+        } else if connection.session.is_none() {
+            self.clients.counters.connect_timeouts += 1;
+            self.drop_connection(key);
+        } else if connection.identity_ends_at <= now {
+            self.clients.counters.identities_ended += 1;
+            let text = "the right to be connected has ended";
+            self.disconnect(key, Reason::NotAuthorized, text, now);
+        } else {
+            self.clients.counters.keep_alive_timeouts += 1;
+            let text = "nothing heard for one and a half keep alive intervals";
+            self.disconnect(key, Reason::KeepAliveTimeout, text, now);
+        }
+    }
+
+    /// Sets the timer of a connection for its deadline if that is earlier.
+    pub(super) fn arm_connection(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        let deadline = connection.deadline();
+        if deadline < connection.timer_at {
+            connection.timer_at = deadline;
+            self.timers.set(deadline, Owner::Connection(key));
+        }
+    }
+}

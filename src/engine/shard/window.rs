@@ -1,0 +1,206 @@
+//! QoS 1 and 2 toward a client: through its window if that has room, else into its session's queue; and
+//! again what a resumed session had not finished.
+
+use super::clients::Clients;
+use crate::engine::codec::ack::Ack;
+use crate::engine::codec::{PacketType, Reason};
+use crate::engine::fanout::encoder::Form;
+use crate::engine::fanout::publication::Publication;
+use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::record::Record;
+use crate::engine::session::Delivery;
+use crate::engine::session::losses::LossReason;
+use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
+use crate::engine::time::Timestamp;
+use std::rc::Rc;
+
+impl Clients {
+    /// Sends a QoS 1 or 2 message for which the window has room.
+    pub(super) fn send_windowed(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        delivery: Delivery,
+        now: Timestamp,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return;
+        };
+        let alias = connection.alias(publication.topic);
+        let ids = delivery.subscription_ids.clone();
+        let (qos, retain) = (delivery.qos, delivery.retain);
+        let packet_id = session.outbound.begin(delivery);
+        let form = Form {
+            version: connection.version,
+            qos,
+            retain,
+            dup: false,
+            packet_id,
+            subscription_ids: ids.as_slice(),
+            topic_alias: alias.number,
+            alias_is_known: alias.is_known,
+        };
+        let put = self.encoder.put(
+            publication,
+            &form,
+            now,
+            connection.packet_bytes_max,
+            &mut connection.outbox,
+            &mut self.spare,
+        );
+        if put.is_ok() {
+            self.counters.messages_sent += 1;
+            self.mark_ready(connection_key);
+        } else {
+            // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
+            connection.take_back_alias(publication.topic, alias);
+            session.outbound.give_up(packet_id);
+            self.lose(key, LossReason::TooLarge, 1);
+        }
+    }
+
+    /// Puts a message into a session's queue, or does what the policy says if that is full.
+    pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let queued = (session.expiry_seconds > 0).then(|| Record::Queued {
+            client_id: Rc::clone(&session.client_id),
+            message: delivery.message.share(),
+        });
+        let limits = QueueLimits {
+            bytes_max: session.queue_bytes_max,
+            ..self.settings.queue_limits()
+        };
+        match session.outbound.enqueue(delivery, &limits) {
+            Enqueued::Yes => {}
+            Enqueued::DroppedOldest(count) => self.lose(key, LossReason::QueueFull, count as u64),
+            Enqueued::DroppedNewest => return self.lose(key, LossReason::QueueFull, 1),
+            Enqueued::Disconnect => {
+                self.lose(key, LossReason::QueueFull, 1);
+                self.overflowed.push(key);
+                return;
+            }
+        }
+        if let Some(record) = queued {
+            self.journal.put(record);
+        }
+    }
+
+    /// Sends what waits in a session's queue as far as window and outbox have room.
+    pub(super) fn pump(&mut self, key: SessionKey, now: Timestamp) {
+        if self
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.outbound.is_held_back())
+        {
+            self.resend_held_back(key, now);
+        }
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else {
+                return;
+            };
+            if session.outbound.queued() == 0 {
+                return;
+            }
+            let Some(connection_key) = session.connection else {
+                return;
+            };
+            let Some(connection) = self.connections.get_mut(connection_key) else {
+                return;
+            };
+            let bytes_max = self.settings.limits.outbox_bytes_max;
+            if !session.outbound.has_room(connection.window_max)
+                || connection.outbox.bytes() > bytes_max / 2
+            {
+                return;
+            }
+            if !connection.may_deliver(now) {
+                return self.throttled.push(connection_key);
+            }
+            let Some(delivery) = session.outbound.dequeue() else {
+                return;
+            };
+            let message = delivery.message.clone();
+            let mut publication = Publication::of(&message);
+            if publication.is_expired(now) {
+                self.counters.dropped_expired += 1;
+                continue;
+            }
+            self.encoder.begin();
+            self.send_windowed(&mut publication, key, connection_key, delivery, now);
+        }
+    }
+
+    /// Sends again what a resumed session had not finished, in its first order, with DUP set and the
+    /// old identifiers `[MQTT-4.4.0-1]` `[MQTT-3.3.1-1]`.
+    pub(super) fn resend(&mut self, key: SessionKey, now: Timestamp) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.outbound.hold_back();
+        }
+        self.resend_held_back(key, now);
+    }
+
+    /// Sends again what was held back, as far as the client has room.
+    fn resend_held_back(&mut self, key: SessionKey, now: Timestamp) {
+        while let Some((packet_id, fits)) = self.resend_one(key, now) {
+            if !fits {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.outbound.give_up(packet_id);
+                }
+                self.lose(key, LossReason::TooLarge, 1);
+            }
+        }
+    }
+
+    /// Sends one message again. Returns which, and whether the client takes it; `None` if there is none,
+    /// or no room.
+    fn resend_one(&mut self, key: SessionKey, now: Timestamp) -> Option<(u16, bool)> {
+        let session = self.sessions.get_mut(key)?;
+        let connection_key = session.connection?;
+        let connection = self.connections.get_mut(connection_key)?;
+        let version = connection.version;
+        let entry = session.outbound.next_held_back(connection.window_max)?;
+        let packet_id = entry.packet_id;
+        if entry.awaits == Awaits::Pubcomp {
+            let release = Ack {
+                kind: PacketType::Pubrel,
+                packet_id,
+                reason: Reason::Success,
+            };
+            release.encode(version, connection.outbox.buffer(&mut self.spare));
+            self.mark_ready(connection_key);
+            return Some((packet_id, true));
+        }
+        let Some(delivery) = &entry.delivery else {
+            return Some((packet_id, true));
+        };
+        let mut publication = Publication::of(&delivery.message);
+        let form = Form {
+            version,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            dup: true,
+            packet_id,
+            subscription_ids: delivery.subscription_ids.as_slice(),
+            topic_alias: 0,
+            alias_is_known: false,
+        };
+        self.encoder.begin();
+        let put = self.encoder.put(
+            &mut publication,
+            &form,
+            now,
+            connection.packet_bytes_max,
+            &mut connection.outbox,
+            &mut self.spare,
+        );
+        self.counters.messages_sent += u64::from(put.is_ok());
+        self.mark_ready(connection_key);
+        Some((packet_id, put.is_ok()))
+    }
+}
