@@ -67,6 +67,7 @@ impl Broker {
 
     /// Sends to the broker and takes all that it sends to anybody until it rests.
     pub fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        self.core.begin_turn();
         self.core.receive(NOW, key, bytes);
         self.turn(|_, _| {});
         while self.core.wants_drain() {

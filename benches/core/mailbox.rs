@@ -12,7 +12,7 @@ const BATCH: u64 = 64;
 
 pub fn hops(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("mailbox");
-    let mut boxes = Mailboxes::connect(2);
+    let mut boxes = Mailboxes::connect(2, BATCH as usize);
     let mut there = boxes.pop().expect("two shards");
     let mut here = boxes.pop().expect("two shards");
     let sender = here.outgoing[1].as_mut().expect("a mailbox to shard 1");
@@ -36,9 +36,9 @@ pub fn hops(criterion: &mut Criterion) {
     };
     let mut hop = |count: u64| {
         for _ in 0..count {
-            sender.push(letter()).expect("room");
+            sender.post(letter()).expect("room");
         }
-        while let Ok(letter) = receiver.pop() {
+        while let Some(letter) = receiver.collect() {
             black_box(letter);
         }
     };

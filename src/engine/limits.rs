@@ -8,6 +8,8 @@ use crate::engine::codec::topic::TopicLimits;
 /// Bounds in force, fixed when the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Letters that one shard's mailbox holds for another. A full one holds up who publishes to that shard.
+    pub mailbox_letters_max: usize,
     /// Largest packet a client may send, fixed header included.
     pub max_packet_bytes: usize,
     /// Longest topic name or filter.
@@ -88,6 +90,8 @@ pub const RETAINED_ANSWER_MESSAGES_MAX: usize = 64;
 pub const RETAINED_VISITS_MAX: usize = 2_000;
 /// How often a shared message may be passed on because the members it was meant for are gone.
 pub const SHARED_HOPS_MAX: u8 = 8;
+/// Bytes of packets that wait before their client is no longer read.
+pub const HELD_BYTES_MAX: usize = 32 * 1024;
 /// Spare send buffers a shard keeps.
 pub const SPARE_BUFFERS_MAX: usize = 4_096;
 /// Largest send buffer worth keeping.
@@ -103,6 +107,8 @@ const _: () = assert!(RETAINED_ANSWER_MESSAGES_MAX <= RETAINED_VISITS_MAX);
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            // A turn's worth of publishes fits.
+            mailbox_letters_max: 4_096,
             max_packet_bytes: 1024 * 1024,
             topic_bytes_max: 65_535,
             // Deep enough for any name space in use; bounds recursion and wildcard work.

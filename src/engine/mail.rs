@@ -9,6 +9,7 @@
 
 use crate::engine::keys::{GroupKey, SessionKey, ShardId};
 use crate::engine::message::Message;
+use crate::engine::route::ShardSet;
 use crate::engine::route::retained::{Answer, Cursor};
 use crate::engine::route::shared::MemberCount;
 use std::collections::VecDeque;
@@ -97,11 +98,21 @@ pub enum Phase {
     Retain,
 }
 
+/// Letters of a phase for one shard beyond which it counts as full.
+const STAGED_LETTERS_MAX: usize = 4_096;
+
 /// Mail that waits to be put into the mailboxes.
 #[derive(Debug)]
 pub struct Staged {
     phases: [Vec<VecDeque<Mail>>; 2],
     count: usize,
+    /// Letters of [`Phase::Retain`] so far, and how many of them are visible with all before them.
+    retained: u64,
+    retained_visible: u64,
+    /// Shards for which letters had to stay at the last flush, or too many have been staged since.
+    blocked: ShardSet,
+    /// Those among them for which letters were staged since they were last asked for.
+    full: ShardSet,
 }
 
 impl Staged {
@@ -112,6 +123,10 @@ impl Staged {
         Staged {
             phases: [empty(), empty()],
             count: 0,
+            retained: 0,
+            retained_visible: 0,
+            blocked: ShardSet::default(),
+            full: ShardSet::default(),
         }
     }
 
@@ -120,7 +135,38 @@ impl Staged {
         if let Some(queue) = self.phases[phase as usize].get_mut(usize::from(to)) {
             queue.push_back(mail);
             self.count += 1;
+            self.retained += u64::from(phase == Phase::Retain);
+            if queue.len() > STAGED_LETTERS_MAX {
+                self.blocked.insert(to);
+            }
+            if self.blocked.contains(to) {
+                self.full.insert(to);
+            }
         }
+    }
+
+    /// The number of the last letter of [`Phase::Retain`].
+    #[must_use]
+    pub const fn last_retained(&self) -> u64 {
+        self.retained
+    }
+
+    /// Whether that letter, and each before it, is visible.
+    #[must_use]
+    pub const fn is_visible(&self, letter: u64) -> bool {
+        letter <= self.retained_visible
+    }
+
+    /// Shards that have no room for letters that are staged.
+    #[must_use]
+    pub const fn blocked(&self) -> ShardSet {
+        self.blocked
+    }
+
+    /// Of these, those for which letters were staged since the last call: whoever caused them should cause no
+    /// more for now.
+    pub fn take_full(&mut self) -> ShardSet {
+        std::mem::take(&mut self.full)
     }
 
     /// Letters that wait.
@@ -139,24 +185,30 @@ impl Staged {
     /// room. Returns how many went. Shards that have no room do not hold up others of the same phase.
     pub fn flush(&mut self, mut deliver: impl FnMut(ShardId, Mail) -> Result<(), Mail>) -> usize {
         let before = self.count;
+        self.blocked = ShardSet::default();
         if before == 0 {
             return 0;
         }
         for phase in &mut self.phases {
-            let mut blocked = false;
+            // A phase begins only when the one before is through.
+            let waits = !self.blocked.is_empty();
             for (to, queue) in (0..).zip(phase) {
                 while let Some(mail) = queue.pop_front() {
-                    if let Err(mail) = deliver(to, mail) {
+                    let outcome = if waits { Err(mail) } else { deliver(to, mail) };
+                    if let Err(mail) = outcome {
                         queue.push_front(mail);
-                        blocked = true;
+                        self.blocked.insert(to);
                         break;
                     }
                     self.count -= 1;
                 }
             }
-            if blocked {
-                break;
-            }
+        }
+        if self.phases[Phase::Retain as usize]
+            .iter()
+            .all(VecDeque::is_empty)
+        {
+            self.retained_visible = self.retained;
         }
         before - self.count
     }

@@ -2,12 +2,15 @@
 //! around made-up ones.
 //!
 //! ```text
-//!   serve ─► drain ─► tick ─► control ─► commit ─► carry out ─► mail out ─► bytes out
+//!   serve ─► drain ─► tick ─► control ─► work off ─► commit ─► carry out ─► mail out ─► bytes out ─► rest
 //! ```
 //! The order is part of what subscribing promises: mail that became visible before a question for retained
 //! messages is applied before the answer ([`drain`]), interest is confirmed only when everything routed
 //! without it is visible ([`flush_mail`]), and what the core wants done with a connection is done before the
 //! next input. Everything in a turn is bounded by what is there when it begins.
+//!
+//! The decision to sleep is here too ([`rest`], then [`has_news`]): the simulator takes it as the driver does
+//! and fails if a shard sleeps beside something it should do.
 //!
 //! Not here: how bytes, letters and time come and go, which is [`Surroundings`]'.
 
@@ -56,6 +59,12 @@ impl<H> Pending<H> {
         self.handovers.push_back((home, handover));
     }
 
+    /// Where the next of them goes.
+    #[must_use]
+    pub fn next_home(&self) -> Option<ShardId> {
+        self.handovers.front().map(|(home, _)| *home)
+    }
+
     /// Connections that have not left yet.
     #[must_use]
     pub fn handovers(&self) -> usize {
@@ -79,8 +88,26 @@ pub trait Post {
     ) -> Result<(), Letter<Self::Handover>>;
 }
 
+/// What others fill while a shard may sleep: looked at once more before it does.
+pub trait Queues {
+    /// Letters from a shard that are visible now.
+    fn visible(&mut self, from: ShardId) -> usize;
+
+    /// Whether one of these shards, whose mailboxes were full, has room again.
+    fn has_room(&mut self, blocked: ShardSet) -> bool;
+
+    /// The shard that the next connection to leave waits for.
+    fn next_home(&mut self) -> Option<ShardId>;
+
+    /// Whether the control plane has said something.
+    fn has_orders(&mut self) -> bool;
+
+    /// The core.
+    fn core(&mut self) -> &mut ShardCore;
+}
+
 /// What lies around a core: sockets, mailboxes, store, control plane, time.
-pub trait Surroundings {
+pub trait Surroundings: Queues {
     /// A connection on its way to its home shard.
     type Handover;
     /// The way out to the other shards.
@@ -102,11 +129,11 @@ pub trait Surroundings {
     /// is more at once.
     fn serve(&mut self) -> bool;
 
-    /// Letters from a shard that are visible now.
-    fn visible(&mut self, from: ShardId) -> usize;
-
     /// Takes the next letter from a shard.
     fn collect(&mut self, from: ShardId) -> Option<Letter<Self::Handover>>;
+
+    /// Letters of a shard were taken out: wakes it, if it sleeps and waits for room.
+    fn made_room(&mut self, from: ShardId);
 
     /// Takes over a connection: [`ShardCore::adopt`], then what it had sent.
     fn adopt(&mut self, handover: Self::Handover);
@@ -123,21 +150,45 @@ pub trait Surroundings {
     /// Hands a batch to the connection's socket.
     fn send(&mut self, connection: ConnectionKey, batch: Outgoing);
 
-    /// Wakes shards that got letters.
+    /// Wakes shards that got letters, if they sleep.
     fn wake(&mut self, receivers: ShardSet);
-
-    /// The core alone.
-    fn core(&mut self) -> &mut ShardCore {
-        self.parts().0
-    }
 }
 
-/// One round of work. Returns whether there is more to do at once.
-pub fn turn<S: Surroundings>(around: &mut S) -> bool {
-    let core = around.core();
-    let is_held_up = !core.staged().is_empty() || core.is_congested();
-    // Clients are not read while what they sent finds no room elsewhere.
-    let more = is_held_up || around.serve();
+/// What a shard does after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// There is more to do at once.
+    GoOn,
+    /// Nothing to do before this time, unless something comes: a completion, a letter, room in a mailbox that
+    /// was full, an order. Whoever brings it wakes the shard.
+    Sleep(Timestamp),
+}
+
+/// What to do after a turn, by what the core and the connections say.
+#[must_use]
+pub fn rest(core: &ShardCore, serves_more: bool) -> Rest {
+    if serves_more || core.has_work() {
+        return Rest::GoOn;
+    }
+    Rest::Sleep(core.deadline().unwrap_or(Timestamp::NEVER))
+}
+
+/// Whether something came that the shard would sleep beside. Asked after sleep has been announced.
+pub fn has_news(queues: &mut impl Queues) -> bool {
+    let mut blocked = queues.core().staged().blocked();
+    if let Some(home) = queues.next_home() {
+        blocked.insert(home);
+    }
+    let shards = queues.core().shards();
+    (0..shards).any(|from| queues.visible(from) > 0)
+        || queues.has_room(blocked)
+        || queues.has_orders()
+}
+
+/// One round of work, and what to do after it.
+pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
+    around.core().begin_turn();
+    let serves_more = around.serve();
     drain(around);
     let now = around.now();
     let core = around.core();
@@ -145,12 +196,12 @@ pub fn turn<S: Surroundings>(around: &mut S) -> bool {
         core.tick(now);
     }
     around.follow_control();
+    around.core().work_off(now);
     around.commit();
     around.carry_out();
     flush_mail(around);
     flush_outboxes(around);
-    let (core, pending, _) = around.parts();
-    more || core.wants_drain() || pending.handovers() > 0
+    rest(around.core(), serves_more)
 }
 
 /// Takes out of every mailbox what is visible when a pass begins.
@@ -159,12 +210,16 @@ pub fn drain<S: Surroundings>(around: &mut S) {
     for _ in 0..DRAIN_PASSES_MAX {
         around.core().begin_drain();
         for from in 0..around.core().shards() {
-            for _ in 0..around.visible(from) {
+            let visible = around.visible(from);
+            for _ in 0..visible {
                 match around.collect(from) {
                     Some(Letter::Mail(mail)) => around.core().mail(now, from, mail),
                     Some(Letter::Handover(handover)) => around.adopt(handover),
                     None => break,
                 }
+            }
+            if visible > 0 {
+                around.made_room(from);
             }
         }
         around.core().end_drain(now);
@@ -178,6 +233,7 @@ pub fn drain<S: Surroundings>(around: &mut S) {
 pub fn flush_mail<S: Surroundings>(around: &mut S) {
     let mut receivers = ShardSet::default();
     let (core, pending, post) = around.parts();
+    let mut unblocked = core.staged().blocked();
     while let Some((to, handover)) = pending.handovers.pop_front() {
         receivers.insert(to);
         if let Err(Letter::Handover(handover)) = post.post(to, Letter::Handover(handover)) {
@@ -197,6 +253,8 @@ pub fn flush_mail<S: Surroundings>(around: &mut S) {
             break;
         }
     }
+    unblocked.remove_all(core.staged().blocked());
+    core.mail_went(unblocked);
     around.wake(receivers);
 }
 

@@ -111,7 +111,10 @@ impl Shards {
             handles: Vec::new(),
         };
         let mut meetings = Vec::new();
-        let parts = Mailboxes::connect(count).into_iter().zip(sockets).zip(cpus);
+        let parts = Mailboxes::connect(count, settings.limits.mailbox_letters_max)
+            .into_iter()
+            .zip(sockets)
+            .zip(cpus);
         for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts) {
             let (order_sender, orders) = bounded(ORDERS_MAX);
             let (reply_sender, replies) = bounded(REPLIES_MAX);
@@ -143,7 +146,7 @@ impl Shards {
                         banned: rules.networks,
                         events,
                     };
-                    run_shard(start, &meeting).await;
+                    run_shard(start, &meeting);
                 })
                 .map_err(|error| BootError::Executor(error.to_string()))?;
             shards.handles.push(handle);
@@ -286,7 +289,7 @@ fn add(sums: &mut Vec<(&'static str, u64)>, list: Vec<(&'static str, u64)>) {
     }
 }
 
-async fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
+fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
     let (id, events) = (start.id, start.events.clone());
     let ring = match Ring::new(&RingConfig::default()) {
         Ok(ring) => ring,
@@ -297,7 +300,7 @@ async fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
     };
     let _ = events.send(Event::Ready(id, ring.waker()));
     let Ok(wakers) = meeting.recv() else { return };
-    let event = match Shell::run(start, ring, &wakers).await {
+    let event = match Shell::run(start, ring, &wakers) {
         Ok(()) => Event::Stopped(id),
         Err(error) => Event::Failed(id, error),
     };

@@ -3,6 +3,11 @@
 //! Nothing mutable is shared with another shard but mailboxes, a sleep flag each and a few counts. All
 //! `unsafe` of the project is in `ring`.
 
+mod atomic {
+    //! What `sleeper` is made of; its model in the tests puts others in their place.
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
+
 pub mod account;
 pub mod addresses;
 pub mod boot;
@@ -15,4 +20,5 @@ pub mod mailbox;
 pub mod orders;
 pub mod questions;
 pub mod ring;
+pub mod sleeper;
 pub mod transport;

@@ -9,7 +9,7 @@ use std::time::Duration;
 #[test]
 fn accepted_connections_carry_their_peer() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
             let address = listener.local_addr().expect("address");
@@ -20,17 +20,15 @@ fn accepted_connections_carry_their_peer() {
                 .collect();
             drive(&mut ring, &mut recorder, |_, seen| {
                 seen.accepted.len() == 40
-            })
-            .await;
+            });
             for (client, (_, peer)) in clients.iter().zip(&recorder.accepted) {
                 assert_eq!(*peer, client.local_addr().ok());
             }
             ring.stop_listening(key);
             drive(&mut ring, &mut recorder, |_, _| {
                 TcpStream::connect(address).is_err()
-            })
-            .await;
-        });
+            });
+        }
     }
 }
 
@@ -40,7 +38,7 @@ fn descriptors_return_to_the_start_after_thousands_of_connections() {
         return;
     }
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let config = RingConfig {
                 completions: 64,
                 ..small(task_run)
@@ -52,7 +50,6 @@ fn descriptors_return_to_the_start_after_thousands_of_connections() {
             ring.listen(listener.into());
             // The executor's wait makes its own descriptors the first time.
             ring.wait(Some(std::time::Instant::now()), || false)
-                .await
                 .expect("wait");
             let before = sockets();
             let mut slots_max = 0;
@@ -62,8 +59,7 @@ fn descriptors_return_to_the_start_after_thousands_of_connections() {
                     .collect();
                 drive(&mut ring, &mut recorder, |_, seen| {
                     seen.accepted.len() == 100
-                })
-                .await;
+                });
                 let keys: Vec<_> = recorder
                     .accepted
                     .drain(..)
@@ -77,16 +73,16 @@ fn descriptors_return_to_the_start_after_thousands_of_connections() {
                     .unwrap();
                 if round % 2 == 0 {
                     clients.clear();
-                    drive(&mut ring, &mut recorder, |_, seen| seen.ended.len() == 100).await;
+                    drive(&mut ring, &mut recorder, |_, seen| seen.ended.len() == 100);
                 }
                 keys.iter().for_each(|key| ring.close(*key));
-                drive(&mut ring, &mut recorder, |_, seen| seen.closed.len() == 100).await;
+                drive(&mut ring, &mut recorder, |_, seen| seen.closed.len() == 100);
                 recorder = Recorder::default();
             }
             assert_eq!(slots_max, 99, "slots are reused");
             assert_eq!(ring.socket_count(), 0);
             assert_eq!(sockets(), before);
-        });
+        }
     }
 }
 
@@ -95,7 +91,7 @@ fn listener_backs_off_and_recovers_when_descriptors_run_out() {
     if !in_child("accept::listener_backs_off_and_recovers_when_descriptors_run_out") {
         return;
     }
-    executor(async {
+    {
         let config = RingConfig {
             accept_backoff: Duration::from_millis(20),
             ..small(TaskRun::Cooperative)
@@ -105,7 +101,6 @@ fn listener_backs_off_and_recovers_when_descriptors_run_out() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         ring.wait(Some(std::time::Instant::now()), || false)
-            .await
             .expect("wait");
         let clients: Vec<_> = (0..20)
             .map(|_| TcpStream::connect(address).expect("connect"))
@@ -119,15 +114,13 @@ fn listener_backs_off_and_recovers_when_descriptors_run_out() {
         ring.listen(listener.into());
         drive(&mut ring, &mut recorder, |ring, _| {
             ring.counters().accept_backoffs >= 3
-        })
-        .await;
+        });
         let enters = ring.counters().enters;
         assert!(enters < 100, "spins: {enters} enters");
         setrlimit(Resource::Nofile, before).expect("limit");
         drive(&mut ring, &mut recorder, |_, seen| {
             seen.accepted.len() == 20
-        })
-        .await;
+        });
         drop(clients);
-    });
+    }
 }

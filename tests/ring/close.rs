@@ -8,7 +8,7 @@ use std::net::Shutdown;
 #[test]
 fn close_cancels_a_stuck_send_and_gives_the_batch_back() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (server, mut client) = pair();
@@ -21,28 +21,28 @@ fn close_cancels_a_stuck_send_and_gives_the_batch_back() {
                 .expect("the send is under way");
             ring.close(key);
             assert!(ring.send(key, copied(b"late")).is_err());
-            drive(&mut ring, &mut recorder, |_, seen| !seen.closed.is_empty()).await;
+            drive(&mut ring, &mut recorder, |_, seen| !seen.closed.is_empty());
             assert_eq!(recorder.sent, [(key, Err(libc::ECANCELED))]);
             assert_eq!(ring.socket_count(), 0);
             let mut rest = Vec::new();
             // The end of the stream or a reset, but an end.
             let _ = client.read_to_end(&mut rest);
             assert!(rest.len() < 20_000_000);
-        });
+        }
     }
 }
 
 #[test]
 fn a_stale_key_reaches_nobody() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (server, _client) = pair();
             let old = ring.adopt(server);
             ring.close(old);
             ring.close(old);
-            drive(&mut ring, &mut recorder, |_, seen| seen.closed == [old]).await;
+            drive(&mut ring, &mut recorder, |_, seen| seen.closed == [old]);
             let (server, mut client) = pair();
             let new = ring.adopt(server);
             assert_eq!(new.slot(), old.slot());
@@ -55,16 +55,15 @@ fn a_stale_key_reaches_nobody() {
             client.write_all(b"hello").expect("write");
             drive(&mut ring, &mut recorder, |_, seen| {
                 seen.bytes(new) == b"hello"
-            })
-            .await;
-        });
+            });
+        }
     }
 }
 
 #[test]
 fn closing_in_the_middle_of_a_stream_never_confuses_sockets() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             for mark in 0..200u8 {
@@ -74,8 +73,7 @@ fn closing_in_the_middle_of_a_stream_never_confuses_sockets() {
                 if mark % 3 > 0 {
                     drive(&mut ring, &mut recorder, |_, seen| {
                         !seen.bytes(key).is_empty()
-                    })
-                    .await;
+                    });
                 }
                 if mark % 2 == 0 {
                     ring.send(key, copied(&[mark; 100])).expect("open");
@@ -87,24 +85,22 @@ fn closing_in_the_middle_of_a_stream_never_confuses_sockets() {
                 next.write_all(&[mark; 10]).expect("write");
                 drive(&mut ring, &mut recorder, |_, seen| {
                     seen.closed.contains(&key) && seen.bytes(other).len() == 10
-                })
-                .await;
+                });
                 assert!(recorder.bytes(key).iter().all(|byte| *byte == mark));
                 ring.close(other);
                 drive(&mut ring, &mut recorder, |_, seen| {
                     seen.closed.contains(&other)
-                })
-                .await;
+                });
                 recorder = Recorder::default();
             }
-        });
+        }
     }
 }
 
 #[test]
 fn close_after_send_delivers_the_last_bytes_beside_unread_ones() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (server, mut client) = pair();
@@ -120,17 +116,17 @@ fn close_after_send_delivers_the_last_bytes_beside_unread_ones() {
                 client.shutdown(Shutdown::Write).expect("shutdown");
                 got
             });
-            drive(&mut ring, &mut recorder, |_, seen| seen.closed == [key]).await;
+            drive(&mut ring, &mut recorder, |_, seen| seen.closed == [key]);
             assert_eq!(recorder.sent, [(key, Ok(300_000))]);
             assert!(reader.join().expect("reader") == farewell);
-        });
+        }
     }
 }
 
 #[test]
 fn close_ends_a_lingering_or_released_socket_whose_peer_is_silent() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (server, _silent) = pair();
@@ -146,9 +142,9 @@ fn close_ends_a_lingering_or_released_socket_whose_peer_is_silent() {
             assert!(recorder.closed.is_empty() && recorder.released.is_empty());
             ring.close(lingering);
             ring.close(stuck);
-            drive(&mut ring, &mut recorder, |_, seen| seen.closed.len() == 2).await;
+            drive(&mut ring, &mut recorder, |_, seen| seen.closed.len() == 2);
             assert!(recorder.released.is_empty());
-        });
+        }
     }
 }
 
@@ -158,7 +154,7 @@ fn a_ring_dropped_with_operations_in_flight_ends_them() {
         return;
     }
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let before = sockets();
             let large = pattern(8_000_000);
             let mut clients = Vec::new();
@@ -181,6 +177,6 @@ fn a_ring_dropped_with_operations_in_flight_ends_them() {
                 let _ = client.read_to_end(&mut bytes);
                 assert!(bytes.len() < 8_000_000);
             }
-        });
+        }
     }
 }

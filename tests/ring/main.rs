@@ -4,6 +4,7 @@
 
 mod accept;
 mod close;
+mod model;
 mod receive;
 mod send;
 mod sleep;

@@ -17,7 +17,7 @@ fn write_all_in_thread(mut client: TcpStream, bytes: Vec<u8>) -> thread::JoinHan
 #[test]
 fn running_out_of_buffers_loses_nothing() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let config = RingConfig {
                 receive_buffers: 2,
                 receive_buffer_bytes: 64,
@@ -34,7 +34,7 @@ fn running_out_of_buffers_loses_nothing() {
                 keys.push(ring.adopt(server));
                 writers.push(write_all_in_thread(client, expected.clone()));
             }
-            drive(&mut ring, &mut recorder, |_, seen| seen.ended.len() == 20).await;
+            drive(&mut ring, &mut recorder, |_, seen| seen.ended.len() == 20);
             for key in keys {
                 assert!(recorder.bytes(key) == expected);
                 assert_eq!(recorder.ended[&key], ReceiveEnd::Eof);
@@ -43,14 +43,14 @@ fn running_out_of_buffers_loses_nothing() {
             writers
                 .into_iter()
                 .for_each(|writer| drop(writer.join().expect("writer")));
-        });
+        }
     }
 }
 
 #[test]
 fn pausing_and_resuming_at_any_moment_loses_nothing() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let expected = pattern(4_000_000);
@@ -69,18 +69,17 @@ fn pausing_and_resuming_at_any_moment_loses_nothing() {
                     _ => ring.resume_receive(key),
                 }
                 !seen.ended.is_empty()
-            })
-            .await;
+            });
             assert!(recorder.bytes(key) == expected);
             drop(writer.join().expect("writer"));
-        });
+        }
     }
 }
 
 #[test]
 fn a_paused_socket_pushes_back_on_its_peer() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (server, mut client) = pair();
@@ -93,8 +92,7 @@ fn a_paused_socket_pushes_back_on_its_peer() {
                 other_client.write_all(b"x").expect("write");
                 drive(&mut ring, &mut recorder, |_, seen| {
                     seen.bytes(other) == b"x"
-                })
-                .await;
+                });
             }
             let taken = recorder.bytes(key).len();
             client.set_nonblocking(true).expect("nonblocking");
@@ -107,16 +105,15 @@ fn a_paused_socket_pushes_back_on_its_peer() {
             ring.resume_receive(key);
             drive(&mut ring, &mut recorder, |_, seen| {
                 seen.bytes(key).len() == written
-            })
-            .await;
-        });
+            });
+        }
     }
 }
 
 #[test]
 fn a_released_socket_goes_on_in_another_ring_without_loss() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut rings = [
                 Ring::new(&small(task_run)).expect("ring"),
                 Ring::new(&small(task_run)).expect("ring"),
@@ -137,8 +134,7 @@ fn a_released_socket_goes_on_in_another_ring_without_loss() {
                         ring.release(key);
                     }
                     !seen.ended.is_empty() || !seen.released.is_empty()
-                })
-                .await;
+                });
                 bytes.extend_from_slice(recorder.bytes(key));
                 match recorder.released.pop() {
                     Some((_, released)) => descriptor = Some(released),
@@ -148,14 +144,14 @@ fn a_released_socket_goes_on_in_another_ring_without_loss() {
             }
             assert!(moves >= 20 && bytes == expected);
             drop(writer.join().expect("writer"));
-        });
+        }
     }
 }
 
 #[test]
 fn after_the_peer_closed_its_half_it_still_gets_bytes() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (server, mut client) = pair();
@@ -164,17 +160,16 @@ fn after_the_peer_closed_its_half_it_still_gets_bytes() {
             client.shutdown(Shutdown::Write).expect("shutdown");
             drive(&mut ring, &mut recorder, |_, seen| {
                 seen.ended.contains_key(&key)
-            })
-            .await;
+            });
             assert_eq!(recorder.ended[&key], ReceiveEnd::Eof);
             assert_eq!(recorder.bytes(key), b"question");
             ring.send(key, copied(b"answer")).expect("open");
-            drive(&mut ring, &mut recorder, |_, seen| !seen.sent.is_empty()).await;
+            drive(&mut ring, &mut recorder, |_, seen| !seen.sent.is_empty());
             ring.close(key);
-            drive(&mut ring, &mut recorder, |_, seen| !seen.closed.is_empty()).await;
+            drive(&mut ring, &mut recorder, |_, seen| !seen.closed.is_empty());
             let mut answer = Vec::new();
             client.read_to_end(&mut answer).expect("read");
             assert_eq!(answer, b"answer");
-        });
+        }
     }
 }

@@ -31,7 +31,7 @@ fn with_payloads(parts: usize, payload_bytes: usize) -> (Outgoing, Vec<u8>) {
 #[test]
 fn a_slow_reader_gets_everything_in_order() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let large = pattern(20_000_000);
@@ -51,7 +51,7 @@ fn a_slow_reader_gets_everything_in_order() {
                 });
                 ring.send(key, outgoing).expect("open");
                 assert!(ring.is_sending(key));
-                drive(&mut ring, &mut recorder, |_, seen| !seen.sent.is_empty()).await;
+                drive(&mut ring, &mut recorder, |_, seen| !seen.sent.is_empty());
                 assert_eq!(recorder.sent.pop(), Some((key, Ok(length))));
                 assert!(!ring.is_sending(key));
                 reader.join().expect("reader");
@@ -60,14 +60,14 @@ fn a_slow_reader_gets_everything_in_order() {
                 ring.counters().sends_continued > 0,
                 "iovecs beyond one call"
             );
-        });
+        }
     }
 }
 
 #[test]
 fn sends_of_a_turn_leave_in_one_enter() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (mut keys, mut clients) = (Vec::new(), Vec::new());
@@ -76,7 +76,7 @@ fn sends_of_a_turn_leave_in_one_enter() {
                 keys.push(ring.adopt(server));
                 clients.push(client);
             }
-            drive(&mut ring, &mut recorder, |_, _| true).await;
+            drive(&mut ring, &mut recorder, |_, _| true);
             ring.submit().expect("submit");
             let before = ring.counters().enters;
             for key in &keys {
@@ -84,20 +84,20 @@ fn sends_of_a_turn_leave_in_one_enter() {
             }
             ring.submit().expect("submit");
             assert_eq!(ring.counters().enters, before + 1);
-            drive(&mut ring, &mut recorder, |_, seen| seen.sent.len() == 50).await;
+            drive(&mut ring, &mut recorder, |_, seen| seen.sent.len() == 50);
             for client in &mut clients {
                 let mut hello = [0; 5];
                 client.read_exact(&mut hello).expect("read");
                 assert_eq!(&hello, b"hello");
             }
-        });
+        }
     }
 }
 
 #[test]
 fn more_operations_than_the_queues_hold_all_complete() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let config = RingConfig {
                 entries: 4,
                 completions: 8,
@@ -119,46 +119,43 @@ fn more_operations_than_the_queues_hold_all_complete() {
                 drive(&mut ring, &mut recorder, |_, seen| {
                     seen.sent.len() == 200 * round
                         && keys.iter().all(|key| seen.bytes(*key).len() == 3 * round)
-                })
-                .await;
+                });
             }
             assert!(recorder.sent.iter().all(|(_, result)| *result == Ok(3)));
-        });
+        }
     }
 }
 
 #[test]
 fn sending_to_a_dead_peer_fails_and_says_so() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut recorder = Recorder::default();
             let (server, client) = pair();
             let key = ring.adopt(server);
             // Unread bytes make the close a reset.
             ring.send(key, copied(b"unread")).expect("open");
-            drive(&mut ring, &mut recorder, |_, seen| !seen.sent.is_empty()).await;
+            drive(&mut ring, &mut recorder, |_, seen| !seen.sent.is_empty());
             drop(client);
             drive(&mut ring, &mut recorder, |_, seen| {
                 seen.ended.contains_key(&key)
-            })
-            .await;
+            });
             drive(&mut ring, &mut recorder, |ring, seen| {
                 let failed = seen.sent.last().is_some_and(|(_, result)| result.is_err());
                 if !failed && !ring.is_sending(key) {
                     ring.send(key, copied(b"more")).expect("open");
                 }
                 failed
-            })
-            .await;
+            });
             let (_, result) = recorder.sent.pop().expect("sent");
             assert!(
                 matches!(result, Err(libc::EPIPE | libc::ECONNRESET)),
                 "{result:?}"
             );
             ring.close(key);
-            drive(&mut ring, &mut recorder, |_, seen| seen.closed == [key]).await;
-        });
+            drive(&mut ring, &mut recorder, |_, seen| seen.closed == [key]);
+        }
     }
 }
 
@@ -211,7 +208,7 @@ impl Handler for Echo {
 #[test]
 fn a_handler_may_use_the_ring_at_once() {
     for task_run in TASK_RUNS {
-        executor(async {
+        {
             let mut ring = Ring::new(&small(task_run)).expect("ring");
             let mut echo = Echo::default();
             let (server, mut client) = pair();
@@ -225,10 +222,10 @@ fn a_handler_may_use_the_ring_at_once() {
                 client.read_exact(&mut got).expect("read");
                 got
             });
-            drive(&mut ring, &mut echo, |_, echo| echo.echoed == 200_000).await;
+            drive(&mut ring, &mut echo, |_, echo| echo.echoed == 200_000);
             writing.join().expect("writer");
             assert!(reading.join().expect("reader") == expected);
-            drive(&mut ring, &mut echo, |ring, _| ring.socket_count() == 0).await;
-        });
+            drive(&mut ring, &mut echo, |ring, _| ring.socket_count() == 0);
+        }
     }
 }

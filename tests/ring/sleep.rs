@@ -1,13 +1,11 @@
-//! Sleep and wake: no wake-up is lost, and the executor beside a busy ring gets on.
+//! Sleep and wake: no wake-up is lost.
 //!
 //! `RINGMQ_WAKE_ROUNDS` raises the number of transitions (default below).
 
 use crate::support::*;
-use glommio::timer::sleep;
-use ringmq::shard::ring::{Ring, RingConfig, Sleeper, TaskRun, Waker};
-use std::cell::Cell;
+use ringmq::shard::ring::{Ring, RingConfig, TaskRun, Waker};
+use ringmq::shard::sleeper::Sleeper;
 use std::io::{Read, Write};
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -22,19 +20,17 @@ fn rounds() -> u64 {
         .unwrap_or(ROUNDS)
 }
 
-/// The ways to sleep: in the ring's own enter, in the executor, and one after the other. A ring with
-/// deferred work has only the first.
+/// Long and short sleeps, with both ways to work off completions.
 fn configs() -> Vec<RingConfig> {
     let long = Duration::from_secs(3600);
     [
         (TaskRun::Cooperative, long),
-        (TaskRun::Cooperative, Duration::ZERO),
         (TaskRun::Cooperative, Duration::from_micros(20)),
         (TaskRun::Deferred, long),
         (TaskRun::Deferred, Duration::from_micros(20)),
     ]
-    .map(|(task_run, hot_wait_max)| RingConfig {
-        hot_wait_max,
+    .map(|(task_run, sleep_max)| RingConfig {
+        sleep_max,
         ..small(task_run)
     })
     .into()
@@ -42,7 +38,7 @@ fn configs() -> Vec<RingConfig> {
 
 /// A shard of the stress test: answers each number from the other side with the next one. The only
 /// wake it ever gets is the one under test; a lost one leaves both asleep until the deadline fails.
-async fn bounce(
+fn bounce(
     config: &RingConfig,
     peers: mpsc::SyncSender<Waker>,
     peer: mpsc::Receiver<Waker>,
@@ -63,7 +59,6 @@ async fn bounce(
     while last < rounds {
         let deadline = Instant::now() + PATIENCE;
         ring.wait(Some(deadline), || inbox.load(Ordering::Acquire) > last)
-            .await
             .expect("wait");
         ring.turn(&mut recorder);
         let now = inbox.load(Ordering::Acquire);
@@ -87,7 +82,7 @@ fn bounce_between_rings(config: &RingConfig) {
     let (to_a, from_b) = mpsc::sync_channel(1);
     let (other, other_config) = (Arc::clone(&counters), config.clone());
     let b = thread::spawn(move || {
-        executor(bounce(
+        bounce(
             &other_config,
             to_a,
             from_a,
@@ -95,9 +90,9 @@ fn bounce_between_rings(config: &RingConfig) {
             &other[0],
             rounds(),
             false,
-        ));
+        );
     });
-    executor(bounce(
+    bounce(
         config,
         to_b,
         from_b,
@@ -105,7 +100,7 @@ fn bounce_between_rings(config: &RingConfig) {
         &counters[1],
         rounds(),
         true,
-    ));
+    );
     b.join().expect("other ring");
 }
 
@@ -132,7 +127,7 @@ fn no_wake_up_by_another_thread_is_lost() {
                 }
             }
         });
-        executor(async {
+        {
             let mut ring = Ring::new(&config).expect("ring");
             sender.send(ring.waker()).expect("pusher");
             let mut recorder = Recorder::default();
@@ -140,7 +135,7 @@ fn no_wake_up_by_another_thread_is_lost() {
             while last < rounds() {
                 let deadline = Instant::now() + PATIENCE;
                 let look = || pushed.load(Ordering::Acquire) > last;
-                ring.wait(Some(deadline), look).await.expect("wait");
+                ring.wait(Some(deadline), look).expect("wait");
                 ring.turn(&mut recorder);
                 last = pushed.load(Ordering::Acquire).max(last);
                 seen.store(last, Ordering::Release);
@@ -150,7 +145,7 @@ fn no_wake_up_by_another_thread_is_lost() {
                     ring.counters()
                 );
             }
-        });
+        }
         pusher.join().expect("pusher");
     }
 }
@@ -158,7 +153,7 @@ fn no_wake_up_by_another_thread_is_lost() {
 #[test]
 fn no_byte_waits_beside_a_sleeping_ring() {
     for config in configs() {
-        executor(async {
+        {
             let mut ring = Ring::new(&config).expect("ring");
             let mut recorder = Recorder::default();
             let (server, mut client) = pair();
@@ -183,63 +178,19 @@ fn no_byte_waits_beside_a_sleeping_ring() {
                     answered += 1;
                 }
                 answered == rounds && !ring.is_sending(key)
-            })
-            .await;
-            peer.join().expect("peer");
-        });
-    }
-}
-
-#[test]
-fn timers_and_tasks_get_on_beside_a_busy_ring() {
-    for task_run in TASK_RUNS {
-        executor(async {
-            let mut ring = Ring::new(&small(task_run)).expect("ring");
-            let mut recorder = Recorder::default();
-            let (server, mut client) = pair();
-            let key = ring.adopt(server);
-            let ticks = Rc::new(Cell::new(0));
-            let counted = Rc::clone(&ticks);
-            let ticker = glommio::spawn_local(async move {
-                loop {
-                    sleep(Duration::from_millis(1)).await;
-                    counted.set(counted.get() + 1);
-                }
-            })
-            .detach();
-            client.write_all(b"x").expect("write");
-            // The ring always has something to do: what it sends comes back at once.
-            let echo = thread::spawn(move || {
-                let mut byte = [0; 64];
-                while let Ok(1..) = client.read(&mut byte) {
-                    if client.write_all(b"x").is_err() {
-                        break;
-                    }
-                }
             });
-            drive(&mut ring, &mut recorder, |ring, seen| {
-                if !seen.bytes(key).is_empty() && !ring.is_sending(key) {
-                    seen.received.clear();
-                    ring.send(key, copied(b"x")).expect("open");
-                }
-                ticks.get() >= 50
-            })
-            .await;
-            ticker.cancel();
-            ring.close(key);
-            drive(&mut ring, &mut recorder, |_, seen| !seen.closed.is_empty()).await;
-            echo.join().expect("echo");
-        });
+            peer.join().expect("peer");
+        }
     }
 }
 
 #[test]
 fn an_idle_ring_sleeps_until_its_deadline() {
     for task_run in TASK_RUNS {
-        executor(async {
-            let hot_wait_max = Duration::from_millis(10);
+        {
+            let sleep_max = Duration::from_millis(10);
             let config = RingConfig {
-                hot_wait_max,
+                sleep_max,
                 ..small(task_run)
             };
             let mut ring = Ring::new(&config).expect("ring");
@@ -248,11 +199,11 @@ fn an_idle_ring_sleeps_until_its_deadline() {
             let mut waits = 0;
             while Instant::now() < deadline {
                 ring.turn(&mut recorder);
-                ring.wait(Some(deadline), || false).await.expect("wait");
+                ring.wait(Some(deadline), || false).expect("wait");
                 waits += 1;
             }
             assert!(waits < 20, "{waits} waits: {:?}", ring.counters());
-        });
+        }
     }
 }
 

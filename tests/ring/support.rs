@@ -1,10 +1,8 @@
-//! Runs a ring in a glommio executor of its own and records what it tells.
+//! Runs a ring and records what it tells.
 
-use glommio::LocalExecutorBuilder;
 use ringmq::engine::outbox::outgoing::Outgoing;
 use ringmq::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey, TaskRun};
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -63,7 +61,7 @@ impl Recorder {
 }
 
 /// Turns the ring until `done`.
-pub async fn drive<H: Handler>(
+pub fn drive<H: Handler>(
     ring: &mut Ring,
     handler: &mut H,
     mut done: impl FnMut(&mut Ring, &mut H) -> bool,
@@ -79,15 +77,8 @@ pub async fn drive<H: Handler>(
             "nothing more happens: {:?}",
             ring.counters()
         );
-        ring.wait(Some(until), || false).await.expect("wait");
+        ring.wait(Some(until), || false).expect("wait");
     }
-}
-
-pub fn executor<T>(work: impl Future<Output = T>) -> T {
-    LocalExecutorBuilder::default()
-        .make()
-        .expect("executor")
-        .run(work)
 }
 
 pub fn small(task_run: TaskRun) -> RingConfig {

@@ -9,7 +9,7 @@ use ringmq::engine::outbox::outgoing::Outgoing as Batch;
 use ringmq::engine::route::ShardSet;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
-use ringmq::engine::turn::{self, Letter, Pending, Post, Surroundings};
+use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,7 +25,14 @@ struct Handover {
 }
 
 /// Letters from one shard to another; both ends hold it, as they do a queue between threads.
-type Mailbox = Rc<RefCell<VecDeque<Letter<Handover>>>>;
+#[derive(Default)]
+struct Letters {
+    letters: VecDeque<Letter<Handover>>,
+    /// The sender found it full and has found no room since.
+    is_room_wanted: bool,
+}
+
+type Mailbox = Rc<RefCell<Letters>>;
 
 /// A shard's way out.
 struct Outgoing {
@@ -38,10 +45,11 @@ impl Post for Outgoing {
 
     fn post(&mut self, to: ShardId, letter: Letter<Handover>) -> Result<(), Letter<Handover>> {
         let mut mailbox = self.mailboxes[usize::from(to)].borrow_mut();
-        if mailbox.len() >= self.letters_max {
+        mailbox.is_room_wanted = mailbox.letters.len() >= self.letters_max;
+        if mailbox.is_room_wanted {
             return Err(letter);
         }
-        mailbox.push_back(letter);
+        mailbox.letters.push_back(letter);
         Ok(())
     }
 }
@@ -81,6 +89,11 @@ struct Shard {
     /// Tickets that wait for the store.
     uncommitted: VecDeque<u64>,
     links: Vec<LinkId>,
+    /// It sleeps, until then if nobody wakes it.
+    sleeps_until: Option<Timestamp>,
+    is_woken: bool,
+    /// Its turn is over, and it has not announced its sleep yet.
+    is_resting: bool,
 }
 
 /// How rough the world is, per mille.
@@ -133,6 +146,9 @@ impl World {
             incoming: mailboxes[id].clone(),
             uncommitted: VecDeque::new(),
             links: Vec::new(),
+            sleeps_until: None,
+            is_woken: false,
+            is_resting: false,
         };
         World {
             shards: (0..shards).map(shard).collect(),
@@ -204,16 +220,61 @@ impl World {
         self.links[link].to_broker.len()
     }
 
-    /// One turn of one shard, if it gets on.
+    /// One turn of one shard, if it is awake and gets on. It takes the driver's decision to sleep.
     pub fn turn(&mut self, shard: usize, random: &mut Random) {
-        if random.chance(self.roughness.run) {
-            let mut around = Around {
-                world: self,
-                shard,
-                random,
-            };
-            turn::turn(&mut around);
+        let is_resting = self.shards[shard].is_resting;
+        if is_resting || !self.is_awake(shard) || !random.chance(self.roughness.run) {
+            return;
         }
+        self.shards[shard].sleeps_until = None;
+        self.shards[shard].is_woken = false;
+        let mut around = Around {
+            world: self,
+            shard,
+            random,
+        };
+        if let Rest::Sleep(until) = turn::turn(&mut around) {
+            // Others get on between its last work and its announcement: the look after that has to tell.
+            if around.random.chance(300) {
+                let other = around.random.below(around.world.shards.len());
+                if other != shard {
+                    around.world.shards[shard].is_resting = true;
+                    around.world.turn(other, around.random);
+                    around.world.shards[shard].is_resting = false;
+                }
+            }
+            around.world.shards[shard].sleeps_until = Some(until);
+            if turn::has_news(&mut around) {
+                around.world.shards[shard].sleeps_until = None;
+            }
+        }
+    }
+
+    /// Whether a shard does not sleep, or something has come that wakes it: a completion of its ring or its
+    /// store, a wake by another shard, its time.
+    fn is_awake(&self, shard: usize) -> bool {
+        let sleeping = &self.shards[shard];
+        let Some(until) = sleeping.sleeps_until else {
+            return true;
+        };
+        let completes = |link: &Link| match link.state {
+            State::Open(_) => {
+                link.in_flight.is_some()
+                    || !link.is_paused && (link.ends || !link.to_broker.is_empty())
+            }
+            State::Leaving(..) => true,
+            State::Closing(_) => link.in_flight.is_some(),
+            State::Travelling | State::Closed => false,
+        };
+        sleeping.is_woken
+            || until <= self.now()
+            || !sleeping.uncommitted.is_empty()
+            || sleeping.links.iter().any(|id| completes(&self.links[*id]))
+    }
+
+    fn wake(&mut self, shard: usize) {
+        let sleeper = &mut self.shards[shard];
+        sleeper.is_woken |= sleeper.sleeps_until.is_some();
     }
 
     fn serve_link(&mut self, shard: usize, id: LinkId, random: &mut Random) {
@@ -406,13 +467,18 @@ impl World {
             }
         }
         for (id, shard) in self.shards.iter_mut().enumerate() {
-            let mail: usize = shard.incoming.iter().map(|m| m.borrow().len()).sum();
+            let mail: usize = shard
+                .incoming
+                .iter()
+                .map(|m| m.borrow().letters.len())
+                .sum();
             out += &format!(
-                "shard {id}: {mail} letters, {} handovers, {} tickets, {} staged, wants drain {}; ",
+                "shard {id}: {mail} letters, {} handovers, {} tickets, {} staged, has work {}, sleeps until {:?}; ",
                 shard.pending.handovers(),
                 shard.uncommitted.len(),
                 shard.core.staged().len(),
-                shard.core.wants_drain()
+                shard.core.has_work(),
+                shard.sleeps_until
             );
         }
         out
@@ -430,11 +496,11 @@ impl World {
                 shard
                     .incoming
                     .iter()
-                    .all(|mailbox| mailbox.borrow().is_empty())
+                    .all(|mailbox| mailbox.borrow().letters.is_empty())
                     && shard.pending.handovers() == 0
                     && shard.uncommitted.is_empty()
                     && shard.core.staged().is_empty()
-                    && !shard.core.wants_drain()
+                    && !shard.core.has_work()
             })
     }
 
@@ -469,6 +535,47 @@ struct Around<'a> {
     random: &'a mut Random,
 }
 
+impl Queues for Around<'_> {
+    fn visible(&mut self, from: ShardId) -> usize {
+        // Meanwhile the others run.
+        if self.random.chance(200) {
+            let other = self.random.below(self.world.shards.len());
+            let state = &self.world.shards[other];
+            if other != self.shard && state.sleeps_until.is_none() && !state.is_resting {
+                let mut around = Around {
+                    world: self.world,
+                    shard: other,
+                    random: self.random,
+                };
+                turn::flush_mail(&mut around);
+            }
+        }
+        let mailbox = self.world.shards[self.shard].incoming[usize::from(from)].borrow();
+        mailbox.letters.len()
+    }
+
+    fn has_room(&mut self, blocked: ShardSet) -> bool {
+        let outgoing = &self.world.shards[self.shard].outgoing;
+        let has_room = |to: ShardId| {
+            let mailbox = outgoing.mailboxes[usize::from(to)].borrow();
+            mailbox.letters.len() < outgoing.letters_max
+        };
+        blocked.iter().any(has_room)
+    }
+
+    fn next_home(&mut self) -> Option<ShardId> {
+        self.world.shards[self.shard].pending.next_home()
+    }
+
+    fn has_orders(&mut self) -> bool {
+        false
+    }
+
+    fn core(&mut self) -> &mut ShardCore {
+        &mut self.world.shards[self.shard].core
+    }
+}
+
 impl Surroundings for Around<'_> {
     type Handover = Handover;
     type Post = Outgoing;
@@ -489,28 +596,19 @@ impl Surroundings for Around<'_> {
         false
     }
 
-    fn visible(&mut self, from: ShardId) -> usize {
-        // Meanwhile the others run.
-        if self.random.chance(200) {
-            let other = self.random.below(self.world.shards.len());
-            if other != self.shard {
-                let mut around = Around {
-                    world: self.world,
-                    shard: other,
-                    random: self.random,
-                };
-                turn::flush_mail(&mut around);
-            }
-        }
-        self.world.shards[self.shard].incoming[usize::from(from)]
-            .borrow()
-            .len()
-    }
-
     fn collect(&mut self, from: ShardId) -> Option<Letter<Handover>> {
         self.world.shards[self.shard].incoming[usize::from(from)]
             .borrow_mut()
+            .letters
             .pop_front()
+    }
+
+    fn made_room(&mut self, from: ShardId) {
+        let mailbox = &self.world.shards[self.shard].incoming[usize::from(from)];
+        let is_room_wanted = mailbox.borrow().is_room_wanted;
+        if is_room_wanted {
+            self.world.wake(usize::from(from));
+        }
     }
 
     fn adopt(&mut self, handover: Handover) {
@@ -534,5 +632,9 @@ impl Surroundings for Around<'_> {
         link.in_flight = Some(batch);
     }
 
-    fn wake(&mut self, _receivers: ShardSet) {}
+    fn wake(&mut self, receivers: ShardSet) {
+        for shard in receivers.iter() {
+            self.world.wake(usize::from(shard));
+        }
+    }
 }

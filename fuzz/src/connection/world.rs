@@ -8,7 +8,7 @@ use ringmq::engine::route::ShardSet;
 use ringmq::engine::session::outbound::QueueFull;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
-use ringmq::engine::turn::{self, Letter, Pending, Post, Surroundings};
+use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -229,8 +229,7 @@ impl World {
             return;
         };
         let core = &mut self.shards[shard].core;
-        let is_held_up = !core.staged().is_empty() || core.is_congested();
-        if socket.is_paused || is_held_up || socket.inbound.is_empty() {
+        if socket.is_paused || socket.inbound.is_empty() {
             return;
         }
         let bytes = bytes.clamp(1, socket.inbound.len());
@@ -312,12 +311,12 @@ impl World {
             self.activity += 1;
         }
         let posted = self.shards[shard].way.posted;
-        let more = turn::turn(&mut Around {
+        let rest = turn::turn(&mut Around {
             world: self,
             shard,
             stores,
         });
-        self.activity += u64::from(more) + self.shards[shard].way.posted - posted;
+        self.activity += u64::from(rest == Rest::GoOn) + self.shards[shard].way.posted - posted;
         self.check_bounds(shard);
         self.check_silence(shard);
     }
@@ -477,7 +476,7 @@ impl World {
     fn check_rest(&mut self) {
         for shard in &mut self.shards {
             assert!(shard.core.staged().is_empty() && shard.pending.handovers() == 0);
-            assert!(!shard.core.wants_drain() && !shard.core.is_congested());
+            assert!(!shard.core.has_work());
         }
         for socket in self.sockets.iter().flatten() {
             let is_stuck = matches!(socket.link, Link::Open { .. }) && socket.is_paused;
@@ -517,6 +516,32 @@ struct Around<'a> {
     stores: bool,
 }
 
+impl Queues for Around<'_> {
+    fn visible(&mut self, from: ShardId) -> usize {
+        let mailbox = &self.world.shards[self.shard].incoming[usize::from(from)];
+        mailbox.borrow().len()
+    }
+
+    fn has_room(&mut self, blocked: ShardSet) -> bool {
+        let way = &self.world.shards[self.shard].way;
+        let has_room =
+            |to: ShardId| way.mailboxes[usize::from(to)].borrow().len() < way.letters_max;
+        blocked.iter().any(has_room)
+    }
+
+    fn next_home(&mut self) -> Option<ShardId> {
+        self.world.shards[self.shard].pending.next_home()
+    }
+
+    fn has_orders(&mut self) -> bool {
+        false
+    }
+
+    fn core(&mut self) -> &mut ShardCore {
+        &mut self.world.shards[self.shard].core
+    }
+}
+
 impl Surroundings for Around<'_> {
     type Handover = Handover;
     type Post = Way;
@@ -535,16 +560,13 @@ impl Surroundings for Around<'_> {
         false
     }
 
-    fn visible(&mut self, from: ShardId) -> usize {
-        let mailbox = &self.world.shards[self.shard].incoming[usize::from(from)];
-        mailbox.borrow().len()
-    }
-
     fn collect(&mut self, from: ShardId) -> Option<Letter<Handover>> {
         self.world.activity += 1;
         let mailbox = &self.world.shards[self.shard].incoming[usize::from(from)];
         mailbox.borrow_mut().pop_front()
     }
+
+    fn made_room(&mut self, _from: ShardId) {}
 
     fn adopt(&mut self, handover: Handover) {
         self.world

@@ -161,6 +161,7 @@ macro_rules! file_limits {
 }
 
 file_limits! {
+    mailbox_letters_max: usize,
     max_packet_bytes: usize,
     topic_bytes_max: usize,
     topic_levels_max: usize,

@@ -42,6 +42,11 @@ impl ShardSet {
         *self = Self::of(self.bits() | other.bits());
     }
 
+    /// Removes all of `other`.
+    pub fn remove_all(&mut self, other: ShardSet) {
+        *self = Self::of(self.bits() & !other.bits());
+    }
+
     /// Whether it has none.
     #[must_use]
     pub const fn is_empty(self) -> bool {

@@ -13,7 +13,9 @@ use crate::engine::access::Admitted;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::SessionKey;
+use crate::engine::limits::HELD_BYTES_MAX;
 use crate::engine::outbox::Outbox;
+use crate::engine::record::Receipt;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 
@@ -24,6 +26,15 @@ pub struct Gate {
     pub packet: Box<[u8]>,
     /// Whether an answer is awaited; else the client's AUTH.
     pub is_asking: bool,
+}
+
+/// Why packets of a connection wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The turn has done enough; it goes on in one of the next.
+    Turn,
+    /// Other shards have no room for more.
+    Room,
 }
 
 /// One connection.
@@ -71,16 +82,20 @@ pub struct Connection {
     pub is_hasty: bool,
     /// Whether it is one too many, and accepted only to be told so.
     pub is_surplus: bool,
-    /// The beginning of a packet that is not whole yet.
+    /// The beginning of a packet that is not whole yet, or packets that wait.
     pub partial: Vec<u8>,
+    /// Why its packets wait, if they do.
+    pub hold: Option<Hold>,
+    /// No more bytes come; it ends when what waits is handled.
+    pub has_ended: bool,
     /// Session expiry interval as CONNECT had it (3.14.2.2.2).
     pub asked_expiry_seconds: u32,
     /// Most aliases the broker may set.
     pub alias_out_max: u16,
     /// Its aliases, once there are any.
     aliases: Option<Box<Aliases>>,
-    /// Acknowledgements that wait for the store, with the ticket each needs.
-    pub awaiting_store: VecDeque<(u64, Ack)>,
+    /// Acknowledgements that wait for the store or the mail, with what each needs.
+    pub awaiting_store: VecDeque<(Receipt, Ack)>,
     /// Method of an extended authentication.
     pub authentication_method: Option<Box<str>>,
     /// Whether the client is authenticating anew.
@@ -122,6 +137,8 @@ impl Connection {
             is_hasty: false,
             is_surplus: false,
             partial: Vec::new(),
+            hold: None,
+            has_ended: false,
             asked_expiry_seconds: 0,
             alias_out_max: 0,
             aliases: None,
@@ -172,6 +189,16 @@ impl Connection {
     #[must_use]
     pub fn is_asking(&self) -> bool {
         self.gate.as_ref().is_some_and(|gate| gate.is_asking)
+    }
+
+    /// Whether so much of it waits that it is not read.
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        match self.hold {
+            None => false,
+            Some(Hold::Turn) => self.partial.len() >= HELD_BYTES_MAX,
+            Some(Hold::Room) => true,
+        }
     }
 
     /// When something has to be done about it, as known now.

@@ -5,6 +5,7 @@ use super::ShardCore;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::keys::ConnectionKey;
+use crate::engine::record::Receipt;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {
@@ -56,17 +57,22 @@ impl ShardCore {
         self.pump_replay(session_key, now);
     }
 
-    /// Sends an acknowledgement once everything up to `ticket` is stored; in the order of the publishes.
-    pub(super) fn acknowledge_publish(&mut self, key: ConnectionKey, ack: Ack, ticket: u64) {
-        let is_stored = self.clients.journal.is_stored(ticket);
+    /// Whether what an acknowledgement waits for is safe.
+    fn is_safe(&self, receipt: Receipt) -> bool {
+        self.clients.journal.is_stored(receipt.ticket) && self.staged.is_visible(receipt.letter)
+    }
+
+    /// Sends an acknowledgement once what it needs is safe; in the order of the publishes.
+    pub(super) fn acknowledge_publish(&mut self, key: ConnectionKey, ack: Ack, receipt: Receipt) {
+        let is_safe = self.is_safe(receipt);
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
-        if !is_stored || !connection.awaiting_store.is_empty() {
+        if !is_safe || !connection.awaiting_store.is_empty() {
             if connection.awaiting_store.is_empty() {
                 self.clients.journal.wait(key);
             }
-            connection.awaiting_store.push_back((ticket, ack));
+            connection.awaiting_store.push_back((receipt, ack));
             let max = usize::from(self.settings.limits.receive_maximum);
             if connection.awaiting_store.len() >= max && !connection.version.is_v5() {
                 self.pause(key);
@@ -81,20 +87,18 @@ impl ShardCore {
         for key in self.clients.journal.take_waiting() {
             while let Some(connection) = self.clients.connections.get_mut(key) {
                 let version = connection.version;
-                match connection.awaiting_store.front() {
-                    Some((ticket, _)) if !self.clients.journal.is_stored(*ticket) => {
-                        self.clients.journal.wait(key);
-                        break;
+                let Some((receipt, ack)) = connection.awaiting_store.pop_front() else {
+                    connection.awaiting_store = Default::default();
+                    break;
+                };
+                if !self.is_safe(receipt) {
+                    if let Some(connection) = self.clients.connections.get_mut(key) {
+                        connection.awaiting_store.push_front((receipt, ack));
                     }
-                    None => {
-                        connection.awaiting_store = Default::default();
-                        break;
-                    }
-                    Some(_) => {}
+                    self.clients.journal.wait(key);
+                    break;
                 }
-                if let Some((_, ack)) = connection.awaiting_store.pop_front() {
-                    self.control(key, |out| ack.encode(version, out));
-                }
+                self.control(key, |out| ack.encode(version, out));
             }
             self.resume_if_room(key);
         }

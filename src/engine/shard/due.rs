@@ -30,7 +30,10 @@ impl ShardCore {
         if connection.timer_at != at {
             return;
         }
-        if connection.waits_for_memory || connection.reads_at != Timestamp::NEVER {
+        if connection.waits_for_memory
+            || connection.hold.is_some()
+            || connection.reads_at != Timestamp::NEVER
+        {
             // Whom the broker does not read it does not take for silent.
             connection.heard_at = now;
         }

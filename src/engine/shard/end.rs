@@ -21,7 +21,15 @@ pub(super) enum WillFate {
 
 impl ShardCore {
     /// No more bytes come from the connection, without DISCONNECT: its will is due.
+    ///
+    /// What it sent before and what still waits is handled first.
     pub fn receive_ended(&mut self, now: Timestamp, key: ConnectionKey) {
+        if let Some(connection) = self.clients.connections.get_mut(key)
+            && connection.hold.is_some()
+        {
+            connection.has_ended = true;
+            return;
+        }
         self.drop_connection_with(key, WillFate::Due, now);
     }
 

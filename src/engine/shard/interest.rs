@@ -17,8 +17,8 @@ use crate::engine::session::replay::ReplayTask;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 
-/// Most acknowledgements that wait for other shards before clients are no longer read.
-pub(super) const PENDING_MAX: usize = 65_536;
+/// Most acknowledgements that wait for other shards before SUBSCRIBE and UNSUBSCRIBE wait.
+const PENDING_MAX: usize = 65_536;
 
 /// Which packet a subscription change is answered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +63,9 @@ impl Interest {
         }
     }
 
-    pub(super) fn pending(&self) -> usize {
-        self.pending.len()
+    /// Whether so many acknowledgements wait that no more filters are taken for now.
+    pub(super) fn is_congested(&self) -> bool {
+        self.pending.len() >= PENDING_MAX
     }
 
     /// The last change.

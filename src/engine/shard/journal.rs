@@ -52,6 +52,11 @@ impl Journal {
         ticket <= self.stored_through
     }
 
+    /// Whether acknowledgements wait.
+    pub(super) const fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// A connection has acknowledgements that wait.
     pub(super) fn wait(&mut self, connection: ConnectionKey) {
         self.waiting.push(connection);

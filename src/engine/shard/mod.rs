@@ -16,6 +16,7 @@ mod acknowledge;
 mod admission;
 mod arrive;
 mod authenticate;
+mod backlog;
 mod ban;
 mod clients;
 mod connect;
@@ -60,6 +61,7 @@ use crate::engine::telemetry::notes::Note;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Timers;
 use admission::Admission;
+use backlog::Backlog;
 use clients::Clients;
 use interest::Interest;
 use matches::Matches;
@@ -119,6 +121,7 @@ pub struct ShardCore {
     admission: Admission,
     commands: Vec<Command>,
     staged: Staged,
+    backlog: Backlog,
     /// What the next assigned client identifier is made of.
     seed: u64,
     questions: Questions,
@@ -154,6 +157,7 @@ impl ShardCore {
             admission: Admission::new(counts),
             commands: Vec::new(),
             staged: Staged::new(shards),
+            backlog: Backlog::new(shards),
             seed,
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -212,10 +216,13 @@ impl ShardCore {
         !self.questions.is_empty()
     }
 
-    /// Whether so much waits for other shards that clients should not be read for now.
+    /// Whether something waits that can be done at once: then the shard must not sleep.
     #[must_use]
-    pub fn is_congested(&self) -> bool {
-        self.interest.pending() >= interest::PENDING_MAX
+    pub fn has_work(&self) -> bool {
+        self.wants_drain()
+            || !self.backlog.is_empty()
+            || !self.clients.ready.is_empty()
+            || !self.commands.is_empty()
     }
 
     // Inputs.

@@ -28,6 +28,7 @@ impl ShardCore {
             && connection.awaiting_store.len() < usize::from(limits.receive_maximum)
             && !connection.waits_for_memory
             && !connection.is_asking()
+            && !connection.is_held_back()
             && connection.reads_at == Timestamp::NEVER
         {
             connection.is_paused = false;

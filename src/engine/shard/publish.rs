@@ -15,7 +15,7 @@ use crate::engine::limits::SHARED_HOPS_MAX;
 use crate::engine::mail::{self, Mail, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::overload::Stage;
-use crate::engine::record::Record;
+use crate::engine::record::{Receipt, Record};
 use crate::engine::route::shared::{MemberLoad, SharedStrategy};
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
 use crate::engine::time::Timestamp;
@@ -27,8 +27,8 @@ use std::sync::Arc;
 pub(super) struct Routed {
     /// Whether anyone wanted it.
     pub matched: bool,
-    /// The store's ticket that an acknowledgement has to wait for.
-    pub ticket: u64,
+    /// What an acknowledgement has to wait for.
+    pub receipt: Receipt,
 }
 
 impl ShardCore {
@@ -91,7 +91,7 @@ impl ShardCore {
             && let Some(session) = self.clients.sessions.get_mut(session_key)
         {
             if session.inbound.is_repeat(publish.packet_id) {
-                return self.answer_publish(key, publish, Reason::Success, 0, now);
+                return self.answer_publish(key, publish, Reason::Success, Receipt::default(), now);
             }
             let unfinished = session.inbound.unfinished();
             let is_v5 = connection.version.is_v5();
@@ -102,18 +102,36 @@ impl ShardCore {
         }
         if topic.starts_with('$') {
             self.clients.counters.dropped_dollar_topic += 1;
-            return self.answer_publish(key, publish, Reason::NotAuthorized, 0, now);
+            return self.answer_publish(
+                key,
+                publish,
+                Reason::NotAuthorized,
+                Receipt::default(),
+                now,
+            );
         }
         if !self.may_write(session_key, topic) {
             self.clients.counters.publishes_not_authorized += 1;
             self.note_denied(now, session_key, "publish", topic);
-            return self.answer_publish(key, publish, Reason::NotAuthorized, 0, now);
+            return self.answer_publish(
+                key,
+                publish,
+                Reason::NotAuthorized,
+                Receipt::default(),
+                now,
+            );
         }
         if self.settings.validate_payload_format
             && publish.properties.payload_is_utf8
             && std::str::from_utf8(publish.payload).is_err()
         {
-            return self.answer_publish(key, publish, Reason::PayloadFormatInvalid, 0, now);
+            return self.answer_publish(
+                key,
+                publish,
+                Reason::PayloadFormatInvalid,
+                Receipt::default(),
+                now,
+            );
         }
         let expiry = publish.properties.expiry_seconds;
         let mut publication = Publication::new(
@@ -131,7 +149,7 @@ impl ShardCore {
         } else {
             Reason::NoMatchingSubscribers
         };
-        self.answer_publish(key, publish, reason, routed.ticket, now);
+        self.answer_publish(key, publish, reason, routed.receipt, now);
         self.disconnect_overflowed(now);
     }
 
@@ -180,7 +198,7 @@ impl ShardCore {
         key: ConnectionKey,
         publish: &Publish<'_>,
         reason: Reason,
-        ticket: u64,
+        receipt: Receipt,
         now: Timestamp,
     ) {
         let kind = match publish.qos {
@@ -208,7 +226,7 @@ impl ShardCore {
             packet_id: publish.packet_id,
             reason,
         };
-        self.acknowledge_publish(key, ack, ticket);
+        self.acknowledge_publish(key, ack, receipt);
     }
 
     /// Disconnects sessions whose queue overflowed under that policy.
@@ -252,6 +270,7 @@ impl ShardCore {
         };
         let topic = TopicName::trusted(publication.topic);
         let nodes = self.last_match.take(&self.trie, topic);
+        self.backlog.spend(1 + nodes.len());
         let mut shards = ShardSet::default();
         let mut has_local = false;
         let mut has_groups = false;
@@ -271,14 +290,15 @@ impl ShardCore {
         };
         self.last_match.keep(nodes);
         self.mail_publish(publication, shards, groups, hash);
+        let mut receipt = Receipt::default();
         if publication.retain && self.settings.retain_available {
-            self.retain_somewhere(publication);
+            receipt.letter = self.retain_somewhere(publication);
         }
         let last = self.clients.journal.last_ticket();
-        Routed {
-            matched,
-            ticket: if last > ticket { last } else { 0 },
+        if last > ticket {
+            receipt.ticket = last;
         }
+        Routed { matched, receipt }
     }
 
     /// A publish that entered on another shard.
@@ -321,6 +341,7 @@ impl ShardCore {
         let Some(first) = first else { return };
         if second.is_none() {
             // One filter: a session has at most one subscription on it, so nothing is to be joined.
+            self.backlog.spend(first.local.len());
             for subscriber in &first.local {
                 if !(subscriber.no_local && Some(subscriber.session) == publisher) {
                     self.clients
@@ -329,6 +350,8 @@ impl ShardCore {
             }
             return;
         }
+        self.backlog
+            .spend(entries().map(|entry| entry.local.len()).sum());
         self.matches.clear();
         for subscriber in entries().flat_map(|entry| &entry.local) {
             if subscriber.no_local && Some(subscriber.session) == publisher {
@@ -473,13 +496,17 @@ impl ShardCore {
         self.staged.push(phase, to, mail);
     }
 
-    /// Keeps a retained message on the shard its topic belongs to.
-    fn retain_somewhere(&mut self, publication: &mut Publication<'_>) {
+    /// Keeps a retained message on the shard its topic belongs to; the letter by which it goes there, 0 for
+    /// none.
+    fn retain_somewhere(&mut self, publication: &mut Publication<'_>) -> u64 {
         let message = publication.keep().share();
-        match home_shard(message.topic(), self.shards) {
-            home if home == self.id => self.retain(message),
-            home => self.stage(Phase::Retain, home, Mail::Retain(message)),
+        let home = home_shard(message.topic(), self.shards);
+        if home == self.id {
+            self.retain(message);
+            return 0;
         }
+        self.stage(Phase::Retain, home, Mail::Retain(message));
+        self.staged.last_retained()
     }
 
     /// Keeps a retained message here.

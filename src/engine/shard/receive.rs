@@ -3,7 +3,7 @@
 use super::ShardCore;
 use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
-use crate::engine::codec::{DecodeError, Packet, Reason, Version};
+use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::time::Timestamp;
 
@@ -18,6 +18,9 @@ impl ShardCore {
         if connection.is_asking() {
             connection.partial.extend_from_slice(bytes);
             return;
+        }
+        if connection.hold.is_some() {
+            return self.keep_held(key, bytes);
         }
         if connection.partial.is_empty() {
             let used = self.frames(now, key, bytes);
@@ -41,15 +44,16 @@ impl ShardCore {
     }
 
     /// Handles the whole packets at the front of `stream`; returns the bytes they took.
-    fn frames(&mut self, now: Timestamp, key: ConnectionKey, stream: &[u8]) -> usize {
+    pub(super) fn frames(&mut self, now: Timestamp, key: ConnectionKey, stream: &[u8]) -> usize {
         let mut used = 0;
+        self.backlog.begin_share();
         while let Some(rest) = stream.get(used..)
             && !rest.is_empty()
         {
             let Some(connection) = self.clients.connections.get(key) else {
                 return used;
             };
-            if connection.is_asking() {
+            if connection.is_asking() || connection.hold.is_some() {
                 return used;
             }
             let is_open = connection.session.is_some();
@@ -63,10 +67,18 @@ impl ShardCore {
             };
             match split(rest, packet_bytes_max) {
                 Ok(Split::Whole(frame, bytes)) if is_open => {
+                    if self.has_to_wait(key, frame.first_byte) {
+                        return used;
+                    }
                     used += bytes;
+                    self.staged.take_full();
                     match Packet::decode(frame, version) {
                         Ok(packet) => self.packet(now, key, version, packet),
                         Err(error) => self.refuse_packet(key, error, now),
+                    }
+                    let full = self.staged.take_full();
+                    if !full.is_empty() {
+                        self.hold_for_room(key, full);
                     }
                 }
                 Ok(Split::Whole(frame, bytes)) => {
@@ -95,6 +107,26 @@ impl ShardCore {
             }
         }
         used
+    }
+
+    /// Whether a packet of this type has to wait: what costs much for a turn that has work left, filters
+    /// for shards that answer. The connection is held then.
+    fn has_to_wait(&mut self, key: ConnectionKey, first: u8) -> bool {
+        let Some(kind) = PacketType::from_first_byte(first) else {
+            return false;
+        };
+        match kind {
+            PacketType::Subscribe | PacketType::Unsubscribe if self.interest.is_congested() => {
+                self.hold_for_confirmations(key);
+            }
+            PacketType::Publish | PacketType::Subscribe | PacketType::Unsubscribe
+                if self.backlog.is_share_over() =>
+            {
+                self.hold_for_turn(key);
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// A client broke a rule of the packet format: it is told where its version allows, and closed

@@ -80,6 +80,8 @@ counters! {
     accepts_paused_connecting,
     /// Times a connection was no longer read because its outbox was full.
     receives_paused,
+    /// Times a client was no longer read because a shard that it publishes to had no room.
+    publishers_paused_room,
     /// Times a publishing client was no longer read because memory was very short.
     publishers_paused_memory,
     /// QoS 0 messages dropped because the subscriber's outbox was full.

@@ -7,7 +7,7 @@ use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::route::ShardSet;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
-use crate::engine::turn::{Pending, Surroundings};
+use crate::engine::turn::{Pending, Queues, Surroundings};
 use crate::shard::handover::Handover;
 use crate::shard::mailbox::Letter;
 use crate::shard::ring::Ring;
@@ -16,6 +16,50 @@ use crate::shard::ring::Ring;
 pub(super) struct Around<'a> {
     pub shell: &'a mut Shell,
     pub ring: &'a mut Ring,
+}
+
+impl Queues for Shell {
+    fn visible(&mut self, from: ShardId) -> usize {
+        self.mailroom.visible(from)
+    }
+
+    fn has_room(&mut self, blocked: ShardSet) -> bool {
+        self.mailroom.has_room(blocked)
+    }
+
+    fn next_home(&mut self) -> Option<ShardId> {
+        self.pending.next_home()
+    }
+
+    fn has_orders(&mut self) -> bool {
+        !self.orders.is_empty() || !self.methods.is_empty()
+    }
+
+    fn core(&mut self) -> &mut ShardCore {
+        &mut self.core
+    }
+}
+
+impl Queues for Around<'_> {
+    fn visible(&mut self, from: ShardId) -> usize {
+        self.shell.visible(from)
+    }
+
+    fn has_room(&mut self, blocked: ShardSet) -> bool {
+        self.shell.has_room(blocked)
+    }
+
+    fn next_home(&mut self) -> Option<ShardId> {
+        self.shell.next_home()
+    }
+
+    fn has_orders(&mut self) -> bool {
+        self.shell.has_orders()
+    }
+
+    fn core(&mut self) -> &mut ShardCore {
+        &mut self.shell.core
+    }
 }
 
 impl Surroundings for Around<'_> {
@@ -36,12 +80,12 @@ impl Surroundings for Around<'_> {
         self.shell.shake_hands(self.ring) || more
     }
 
-    fn visible(&mut self, from: ShardId) -> usize {
-        self.shell.mailroom.visible(from)
-    }
-
     fn collect(&mut self, from: ShardId) -> Option<Letter> {
         self.shell.mailroom.collect(from)
+    }
+
+    fn made_room(&mut self, from: ShardId) {
+        self.shell.mailroom.made_room(self.ring, from);
     }
 
     fn adopt(&mut self, handover: Handover) {

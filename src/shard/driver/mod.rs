@@ -26,7 +26,8 @@ mod sockets;
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::{Command, ShardCore};
-use crate::engine::turn::{self, Pending};
+use crate::engine::time::Timestamp;
+use crate::engine::turn::{self, Pending, Rest};
 use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
 use crate::shard::handover::Handover;
@@ -134,48 +135,41 @@ impl Shell {
     ///
     /// # Errors
     /// The ring failed for good.
-    pub async fn run(start: Start, mut ring: Ring, wakers: &[Waker]) -> Result<(), RingError> {
+    pub fn run(start: Start, mut ring: Ring, wakers: &[Waker]) -> Result<(), RingError> {
         let mut shell = Shell::new(start, &mut ring, wakers);
         loop {
-            let more = shell.turn(&mut ring);
+            let rest = shell.turn(&mut ring);
             let now = Instant::now();
             if shell.orders.is_done(shell.sockets.count, now) {
                 return Ok(());
             }
-            let deadline = if more {
-                Some(now)
-            } else {
-                shell.alarm().rings_at()
+            let deadline = match rest {
+                Rest::GoOn => Some(now),
+                Rest::Sleep(until) => shell.alarm(until).rings_at(),
             };
-            ring.wait(deadline, || shell.has_letters()).await?;
+            ring.wait(deadline, || turn::has_news(&mut shell))?;
         }
     }
 
-    /// One turn, and what follows it. Returns whether there is more to do at once.
-    fn turn(&mut self, ring: &mut Ring) -> bool {
+    /// One turn, and what follows it.
+    fn turn(&mut self, ring: &mut Ring) -> Rest {
         self.clock.begin_turn(Instant::now());
-        let more = turn::turn(&mut Around { shell: self, ring });
+        let rest = turn::turn(&mut Around { shell: self, ring });
         self.end_lingering(ring);
         let took = self.clock.end_turn(Instant::now());
         self.admit(ring, took);
         self.report_losses();
         self.orders.tell_drained(self.core.staged().is_empty());
-        more
-    }
-
-    /// Whether anything waits in a queue that others fill.
-    fn has_letters(&self) -> bool {
-        self.mailroom.has_mail() || !self.orders.is_empty() || !self.methods.is_empty()
+        rest
     }
 
     /// Until when the shard may sleep if nothing happens.
-    fn alarm(&self) -> Alarm {
-        let of_core = self.core.deadline();
+    fn alarm(&self, of_core: Timestamp) -> Alarm {
         let of_accepts = (!self.admission.is_accepting())
             .then(|| self.core.accept_at(self.clock.now()))
             .flatten();
         Alarm::default()
-            .set(of_core.and_then(|at| self.clock.instant(at)))
+            .set(self.clock.instant(of_core))
             .set(of_accepts.and_then(|at| self.clock.instant(at)))
             .set(self.lingering.ends_at())
             .set(self.core.has_losses().then(|| self.losses.due_at()))

@@ -71,6 +71,7 @@ impl Shell {
                 let mut list = self.core.statistics();
                 let longest = self.clock.take_turn_max();
                 list.push(("turn_us_max", longest.as_micros() as u64));
+                list.push(("mailboxes_full", self.mailroom.full()));
                 let _ = self.orders.events.send(Event::Statistics(list));
             }
             Order::Tls(configs) => self.admission.set_tls(&configs),

@@ -7,9 +7,7 @@ use std::time::Duration;
 pub enum TaskRun {
     /// At any entry into the kernel of the owning thread (`COOP_TASKRUN`).
     Cooperative,
-    /// Only when the owner enters this ring to reap (`SINGLE_ISSUER | DEFER_TASKRUN`). Nothing but
-    /// such an entry sees pending work, so the ring cannot sleep in the executor: when idle it wakes
-    /// every `hot_wait_max`.
+    /// Only when the owner enters this ring to reap (`SINGLE_ISSUER | DEFER_TASKRUN`).
     Deferred,
 }
 
@@ -29,11 +27,8 @@ pub struct RingConfig {
     pub receive_buffer_bytes: u32,
     /// Completions that one `turn` delivers at most, so that mail and timers get their share.
     pub events_per_turn_max: usize,
-    /// How long `wait` may block in this ring's own enter, with the executor standing still. It
-    /// bounds how late other tasks and timers of the executor get. Zero sleeps by the executor only.
-    pub hot_wait_max: Duration,
-    /// How long the driver may run without giving the executor a whole loop of its own.
-    pub executor_interval: Duration,
+    /// Longest sleep: an owner that has nothing to do shows that often that it is there.
+    pub sleep_max: Duration,
     /// Pause of a listener after the process ran out of descriptors or memory.
     pub accept_backoff: Duration,
     /// How long dropping the ring waits for operations in flight. What is left then is leaked, since
@@ -51,8 +46,7 @@ impl Default for RingConfig {
             receive_buffers: 512,
             receive_buffer_bytes: 8192,
             events_per_turn_max: 512,
-            hot_wait_max: Duration::from_millis(20),
-            executor_interval: Duration::from_millis(20),
+            sleep_max: Duration::from_secs(1),
             accept_backoff: Duration::from_millis(100),
             drop_wait_max: Duration::from_secs(1),
             task_run: TaskRun::Cooperative,

@@ -17,15 +17,11 @@
 //! - An idle connection costs one slot of at most 32 bytes and holds no buffer.
 //!
 //! # How it waits
-//! While there is traffic the owner sleeps in this ring's own `io_uring_enter`: submit and wait in one
-//! call. After `hot_wait_max` (20 ms) of silence it sleeps in the glommio executor, which polls the
-//! ring's descriptor: idle CPU is nothing, and the executor's own events wake it. Measured against
-//! sleeping in the executor only, one message in flight costs less than half the CPU; against own
-//! enters only, idle costs nothing (`perf/runs/2026-11-21-ring-wait`).
-//! `DEFER_TASKRUN` was no faster, and the executor's poll does not see its pending work.
-//! Once per `executor_interval` a busy driver lets the executor go round its whole loop.
+//! The owner sleeps in this ring's own `io_uring_enter` and nowhere else: submit and wait in one call,
+//! announced before a last look ([`crate::shard::sleeper`]), never longer than `sleep_max`. It awaits
+//! nothing of the executor it runs in: the executor's park can leave a ready task behind.
 //! Another thread wakes a ring by its eventfd, another shard by a ring message that travels with its
-//! own submission; both only if the sleeper's flag says so (see `wake`).
+//! own submission; both only if the sleeper's flag says so.
 //!
 //! Not here: options of sockets, deadlines of connections, TLS, limits on what is queued.
 
@@ -49,7 +45,7 @@ pub use error::{KERNEL_MIN, RingError};
 pub use handler::{Handler, ReceiveEnd};
 pub use key::{ListenerKey, PeerKey, SocketKey};
 pub use turn::TurnReport;
-pub use wake::{Sleeper, Waker};
+pub use wake::Waker;
 
 use crate::engine::outbox::outgoing::Outgoing;
 use buffers::BufferRing;
@@ -81,12 +77,8 @@ pub struct RingCounters {
     pub wakes_sent: u64,
     /// Those of them that the kernel refused and an eventfd carried.
     pub wakes_refused: u64,
-    /// Waits begun in this ring's own enter.
-    pub hot_waits: u64,
-    /// Waits that went on in the executor.
-    pub idle_waits: u64,
-    /// Loops given to the executor while busy.
-    pub executor_loops: u64,
+    /// Times that the owner slept.
+    pub sleeps: u64,
     /// Calls of `io_uring_enter`.
     pub enters: u64,
     /// Enters that found completions waiting for room.
@@ -116,7 +108,6 @@ pub struct Ring {
     /// What the eventfd's read fills. In a box: the kernel knows the address.
     wake_count: Box<u64>,
     accept_backoff: Box<types::Timespec>,
-    waiting: Option<wait::Waiting>,
     config: RingConfig,
     counters: RingCounters,
     not_send: PhantomData<*const ()>,
@@ -135,9 +126,6 @@ impl Ring {
         }
         if config.events_per_turn_max == 0 {
             return Err(RingError::Config("events_per_turn_max must not be 0"));
-        }
-        if config.task_run == TaskRun::Deferred && config.hot_wait_max.is_zero() {
-            return Err(RingError::Config("deferred work needs a hot_wait_max"));
         }
         let queue = Queue::new(config).map_err(|error| probe::explain("io_uring_setup", error))?;
         probe::check(&queue)?;
@@ -159,7 +147,6 @@ impl Ring {
             peers: Vec::new(),
             wake_count: Box::new(0),
             accept_backoff: Box::new(types::Timespec::from(config.accept_backoff)),
-            waiting: None,
             config: config.clone(),
             counters: RingCounters::default(),
             not_send: PhantomData,

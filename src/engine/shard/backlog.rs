@@ -1,0 +1,176 @@
+//! Connections whose packets wait: for room in another shard's mailbox, or for their turn.
+//!
+//! Bytes of such a connection are kept and not looked at, and it is not read beyond a bound, so that its
+//! client feels it. Nobody else waits with it: pings and acknowledgements of others go on, and whoever
+//! publishes to shards that have room.
+//!
+//! Invariant: a connection that is held stands in one of the lists here, or is gone.
+
+use super::ShardCore;
+use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::engine::limits::HELD_BYTES_MAX;
+use crate::engine::route::ShardSet;
+use crate::engine::session::connection::Hold;
+use crate::engine::time::Timestamp;
+use std::collections::VecDeque;
+use std::mem;
+
+/// Work of one turn, in deliveries; what costs about as much counts as one. A turn that does so much takes a
+/// few milliseconds, and a burst of 16 messages to 1,000 subscribers still leaves as one.
+const WORK_PER_TURN: i64 = 32_768;
+/// Of this, what one connection gets while others wait.
+const WORK_PER_SHARE: i64 = WORK_PER_TURN / 8;
+
+/// Who waits, and how much a turn still does.
+pub(super) struct Backlog {
+    /// They go on in this order.
+    next: VecDeque<ConnectionKey>,
+    /// By the shard whose mailbox is full.
+    for_room: Vec<Vec<ConnectionKey>>,
+    /// Until other shards have confirmed some of this shard's interest.
+    for_confirmations: Vec<ConnectionKey>,
+    work_left: i64,
+    /// Below this the connection at hand has had its share.
+    share_ends: i64,
+}
+
+impl Backlog {
+    pub(super) fn new(shards: ShardId) -> Self {
+        Backlog {
+            next: VecDeque::new(),
+            for_room: (0..shards).map(|_| Vec::new()).collect(),
+            for_confirmations: Vec::new(),
+            work_left: WORK_PER_TURN,
+            share_ends: 0,
+        }
+    }
+
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.work_left = WORK_PER_TURN;
+    }
+
+    /// Packets of a connection are about to be handled.
+    pub(super) fn begin_share(&mut self) {
+        self.share_ends = if self.next.is_empty() {
+            0
+        } else {
+            (self.work_left - WORK_PER_SHARE).max(0)
+        };
+    }
+
+    /// Something was done that costs as much as so many deliveries.
+    pub(super) fn spend(&mut self, work: usize) {
+        self.work_left -= work as i64;
+    }
+
+    /// Whether the connection at hand has to leave the rest for later.
+    pub(super) fn is_share_over(&self) -> bool {
+        self.work_left <= self.share_ends
+    }
+
+    /// Whether somebody can go on.
+    pub(super) fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+}
+
+impl ShardCore {
+    /// A turn begins: so much work may be done in it.
+    pub fn begin_turn(&mut self) {
+        self.backlog.begin_turn();
+    }
+
+    /// Handles packets that wait, in order, as far as this turn's work allows.
+    pub fn work_off(&mut self, now: Timestamp) {
+        for _ in 0..self.backlog.next.len() {
+            if self.backlog.work_left <= 0 {
+                return;
+            }
+            if let Some(key) = self.backlog.next.pop_front() {
+                self.go_on(now, key);
+            }
+        }
+    }
+
+    /// Mail went into the mailboxes: what waits for shards that have room again can go on, and
+    /// acknowledgements of what is visible now can leave.
+    pub fn mail_went(&mut self, unblocked: ShardSet) {
+        if self.clients.journal.is_awaited() {
+            self.release_stored_acks();
+        }
+        for shard in unblocked.iter() {
+            if let Some(waiting) = self.backlog.for_room.get_mut(usize::from(shard)) {
+                self.backlog.next.extend(waiting.drain(..));
+            }
+        }
+        if !self.backlog.for_confirmations.is_empty() && !self.interest.is_congested() {
+            let waiting = self.backlog.for_confirmations.drain(..);
+            self.backlog.next.extend(waiting);
+        }
+    }
+
+    /// Leaves the rest of a connection's packets for a later turn.
+    pub(super) fn hold_for_turn(&mut self, key: ConnectionKey) {
+        self.hold(key, Hold::Turn);
+        self.backlog.next.push_back(key);
+    }
+
+    /// Leaves the rest until other shards have confirmed; its client is not read meanwhile.
+    pub(super) fn hold_for_confirmations(&mut self, key: ConnectionKey) {
+        self.hold(key, Hold::Room);
+        self.backlog.for_confirmations.push(key);
+    }
+
+    /// A packet went, in part, to a shard whose mailbox is full: leaves the rest until there is room.
+    pub(super) fn hold_for_room(&mut self, key: ConnectionKey, full: ShardSet) {
+        let Some(shard) = full.iter().next() else {
+            return;
+        };
+        if let Some(waiting) = self.backlog.for_room.get_mut(usize::from(shard)) {
+            waiting.push(key);
+            self.hold(key, Hold::Room);
+        }
+    }
+
+    fn hold(&mut self, key: ConnectionKey, hold: Hold) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.hold = Some(hold);
+            if hold == Hold::Room {
+                self.clients.counters.publishers_paused_room += 1;
+                self.pause(key);
+            }
+        }
+    }
+
+    /// Bytes came of a connection that is held: it is read no further than a bound.
+    pub(super) fn keep_held(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.partial.extend_from_slice(bytes);
+            if connection.partial.len() >= HELD_BYTES_MAX {
+                self.pause(key);
+            }
+        }
+    }
+
+    /// Handles what a connection had to leave.
+    fn go_on(&mut self, now: Timestamp, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        connection.hold = None;
+        // What it said it said in time.
+        connection.heard_at = now;
+        let mut partial = mem::take(&mut connection.partial);
+        let used = self.frames(now, key, &partial);
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        partial.drain(..used);
+        connection.partial = partial;
+        if connection.hold.is_none() && connection.has_ended {
+            return self.receive_ended(now, key);
+        }
+        self.resume_if_room(key);
+    }
+}
