@@ -10,7 +10,8 @@ use ringmq::cli::passwd::{self, PasswdArgs};
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
-use ringmq::control::config::{Config, ConfigError, LogLevel, MethodName, Sources};
+use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
+use ringmq::control::log;
 use ringmq::control::machine;
 use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
@@ -20,20 +21,26 @@ use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::listener::{Listener, ListenerSetup};
 use ringmq::shard::questions::Question;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+};
 use signal_hook::iterator::Signals;
 use std::error::Error;
-use std::io::IsTerminal;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tracing::{Level, debug, error, info, warn};
+use tracing::{debug, error, info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Questions to the authentication methods that may wait.
 const QUESTIONS_MAX: usize = 1024;
+/// Signals that are heard: what stops and reloads, and what would end the process but means nothing.
+const SIGNALS: [i32; 9] = [
+    SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+];
 /// Signals that may wait to be heard.
 const SIGNALS_MAX: usize = 64;
 
@@ -47,36 +54,42 @@ fn main() -> ExitCode {
     let config = match load(path.as_deref(), &cli) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("ringmq: {error}");
+            log::say(&error.to_string());
             return ExitCode::from(2);
         }
     };
     if cli.command.is_some() {
         if let Err(error) = Files::load(&config) {
-            eprintln!("ringmq: {error}");
+            log::say(&error.to_string());
             return ExitCode::from(2);
         }
-        println!("the configuration is correct");
+        answer("the configuration is correct");
         return ExitCode::SUCCESS;
     }
-    start_log(config.log);
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!("{error}");
-            ExitCode::FAILURE
-        }
+    log::start(config.log);
+    let ended = run(config);
+    if let Err(error) = &ended {
+        error!("{error}");
     }
+    log::flush();
+    // Not by returning: a shard that hangs must not hold up the end.
+    std::process::exit(i32::from(ended.is_err()))
+}
+
+/// Says something on standard output.
+fn answer(text: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn change_password(args: &PasswdArgs) -> ExitCode {
     match passwd::run(args) {
         Ok(done) => {
-            println!("{done}");
+            answer(&done.to_string());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("ringmq: {error}");
+            log::say(&error.to_string());
             ExitCode::FAILURE
         }
     }
@@ -102,32 +115,10 @@ fn load(path: Option<&Path>, cli: &Cli) -> Result<Config, ConfigError> {
     Config::load(&sources, &cli.flags)
 }
 
-fn start_log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => Level::ERROR,
-        LogLevel::Warn => Level::WARN,
-        LogLevel::Info => Level::INFO,
-        LogLevel::Debug => Level::DEBUG,
-    };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-}
-
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
     machine::check_memlock()?;
-    let descriptors = machine::raise_descriptor_limit();
-    debug!("up to {descriptors} open descriptors");
-    if (descriptors as usize) < config.settings.limits.connections_max.min(10_000) {
-        warn!(
-            "only {descriptors} descriptors may be open, which bounds the connections; \
-             raise `ulimit -n` or LimitNOFILE="
-        );
-    }
-    let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
+    raise_descriptor_limit(&config);
+    let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
@@ -148,12 +139,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         &rules,
         (&questions_to, &entries_to),
     )?;
-    info!(
-        "ringmq {} runs {} shard(s) on CPUs {:?}",
-        env!("CARGO_PKG_VERSION"),
-        config.cpus.len(),
-        config.cpus
-    );
+    tell_start(&config);
     for place in &bound {
         info!("listening on {place}");
     }
@@ -167,7 +153,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
             .map_err(|error| format!("audit_file: {error}"))?;
     }
     let ears = Ears {
-        signals: forward(signals),
+        signals: forward(signals)?,
         misbehaving,
     };
     let control = ControlPlane::new(
@@ -177,15 +163,37 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         records_to,
         config.settings.limits.memory_max_bytes,
         config.bans.duration,
+        config.silence_seconds_max,
     );
     // A service manager may wait for this; without one nothing happens.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     control.serve()?;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     info!("stopping");
-    shards.stop(config.shutdown_deadline);
+    shards.stop(config.shutdown_deadline)?;
     info!("stopped");
     Ok(())
+}
+
+fn tell_start(config: &Config) {
+    let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
+    let shards = cpus.len();
+    if config.cpus.pinned {
+        info!("ringmq {version} runs {shards} shard(s) on CPUs {cpus:?}");
+    } else {
+        info!("ringmq {version} runs {shards} shard(s), not pinned to CPUs");
+    }
+}
+
+fn raise_descriptor_limit(config: &Config) {
+    let descriptors = machine::raise_descriptor_limit();
+    debug!("up to {descriptors} open descriptors");
+    if (descriptors as usize) < config.settings.limits.connections_max.min(10_000) {
+        warn!(
+            "only {descriptors} descriptors may be open, which bounds the connections; \
+             raise `ulimit -n` or LimitNOFILE="
+        );
+    }
 }
 
 /// Sockets of all listeners, and where they are.
@@ -197,7 +205,7 @@ fn bind(
     let mut listeners = Vec::new();
     let mut bound = Vec::new();
     for (listener, tls) in config.listeners.iter().zip(files.tls().iter()) {
-        let socket = Listener::bind(&listener.place, config.cpus.len())?;
+        let socket = Listener::bind(&listener.place, config.cpus.list.len())?;
         bound.push(format!("{}://{}", listener.scheme, socket.place));
         listeners.push((socket, ListenerSetup::new(listener, tls.clone())));
     }
@@ -247,14 +255,20 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
 }
 
 /// Signals to the process, as a queue.
-fn forward(mut signals: Signals) -> Receiver<i32> {
+fn forward(mut signals: Signals) -> Result<Receiver<i32>, Box<dyn Error>> {
     let (sender, receiver) = crossbeam_channel::bounded(SIGNALS_MAX);
-    std::thread::spawn(move || {
+    let thread = std::thread::Builder::new().name("signals".into());
+    let forwards = move || {
         for signal in signals.forever() {
             if sender.send(signal).is_err() {
                 return;
             }
         }
-    });
-    receiver
+    };
+    thread.spawn(forwards).map_err(|error| {
+        format!(
+            "cannot start a thread: {error}. Raise the limit of threads (`ulimit -u`, TasksMax=)"
+        )
+    })?;
+    Ok(receiver)
 }

@@ -4,7 +4,9 @@
 
 pub mod authn;
 pub mod config;
+pub mod log;
 pub mod machine;
 pub mod plane;
 pub mod reload;
 pub mod watch;
+pub mod watchdog;

@@ -2,16 +2,18 @@
 //!
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
+use crate::control::log;
 use crate::control::machine;
 use crate::control::reload::{Files, Reloaded};
 use crate::control::watch::Record;
 use crate::control::watch::bans::{Bans, Who};
+use crate::control::watchdog::{Health, Watchdog};
 use crate::engine::overload::Stage;
-use crate::shard::boot::Shards;
+use crate::shard::boot::{BootError, Shards};
 use crate::shard::orders::Event;
 use crossbeam_channel::{Receiver, RecvError, Sender, select};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ use tracing::{error, info, warn};
 
 /// How often the process's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
-/// How often a service manager is told that all is well.
+/// How often the shards are looked at, and a service manager is told that all is well.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that may change are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
@@ -89,8 +91,9 @@ pub struct ControlPlane<'a> {
     ban_duration: Duration,
     /// When files were last looked at.
     looked_at: Instant,
-    /// When the service manager was last told that all is well.
-    told_at: Instant,
+    watchdog: Watchdog,
+    /// When the shards were last looked at.
+    watched_at: Instant,
 }
 
 impl<'a> ControlPlane<'a> {
@@ -103,6 +106,7 @@ impl<'a> ControlPlane<'a> {
         records: Sender<Record>,
         memory_max_bytes: u64,
         ban_duration: Duration,
+        silence_seconds_max: u32,
     ) -> Self {
         ControlPlane {
             shards,
@@ -113,7 +117,8 @@ impl<'a> ControlPlane<'a> {
             bans,
             ban_duration,
             looked_at: Instant::now(),
-            told_at: Instant::now(),
+            watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
+            watched_at: Instant::now(),
         }
     }
 
@@ -125,7 +130,8 @@ impl<'a> ControlPlane<'a> {
         loop {
             let heard = self.listen();
             self.memory.look(self.shards);
-            self.tell_service_manager();
+            self.shards.flush_orders();
+            self.watch()?;
             if self.looked_at.elapsed() >= FILES_INTERVAL {
                 self.looked_at = Instant::now();
                 self.reload(false);
@@ -137,10 +143,14 @@ impl<'a> ControlPlane<'a> {
                 Heard::Nothing => {}
                 Heard::Signal(SIGUSR1) => self.tell_statistics()?,
                 Heard::Signal(SIGHUP) => self.reload(true),
-                Heard::Signal(_) => return Ok(()),
+                Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
+                Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
                 Heard::Misbehaves(who) => self.ban(who),
                 Heard::Shard(Event::Failed(shard, error)) => {
                     return Err(format!("shard {shard} cannot go on: {error}").into());
+                }
+                Heard::Shard(Event::Vanished(shard)) => {
+                    return Err(BootError::Vanished(shard).into());
                 }
                 Heard::Shard(_) => {}
             }
@@ -164,14 +174,30 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
-    /// Tells a service manager that watches over the process that this loop still turns; a shard that ends
-    /// says so to it.
-    fn tell_service_manager(&mut self) {
-        if self.told_at.elapsed() >= WATCHDOG_INTERVAL {
-            self.told_at = Instant::now();
-            // Nobody may be listening.
-            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+    /// Looks whether all shards turn, and tells a service manager that watches over the process.
+    ///
+    /// # Errors
+    /// One is dead: better no process than half a one.
+    fn watch(&mut self) -> Result<(), Box<dyn Error>> {
+        if self.watched_at.elapsed() < WATCHDOG_INTERVAL {
+            return Ok(());
         }
+        self.watched_at = Instant::now();
+        match self.watchdog.look(self.shards.pulses()) {
+            Health::Well => {
+                // Nobody may be listening.
+                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+            }
+            Health::Silent => {}
+            Health::Dead(shard) => {
+                return Err(format!(
+                    "shard {shard} has not turned for watchdog.silence_seconds_max; the process ends, \
+                     so that what starts it again serves all clients"
+                )
+                .into());
+            }
+        }
+        Ok(())
     }
 
     fn tell_statistics(&self) -> Result<(), Box<dyn Error>> {
@@ -185,6 +211,9 @@ impl<'a> ControlPlane<'a> {
         if let Some(seconds) = self.files.certificate_expires_s() {
             pairs.push(("certificate_expires_s", seconds.to_string()));
         }
+        let (left_out, failed) = log::lines_lost();
+        pairs.push(("log_lines_left_out", left_out.to_string()));
+        pairs.push(("log_lines_failed", failed.to_string()));
         let of_shards = self.shards.statistics()?;
         pairs.extend(
             of_shards
@@ -193,7 +222,7 @@ impl<'a> ControlPlane<'a> {
         );
         let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
         let pairs: Vec<_> = pairs.collect();
-        info!("counters {}", pairs.join(" "));
+        info!(target: log::ANSWER, "counters {}", pairs.join(" "));
         Ok(())
     }
 

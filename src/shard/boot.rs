@@ -13,14 +13,15 @@ use crate::shard::addresses::Addresses;
 use crate::shard::driver::{Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
-use crate::shard::orders::{Event, Order};
+use crate::shard::orders::{Event, Order, OrderQueue};
+use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use ipnet::IpNet;
 use rustls::ServerConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
@@ -35,6 +36,10 @@ const ORDERS_MAX: usize = 64;
 const REPLIES_MAX: usize = 1024;
 /// How long the executors may take to come up.
 const START_MAX: Duration = Duration::from_secs(10);
+/// How long statistics wait for shards.
+const STATISTICS_MAX: Duration = Duration::from_secs(2);
+/// How often orders that found no room are tried again while shards stop.
+const ORDERS_INTERVAL: Duration = Duration::from_millis(50);
 /// Events that may wait for the control plane.
 const EVENTS_MAX: usize = 1024;
 
@@ -45,6 +50,10 @@ pub enum BootError {
     Executor(String),
     /// A shard's ring could not be made, or failed.
     Ring(ShardId, RingError),
+    /// These shards do not answer.
+    Silent(Vec<ShardId>),
+    /// The thread of a shard has ended without a word.
+    Vanished(ShardId),
 }
 
 impl fmt::Display for BootError {
@@ -52,10 +61,20 @@ impl fmt::Display for BootError {
         match self {
             BootError::Executor(text) => write!(
                 f,
-                "cannot start an executor: {text}. If it speaks of memory, raise the locked-memory \
-                 limit (`ulimit -l`, LimitMEMLOCK=) to 4 MiB per shard"
+                "cannot start a shard's thread: {text}. Raise the limit of threads (`ulimit -u`, \
+                 TasksMax=) or of locked memory (`ulimit -l`, LimitMEMLOCK=, 4 MiB per shard)"
+            ),
+            BootError::Vanished(shard) => write!(
+                f,
+                "the thread of shard {shard} has ended. Most often the limit of threads (`ulimit -u`, \
+                 TasksMax=) or of locked memory (`ulimit -l`, LimitMEMLOCK=, 4 MiB per shard) is too low"
             ),
             BootError::Ring(shard, error) => write!(f, "shard {shard}: {error}"),
+            BootError::Silent(shards) => write!(
+                f,
+                "shard(s) {shards:?} do not answer. Their CPUs may be taken by others, or a system \
+                 call hangs: see `ps -L -o tid,comm,stat,wchan`"
+            ),
         }
     }
 }
@@ -73,13 +92,50 @@ pub struct Rules {
     pub networks: Arc<[IpNet]>,
 }
 
+/// CPUs for the shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cpus {
+    /// One per shard.
+    pub list: Vec<usize>,
+    /// Whether each shard stays on its CPU; else the system places it.
+    pub pinned: bool,
+}
+
+/// What all shards are started with.
+#[derive(Clone)]
+struct Common {
+    count: ShardId,
+    settings: Settings,
+    rules: Rules,
+    counts: Arc<ConnectionCounts>,
+    addresses: Addresses,
+    origin: Instant,
+    questions: Sender<Question>,
+    entries: Sender<Vec<Entry>>,
+    events: Sender<Event>,
+}
+
+/// Tells that a shard's thread is gone, also if it never came to anything.
+struct Farewell {
+    id: ShardId,
+    events: Sender<Event>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Nobody listens any more when the process ends.
+        let _ = self.events.try_send(Event::Vanished(self.id));
+    }
+}
+
 /// The running shards, as the control plane sees them.
 pub struct Shards {
     /// Events of all shards.
     pub events: Receiver<Event>,
-    orders: Vec<Sender<Order>>,
+    orders: Vec<OrderQueue>,
     replies: Vec<Sender<Reply>>,
     wakers: Vec<Waker>,
+    pulses: Vec<Pulse>,
     handles: Vec<ExecutorJoinHandle<()>>,
 }
 
@@ -89,7 +145,7 @@ impl Shards {
     /// # Errors
     /// The first shard that could not start; the process is expected to exit then.
     pub fn start(
-        cpus: &[usize],
+        cpus: &Cpus,
         settings: &Settings,
         listeners: Vec<(Listener, ListenerSetup)>,
         rules: &Rules,
@@ -97,68 +153,124 @@ impl Shards {
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
-        let count = cpus.len() as ShardId;
+        let count = cpus.list.len();
         let (sender, events) = bounded(EVENTS_MAX);
-        let counts = Arc::new(ConnectionCounts::new(settings.listeners.len()));
-        let origin = Instant::now();
-        let addresses = Addresses::new(settings.limits.connections_per_address_max);
-        let sockets = by_shard(cpus.len(), listeners);
+        let common = Common {
+            count: count as ShardId,
+            settings: settings.clone(),
+            rules: rules.clone(),
+            counts: Arc::new(ConnectionCounts::new(settings.listeners.len())),
+            addresses: Addresses::new(settings.limits.connections_per_address_max),
+            origin: Instant::now(),
+            questions: questions.clone(),
+            entries: entries.clone(),
+            events: sender,
+        };
         let mut shards = Shards {
             events,
             orders: Vec::new(),
             replies: Vec::new(),
             wakers: Vec::new(),
+            pulses: Vec::new(),
             handles: Vec::new(),
         };
         let mut meetings = Vec::new();
-        let parts = Mailboxes::connect(count, settings.limits.mailbox_letters_max)
-            .into_iter()
-            .zip(sockets)
-            .zip(cpus);
-        for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts) {
-            let (order_sender, orders) = bounded(ORDERS_MAX);
-            let (reply_sender, replies) = bounded(REPLIES_MAX);
-            let (questions, entries) = (questions.clone(), entries.clone());
-            let (addresses, rules) = (addresses.clone(), rules.clone());
-            let (meet, meeting) = bounded::<Vec<Waker>>(1);
-            let settings = settings.clone();
-            let counts = Arc::clone(&counts);
-            let events = sender.clone();
-            // The standard library's hasher is seeded by the system: random enough for names.
-            let seed = RandomState::new().hash_one(id);
-            let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-                .name(&format!("ringmq-{id}"))
-                .io_memory(EXECUTOR_IO_BYTES)
-                .spawn(move || async move {
-                    let mut core = ShardCore::new(id, count, settings, seed, counts);
-                    core.begin_with(rules.acl, rules.names);
-                    let start = Start {
-                        id,
-                        core,
-                        mailboxes,
-                        listeners,
-                        origin,
-                        orders,
-                        questions,
-                        replies,
-                        entries,
-                        addresses,
-                        banned: rules.networks,
-                        events,
-                    };
-                    run_shard(start, &meeting);
-                })
-                .map_err(|error| BootError::Executor(error.to_string()))?;
-            shards.handles.push(handle);
-            shards.orders.push(order_sender);
-            shards.replies.push(reply_sender);
-            meetings.push(meet);
+        let mailboxes = Mailboxes::connect(common.count, settings.limits.mailbox_letters_max);
+        let parts = mailboxes.into_iter().zip(by_shard(count, listeners));
+        for (id, (parts, &cpu)) in (0..).zip(parts.zip(&cpus.list)) {
+            let placement = if cpus.pinned {
+                Placement::Fixed(cpu)
+            } else {
+                Placement::Unbound
+            };
+            meetings.push(shards.spawn(common.clone(), id, parts, placement)?);
         }
-        shards.wakers = shards.meet(cpus.len())?;
+        drop(common);
+        shards.wakers = shards.meet(count)?;
         for meet in meetings {
             let _ = meet.send(shards.wakers.clone());
         }
+        shards.await_service()?;
         Ok(shards)
+    }
+
+    /// Starts one shard's thread; it waits for the wakers of all.
+    fn spawn(
+        &mut self,
+        common: Common,
+        id: ShardId,
+        (mailboxes, listeners): (Mailboxes, Vec<(OwnedFd, ListenerSetup)>),
+        placement: Placement,
+    ) -> Result<Sender<Vec<Waker>>, BootError> {
+        let (order_sender, orders) = bounded(ORDERS_MAX);
+        let (reply_sender, replies) = bounded(REPLIES_MAX);
+        let (meet, meeting) = bounded(1);
+        let pulse = Pulse::default();
+        self.pulses.push(pulse.clone());
+        self.orders.push(OrderQueue::new(order_sender));
+        self.replies.push(reply_sender);
+        let farewell = Farewell {
+            id,
+            events: common.events.clone(),
+        };
+        let handle = LocalExecutorBuilder::new(placement)
+            .name(&format!("ringmq-{id}"))
+            .io_memory(EXECUTOR_IO_BYTES)
+            .spawn(move || async move {
+                let _farewell = farewell;
+                let Common {
+                    count,
+                    settings,
+                    rules,
+                    counts,
+                    ..
+                } = common;
+                // The standard library's hasher is seeded by the system: random enough for names.
+                let seed = RandomState::new().hash_one(id);
+                let mut core = ShardCore::new(id, count, settings, seed, counts);
+                core.begin_with(rules.acl, rules.names);
+                let start = Start {
+                    id,
+                    core,
+                    mailboxes,
+                    listeners,
+                    origin: common.origin,
+                    orders,
+                    questions: common.questions,
+                    replies,
+                    entries: common.entries,
+                    addresses: common.addresses,
+                    banned: rules.networks,
+                    events: common.events,
+                    pulse,
+                };
+                run_shard(start, &meeting);
+            })
+            .map_err(|error| BootError::Executor(error.to_string()))?;
+        self.handles.push(handle);
+        Ok(meet)
+    }
+
+    /// Waits until every shard has begun to serve.
+    fn await_service(&self) -> Result<(), BootError> {
+        let by = Instant::now() + START_MAX;
+        let mut missing: BTreeSet<_> = (0..).take(self.orders.len()).collect();
+        while !missing.is_empty() {
+            match self.events.recv_deadline(by) {
+                Ok(Event::Serving(id)) => drop(missing.remove(&id)),
+                Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
+                Ok(Event::Vanished(id)) => return Err(BootError::Vanished(id)),
+                Ok(_) => {}
+                Err(_) => return Err(BootError::Silent(missing.into_iter().collect())),
+            }
+        }
+        Ok(())
+    }
+
+    /// The shards' signs of life, by number.
+    #[must_use]
+    pub fn pulses(&self) -> &[Pulse] {
+        &self.pulses
     }
 
     /// Waits until every shard has made its ring.
@@ -171,8 +283,12 @@ impl Shards {
                     wakers.insert(id, waker);
                 }
                 Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
+                Ok(Event::Vanished(id)) => return Err(BootError::Vanished(id)),
                 Ok(_) => {}
-                Err(_) => return Err(BootError::Executor("a shard's thread ended".into())),
+                Err(_) => {
+                    let missing = (0..count as ShardId).filter(|id| !wakers.contains_key(id));
+                    return Err(BootError::Silent(missing.collect()));
+                }
             }
         }
         Ok(wakers.into_values().collect())
@@ -206,62 +322,92 @@ impl Shards {
     }
 
     fn order(&self, order: &Order) {
+        for orders in &self.orders {
+            orders.push(order.clone());
+        }
+        self.flush_orders();
+    }
+
+    /// Hands over orders that found no room before.
+    pub fn flush_orders(&self) {
         for (orders, waker) in self.orders.iter().zip(&self.wakers) {
-            // A shard that has stopped takes no order.
-            let _ = orders.send(order.clone());
-            waker.wake();
+            if orders.flush() {
+                waker.wake();
+            }
         }
     }
 
-    /// Gauges and counters, summed over the shards (`_max`: of the highest), in a fixed order.
+    /// Gauges and counters, summed over the shards (`_max`: of the highest), in a fixed order. Shards that do
+    /// not answer in time are left out; `shards_silent` counts them.
     ///
     /// # Errors
     /// A shard failed meanwhile.
     pub fn statistics(&self) -> Result<Vec<(&'static str, u64)>, BootError> {
         self.order(&Order::Statistics);
+        let by = Instant::now() + STATISTICS_MAX;
+        let mut missing = self.orders.len();
         let mut sums: Vec<(&'static str, u64)> = Vec::new();
-        for _ in &self.orders {
-            loop {
-                match self.events.recv() {
-                    Ok(Event::Statistics(list)) => {
-                        add(&mut sums, list);
-                        break;
-                    }
-                    Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
-                    Ok(_) => {}
-                    Err(_) => return Ok(sums),
+        while missing > 0 {
+            match self.events.recv_deadline(by) {
+                Ok(Event::Statistics(list)) => {
+                    add(&mut sums, list);
+                    missing -= 1;
                 }
+                Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
+                Ok(_) => {}
+                Err(_) => break,
             }
         }
+        sums.push(("shards_silent", missing as u64));
         Ok(sums)
     }
 
     /// Stops all shards within `deadline`.
-    pub fn stop(self, deadline: Duration) {
+    ///
+    /// # Errors
+    /// Shards that have not stopped in time: their threads are still there, and only the end of the process
+    /// ends them.
+    pub fn stop(self, deadline: Duration) -> Result<(), BootError> {
         let by = Instant::now() + deadline;
         self.order(&Order::StopAccepting);
-        self.await_all(by.min(Instant::now() + deadline / 2), |event| {
-            matches!(event, Event::Drained(_))
+        let half = by.min(Instant::now() + deadline / 2);
+        self.await_all(half, |event| match event {
+            Event::Drained(shard) => Some(*shard),
+            _ => None,
         });
         self.order(&Order::Stop(by));
         // The shards keep the deadline themselves; a little more time lets them say so.
-        self.await_all(by + Duration::from_secs(1), |event| {
-            matches!(event, Event::Stopped(_))
+        let missing = self.await_all(by + Duration::from_secs(1), |event| match event {
+            Event::Stopped(shard) | Event::Failed(shard, _) | Event::Vanished(shard) => {
+                Some(*shard)
+            }
+            _ => None,
         });
+        if !missing.is_empty() {
+            return Err(BootError::Silent(missing.into_iter().collect()));
+        }
         for handle in self.handles {
             let _ = handle.join();
         }
+        Ok(())
     }
 
-    fn await_all(&self, by: Instant, counts: impl Fn(&Event) -> bool) {
-        let mut missing = self.orders.len();
-        while missing > 0 {
-            match self.events.recv_deadline(by) {
-                Ok(event) if counts(&event) => missing -= 1,
-                Ok(_) => {}
-                Err(_) => return,
+    /// Waits until each shard has told what `of` looks for; who has not.
+    fn await_all(&self, by: Instant, of: impl Fn(&Event) -> Option<ShardId>) -> BTreeSet<ShardId> {
+        let mut missing: BTreeSet<_> = (0..).take(self.orders.len()).collect();
+        while !missing.is_empty() {
+            let next = by.min(Instant::now() + ORDERS_INTERVAL);
+            match self.events.recv_deadline(next) {
+                Ok(event) => {
+                    if let Some(shard) = of(&event) {
+                        missing.remove(&shard);
+                    }
+                }
+                Err(_) if Instant::now() >= by => break,
+                Err(_) => self.flush_orders(),
             }
         }
+        missing
     }
 }
 

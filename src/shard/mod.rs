@@ -18,6 +18,7 @@ pub mod link;
 pub mod listener;
 pub mod mailbox;
 pub mod orders;
+pub mod pulse;
 pub mod questions;
 pub mod ring;
 pub mod sleeper;

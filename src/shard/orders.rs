@@ -6,8 +6,12 @@ use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
 use crate::engine::overload::Stage;
 use crate::shard::ring::{RingError, Waker};
+use crossbeam_channel::{Sender, TrySendError};
 use ipnet::IpNet;
 use rustls::ServerConfig;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,11 +34,53 @@ pub enum Order {
     Stop(Instant),
 }
 
+/// Orders to one shard. What finds no room waits here, the newest of each kind, so that a slow shard never
+/// holds up the control plane or the others.
+pub struct OrderQueue {
+    sender: Sender<Order>,
+    waiting: RefCell<VecDeque<Order>>,
+}
+
+impl OrderQueue {
+    /// Orders go to `sender`.
+    #[must_use]
+    pub fn new(sender: Sender<Order>) -> Self {
+        OrderQueue {
+            sender,
+            waiting: RefCell::default(),
+        }
+    }
+
+    /// An order that takes the place of an older one of its kind that still waits.
+    pub fn push(&self, order: Order) {
+        let mut waiting = self.waiting.borrow_mut();
+        let kind = mem::discriminant(&order);
+        waiting.retain(|older| mem::discriminant(older) != kind);
+        waiting.push_back(order);
+    }
+
+    /// Hands over what waits, as far as there is room; whether anything went.
+    pub fn flush(&self) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        let before = waiting.len();
+        while let Some(order) = waiting.pop_front() {
+            // A shard that has stopped takes no order.
+            if let Err(TrySendError::Full(order)) = self.sender.try_send(order) {
+                waiting.push_front(order);
+                break;
+            }
+        }
+        waiting.len() < before
+    }
+}
+
 /// What a shard tells.
 #[derive(Debug)]
 pub enum Event {
     /// Its ring exists and can be woken.
     Ready(ShardId, Waker),
+    /// It has begun to serve.
+    Serving(ShardId),
     /// Gauges and counters.
     Statistics(Vec<(&'static str, u64)>),
     /// It accepts no more, and its wills are visible to the other shards.
@@ -43,4 +89,29 @@ pub enum Event {
     Stopped(ShardId),
     /// It cannot go on.
     Failed(ShardId, RingError),
+    /// Its thread has ended without a word.
+    Vanished(ShardId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_takes_no_orders_gets_the_newest_of_each_kind_later() {
+        let (sender, taken) = crossbeam_channel::bounded(1);
+        let queue = OrderQueue::new(sender);
+        queue.push(Order::StopAccepting);
+        assert!(queue.flush());
+        queue.push(Order::Stage(Stage::Shed));
+        queue.push(Order::Statistics);
+        queue.push(Order::Stage(Stage::Normal));
+        assert!(!queue.flush());
+        let mut got = Vec::new();
+        while let Ok(order) = taken.try_recv() {
+            got.push(format!("{order:?}"));
+            queue.flush();
+        }
+        assert_eq!(got, ["StopAccepting", "Statistics", "Stage(Normal)"]);
+    }
 }

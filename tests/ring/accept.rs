@@ -3,6 +3,7 @@
 use crate::support::*;
 use ringmq::shard::ring::{Ring, RingConfig, TaskRun};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -117,10 +118,24 @@ fn listener_backs_off_and_recovers_when_descriptors_run_out() {
         });
         let enters = ring.counters().enters;
         assert!(enters < 100, "spins: {enters} enters");
-        setrlimit(Resource::Nofile, before).expect("limit");
-        drive(&mut ring, &mut recorder, |_, seen| {
-            seen.accepted.len() == 20
+        // Who found no descriptor need not wait to hear it.
+        let served = recorder.accepted.len();
+        let refused = ring.counters().accepts_refused;
+        assert_eq!((served as u64 + refused, served < 20), (20, true));
+        let closed = clients.iter().filter(|client| {
+            client.set_nonblocking(true).expect("non-blocking");
+            matches!((&mut &**client).read(&mut [0]), Ok(0))
         });
-        drop(clients);
+        assert_eq!(closed.count() as u64, refused);
+        setrlimit(Resource::Nofile, before).expect("limit");
+        // Refusing ends with the pause in which it was begun.
+        let mut later = vec![TcpStream::connect(address).expect("connect")];
+        drive(&mut ring, &mut recorder, |ring, seen| {
+            if ring.counters().accepts_refused == refused + later.len() as u64 {
+                later.push(TcpStream::connect(address).expect("connect"));
+            }
+            seen.accepted.len() == served + 1
+        });
+        drop((clients, later));
     }
 }

@@ -134,6 +134,12 @@ impl Setup {
         broker
     }
 
+    /// Starts the broker without waiting, its log going to `stderr`.
+    pub fn spawn(&self, stderr: Stdio) -> Child {
+        let mut command = self.command(false);
+        command.stderr(stderr).spawn().expect("start the broker")
+    }
+
     /// Runs the broker where it has to end by itself, as after a wrong setting.
     pub fn run_to_end(&self) -> Outcome {
         let mut child = self.command(false).spawn().expect("start the broker");

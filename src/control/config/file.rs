@@ -23,6 +23,7 @@ pub(super) struct FileConfig {
     pub tls: Option<FileTls>,
     pub shards: Option<usize>,
     pub cpus: Option<String>,
+    pub pin: Option<bool>,
     pub allow_anonymous: Option<bool>,
     pub password_file: Option<PathBuf>,
     pub acl_file: Option<PathBuf>,
@@ -40,6 +41,8 @@ pub(super) struct FileConfig {
     pub mqtt: FileMqtt,
     #[serde(default)]
     pub shutdown: FileShutdown,
+    #[serde(default)]
+    pub watchdog: FileWatchdog,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -212,6 +215,12 @@ pub(super) struct FileMqtt {
     pub validate_payload_format: Option<bool>,
     pub response_information: Option<String>,
     pub server_reference: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileWatchdog {
+    pub silence_seconds_max: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -20,6 +20,7 @@ pub use method::MethodName;
 use crate::engine::limits::{OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN, SHARDS_MAX};
 use crate::engine::message::Qos;
 use crate::engine::shard::Settings;
+use crate::shard::boot::Cpus;
 use crate::shard::listener::ListenerConfig;
 use file::{FileBans, FileConfig};
 use listener::Surroundings;
@@ -41,14 +42,16 @@ pub struct Config {
     pub audit_file: Option<PathBuf>,
     /// Who is not served.
     pub bans: BansConfig,
-    /// One CPU per shard.
-    pub cpus: Vec<usize>,
+    /// CPUs of the shards.
+    pub cpus: Cpus,
     /// How much to log.
     pub log: LogLevel,
     /// Settings of the shards' cores.
     pub settings: Settings,
     /// How long a stop may take.
     pub shutdown_deadline: Duration,
+    /// Seconds without a turn after which a shard counts as dead; 0 for never.
+    pub silence_seconds_max: u32,
 }
 
 /// Where the configuration comes from, so that tests need no process environment.
@@ -92,12 +95,19 @@ impl Config {
             acl_file: raw.acl_file.clone(),
             audit_file: raw.audit_file.clone(),
             bans,
-            cpus,
+            cpus: Cpus {
+                list: cpus,
+                pinned: raw.pin.unwrap_or(true),
+            },
             log: flags.log.or(raw.log).unwrap_or_default(),
             settings,
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
             ),
+            silence_seconds_max: raw
+                .watchdog
+                .silence_seconds_max
+                .unwrap_or(SILENCE_SECONDS_MAX),
         })
     }
 }
@@ -131,6 +141,9 @@ fn bans(raw: &FileBans) -> BansConfig {
     }
 }
 
+/// Default of `watchdog.silence_seconds_max`: longer than any shard waits for its CPU on a machine that is
+/// merely busy.
+const SILENCE_SECONDS_MAX: u32 = 30;
 /// Default of `shutdown.deadline_ms`: enough to flush to all clients that still read.
 const DEADLINE_MS: u64 = 5_000;
 
@@ -300,7 +313,8 @@ mod tests {
     fn nothing_said_means_loopback_and_a_shard_per_cpu() {
         let config = load("", &[], &[]).unwrap();
         assert_eq!(config.listeners[0].place.to_string(), "127.0.0.1:1883");
-        assert_eq!(config.cpus, [0, 1]);
+        assert_eq!(config.cpus.list, [0, 1]);
+        assert!(config.cpus.pinned);
     }
 
     #[test]
@@ -308,9 +322,12 @@ mod tests {
         let file = "shards = 2\n[limits]\ninflight_max = 5\n";
         let environment = [("RINGMQ_SHARDS", "3"), ("RINGMQ_LIMITS__INFLIGHT_MAX", "7")];
         let config = load(file, &environment, &["--shards", "4", "--cpus", "1"]).unwrap();
-        assert_eq!(config.cpus, [1; 4]);
+        assert_eq!(config.cpus.list, [1; 4]);
         assert_eq!(config.settings.limits.inflight_max, 7);
-        assert_eq!(load(file, &environment[..1], &[]).unwrap().cpus.len(), 3);
+        assert_eq!(
+            load(file, &environment[..1], &[]).unwrap().cpus.list.len(),
+            3
+        );
     }
 
     #[test]
@@ -358,7 +375,10 @@ mod tests {
     fn environment_lists_may_be_plain() {
         let environment = [("RINGMQ_LISTEN", "mqtt://127.0.0.1:1,mqtt://127.0.0.1:2")];
         assert_eq!(load("", &environment, &[]).unwrap().listeners.len(), 2);
-        assert_eq!(load("", &[("RINGMQ_CPUS", "1")], &[]).unwrap().cpus, [1]);
+        assert_eq!(
+            load("", &[("RINGMQ_CPUS", "1")], &[]).unwrap().cpus.list,
+            [1]
+        );
     }
 
     #[test]

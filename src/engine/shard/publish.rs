@@ -100,38 +100,8 @@ impl ShardCore {
                 return self.violation(key, Reason::ReceiveMaximumExceeded, text, now);
             }
         }
-        if topic.starts_with('$') {
-            self.clients.counters.dropped_dollar_topic += 1;
-            return self.answer_publish(
-                key,
-                publish,
-                Reason::NotAuthorized,
-                Receipt::default(),
-                now,
-            );
-        }
-        if !self.may_write(session_key, topic) {
-            self.clients.counters.publishes_not_authorized += 1;
-            self.note_denied(now, session_key, "publish", topic);
-            return self.answer_publish(
-                key,
-                publish,
-                Reason::NotAuthorized,
-                Receipt::default(),
-                now,
-            );
-        }
-        if self.settings.validate_payload_format
-            && publish.properties.payload_is_utf8
-            && std::str::from_utf8(publish.payload).is_err()
-        {
-            return self.answer_publish(
-                key,
-                publish,
-                Reason::PayloadFormatInvalid,
-                Receipt::default(),
-                now,
-            );
+        if let Some(reason) = self.refusal(now, session_key, publish, topic) {
+            return self.answer_publish(key, publish, reason, Receipt::default(), now);
         }
         let expiry = publish.properties.expiry_seconds;
         let mut publication = Publication::new(
@@ -151,6 +121,29 @@ impl ShardCore {
         };
         self.answer_publish(key, publish, reason, routed.receipt, now);
         self.disconnect_overflowed(now);
+    }
+
+    /// Why a publish that breaks no rule is not taken, if it is not.
+    fn refusal(
+        &mut self,
+        now: Timestamp,
+        session: SessionKey,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Option<Reason> {
+        if topic.starts_with('$') {
+            self.clients.counters.dropped_dollar_topic += 1;
+            return Some(Reason::NotAuthorized);
+        }
+        if !self.may_write(session, topic) {
+            self.clients.counters.publishes_not_authorized += 1;
+            self.note_denied(now, session, "publish", topic);
+            return Some(Reason::NotAuthorized);
+        }
+        let is_checked =
+            self.settings.validate_payload_format && publish.properties.payload_is_utf8;
+        let is_invalid = is_checked && std::str::from_utf8(publish.payload).is_err();
+        is_invalid.then_some(Reason::PayloadFormatInvalid)
     }
 
     fn check_publish(

@@ -10,7 +10,11 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// How often it is said that descriptors have run out.
+const BACKOFFS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A shard's listeners, and what is known of addresses.
 pub(super) struct Admission {
@@ -18,6 +22,9 @@ pub(super) struct Admission {
     listeners: Vec<ListenerKey>,
     setups: Vec<ListenerSetup>,
     is_accepting: bool,
+    /// Pauses for lack of descriptors that were told of, and when more may be.
+    backoffs_told: u64,
+    backoffs_told_at: Option<Instant>,
     /// Connections by address, of all shards.
     addresses: Addresses,
     /// Networks that are not served.
@@ -36,6 +43,8 @@ impl Admission {
             listeners,
             setups,
             is_accepting: true,
+            backoffs_told: 0,
+            backoffs_told_at: None,
             addresses,
             banned,
         }
@@ -78,6 +87,22 @@ impl Admission {
         }
     }
 
+    /// A line for the log if descriptors have run out since the last, once in a while.
+    fn tell_backoffs(&mut self, backoffs: u64, now: Instant) -> Option<&'static str> {
+        let told_lately = self
+            .backoffs_told_at
+            .is_some_and(|at| now.saturating_duration_since(at) < BACKOFFS_INTERVAL);
+        if backoffs == self.backoffs_told || told_lately {
+            return None;
+        }
+        self.backoffs_told = backoffs;
+        self.backoffs_told_at = Some(now);
+        Some(
+            "connections are refused: all descriptors of the process, or the system's memory for \
+             sockets, are in use; raise `ulimit -n` or LimitNOFILE=",
+        )
+    }
+
     /// Accepts nobody any more.
     pub fn stop(&self, ring: &mut Ring) {
         for &listener in &self.listeners {
@@ -110,6 +135,10 @@ impl Shell {
         let now = self.clock.now();
         let accepts = self.core.may_accept(now, lag.as_millis() as u64);
         self.admission.accept(ring, accepts);
+        let backoffs = ring.counters().accept_backoffs;
+        if let Some(line) = self.admission.tell_backoffs(backoffs, self.clock.turn_at()) {
+            warn!("{line}");
+        }
     }
 
     /// It is known now where a client is: counts its address, and tells the core if it is one too many or
@@ -172,5 +201,26 @@ mod tests {
         assert!(admission.is_banned(IpAddr::from([10, 1, 2, 3])));
         assert!(admission.is_banned("::ffff:10.1.2.3".parse().unwrap()));
         assert!(!admission.is_banned(IpAddr::from([10, 2, 0, 1])));
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_told_once_in_a_while() {
+        let mut admission = Admission::new(vec![], vec![], Addresses::new(0), Arc::new([]));
+        let now = Instant::now();
+        assert_eq!(admission.tell_backoffs(0, now), None);
+        assert!(admission.tell_backoffs(1, now).is_some());
+        assert_eq!(
+            admission.tell_backoffs(9, now + BACKOFFS_INTERVAL / 2),
+            None
+        );
+        assert!(
+            admission
+                .tell_backoffs(9, now + BACKOFFS_INTERVAL)
+                .is_some()
+        );
+        assert_eq!(
+            admission.tell_backoffs(9, now + 3 * BACKOFFS_INTERVAL),
+            None
+        );
     }
 }

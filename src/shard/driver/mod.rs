@@ -34,6 +34,7 @@ use crate::shard::handover::Handover;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::orders::{Event, Order};
+use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingError, Waker};
 use crate::storage::memory::MemoryStore;
@@ -82,6 +83,8 @@ pub struct Start {
     pub banned: Arc<[IpNet]>,
     /// Events to it.
     pub events: Sender<Event>,
+    /// Its sign of life.
+    pub pulse: Pulse,
 }
 
 /// The shell around one core.
@@ -136,9 +139,14 @@ impl Shell {
     /// # Errors
     /// The ring failed for good.
     pub fn run(start: Start, mut ring: Ring, wakers: &[Waker]) -> Result<(), RingError> {
+        let pulse = start.pulse.clone();
         let mut shell = Shell::new(start, &mut ring, wakers);
         loop {
             let rest = shell.turn(&mut ring);
+            pulse.beat();
+            if pulse.turns() == 1 {
+                shell.orders.tell_serving();
+            }
             let now = Instant::now();
             if shell.orders.is_done(shell.sockets.count, now) {
                 return Ok(());

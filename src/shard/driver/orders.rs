@@ -48,6 +48,11 @@ impl Orders {
         self.stop_by.is_some_and(|by| sockets == 0 || now >= by)
     }
 
+    /// Tells that the first turn is done.
+    pub fn tell_serving(&self) {
+        let _ = self.events.send(Event::Serving(self.shard));
+    }
+
     /// Tells once that wills are visible, when nothing waits for other shards any more.
     pub fn tell_drained(&mut self, is_flushed: bool) {
         if self.is_draining && is_flushed {
@@ -72,6 +77,9 @@ impl Shell {
                 let longest = self.clock.take_turn_max();
                 list.push(("turn_us_max", longest.as_micros() as u64));
                 list.push(("mailboxes_full", self.mailroom.full()));
+                let of_ring = ring.counters();
+                list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
+                list.push(("connections_refused_descriptors", of_ring.accepts_refused));
                 let _ = self.orders.events.send(Event::Statistics(list));
             }
             Order::Tls(configs) => self.admission.set_tls(&configs),

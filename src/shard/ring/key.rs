@@ -52,6 +52,10 @@ pub(super) enum Operation {
     Accept = 1,
     AcceptCancel,
     AcceptBackoff,
+    /// Accepts without a descriptor, to close at once.
+    Refuse,
+    RefuseClose,
+    RefuseCancel,
     Receive,
     ReceiveCancel,
     Send,
@@ -65,10 +69,13 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 10] = [
+    const ALL: [Operation; 13] = [
         Operation::Accept,
         Operation::AcceptCancel,
         Operation::AcceptBackoff,
+        Operation::Refuse,
+        Operation::RefuseClose,
+        Operation::RefuseCancel,
         Operation::Receive,
         Operation::ReceiveCancel,
         Operation::Send,

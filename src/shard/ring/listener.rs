@@ -1,20 +1,25 @@
 //! Listeners: one accept at a time, armed anew when the turn ends, so that a backlog comes in at a bounded
-//! rate; paused when the process is out of descriptors or the shell wants no more for now.
+//! rate; paused when the process is out of descriptors (whoever waits then is closed at once) or the shell
+//! wants no more for now.
 
 use super::Ring;
 use super::handler::Handler;
 use super::key::{ListenerKey, Operation, Token};
 use super::queue::Completion;
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
+
+/// Listeners that refuse at once when descriptors have run out; each needs a place in the ring for it.
+pub(super) const REFUSING_MAX: u32 = 64;
 
 pub(super) struct Listener {
     descriptor: Option<OwnedFd>,
     generation: u32,
     accepting: bool,
     backing_off: bool,
+    refusing: bool,
     stopping: bool,
     paused: bool,
     cancels: u8,
@@ -85,7 +90,9 @@ impl Ring {
         let Some(descriptor) = &listener.descriptor else {
             return;
         };
-        let busy = listener.accepting || listener.backing_off || listener.cancels > 0;
+        let busy =
+            listener.accepting || listener.backing_off || listener.refusing || listener.cancels > 0;
+        let ends_refusing = listener.refusing && (listener.stopping || !listener.backing_off);
         if !listener.stopping && !listener.paused && !busy {
             listener.accepting = true;
             let descriptor = types::Fd(descriptor.as_raw_fd());
@@ -99,6 +106,12 @@ impl Ring {
             let entry = opcode::AsyncCancel::new(token(Operation::Accept))
                 .build()
                 .user_data(token(Operation::AcceptCancel));
+            self.push_plain(entry);
+        } else if ends_refusing && listener.cancels == 0 {
+            listener.cancels += 1;
+            let entry = opcode::AsyncCancel::new(token(Operation::Refuse))
+                .build()
+                .user_data(token(Operation::RefuseCancel));
             self.push_plain(entry);
         } else if listener.stopping && !busy {
             listener.descriptor = None;
@@ -135,8 +148,67 @@ impl Ring {
                         Token::new(Operation::AcceptBackoff, key.slot, key.generation).pack(),
                     );
                 self.push_plain(entry);
+                if has_no_descriptor(-completion.result) {
+                    self.push_refusal(key);
+                }
             }
         }
+        self.settle_listener(key);
+    }
+
+    /// Takes in whoever comes without a descriptor of the process, and closes at once: they hear it now, and
+    /// not when somebody else leaves. Until the listener accepts again.
+    fn push_refusal(&mut self, key: ListenerKey) {
+        let is_possible = self.can_refuse && key.slot < REFUSING_MAX;
+        let Some(listener) = self.listener_mut(key).filter(|_| is_possible) else {
+            return;
+        };
+        let Some(descriptor) = &listener.descriptor else {
+            return;
+        };
+        let descriptor = types::Fd(descriptor.as_raw_fd());
+        let Ok(place) = types::DestinationSlot::try_from_slot_target(key.slot) else {
+            return;
+        };
+        listener.refusing = true;
+        let token = |operation| Token::new(operation, key.slot, key.generation).pack();
+        let accept = opcode::Accept::new(descriptor, ptr::null_mut(), ptr::null_mut())
+            .file_index(Some(place))
+            .build()
+            .flags(squeue::Flags::IO_LINK)
+            .user_data(token(Operation::Refuse));
+        self.push_plain(accept);
+        let close = opcode::Close::new(types::Fixed(key.slot))
+            .build()
+            .user_data(token(Operation::RefuseClose));
+        self.push_plain(close);
+    }
+
+    pub(super) fn refuse_completed(&mut self, token: Token, completion: Completion) {
+        let key = ListenerKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        self.counters.accepts_refused += u64::from(completion.result >= 0);
+        let Some(listener) = self.listener_mut(key) else {
+            return;
+        };
+        listener.refusing = false;
+        if listener.backing_off && !listener.stopping && completion.result >= 0 {
+            self.push_refusal(key);
+        }
+        self.settle_listener(key);
+    }
+
+    pub(super) fn refuse_cancel_completed(&mut self, token: Token) {
+        let key = ListenerKey {
+            slot: token.slot,
+            generation: token.generation,
+        };
+        if let Some(listener) = self.listener_mut(key) {
+            listener.cancels -= 1;
+        }
+        // Still refusing means that the cancellation came at a bad moment: settle tries again.
         self.settle_listener(key);
     }
 
@@ -171,11 +243,17 @@ impl Listener {
             generation,
             accepting: false,
             backing_off: false,
+            refusing: false,
             stopping: false,
             paused: false,
             cancels: 0,
         }
     }
+}
+
+/// Whether all descriptors are in use.
+fn has_no_descriptor(error: i32) -> bool {
+    matches!(error, libc::EMFILE | libc::ENFILE)
 }
 
 /// Whether accepting again at once would fail again.

@@ -69,6 +69,8 @@ pub struct RingCounters {
     pub accepted: u64,
     /// Pauses of a listener for lack of descriptors or memory.
     pub accept_backoffs: u64,
+    /// Connections closed at once for lack of descriptors.
+    pub accepts_refused: u64,
     /// Receives that stopped for lack of buffers and were armed again.
     pub receives_starved: u64,
     /// Sends that left in parts.
@@ -108,6 +110,8 @@ pub struct Ring {
     /// What the eventfd's read fills. In a box: the kernel knows the address.
     wake_count: Box<u64>,
     accept_backoff: Box<types::Timespec>,
+    /// Whether there are places for connections that get no descriptor.
+    can_refuse: bool,
     config: RingConfig,
     counters: RingCounters,
     not_send: PhantomData<*const ()>,
@@ -146,12 +150,14 @@ impl Ring {
             waker,
             peers: Vec::new(),
             wake_count: Box::new(0),
+            can_refuse: false,
             accept_backoff: Box::new(types::Timespec::from(config.accept_backoff)),
             config: config.clone(),
             counters: RingCounters::default(),
             not_send: PhantomData,
         };
         ring.arm_wake();
+        ring.can_refuse = ring.queue.reserve_files(listener::REFUSING_MAX).is_ok();
         Ok(ring)
     }
 

@@ -58,6 +58,9 @@ impl Ring {
             Operation::Accept => self.accept_completed(handler, token, completion),
             Operation::AcceptCancel => self.accept_cancel_completed(token),
             Operation::AcceptBackoff => self.accept_backoff_completed(token),
+            Operation::Refuse => self.refuse_completed(token, completion),
+            Operation::RefuseClose => {}
+            Operation::RefuseCancel => self.refuse_cancel_completed(token),
             Operation::Receive => self.receive_completed(handler, buffers, token, completion),
             Operation::ReceiveCancel => self.receive_cancel_completed(token, completion),
             Operation::Send => self.send_completed(handler, token, completion),

@@ -1,0 +1,294 @@
+//! What surrounds the process goes wrong: nobody reads its log, descriptors run out, a thread of it is stopped,
+//! signals come that mean nothing. It goes on, or it ends with an error that says why.
+
+use crate::support::{Broker, Connect, Setup, Version, eventually, free_port, unique};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A broker whose log nobody follows.
+struct Unheard {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Unheard {
+    fn start(setup: &Setup, stderr: Stdio) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let setup = setup.clone().listen(&format!("mqtt://{address}"));
+        let child = setup.spawn(stderr);
+        eventually("it listens", || TcpStream::connect(address).ok().map(drop));
+        Unheard { child, address }
+    }
+
+    /// Somebody who knows nothing of MQTT: each visit is a line in the log at level `debug`.
+    fn visit(&self, count: usize) {
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(self.address).expect("it accepts");
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("send");
+            let mut answer = Vec::new();
+            // Closed or reset, both will do.
+            let _ = stream.read_to_end(&mut answer);
+        }
+    }
+
+    fn serves(&self) {
+        let stream = TcpStream::connect(self.address).expect("it accepts");
+        let client = crate::support::Client::over(stream, Version::V4);
+        let (mut client, connack) = Connect::v4(&unique("unheard")).attempt_over(client);
+        assert!(connack.is_some());
+        client.ping();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("signal the broker");
+    }
+
+    fn stop(mut self) {
+        self.signal(Signal::TERM);
+        let status = eventually("it stops", || self.child.try_wait().expect("wait"));
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Everything is said in the log.
+fn talkative() -> Setup {
+    Setup::new().shards(2).arg("--log").arg("debug")
+}
+
+#[test]
+fn a_log_whose_reader_has_gone_ends_nothing() {
+    let mut broker = Unheard::start(&talkative(), Stdio::piped());
+    drop(broker.child.stderr.take());
+    for _ in 0..5 {
+        broker.signal(Signal::USR1);
+        broker.visit(20);
+        broker.serves();
+    }
+    broker.stop();
+}
+
+#[test]
+fn a_log_whose_reader_stalls_holds_up_nothing_and_says_what_is_missing() {
+    let mut broker = Unheard::start(&talkative(), Stdio::piped());
+    // A pipe holds 64 KiB, the queue 4,096 lines: signals ask for more than both.
+    for _ in 0..300 {
+        broker.signal(Signal::USR1);
+        broker.serves();
+    }
+    for _ in 0..6_000 {
+        broker.signal(Signal::USR2);
+        if broker.child.try_wait().expect("wait").is_some() {
+            panic!("it ended");
+        }
+        std::thread::yield_now();
+    }
+    broker.serves();
+    let reader = BufReader::new(broker.child.stderr.take().expect("piped"));
+    let lines = std::thread::spawn(move || reader.lines().map_while(Result::ok).count());
+    broker.serves();
+    broker.stop();
+    assert!(lines.join().expect("reader") > 300);
+}
+
+#[test]
+fn a_full_disk_under_the_log_ends_nothing() {
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    let broker = Unheard::start(&talkative(), full.into());
+    broker.visit(50);
+    broker.serves();
+    broker.stop();
+}
+
+#[test]
+fn counters_are_told_at_every_level() {
+    for level in ["error", "warn", "info", "debug"] {
+        let broker = Unheard::start(
+            &Setup::new().shards(1).arg("--log").arg(level),
+            Stdio::piped(),
+        );
+        let mut broker = broker;
+        broker.serves();
+        broker.signal(Signal::USR1);
+        let reader = BufReader::new(broker.child.stderr.take().expect("piped"));
+        let told = reader
+            .lines()
+            .map_while(Result::ok)
+            .find(|line| line.contains("counters "));
+        assert!(told.is_some_and(|line| line.contains("log_lines_left_out=0")));
+        broker.stop();
+    }
+}
+
+#[test]
+fn signals_that_mean_nothing_are_named_and_end_nothing() {
+    let broker = Broker::start(1);
+    for signal in [
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+    ] {
+        broker.signal(signal);
+    }
+    eventually("each is named", || {
+        (broker.log().matches("means nothing to the broker").count() == 5).then_some(())
+    });
+    broker.stop();
+}
+
+#[test]
+fn without_descriptors_connects_are_refused_at_once_and_it_is_said() {
+    let broker = Broker::start(2);
+    let open = broker.descriptors() as u64;
+    let limit = format!("--nofile={}", open + 40);
+    let pid = broker.id().to_string();
+    let limited = Command::new("prlimit")
+        .args(["--pid", &pid, &limit])
+        .status();
+    assert!(limited.expect("prlimit (util-linux)").success());
+    let mut clients = Vec::new();
+    let begun = Instant::now();
+    let mut refused = 0;
+    while refused < 20 {
+        let mut stream = TcpStream::connect(broker.address()).expect("the kernel accepts");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("timeout");
+        let served = stream
+            .write_all(&Connect::v4(&unique("many")).encode())
+            .and_then(|()| stream.read_exact(&mut [0; 4]));
+        match served {
+            Ok(()) => clients.push(stream),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(clients.len() >= 20, "{} were served", clients.len());
+    assert!(broker.log().contains("all descriptors of the process"));
+    assert!(broker.counters().get("connections_refused_descriptors") >= 1);
+    drop(clients);
+    // They are let in as soon as there is room.
+    eventually("somebody is served", || {
+        let mut stream = TcpStream::connect(broker.address()).ok()?;
+        stream
+            .write_all(&Connect::v4(&unique("later")).encode())
+            .ok()?;
+        stream.read_exact(&mut [0; 4]).ok()
+    });
+    broker.stop();
+}
+
+#[test]
+fn shards_that_are_not_pinned_serve_too() {
+    let broker = Broker::with_config(2, "pin = false\n");
+    assert!(broker.log().contains("not pinned"));
+    Connect::v5(&unique("free")).open(&broker).ping();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.id())).expect("status");
+    let all = cpus_allowed(&status);
+    for task in std::fs::read_dir(format!("/proc/{}/task", broker.id())).expect("tasks") {
+        let status = std::fs::read_to_string(task.expect("task").path().join("status"));
+        assert_eq!(cpus_allowed(&status.expect("status")), all);
+    }
+    broker.stop();
+}
+
+fn cpus_allowed(status: &str) -> String {
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("Cpus_allowed:"));
+    line.expect("Cpus_allowed").to_owned()
+}
+
+/// Stops one thread of a process, by its name, until it is dropped.
+struct Frozen(Child);
+
+impl Frozen {
+    fn thread(process: u32, name: &str) -> Self {
+        const SCRIPT: &str = r"
+import ctypes, os, sys
+process, name = sys.argv[1:]
+tasks = f'/proc/{process}/task'
+named = lambda t: open(f'{tasks}/{t}/comm').read().startswith(name + '-')
+thread = min(int(t) for t in os.listdir(tasks) if named(t))
+libc = ctypes.CDLL(None, use_errno=True)
+SEIZE, INTERRUPT = 0x4206, 0x4207
+for request in (SEIZE, INTERRUPT):
+    if libc.ptrace(request, thread, None, None):
+        sys.exit('this machine forbids ptrace: ' + os.strerror(ctypes.get_errno()))
+os.waitpid(thread, 0x40000000)
+print('frozen', flush=True)
+# Its end has to be seen by whoever traces it.
+os.waitpid(thread, 0x40000000)
+";
+        let mut python = Command::new("python3")
+            .args(["-c", SCRIPT, &process.to_string(), name])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut said = String::new();
+        let output = python.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut said).expect("read");
+        assert_eq!(said.trim(), "frozen");
+        Frozen(python)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_stop_keeps_its_deadline_whatever_a_shard_does() {
+    let mut broker = Broker::with_config(2, "[shutdown]\ndeadline_ms = 500\n");
+    let frozen = Frozen::thread(broker.id(), "ringmq-1");
+    broker.signal(Signal::TERM);
+    let status = broker.wait_exit();
+    assert_eq!(status.code(), Some(1));
+    let log = broker.log();
+    assert!(log.contains("shard(s) [1] do not answer"), "{log}");
+    drop(frozen);
+}
+
+#[test]
+fn statistics_do_not_wait_for_a_shard_that_does_not_answer() {
+    let broker = Broker::start(2);
+    let frozen = Frozen::thread(broker.id(), "ringmq-1");
+    assert_eq!(broker.counters().get("shards_silent"), 1);
+    drop(frozen);
+    // A late answer is not taken for a new one.
+    broker.await_counter("shards_silent", 0);
+    broker.stop();
+}
+
+#[test]
+fn a_dead_shard_is_named_and_ends_the_process() {
+    let mut broker = Broker::with_config(2, "[watchdog]\nsilence_seconds_max = 2\n");
+    let frozen = Frozen::thread(broker.id(), "ringmq-0");
+    let status = broker.wait_exit();
+    assert_eq!(status.code(), Some(1));
+    let log = broker.log();
+    assert!(log.contains("shard 0 has not turned"), "{log}");
+    assert!(log.contains("watchdog.silence_seconds_max"), "{log}");
+    drop(frozen);
+}
