@@ -10,7 +10,6 @@ pub const NOW: Timestamp = Timestamp::from_ms(1_000);
 /// A shard of one.
 pub struct Broker {
     pub core: ShardCore,
-    ready: Vec<ConnectionKey>,
 }
 
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {
@@ -53,7 +52,6 @@ impl Broker {
         settings.limits.subscriptions_per_session_max = usize::MAX;
         Broker {
             core: ShardCore::new(0, 1, settings, 1, Arc::new(ConnectionCounts::new(1))),
-            ready: Vec::new(),
         }
     }
 
@@ -83,9 +81,7 @@ impl Broker {
         if let Some(through) = stored.map(|persist| persist.ticket) {
             self.core.stored(through);
         }
-        let mut ready = std::mem::take(&mut self.ready);
-        self.core.take_ready(&mut ready);
-        for key in ready.drain(..) {
+        while let Some(key) = self.core.next_ready() {
             if let Some(batch) = self.core.take_outgoing(key) {
                 for slice in batch.slices() {
                     hear(key, slice);
@@ -93,6 +89,5 @@ impl Broker {
                 self.core.sent(NOW, key, batch);
             }
         }
-        self.ready = ready;
     }
 }

@@ -8,6 +8,11 @@ use crate::engine::codec::topic::TopicLimits;
 /// Bounds in force, fixed when the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Work of one turn of a shard, in deliveries; what costs about as much counts as one. What is beyond waits
+    /// for the next turn.
+    pub turn_deliveries_max: usize,
+    /// Batches that one turn of a shard hands to sockets.
+    pub turn_sends_max: usize,
     /// Letters that one shard's mailbox holds for another. A full one holds up who publishes to that shard.
     pub mailbox_letters_max: usize,
     /// Largest packet a client may send, fixed header included.
@@ -107,6 +112,10 @@ const _: () = assert!(RETAINED_ANSWER_MESSAGES_MAX <= RETAINED_VISITS_MAX);
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            // A few milliseconds; and a burst of 16 messages to 1,000 subscribers still leaves as one.
+            turn_deliveries_max: 32_768,
+            // The kernel takes about 5 us for each.
+            turn_sends_max: 1_024,
             // A turn's worth of publishes fits.
             mailbox_letters_max: 4_096,
             max_packet_bytes: 1024 * 1024,

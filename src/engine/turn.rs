@@ -21,7 +21,6 @@ use crate::engine::route::ShardSet;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
-use std::mem;
 
 /// Passes over the mailboxes per turn, so that retained questions are answered in the turn they come.
 const DRAIN_PASSES_MAX: usize = 3;
@@ -40,15 +39,47 @@ pub enum Letter<H> {
 pub struct Pending<H> {
     /// Connections that leave for another shard.
     handovers: VecDeque<(ShardId, H)>,
-    /// Room for a list that is emptied each turn.
-    ready: Vec<ConnectionKey>,
+    drain: Drain,
+}
+
+/// How far the drain has got that questions for retained messages wait for.
+///
+/// It takes what is visible in every mailbox when it begins, over several turns if there is much of it.
+#[derive(Debug, Default)]
+struct Drain {
+    is_open: bool,
+    /// Letters taken so far, by sender.
+    taken: Vec<u64>,
+    /// How many that has to be, by sender.
+    wanted: Vec<u64>,
+}
+
+impl Drain {
+    fn count(counts: &mut Vec<u64>, from: ShardId) -> &mut u64 {
+        let at = usize::from(from);
+        if counts.len() <= at {
+            counts.resize(at + 1, 0);
+        }
+        &mut counts[at]
+    }
+
+    /// So many letters of a shard are visible when the drain begins.
+    fn want(&mut self, from: ShardId, visible: usize) {
+        let taken = *Self::count(&mut self.taken, from);
+        *Self::count(&mut self.wanted, from) = taken + visible as u64;
+    }
+
+    fn is_done(&self) -> bool {
+        let mut counts = self.taken.iter().zip(&self.wanted);
+        counts.all(|(taken, wanted)| taken >= wanted)
+    }
 }
 
 impl<H> Default for Pending<H> {
     fn default() -> Self {
         Pending {
             handovers: VecDeque::new(),
-            ready: Vec::new(),
+            drain: Drain::default(),
         }
     }
 }
@@ -204,28 +235,56 @@ pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
     rest(around.core(), serves_more)
 }
 
-/// Takes out of every mailbox what is visible when a pass begins.
+/// Takes letters out of the mailboxes, as far as this turn's work allows, and answers questions for retained
+/// messages when everything is applied that was visible when they had come.
 pub fn drain<S: Surroundings>(around: &mut S) {
     let now = around.now();
     for _ in 0..DRAIN_PASSES_MAX {
-        around.core().begin_drain();
+        begin_drain(around);
         for from in 0..around.core().shards() {
-            let visible = around.visible(from);
-            for _ in 0..visible {
-                match around.collect(from) {
-                    Some(Letter::Mail(mail)) => around.core().mail(now, from, mail),
-                    Some(Letter::Handover(handover)) => around.adopt(handover),
-                    None => break,
-                }
-            }
-            if visible > 0 {
-                around.made_room(from);
-            }
+            collect(around, now, from);
         }
-        around.core().end_drain(now);
-        if !around.core().wants_drain() {
+        let (core, pending, _) = around.parts();
+        if pending.drain.is_open && pending.drain.is_done() {
+            pending.drain.is_open = false;
+            core.end_drain(now);
+        }
+        if !core.wants_drain() || core.is_spent() {
             return;
         }
+    }
+}
+
+fn begin_drain<S: Surroundings>(around: &mut S) {
+    let (core, pending, _) = around.parts();
+    if pending.drain.is_open || !core.wants_drain() {
+        return;
+    }
+    core.begin_drain();
+    pending.drain.is_open = true;
+    for from in 0..around.core().shards() {
+        let visible = around.visible(from);
+        around.parts().1.drain.want(from, visible);
+    }
+}
+
+/// Takes what is visible from one shard, or a part of it.
+fn collect<S: Surroundings>(around: &mut S, now: Timestamp, from: ShardId) {
+    let mut taken = 0;
+    for _ in 0..around.visible(from) {
+        if around.core().is_spent() {
+            break;
+        }
+        match around.collect(from) {
+            Some(Letter::Mail(mail)) => around.core().mail(now, from, mail),
+            Some(Letter::Handover(handover)) => around.adopt(handover),
+            None => break,
+        }
+        taken += 1;
+    }
+    if taken > 0 {
+        *Drain::count(&mut around.parts().1.drain.taken, from) += taken;
+        around.made_room(from);
     }
 }
 
@@ -258,15 +317,16 @@ pub fn flush_mail<S: Surroundings>(around: &mut S) {
     around.wake(receivers);
 }
 
-/// Hands every outbox that filled in this turn to its socket.
+/// Hands outboxes that filled to their sockets, a bounded number of them.
 fn flush_outboxes<S: Surroundings>(around: &mut S) {
-    let (core, pending, _) = around.parts();
-    let mut ready = mem::take(&mut pending.ready);
-    core.take_ready(&mut ready);
-    for connection in ready.drain(..) {
-        if let Some(batch) = around.core().take_outgoing(connection) {
+    for _ in 0..around.core().turn_sends_max() {
+        let core = around.core();
+        let Some(connection) = core.next_ready() else {
+            return;
+        };
+        if let Some(batch) = core.take_outgoing(connection) {
             around.send(connection, batch);
         }
     }
-    around.parts().1.ready = ready;
+    around.core().note_sends_deferred();
 }

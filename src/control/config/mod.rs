@@ -250,6 +250,8 @@ fn check_limits(settings: &Settings, places: &Places<'_>) -> Result<(), ConfigEr
     const PACKET_BYTES: RangeInclusive<u64> = PACKET_BYTES_MIN as u64..=PACKET_BYTES_MAX as u64;
     let limits = &settings.limits;
     let ranges = ranges! { limits;
+        turn_deliveries_max: 1..=1 << 30,
+        turn_sends_max: 1..=1 << 30,
         mailbox_letters_max: 1..=1 << 20,
         max_packet_bytes: PACKET_BYTES,
         topic_bytes_max: 1..=65_535,

@@ -29,6 +29,8 @@ pub struct Answer {
     pub messages: Vec<Arc<Message>>,
     /// Where to go on; `None` at the end.
     pub next: Option<Cursor>,
+    /// Topics that were looked at.
+    pub visited: usize,
 }
 
 impl Retained {
@@ -93,10 +95,11 @@ impl Retained {
         self.expiring.first().map(|(at, _)| *at)
     }
 
-    /// Drops what has expired; returns how many.
-    pub fn expire(&mut self, now: Timestamp) -> usize {
+    /// Drops what has expired, at most so many; returns how many.
+    pub fn expire(&mut self, now: Timestamp, most: usize) -> usize {
         let mut dropped = 0;
-        while let Some((at, topic)) = self.expiring.first().cloned()
+        while dropped < most
+            && let Some((at, topic)) = self.expiring.first().cloned()
             && at <= now
         {
             self.remove(&topic);
@@ -133,6 +136,7 @@ impl Retained {
         };
         let range = self.by_topic.range::<str, _>((start, Bound::Unbounded));
         for (visited, (topic, message)) in range.enumerate() {
+            answer.visited = visited + 1;
             if !topic.starts_with(prefix) {
                 return answer;
             }
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(all(&store, "#", 99).0, ["a", "b"]);
         assert_eq!(all(&store, "#", 100).0, ["a"]);
         assert_eq!(store.next_expiry(), Some(Timestamp::from_ms(100)));
-        assert_eq!(store.expire(Timestamp::from_ms(100)), 1);
+        assert_eq!(store.expire(Timestamp::from_ms(100), 9), 1);
         set(&mut store, message("a", b"", None));
         assert_eq!(
             (store.len(), store.bytes(), store.next_expiry()),

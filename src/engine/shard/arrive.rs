@@ -64,7 +64,8 @@ impl ShardCore {
         connection.listener = listener;
         connection.timer_at = connect_by;
         let key = self.clients.connections.insert(connection);
-        self.timers.set(connect_by, Owner::Connection(key));
+        self.timers
+            .set(Timestamp::NEVER, connect_by, Owner::Connection(key));
         self.admission.take();
         key
     }

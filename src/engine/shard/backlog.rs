@@ -8,18 +8,20 @@
 
 use super::ShardCore;
 use crate::engine::keys::{ConnectionKey, ShardId};
-use crate::engine::limits::HELD_BYTES_MAX;
+use crate::engine::limits::{COPY_BYTES_MAX, HELD_BYTES_MAX};
 use crate::engine::route::ShardSet;
 use crate::engine::session::connection::Hold;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 use std::mem;
 
-/// Work of one turn, in deliveries; what costs about as much counts as one. A turn that does so much takes a
-/// few milliseconds, and a burst of 16 messages to 1,000 subscribers still leaves as one.
-const WORK_PER_TURN: i64 = 32_768;
-/// Of this, what one connection gets while others wait.
-const WORK_PER_SHARE: i64 = WORK_PER_TURN / 8;
+/// Work counts in eighths of a delivery, which take some 15 ns each.
+const DELIVERY: usize = 8;
+/// A connection gets this part of a turn's work while others wait; pings and acknowledgements may take as much
+/// beyond it, so that they go on when others have used up a turn.
+const SHARES: i64 = 8;
+/// Bytes whose copy costs as much as an eighth of a delivery.
+const COPY_BYTES: usize = 256;
 
 /// Who waits, and how much a turn still does.
 pub(super) struct Backlog {
@@ -29,25 +31,28 @@ pub(super) struct Backlog {
     for_room: Vec<Vec<ConnectionKey>>,
     /// Until other shards have confirmed some of this shard's interest.
     for_confirmations: Vec<ConnectionKey>,
+    work_per_turn: i64,
     work_left: i64,
     /// Below this the connection at hand has had its share.
     share_ends: i64,
 }
 
 impl Backlog {
-    pub(super) fn new(shards: ShardId) -> Self {
+    pub(super) fn new(shards: ShardId, turn_deliveries_max: usize) -> Self {
+        let work_per_turn = (turn_deliveries_max * DELIVERY) as i64;
         Backlog {
             next: VecDeque::new(),
             for_room: (0..shards).map(|_| Vec::new()).collect(),
             for_confirmations: Vec::new(),
-            work_left: WORK_PER_TURN,
+            work_per_turn,
+            work_left: work_per_turn,
             share_ends: 0,
         }
     }
 
-    /// A turn begins.
-    pub(super) fn begin_turn(&mut self) {
-        self.work_left = WORK_PER_TURN;
+    /// A turn begins; without work to give if what was done before has not left yet.
+    pub(super) fn begin_turn(&mut self, is_behind: bool) {
+        self.work_left = if is_behind { 0 } else { self.work_per_turn };
     }
 
     /// Packets of a connection are about to be handled.
@@ -55,18 +60,44 @@ impl Backlog {
         self.share_ends = if self.next.is_empty() {
             0
         } else {
-            (self.work_left - WORK_PER_SHARE).max(0)
+            (self.work_left - self.work_per_turn / SHARES).max(0)
         };
     }
 
-    /// Something was done that costs as much as so many deliveries.
-    pub(super) fn spend(&mut self, work: usize) {
-        self.work_left -= work as i64;
+    /// Something is done that costs as much as so many deliveries.
+    pub(super) fn spend(&mut self, deliveries: usize) {
+        self.work_left -= (deliveries * DELIVERY) as i64;
     }
 
-    /// Whether the connection at hand has to leave the rest for later.
+    /// A message of so many bytes that are copied goes to so many.
+    pub(super) fn spend_fan_out(&mut self, receivers: usize, bytes: usize) {
+        let bytes = bytes.min(COPY_BYTES_MAX);
+        self.work_left -= (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64;
+    }
+
+    /// A packet is handled that costs little.
+    pub(super) fn spend_packet(&mut self) {
+        self.work_left -= 1;
+    }
+
+    /// Deliveries that are left of this turn's work.
+    pub(super) fn left(&self) -> usize {
+        usize::try_from(self.work_left).unwrap_or(0) / DELIVERY
+    }
+
+    /// Whether this turn has done its work.
+    pub(super) fn is_spent(&self) -> bool {
+        self.work_left <= 0
+    }
+
+    /// Whether the connection at hand has to leave what costs much for later.
     pub(super) fn is_share_over(&self) -> bool {
         self.work_left <= self.share_ends
+    }
+
+    /// Whether even packets that cost little have to wait.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.work_left <= -self.work_per_turn / SHARES
     }
 
     /// Whether somebody can go on.
@@ -76,15 +107,31 @@ impl Backlog {
 }
 
 impl ShardCore {
-    /// A turn begins: so much work may be done in it.
+    /// A turn begins: a bounded amount of work may be done in it, and none as long as outboxes that filled
+    /// before wait to be sent. So what was taken goes out first, and the excess stays with its senders.
     pub fn begin_turn(&mut self) {
-        self.backlog.begin_turn();
+        let is_behind = !self.clients.ready.is_empty();
+        self.backlog.begin_turn(is_behind);
+        if is_behind {
+            self.clients.ready.compact();
+        }
+    }
+
+    /// This turn does whatever there is: the last before a stop.
+    pub fn work_without_bound(&mut self) {
+        self.backlog.work_left = i64::MAX / 2;
+    }
+
+    /// Whether this turn has done its work.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.backlog.is_spent()
     }
 
     /// Handles packets that wait, in order, as far as this turn's work allows.
     pub fn work_off(&mut self, now: Timestamp) {
         for _ in 0..self.backlog.next.len() {
-            if self.backlog.work_left <= 0 {
+            if self.backlog.is_spent() {
                 return;
             }
             if let Some(key) = self.backlog.next.pop_front() {
@@ -113,6 +160,7 @@ impl ShardCore {
     /// Leaves the rest of a connection's packets for a later turn.
     pub(super) fn hold_for_turn(&mut self, key: ConnectionKey) {
         self.hold(key, Hold::Turn);
+        self.clients.counters.packets_deferred += 1;
         self.backlog.next.push_back(key);
     }
 

@@ -8,6 +8,7 @@ use super::Settings;
 use super::journal::Journal;
 use super::losses::{self, Losing};
 use super::overload::Shortage;
+use super::ready::Ready;
 use super::sessions::Sessions;
 use crate::engine::fanout::encoder::Encoder;
 use crate::engine::keys::{ConnectionKey, OfConnection, SessionKey};
@@ -27,7 +28,7 @@ pub(super) struct Clients {
     pub spare: SpareBuffers,
     pub counters: Counters,
     /// Connections with bytes to send, for the shell.
-    pub ready: Vec<ConnectionKey>,
+    pub ready: Ready,
     pub journal: Journal,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
@@ -48,7 +49,7 @@ impl Clients {
             encoder: Encoder::default(),
             spare: SpareBuffers::default(),
             counters: Counters::default(),
-            ready: Vec::new(),
+            ready: Ready::default(),
             journal: Journal::default(),
             routed_by: None,
             shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),

@@ -19,6 +19,7 @@ use crate::engine::session::will::Will;
 use crate::engine::session::{EXPIRY_NEVER, Session};
 use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;
+use crate::engine::timer::Owner;
 use std::rc::Rc;
 
 /// Longest client identifier that is accepted.
@@ -113,6 +114,11 @@ impl ShardCore {
             .is_some_and(|c| c.is_adopted);
         if home != self.id && !is_adopted {
             let left = self.clients.connections.remove(key);
+            if let Some(left) = &left {
+                let never = Timestamp::NEVER;
+                self.timers
+                    .set(left.timer_at, never, Owner::Connection(key));
+            }
             self.admission.settle();
             self.clients.counters.connections_handed_over += 1;
             self.commands.push(Command::Handover {

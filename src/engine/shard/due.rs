@@ -11,15 +11,20 @@ use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 
 impl ShardCore {
-    /// Time has passed.
+    /// Time has passed. What is due beyond this turn's work stays due.
     pub fn tick(&mut self, now: Timestamp) {
-        while let Some((at, owner)) = self.timers.pop_due(now) {
+        while !self.backlog.is_spent()
+            && let Some((at, owner)) = self.timers.pop_due(now)
+        {
+            self.backlog.spend(1);
             match owner {
                 Owner::Connection(key) => self.connection_due(key, at, now),
                 Owner::Session(key) => self.session_due(key, at, now),
             }
         }
-        self.clients.counters.dropped_expired += self.retained.expire(now) as u64;
+        let expired = self.retained.expire(now, self.backlog.left());
+        self.backlog.spend(expired);
+        self.clients.counters.dropped_expired += expired as u64;
     }
 
     fn connection_due(&mut self, key: ConnectionKey, at: Timestamp, now: Timestamp) {
@@ -40,9 +45,8 @@ impl ShardCore {
         let deadline = connection.deadline();
         if deadline > now {
             connection.timer_at = deadline;
-            if deadline != Timestamp::NEVER {
-                self.timers.set(deadline, Owner::Connection(key));
-            }
+            self.timers
+                .set(Timestamp::NEVER, deadline, Owner::Connection(key));
         } else if connection.session.is_none() {
             self.clients.counters.connect_timeouts += 1;
             self.drop_connection(key);
@@ -64,8 +68,8 @@ impl ShardCore {
         };
         let deadline = connection.deadline();
         if deadline < connection.timer_at {
-            connection.timer_at = deadline;
-            self.timers.set(deadline, Owner::Connection(key));
+            let before = std::mem::replace(&mut connection.timer_at, deadline);
+            self.timers.set(before, deadline, Owner::Connection(key));
         }
     }
 }

@@ -35,9 +35,19 @@ impl ShardCore {
 
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
+        if self.clients.connections.get(key).is_some() {
+            self.admission.settle();
+            self.close_connection(key);
+        }
+    }
+
+    /// Forgets a connection and has it closed.
+    fn close_connection(&mut self, key: ConnectionKey) {
         if let Some(mut connection) = self.clients.connections.remove(key) {
             debug_assert!(connection.session.is_none());
-            self.admission.settle();
+            let never = Timestamp::NEVER;
+            self.timers
+                .set(connection.timer_at, never, Owner::Connection(key));
             self.admission.counts.leave(connection.listener);
             let rest = connection.outbox.take_rest();
             self.commands.push(Command::Close {
@@ -132,7 +142,7 @@ impl ShardCore {
         };
         let reason = connection.goodbye.map_or(0, Reason::byte);
         self.note_session(session_key, Event::Disconnected(reason));
-        self.drop_connection(key);
+        self.close_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;
         };
@@ -171,11 +181,8 @@ impl ShardCore {
             return;
         };
         let deadline = session.deadline();
-        // An earlier timer of a former absence may still be set; it finds out that it is too early.
-        session.timer_at = deadline;
-        if deadline != Timestamp::NEVER {
-            self.timers.set(deadline, Owner::Session(key));
-        }
+        let before = std::mem::replace(&mut session.timer_at, deadline);
+        self.timers.set(before, deadline, Owner::Session(key));
     }
 
     pub(super) fn session_due(&mut self, key: SessionKey, at: Timestamp, now: Timestamp) {
@@ -228,6 +235,10 @@ impl ShardCore {
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;
         };
+        let never = Timestamp::NEVER;
+        self.timers
+            .set(session.timer_at, never, Owner::Session(key));
+        self.backlog.spend(1 + session.subscriptions.len());
         for subscription in std::mem::take(&mut session.subscriptions) {
             self.remove_subscription(key, &subscription);
         }

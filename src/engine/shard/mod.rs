@@ -34,6 +34,7 @@ mod pause;
 mod publish;
 mod questions;
 mod rate;
+mod ready;
 mod receive;
 mod replay;
 mod sessions;
@@ -142,6 +143,7 @@ impl ShardCore {
         counts: Arc<ConnectionCounts>,
     ) -> Self {
         let settings = Rc::new(settings);
+        let turn_deliveries_max = settings.limits.turn_deliveries_max;
         ShardCore {
             id,
             shards,
@@ -157,7 +159,7 @@ impl ShardCore {
             admission: Admission::new(counts),
             commands: Vec::new(),
             staged: Staged::new(shards),
-            backlog: Backlog::new(shards),
+            backlog: Backlog::new(shards, turn_deliveries_max),
             seed,
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -173,9 +175,20 @@ impl ShardCore {
 
     // Effects.
 
-    /// Connections with bytes to send, each once: ask [`ShardCore::take_outgoing`].
-    pub fn take_ready(&mut self, into: &mut Vec<ConnectionKey>) {
-        into.append(&mut self.clients.ready);
+    /// Batches that a turn hands to sockets at most.
+    #[must_use]
+    pub fn turn_sends_max(&self) -> usize {
+        self.settings.limits.turn_sends_max
+    }
+
+    /// A turn has handed over as many batches as it may.
+    pub fn note_sends_deferred(&mut self) {
+        self.clients.counters.sends_deferred += u64::from(!self.clients.ready.is_empty());
+    }
+
+    /// The next connection with bytes to send, each once: ask [`ShardCore::take_outgoing`].
+    pub fn next_ready(&mut self) -> Option<ConnectionKey> {
+        self.clients.ready.pop()
     }
 
     /// What to do with connections, in order.
@@ -287,12 +300,17 @@ impl ShardCore {
     }
 
     /// Works off what had come before [`ShardCore::begin_drain`]: every update that was visible when a
-    /// question came has been applied by now, so the answer is not stale.
+    /// question came has been applied by now, so the answer is not stale. What is beyond this turn's work waits.
     pub fn end_drain(&mut self, now: Timestamp) {
-        while let Some((session, query, answer)) = self.questions.take_answer() {
+        while !self.backlog.is_spent()
+            && let Some((session, query, answer)) = self.questions.take_answer()
+        {
+            self.backlog.spend(1 + answer.messages.len());
             self.take_answer(session, query, answer, now);
         }
-        while let Some((from, query)) = self.questions.take_question() {
+        while !self.backlog.is_spent()
+            && let Some((from, query)) = self.questions.take_question()
+        {
             self.answer_query(from, query, now);
         }
     }

@@ -334,7 +334,8 @@ impl ShardCore {
         let Some(first) = first else { return };
         if second.is_none() {
             // One filter: a session has at most one subscription on it, so nothing is to be joined.
-            self.backlog.spend(first.local.len());
+            self.backlog
+                .spend_fan_out(first.local.len(), publication.payload.len());
             for subscriber in &first.local {
                 if !(subscriber.no_local && Some(subscriber.session) == publisher) {
                     self.clients
@@ -343,8 +344,9 @@ impl ShardCore {
             }
             return;
         }
+        let receivers = entries().map(|entry| entry.local.len()).sum();
         self.backlog
-            .spend(entries().map(|entry| entry.local.len()).sum());
+            .spend_fan_out(receivers, publication.payload.len());
         self.matches.clear();
         for subscriber in entries().flat_map(|entry| &entry.local) {
             if subscriber.no_local && Some(subscriber.session) == publisher {

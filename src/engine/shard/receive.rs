@@ -124,7 +124,11 @@ impl ShardCore {
             {
                 self.hold_for_turn(key);
             }
-            _ => return false,
+            _ if self.backlog.is_overdrawn() => self.hold_for_turn(key),
+            _ => {
+                self.backlog.spend_packet();
+                return false;
+            }
         }
         true
     }

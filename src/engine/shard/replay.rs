@@ -15,6 +15,9 @@ use crate::engine::session::replay::{ReplayTask, Walk};
 use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
 
+/// Retained topics that a walk looks at in the time of a delivery.
+const VISITS_PER_DELIVERY: usize = 2;
+
 impl ShardCore {
     /// Every shard knows of these subscriptions now.
     pub(super) fn start_replays(
@@ -111,6 +114,7 @@ impl ShardCore {
     pub(super) fn answer_query(&mut self, from: ShardId, query: RetainedQuery, now: Timestamp) {
         let filter = TopicFilter::trusted(&query.filter);
         let answer = self.retained.answer(filter, query.after.as_ref(), now);
+        self.backlog.spend(1 + answer.visited / VISITS_PER_DELIVERY);
         if from == self.id {
             return self.take_answer(query.session, query.query, answer, now);
         }

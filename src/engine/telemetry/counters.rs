@@ -80,6 +80,10 @@ counters! {
     accepts_paused_connecting,
     /// Times a connection was no longer read because its outbox was full.
     receives_paused,
+    /// Times that the rest of a client's packets waited because the turn had done enough.
+    packets_deferred,
+    /// Turns that left full outboxes for the next.
+    sends_deferred,
     /// Times a client was no longer read because a shard that it publishes to had no room.
     publishers_paused_room,
     /// Times a publishing client was no longer read because memory was very short.

@@ -1,0 +1,62 @@
+//! Connections with bytes to send, in the order in which their outboxes filled.
+//!
+//! A turn hands a bounded number of them to their sockets, so that one message to very many does not keep
+//! everybody else waiting while the kernel sends it; the rest stays here for the next turn.
+
+use crate::engine::keys::ConnectionKey;
+
+/// The queue. A vector with a cursor: most turns empty it.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    connections: Vec<ConnectionKey>,
+    next: usize,
+}
+
+impl Ready {
+    /// A connection that does not stand here yet has something to send.
+    pub(super) fn push(&mut self, connection: ConnectionKey) {
+        self.connections.push(connection);
+    }
+
+    /// The connection that has waited longest.
+    pub(super) fn pop(&mut self) -> Option<ConnectionKey> {
+        let connection = self.connections.get(self.next).copied();
+        self.next += 1;
+        if self.next >= self.connections.len() {
+            self.connections.clear();
+            self.next = 0;
+        }
+        connection
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Lets go the room of those that have gone.
+    pub(super) fn compact(&mut self) {
+        self.connections.drain(..self.next);
+        self.next = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::slots::Slots;
+
+    #[test]
+    fn who_came_first_goes_first_also_over_several_turns() {
+        let mut connections = Slots::default();
+        let keys: Vec<ConnectionKey> = (0..4).map(|_| connections.insert(())).collect();
+        let mut ready = Ready::default();
+        keys[..3].iter().for_each(|key| ready.push(*key));
+        assert_eq!(ready.pop(), Some(keys[0]));
+        ready.push(keys[3]);
+        ready.compact();
+        let rest: Vec<_> = std::iter::from_fn(|| ready.pop()).collect();
+        assert_eq!(rest, keys[1..]);
+        assert!(ready.is_empty() && ready.pop().is_none() && ready.is_empty());
+    }
+}
