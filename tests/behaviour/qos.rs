@@ -1,8 +1,11 @@
 //! Delivery at QoS 0, 1 and 2: complete flows, order, redelivery and the in-flight window.
 
 use crate::on_shards;
-use crate::support::{Ack, Connect, Packet, Props, Publish, Version, prop, shared, unique};
+use crate::support::{
+    Ack, Client, Connect, Packet, Props, Publish, Version, frame, prop, shared, unique,
+};
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 const VERSIONS: [Version; 3] = [Version::V3, Version::V4, Version::V5];
 
@@ -240,6 +243,97 @@ fn more_messages_than_identifiers_flow_through_one_session(shards: usize) {
             sender.wait_ack(Ack::Puback, id);
         }
     }
+}
+
+fn ack_bytes(kind: Ack, id: u16) -> Vec<u8> {
+    let flags = if kind == Ack::Pubrel { 2 } else { 0 };
+    frame((kind as u8) << 4 | flags, &id.to_be_bytes())
+}
+
+/// Sends so many messages and sees each acknowledged to the end.
+fn publish_together(sender: &mut Client, topic: &str, qos: u8, numbers: Range<u32>) {
+    let mut bytes = Vec::new();
+    let mut releases = Vec::new();
+    for n in numbers.clone() {
+        let publish = Publish::new(topic, qos, n.to_string()).id(sender.fresh_id());
+        bytes.extend(publish.encode(sender.version));
+        releases.extend(ack_bytes(Ack::Pubrel, publish.id));
+    }
+    let mut accepted = |bytes: &[u8]| {
+        sender.send(bytes);
+        for _ in numbers.clone() {
+            let packet = sender.recv();
+            assert!(matches!(packet, Packet::Ack { code: 0, .. }), "{packet:?}");
+        }
+    };
+    accepted(&bytes);
+    if qos == 2 {
+        accepted(&releases);
+    }
+}
+
+/// A subscriber that never finishes its first message gets more others than there are identifiers.
+fn others_flow_past(version: Version, qos: u8, is_received: bool) {
+    const BATCH: u32 = 400;
+    let broker = shared(1, "");
+    let topic = unique("qos/past");
+    let connect = Connect::new(version, &unique("r")).persistent();
+    let mut receiver = connect.open(&broker);
+    receiver.subscribe(&topic, qos);
+    let mut sender = Connect::v4(&unique("s")).open(&broker);
+    let mut unfinished = None;
+    for batch in 0..165 {
+        let numbers = batch * BATCH..(batch + 1) * BATCH;
+        publish_together(&mut sender, &topic, qos, numbers.clone());
+        let mut answers = Vec::new();
+        for n in numbers {
+            let publish = loop {
+                match receiver.recv() {
+                    Packet::Publish(publish) => break publish,
+                    Packet::Ack { id, .. } if unfinished == Some(id) => {}
+                    Packet::Ack { id, .. } => answers.extend(ack_bytes(Ack::Pubcomp, id)),
+                    other => panic!("expected a PUBLISH or PUBREL, got {other:?}"),
+                }
+            };
+            assert_eq!(publish.payload_str(), n.to_string());
+            assert!(!publish.dup && unfinished != Some(publish.id));
+            let is_first = unfinished.is_none();
+            unfinished = unfinished.or(Some(publish.id));
+            if qos == 1 && !is_first {
+                answers.extend(ack_bytes(Ack::Puback, publish.id));
+            } else if qos == 2 && (!is_first || is_received) {
+                answers.extend(ack_bytes(Ack::Pubrec, publish.id));
+            }
+        }
+        receiver.send(&answers);
+    }
+    receiver.ping();
+    receiver.reset();
+    // It is still the first that comes again.
+    match (connect.open(&broker).recv(), is_received) {
+        (Packet::Publish(publish), false) => {
+            assert_eq!((publish.payload_str(), publish.dup), ("0", true));
+        }
+        (Packet::Ack { kind, id, .. }, true) => {
+            assert_eq!((kind, Some(id)), (Ack::Pubrel, unfinished));
+        }
+        (other, _) => panic!("expected what is unfinished, got {other:?}"),
+    }
+}
+
+#[test]
+fn more_messages_than_identifiers_flow_past_one_without_puback() {
+    others_flow_past(Version::V4, 1, false);
+}
+
+#[test]
+fn more_messages_than_identifiers_flow_past_one_without_pubrec() {
+    others_flow_past(Version::V5, 2, false);
+}
+
+#[test]
+fn more_messages_than_identifiers_flow_past_one_without_pubcomp() {
+    others_flow_past(Version::V5, 2, true);
 }
 
 on_shards!([1, 2, 4]

@@ -7,11 +7,14 @@
 pub mod aliases;
 pub mod connection;
 pub mod holder;
+pub mod id_runs;
 pub mod inbound;
+pub mod inflight;
 pub mod losses;
 pub mod outbound;
 pub mod rates;
 pub mod replay;
+pub mod stragglers;
 pub mod will;
 
 use crate::engine::codec::Version;

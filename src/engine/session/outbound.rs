@@ -5,37 +5,24 @@
 //!             └───► AwaitPubrec ──PUBREC──► AwaitPubcomp ──PUBCOMP──► done
 //!                        └─ PUBREC of 0x80 or more ─► done
 //! ```
-//! Invariants: the window is in order of first sending and its packet identifiers ascend (modulo
-//! wrap), so that an identifier names its place; what is done stays as a gap until it is at the
-//! front. `unacknowledged` counts the entries that are not done and never exceeds the limit.
+//! The window has two parts. `recent` has packet identifiers without a break, so that an identifier names
+//! its place; what is done stays there as a gap. Once gaps prevail the oldest entries move to the
+//! `stragglers`, where each operation is O(log n); each moves once at most. So everything depends on what
+//! is unacknowledged, never on how many identifiers were used since.
+//!
+//! Invariants: stragglers, then `recent`, is the order of first sending. `recent` is empty or begins with
+//! an unfinished entry; of its entries at most half, or [`GAPS_MAX`], are gaps. `unacknowledged` counts the
+//! entries of both parts that are not done. Whatever is held back is a straggler.
 
+use super::id_runs::following;
+use super::inflight::{Awaits, Inflight};
+use super::stragglers::Stragglers;
 use super::{Delivery, IDLE_MESSAGES_MAX};
 use crate::engine::message::Qos;
 use std::collections::VecDeque;
 
-/// What an unacknowledged message waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaits {
-    /// QoS 1.
-    Puback,
-    /// QoS 2, first half.
-    Pubrec,
-    /// QoS 2, second half: the message itself is settled `[MQTT-4.3.3-6]`.
-    Pubcomp,
-    /// Nothing: a gap.
-    Done,
-}
-
-/// An entry of the window.
-#[derive(Debug)]
-pub struct Inflight {
-    /// Packet identifier.
-    pub packet_id: u16,
-    /// What it waits for.
-    pub awaits: Awaits,
-    /// The message, until it is settled.
-    pub delivery: Option<Delivery>,
-}
+/// A window of no more entries than this is not worth tidying.
+const GAPS_MAX: usize = 32;
 
 /// What becomes of a message that does not fit into the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,13 +63,12 @@ pub enum Enqueued {
 /// The sending half of a session.
 #[derive(Debug, Default)]
 pub struct Outbound {
-    window: VecDeque<Inflight>,
+    recent: VecDeque<Inflight>,
+    stragglers: Option<Box<Stragglers>>,
     unacknowledged: u16,
     last_id: u16,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
-    /// Entries at the window's end that have not been sent on this connection.
-    held_back: usize,
 }
 
 impl Outbound {
@@ -98,61 +84,50 @@ impl Outbound {
         self.unacknowledged
     }
 
-    /// Whether another message may be sent within `window_max` `[MQTT-3.3.4-9]`. Identifiers must not
-    /// meet their own gaps, so a client that never acknowledges the first of many is held too.
+    /// Whether another message may be sent within `window_max` `[MQTT-3.3.4-9]`.
     #[must_use]
     pub fn has_room(&self, window_max: u16) -> bool {
-        self.unacknowledged < window_max
-            && self.held_back == 0
-            && self.window.len() < usize::from(u16::MAX) - 1
+        self.unacknowledged < window_max && !self.is_held_back()
     }
 
     /// A session is resumed: everything unfinished has to be sent again, as far as the client takes it.
     pub fn hold_back(&mut self) {
-        self.held_back = self.window.len();
+        self.leave_all_behind();
+        if let Some(stragglers) = &mut self.stragglers {
+            stragglers.hold_back();
+        }
     }
 
     /// Whether some of that still waits.
     #[must_use]
-    pub const fn is_held_back(&self) -> bool {
-        self.held_back > 0
+    pub fn is_held_back(&self) -> bool {
+        self.held_back() > 0
+    }
+
+    fn held_back(&self) -> u16 {
+        self.stragglers.as_ref().map_or(0, |behind| behind.held())
     }
 
     /// The next of it, if the client has room for it: its receive maximum may be less than it was
     /// `[MQTT-3.3.4-9]`.
     pub fn next_held_back(&mut self, window_max: u16) -> Option<&Inflight> {
-        let at = loop {
-            self.held_back = self.held_back.min(self.window.len());
-            let at = self.window.len() - self.held_back;
-            if self.window.get(at)?.awaits != Awaits::Done {
-                break at;
-            }
-            self.held_back -= 1;
-        };
-        let sent = self.window.iter().take(at);
-        let unfinished = sent.filter(|entry| entry.awaits != Awaits::Done).count();
-        if unfinished >= usize::from(window_max) {
+        if self.unacknowledged - self.held_back() >= window_max {
             return None;
         }
-        self.held_back -= 1;
-        self.window.get(at)
+        self.stragglers.as_mut()?.next_held_back()
     }
 
     /// Enters a message into the window; returns its packet identifier, which is free and not 0
-    /// `[MQTT-2.2.1-4]`. Ask [`Outbound::has_room`] first.
+    /// `[MQTT-2.2.1-3]` `[MQTT-2.2.1-4]`. Ask [`Outbound::has_room`] first.
     pub fn begin(&mut self, delivery: Delivery) -> u16 {
-        self.last_id = if self.last_id == u16::MAX {
-            1
-        } else {
-            self.last_id + 1
-        };
+        let packet_id = self.next_id();
         let awaits = if delivery.qos == Qos::ExactlyOnce {
             Awaits::Pubrec
         } else {
             Awaits::Puback
         };
-        let packet_id = self.last_id;
-        self.window.push_back(Inflight {
+        self.last_id = packet_id;
+        self.recent.push_back(Inflight {
             packet_id,
             awaits,
             delivery: Some(delivery),
@@ -161,101 +136,171 @@ impl Outbound {
         packet_id
     }
 
-    fn position(&self, packet_id: u16) -> Option<usize> {
-        let first = self.window.front()?.packet_id;
+    fn next_id(&mut self) -> u16 {
+        let next = following(self.last_id);
+        // One full turn of identifiers: the next is that of the first entry.
+        let is_first = self.recent.len() >= usize::from(u16::MAX);
+        let stragglers = self.stragglers.as_ref();
+        if is_first || stragglers.is_some_and(|behind| behind.contains(next)) {
+            return self.free_id(next);
+        }
+        next
+    }
+
+    /// The next identifier that is free. It leaves identifiers out, so `recent` has to begin anew.
+    #[cold]
+    fn free_id(&mut self, next: u16) -> u16 {
+        self.leave_all_behind();
+        let stragglers = self.stragglers.as_ref();
+        let free = stragglers.and_then(|behind| behind.free_from(next));
+        debug_assert!(free.is_some() || self.stragglers.is_none(), "has_room");
+        free.unwrap_or(next)
+    }
+
+    /// Where `recent` has the unfinished entry with this identifier.
+    fn recent_place(&self, packet_id: u16) -> Option<usize> {
+        let first = self.recent.front()?.packet_id;
         // Identifiers run from 1 to 65,535: one less than a full turn of u16.
         let distance = if packet_id >= first {
             packet_id - first
         } else {
             packet_id.wrapping_sub(first).wrapping_sub(1)
         };
-        let position = usize::from(distance);
-        self.window
-            .get(position)
-            .filter(|entry| entry.packet_id == packet_id)?;
-        Some(position)
+        let place = usize::from(distance);
+        let entry = self.recent.get(place)?;
+        (entry.packet_id == packet_id && entry.awaits != Awaits::Done).then_some(place)
     }
 
-    fn entry(&mut self, packet_id: u16, awaits: Awaits) -> Option<&mut Inflight> {
-        let position = self.position(packet_id)?;
-        self.window
-            .get_mut(position)
-            .filter(|entry| entry.awaits == awaits)
-    }
-
-    fn settle(&mut self) {
-        self.unacknowledged -= 1;
-        while self
-            .window
-            .front()
-            .is_some_and(|entry| entry.awaits == Awaits::Done)
-        {
-            self.window.pop_front();
+    /// The unfinished entry with this identifier.
+    fn entry(&mut self, packet_id: u16) -> Option<&mut Inflight> {
+        match self.recent_place(packet_id) {
+            Some(place) => self.recent.get_mut(place),
+            None => self.stragglers.as_mut()?.get_mut(packet_id),
         }
-        if self.window.is_empty() && self.window.capacity() > IDLE_MESSAGES_MAX {
-            self.window = VecDeque::new();
+    }
+
+    /// Settles the entry with this identifier if this is what it waits for.
+    fn finish(&mut self, packet_id: u16, awaits: Awaits) -> bool {
+        let Some(place) = self.recent_place(packet_id) else {
+            return self.finish_straggler(packet_id, awaits);
+        };
+        let entry = self.recent.get_mut(place);
+        let Some(entry) = entry.filter(|entry| entry.awaits == awaits) else {
+            return false;
+        };
+        entry.awaits = Awaits::Done;
+        entry.delivery = None;
+        self.unacknowledged -= 1;
+        self.drop_gaps();
+        true
+    }
+
+    fn finish_straggler(&mut self, packet_id: u16, awaits: Awaits) -> bool {
+        let Some(stragglers) = &mut self.stragglers else {
+            return false;
+        };
+        let entry = stragglers.get_mut(packet_id);
+        if entry.is_none_or(|entry| entry.awaits != awaits) {
+            return false;
+        }
+        stragglers.remove(packet_id);
+        if stragglers.is_empty() {
+            self.stragglers = None;
+        }
+        self.unacknowledged -= 1;
+        true
+    }
+
+    fn first_is_done(&self) -> bool {
+        let first = self.recent.front();
+        first.is_some_and(|entry| entry.awaits == Awaits::Done)
+    }
+
+    fn drop_gaps(&mut self) {
+        while self.first_is_done() {
+            self.recent.pop_front();
+        }
+        if self.recent.len() > GAPS_MAX {
+            self.overtake();
+        }
+        self.release_room();
+    }
+
+    /// Moves the oldest entries away until gaps no longer prevail.
+    fn overtake(&mut self) {
+        let behind = self.stragglers.as_ref().map_or(0, |behind| behind.len());
+        let mut unfinished = usize::from(self.unacknowledged) - behind;
+        while self.recent.len() > GAPS_MAX.max(2 * unfinished) {
+            let Some(entry) = self.recent.pop_front() else {
+                return;
+            };
+            if entry.awaits != Awaits::Done {
+                self.stragglers.get_or_insert_default().push(entry);
+                unfinished -= 1;
+            }
+        }
+        while self.first_is_done() {
+            self.recent.pop_front();
+        }
+    }
+
+    fn leave_all_behind(&mut self) {
+        while let Some(entry) = self.recent.pop_front() {
+            if entry.awaits != Awaits::Done {
+                self.stragglers.get_or_insert_default().push(entry);
+            }
+        }
+        self.release_room();
+    }
+
+    /// Gives memory back that a burst has taken. Not at half of it: the next burst would allocate again.
+    fn release_room(&mut self) {
+        let room = self.recent.capacity();
+        if self.recent.is_empty() && room > IDLE_MESSAGES_MAX {
+            self.recent = VecDeque::new();
+        } else if room > 4 * GAPS_MAX && self.recent.len() < room / 8 {
+            self.recent.shrink_to(GAPS_MAX.max(2 * self.recent.len()));
         }
     }
 
     /// PUBACK. Returns whether it settled a message; a stray one does no harm.
     pub fn puback(&mut self, packet_id: u16) -> bool {
-        let Some(entry) = self.entry(packet_id, Awaits::Puback) else {
-            return false;
-        };
-        entry.awaits = Awaits::Done;
-        entry.delivery = None;
-        self.settle();
-        true
+        self.finish(packet_id, Awaits::Puback)
     }
 
     /// PUBREC without failure: the message is settled, PUBREL is due `[MQTT-4.3.3-4]`. Returns whether
     /// the identifier is known; a repeated PUBREC is.
     pub fn pubrec(&mut self, packet_id: u16) -> bool {
-        if let Some(entry) = self.entry(packet_id, Awaits::Pubrec) {
+        let Some(entry) = self.entry(packet_id) else {
+            return false;
+        };
+        if entry.awaits == Awaits::Pubrec {
             entry.awaits = Awaits::Pubcomp;
             entry.delivery = None;
-            return true;
         }
-        self.entry(packet_id, Awaits::Pubcomp).is_some()
+        entry.awaits == Awaits::Pubcomp
     }
 
     /// PUBREC with a failure: the message is settled `[MQTT-4.4.0-2]`. Returns whether it was known.
     pub fn pubrec_failed(&mut self, packet_id: u16) -> bool {
-        let Some(entry) = self.entry(packet_id, Awaits::Pubrec) else {
-            return false;
-        };
-        entry.awaits = Awaits::Done;
-        entry.delivery = None;
-        self.settle();
-        true
+        self.finish(packet_id, Awaits::Pubrec)
     }
 
     /// PUBCOMP. Returns whether it settled a message.
     pub fn pubcomp(&mut self, packet_id: u16) -> bool {
-        let Some(entry) = self.entry(packet_id, Awaits::Pubcomp) else {
-            return false;
-        };
-        entry.awaits = Awaits::Done;
-        self.settle();
-        true
+        self.finish(packet_id, Awaits::Pubcomp)
     }
 
     /// Settles a message that could never be sent, such as one larger than the client takes.
     pub fn give_up(&mut self, packet_id: u16) {
-        for awaits in [Awaits::Puback, Awaits::Pubrec] {
-            if let Some(entry) = self.entry(packet_id, awaits) {
-                entry.awaits = Awaits::Done;
-                entry.delivery = None;
-                return self.settle();
-            }
-        }
+        let _ = self.finish(packet_id, Awaits::Puback) || self.finish(packet_id, Awaits::Pubrec);
     }
 
     /// What a resumed session sends again, in first-sending order `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]`.
     pub fn unfinished(&self) -> impl Iterator<Item = &Inflight> {
-        self.window
-            .iter()
-            .filter(|entry| entry.awaits != Awaits::Done)
+        let behind = self.stragglers.iter().flat_map(|behind| behind.iter());
+        let recent = self.recent.iter();
+        behind.chain(recent.filter(|entry| entry.awaits != Awaits::Done))
     }
 
     /// Puts a message behind the others, or does what the policy says if there is no room.
@@ -300,8 +345,10 @@ impl Outbound {
     /// Everything that another member of a share group may get now that the session ends: what was
     /// queued, and QoS 1 messages that are unacknowledged; QoS 2 ones must not `[MQTT-4.8.2-5]`.
     pub fn take_shared(&mut self) -> Vec<Delivery> {
-        let window = std::mem::take(&mut self.window)
-            .into_iter()
+        let behind = self.stragglers.take().into_iter();
+        let behind = behind.flat_map(|behind| behind.into_entries());
+        let window = behind
+            .chain(std::mem::take(&mut self.recent))
             .filter_map(|entry| entry.delivery.filter(|_| entry.awaits == Awaits::Puback));
         let queue = std::mem::take(&mut self.queue);
         window
@@ -314,9 +361,13 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::keys::GroupKey;
     use crate::engine::message::{LocalMessage, Message};
     use crate::engine::session::SubscriptionIds;
+    use std::rc::Rc;
     use std::sync::Arc;
+
+    const EVERY_ID: u16 = u16::MAX;
 
     fn delivery(qos: Qos) -> Delivery {
         let message = Arc::new(Message::new("t", b"", b"x", qos, false, None));
@@ -329,6 +380,36 @@ mod tests {
         }
     }
 
+    /// The identifiers of what is unfinished, in order.
+    fn left(outbound: &Outbound) -> Vec<u16> {
+        outbound.unfinished().map(|entry| entry.packet_id).collect()
+    }
+
+    /// Fails where the window depends on anything but what is unacknowledged.
+    fn check(outbound: &Outbound) {
+        let behind = outbound
+            .stragglers
+            .as_ref()
+            .map_or(0, |behind| behind.len());
+        let unfinished = usize::from(outbound.unacknowledged) - behind;
+        let recent = &outbound.recent;
+        let gaps = recent.len() - unfinished;
+        assert!(gaps <= GAPS_MAX.max(unfinished), "{gaps} for {unfinished}");
+        assert!(!outbound.first_is_done() && outbound.held_back() as usize <= behind);
+        assert!(recent.capacity() <= (8 * recent.len() + 7).max(4 * GAPS_MAX));
+        assert!(outbound.stragglers.is_none() || behind > 0);
+    }
+
+    fn filled(count: u16) -> Outbound {
+        let mut outbound = Outbound::default();
+        let message = delivery(Qos::AtLeastOnce);
+        for _ in 0..count {
+            assert!(outbound.has_room(EVERY_ID));
+            outbound.begin(message.clone());
+        }
+        outbound
+    }
+
     #[test]
     fn acknowledgements_in_any_order_settle_their_message() {
         let mut outbound = Outbound::default();
@@ -338,8 +419,7 @@ mod tests {
         assert_eq!(ids, [1, 2, 3, 4, 5]);
         assert!(outbound.puback(3) && !outbound.puback(3));
         assert!(outbound.puback(1));
-        let left: Vec<_> = outbound.unfinished().map(|entry| entry.packet_id).collect();
-        assert_eq!(left, [2, 4, 5]);
+        assert_eq!(left(&outbound), [2, 4, 5]);
         assert_eq!(outbound.unacknowledged(), 3);
         assert!(!outbound.puback(9) && !outbound.pubrec(2));
     }
@@ -375,6 +455,109 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_never_acknowledged_takes_one_place_and_one_identifier() {
+        let message = delivery(Qos::AtLeastOnce);
+        let mut outbound = filled(1);
+        let mut expected = 1;
+        for _ in 0..200_000 {
+            expected = if expected == u16::MAX {
+                2
+            } else {
+                expected + 1
+            };
+            assert!(outbound.has_room(2));
+            assert_eq!(outbound.begin(message.clone()), expected);
+            assert!(!outbound.has_room(2) && outbound.puback(expected));
+            check(&outbound);
+        }
+        assert_eq!(left(&outbound), [1]);
+        assert!(outbound.puback(1) && outbound.stragglers.is_none());
+    }
+
+    #[test]
+    fn the_last_free_identifier_is_found_again_and_again() {
+        let message = delivery(Qos::AtLeastOnce);
+        let mut outbound = filled(EVERY_ID);
+        assert!(!outbound.has_room(EVERY_ID));
+        for id in [1, 2, EVERY_ID, 30_000, 30_001, 1] {
+            for _ in 0..1_000 {
+                assert!(outbound.puback(id) && outbound.has_room(EVERY_ID));
+                assert_eq!(outbound.begin(message.clone()), id);
+                check(&outbound);
+            }
+            assert_eq!(left(&outbound).last(), Some(&id));
+        }
+        assert_eq!(outbound.unacknowledged(), EVERY_ID);
+        outbound.hold_back();
+        for id in (1..=EVERY_ID).rev() {
+            assert!(outbound.puback(id));
+        }
+        assert_eq!(outbound.unacknowledged(), 0);
+        check(&outbound);
+    }
+
+    #[test]
+    fn a_resumed_session_looks_at_nothing_that_is_done() {
+        let mut outbound = filled(60_000);
+        for id in (1..=60_000).filter(|id| id % 1_000 != 1) {
+            assert!(outbound.puback(id));
+            check(&outbound);
+        }
+        for _ in 0..3 {
+            outbound.hold_back();
+            // What is looked for next stands in a tree of what is unfinished, behind nothing else.
+            let behind = outbound
+                .stragglers
+                .as_ref()
+                .map_or(0, |behind| behind.len());
+            assert_eq!((outbound.recent.len(), behind), (0, 60));
+            for n in 0..7 {
+                let next = outbound.next_held_back(7).map(|entry| entry.packet_id);
+                assert_eq!(next, Some(n * 1_000 + 1));
+            }
+            assert!(outbound.next_held_back(7).is_none() && !outbound.has_room(EVERY_ID));
+        }
+        // One that is not sent yet makes no room for another, one that is does.
+        assert!(outbound.puback(59_001) && outbound.next_held_back(7).is_none());
+        assert!(outbound.puback(1_001) && outbound.next_held_back(7).is_some());
+        while outbound.next_held_back(EVERY_ID).is_some() {}
+        assert!(outbound.has_room(EVERY_ID));
+        assert_eq!(outbound.begin(delivery(Qos::AtLeastOnce)), 60_001);
+        assert_eq!(left(&outbound).len(), 59);
+        check(&outbound);
+    }
+
+    #[test]
+    fn a_burst_leaves_no_memory_behind() {
+        let mut outbound = filled(10_000);
+        for id in (1..10_000).rev() {
+            outbound.puback(id);
+            check(&outbound);
+        }
+        assert!(outbound.recent.capacity() <= 4 * GAPS_MAX);
+        assert_eq!(left(&outbound), [10_000]);
+        // Nobody pays for it who has nothing on the way.
+        assert!(size_of::<Outbound>() <= 88);
+    }
+
+    #[test]
+    fn members_of_a_share_group_get_what_was_left_behind_too() {
+        let group = Rc::new(GroupKey {
+            filter: "t".into(),
+            name: "g".into(),
+        });
+        let mut outbound = Outbound::default();
+        for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::AtLeastOnce] {
+            let delivery = delivery(qos);
+            let group = Some(Rc::clone(&group));
+            outbound.begin(Delivery { group, ..delivery });
+        }
+        outbound.hold_back();
+        outbound.begin(delivery(Qos::AtLeastOnce));
+        assert_eq!(outbound.take_shared().len(), 2);
+    }
+
+    #[test]
     fn a_full_queue_follows_its_policy() {
         let limits = |full| QueueLimits {
             messages_max: 2,
@@ -392,5 +575,166 @@ mod tests {
         assert_eq!(fill(QueueFull::DropNewest), Enqueued::DroppedNewest);
         assert_eq!(fill(QueueFull::DropOldest), Enqueued::DroppedOldest(1));
         assert_eq!(fill(QueueFull::Disconnect), Enqueued::Disconnect);
+    }
+
+    /// What the window has to do, without a thought of what it costs.
+    struct Model {
+        /// Identifier, what is awaited, whether it is held back; in the order of first sending.
+        sent: Vec<(u16, Awaits, bool)>,
+        is_used: Vec<bool>,
+        last: u16,
+        skipped: usize,
+    }
+
+    impl Model {
+        fn begin(&mut self, awaits: Awaits) -> u16 {
+            loop {
+                self.last = self.last % u16::MAX + 1;
+                if !self.is_used[usize::from(self.last)] {
+                    break;
+                }
+                self.skipped += 1;
+            }
+            self.is_used[usize::from(self.last)] = true;
+            self.sent.push((self.last, awaits, false));
+            self.last
+        }
+
+        /// An acknowledgement: whether it is known, and what is awaited then.
+        fn take(&mut self, id: u16, from: Awaits, to: Awaits) -> bool {
+            let at = self
+                .sent
+                .iter()
+                .position(|sent| (sent.0, sent.1) == (id, from));
+            match at {
+                Some(at) if to == Awaits::Done => {
+                    self.sent.remove(at);
+                    self.is_used[usize::from(id)] = false;
+                }
+                Some(at) => self.sent[at].1 = to,
+                None => {}
+            }
+            at.is_some()
+        }
+
+        fn next_held_back(&mut self, window_max: u16) -> Option<u16> {
+            let sent = self.sent.iter().filter(|sent| !sent.2).count();
+            let next = self.sent.iter_mut().find(|sent| sent.2);
+            let next = next.filter(|_| sent < usize::from(window_max))?;
+            next.2 = false;
+            Some(next.0)
+        }
+    }
+
+    fn random(state: &mut u64, below: usize) -> usize {
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) as usize % below
+    }
+
+    /// One acknowledgement, mostly a right one, on both sides.
+    fn acknowledge(outbound: &mut Outbound, model: &mut Model, id: u16, kind: usize) {
+        use Awaits::{Done, Puback, Pubcomp, Pubrec};
+        let (is, due) = match kind {
+            0 => (outbound.puback(id), model.take(id, Puback, Done)),
+            1 => (outbound.pubrec_failed(id), model.take(id, Pubrec, Done)),
+            2 => {
+                outbound.give_up(id);
+                let due = model.take(id, Puback, Done) || model.take(id, Pubrec, Done);
+                (due, due)
+            }
+            3 | 4 => {
+                let due = model.take(id, Pubrec, Pubcomp) || model.take(id, Pubcomp, Pubcomp);
+                (outbound.pubrec(id), due)
+            }
+            _ => (outbound.pubcomp(id), model.take(id, Pubcomp, Done)),
+        };
+        assert_eq!(is, due, "acknowledgement {kind} of {id}");
+    }
+
+    fn step(outbound: &mut Outbound, model: &mut Model, state: &mut u64, window_max: u16) {
+        let is_held = model.sent.iter().any(|sent| sent.2);
+        let has_room = model.sent.len() < usize::from(window_max) && !is_held;
+        assert_eq!(outbound.has_room(window_max), has_room);
+        assert_eq!(outbound.is_held_back(), is_held);
+        match random(state, 100) {
+            0..45 if has_room => {
+                let (qos, awaits) = match random(state, 3) {
+                    0 => (Qos::ExactlyOnce, Awaits::Pubrec),
+                    _ => (Qos::AtLeastOnce, Awaits::Puback),
+                };
+                assert_eq!(outbound.begin(delivery(qos)), model.begin(awaits));
+            }
+            0..60 if is_held => {
+                let window_max = 1 + random(state, usize::from(window_max)) as u16;
+                let next = outbound.next_held_back(window_max);
+                let next = next.map(|entry| entry.packet_id);
+                assert_eq!(next, model.next_held_back(window_max));
+            }
+            99 if random(state, 20) == 0 => {
+                outbound.hold_back();
+                model.sent.iter_mut().for_each(|sent| sent.2 = true);
+            }
+            98 => acknowledge(outbound, model, random(state, 65_536) as u16, 0),
+            _ if model.sent.is_empty() => {}
+            how => {
+                // The oldest, the newest, any, or in order behind those that are forgotten.
+                let count = model.sent.len();
+                let at = match how % 8 {
+                    0 => random(state, count.min(3)),
+                    1 => count - 1,
+                    2 | 3 => random(state, count),
+                    _ => (count - 1).min(16 + random(state, 3)),
+                };
+                let (id, awaits, _) = model.sent[at];
+                // At most sixteen are forgotten for many turns of the identifiers.
+                if id % 4_096 == 5 && random(state, 10_000) > 0 {
+                    return;
+                }
+                let kind = match awaits {
+                    _ if random(state, 10) == 0 => random(state, 6),
+                    Awaits::Puback => 0,
+                    Awaits::Pubrec => 3,
+                    _ => 5,
+                };
+                acknowledge(outbound, model, id, kind);
+            }
+        }
+    }
+
+    fn compare_with_model(seed: u64, begun: u16, window_max: u16, steps: usize) {
+        let mut outbound = filled(begun);
+        let id = |at| (at, Awaits::Puback, false);
+        let mut model = Model {
+            sent: (1..=begun).map(id).collect(),
+            is_used: (0..=EVERY_ID).map(|id| id > 0 && id <= begun).collect(),
+            last: begun,
+            skipped: 0,
+        };
+        let mut state = seed;
+        for number in 0..steps {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                step(&mut outbound, &mut model, &mut state, window_max);
+                check(&outbound);
+                assert_eq!(usize::from(outbound.unacknowledged()), model.sent.len());
+                if number % 256 == 0 {
+                    let ids = model.sent.iter().map(|sent| (sent.0, sent.1));
+                    let has = outbound.unfinished();
+                    assert!(has.map(|entry| (entry.packet_id, entry.awaits)).eq(ids));
+                }
+            }));
+            assert!(done.is_ok(), "seed {seed}, {begun} begun, step {number}");
+        }
+        assert!(model.skipped > 0, "seed {seed}: it never met one in use");
+    }
+
+    #[test]
+    fn any_operations_do_what_a_plain_model_does() {
+        for seed in 1..=4 {
+            compare_with_model(seed, 0, 40, 400_000);
+            compare_with_model(seed, 300, 500, 300_000);
+            compare_with_model(seed, 65_500, EVERY_ID, 1_000);
+        }
     }
 }

@@ -9,8 +9,9 @@ use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::record::Record;
 use crate::engine::session::Delivery;
+use crate::engine::session::inflight::Awaits;
 use crate::engine::session::losses::LossReason;
-use crate::engine::session::outbound::{Awaits, Enqueued, QueueLimits};
+use crate::engine::session::outbound::{Enqueued, QueueLimits};
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
 
