@@ -13,6 +13,7 @@ mod support;
 
 mod access;
 mod cross_shard;
+mod groups;
 mod guard;
 mod limits;
 mod liveness;
