@@ -12,6 +12,7 @@
 mod support;
 
 mod access;
+mod bounds;
 mod cross_shard;
 mod groups;
 mod guard;

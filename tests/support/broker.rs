@@ -276,6 +276,11 @@ impl Counters {
             .unwrap_or_else(|| panic!("no counter '{name}' in {:?}", self.0))
     }
 
+    /// Names of all counters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Sum of all counters whose name starts with `prefix`.
     pub fn sum(&self, prefix: &str) -> u64 {
         self.0
