@@ -10,9 +10,10 @@ use ringmq::cli::passwd::{self, PasswdArgs};
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
+use ringmq::control::cgroup::Bounds;
 use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::control::log;
-use ringmq::control::machine;
+use ringmq::control::machine::{self, MemoryShare};
 use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
 use ringmq::control::watch;
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
         Some(Command::CheckConfig { file }) => Some(file.clone()),
         None => cli.config.clone(),
     };
-    let config = match load(path.as_deref(), &cli) {
+    let bounds = machine::group_bounds();
+    let config = match load(path.as_deref(), &cli, &bounds) {
         Ok(config) => config,
         Err(error) => {
             log::say(&error.to_string());
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log::start(config.log);
-    let ended = run(config);
+    let ended = run(config, &bounds);
     if let Err(error) = &ended {
         error!("{error}");
     }
@@ -95,7 +97,7 @@ fn change_password(args: &PasswdArgs) -> ExitCode {
     }
 }
 
-fn load(path: Option<&Path>, cli: &Cli) -> Result<Config, ConfigError> {
+fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, ConfigError> {
     let text = match path {
         Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
             ConfigError::new(
@@ -111,11 +113,12 @@ fn load(path: Option<&Path>, cli: &Cli) -> Result<Config, ConfigError> {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         cpus_available: machine::cpus(),
+        cpu_quota: bounds.cpu.clone(),
     };
     Config::load(&sources, &cli.flags)
 }
 
-fn run(config: Config) -> Result<(), Box<dyn Error>> {
+fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     machine::check_memlock()?;
     raise_descriptor_limit(&config);
     let signals = Signals::new(SIGNALS)?;
@@ -139,7 +142,9 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         &rules,
         (&questions_to, &entries_to),
     )?;
-    tell_start(&config);
+    let configured_bytes = config.settings.limits.memory_max_bytes;
+    let memory = MemoryShare::new(configured_bytes, bounds.memory.as_ref());
+    tell_start(&config, &memory);
     for place in &bound {
         info!("listening on {place}");
     }
@@ -161,7 +166,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         files,
         bans,
         records_to,
-        config.settings.limits.memory_max_bytes,
+        memory.max_bytes,
         config.bans.duration,
         config.silence_seconds_max,
     );
@@ -175,7 +180,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn tell_start(config: &Config) {
+fn tell_start(config: &Config, memory: &MemoryShare) {
     let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
     let shards = cpus.len();
     if config.cpus.pinned {
@@ -183,6 +188,11 @@ fn tell_start(config: &Config) {
     } else {
         info!("ringmq {version} runs {shards} shard(s), not pinned to CPUs");
     }
+    if let Some(quota) = &config.cpu_quota {
+        let cpus = quota.value as f64 / 1_000.0;
+        info!("{shards} shard(s): the CPU quota, {quota}, is {cpus} CPUs");
+    }
+    info!("{memory}");
 }
 
 fn raise_descriptor_limit(config: &Config) {

@@ -1,7 +1,9 @@
-//! What the machine gives the process: CPUs, descriptors, locked memory.
+//! What the machine gives the process: CPUs, memory, descriptors.
 
+use crate::control::cgroup::{self, Bound, Bounds};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
+use std::path::Path;
 
 /// Locked memory an executor needs at least.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
@@ -44,15 +46,74 @@ pub fn cpus() -> Vec<usize> {
     if cpus.is_empty() { fallback() } else { cpus }
 }
 
-/// Memory that the process may use: the machine's, or its control group's if that is less.
+/// What the process's control groups let it have.
 #[must_use]
-pub fn memory_bytes() -> Option<u64> {
+pub fn group_bounds() -> Bounds {
+    // One name that is no text must not hide the other lines.
+    let read = |path: &Path| {
+        let bytes = std::fs::read(path).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = |path| read(Path::new(path)).unwrap_or_default();
+    cgroup::bounds(
+        &text("/proc/self/cgroup"),
+        &text("/proc/self/mountinfo"),
+        read,
+    )
+}
+
+/// How much memory the broker takes before it gives up this and that, and why so much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryShare {
+    /// Bytes; 0 if nothing is known to bound it.
+    pub max_bytes: u64,
+    why: Why,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Why {
+    Configured,
+    Group(Bound),
+    Machine,
+}
+
+impl MemoryShare {
+    /// What `limits.memory_max_bytes` says; three quarters of what there is if it is 0.
+    #[must_use]
+    pub fn new(configured_bytes: u64, group: Option<&Bound>) -> Self {
+        MemoryShare::of(configured_bytes, group, machine_bytes())
+    }
+
+    fn of(configured_bytes: u64, group: Option<&Bound>, machine: Option<u64>) -> Self {
+        // Groups without a limit have one that is higher than any machine's memory.
+        let group = group.filter(|group| machine.is_none_or(|machine| group.value < machine));
+        let (max_bytes, why) = match (configured_bytes, group) {
+            (0, Some(group)) => (group.value / 4 * 3, Why::Group(group.clone())),
+            (0, None) => (machine.unwrap_or(0) / 4 * 3, Why::Machine),
+            (configured, _) => (configured, Why::Configured),
+        };
+        MemoryShare { max_bytes, why }
+    }
+}
+
+impl fmt::Display for MemoryShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let max = self.max_bytes >> 20;
+        write!(f, "memory: {max} MiB may be used (limits.memory_max_bytes")?;
+        match &self.why {
+            Why::Configured => f.write_str(")"),
+            Why::Group(bound) => write!(f, "; 3/4 of {bound})"),
+            Why::Machine => f.write_str("; 3/4 of the machine's)"),
+        }
+    }
+}
+
+/// The machine's memory.
+fn machine_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    let machine = line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024;
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse().ok());
-    Some(group.map_or(machine, |group: u64| group.min(machine)))
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// Memory of the process that is resident now.
@@ -93,5 +154,48 @@ pub fn check_memlock() -> Result<(), MachineError> {
             Err(MachineError::Memlock(bytes))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_of_machine_and_groups_counts_unless_it_is_said() {
+        let group = |value| Bound {
+            value,
+            file: "memory.max",
+            group: "/sys/fs/cgroup/x".into(),
+        };
+        let share = |configured, group: Option<Bound>, machine| {
+            let share = MemoryShare::of(configured, group.as_ref(), machine);
+            (share.max_bytes >> 20, share.to_string())
+        };
+        const GIB: u64 = 1 << 30;
+        let (max, told) = share(0, Some(group(GIB)), Some(4 * GIB));
+        assert_eq!(max, 768);
+        assert_eq!(
+            told,
+            "memory: 768 MiB may be used (limits.memory_max_bytes; \
+             3/4 of memory.max of /sys/fs/cgroup/x)"
+        );
+        let unlimited = Some(group(9_223_372_036_854_771_712));
+        for none in [unlimited, Some(group(8 * GIB)), None] {
+            let (max, told) = share(0, none, Some(4 * GIB));
+            assert_eq!(max, 3_072);
+            assert!(told.ends_with("3/4 of the machine's)"), "{told}");
+        }
+        assert_eq!(share(0, Some(group(GIB)), None).0, 768);
+        assert_eq!(share(0, None, None).0, 0);
+        let (max, told) = share(GIB, Some(group(GIB / 2)), Some(4 * GIB));
+        assert_eq!(max, 1_024);
+        assert!(told.ends_with("(limits.memory_max_bytes)"), "{told}");
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        assert!(machine_bytes().is_some_and(|bytes| bytes > 0));
+        assert!(MemoryShare::new(0, group_bounds().memory.as_ref()).max_bytes > 0);
     }
 }

@@ -33,14 +33,9 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(configured_bytes: u64) -> Self {
-        let share = || machine::memory_bytes().unwrap_or(0) / 4 * 3;
+    fn new(max_bytes: u64) -> Self {
         Memory {
-            max_bytes: if configured_bytes > 0 {
-                configured_bytes
-            } else {
-                share()
-            },
+            max_bytes,
             stage: Stage::Normal,
         }
     }
@@ -97,7 +92,7 @@ pub struct ControlPlane<'a> {
 }
 
 impl<'a> ControlPlane<'a> {
-    /// Ready to serve. `bans` are in force already; `memory_max_bytes` is as configured.
+    /// Ready to serve. `bans` are in force already; `memory_max_bytes` may be used, 0 for no bound.
     #[must_use]
     pub fn new(
         (shards, ears): (&'a Shards, Ears),

@@ -12,7 +12,9 @@
 mod support;
 
 mod access;
+mod bounds;
 mod cross_shard;
+mod groups;
 mod guard;
 mod limits;
 mod liveness;

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ pub struct Setup {
     listen: Vec<String>,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    group: Option<PathBuf>,
 }
 
 /// How a broker process ended and what it wrote.
@@ -68,10 +69,25 @@ impl Setup {
         self
     }
 
+    /// Starts it in this control group, given by its directory.
+    pub fn group(mut self, directory: &Path) -> Self {
+        self.group = Some(directory.to_owned());
+        self
+    }
+
     fn command(&self, listen_by_default: bool) -> Command {
         let binary = std::env::var_os("RINGMQ_TEST_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_ringmq").into());
-        let mut command = Command::new(binary);
+        let mut command = match &self.group {
+            None => Command::new(binary),
+            Some(group) => {
+                // The shell goes into the group and becomes the broker there.
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
+                shell.arg(group.join("cgroup.procs")).arg(binary);
+                shell
+            }
+        };
         command.args(&self.args);
         if let Some(shards) = self.shards {
             command.args(["--shards", &shards.to_string()]);
@@ -258,6 +274,11 @@ impl Counters {
             .0
             .get(name)
             .unwrap_or_else(|| panic!("no counter '{name}' in {:?}", self.0))
+    }
+
+    /// Names of all counters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// Sum of all counters whose name starts with `prefix`.

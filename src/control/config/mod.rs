@@ -17,6 +17,7 @@ pub use error::ConfigError;
 pub use flags::{Flags, LogLevel};
 pub use method::MethodName;
 
+use crate::control::cgroup::Bound;
 use crate::engine::limits::{OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN, SHARDS_MAX};
 use crate::engine::message::Qos;
 use crate::engine::shard::Settings;
@@ -44,6 +45,8 @@ pub struct Config {
     pub bans: BansConfig,
     /// CPUs of the shards.
     pub cpus: Cpus,
+    /// The CPU quota that decided how many shards there are.
+    pub cpu_quota: Option<Bound>,
     /// How much to log.
     pub log: LogLevel,
     /// Settings of the shards' cores.
@@ -63,6 +66,8 @@ pub struct Sources<'a> {
     pub environment: Vec<(String, String)>,
     /// CPUs the process may use.
     pub cpus_available: Vec<usize>,
+    /// CPU time the process may use.
+    pub cpu_quota: Option<Bound>,
 }
 
 impl Config {
@@ -73,7 +78,7 @@ impl Config {
     pub fn load(sources: &Sources<'_>, flags: &Flags) -> Result<Self, ConfigError> {
         let (raw, places) = place::merge(sources)?;
         let mut settings = settings(&raw, &places)?;
-        let cpus = cpus(&raw, flags, &places, &sources.cpus_available)?;
+        let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
         let bans = bans(&raw.bans);
         settings.takes_notes = raw.audit_file.is_some()
             || bans.failed_logins_max > 0
@@ -99,6 +104,7 @@ impl Config {
                 list: cpus,
                 pinned: raw.pin.unwrap_or(true),
             },
+            cpu_quota,
             log: flags.log.or(raw.log).unwrap_or_default(),
             settings,
             shutdown_deadline: Duration::from_millis(
@@ -147,12 +153,14 @@ const SILENCE_SECONDS_MAX: u32 = 30;
 /// Default of `shutdown.deadline_ms`: enough to flush to all clients that still read.
 const DEADLINE_MS: u64 = 5_000;
 
+/// A CPU for each shard, and the quota that decided how many there are.
 fn cpus(
     raw: &FileConfig,
     flags: &Flags,
     places: &Places<'_>,
-    available: &[usize],
-) -> Result<Vec<usize>, ConfigError> {
+    sources: &Sources<'_>,
+) -> Result<(Vec<usize>, Option<Bound>), ConfigError> {
+    let available = &sources.cpus_available;
     let listed = match (&flags.cpus, &raw.cpus) {
         (Some(list), _) => {
             Some(parse_cpus(list, available).map_err(|text| ConfigError::flag("--cpus", text))?)
@@ -162,8 +170,14 @@ fn cpus(
         }
         (None, None) => None,
     };
-    let cpus = listed.unwrap_or_else(|| available.to_vec());
-    let shards = flags.shards.or(raw.shards).unwrap_or(cpus.len());
+    let is_listed = listed.is_some();
+    let cpus = listed.unwrap_or_else(|| available.clone());
+    let wanted = flags.shards.or(raw.shards);
+    let quota = sources
+        .cpu_quota
+        .as_ref()
+        .filter(|quota| wanted.is_none() && !is_listed && shards_within(quota) < cpus.len());
+    let shards = wanted.unwrap_or_else(|| quota.map_or(cpus.len(), shards_within));
     if !(1..=SHARDS_MAX).contains(&shards) {
         let text = format!("{shards} is not between 1 and {SHARDS_MAX}");
         return Err(match flags.shards {
@@ -171,7 +185,14 @@ fn cpus(
             None => places.wrong("shards", text),
         });
     }
-    Ok(cpus.iter().copied().cycle().take(shards).collect())
+    let list = cpus.iter().copied().cycle().take(shards).collect();
+    Ok((list, quota.cloned()))
+}
+
+/// Shards that a quota in thousandths of a CPU keeps busy: more would wait for each other.
+fn shards_within(quota: &Bound) -> usize {
+    let cpus = quota.value.div_ceil(1_000).max(1);
+    usize::try_from(cpus).unwrap_or(usize::MAX)
 }
 
 fn parse_cpus(list: &str, available: &[usize]) -> Result<Vec<usize>, String> {
@@ -299,6 +320,16 @@ mod tests {
     }
 
     fn load(text: &str, environment: &[(&str, &str)], args: &[&str]) -> Result<Config, String> {
+        load_within(None, text, environment, args)
+    }
+
+    /// With so many thousandths of a CPU.
+    fn load_within(
+        quota: Option<u64>,
+        text: &str,
+        environment: &[(&str, &str)],
+        args: &[&str],
+    ) -> Result<Config, String> {
         let sources = Sources {
             file: Some((Path::new("ringmq.toml"), text)),
             environment: environment
@@ -306,6 +337,11 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             cpus_available: vec![0, 1],
+            cpu_quota: quota.map(|value| Bound {
+                value,
+                file: "cpu.max",
+                group: "/sys/fs/cgroup/x".into(),
+            }),
         };
         let typed = Typed::parse_from([&["ringmq"], args].concat());
         Config::load(&sources, &typed.flags).map_err(|error| error.to_string())
@@ -317,6 +353,25 @@ mod tests {
         assert_eq!(config.listeners[0].place.to_string(), "127.0.0.1:1883");
         assert_eq!(config.cpus.list, [0, 1]);
         assert!(config.cpus.pinned);
+    }
+
+    #[test]
+    fn a_cpu_quota_bounds_the_shards_unless_they_are_said() {
+        let load = |quota, text, args: &[&str]| {
+            let config = load_within(Some(quota), text, &[], args).unwrap();
+            (config.cpus.list, config.cpu_quota.map(|quota| quota.value))
+        };
+        for quota in [1, 500, 1_000] {
+            assert_eq!(load(quota, "", &[]), (vec![0], Some(quota)));
+        }
+        // Rounded up; and no more than there are CPUs.
+        for quota in [1_001, 2_000, 64_000, u64::MAX] {
+            assert_eq!(load(quota, "", &[]), (vec![0, 1], None));
+        }
+        assert_eq!(load(500, "shards = 2", &[]), (vec![0, 1], None));
+        assert_eq!(load(500, "cpus = \"0-1\"", &[]), (vec![0, 1], None));
+        assert_eq!(load(500, "", &["--shards", "3"]), (vec![0, 1, 0], None));
+        assert_eq!(load(500, "", &["--cpus", "1,0"]), (vec![1, 0], None));
     }
 
     #[test]
