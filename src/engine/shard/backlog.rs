@@ -17,8 +17,8 @@ use std::mem;
 
 /// Work counts in eighths of a delivery, which take some 15 ns each.
 const DELIVERY: usize = 8;
-/// A connection gets this part of a turn's work while others wait; pings and acknowledgements may take as much
-/// beyond it, so that they go on when others have used up a turn.
+/// A connection gets this part of a turn's work while others wait; pings and acknowledgements have as much for
+/// themselves, so that they go on when others have used up a turn.
 const SHARES: i64 = 8;
 /// Bytes whose copy costs as much as an eighth of a delivery.
 const COPY_BYTES: usize = 256;
@@ -33,6 +33,8 @@ pub(super) struct Backlog {
     for_confirmations: Vec<ConnectionKey>,
     work_per_turn: i64,
     work_left: i64,
+    /// What is left for packets that cost little.
+    packets_left: i64,
     /// Below this the connection at hand has had its share.
     share_ends: i64,
 }
@@ -46,6 +48,7 @@ impl Backlog {
             for_confirmations: Vec::new(),
             work_per_turn,
             work_left: work_per_turn,
+            packets_left: work_per_turn / SHARES,
             share_ends: 0,
         }
     }
@@ -53,6 +56,7 @@ impl Backlog {
     /// A turn begins; without work to give if what was done before has not left yet.
     pub(super) fn begin_turn(&mut self, is_behind: bool) {
         self.work_left = if is_behind { 0 } else { self.work_per_turn };
+        self.packets_left = self.work_per_turn / SHARES;
     }
 
     /// Packets of a connection are about to be handled.
@@ -77,7 +81,7 @@ impl Backlog {
 
     /// A packet is handled that costs little.
     pub(super) fn spend_packet(&mut self) {
-        self.work_left -= 1;
+        self.packets_left -= 1;
     }
 
     /// Deliveries that are left of this turn's work.
@@ -97,7 +101,7 @@ impl Backlog {
 
     /// Whether even packets that cost little have to wait.
     pub(super) fn is_overdrawn(&self) -> bool {
-        self.work_left <= -self.work_per_turn / SHARES
+        self.packets_left <= 0
     }
 
     /// Whether somebody can go on.

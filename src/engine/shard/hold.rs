@@ -78,6 +78,7 @@ impl ShardCore {
             return;
         };
         let held = std::mem::take(&mut replay.held);
+        self.backlog.spend(held.len());
         replay.held_bytes = 0;
         let mut released = Vec::new();
         for delivery in held {

@@ -19,6 +19,9 @@ use crate::engine::session::replay::ReplayTask;
 use crate::engine::time::Timestamp;
 use std::sync::Arc;
 
+/// What a filter costs that is subscribed to or given up, in deliveries.
+const FILTER_WORK: usize = 32;
+
 /// Why a SUBSCRIBE ends the connection instead of being answered.
 struct Fatal(Reason, &'static str);
 
@@ -36,6 +39,7 @@ impl ShardCore {
         if !self.charge_subscribe(now, key, subscribe.requests.len()) {
             return;
         }
+        self.backlog.spend(FILTER_WORK * subscribe.requests.len());
         if subscribe.requests.len() > self.settings.limits.filters_per_subscribe_max {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);
@@ -352,8 +356,11 @@ impl ShardCore {
             Err(Reason::QuotaExceeded) => Reason::NoSubscriptionExisted,
             Err(reason) => reason,
         });
-        let reasons = reasons.collect();
-        self.review_held(session, now);
+        let reasons: Vec<_> = reasons.collect();
+        self.backlog.spend(FILTER_WORK * reasons.len());
+        if reasons.contains(&Reason::Success) {
+            self.review_held(session, now);
+        }
         self.pump_replay(session, now);
         let pending = Pending {
             sequence: 0,

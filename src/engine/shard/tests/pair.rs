@@ -12,14 +12,14 @@ use std::sync::Arc;
 const NOW: Timestamp = Timestamp::from_ms(1_000);
 
 /// Two shards and what is on its way to each.
-struct Pair {
-    cores: [ShardCore; 2],
+pub(super) struct Pair {
+    pub cores: [ShardCore; 2],
     mail: [VecDeque<Mail>; 2],
     connects: usize,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let connections = Arc::new(ConnectionCounts::new(1));
         let core = |id| ShardCore::new(id, 2, Settings::default(), 1, Arc::clone(&connections));
         Pair {
@@ -30,7 +30,7 @@ impl Pair {
     }
 
     /// A 3.1.1 client with a clean session on its home shard.
-    fn connect(&mut self, shard: usize) -> ConnectionKey {
+    pub fn connect(&mut self, shard: usize) -> ConnectionKey {
         let ids = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
         let mut at_home = ids.filter(|id| usize::from(home_shard(id, 2)) == shard);
         let id = at_home
@@ -48,12 +48,12 @@ impl Pair {
         key
     }
 
-    fn receive(&mut self, shard: usize, key: ConnectionKey, bytes: &[u8]) {
+    pub fn receive(&mut self, shard: usize, key: ConnectionKey, bytes: &[u8]) {
         self.cores[shard].receive(NOW, key, bytes);
     }
 
     /// All that a shard has to say to the other goes on its way.
-    fn flush(&mut self, shard: usize) {
+    pub fn flush(&mut self, shard: usize) {
         loop {
             let way = &mut self.mail[1 - shard];
             self.cores[shard].staged().flush(|_, mail| {
@@ -66,6 +66,13 @@ impl Pair {
         }
     }
 
+    /// A turn's work on what waits.
+    pub fn work_off(&mut self, shard: usize) {
+        while self.cores[shard].next_ready().is_some() {}
+        self.cores[shard].begin_turn();
+        self.cores[shard].work_off(NOW);
+    }
+
     /// A shard takes its mail.
     fn drain(&mut self, shard: usize) {
         self.cores[shard].begin_drain();
@@ -75,7 +82,7 @@ impl Pair {
         self.cores[shard].end_drain(NOW);
     }
 
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..20 {
             for shard in 0..2 {
                 self.flush(shard);
@@ -85,7 +92,7 @@ impl Pair {
     }
 
     /// What the broker has for a client.
-    fn hear(&mut self, shard: usize, key: ConnectionKey) -> Vec<u8> {
+    pub fn hear(&mut self, shard: usize, key: ConnectionKey) -> Vec<u8> {
         let mut heard = Vec::new();
         while let Some(batch) = self.cores[shard].take_outgoing(key) {
             heard.extend(batch.slices().flatten());
