@@ -9,6 +9,7 @@ pub mod codec;
 pub mod fanout;
 pub mod keys;
 pub mod limits;
+pub mod listed;
 pub mod mail;
 pub mod message;
 pub mod outbox;

@@ -4,6 +4,7 @@
 //! that they have some. Retained messages are split among the shards by topic.
 
 pub mod last_match;
+pub mod members;
 pub mod retained;
 pub mod shared;
 pub mod subscriber;

@@ -5,13 +5,12 @@
 //! node without entry and children is removed, so an empty trie holds nothing.
 
 use super::ShardSet;
-use super::shared::Group;
+use super::shared::Groups;
 use super::subscriber::Subscriber;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use compact_str::CompactString;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
-use thin_vec::ThinVec;
 
 /// Names a node that holds an entry; stays valid until the entry is empty.
 pub type NodeId = u32;
@@ -27,7 +26,7 @@ pub struct Entry {
     /// Other shards that have subscriptions like these.
     pub remote: ShardSet,
     /// Share groups on this filter, on any shard.
-    pub groups: ThinVec<Group>,
+    pub groups: Groups,
 }
 
 impl Entry {

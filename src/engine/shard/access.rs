@@ -125,11 +125,15 @@ impl ShardCore {
             let Some(entry) = self.trie.entry_mut(subscription.node) else {
                 continue;
             };
-            let groups = entry.groups.iter_mut().flat_map(|group| &mut group.members);
-            for subscriber in entry.local.iter_mut().chain(groups) {
-                if subscriber.session == key {
-                    subscriber.checked = checked;
-                }
+            let subscriber = match &subscription.share {
+                None => entry.local.iter_mut().find(|local| local.session == key),
+                Some(name) => entry
+                    .groups
+                    .find_mut(name)
+                    .and_then(|group| group.members.find_mut(key)),
+            };
+            if let Some(subscriber) = subscriber {
+                subscriber.checked = checked;
             }
         }
     }

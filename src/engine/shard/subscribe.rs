@@ -11,7 +11,7 @@ use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey};
 use crate::engine::mail::InterestChange;
 use crate::engine::message::Qos;
-use crate::engine::route::shared::{Group, MemberCount};
+use crate::engine::route::shared::{Groups, MemberCount};
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
 use crate::engine::session::SubscriptionRef;
@@ -249,56 +249,38 @@ impl ShardCore {
     }
 
     fn join_group(&mut self, node: NodeId, name: &Arc<str>, subscriber: Subscriber) {
+        let is_online = self.is_online(subscriber.session);
         let shards = self.shards;
-        let Some(entry) = self.trie.entry_mut(node) else {
-            return;
-        };
-        let known = entry.groups.iter().position(|group| group.name == *name);
-        let index = known.unwrap_or_else(|| {
-            entry.groups.push(Group::new(name, shards));
-            entry.groups.len() - 1
+        self.change_group(node, name, |groups| {
+            if let Some(group) = groups.find_or_add(name, shards) {
+                group.members.join(subscriber, is_online);
+            }
         });
-        let Some(group) = entry.groups.get_mut(index) else {
-            return;
-        };
-        match group
-            .members
-            .iter_mut()
-            .find(|known| known.session == subscriber.session)
-        {
-            Some(known) => *known = subscriber,
-            None => group.members.push(subscriber),
-        }
-        self.count_group(node, name);
     }
 
-    /// Brings the count of this shard's members up to date, here and in the replicas.
-    fn count_group(&mut self, node: NodeId, name: &Arc<str>) {
-        let sessions = &self.clients.sessions;
+    fn is_online(&self, session: SessionKey) -> bool {
+        let session = self.clients.sessions.get(session);
+        session.is_some_and(|session| session.connection.is_some())
+    }
+
+    /// Changes this shard's members of a group, and brings their count up to date here and in the replicas.
+    fn change_group(&mut self, node: NodeId, name: &Arc<str>, change: impl FnOnce(&mut Groups)) {
         let Some(entry) = self.trie.entry_mut(node) else {
             return;
         };
-        let Some(group) = entry.groups.iter_mut().find(|group| group.name == *name) else {
+        change(&mut entry.groups);
+        let Some(group) = entry.groups.find_mut(name) else {
             return;
         };
-        let online = group
-            .members
-            .iter()
-            .filter(|member| {
-                sessions
-                    .get(member.session)
-                    .is_some_and(|s| s.connection.is_some())
-            })
-            .count();
         let count = MemberCount {
             members: group.members.len() as u32,
-            online: online as u32,
+            online: group.members.online() as u32,
         };
         if group.count(self.id) == count {
             return;
         }
         group.set_count(self.id, count);
-        entry.groups.retain(|group| !group.is_empty());
+        entry.groups.prune(name);
         if self.shards > 1 {
             let filter = self.trie.filter_text(node).into();
             let key = GroupKey {
@@ -310,17 +292,22 @@ impl ShardCore {
     }
 
     /// A session connected or disconnected: its share groups prefer members that are there.
-    pub(super) fn groups_changed(&mut self, session: SessionKey) {
-        let Some(session) = self.clients.sessions.get(session) else {
+    pub(super) fn groups_changed(&mut self, key: SessionKey) {
+        let Some(session) = self.clients.sessions.get(key) else {
             return;
         };
+        let is_online = session.connection.is_some();
         let shared: Vec<_> = session
             .subscriptions
             .iter()
             .filter_map(|known| Some((known.node, known.share.clone()?)))
             .collect();
         for (node, name) in shared {
-            self.count_group(node, &name);
+            self.change_group(node, &name, |groups| {
+                if let Some(group) = groups.find_mut(&name) {
+                    group.members.set_online(key, is_online);
+                }
+            });
         }
     }
 
@@ -400,10 +387,11 @@ impl ShardCore {
             return;
         };
         if let Some(name) = &reference.share {
-            if let Some(group) = entry.groups.iter_mut().find(|group| group.name == *name) {
-                group.members.retain(|member| member.session != session);
-            }
-            self.count_group(node, name);
+            self.change_group(node, name, |groups| {
+                if let Some(group) = groups.find_mut(name) {
+                    group.members.leave(session);
+                }
+            });
         } else {
             let before = entry.local.len();
             entry
