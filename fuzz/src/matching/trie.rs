@@ -178,6 +178,7 @@ fn fill(entry: &mut Entry, wanted: &Wanted, sessions: &[SessionKey]) {
         retain_as_published: false,
         checked: false,
         replaying: false,
+        place: 0,
     };
     entry.local = wanted.sessions.iter().map(subscriber).collect();
     for shard in 0..128 {

@@ -101,6 +101,13 @@ impl Members {
         self.online
     }
 
+    /// The subscription of a session.
+    #[must_use]
+    pub fn find(&self, session: SessionKey) -> Option<&Subscriber> {
+        let member = self.list.find(&session)?;
+        Some(&member.subscriber)
+    }
+
     /// The subscription of a session, to change anything but whose it is.
     pub fn find_mut(&mut self, session: SessionKey) -> Option<&mut Subscriber> {
         let member = self.list.find_mut(&session)?;

@@ -8,6 +8,7 @@ pub mod members;
 pub mod retained;
 pub mod shared;
 pub mod subscriber;
+pub mod subscribers;
 pub mod trie;
 
 use crate::engine::keys::ShardId;

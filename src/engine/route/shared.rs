@@ -180,6 +180,12 @@ impl Deref for Groups {
 
 impl Groups {
     /// The group of that name.
+    #[must_use]
+    pub fn find(&self, name: &Arc<str>) -> Option<&Group> {
+        self.0.as_ref()?.find(name)
+    }
+
+    /// The group of that name, to change it.
     pub fn find_mut(&mut self, name: &Arc<str>) -> Option<&mut Group> {
         self.0.as_mut()?.find_mut(name)
     }

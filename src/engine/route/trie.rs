@@ -7,10 +7,12 @@
 use super::ShardSet;
 use super::shared::Groups;
 use super::subscriber::Subscriber;
+use super::subscribers::Subscribers;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
+use crate::engine::keys::SessionKey;
 use compact_str::CompactString;
 use hashbrown::HashTable;
-use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Names a node that holds an entry; stays valid until the entry is empty.
 pub type NodeId = u32;
@@ -22,7 +24,7 @@ const ROOT: u32 = 0;
 #[derive(Debug, Default)]
 pub struct Entry {
     /// Subscriptions of this shard, without shared ones; one per session.
-    pub local: SmallVec<[Subscriber; 1]>,
+    pub local: Subscribers,
     /// Other shards that have subscriptions like these.
     pub remote: ShardSet,
     /// Share groups on this filter, on any shard.
@@ -32,6 +34,27 @@ pub struct Entry {
 impl Entry {
     fn is_empty(&self) -> bool {
         self.local.is_empty() && self.remote.is_empty() && self.groups.is_empty()
+    }
+
+    /// A session's own subscription, or as a member of a group.
+    #[must_use]
+    pub fn find(&self, session: SessionKey, share: Option<&Arc<str>>) -> Option<&Subscriber> {
+        match share {
+            None => self.local.find(session),
+            Some(name) => self.groups.find(name)?.members.find(session),
+        }
+    }
+
+    /// The same, to change anything but whose it is.
+    pub fn find_mut(
+        &mut self,
+        session: SessionKey,
+        share: Option<&Arc<str>>,
+    ) -> Option<&mut Subscriber> {
+        match share {
+            None => self.local.find_mut(session),
+            Some(name) => self.groups.find_mut(name)?.members.find_mut(session),
+        }
     }
 }
 
@@ -400,5 +423,10 @@ mod tests {
         trie.prune(deep);
         assert_eq!(trie.find(filter("a/b/c")), None);
         assert_eq!(matching(&trie, "a/b"), ["a/b"]);
+    }
+
+    #[test]
+    fn an_entry_is_no_larger_than_what_most_filters_need() {
+        assert!(size_of::<Entry>() <= 56, "{} bytes", size_of::<Entry>());
     }
 }

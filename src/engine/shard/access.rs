@@ -122,17 +122,9 @@ impl ShardCore {
                 let filter = self.trie.filter_text(subscription.node);
                 rights.subscribe(&filter) != Grant::Unchecked
             });
-            let Some(entry) = self.trie.entry_mut(subscription.node) else {
-                continue;
-            };
-            let subscriber = match &subscription.share {
-                None => entry.local.iter_mut().find(|local| local.session == key),
-                Some(name) => entry
-                    .groups
-                    .find_mut(name)
-                    .and_then(|group| group.members.find_mut(key)),
-            };
-            if let Some(subscriber) = subscriber {
+            let entry = self.trie.entry_mut(subscription.node);
+            let share = subscription.share.as_ref();
+            if let Some(subscriber) = entry.and_then(|entry| entry.find_mut(key, share)) {
                 subscriber.checked = checked;
             }
         }

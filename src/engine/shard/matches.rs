@@ -181,6 +181,7 @@ mod tests {
             retain_as_published: false,
             checked: true,
             replaying: false,
+            place: 0,
         }
     }
 

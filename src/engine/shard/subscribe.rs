@@ -128,7 +128,7 @@ impl ShardCore {
     ) -> Reason {
         let qos = options.qos.min(self.settings.qos_max);
         let node = self.trie.insert(subscribed.filter);
-        let subscriber = Subscriber {
+        let mut subscriber = Subscriber {
             session: session_key,
             subscription_id,
             qos,
@@ -136,14 +136,17 @@ impl ShardCore {
             retain_as_published: options.retain_as_published,
             checked,
             replaying: false,
+            place: 0,
         };
         let share: Option<Arc<str>> = subscribed.share.map(Into::into);
         let reference = SubscriptionRef { node, share };
+        let known = self.place_of(session_key, &reference);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             self.trie.prune(node);
             return Reason::UnspecifiedError;
         };
-        let is_new = !session.subscriptions.contains(&reference);
+        let is_new = known.is_none();
+        subscriber.place = known.unwrap_or(session.subscriptions.len() as u32);
         if is_new {
             let max = self.settings.limits.subscriptions_per_session_max;
             if session.subscriptions.len() >= max {
@@ -220,17 +223,11 @@ impl ShardCore {
             return;
         };
         let is_first = entry.local.is_empty();
-        let known = entry
-            .local
-            .iter_mut()
-            .find(|known| known.session == subscriber.session);
+        let known = entry.local.find(subscriber.session);
         // From now on live messages wait behind the retained ones, which are asked for later.
-        let was_replaying = known.as_ref().is_some_and(|known| known.replaying);
+        let was_replaying = known.is_some_and(|known| known.replaying);
         subscriber.replaying = was_replaying || wants_retained;
-        match known {
-            Some(known) => *known = subscriber,
-            None => entry.local.push(subscriber),
-        }
+        entry.local.put(subscriber);
         if is_first && self.shards > 1 {
             self.announce(&InterestChange::Add(Arc::clone(&filter)));
         }
@@ -360,17 +357,25 @@ impl ShardCore {
         let Some(node) = self.trie.find(subscribed.filter) else {
             return none;
         };
+        let share: Option<Arc<str>> = subscribed.share.map(Into::into);
+        let reference = SubscriptionRef { node, share };
+        let Some(place) = self.place_of(session_key, &reference) else {
+            return none;
+        };
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return none;
         };
-        let position = session
-            .subscriptions
-            .iter()
-            .position(|known| known.node == node && known.share.as_deref() == subscribed.share);
-        let Some(position) = position else {
-            return none;
-        };
-        let reference = session.subscriptions.swap_remove(position);
+        debug_assert_eq!(session.subscriptions.get(place as usize), Some(&reference));
+        if (place as usize) < session.subscriptions.len() {
+            session.subscriptions.swap_remove(place as usize);
+        }
+        if let Some(moved) = session.subscriptions.get(place as usize) {
+            let entry = self.trie.entry_mut(moved.node);
+            let share = moved.share.as_ref();
+            if let Some(moved) = entry.and_then(|entry| entry.find_mut(session_key, share)) {
+                moved.place = place;
+            }
+        }
         if let Some(replay) = &mut session.replay
             && reference.share.is_none()
         {
@@ -378,6 +383,13 @@ impl ShardCore {
         }
         self.remove_subscription(session_key, &reference);
         Reason::Success
+    }
+
+    /// Where a session has a subscription among its own, if it has it.
+    fn place_of(&self, session: SessionKey, reference: &SubscriptionRef) -> Option<u32> {
+        let entry = self.trie.entry(reference.node)?;
+        let found = entry.find(session, reference.share.as_ref())?;
+        Some(found.place)
     }
 
     /// Takes a session's subscription out of the trie, and this shard's interest with its last one.
@@ -393,16 +405,11 @@ impl ShardCore {
                 }
             });
         } else {
-            let before = entry.local.len();
-            entry
-                .local
-                .retain(|subscriber| subscriber.session != session);
-            if before > 0 && entry.local.is_empty() {
-                entry.local.shrink_to_fit();
-                if self.shards > 1 {
-                    let filter = self.trie.filter_text(node).into();
-                    self.announce(&InterestChange::Remove(filter));
-                }
+            let had_any = !entry.local.is_empty();
+            entry.local.remove(session);
+            if had_any && entry.local.is_empty() && self.shards > 1 {
+                let filter = self.trie.filter_text(node).into();
+                self.announce(&InterestChange::Remove(filter));
             }
         }
         self.trie.prune(node);

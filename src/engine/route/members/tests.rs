@@ -64,6 +64,7 @@ fn subscriber(session: SessionKey) -> Subscriber {
         retain_as_published: false,
         checked: true,
         replaying: false,
+        place: 0,
     }
 }
 

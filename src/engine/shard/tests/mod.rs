@@ -2,6 +2,7 @@
 
 mod overload;
 mod pair;
+mod subscriptions;
 
 use super::{Command, Settings, ShardCore};
 use crate::engine::keys::ConnectionKey;
