@@ -3,8 +3,8 @@
 //! Picking looks at a few members however many there are: one for most messages, more only where members may
 //! not read the topic. Only if none of [`TRIES_MAX`] may, all are looked at.
 //!
-//! Invariants: the first `online` members are those whose clients were connected when the group was last told.
-//! A rank is in `ranks` for each member, with what it had in flight when it was last looked at.
+//! Invariants: the first `online` members are those whose clients were connected when the group was last
+//! told. A rank is in `ranks` for each member, with what it had in flight when it was last looked at.
 
 use super::subscriber::Subscriber;
 use crate::engine::keys::SessionKey;
@@ -79,7 +79,7 @@ pub struct Members {
     /// Where the last one stood.
     turn: usize,
     /// Once somebody asked for the least.
-    ranks: Option<Box<BTreeSet<Rank>>>,
+    ranks: Option<BTreeSet<Rank>>,
 }
 
 impl Members {
@@ -303,7 +303,7 @@ impl Members {
     fn make_ranks(&mut self) {
         if self.ranks.is_none() {
             let ranks = (0..self.list.len()).filter_map(|place| self.rank(place));
-            self.ranks = Some(Box::new(ranks.collect()));
+            self.ranks = Some(ranks.collect());
         }
     }
 

@@ -23,7 +23,8 @@ use hashbrown::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A table with the same order of iteration in every run.
+/// A table with the same order of iteration in every run. Where its keys are text of clients, its hasher has
+/// a seed of `crate::engine::hashing`.
 pub type FixedMap<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// Session expiry interval that means never (3.1.2.11.2).

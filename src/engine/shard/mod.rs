@@ -50,6 +50,7 @@ pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::access::{Admitted, Step};
+use crate::engine::hashing::{self, Hashing};
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::mail::{Mail, Phase, Staged};
 use crate::engine::outbox::outgoing::Outgoing;
@@ -122,7 +123,8 @@ pub struct ShardCore {
     commands: Vec<Command>,
     staged: Staged,
     backlog: Backlog,
-    /// What the next assigned client identifier is made of.
+    /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
+    /// the hashes.
     seed: u64,
     questions: Questions,
     last_match: LastMatch,
@@ -131,7 +133,8 @@ pub struct ShardCore {
 }
 
 impl ShardCore {
-    /// A shard without connections. `seed` makes assigned client identifiers differ from run to run;
+    /// A shard without connections. `seed` makes assigned client identifiers and hashes differ from run to
+    /// run;
     /// `counts` are shared by all shards.
     #[must_use]
     pub fn new(
@@ -142,15 +145,16 @@ impl ShardCore {
         counts: Arc<ConnectionCounts>,
     ) -> Self {
         let settings = Rc::new(settings);
+        let secrets = Hashing::new(seed);
         ShardCore {
             id,
             shards,
             notes: Vec::new(),
             banned: Arc::default(),
             acl: None,
-            clients: Clients::new(Rc::clone(&settings)),
+            clients: Clients::new(Rc::clone(&settings), secrets.clone()),
             settings,
-            trie: Trie::default(),
+            trie: Trie::new(secrets),
             retained: Retained::default(),
             timers: Timers::default(),
             interest: Interest::new(id, shards),
@@ -158,7 +162,7 @@ impl ShardCore {
             commands: Vec::new(),
             staged: Staged::new(shards),
             backlog: Backlog::new(shards),
-            seed,
+            seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
             matches: Matches::default(),

@@ -1,9 +1,8 @@
 //! Picking among many members: who is picked, and how many are looked at for it.
 
 use super::*;
-use crate::engine::codec::Version;
+use crate::engine::keys::OfSession;
 use crate::engine::message::Qos;
-use crate::engine::session::Session;
 use crate::engine::slots::Slots;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -19,8 +18,8 @@ struct Group {
 
 impl Group {
     fn new(members: usize) -> Self {
-        let mut sessions = Slots::default();
-        let mut insert = |_| sessions.insert(Session::new("c".into(), Version::V5));
+        let mut sessions = Slots::<OfSession, ()>::default();
+        let mut insert = |_| sessions.insert(());
         let mut group = Group {
             members: Members::default(),
             keys: (0..members).map(&mut insert).collect(),

@@ -42,7 +42,7 @@ fn subscriptions_are_found_whatever_came_and_went() {
     }
     for client in clients {
         for filter in &filters {
-            let answer = shard.say(client, &packet(0x82, &[filter.clone()], Some(1)));
+            let answer = shard.say(client, &packet(0x82, std::slice::from_ref(filter), Some(1)));
             assert_eq!(answer.last(), Some(&1));
         }
     }
