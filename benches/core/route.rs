@@ -39,7 +39,7 @@ fn trie(subscriptions: usize) -> Trie {
     for n in 0..subscriptions {
         let node = trie.insert(TopicFilter::trusted(&filter(n)));
         let entry = trie.entry_mut(node).expect("just inserted");
-        entry.local.push(Subscriber {
+        entry.local.put(Subscriber {
             session,
             subscription_id: 0,
             qos: Qos::AtMostOnce,
@@ -47,6 +47,7 @@ fn trie(subscriptions: usize) -> Trie {
             retain_as_published: false,
             checked: false,
             replaying: false,
+            place: 0,
         });
     }
     trie

@@ -8,8 +8,8 @@ use crate::engine::codec::topic::TopicLimits;
 /// Bounds in force, fixed when the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Work of one turn of a shard, in deliveries; what costs about as much counts as one. What is beyond waits
-    /// for the next turn.
+    /// Work of one turn of a shard, in deliveries; what costs about as much counts as one. What is beyond
+    /// waits for the next turn.
     pub turn_deliveries_max: usize,
     /// Batches that one turn of a shard hands to sockets.
     pub turn_sends_max: usize,
@@ -42,7 +42,7 @@ pub struct Limits {
     /// Largest CONNECT.
     pub connect_bytes_max: usize,
     /// Resident memory of the process that is defended step by step ([`super::overload`]), 0 for three
-    /// quarters of the machine's.
+    /// quarters of what machine and control groups allow.
     pub memory_max_bytes: u64,
     /// Most bytes waiting to be sent to one client, those in flight included.
     pub outbox_bytes_max: usize,

@@ -7,8 +7,10 @@
 pub mod access;
 pub mod codec;
 pub mod fanout;
+pub mod hashing;
 pub mod keys;
 pub mod limits;
+pub mod listed;
 pub mod mail;
 pub mod message;
 pub mod outbox;

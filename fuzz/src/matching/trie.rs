@@ -6,7 +6,7 @@ use ringmq::engine::codec::Version;
 use ringmq::engine::codec::topic::{TopicFilter, TopicName};
 use ringmq::engine::keys::SessionKey;
 use ringmq::engine::message::Qos;
-use ringmq::engine::route::shared::{Group, MemberCount};
+use ringmq::engine::route::shared::MemberCount;
 use ringmq::engine::route::subscriber::Subscriber;
 use ringmq::engine::route::trie::{Entry, NodeId, Trie};
 use ringmq::engine::session::Session;
@@ -178,6 +178,7 @@ fn fill(entry: &mut Entry, wanted: &Wanted, sessions: &[SessionKey]) {
         retain_as_published: false,
         checked: false,
         replaying: false,
+        place: 0,
     };
     entry.local = wanted.sessions.iter().map(subscriber).collect();
     for shard in 0..128 {
@@ -187,15 +188,13 @@ fn fill(entry: &mut Entry, wanted: &Wanted, sessions: &[SessionKey]) {
             entry.remote.remove(shard);
         }
     }
-    if entry.groups.is_empty() {
-        entry.groups.push(Group::new("g", SHARDS));
-    }
-    for group in &mut entry.groups {
+    let name = "g".into();
+    if let Some(group) = entry.groups.find_or_add(&name, SHARDS) {
         for shard in 0..SHARDS {
             let members = wanted.members.get(&shard).copied().unwrap_or(0);
             let online = members;
             group.set_count(shard, MemberCount { members, online });
         }
     }
-    entry.groups.retain(|group| !group.is_empty());
+    entry.groups.prune(&name);
 }

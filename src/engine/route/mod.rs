@@ -4,9 +4,11 @@
 //! that they have some. Retained messages are split among the shards by topic.
 
 pub mod last_match;
+pub mod members;
 pub mod retained;
 pub mod shared;
 pub mod subscriber;
+pub mod subscribers;
 pub mod trie;
 
 use crate::engine::keys::ShardId;

@@ -3,8 +3,11 @@
 //! Every shard knows how many members each shard has and how many of them are connected. Connected
 //! members are preferred; a group whose members are all away keeps its messages with one of them.
 
+use super::members::{MemberLoad, Members, Picked, Way};
 use super::subscriber::Subscriber;
 use crate::engine::keys::ShardId;
+use crate::engine::listed::{Keyed, Listed};
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// How a message finds its member.
@@ -13,7 +16,8 @@ pub enum SharedStrategy {
     /// One after the other.
     #[default]
     RoundRobin,
-    /// The one with the fewest unacknowledged messages, on the shard whose turn it is.
+    /// The one with the fewest unacknowledged messages, on the shard whose turn it is; what a member of a
+    /// large group acknowledges is noticed within as many messages as an eighth of the members.
     LeastInflight,
     /// The same one as long as it is there.
     Sticky,
@@ -38,23 +42,21 @@ pub struct Group {
     /// Share name.
     pub name: Arc<str>,
     /// Members on this shard.
-    pub members: Vec<Subscriber>,
+    pub members: Members,
     counts: Vec<MemberCount>,
     turn: u64,
-    member_turn: usize,
     sticky: Option<ShardId>,
 }
 
 impl Group {
     /// A group without members.
     #[must_use]
-    pub fn new(name: &str, shards: ShardId) -> Self {
+    pub fn new(name: &Arc<str>, shards: ShardId) -> Self {
         Group {
-            name: name.into(),
-            members: Vec::new(),
+            name: Arc::clone(name),
+            members: Members::default(),
             counts: vec![MemberCount::default(); usize::from(shards)],
             turn: 0,
-            member_turn: 0,
             sticky: None,
         }
     }
@@ -138,51 +140,81 @@ impl Group {
     }
 
     /// Picks the member on this shard. `load` tells for a subscriber whether it is connected and how
-    /// much it has in flight, `None` if its session is gone.
+    /// much it has in flight, `None` if it must not get the message.
     pub fn pick_member(
         &mut self,
         strategy: SharedStrategy,
         hash: u64,
         load: impl Fn(&Subscriber) -> Option<MemberLoad>,
-    ) -> Option<Subscriber> {
-        let loads: Vec<_> = self.members.iter().map(load).collect();
-        let any_online = loads.iter().flatten().any(|load| load.online);
-        let mut able = Vec::with_capacity(loads.len());
-        for (index, load) in loads.iter().enumerate() {
-            if let Some(load) = load
-                && (load.online || !any_online)
-            {
-                able.push((index, load.inflight));
-            }
-        }
-        let index = match strategy {
-            SharedStrategy::LeastInflight => able
-                .iter()
-                .min_by_key(|(_, inflight)| *inflight)
-                .map(|(index, _)| *index),
-            SharedStrategy::Sticky => able.first().map(|(index, _)| *index),
-            SharedStrategy::HashTopic | SharedStrategy::HashPublisher => {
-                // The shard took `hash` modulo its total; the member takes other bits.
-                let position = (hash >> 32) as usize % able.len().max(1);
-                able.get(position).map(|(index, _)| *index)
-            }
-            SharedStrategy::RoundRobin => {
-                self.member_turn = self.member_turn.wrapping_add(1);
-                able.get(self.member_turn % able.len().max(1))
-                    .map(|(index, _)| *index)
-            }
+    ) -> Picked {
+        let way = match strategy {
+            SharedStrategy::RoundRobin => Way::Next,
+            SharedStrategy::LeastInflight => Way::Least,
+            SharedStrategy::Sticky => Way::Same,
+            // The shard took `hash` modulo its total; the member takes other bits.
+            SharedStrategy::HashTopic | SharedStrategy::HashPublisher => Way::Hash(hash >> 32),
         };
-        self.members.get(index?).copied()
+        self.members.pick(way, load)
     }
 }
 
-/// How busy a member is.
-#[derive(Clone, Copy, Debug)]
-pub struct MemberLoad {
-    /// Whether its client is connected.
-    pub online: bool,
-    /// Unacknowledged and queued messages.
-    pub inflight: usize,
+impl Keyed for Group {
+    type Key = Arc<str>;
+
+    fn key(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+/// The share groups on a filter; most filters have none.
+#[derive(Debug, Default)]
+pub struct Groups(Option<Box<Listed<Group>>>);
+
+impl Deref for Groups {
+    type Target = [Group];
+
+    fn deref(&self) -> &[Group] {
+        self.0.as_ref().map_or(&[], |groups| groups)
+    }
+}
+
+impl Groups {
+    /// The group of that name.
+    #[must_use]
+    pub fn find(&self, name: &Arc<str>) -> Option<&Group> {
+        self.0.as_ref()?.find(name)
+    }
+
+    /// The group of that name, to change it.
+    pub fn find_mut(&mut self, name: &Arc<str>) -> Option<&mut Group> {
+        self.0.as_mut()?.find_mut(name)
+    }
+
+    /// The group of that name, made if need be; one left empty must be [`Groups::prune`]d.
+    pub fn find_or_add(&mut self, name: &Arc<str>, shards: ShardId) -> Option<&mut Group> {
+        let groups = self.0.get_or_insert_default();
+        if groups.place(name).is_none() {
+            groups.put(Group::new(name, shards));
+        }
+        groups.find_mut(name)
+    }
+
+    /// All of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.0.iter_mut().flat_map(|groups| groups.iter_mut())
+    }
+
+    /// Removes the group of that name if it is empty.
+    pub fn prune(&mut self, name: &Arc<str>) {
+        if self.find_mut(name).is_some_and(|group| group.is_empty())
+            && let Some(groups) = &mut self.0
+        {
+            groups.remove(name);
+            if groups.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -190,7 +222,7 @@ mod tests {
     use super::*;
 
     fn group(counts: &[(u32, u32)]) -> Group {
-        let mut group = Group::new("g", counts.len() as ShardId);
+        let mut group = Group::new(&"g".into(), counts.len() as ShardId);
         for (shard, &(members, online)) in (0..).zip(counts) {
             group.set_count(shard, MemberCount { members, online });
         }
@@ -234,5 +266,31 @@ mod tests {
             group.pick_shard(SharedStrategy::RoundRobin, 0, Some(1)),
             None
         );
+    }
+
+    #[test]
+    fn groups_of_one_filter_are_found_by_their_names() {
+        let mut groups = Groups::default();
+        let names: Vec<Arc<str>> = (0..1_000).map(|n| n.to_string().into()).collect();
+        let count = MemberCount {
+            members: 1,
+            online: 0,
+        };
+        for name in &names {
+            groups.find_or_add(name, 2).unwrap().set_count(1, count);
+            groups.find_or_add(name, 2).unwrap();
+        }
+        assert_eq!(groups.len(), names.len());
+        groups.prune(&names[5]);
+        assert!(groups.find_mut(&names[5]).is_some(), "it has a member");
+        for name in &names {
+            groups
+                .find_mut(name)
+                .unwrap()
+                .set_count(1, MemberCount::default());
+            groups.prune(name);
+            assert!(groups.find_mut(name).is_none());
+        }
+        assert!(groups.is_empty() && groups.0.is_none());
     }
 }

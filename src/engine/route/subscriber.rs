@@ -20,4 +20,6 @@ pub struct Subscriber {
     pub checked: bool,
     /// Retained messages are still on their way: live ones wait behind them.
     pub replaying: bool,
+    /// Where its session has it among its subscriptions.
+    pub place: u32,
 }

@@ -5,13 +5,15 @@
 //! node without entry and children is removed, so an empty trie holds nothing.
 
 use super::ShardSet;
-use super::shared::Group;
+use super::shared::Groups;
 use super::subscriber::Subscriber;
+use super::subscribers::Subscribers;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
+use crate::engine::hashing::Hashing;
+use crate::engine::keys::SessionKey;
 use compact_str::CompactString;
 use hashbrown::HashTable;
-use smallvec::SmallVec;
-use thin_vec::ThinVec;
+use std::sync::Arc;
 
 /// Names a node that holds an entry; stays valid until the entry is empty.
 pub type NodeId = u32;
@@ -23,16 +25,37 @@ const ROOT: u32 = 0;
 #[derive(Debug, Default)]
 pub struct Entry {
     /// Subscriptions of this shard, without shared ones; one per session.
-    pub local: SmallVec<[Subscriber; 1]>,
+    pub local: Subscribers,
     /// Other shards that have subscriptions like these.
     pub remote: ShardSet,
     /// Share groups on this filter, on any shard.
-    pub groups: ThinVec<Group>,
+    pub groups: Groups,
 }
 
 impl Entry {
     fn is_empty(&self) -> bool {
         self.local.is_empty() && self.remote.is_empty() && self.groups.is_empty()
+    }
+
+    /// A session's own subscription, or as a member of a group.
+    #[must_use]
+    pub fn find(&self, session: SessionKey, share: Option<&Arc<str>>) -> Option<&Subscriber> {
+        match share {
+            None => self.local.find(session),
+            Some(name) => self.groups.find(name)?.members.find(session),
+        }
+    }
+
+    /// The same, to change anything but whose it is.
+    pub fn find_mut(
+        &mut self,
+        session: SessionKey,
+        share: Option<&Arc<str>>,
+    ) -> Option<&mut Subscriber> {
+        match share {
+            None => self.local.find_mut(session),
+            Some(name) => self.groups.find_mut(name)?.members.find_mut(session),
+        }
     }
 }
 
@@ -50,6 +73,7 @@ struct Node {
 
 /// The trie of one shard.
 pub struct Trie {
+    hashing: Hashing,
     nodes: Vec<Node>,
     free: Vec<u32>,
     /// Children by (parent, level); the table holds node numbers.
@@ -60,14 +84,9 @@ pub struct Trie {
 }
 
 impl Default for Trie {
+    /// With hashes that can be foreseen.
     fn default() -> Self {
-        Trie {
-            nodes: vec![Node::new("", 0, NONE)],
-            free: Vec::new(),
-            children: HashTable::new(),
-            entries: 0,
-            version: 1,
-        }
+        Trie::new(Hashing::default())
     }
 }
 
@@ -86,25 +105,20 @@ impl Node {
     }
 }
 
-fn child_hash(parent: u32, level: &str) -> u64 {
-    // Fixed seed: a run must be repeatable. An attacker who knows it can make chains, which the
-    // number of subscriptions bounds.
-    let mut hash = u64::from(parent).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ level.len() as u64;
-    let mut chunks = level.as_bytes().chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = chunk.try_into().map_or(0, u64::from_le_bytes);
-        hash = (hash ^ word).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-        hash ^= hash >> 32;
-    }
-    let mut tail = 0;
-    for &byte in chunks.remainder() {
-        tail = tail << 8 | u64::from(byte);
-    }
-    hash = (hash ^ tail).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
-    hash ^ hash >> 29
-}
-
 impl Trie {
+    /// An empty trie.
+    #[must_use]
+    pub fn new(hashing: Hashing) -> Self {
+        Trie {
+            hashing,
+            nodes: vec![Node::new("", 0, NONE)],
+            free: Vec::new(),
+            children: HashTable::new(),
+            entries: 0,
+            version: 1,
+        }
+    }
+
     /// Filters that have an entry.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -128,7 +142,7 @@ impl Trie {
     }
 
     fn child(&self, parent: u32, level: &str) -> Option<u32> {
-        let found = self.children.find(child_hash(parent, level), |&id| {
+        let found = self.children.find(self.hashing.of(parent, level), |&id| {
             self.node(id)
                 .is_some_and(|node| node.parent == parent && *node.level == *level)
         });
@@ -185,7 +199,7 @@ impl Trie {
     }
 
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {
-        let hash = child_hash(parent, level);
+        let hash = self.hashing.of(parent, level);
         let node = Node::new(level, hash as u32, parent);
         let id = match self.free.pop() {
             Some(id) => {
@@ -212,11 +226,11 @@ impl Trie {
             }
         }
         if level != "+" && level != "#" {
-            let nodes = &self.nodes;
+            let (nodes, hashing) = (&self.nodes, &self.hashing);
             let rehash = |&id: &u32| {
                 nodes
                     .get(id as usize)
-                    .map_or(0, |node| child_hash(node.parent, &node.level))
+                    .map_or(0, |node| hashing.of(node.parent, &node.level))
             };
             self.children.insert_unique(hash, id, rehash);
         }
@@ -249,7 +263,7 @@ impl Trie {
             return;
         };
         let level = std::mem::take(&mut node.level);
-        let hash = child_hash(parent, &level);
+        let hash = self.hashing.of(parent, &level);
         debug_assert_eq!(hash as u32, node.hash);
         if let Some(parent) = self.nodes.get_mut(parent as usize) {
             parent.children -= 1;
@@ -401,5 +415,10 @@ mod tests {
         trie.prune(deep);
         assert_eq!(trie.find(filter("a/b/c")), None);
         assert_eq!(matching(&trie, "a/b"), ["a/b"]);
+    }
+
+    #[test]
+    fn an_entry_is_no_larger_than_what_most_filters_need() {
+        assert!(size_of::<Entry>() <= 56, "{} bytes", size_of::<Entry>());
     }
 }

@@ -4,6 +4,7 @@
 //! topic keeps its own.
 
 use super::FixedMap;
+use foldhash::fast::FixedState;
 
 /// The alias that a publish is sent with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ impl OutgoingAlias {
     };
 }
 
-/// The aliases of one connection.
+/// The aliases of one connection. By default the topics of the broker's have hashes that can be foreseen:
+/// for a client that takes aliases, use [`Aliases::new`].
 #[derive(Debug, Default)]
 pub struct Aliases {
     /// Set by the client.
@@ -32,6 +34,15 @@ pub struct Aliases {
 }
 
 impl Aliases {
+    /// None so far; topics, which any publisher chooses, are hashed by that state.
+    #[must_use]
+    pub fn new(hashed_by: FixedState) -> Self {
+        Aliases {
+            inbound: FixedMap::default(),
+            outbound: FixedMap::with_hasher(hashed_by),
+        }
+    }
+
     /// The client gives a topic an alias, or an alias another topic.
     pub fn set_inbound(&mut self, alias: u16, topic: &str) {
         self.inbound.insert(alias, topic.into());
@@ -76,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_topic_keeps_its_alias_and_those_beyond_the_maximum_get_none() {
-        let mut aliases = Aliases::default();
+        let mut aliases = Aliases::new(FixedState::with_seed(1));
         let alias = |number, is_known| OutgoingAlias { number, is_known };
         assert_eq!(aliases.outgoing("a", 2), alias(1, false));
         assert_eq!(aliases.outgoing("b", 2), alias(2, false));

@@ -17,6 +17,7 @@ use crate::engine::limits::HELD_BYTES_MAX;
 use crate::engine::outbox::Outbox;
 use crate::engine::record::Receipt;
 use crate::engine::time::Timestamp;
+use foldhash::fast::FixedState;
 use std::collections::VecDeque;
 
 /// A CONNECT whose sender is not known yet.
@@ -149,6 +150,14 @@ impl Connection {
             is_identified: false,
             admitted: None,
             identity_ends_at: Timestamp::NEVER,
+        }
+    }
+
+    /// The client takes so many aliases; topics are hashed by that state.
+    pub fn take_aliases(&mut self, max: u16, hashed_by: &FixedState) {
+        self.alias_out_max = max;
+        if max > 0 {
+            self.aliases = Some(Box::new(Aliases::new(hashed_by.clone())));
         }
     }
 

@@ -122,14 +122,10 @@ impl ShardCore {
                 let filter = self.trie.filter_text(subscription.node);
                 rights.subscribe(&filter) != Grant::Unchecked
             });
-            let Some(entry) = self.trie.entry_mut(subscription.node) else {
-                continue;
-            };
-            let groups = entry.groups.iter_mut().flat_map(|group| &mut group.members);
-            for subscriber in entry.local.iter_mut().chain(groups) {
-                if subscriber.session == key {
-                    subscriber.checked = checked;
-                }
+            let entry = self.trie.entry_mut(subscription.node);
+            let share = subscription.share.as_ref();
+            if let Some(subscriber) = entry.and_then(|entry| entry.find_mut(key, share)) {
+                subscriber.checked = checked;
             }
         }
     }

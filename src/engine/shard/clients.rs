@@ -11,6 +11,7 @@ use super::overload::Shortage;
 use super::ready::Ready;
 use super::sessions::Sessions;
 use crate::engine::fanout::encoder::Encoder;
+use crate::engine::hashing::Hashing;
 use crate::engine::keys::{ConnectionKey, OfConnection, SessionKey};
 use crate::engine::outbox::SpareBuffers;
 use crate::engine::overload::Stage;
@@ -18,6 +19,7 @@ use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
+use foldhash::fast::FixedState;
 use std::rc::Rc;
 
 /// The clients of one shard.
@@ -39,12 +41,15 @@ pub(super) struct Clients {
     pub throttled: Vec<ConnectionKey>,
     pub losing: Losing,
     pub settings: Rc<Settings>,
+    /// How the topics that have an alias are hashed.
+    pub aliases_hashed_by: FixedState,
 }
 
 impl Clients {
-    pub(super) fn new(settings: Rc<Settings>) -> Self {
+    pub(super) fn new(settings: Rc<Settings>, hashing: Hashing) -> Self {
         Clients {
-            sessions: Sessions::default(),
+            aliases_hashed_by: hashing.state(),
+            sessions: Sessions::new(hashing),
             connections: Slots::default(),
             encoder: Encoder::default(),
             spare: SpareBuffers::default(),

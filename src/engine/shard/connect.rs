@@ -368,10 +368,11 @@ impl ShardCore {
             settings.client_limits(connection.listener),
             connection.heard_at,
         );
-        connection.alias_out_max = connect
+        let aliases_max = connect
             .properties
             .topic_alias_max
             .min(settings.limits.topic_alias_out_max);
+        connection.take_aliases(aliases_max, &self.clients.aliases_hashed_by);
         connection.asked_expiry_seconds = connect.properties.session_expiry_seconds;
         connection.identity_ends_at = connection
             .admitted

@@ -103,7 +103,7 @@ fn subscribed(trie: &Trie, message: &LocalMessage, key: SessionKey) -> (bool, bo
     let mut nodes = Vec::new();
     trie.matches(TopicName::trusted(message.topic()), &mut nodes);
     let entries = nodes.iter().filter_map(|&node| trie.entry(node));
-    let own = entries.flat_map(|entry| entry.local.iter().filter(|local| local.session == key));
+    let own = entries.filter_map(|entry| entry.local.find(key));
     own.fold((false, false), |(_, is_replaying), local| {
         (true, is_replaying || local.replaying)
     })

@@ -11,7 +11,6 @@ use crate::engine::codec::topic::TopicFilter;
 use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{InterestChange, Mail, Phase};
-use crate::engine::route::shared::Group;
 use crate::engine::route::trie::Trie;
 use crate::engine::session::replay::ReplayTask;
 use crate::engine::time::Timestamp;
@@ -131,15 +130,10 @@ impl Interest {
             InterestChange::Group(key, count) => {
                 let node = trie.insert(TopicFilter::trusted(&key.filter));
                 if let Some(entry) = trie.entry_mut(node) {
-                    let known = entry.groups.iter().position(|group| group.name == key.name);
-                    let index = known.unwrap_or_else(|| {
-                        entry.groups.push(Group::new(&key.name, shards));
-                        entry.groups.len() - 1
-                    });
-                    if let Some(group) = entry.groups.get_mut(index) {
+                    if let Some(group) = entry.groups.find_or_add(&key.name, shards) {
                         group.set_count(from, *count);
                     }
-                    entry.groups.retain(|group| !group.is_empty());
+                    entry.groups.prune(&key.name);
                 }
                 trie.prune(node);
             }

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn each_loser_is_told_of_once() {
-        let mut sessions = Sessions::default();
+        let mut sessions = Sessions::new(crate::engine::hashing::Hashing::new(1));
         let mut insert = |id: &str| sessions.insert(Session::new(id.into(), Version::V5));
         let (a, b) = (insert("a"), insert("b"));
         let mut losing = Losing::default();

@@ -1,4 +1,7 @@
 //! Who gets a publish: each session once, however many of its subscriptions match.
+//!
+//! Joining another subscription costs the same however many are joined already: further identifiers wait in
+//! one chain per session, and become a list once, when all are known.
 
 use crate::engine::keys::{GroupKey, SessionKey};
 use crate::engine::message::Qos;
@@ -37,54 +40,129 @@ impl Match {
         }
     }
 
-    /// Joins another subscription of the same session: one copy, at the best QoS, with all identifiers
-    /// `[MQTT-3.3.4-2]` `[MQTT-3.3.4-4]`.
-    pub(super) fn join(&mut self, other: &Subscriber) {
+    /// Joins another subscription of the same session: one copy, at the best QoS `[MQTT-3.3.4-2]`. Returns
+    /// the identifier that is still to be named, 0 for none.
+    fn join(&mut self, other: &Subscriber) -> u32 {
         self.qos = self.qos.max(other.qos);
         self.retain_as_published |= other.retain_as_published;
         self.checked &= other.checked;
         self.replaying |= other.replaying;
         self.joined += 1;
-        if other.subscription_id != 0 {
-            self.subscription_ids = match &self.subscription_ids {
-                SubscriptionIds::None => SubscriptionIds::One(other.subscription_id),
-                ids => {
-                    let mut ids = ids.as_slice().to_vec();
-                    ids.push(other.subscription_id);
-                    SubscriptionIds::Many(ids.into())
-                }
-            };
+        if self.subscription_ids == SubscriptionIds::None {
+            self.subscription_ids = SubscriptionIds::one(other.subscription_id);
+            return 0;
         }
+        other.subscription_id
     }
+}
+
+/// No identifier comes before this one.
+const NONE: u32 = u32::MAX;
+
+/// An identifier beyond a session's first.
+struct FurtherId {
+    id: u32,
+    /// Where the one before it stands.
+    before: u32,
+}
+
+/// The identifiers of one session that has several.
+struct Chain {
+    /// Place of its match.
+    matched: u32,
+    /// Where its last identifier stands.
+    last: u32,
 }
 
 /// The sessions that match the publish at hand; its room is kept for the next.
 #[derive(Default)]
-pub(super) struct Matches(Vec<Match>);
+pub(super) struct Matches {
+    list: Vec<Match>,
+    /// By match, as far as any has a chain: its place in `chains`.
+    chain_of: Vec<u32>,
+    chains: Vec<Chain>,
+    further: Vec<FurtherId>,
+    /// Room to put one session's identifiers together.
+    ids: Vec<u32>,
+}
 
 impl Matches {
     /// Begins another publish.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.list.clear();
+        self.forget_chains();
+    }
+
+    fn forget_chains(&mut self) {
+        self.chain_of.clear();
+        self.chains.clear();
+        self.further.clear();
     }
 
     /// Adds a subscription of a session. No other publish has this `stamp`: it tells whether the session
     /// is in already.
     pub(super) fn add(&mut self, subscriber: &Subscriber, session: &mut Session, stamp: u64) {
         if session.match_stamp == stamp {
-            if let Some(matched) = self.0.get_mut(session.match_index as usize) {
-                matched.join(subscriber);
+            let index = session.match_index;
+            if let Some(matched) = self.list.get_mut(index as usize) {
+                let id = matched.join(subscriber);
+                if id != 0 {
+                    self.name_too(index, id);
+                }
             }
         } else {
             session.match_stamp = stamp;
-            session.match_index = self.0.len() as u32;
-            self.0.push(Match::of(subscriber));
+            session.match_index = self.list.len() as u32;
+            self.list.push(Match::of(subscriber));
         }
     }
 
+    /// A match has to name one more identifier `[MQTT-3.3.4-4]`.
+    fn name_too(&mut self, matched: u32, id: u32) {
+        let at = self.further.len() as u32;
+        let place = matched as usize;
+        if self.chain_of.len() <= place {
+            self.chain_of.resize(place + 1, NONE);
+        }
+        let Some(chain) = self.chain_of.get_mut(place) else {
+            return;
+        };
+        let known = self.chains.get_mut(*chain as usize);
+        let before = match known {
+            Some(known) => std::mem::replace(&mut known.last, at),
+            None => {
+                *chain = self.chains.len() as u32;
+                self.chains.push(Chain { matched, last: at });
+                NONE
+            }
+        };
+        self.further.push(FurtherId { id, before });
+    }
+
     /// In the order in which they were first added.
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Match> {
-        self.0.iter()
+    pub(super) fn iter(&mut self) -> std::slice::Iter<'_, Match> {
+        self.share_ids();
+        self.list.iter()
+    }
+
+    /// Makes a list of each chain.
+    fn share_ids(&mut self) {
+        for chain in &self.chains {
+            let Some(matched) = self.list.get_mut(chain.matched as usize) else {
+                continue;
+            };
+            self.ids.clear();
+            let mut at = chain.last;
+            while let Some(further) = self.further.get(at as usize) {
+                self.ids.push(further.id);
+                at = further.before;
+            }
+            self.ids
+                .extend(matched.subscription_ids.as_slice().iter().rev());
+            self.ids.reverse();
+            matched.subscription_ids = SubscriptionIds::Many(self.ids.as_slice().into());
+        }
+        self.forget_chains();
     }
 }
 
@@ -103,6 +181,7 @@ mod tests {
             retain_as_published: false,
             checked: true,
             replaying: false,
+            place: 0,
         }
     }
 
@@ -126,8 +205,8 @@ mod tests {
                 ..subscriber(a, 9, Qos::AtLeastOnce)
             });
             add(&subscriber(a, 0, Qos::AtMostOnce));
-            let [of_a, of_b] = &matches.0[..] else {
-                panic!("{:?}", matches.0)
+            let [of_a, of_b] = matches.iter().as_slice() else {
+                panic!("two sessions match")
             };
             assert_eq!((of_a.session, of_b.session), (a, b));
             assert_eq!((of_a.qos, of_b.qos), (Qos::AtLeastOnce, Qos::AtMostOnce));
@@ -136,5 +215,44 @@ mod tests {
             assert!(!of_a.checked, "one of them may read all that it matches");
             assert!(of_a.replaying && of_b.checked && !of_b.replaying);
         }
+    }
+
+    #[test]
+    fn identifiers_are_copied_once_however_many_are_joined() {
+        const FILTERS: u32 = 5_000;
+        let mut sessions = Slots::default();
+        let mut insert = || sessions.insert(Session::new("c".into(), Version::V5));
+        let keys = [insert(), insert(), insert()];
+        let mut matches = Matches::default();
+        let mut add = |matches: &mut Matches, key, id, stamp| {
+            let session = sessions.get_mut(key).unwrap();
+            matches.add(&subscriber(key, id, Qos::AtMostOnce), session, stamp);
+        };
+        for id in 1..=FILTERS {
+            for (key, offset) in keys.into_iter().zip([0, 10_000, 20_000]) {
+                add(&mut matches, key, offset + id, 1);
+            }
+        }
+        assert_eq!(matches.chains.len(), keys.len(), "one list each");
+        assert_eq!(matches.further.len() as u32, (FILTERS - 1) * 3);
+        for (matched, offset) in matches.iter().zip([0, 10_000, 20_000]) {
+            let expected = offset + 1..=offset + FILTERS;
+            assert!(
+                matched
+                    .subscription_ids
+                    .as_slice()
+                    .iter()
+                    .copied()
+                    .eq(expected)
+            );
+        }
+        matches.clear();
+        add(&mut matches, keys[1], 7, 2);
+        let ids: Vec<_> = matches.iter().map(|m| m.subscription_ids.clone()).collect();
+        assert_eq!(
+            ids,
+            [SubscriptionIds::One(7)],
+            "nothing is left of the former"
+        );
     }
 }

@@ -51,6 +51,7 @@ pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::access::{Admitted, Step};
+use crate::engine::hashing::{self, Hashing};
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::mail::{Mail, Phase, Staged};
 use crate::engine::outbox::outgoing::Outgoing;
@@ -123,7 +124,8 @@ pub struct ShardCore {
     commands: Vec<Command>,
     staged: Staged,
     backlog: Backlog,
-    /// What the next assigned client identifier is made of.
+    /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
+    /// the hashes.
     seed: u64,
     questions: Questions,
     last_match: LastMatch,
@@ -132,7 +134,8 @@ pub struct ShardCore {
 }
 
 impl ShardCore {
-    /// A shard without connections. `seed` makes assigned client identifiers differ from run to run;
+    /// A shard without connections. `seed` makes assigned client identifiers and hashes differ from run to
+    /// run;
     /// `counts` are shared by all shards.
     #[must_use]
     pub fn new(
@@ -144,15 +147,16 @@ impl ShardCore {
     ) -> Self {
         let settings = Rc::new(settings);
         let turn_deliveries_max = settings.limits.turn_deliveries_max;
+        let secrets = Hashing::new(seed);
         ShardCore {
             id,
             shards,
             notes: Vec::new(),
             banned: Arc::default(),
             acl: None,
-            clients: Clients::new(Rc::clone(&settings)),
+            clients: Clients::new(Rc::clone(&settings), secrets.clone()),
             settings,
-            trie: Trie::default(),
+            trie: Trie::new(secrets),
             retained: Retained::default(),
             timers: Timers::default(),
             interest: Interest::new(id, shards),
@@ -160,7 +164,7 @@ impl ShardCore {
             commands: Vec::new(),
             staged: Staged::new(shards),
             backlog: Backlog::new(shards, turn_deliveries_max),
-            seed,
+            seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
             matches: Matches::default(),

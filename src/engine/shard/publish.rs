@@ -16,7 +16,8 @@ use crate::engine::mail::{self, Mail, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::overload::Stage;
 use crate::engine::record::{Receipt, Record};
-use crate::engine::route::shared::{MemberLoad, SharedStrategy};
+use crate::engine::route::members::MemberLoad;
+use crate::engine::route::shared::SharedStrategy;
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
@@ -384,7 +385,7 @@ impl ShardCore {
             let Some(entry) = self.trie.entry_mut(node) else {
                 continue;
             };
-            for group in &mut entry.groups {
+            for group in entry.groups.iter_mut() {
                 if let Some(shard) = group.pick_shard(strategy, hash, None) {
                     let name = Arc::clone(&group.name);
                     picked.push((
@@ -435,12 +436,14 @@ impl ShardCore {
         let node = self.trie.find(TopicFilter::trusted(&key.filter));
         let group = node
             .and_then(|node| self.trie.entry_mut(node))
-            .and_then(|entry| entry.groups.iter_mut().find(|group| group.name == key.name));
+            .and_then(|entry| entry.groups.find_mut(&key.name));
         let Some(group) = group else {
             self.clients.counters.dropped_no_member += 1;
             return;
         };
-        if let Some(member) = group.pick_member(strategy, hash, load) {
+        let picked = group.pick_member(strategy, hash, load);
+        self.backlog.spend(picked.steps);
+        if let Some(member) = picked.member {
             let mut matched = Match::of(&member);
             matched.group = Some(Rc::new(key.clone()));
             return self.clients.deliver(publication, &matched, now);

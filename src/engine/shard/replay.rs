@@ -188,7 +188,7 @@ impl ShardCore {
         };
         for node in replay.finished {
             if let Some(entry) = self.trie.entry_mut(node)
-                && let Some(known) = entry.local.iter_mut().find(|known| known.session == key)
+                && let Some(known) = entry.local.find_mut(key)
             {
                 known.replaying = false;
             }

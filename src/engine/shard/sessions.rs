@@ -2,38 +2,62 @@
 //!
 //! Invariant: a session is found by its client identifier exactly while it is in the table.
 
+use crate::engine::hashing::Hashing;
 use crate::engine::keys::{OfSession, SessionKey};
-use crate::engine::session::{FixedMap, Session};
+use crate::engine::session::Session;
 use crate::engine::slots::Slots;
-use std::rc::Rc;
+use hashbrown::HashTable;
 
 /// The table.
-#[derive(Default)]
 pub(super) struct Sessions {
+    hashing: Hashing,
     slots: Slots<OfSession, Session>,
-    by_client_id: FixedMap<Rc<str>, SessionKey>,
+    /// By client identifier, which the session has.
+    by_client_id: HashTable<SessionKey>,
 }
 
 impl Sessions {
+    /// An empty table.
+    pub(super) fn new(hashing: Hashing) -> Self {
+        Sessions {
+            hashing,
+            slots: Slots::default(),
+            by_client_id: HashTable::new(),
+        }
+    }
+
     /// A new session, whose client identifier no other has.
     pub(super) fn insert(&mut self, session: Session) -> SessionKey {
-        let client_id = Rc::clone(&session.client_id);
+        debug_assert!(self.find(&session.client_id).is_none());
+        let hash = self.hashing.of(0, &session.client_id);
         let key = self.slots.insert(session);
-        let former = self.by_client_id.insert(client_id, key);
-        debug_assert!(former.is_none());
+        let (slots, hashing) = (&self.slots, &self.hashing);
+        let rehash = |&key: &SessionKey| {
+            let session = slots.get(key);
+            session.map_or(0, |session| hashing.of(0, &session.client_id))
+        };
+        self.by_client_id.insert_unique(hash, key, rehash);
         key
     }
 
     /// Takes a session out.
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slots.remove(key)?;
-        self.by_client_id.remove(&session.client_id);
+        let hash = self.hashing.of(0, &session.client_id);
+        if let Ok(found) = self.by_client_id.find_entry(hash, |&other| other == key) {
+            found.remove();
+        }
         Some(session)
     }
 
     /// The session of a client identifier.
     pub(super) fn find(&self, client_id: &str) -> Option<SessionKey> {
-        self.by_client_id.get(client_id).copied()
+        let hash = self.hashing.of(0, client_id);
+        let is_it = |&key: &SessionKey| {
+            let session = self.slots.get(key);
+            session.is_some_and(|session| *session.client_id == *client_id)
+        };
+        self.by_client_id.find(hash, is_it).copied()
     }
 
     /// A session, if it is still there.
@@ -66,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_session_is_found_by_its_client_identifier_until_it_is_gone() {
-        let mut sessions = Sessions::default();
+        let mut sessions = Sessions::new(Hashing::new(1));
         let mut insert = |id: &str| sessions.insert(Session::new(id.into(), Version::V5));
         let (a, b) = (insert("a"), insert("b"));
         assert_eq!((sessions.find("a"), sessions.find("b")), (Some(a), Some(b)));

@@ -11,7 +11,7 @@ use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey};
 use crate::engine::mail::InterestChange;
 use crate::engine::message::Qos;
-use crate::engine::route::shared::{Group, MemberCount};
+use crate::engine::route::shared::{Groups, MemberCount};
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
 use crate::engine::session::SubscriptionRef;
@@ -132,7 +132,7 @@ impl ShardCore {
     ) -> Reason {
         let qos = options.qos.min(self.settings.qos_max);
         let node = self.trie.insert(subscribed.filter);
-        let subscriber = Subscriber {
+        let mut subscriber = Subscriber {
             session: session_key,
             subscription_id,
             qos,
@@ -140,14 +140,17 @@ impl ShardCore {
             retain_as_published: options.retain_as_published,
             checked,
             replaying: false,
+            place: 0,
         };
         let share: Option<Arc<str>> = subscribed.share.map(Into::into);
         let reference = SubscriptionRef { node, share };
+        let known = self.place_of(session_key, &reference);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             self.trie.prune(node);
             return Reason::UnspecifiedError;
         };
-        let is_new = !session.subscriptions.contains(&reference);
+        let is_new = known.is_none();
+        subscriber.place = known.unwrap_or(session.subscriptions.len() as u32);
         if is_new {
             let max = self.settings.limits.subscriptions_per_session_max;
             if session.subscriptions.len() >= max {
@@ -224,17 +227,11 @@ impl ShardCore {
             return;
         };
         let is_first = entry.local.is_empty();
-        let known = entry
-            .local
-            .iter_mut()
-            .find(|known| known.session == subscriber.session);
+        let known = entry.local.find(subscriber.session);
         // From now on live messages wait behind the retained ones, which are asked for later.
-        let was_replaying = known.as_ref().is_some_and(|known| known.replaying);
+        let was_replaying = known.is_some_and(|known| known.replaying);
         subscriber.replaying = was_replaying || wants_retained;
-        match known {
-            Some(known) => *known = subscriber,
-            None => entry.local.push(subscriber),
-        }
+        entry.local.put(subscriber);
         if is_first && self.shards > 1 {
             self.announce(&InterestChange::Add(Arc::clone(&filter)));
         }
@@ -253,56 +250,38 @@ impl ShardCore {
     }
 
     fn join_group(&mut self, node: NodeId, name: &Arc<str>, subscriber: Subscriber) {
+        let is_online = self.is_online(subscriber.session);
         let shards = self.shards;
-        let Some(entry) = self.trie.entry_mut(node) else {
-            return;
-        };
-        let known = entry.groups.iter().position(|group| group.name == *name);
-        let index = known.unwrap_or_else(|| {
-            entry.groups.push(Group::new(name, shards));
-            entry.groups.len() - 1
+        self.change_group(node, name, |groups| {
+            if let Some(group) = groups.find_or_add(name, shards) {
+                group.members.join(subscriber, is_online);
+            }
         });
-        let Some(group) = entry.groups.get_mut(index) else {
-            return;
-        };
-        match group
-            .members
-            .iter_mut()
-            .find(|known| known.session == subscriber.session)
-        {
-            Some(known) => *known = subscriber,
-            None => group.members.push(subscriber),
-        }
-        self.count_group(node, name);
     }
 
-    /// Brings the count of this shard's members up to date, here and in the replicas.
-    fn count_group(&mut self, node: NodeId, name: &Arc<str>) {
-        let sessions = &self.clients.sessions;
+    fn is_online(&self, session: SessionKey) -> bool {
+        let session = self.clients.sessions.get(session);
+        session.is_some_and(|session| session.connection.is_some())
+    }
+
+    /// Changes this shard's members of a group, and brings their count up to date here and in the replicas.
+    fn change_group(&mut self, node: NodeId, name: &Arc<str>, change: impl FnOnce(&mut Groups)) {
         let Some(entry) = self.trie.entry_mut(node) else {
             return;
         };
-        let Some(group) = entry.groups.iter_mut().find(|group| group.name == *name) else {
+        change(&mut entry.groups);
+        let Some(group) = entry.groups.find_mut(name) else {
             return;
         };
-        let online = group
-            .members
-            .iter()
-            .filter(|member| {
-                sessions
-                    .get(member.session)
-                    .is_some_and(|s| s.connection.is_some())
-            })
-            .count();
         let count = MemberCount {
             members: group.members.len() as u32,
-            online: online as u32,
+            online: group.members.online() as u32,
         };
         if group.count(self.id) == count {
             return;
         }
         group.set_count(self.id, count);
-        entry.groups.retain(|group| !group.is_empty());
+        entry.groups.prune(name);
         if self.shards > 1 {
             let filter = self.trie.filter_text(node).into();
             let key = GroupKey {
@@ -314,17 +293,22 @@ impl ShardCore {
     }
 
     /// A session connected or disconnected: its share groups prefer members that are there.
-    pub(super) fn groups_changed(&mut self, session: SessionKey) {
-        let Some(session) = self.clients.sessions.get(session) else {
+    pub(super) fn groups_changed(&mut self, key: SessionKey) {
+        let Some(session) = self.clients.sessions.get(key) else {
             return;
         };
+        let is_online = session.connection.is_some();
         let shared: Vec<_> = session
             .subscriptions
             .iter()
             .filter_map(|known| Some((known.node, known.share.clone()?)))
             .collect();
         for (node, name) in shared {
-            self.count_group(node, &name);
+            self.change_group(node, &name, |groups| {
+                if let Some(group) = groups.find_mut(&name) {
+                    group.members.set_online(key, is_online);
+                }
+            });
         }
     }
 
@@ -380,17 +364,25 @@ impl ShardCore {
         let Some(node) = self.trie.find(subscribed.filter) else {
             return none;
         };
+        let share: Option<Arc<str>> = subscribed.share.map(Into::into);
+        let reference = SubscriptionRef { node, share };
+        let Some(place) = self.place_of(session_key, &reference) else {
+            return none;
+        };
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return none;
         };
-        let position = session
-            .subscriptions
-            .iter()
-            .position(|known| known.node == node && known.share.as_deref() == subscribed.share);
-        let Some(position) = position else {
-            return none;
-        };
-        let reference = session.subscriptions.swap_remove(position);
+        debug_assert_eq!(session.subscriptions.get(place as usize), Some(&reference));
+        if (place as usize) < session.subscriptions.len() {
+            session.subscriptions.swap_remove(place as usize);
+        }
+        if let Some(moved) = session.subscriptions.get(place as usize) {
+            let entry = self.trie.entry_mut(moved.node);
+            let share = moved.share.as_ref();
+            if let Some(moved) = entry.and_then(|entry| entry.find_mut(session_key, share)) {
+                moved.place = place;
+            }
+        }
         if let Some(replay) = &mut session.replay
             && reference.share.is_none()
         {
@@ -400,6 +392,13 @@ impl ShardCore {
         Reason::Success
     }
 
+    /// Where a session has a subscription among its own, if it has it.
+    fn place_of(&self, session: SessionKey, reference: &SubscriptionRef) -> Option<u32> {
+        let entry = self.trie.entry(reference.node)?;
+        let found = entry.find(session, reference.share.as_ref())?;
+        Some(found.place)
+    }
+
     /// Takes a session's subscription out of the trie, and this shard's interest with its last one.
     pub(super) fn remove_subscription(&mut self, session: SessionKey, reference: &SubscriptionRef) {
         let node = reference.node;
@@ -407,21 +406,17 @@ impl ShardCore {
             return;
         };
         if let Some(name) = &reference.share {
-            if let Some(group) = entry.groups.iter_mut().find(|group| group.name == *name) {
-                group.members.retain(|member| member.session != session);
-            }
-            self.count_group(node, name);
-        } else {
-            let before = entry.local.len();
-            entry
-                .local
-                .retain(|subscriber| subscriber.session != session);
-            if before > 0 && entry.local.is_empty() {
-                entry.local.shrink_to_fit();
-                if self.shards > 1 {
-                    let filter = self.trie.filter_text(node).into();
-                    self.announce(&InterestChange::Remove(filter));
+            self.change_group(node, name, |groups| {
+                if let Some(group) = groups.find_mut(name) {
+                    group.members.leave(session);
                 }
+            });
+        } else {
+            let had_any = !entry.local.is_empty();
+            entry.local.remove(session);
+            if had_any && entry.local.is_empty() && self.shards > 1 {
+                let filter = self.trie.filter_text(node).into();
+                self.announce(&InterestChange::Remove(filter));
             }
         }
         self.trie.prune(node);

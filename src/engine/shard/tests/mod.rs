@@ -2,6 +2,7 @@
 
 mod overload;
 mod pair;
+mod subscriptions;
 mod turns;
 
 use super::{Command, Settings, ShardCore};
