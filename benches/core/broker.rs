@@ -69,6 +69,7 @@ impl Broker {
         self.core.receive(NOW, key, bytes);
         self.turn(|_, _| {});
         while self.core.wants_drain() {
+            self.core.begin_turn();
             self.turn(|_, _| {});
         }
     }

@@ -50,6 +50,7 @@ pub fn operation(
     let message = message.repeat(at_once);
     move || {
         let mut bytes = 0;
+        broker.core.begin_turn();
         broker.core.receive(NOW, publisher, &message);
         broker.turn(|_, slice| bytes += slice.len());
         assert_eq!(bytes, message.len() * subscribers);

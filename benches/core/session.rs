@@ -47,6 +47,7 @@ impl Pair {
 
     /// One message all the way.
     fn message(&mut self, qos: u8, bytes: &[u8]) {
+        self.broker.core.begin_turn();
         self.broker.core.receive(NOW, self.publisher, bytes);
         let id = self.heard(0x30 | qos << 1);
         if qos == 1 {
