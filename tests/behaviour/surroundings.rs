@@ -177,7 +177,7 @@ fn without_descriptors_connects_are_refused_at_once_and_it_is_said() {
         }
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(10),
+        begun.elapsed() < Duration::from_secs(60),
         "{:?}",
         begun.elapsed()
     );
@@ -283,7 +283,7 @@ fn statistics_do_not_wait_for_a_shard_that_does_not_answer() {
 
 #[test]
 fn a_dead_shard_is_named_and_ends_the_process() {
-    let mut broker = Broker::with_config(2, "[watchdog]\nsilence_seconds_max = 2\n");
+    let mut broker = Broker::with_config(2, "[watchdog]\nsilence_seconds_max = 4\n");
     let frozen = Frozen::thread(broker.id(), "ringmq-0");
     let status = broker.wait_exit();
     assert_eq!(status.code(), Some(1));
