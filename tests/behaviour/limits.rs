@@ -226,6 +226,12 @@ fn queue_bytes(shards: usize) {
     for _ in 0..20 {
         sender.publish(&topic, 1, "x".repeat(1000));
     }
+    // An acknowledged message may still be on its way to the session's shard.
+    eventually("each is queued or dropped", || {
+        let counters = broker.counters();
+        let known = counters.get("queued_messages") + counters.get("dropped_queue_full");
+        (known >= 20).then_some(())
+    });
     let mut client = connect.open(&broker);
     let mut count = 0;
     let last = unique("last");
