@@ -311,11 +311,16 @@ impl World {
             self.activity += 1;
         }
         let posted = self.shards[shard].way.posted;
-        let rest = turn::turn(&mut Around {
+        let mut around = Around {
             world: self,
             shard,
             stores,
-        });
+        };
+        let mut rest = turn::turn(&mut around);
+        if around.core().deadline().is_some_and(|due| due <= now) {
+            // What was done between turns left outboxes full: such a turn only sends.
+            rest = turn::turn(&mut around);
+        }
         self.activity += u64::from(rest == Rest::GoOn) + self.shards[shard].way.posted - posted;
         self.check_bounds(shard);
         self.check_silence(shard);
