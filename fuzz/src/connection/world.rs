@@ -321,7 +321,8 @@ impl World {
             // What was done between turns left outboxes full: such a turn only sends.
             rest = turn::turn(&mut around);
         }
-        self.activity += u64::from(rest == Rest::GoOn) + self.shards[shard].way.posted - posted;
+        let goes_on = rest == Rest::GoOn || turn::has_news(&mut around);
+        self.activity += u64::from(goes_on) + self.shards[shard].way.posted - posted;
         self.check_bounds(shard);
         self.check_silence(shard);
     }
