@@ -433,8 +433,13 @@ impl World {
         }
     }
 
-    /// Who has been silent too long has been closed.
+    /// Who has been silent too long has been closed, unless packets of clients had to wait: nobody is silent
+    /// whom the broker does not read.
     fn check_silence(&self, shard: usize) {
+        let counters = self.shards[shard].core.counters();
+        if counters.packets_deferred + counters.publishers_paused_room > 0 {
+            return;
+        }
         for socket in self.sockets.iter().flatten() {
             let is_here = matches!(socket.link, Link::Open { shard: here, .. } if here == shard);
             let is_overdue = socket.peer.is_open && is_silent(socket, self.now_ms);
