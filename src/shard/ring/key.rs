@@ -55,7 +55,6 @@ pub(super) enum Operation {
     /// Accepts without a descriptor, to close at once.
     Refuse,
     RefuseClose,
-    RefuseCancel,
     Receive,
     ReceiveCancel,
     Send,
@@ -69,13 +68,12 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 13] = [
+    const ALL: [Operation; 12] = [
         Operation::Accept,
         Operation::AcceptCancel,
         Operation::AcceptBackoff,
         Operation::Refuse,
         Operation::RefuseClose,
-        Operation::RefuseCancel,
         Operation::Receive,
         Operation::ReceiveCancel,
         Operation::Send,
@@ -109,6 +107,14 @@ impl Token {
 
     pub const fn pack(self) -> u64 {
         (self.operation as u64) << 56 | (self.slot as u64) << 32 | self.generation as u64
+    }
+
+    /// The listener that an operation of one names.
+    pub const fn listener(self) -> ListenerKey {
+        ListenerKey {
+            slot: self.slot,
+            generation: self.generation,
+        }
     }
 
     /// `None` for user data that this driver never wrote.

@@ -111,7 +111,7 @@ impl Ring {
             listener.cancels += 1;
             let entry = opcode::AsyncCancel::new(token(Operation::Refuse))
                 .build()
-                .user_data(token(Operation::RefuseCancel));
+                .user_data(token(Operation::AcceptCancel));
             self.push_plain(entry);
         } else if listener.stopping && !busy {
             listener.descriptor = None;
@@ -124,10 +124,7 @@ impl Ring {
         token: Token,
         completion: Completion,
     ) {
-        let key = ListenerKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.listener();
         if completion.result >= 0 {
             self.counters.accepted += 1;
             let socket = accepted_descriptor(completion.result);
@@ -185,10 +182,7 @@ impl Ring {
     }
 
     pub(super) fn refuse_completed(&mut self, token: Token, completion: Completion) {
-        let key = ListenerKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.listener();
         self.counters.accepts_refused += u64::from(completion.result >= 0);
         let Some(listener) = self.listener_mut(key) else {
             return;
@@ -200,23 +194,8 @@ impl Ring {
         self.settle_listener(key);
     }
 
-    pub(super) fn refuse_cancel_completed(&mut self, token: Token) {
-        let key = ListenerKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
-        if let Some(listener) = self.listener_mut(key) {
-            listener.cancels -= 1;
-        }
-        // Still refusing means that the cancellation came at a bad moment: settle tries again.
-        self.settle_listener(key);
-    }
-
     pub(super) fn accept_backoff_completed(&mut self, token: Token) {
-        let key = ListenerKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.listener();
         if let Some(listener) = self.listener_mut(key) {
             listener.backing_off = false;
         }
@@ -224,14 +203,11 @@ impl Ring {
     }
 
     pub(super) fn accept_cancel_completed(&mut self, token: Token) {
-        let key = ListenerKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.listener();
         if let Some(listener) = self.listener_mut(key) {
             listener.cancels -= 1;
         }
-        // Still accepting means that the cancellation came at a bad moment: settle tries again.
+        // Still accepting or refusing means that it came at a bad moment: settle tries again.
         self.settle_listener(key);
     }
 }

@@ -60,7 +60,6 @@ impl Ring {
             Operation::AcceptBackoff => self.accept_backoff_completed(token),
             Operation::Refuse => self.refuse_completed(token, completion),
             Operation::RefuseClose => {}
-            Operation::RefuseCancel => self.refuse_cancel_completed(token),
             Operation::Receive => self.receive_completed(handler, buffers, token, completion),
             Operation::ReceiveCancel => self.receive_cancel_completed(token, completion),
             Operation::Send => self.send_completed(handler, token, completion),
