@@ -14,13 +14,16 @@ use ringmq::control::cgroup::Bounds;
 use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::control::log;
 use ringmq::control::machine::{self, MemoryShare};
+use ringmq::control::memory::MemoryWatch;
 use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
 use ringmq::control::watch;
 use ringmq::control::watch::bans::Bans;
 use ringmq::shard::boot::{Rules, Shards};
-use ringmq::shard::listener::{Listener, ListenerSetup};
+use ringmq::shard::listener::{Listener, ListenerSetup, SocketBounds};
+use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
+use ringmq::shard::ring::heap::Heap;
 use sd_notify::NotifyState;
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
@@ -34,7 +37,7 @@ use std::sync::Arc;
 use tracing::{debug, error, info, warn};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Heap = Heap;
 
 /// Questions to the authentication methods that may wait.
 const QUESTIONS_MAX: usize = 1024;
@@ -130,6 +133,13 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let (listeners, bound) = bind(&config, &files)?;
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
+    let memory = MemoryShare::new(
+        config.settings.limits.memory_max_bytes,
+        bounds.memory.as_ref(),
+    );
+    let mut settings = config.settings.clone();
+    settings.limits.memory_max_bytes = memory.max_bytes;
+    let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
         acl: files.acl(),
         names: Arc::new(bans.names()),
@@ -137,13 +147,11 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     };
     let shards = Shards::start(
         &config.cpus,
-        &config.settings,
+        &settings,
         listeners,
         &rules,
-        (&questions_to, &entries_to),
+        (&questions_to, &entries_to, &meter),
     )?;
-    let configured_bytes = config.settings.limits.memory_max_bytes;
-    let memory = MemoryShare::new(configured_bytes, bounds.memory.as_ref());
     tell_start(&config, &memory);
     for place in &bound {
         info!("listening on {place}");
@@ -166,7 +174,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         files,
         bans,
         records_to,
-        memory.max_bytes,
+        MemoryWatch::new(meter, &settings.limits),
         config.bans.duration,
         config.silence_seconds_max,
     );
@@ -214,8 +222,9 @@ fn bind(
 ) -> Result<(Vec<(Listener, ListenerSetup)>, Vec<String>), Box<dyn Error>> {
     let mut listeners = Vec::new();
     let mut bound = Vec::new();
+    let bounds = SocketBounds::new(&config.settings.limits);
     for (listener, tls) in config.listeners.iter().zip(files.tls().iter()) {
-        let socket = Listener::bind(&listener.place, config.cpus.list.len())?;
+        let socket = Listener::bind(&listener.place, config.cpus.list.len(), bounds)?;
         bound.push(format!("{}://{}", listener.scheme, socket.place));
         listeners.push((socket, ListenerSetup::new(listener, tls.clone())));
     }

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod config;
 pub mod log;
 pub mod machine;
+pub mod memory;
 pub mod plane;
 pub mod reload;
 pub mod watch;

@@ -3,12 +3,11 @@
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
 use crate::control::log;
-use crate::control::machine;
+use crate::control::memory::MemoryWatch;
 use crate::control::reload::{Files, Reloaded};
 use crate::control::watch::Record;
 use crate::control::watch::bans::{Bans, Who};
 use crate::control::watchdog::{Health, Watchdog};
-use crate::engine::overload::Stage;
 use crate::shard::boot::{BootError, Shards};
 use crate::shard::orders::Event;
 use crossbeam_channel::{Receiver, RecvError, Sender, select};
@@ -25,39 +24,6 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that may change are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Watches resident memory and tells the shards how short it is.
-struct Memory {
-    max_bytes: u64,
-    stage: Stage,
-}
-
-impl Memory {
-    fn new(max_bytes: u64) -> Self {
-        Memory {
-            max_bytes,
-            stage: Stage::Normal,
-        }
-    }
-
-    fn look(&mut self, shards: &Shards) {
-        let used = machine::resident_bytes().unwrap_or(0);
-        let stage = self.stage.next(used, self.max_bytes);
-        if stage == self.stage {
-            return;
-        }
-        let (used, max) = (used >> 20, self.max_bytes >> 20);
-        if stage > self.stage {
-            warn!(
-                "memory is {stage}; {used} MiB of limits.memory_max_bytes, {max} MiB, are in use"
-            );
-        } else {
-            info!("memory is {stage}; {used} of {max} MiB are in use");
-        }
-        self.stage = stage;
-        shards.set_stage(stage);
-    }
-}
 
 /// Where the control plane hears of what happens outside the shards.
 pub struct Ears {
@@ -78,7 +44,7 @@ enum Heard {
 pub struct ControlPlane<'a> {
     shards: &'a Shards,
     ears: Ears,
-    memory: Memory,
+    memory: MemoryWatch,
     files: Files,
     /// Who keeps account is told what happens here.
     records: Sender<Record>,
@@ -92,21 +58,21 @@ pub struct ControlPlane<'a> {
 }
 
 impl<'a> ControlPlane<'a> {
-    /// Ready to serve. `bans` are in force already; `memory_max_bytes` may be used, 0 for no bound.
+    /// Ready to serve. `bans` are in force already.
     #[must_use]
     pub fn new(
         (shards, ears): (&'a Shards, Ears),
         files: Files,
         bans: Bans,
         records: Sender<Record>,
-        memory_max_bytes: u64,
+        memory: MemoryWatch,
         ban_duration: Duration,
         silence_seconds_max: u32,
     ) -> Self {
         ControlPlane {
             shards,
             ears,
-            memory: Memory::new(memory_max_bytes),
+            memory,
             files,
             records,
             bans,
@@ -196,13 +162,10 @@ impl<'a> ControlPlane<'a> {
     }
 
     fn tell_statistics(&self) -> Result<(), Box<dyn Error>> {
-        let mut pairs = vec![
-            (
-                "memory_bytes",
-                machine::resident_bytes().unwrap_or(0).to_string(),
-            ),
-            ("memory_stage", (self.memory.stage as u64).to_string()),
-        ];
+        let of_memory = self.memory.gauges();
+        let mut pairs: Vec<_> = of_memory
+            .map(|(name, value)| (name, value.to_string()))
+            .into();
         if let Some(seconds) = self.files.certificate_expires_s() {
             pairs.push(("certificate_expires_s", seconds.to_string()));
         }

@@ -41,9 +41,16 @@ pub struct Limits {
     pub connect_timeout_ms: u64,
     /// Largest CONNECT.
     pub connect_bytes_max: usize,
-    /// Resident memory of the process that is defended step by step ([`super::overload`]), 0 for three
+    /// Memory of the process, and of the kernel for it, that is defended step by step ([`super::overload`]), 0 for three
     /// quarters of what machine and control groups allow.
     pub memory_max_bytes: u64,
+    /// Most bytes that the kernel holds to be sent to one client, 0 for what the system gives; so are the next
+    /// two.
+    pub socket_send_bytes_max: usize,
+    /// Of these, bytes that wait for the client to take what was sent before.
+    pub socket_unsent_bytes_max: u32,
+    /// Most bytes that the kernel holds of what one client has sent.
+    pub socket_receive_bytes_max: usize,
     /// Most bytes waiting to be sent to one client, those in flight included.
     pub outbox_bytes_max: usize,
     /// Most messages waiting in one session for its window or its client's return.
@@ -99,6 +106,8 @@ pub const SHARED_HOPS_MAX: u8 = 8;
 pub const HELD_BYTES_MAX: usize = 32 * 1024;
 /// Spare send buffers a shard keeps.
 pub const SPARE_BUFFERS_MAX: usize = 4_096;
+/// Bytes of spare send buffers a shard keeps.
+pub const SPARE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest send buffer worth keeping.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Payloads of this size and above are referenced by a send instead of copied into it.
@@ -133,6 +142,10 @@ impl Default for Limits {
             connect_timeout_ms: 10_000,
             connect_bytes_max: 256 * 1024,
             memory_max_bytes: 0,
+            // Most systems allow 208 KiB; 2 MB/s to a client 100 ms away.
+            socket_send_bytes_max: 256 * 1024,
+            socket_unsent_bytes_max: 128 * 1024,
+            socket_receive_bytes_max: 128 * 1024,
             outbox_bytes_max: 8 * 1024 * 1024,
             queue_messages_max: 10_000,
             queue_bytes_max: 64 * 1024 * 1024,

@@ -1,12 +1,25 @@
 //! What the broker gives up, step by step, when its memory nears `limits.memory_max_bytes`.
 //!
-//! The control plane looks at the process's resident memory and tells the shards the stage; the core
-//! acts on it. Stages are left a little below where they are entered, so that none flutters.
+//! Each core asks a [`Meter`] for the sum, before a turn and within it, and goes by that at once. Stages are
+//! left a little below where they are entered, so that none flutters.
+//!
+//! Not here: who counts the sum.
 
 use std::fmt;
 
 /// Bytes that a client may be behind at QoS 0 once memory is short.
 pub const SHED_OUTBOX_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of an unfinished packet that a client may have sent while memory is very short.
+pub const SHED_PARTIAL_BYTES_MAX: usize = 4 * 1024;
+/// Spare send buffers a shard keeps while memory is short, in bytes.
+pub const SHED_SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Tells how much memory the process uses, and holds in the kernel.
+pub trait Meter {
+    /// Bytes of it, now.
+    fn used_bytes(&self) -> u64;
+}
 
 /// How short memory is; each stage includes those before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,12 +31,14 @@ pub enum Stage {
     Shed,
     /// Clients that publish are not read.
     Pause,
-    /// New connections are refused.
+    /// New clients are refused, and those that hold most of what is not acknowledged are disconnected.
     Refuse,
 }
 
 /// Percent of the memory at which a stage begins.
 const BEGINS: [(Stage, u64); 3] = [(Stage::Refuse, 95), (Stage::Pause, 90), (Stage::Shed, 80)];
+/// Percent to which memory is brought back by disconnecting clients.
+const RELIEVED_AT: u64 = 88;
 /// Percent below its beginning at which a stage ends.
 const LEAVES_BELOW: u64 = 3;
 
@@ -48,13 +63,21 @@ impl Stage {
     }
 }
 
+/// How many bytes have to go before memory is no longer almost gone.
+#[must_use]
+pub const fn surplus_bytes(used_bytes: u64, max_bytes: u64) -> u64 {
+    used_bytes.saturating_sub(max_bytes / 100 * RELIEVED_AT)
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stage::Normal => "enough",
             Stage::Shed => "short: QoS 0 messages to clients that are behind are dropped",
-            Stage::Pause => "very short: clients that publish are not read",
-            Stage::Refuse => "almost gone: new connections are refused",
+            Stage::Pause => "very short: clients that publish or subscribe are not read",
+            Stage::Refuse => {
+                "almost gone: new clients are refused, and those that hold most are disconnected"
+            }
         })
     }
 }

@@ -131,6 +131,24 @@ impl<K, T> Slots<K, T> {
         Some(value)
     }
 
+    /// Places in the table, free ones included.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What stands at a place, and its name.
+    #[must_use]
+    pub fn at_mut(&mut self, slot: usize) -> Option<(Key<K>, &mut T)> {
+        let entry = self.slots.get_mut(slot)?;
+        let key = Key {
+            slot: slot as u32,
+            generation: entry.generation,
+            of: PhantomData,
+        };
+        Some((key, entry.value.as_mut()?))
+    }
+
     /// Entries in the table.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -218,16 +218,18 @@ pub fn has_news(queues: &mut impl Queues) -> bool {
 
 /// One round of work, and what to do after it.
 pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
+    let now = around.now();
     around.core().begin_turn();
+    around.core().look_at_memory(now);
     let serves_more = around.serve();
     drain(around);
-    let now = around.now();
     let core = around.core();
     if core.deadline().is_some_and(|deadline| deadline <= now) {
         core.tick(now);
     }
     around.follow_control();
     around.core().work_off(now);
+    around.core().relieve(now);
     around.commit();
     around.carry_out();
     flush_mail(around);

@@ -6,13 +6,13 @@
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
-use crate::engine::overload::Stage;
 use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
 use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
 use crate::shard::driver::{Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
+use crate::shard::meter::ProcessMeter;
 use crate::shard::orders::{Event, Order, OrderQueue};
 use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
@@ -112,6 +112,7 @@ struct Common {
     origin: Instant,
     questions: Sender<Question>,
     entries: Sender<Vec<Entry>>,
+    meter: ProcessMeter,
     events: Sender<Event>,
 }
 
@@ -136,6 +137,7 @@ pub struct Shards {
     replies: Vec<Sender<Reply>>,
     wakers: Vec<Waker>,
     pulses: Vec<Pulse>,
+    counts: Arc<ConnectionCounts>,
     handles: Vec<ExecutorJoinHandle<()>>,
 }
 
@@ -149,7 +151,7 @@ impl Shards {
         settings: &Settings,
         listeners: Vec<(Listener, ListenerSetup)>,
         rules: &Rules,
-        (questions, entries): (&Sender<Question>, &Sender<Vec<Entry>>),
+        (questions, entries, meter): (&Sender<Question>, &Sender<Vec<Entry>>, &ProcessMeter),
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
@@ -164,6 +166,7 @@ impl Shards {
             origin: Instant::now(),
             questions: questions.clone(),
             entries: entries.clone(),
+            meter: meter.clone(),
             events: sender,
         };
         let mut shards = Shards {
@@ -172,6 +175,7 @@ impl Shards {
             replies: Vec::new(),
             wakers: Vec::new(),
             pulses: Vec::new(),
+            counts: Arc::clone(&common.counts),
             handles: Vec::new(),
         };
         let mut meetings = Vec::new();
@@ -227,7 +231,10 @@ impl Shards {
                 } = common;
                 // The standard library's hasher is seeded by the system: random enough for names.
                 let seed = RandomState::new().hash_one(id);
+                let memory_max_bytes = settings.limits.memory_max_bytes;
                 let mut core = ShardCore::new(id, count, settings, seed, counts);
+                let sockets_meter = common.meter.sockets(id);
+                core.measure_memory(Box::new(common.meter), memory_max_bytes);
                 core.begin_with(rules.acl, rules.names);
                 let start = Start {
                     id,
@@ -242,6 +249,7 @@ impl Shards {
                     addresses: common.addresses,
                     banned: rules.networks,
                     events: common.events,
+                    sockets_meter,
                     pulse,
                 };
                 run_shard(start, &meeting);
@@ -301,9 +309,10 @@ impl Shards {
         replies.zip(self.wakers.iter().cloned()).collect()
     }
 
-    /// Tells every shard how short memory is.
-    pub fn set_stage(&self, stage: Stage) {
-        self.order(&Order::Stage(stage));
+    /// Connections of all shards.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.counts.all()
     }
 
     /// New connections use these TLS settings.

@@ -3,6 +3,7 @@
 //! A port that another program listens on is refused even where SO_REUSEPORT would let both share it:
 //! half of the clients at a stranger's broker is worse than a clear error.
 
+use crate::engine::limits::Limits;
 use crate::shard::certificates::TlsFiles;
 use crate::shard::transport::setup::{TransportSetup, TrustedProxies, WebSocketSetup};
 use rustls::ServerConfig;
@@ -127,6 +128,44 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
+/// What the kernel may hold for one connection; 0 leaves that to the system.
+///
+/// Set on listening sockets, whose connections inherit it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketBounds {
+    /// Bytes to be sent. The system bounds that too (`net.core.wmem_max`).
+    pub send_bytes_max: usize,
+    /// Of these, bytes that wait for the peer to take what was sent before.
+    pub unsent_bytes_max: u32,
+    /// Bytes received that the broker has not read yet (`net.core.rmem_max`).
+    pub receive_bytes_max: usize,
+}
+
+impl SocketBounds {
+    /// As configured.
+    #[must_use]
+    pub const fn new(limits: &Limits) -> Self {
+        SocketBounds {
+            send_bytes_max: limits.socket_send_bytes_max,
+            unsent_bytes_max: limits.socket_unsent_bytes_max,
+            receive_bytes_max: limits.socket_receive_bytes_max,
+        }
+    }
+
+    fn set_on(self, socket: &Socket, is_tcp: bool) -> io::Result<()> {
+        if self.send_bytes_max > 0 {
+            socket.set_send_buffer_size(self.send_bytes_max)?;
+        }
+        if self.receive_bytes_max > 0 {
+            socket.set_recv_buffer_size(self.receive_bytes_max)?;
+        }
+        if self.unsent_bytes_max > 0 && is_tcp {
+            socket.set_tcp_notsent_lowat(self.unsent_bytes_max)?;
+        }
+        Ok(())
+    }
+}
+
 /// One place, listened on by every shard.
 #[derive(Debug)]
 pub struct Listener {
@@ -141,10 +180,10 @@ impl Listener {
     ///
     /// # Errors
     /// Names the place and what to do.
-    pub fn bind(place: &Place, shards: usize) -> Result<Self, ListenError> {
+    pub fn bind(place: &Place, shards: usize, bounds: SocketBounds) -> Result<Self, ListenError> {
         let bound = match place {
-            Place::Tcp(address) => bind_tcp(*address, shards),
-            Place::Unix(unix) => bind_unix(unix, shards),
+            Place::Tcp(address) => bind_tcp(*address, shards, bounds),
+            Place::Unix(unix) => bind_unix(unix, shards, bounds),
         };
         let (place, sockets) = bound.map_err(|source| ListenError {
             place: place.clone(),
@@ -154,13 +193,18 @@ impl Listener {
     }
 }
 
-fn bind_tcp(address: SocketAddr, shards: usize) -> io::Result<(Place, Vec<OwnedFd>)> {
+fn bind_tcp(
+    address: SocketAddr,
+    shards: usize,
+    bounds: SocketBounds,
+) -> io::Result<(Place, Vec<OwnedFd>)> {
     let probe = socket(address, false)?;
     let bound = probe.local_addr()?.as_socket().unwrap_or(address);
     drop(probe);
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
         let socket = socket(bound, true)?;
+        bounds.set_on(&socket, true)?;
         socket.listen(BACKLOG)?;
         sockets.push(socket.into());
     }
@@ -168,12 +212,17 @@ fn bind_tcp(address: SocketAddr, shards: usize) -> io::Result<(Place, Vec<OwnedF
 }
 
 /// One socket that all shards accept from: the kernel knows no SO_REUSEPORT for files.
-fn bind_unix(unix: &UnixPlace, shards: usize) -> io::Result<(Place, Vec<OwnedFd>)> {
+fn bind_unix(
+    unix: &UnixPlace,
+    shards: usize,
+    bounds: SocketBounds,
+) -> io::Result<(Place, Vec<OwnedFd>)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(&unix.path)?;
     if is_left_over(&unix.path, &address)? {
         std::fs::remove_file(&unix.path)?;
     }
+    bounds.set_on(&socket, false)?;
     socket.bind(&address)?;
     if let Some(mode) = unix.mode {
         use std::os::unix::fs::PermissionsExt;
@@ -240,9 +289,11 @@ mod tests {
     #[test]
     fn a_port_in_use_is_refused_with_the_remedy() {
         let any = Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let first = Listener::bind(&any, 2).unwrap();
+        let first = Listener::bind(&any, 2, SocketBounds::default()).unwrap();
         assert!(!first.place.to_string().ends_with(":0"));
-        let error = Listener::bind(&first.place, 2).unwrap_err().to_string();
+        let error = Listener::bind(&first.place, 2, SocketBounds::default())
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("in use") && error.contains("--listen"),
             "{error}"

@@ -17,6 +17,7 @@ pub mod handover;
 pub mod link;
 pub mod listener;
 pub mod mailbox;
+pub mod meter;
 pub mod orders;
 pub mod pulse;
 pub mod questions;

@@ -4,7 +4,6 @@
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
-use crate::engine::overload::Stage;
 use crate::shard::ring::{RingError, Waker};
 use crossbeam_channel::{Sender, TrySendError};
 use ipnet::IpNet;
@@ -20,8 +19,6 @@ use std::time::Instant;
 pub enum Order {
     /// Send gauges and counters.
     Statistics,
-    /// Memory is so short from now on.
-    Stage(Stage),
     /// New connections use these TLS settings, by the listeners' numbers.
     Tls(Arc<[Option<Arc<ServerConfig>>]>),
     /// Access rules from now on.
@@ -103,15 +100,15 @@ mod tests {
         let queue = OrderQueue::new(sender);
         queue.push(Order::StopAccepting);
         assert!(queue.flush());
-        queue.push(Order::Stage(Stage::Shed));
+        queue.push(Order::Tls(Arc::new([None])));
         queue.push(Order::Statistics);
-        queue.push(Order::Stage(Stage::Normal));
+        queue.push(Order::Tls(Arc::new([])));
         assert!(!queue.flush());
         let mut got = Vec::new();
         while let Ok(order) = taken.try_recv() {
             got.push(format!("{order:?}"));
             queue.flush();
         }
-        assert_eq!(got, ["StopAccepting", "Statistics", "Stage(Normal)"]);
+        assert_eq!(got, ["StopAccepting", "Statistics", "Tls([])"]);
     }
 }

@@ -6,11 +6,12 @@
 use crate::random::Random;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing as Batch;
+use ringmq::engine::overload::Meter;
 use ringmq::engine::route::ShardSet;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
 use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -115,6 +116,22 @@ pub struct World {
     pub links: Vec<Link>,
     pub now_ms: u64,
     pub roughness: Roughness,
+    memory: Shown,
+    /// Memory has been almost gone.
+    pub was_refusing: bool,
+}
+
+/// What may be used, as [`World::use_memory`] counts.
+pub const MEMORY_MAX: u64 = 1000;
+
+/// Shows the shards how much memory is used.
+#[derive(Clone, Default)]
+struct Shown(Rc<Cell<u64>>);
+
+impl Meter for Shown {
+    fn used_bytes(&self) -> u64 {
+        self.0.get()
+    }
 }
 
 impl World {
@@ -130,14 +147,15 @@ impl World {
         // By receiver, then sender.
         let row = || (0..shards).map(|_| Mailbox::default()).collect();
         let mailboxes: Vec<Vec<Mailbox>> = (0..shards).map(|_| row()).collect();
+        let memory = Shown::default();
+        let core = |id| {
+            let counts = connections.clone();
+            let mut core = ShardCore::new(id, count, settings.clone(), seed, counts);
+            core.measure_memory(Box::new(memory.clone()), MEMORY_MAX);
+            core
+        };
         let shard = |id: usize| Shard {
-            core: ShardCore::new(
-                id as ShardId,
-                count,
-                settings.clone(),
-                seed,
-                connections.clone(),
-            ),
+            core: core(id as ShardId),
             pending: Pending::default(),
             outgoing: Outgoing {
                 mailboxes: mailboxes.iter().map(|row| row[id].clone()).collect(),
@@ -155,7 +173,15 @@ impl World {
             links: Vec::new(),
             now_ms: 1000,
             roughness,
+            memory,
+            was_refusing: false,
         }
+    }
+
+    /// So much memory is used from now on, of [`MEMORY_MAX`].
+    pub fn use_memory(&mut self, used: u64) {
+        self.memory.0.set(used);
+        self.was_refusing |= used >= 950;
     }
 
     pub fn shards(&self) -> usize {

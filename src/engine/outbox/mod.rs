@@ -6,6 +6,7 @@
 
 pub mod outgoing;
 
+pub use crate::engine::limits::SPARE_BYTES_MAX;
 use crate::engine::limits::{SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX};
 use crate::engine::message::LocalMessage;
 use outgoing::{Outgoing, SharedPayload};
@@ -21,23 +22,49 @@ pub enum OutboxFull {
 }
 
 /// Buffers to use again, so that a delivery allocates nothing in steady state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SpareBuffers {
     spare: Vec<Outgoing>,
+    /// What they hold, and may.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Default for SpareBuffers {
+    fn default() -> Self {
+        SpareBuffers {
+            spare: Vec::new(),
+            bytes: 0,
+            bytes_max: SPARE_BYTES_MAX,
+        }
+    }
 }
 
 impl SpareBuffers {
     /// An empty batch.
     pub fn take(&mut self) -> Outgoing {
-        self.spare.pop().unwrap_or_default()
+        let batch = self.spare.pop().unwrap_or_default();
+        self.bytes -= batch.copied.capacity();
+        batch
     }
 
     /// Takes a batch back.
     pub fn give(&mut self, mut batch: Outgoing) {
-        let fits = (1..=SPARE_BUFFER_BYTES_MAX).contains(&batch.copied.capacity());
-        if fits && self.spare.len() < SPARE_BUFFERS_MAX {
+        let bytes = batch.copied.capacity();
+        let fits = (1..=SPARE_BUFFER_BYTES_MAX).contains(&bytes);
+        let has_room = self.spare.len() < SPARE_BUFFERS_MAX && self.bytes + bytes <= self.bytes_max;
+        if fits && has_room {
             batch.clear();
+            self.bytes += bytes;
             self.spare.push(batch);
+        }
+    }
+
+    /// Keeps at most so many bytes from now on.
+    pub fn keep(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        while self.bytes > bytes_max {
+            self.take();
         }
     }
 }
@@ -57,6 +84,8 @@ pub struct Outbox {
     shared_bytes: usize,
     in_flight_bytes: usize,
     is_sending: bool,
+    /// Batches that are out; it may begin anew.
+    sent: u32,
     /// QoS 0 frames in `pending`, kept only where the oldest are to give way.
     droppable: Vec<Droppable>,
 }
@@ -72,6 +101,27 @@ impl Outbox {
     #[must_use]
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Memory it keeps from being used otherwise, payloads that others refer to included.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let parts = self.pending.shared.capacity() * size_of::<SharedPayload>();
+        let marks = self.droppable.capacity() * size_of::<Droppable>();
+        self.pending.copied.capacity() + parts + marks + self.shared_bytes + self.in_flight_bytes
+    }
+
+    /// Batches that are out, counted round.
+    #[must_use]
+    pub const fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Drops what waits and is not in flight.
+    pub fn forget_pending(&mut self) {
+        self.pending = Outgoing::default();
+        self.shared_bytes = 0;
+        self.droppable = Vec::new();
     }
 
     /// Whether a batch is in flight.
@@ -186,6 +236,7 @@ impl Outbox {
     /// The batch in flight is out.
     pub const fn end_send(&mut self) {
         self.is_sending = false;
+        self.sent = self.sent.wrapping_add(1);
         self.in_flight_bytes = 0;
     }
 

@@ -61,6 +61,8 @@ pub struct Connection {
     pub reads_at: Timestamp,
     /// It has published while memory was very short, and is not read before there is more.
     pub waits_for_memory: bool,
+    /// Batches that were out when it was last asked whether it is stuck.
+    sent_before: u32,
     /// Largest packet the client takes.
     pub packet_bytes_max: u32,
     /// Most QoS 1 and 2 messages in flight toward it.
@@ -126,6 +128,7 @@ impl Connection {
             is_throttled: false,
             reads_at: Timestamp::NEVER,
             waits_for_memory: false,
+            sent_before: 0,
             packet_bytes_max: u32::MAX,
             window_max: 0,
             heard_at: now,
@@ -192,6 +195,22 @@ impl Connection {
         let may = rates.may_deliver(now);
         self.is_throttled = !may;
         may
+    }
+
+    /// Memory that it keeps from being used otherwise, beyond what every connection takes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let acknowledgements = self.awaiting_store.capacity() * size_of::<(Receipt, Ack)>();
+        let gate = self.gate.as_ref().map_or(0, |gate| gate.packet.len());
+        self.outbox.held_bytes() + self.partial.capacity() + acknowledgements + gate
+    }
+
+    /// Whether a batch is on its way that was so when this was asked before.
+    pub fn is_stuck(&mut self) -> bool {
+        let sent = self.outbox.sent();
+        // 0 until it is asked for the first time.
+        let before = std::mem::replace(&mut self.sent_before, sent.wrapping_add(1));
+        self.outbox.is_sending() && before == sent.wrapping_add(1)
     }
 
     /// Whether it is being found out who it is.

@@ -5,6 +5,7 @@
 //! Whoever is not accepted yet waits in the kernel's backlog.
 
 use super::ShardCore;
+use crate::engine::overload::Stage;
 use crate::engine::session::rates::Bucket;
 use crate::engine::time::Timestamp;
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long a late shard accepts nobody.
 const LATE_PAUSE_MS: u64 = 10;
+
+/// While new clients are refused this part of those that may be about to connect may be.
+const CONNECTING_SHARE_REFUSING: usize = 64;
 
 /// Connections of all shards, and of each listener.
 #[derive(Debug)]
@@ -108,7 +112,12 @@ impl ShardCore {
                 admission.not_before = now.plus_ms(1000_u64.div_ceil(rate));
             }
         }
-        if admission.connecting >= limits.connecting_max.div_ceil(usize::from(self.shards)) {
+        let mut connecting_max = limits.connecting_max.div_ceil(usize::from(self.shards));
+        if self.clients.shortage.stage >= Stage::Refuse {
+            // Most will be refused; what it takes to tell them so must stay little.
+            connecting_max = connecting_max.div_ceil(CONNECTING_SHARE_REFUSING);
+        }
+        if admission.connecting >= connecting_max {
             self.clients.counters.accepts_paused_connecting += 1;
             return false;
         }

@@ -22,6 +22,8 @@ const DELIVERY: usize = 8;
 const SHARES: i64 = 8;
 /// Bytes whose copy costs as much as an eighth of a delivery.
 const COPY_BYTES: usize = 256;
+/// Memory is looked at again after so much work: then a few megabytes may have been copied.
+const LOOK_WORK: i64 = 16_384;
 
 /// Who waits, and how much a turn still does.
 pub(super) struct Backlog {
@@ -37,6 +39,8 @@ pub(super) struct Backlog {
     packets_left: i64,
     /// Below this the connection at hand has had its share.
     share_ends: i64,
+    /// Below this memory is to be looked at.
+    look_at: i64,
 }
 
 impl Backlog {
@@ -50,6 +54,7 @@ impl Backlog {
             work_left: work_per_turn,
             packets_left: work_per_turn / SHARES,
             share_ends: 0,
+            look_at: 0,
         }
     }
 
@@ -57,6 +62,16 @@ impl Backlog {
     pub(super) fn begin_turn(&mut self, is_behind: bool) {
         self.work_left = if is_behind { 0 } else { self.work_per_turn };
         self.packets_left = self.work_per_turn / SHARES;
+        self.look_at = self.work_left - LOOK_WORK;
+    }
+
+    /// Whether so much was done since the last time that memory is to be looked at.
+    pub(super) const fn is_look_due(&mut self) -> bool {
+        let is_due = self.work_left < self.look_at;
+        if is_due {
+            self.look_at = self.work_left - LOOK_WORK;
+        }
+        is_due
     }
 
     /// Packets of a connection are about to be handled.

@@ -203,7 +203,9 @@ impl ShardCore {
             self.clients.counters.connections_refused_full += 1;
             return Err((Reason::QuotaExceeded, "connections_max is reached"));
         }
-        if self.clients.shortage.stage >= Stage::Refuse {
+        // Who comes back takes or drops what waits for it: that is how memory becomes free.
+        let is_known = self.clients.sessions.find(connect.client_id).is_some();
+        if self.clients.shortage.stage >= Stage::Refuse && !is_known {
             self.clients.counters.connections_refused_memory += 1;
             return Err((Reason::QuotaExceeded, "limits.memory_max_bytes is near"));
         }

@@ -67,6 +67,7 @@ use backlog::Backlog;
 use clients::Clients;
 use interest::Interest;
 use matches::Matches;
+use overload::Memory;
 use questions::Questions;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -131,6 +132,7 @@ pub struct ShardCore {
     last_match: LastMatch,
     /// Room for the matches of the publish at hand.
     matches: Matches,
+    memory: Memory,
 }
 
 impl ShardCore {
@@ -168,6 +170,7 @@ impl ShardCore {
             questions: Questions::default(),
             last_match: LastMatch::default(),
             matches: Matches::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -221,7 +224,8 @@ impl ShardCore {
     /// When [`ShardCore::tick`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        [self.timers.next(), self.retained.next_expiry()]
+        let of_memory = self.memory.looks_at();
+        [self.timers.next(), self.retained.next_expiry(), of_memory]
             .into_iter()
             .flatten()
             .min()
@@ -240,6 +244,7 @@ impl ShardCore {
             || !self.backlog.is_empty()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
+            || self.memory.is_searching()
     }
 
     // Inputs.
@@ -321,6 +326,7 @@ impl ShardCore {
 
     /// A letter from another shard.
     pub fn mail(&mut self, now: Timestamp, from: ShardId, mail: Mail) {
+        self.mind_memory(now);
         match mail {
             Mail::Publish(publish) => self.publish_from_shard(from, publish, now),
             Mail::Retain(message) => self.retain(message),

@@ -1,9 +1,31 @@
 //! What a shard does at each stage of memory shortage ([`crate::engine::overload`]).
+//!
+//! The sum is looked at when a turn begins and again whenever so much has been done that it may have grown
+//! by a few megabytes. While memory is almost gone, connections are looked through, a part per turn, and
+//! those that hold most are disconnected: first whoever holds megabytes, then those that take nothing or
+//! have not finished a packet, at last whoever waits to publish. No acknowledged message is lost by that;
+//! sessions stay as long as they may.
 
 use super::ShardCore;
+use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
-use crate::engine::overload::{SHED_OUTBOX_BYTES_MAX, Stage};
+use crate::engine::outbox::SPARE_BYTES_MAX;
+use crate::engine::overload::{
+    Meter, SHED_OUTBOX_BYTES_MAX, SHED_PARTIAL_BYTES_MAX, SHED_SPARE_BYTES_MAX, Stage,
+    surplus_bytes,
+};
+use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
+use crate::engine::time::Timestamp;
+
+/// How soon memory is looked at again while it is short, though nothing happens.
+const LOOK_INTERVAL_MS: u64 = 100;
+/// Connections looked through per turn for those that hold most.
+const SCANNED_PER_TURN: usize = 1_024;
+/// Who holds so much in all is disconnected in the first search; in each further one it is a quarter of that.
+const HOLDS_BYTES_FIRST: usize = 4 * 1024 * 1024;
+/// Below this only those are disconnected that take nothing, or have not finished a packet.
+const HOLDS_BYTES_LEAST: usize = 256 * 1024;
 
 /// How short memory is, and what that leaves to clients that are behind.
 #[derive(Debug)]
@@ -38,13 +60,115 @@ impl Shortage {
     }
 }
 
+/// What is known of memory.
+#[derive(Default)]
+pub(super) struct Memory {
+    meter: Option<Box<dyn Meter>>,
+    /// What may be used; 0 for no bound.
+    max_bytes: u64,
+    /// When to look again, NEVER while there is enough.
+    looks_at: Option<Timestamp>,
+    search: Option<Search>,
+}
+
+/// A search for those that hold most.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// The connection to look at next.
+    slot: usize,
+    /// Who holds so much is disconnected.
+    least_bytes: usize,
+    /// Bytes that are still to be gained.
+    wanted_bytes: u64,
+    /// The next one does not begin before.
+    rests_until: Timestamp,
+}
+
+impl Search {
+    /// What disconnecting this one would gain, if it is to be; `kernel_bytes` may lie in its socket.
+    fn gain(&self, connection: &mut Connection, kernel_bytes: usize) -> Option<usize> {
+        let held = connection.held_bytes();
+        let holds_much = held >= self.least_bytes.max(HOLDS_BYTES_LEAST);
+        let is_unfinished =
+            connection.partial.len() >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
+        // Asked in any case: the next search goes by it.
+        let is_stuck =
+            connection.is_stuck() && held >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
+        let is_last = self.least_bytes == 0 && connection.waits_for_memory;
+        let is_it = holds_much || is_unfinished || is_stuck || is_last;
+        is_it.then_some(held + kernel_bytes)
+    }
+
+    /// It has gained enough, or all have been looked at: then the next one takes those that hold less.
+    fn end(self, now: Timestamp) -> Self {
+        let least_bytes = match self.least_bytes / 4 {
+            _ if self.wanted_bytes == 0 => self.least_bytes,
+            less if less < SHED_PARTIAL_BYTES_MAX => 0,
+            less => less,
+        };
+        Search {
+            slot: 0,
+            least_bytes,
+            wanted_bytes: 0,
+            rests_until: now.plus_ms(LOOK_INTERVAL_MS),
+        }
+    }
+}
+
+impl Memory {
+    /// Looks at it again, though nothing happens.
+    pub(super) const fn looks_at(&self) -> Option<Timestamp> {
+        self.looks_at
+    }
+
+    /// Whether a search for those that hold most is under way.
+    pub(super) const fn is_searching(&self) -> bool {
+        matches!(&self.search, Some(search) if search.wanted_bytes > 0)
+    }
+}
+
 impl ShardCore {
-    /// The control plane says how short memory is.
+    /// Memory is measured by `meter` from now on; `max_bytes` may be used, 0 for no bound.
+    pub fn measure_memory(&mut self, meter: Box<dyn Meter>, max_bytes: u64) {
+        self.memory.meter = Some(meter);
+        self.memory.max_bytes = max_bytes;
+    }
+
+    /// Goes by what the meter says now.
+    pub fn look_at_memory(&mut self, now: Timestamp) {
+        let Some(meter) = &self.memory.meter else {
+            return;
+        };
+        let stage = self.clients.shortage.stage;
+        let next = stage.next(meter.used_bytes(), self.memory.max_bytes);
+        self.memory.looks_at = (next > Stage::Normal).then(|| now.plus_ms(LOOK_INTERVAL_MS));
+        if next != stage {
+            self.set_stage(next);
+        }
+    }
+
+    /// Looks at memory again if so much was done since that it may have grown.
+    pub(super) fn mind_memory(&mut self, now: Timestamp) {
+        if self.backlog.is_look_due() {
+            self.look_at_memory(now);
+        }
+    }
+
+    /// Memory is so short from now on.
     pub fn set_stage(&mut self, stage: Stage) {
         let outbox_bytes_max = self.settings.limits.outbox_bytes_max;
         self.clients.shortage = Shortage::new(stage, outbox_bytes_max);
+        let spare_bytes_max = if stage >= Stage::Shed {
+            SHED_SPARE_BYTES_MAX
+        } else {
+            SPARE_BYTES_MAX
+        };
+        self.clients.spare.keep(spare_bytes_max);
         if stage < Stage::Pause {
             self.resume_publishers();
+        }
+        if stage < Stage::Refuse {
+            self.memory.search = None;
         }
     }
 
@@ -59,8 +183,8 @@ impl ShardCore {
         }
     }
 
-    /// A client has published while memory is very short: it is not read until there is more.
-    pub(super) fn pause_publisher(&mut self, key: ConnectionKey) {
+    /// A client makes the broker keep more while memory is very short: it is not read until there is more.
+    pub(super) fn pause_for_memory(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
@@ -69,6 +193,85 @@ impl ShardCore {
         }
         self.clients.counters.publishers_paused_memory += 1;
         self.pause(key);
+    }
+
+    /// A packet of a connection is not whole yet: while memory is very short the rest stays with its client,
+    /// and who is not known yet has to go.
+    pub(super) fn bound_partial(&mut self, key: ConnectionKey) {
+        if self.clients.shortage.stage < Stage::Pause {
+            return;
+        }
+        let Some(connection) = self.clients.connections.get(key) else {
+            return;
+        };
+        if connection.partial.len() <= SHED_PARTIAL_BYTES_MAX {
+            return;
+        }
+        if connection.session.is_some() {
+            self.pause_for_memory(key);
+        } else if !connection.is_asking() {
+            self.clients.counters.connections_refused_memory += 1;
+            self.drop_connection(key);
+        }
+    }
+
+    /// While memory is almost gone: disconnects those that hold most, until there is enough again.
+    pub fn relieve(&mut self, now: Timestamp) {
+        if self.clients.shortage.stage < Stage::Refuse {
+            return;
+        }
+        let wanted_bytes = self.share_of_surplus();
+        let search = self.memory.search.get_or_insert(Search {
+            slot: 0,
+            least_bytes: HOLDS_BYTES_FIRST,
+            wanted_bytes,
+            rests_until: now,
+        });
+        if search.wanted_bytes == 0 {
+            if search.rests_until > now {
+                return;
+            }
+            search.wanted_bytes = wanted_bytes;
+        }
+        let mut search = *search;
+        let kernel_bytes = self.settings.limits.socket_send_bytes_max;
+        for _ in 0..SCANNED_PER_TURN {
+            if search.wanted_bytes == 0 || search.slot >= self.clients.connections.slots() {
+                search = search.end(now);
+                break;
+            }
+            let found = self.clients.connections.at_mut(search.slot);
+            search.slot += 1;
+            if let Some((key, connection)) = found
+                && let Some(gain) = search.gain(connection, kernel_bytes)
+            {
+                search.wanted_bytes = search.wanted_bytes.saturating_sub(gain as u64);
+                self.cut(key, now);
+            }
+        }
+        self.memory.search = Some(search);
+    }
+
+    /// What this shard is to gain.
+    fn share_of_surplus(&self) -> u64 {
+        let used_bytes = self
+            .memory
+            .meter
+            .as_ref()
+            .map_or(0, |meter| meter.used_bytes());
+        let surplus = surplus_bytes(used_bytes, self.memory.max_bytes);
+        surplus.div_ceil(u64::from(self.shards))
+    }
+
+    fn cut(&mut self, key: ConnectionKey, now: Timestamp) {
+        self.clients.counters.connections_cut_memory += 1;
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            // It would be kept for a while otherwise, for a client that may not read.
+            connection.outbox.forget_pending();
+        }
+        let text =
+            "memory is almost gone (limits.memory_max_bytes), and this client holds much of it";
+        self.disconnect(key, Reason::QuotaExceeded, text, now);
     }
 }
 

@@ -40,7 +40,7 @@ impl ShardCore {
             return;
         }
         if self.clients.shortage.stage >= Stage::Pause {
-            self.pause_publisher(key);
+            self.pause_for_memory(key);
         }
         if publish.properties.topic_alias.is_some() {
             return self.publish_with_alias(now, key, publish);

@@ -29,6 +29,7 @@ impl ShardCore {
                 && let Some(connection) = self.clients.connections.get_mut(key)
             {
                 connection.partial = rest.to_vec();
+                self.bound_partial(key);
             }
             return;
         }
@@ -40,6 +41,7 @@ impl ShardCore {
         {
             partial.drain(..used);
             connection.partial = partial;
+            self.bound_partial(key);
         }
     }
 
@@ -80,6 +82,7 @@ impl ShardCore {
                     if !full.is_empty() {
                         self.hold_for_room(key, full);
                     }
+                    self.mind_memory(now);
                 }
                 Ok(Split::Whole(frame, bytes)) => {
                     let goes_on = if exchanges {

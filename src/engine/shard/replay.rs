@@ -81,7 +81,7 @@ impl ShardCore {
                 .connection
                 .and_then(|connection| self.clients.connections.get(connection))
                 .is_none_or(|connection| {
-                    connection.outbox.bytes() <= self.settings.limits.outbox_bytes_max / 2
+                    connection.outbox.bytes() <= self.clients.shortage.qos_0_bytes_max / 2
                 });
         let Some(walk) = session
             .replay

@@ -11,6 +11,7 @@ use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey};
 use crate::engine::mail::InterestChange;
 use crate::engine::message::Qos;
+use crate::engine::overload::Stage;
 use crate::engine::route::shared::{Groups, MemberCount};
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
@@ -40,6 +41,9 @@ impl ShardCore {
             return;
         }
         self.backlog.spend(FILTER_WORK * subscribe.requests.len());
+        if self.clients.shortage.stage >= Stage::Pause {
+            self.pause_for_memory(key);
+        }
         if subscribe.requests.len() > self.settings.limits.filters_per_subscribe_max {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);

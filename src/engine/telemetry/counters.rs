@@ -60,6 +60,8 @@ counters! {
     connections_refused_full,
     /// Connections refused because memory is almost gone.
     connections_refused_memory,
+    /// Connections closed because memory was almost gone and they held most of it.
+    connections_cut_memory,
     /// CONNECTs refused for another reason.
     connects_refused,
     /// Connections closed because CONNECT did not come in time.
@@ -86,7 +88,7 @@ counters! {
     sends_deferred,
     /// Times a client was no longer read because a shard that it publishes to had no room.
     publishers_paused_room,
-    /// Times a publishing client was no longer read because memory was very short.
+    /// Times a client that publishes or subscribes was no longer read because memory was very short.
     publishers_paused_memory,
     /// QoS 0 messages dropped because the subscriber's outbox was full.
     dropped_outbox_full,

@@ -16,6 +16,7 @@ mod clock;
 mod commands;
 mod events;
 mod handshakes;
+mod kernel;
 mod layered;
 mod lingering;
 mod losses;
@@ -33,6 +34,7 @@ use crate::shard::addresses::Addresses;
 use crate::shard::handover::Handover;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::mailbox::Mailboxes;
+use crate::shard::meter::SocketMeter;
 use crate::shard::orders::{Event, Order};
 use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
@@ -46,6 +48,7 @@ use clock::Clock;
 use crossbeam_channel::{Receiver, Sender};
 use handshakes::Handshakes;
 use ipnet::IpNet;
+use kernel::Census;
 use lingering::Lingering;
 use losses::LossReports;
 use mail::Mailroom;
@@ -83,6 +86,8 @@ pub struct Start {
     pub banned: Arc<[IpNet]>,
     /// Events to it.
     pub events: Sender<Event>,
+    /// What the kernel holds for its sockets.
+    pub sockets_meter: SocketMeter,
     /// Its sign of life.
     pub pulse: Pulse,
 }
@@ -101,6 +106,7 @@ pub struct Shell {
     accounts: Accounts,
     orders: Orders,
     losses: LossReports,
+    census: Census,
     store: MemoryStore,
     /// Room for a list that is emptied each time.
     commands: Vec<Command>,
@@ -129,6 +135,7 @@ impl Shell {
             accounts: Accounts::new(start.entries),
             orders: Orders::new(start.id, start.orders, start.events),
             losses: LossReports::new(Instant::now()),
+            census: Census::new(start.sockets_meter, Instant::now()),
             store: MemoryStore::default(),
             commands: Vec::new(),
         }
@@ -167,6 +174,7 @@ impl Shell {
         let took = self.clock.end_turn(Instant::now());
         self.admit(ring, took);
         self.report_losses();
+        self.take_census(ring);
         self.orders.tell_drained(self.core.staged().is_empty());
         rest
     }
@@ -181,6 +189,7 @@ impl Shell {
             .set(of_accepts.and_then(|at| self.clock.instant(at)))
             .set(self.lingering.ends_at())
             .set(self.core.has_losses().then(|| self.losses.due_at()))
+            .set(self.census.goes_on_at())
             .set(self.orders.stop_by())
     }
 

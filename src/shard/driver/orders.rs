@@ -85,7 +85,6 @@ impl Shell {
             Order::Tls(configs) => self.admission.set_tls(&configs),
             Order::Acl(acl) => self.core.set_acl(acl),
             Order::Bans(names, networks) => self.set_bans(ring, names, networks),
-            Order::Stage(stage) => self.core.set_stage(stage),
             Order::StopAccepting => {
                 self.admission.stop(ring);
                 self.core.publish_wills(now);

@@ -90,6 +90,18 @@ impl Sockets {
         self.slots.len() - self.free.len()
     }
 
+    /// Places in the table, free ones included.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The descriptors of the sockets at some places.
+    pub fn descriptors(&self, places: std::ops::Range<usize>) -> impl Iterator<Item = &OwnedFd> {
+        let end = places.end.min(self.slots.len());
+        let slots = self.slots.get(places.start..end).unwrap_or_default();
+        slots.iter().filter_map(|socket| socket.descriptor.as_ref())
+    }
+
     pub fn insert(&mut self, descriptor: OwnedFd) -> SocketKey {
         let slot = self.free.pop().unwrap_or_else(|| {
             // Far beyond the number of descriptors a process can have.

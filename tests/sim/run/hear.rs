@@ -1,6 +1,6 @@
 //! What clients hear, and what they answer.
 
-use super::{Run, TAKEN_OVER};
+use super::{QUOTA_EXCEEDED, Run, TAKEN_OVER};
 use crate::client::Phase;
 use crate::oracle::{Arrival, ClientId};
 use crate::wire::{self, Packet};
@@ -36,6 +36,15 @@ impl Run {
     fn closed_by_broker(&mut self, id: ClientId) -> Result<(), String> {
         if self.clients[id].phase == Phase::Leaving {
             self.clients[id].will = None;
+            self.ended(id);
+            return Ok(());
+        }
+        if self.world.was_refusing {
+            let was = self.clients[id].phase;
+            self.note(|| {
+                format!("the broker closed the connection of client {id} for lack of memory")
+            });
+            self.trigger_will(id, was == Phase::Up);
             self.ended(id);
             return Ok(());
         }
@@ -81,6 +90,7 @@ impl Run {
                 Ok(())
             }
             Packet::Disconnect(TAKEN_OVER) if self.clients[id].stragglers > 0 => Ok(()),
+            Packet::Disconnect(QUOTA_EXCEEDED) if self.world.was_refusing => Ok(()),
             Packet::Disconnect(reason) => Err(format!("client {id}: DISCONNECT 0x{reason:02X}")),
             Packet::Pingresp => Ok(()),
         }
@@ -93,6 +103,11 @@ impl Run {
         code: u8,
         receive_maximum: u16,
     ) -> Result<(), String> {
+        let lacks_memory = self.world.was_refusing && matches!(code, 3 | QUOTA_EXCEEDED);
+        if lacks_memory {
+            // It is closed next.
+            return Ok(());
+        }
         if code != 0 {
             return Err(format!("client {id} was refused: {code}"));
         }

@@ -7,7 +7,7 @@ use crate::client::{Client, Phase, Unacknowledged};
 use crate::oracle::{ClientId, Message, Oracle, Subscription};
 use crate::random::Random;
 use crate::wire::{self, Connect, Publish, Will};
-use crate::world::{Roughness, World};
+use crate::world::{MEMORY_MAX, Roughness, World};
 use ringmq::engine::route::shared::SharedStrategy;
 use ringmq::engine::shard::Settings;
 use std::collections::VecDeque;
@@ -19,8 +19,9 @@ const FILTERS: [&str; 10] = [
 const SHARED: [&str; 4] = ["a/#", "a/1", "b/#", "+/0"];
 /// Steps in which everything has to come to rest.
 const REST_STEPS_MAX: usize = 200_000;
-/// Reason code of a DISCONNECT.
+/// Reason codes of a DISCONNECT.
 const TAKEN_OVER: u8 = 0x8E;
+const QUOTA_EXCEEDED: u8 = 0x97;
 /// Events kept for the report of a failure.
 const TRACE_MAX: usize = 60;
 
@@ -34,6 +35,7 @@ struct Weights {
     cut: u32,
     take_over: u32,
     stall: u32,
+    memory: u32,
     time: u32,
 }
 
@@ -98,6 +100,7 @@ impl Run {
             cut: rough(&mut random, 25),
             take_over: rough(&mut random, 10),
             stall: random.below(10) as u32,
+            memory: random.below(10) as u32,
             time: random.below(60) as u32,
         };
         Run {
@@ -149,6 +152,7 @@ impl Run {
             (w.cut, Run::cut),
             (w.take_over, Run::take_over),
             (w.stall, Run::stall),
+            (w.memory, Run::use_memory),
             (w.time, Run::pass_time),
         ];
         for (weight, action) in actions {
@@ -440,6 +444,15 @@ impl Run {
     fn stall(&mut self, id: ClientId) {
         let client = &mut self.clients[id];
         client.is_stalled = client.phase == Phase::Up && !client.is_stalled;
+    }
+
+    /// Memory becomes short, or enough again.
+    fn use_memory(&mut self, _: ClientId) {
+        let most = if self.oracle.is_calm { 3 } else { 4 };
+        let used = [0, 850, 920, 960][self.random.below(most)];
+        self.note(|| format!("{used} of {MEMORY_MAX} bytes of memory are used"));
+        self.world.use_memory(used);
+        self.oracle.may_cut |= self.world.was_refusing;
     }
 
     fn pass_time(&mut self, _: ClientId) {

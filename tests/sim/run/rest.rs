@@ -18,6 +18,9 @@ impl Run {
         for client in &mut self.clients {
             client.is_stalled = false;
         }
+        // Who waits for memory looks again in time.
+        self.world.use_memory(0);
+        self.world.now_ms += 200;
         let current: Vec<_> = self.clients.iter().filter_map(|c| c.link).collect();
         self.world.cut_others(&current);
         let mut quiet = 0;

@@ -1,9 +1,11 @@
 //! Each stage of memory shortage, and back; and how fast connections come in.
 
 use super::{PUBLISH_T, SUBSCRIBE_T, Shard};
-use crate::engine::overload::{SHED_OUTBOX_BYTES_MAX, Stage};
-use crate::engine::shard::Command;
+use crate::engine::overload::{Meter, SHED_OUTBOX_BYTES_MAX, Stage};
+use crate::engine::shard::{Command, Settings};
 use crate::engine::time::Timestamp;
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// 40,000 bytes to `t` at QoS 0.
 fn large() -> Vec<u8> {
@@ -90,6 +92,150 @@ fn connections_are_refused_when_memory_is_almost_gone() {
     assert_eq!(shard.say(there, b"\xC0\x00"), b"\xD0\x00", "others stay");
     shard.core.set_stage(Stage::Pause);
     shard.connect(b'b', true);
+}
+
+/// Shows what a test says.
+#[derive(Clone, Default)]
+struct Shown(Rc<Cell<u64>>);
+
+impl Meter for Shown {
+    fn used_bytes(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// A shard that may use 1,000 bytes, as the meter counts.
+fn measured(change: impl FnOnce(&mut Settings)) -> (Shard, Shown) {
+    let mut shard = Shard::new(change);
+    let shown = Shown::default();
+    shard.core.measure_memory(Box::new(shown.clone()), 1_000);
+    (shard, shown)
+}
+
+#[test]
+fn a_stage_begins_within_the_turn_that_brings_it_about() {
+    let (mut shard, shown) = measured(|_| {});
+    let (publisher, other) = (shard.connect(b'p', true), shard.connect(b'o', true));
+    while shard.core.next_ready().is_some() {}
+    shard.core.begin_turn();
+    shard.core.look_at_memory(shard.now);
+    shown.0.set(900);
+    // Each costs as little as anything; the sum is looked at again before the turn's work is done.
+    let many = PUBLISH_T.repeat(4_096);
+    shard.receive(publisher, &many);
+    assert_eq!(counter(&shard, "publishers_paused_memory"), 1);
+    shard.receive(other, SUBSCRIBE_T);
+    assert_eq!(
+        counter(&shard, "publishers_paused_memory"),
+        2,
+        "who subscribes too"
+    );
+    assert_eq!(
+        shard.core.deadline(),
+        Some(shard.now.plus_ms(100)),
+        "it looks again"
+    );
+    shown.0.set(0);
+    shard.core.look_at_memory(shard.now);
+    let commands = shard.take_commands();
+    let is_resumed = |key| {
+        commands
+            .iter()
+            .any(|c| matches!(c, Command::Resume(k) if *k == key))
+    };
+    assert!(is_resumed(publisher) && is_resumed(other));
+}
+
+#[test]
+fn the_rest_of_an_unfinished_packet_stays_with_its_client() {
+    let (mut shard, shown) = measured(|_| {});
+    let client = shard.connect(b'c', true);
+    let stranger = shard.core.accept(shard.now, 0).unwrap();
+    shown.0.set(900);
+    shard.core.look_at_memory(shard.now);
+    shard.receive(client, &large()[..1_000]);
+    assert!(shard.take_commands().is_empty(), "a little is nothing");
+    shard.receive(client, &large()[1_000..30_000]);
+    let commands = shard.take_commands();
+    assert!(matches!(commands[..], [Command::Pause(key)] if key == client));
+    let mut connect = b"\x10\x80\x80\x02\x00\x04MQTT\x04\x02\x00\x00\x40\x00".to_vec();
+    connect.resize(10_000, b'x');
+    shard.receive(stranger, &connect);
+    assert!(shard.is_closed(stranger), "nobody knows this one");
+    assert_eq!(counter(&shard, "connections_refused_memory"), 1);
+}
+
+#[test]
+fn who_comes_back_for_messages_is_let_in_when_memory_is_almost_gone() {
+    let (mut shard, shown) = measured(|_| {});
+    let there = shard.connect(b'a', false);
+    shard.core.receive_ended(shard.now, there);
+    shard.take_commands();
+    shown.0.set(950);
+    shard.core.look_at_memory(shard.now);
+    shard.connect(b'a', false);
+    assert_eq!(counter(&shard, "connections_refused_memory"), 0);
+}
+
+/// Turns until nobody is disconnected any more.
+fn relieve(shard: &mut Shard) {
+    for _ in 0..20 {
+        shard.core.relieve(shard.now);
+        shard.now = shard.now.plus_ms(100);
+    }
+}
+
+#[test]
+fn those_that_hold_most_go_until_there_is_enough() {
+    let (mut shard, shown) = measured(|settings| {
+        settings.limits.outbox_bytes_max = 1 << 30;
+        settings.limits.socket_send_bytes_max = 0;
+    });
+    let publisher = shard.connect(b'p', true);
+    let keys = [b'a', b'b', b'c', b'd'].map(|id| {
+        let key = shard.connect(id, true);
+        shard.say(key, SUBSCRIBE_T);
+        key
+    });
+    for _ in 0..3 {
+        shard.receive(publisher, &large());
+        // The first two take it; what is sent to the others is on its way for good.
+        for key in keys {
+            if let Some(batch) = shard.core.take_outgoing(key)
+                && key.slot() <= keys[1].slot()
+            {
+                shard.core.sent(shard.now, key, batch);
+            }
+        }
+    }
+    // A byte is wanted: one of the two that are stuck is enough.
+    shard.core.set_stage(Stage::Refuse);
+    shown.0.set(881);
+    relieve(&mut shard);
+    let gone = |shard: &mut Shard| {
+        let commands = shard.take_commands();
+        let closed = commands.into_iter().filter_map(|command| match command {
+            Command::Close { connection, .. } => Some(connection),
+            _ => None,
+        });
+        closed.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        gone(&mut shard).len(),
+        2,
+        "it is wanted as long as the meter says so"
+    );
+    assert_eq!(counter(&shard, "connections_cut_memory"), 2);
+    assert!(!shard.is_closed(keys[0]) && !shard.is_closed(publisher));
+    // At last those go that wait to publish.
+    shard.receive(publisher, PUBLISH_T);
+    relieve(&mut shard);
+    assert_eq!(gone(&mut shard), [publisher]);
+    shown.0.set(0);
+    shard.core.look_at_memory(shard.now);
+    shard.take_commands();
+    while shard.core.next_ready().is_some() {}
+    assert!(!shard.core.has_work(), "nobody is looked for any more");
 }
 
 const CONNECT: &[u8] = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01b";

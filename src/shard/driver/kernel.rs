@@ -1,0 +1,120 @@
+//! How much of the kernel's memory a shard's sockets hold: asked a few at a time, and only while it matters.
+
+use super::Shell;
+use crate::shard::meter::SocketMeter;
+use crate::shard::ring::{KernelShare, Ring};
+use std::time::{Duration, Instant};
+
+/// Sockets asked per millisecond; each takes about 0.3 us.
+const PER_MS: u64 = 20;
+/// Most asked in one turn.
+const PER_TURN: u64 = 512;
+/// How long the shard sleeps at most in between.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Goes round over the sockets.
+pub(super) struct Census {
+    meter: SocketMeter,
+    asked_at: Instant,
+    next: usize,
+    /// Of this round, so far.
+    bytes: u64,
+    /// Whether a round has come to its end since it has mattered.
+    is_known: bool,
+}
+
+impl Census {
+    /// What it finds goes to `meter`.
+    pub fn new(meter: SocketMeter, now: Instant) -> Self {
+        Census {
+            meter,
+            asked_at: now,
+            next: 0,
+            bytes: 0,
+            is_known: false,
+        }
+    }
+
+    /// When it is to go on, though nothing happens.
+    pub fn goes_on_at(&self) -> Option<Instant> {
+        self.meter.is_wanted().then(|| self.asked_at + INTERVAL)
+    }
+
+    /// Goes on, at so many places in this much time.
+    fn go_on(
+        &mut self,
+        now: Instant,
+        places: usize,
+        ask: impl FnOnce(usize, usize) -> KernelShare,
+    ) {
+        if !self.meter.is_wanted() {
+            (self.next, self.bytes, self.is_known) = (0, 0, false);
+            self.asked_at = now;
+            return;
+        }
+        let elapsed_ms = now.saturating_duration_since(self.asked_at).as_millis() as u64;
+        let count = (elapsed_ms * PER_MS).min(PER_TURN) as usize;
+        if count == 0 {
+            return;
+        }
+        self.asked_at = now;
+        let share = ask(self.next, count);
+        self.bytes += share.bytes;
+        if let Some(next) = share.next {
+            self.next = next;
+            if !self.is_known {
+                // The first time round the rest is taken to be alike.
+                self.meter
+                    .set(self.bytes * places as u64 / next.max(1) as u64);
+            }
+        } else {
+            self.meter.set(self.bytes);
+            (self.next, self.bytes, self.is_known) = (0, 0, true);
+        }
+    }
+}
+
+impl Shell {
+    /// Asks the kernel about a few sockets.
+    pub(super) fn take_census(&mut self, ring: &Ring) {
+        let now = self.clock.turn_at();
+        let ask = |first, places| ring.kernel_share(first, places);
+        self.census.go_on(now, ring.places(), ask);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::meter::ProcessMeter;
+
+    #[test]
+    fn a_round_asks_everybody_once_and_begins_anew() {
+        let process = ProcessMeter::new(1);
+        let mut now = Instant::now();
+        let mut census = Census::new(process.sockets(0), now);
+        // Each place holds a byte.
+        let ask = |first: usize, places: usize| {
+            let end = (first + places).min(1_000);
+            KernelShare {
+                bytes: (end - first) as u64,
+                next: (end < 1_000).then_some(end),
+            }
+        };
+        census.go_on(now, 1_000, |_, _| unreachable!("it does not matter"));
+        assert_eq!(census.goes_on_at(), None);
+        process.want_sockets(true);
+        assert_eq!(census.goes_on_at(), Some(now + INTERVAL));
+        census.go_on(now, 1_000, |_, _| unreachable!("no time has passed"));
+        for _ in 0..4 {
+            now += INTERVAL;
+            census.go_on(now, 1_000, ask);
+            assert_eq!(process.sockets_bytes(), 1_000);
+        }
+        assert_eq!(census.next, 0, "512 at most, in two steps a round");
+        process.want_sockets(false);
+        census.go_on(now, 1_000, |_, _| {
+            unreachable!("it does not matter any more")
+        });
+    }
+}

@@ -1,0 +1,81 @@
+//! What the kernel holds for a ring's sockets: bytes on their way out and bytes that nobody has read.
+//!
+//! Only the kernel knows; one cheap call per socket asks. So they are asked a few at a time.
+#![expect(unsafe_code, reason = "the option has no safe name anywhere")]
+
+use super::Ring;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Figures of `SO_MEMINFO`, by their places.
+const RECEIVED: usize = 0;
+const QUEUED: usize = 5;
+const BACKLOG: usize = 7;
+const FIGURES: usize = 9;
+
+/// Bytes of kernel memory that a part of the sockets holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelShare {
+    /// Bytes.
+    pub bytes: u64,
+    /// Where the next part begins; `None` after the last.
+    pub next: Option<usize>,
+}
+
+impl Ring {
+    /// Asks for so many places of the table, from `first`.
+    #[must_use]
+    pub fn kernel_share(&self, first: usize, places: usize) -> KernelShare {
+        let end = first.saturating_add(places);
+        let descriptors = self.sockets.descriptors(first..end);
+        KernelShare {
+            bytes: descriptors.map(held_bytes).sum(),
+            next: (end < self.sockets.places()).then_some(end),
+        }
+    }
+
+    /// Places of the table, free ones included.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.sockets.places()
+    }
+}
+
+/// What the kernel holds for one socket; 0 if it does not say.
+fn held_bytes(socket: &OwnedFd) -> u64 {
+    let mut figures = [0_u32; FIGURES];
+    let mut length = size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `figures`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            figures.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return 0;
+    }
+    let figure = |place: usize| u64::from(figures.get(place).copied().unwrap_or(0));
+    figure(RECEIVED) + figure(QUEUED) + figure(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn what_nobody_reads_is_held_by_the_kernel() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (reader, _) = listener.accept().unwrap();
+        let reader = OwnedFd::from(reader);
+        assert_eq!(held_bytes(&reader), 0);
+        writer.write_all(&[0; 20_000]).unwrap();
+        // Loopback hands it over before the call returns.
+        assert!(held_bytes(&reader) >= 20_000);
+    }
+}
