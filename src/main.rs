@@ -133,7 +133,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let rules = Rules {
         acl: files.acl(),
         names: Arc::new(bans.names()),
-        networks: bans.networks().into(),
+        networks: Arc::new(bans.networks()),
     };
     let shards = Shards::start(
         &config.cpus,

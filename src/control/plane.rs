@@ -231,9 +231,8 @@ impl<'a> ControlPlane<'a> {
     }
 
     fn enforce_bans(&self) {
-        let networks = self.bans.networks();
-        self.shards
-            .set_bans(Arc::new(self.bans.names()), networks.into());
+        let networks = Arc::new(self.bans.networks());
+        self.shards.set_bans(Arc::new(self.bans.names()), networks);
     }
 
     /// Has something recorded; what finds no room is left out.

@@ -10,6 +10,7 @@ use crate::engine::overload::Stage;
 use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
 use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::driver::{Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
@@ -19,7 +20,6 @@ use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -89,7 +89,7 @@ pub struct Rules {
     /// Who is not served, by name.
     pub names: Arc<BannedNames>,
     /// Who is not served, by address.
-    pub networks: Arc<[IpNet]>,
+    pub networks: Arc<BannedNetworks>,
 }
 
 /// CPUs for the shards.
@@ -312,7 +312,7 @@ impl Shards {
     }
 
     /// Who is not served from now on.
-    pub fn set_bans(&self, names: Arc<BannedNames>, networks: Arc<[IpNet]>) {
+    pub fn set_bans(&self, names: Arc<BannedNames>, networks: Arc<BannedNetworks>) {
         self.order(&Order::Bans(names, networks));
     }
 

@@ -5,9 +5,9 @@ use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
 use crate::engine::overload::Stage;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::ring::{RingError, Waker};
 use crossbeam_channel::{Sender, TrySendError};
-use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -27,7 +27,7 @@ pub enum Order {
     /// Access rules from now on.
     Acl(Arc<Acl>),
     /// Who is not served from now on.
-    Bans(Arc<BannedNames>, Arc<[IpNet]>),
+    Bans(Arc<BannedNames>, Arc<BannedNetworks>),
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.

@@ -4,9 +4,9 @@ use super::Shell;
 use super::sockets::State;
 use crate::engine::access::bans::BannedNames;
 use crate::shard::addresses::Addresses;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::ring::{ListenerKey, Ring, SocketKey};
-use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) struct Admission {
     /// Connections by address, of all shards.
     addresses: Addresses,
     /// Networks that are not served.
-    banned: Arc<[IpNet]>,
+    banned: Arc<BannedNetworks>,
 }
 
 impl Admission {
@@ -37,7 +37,7 @@ impl Admission {
         listeners: Vec<ListenerKey>,
         setups: Vec<ListenerSetup>,
         addresses: Addresses,
-        banned: Arc<[IpNet]>,
+        banned: Arc<BannedNetworks>,
     ) -> Self {
         Admission {
             listeners,
@@ -124,8 +124,7 @@ impl Admission {
     }
 
     fn is_banned(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.banned.iter().any(|network| network.contains(&ip))
+        self.banned.contain(ip)
     }
 }
 
@@ -171,7 +170,7 @@ impl Shell {
         &mut self,
         ring: &mut Ring,
         names: Arc<BannedNames>,
-        networks: Arc<[IpNet]>,
+        networks: Arc<BannedNetworks>,
     ) {
         let now = self.clock.now();
         self.admission.banned = networks;
@@ -190,7 +189,8 @@ mod tests {
 
     #[test]
     fn an_address_counts_once_and_networks_are_banned_whatever_their_form() {
-        let banned: Arc<[IpNet]> = ["10.1.0.0/16".parse().unwrap()].into();
+        let banned: Arc<BannedNetworks> =
+            Arc::new(BannedNetworks::new(["10.1.0.0/16".parse().unwrap()]));
         let admission = Admission::new(vec![], vec![], Addresses::new(1), banned);
         let first = IpAddr::from([192, 0, 2, 1]);
         let second = IpAddr::from([192, 0, 2, 2]);
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_lack_of_descriptors_is_told_once_in_a_while() {
-        let mut admission = Admission::new(vec![], vec![], Addresses::new(0), Arc::new([]));
+        let mut admission = Admission::new(vec![], vec![], Addresses::new(0), Arc::default());
         let now = Instant::now();
         assert_eq!(admission.tell_backoffs(0, now), None);
         assert!(admission.tell_backoffs(1, now).is_some());

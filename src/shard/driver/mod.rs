@@ -30,6 +30,7 @@ use crate::engine::time::Timestamp;
 use crate::engine::turn::{self, Pending, Rest};
 use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::handover::Handover;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::mailbox::Mailboxes;
@@ -45,7 +46,6 @@ use authenticate::Methods;
 use clock::Clock;
 use crossbeam_channel::{Receiver, Sender};
 use handshakes::Handshakes;
-use ipnet::IpNet;
 use lingering::Lingering;
 use losses::LossReports;
 use mail::Mailroom;
@@ -80,7 +80,7 @@ pub struct Start {
     /// Connections by address, of all shards.
     pub addresses: Addresses,
     /// Networks that are not served.
-    pub banned: Arc<[IpNet]>,
+    pub banned: Arc<BannedNetworks>,
     /// Events to it.
     pub events: Sender<Event>,
     /// Its sign of life.
