@@ -134,6 +134,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         acl: files.acl(),
         names: Arc::new(bans.names()),
         networks: Arc::new(bans.networks()),
+        ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
     };
     let shards = Shards::start(
         &config.cpus,

@@ -82,7 +82,7 @@ impl fmt::Display for BootError {
 impl std::error::Error for BootError {}
 
 /// Rules in force before the first connection is accepted; orders change them later.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Rules {
     /// What clients may do; everything without.
     pub acl: Option<Arc<Acl>>,
@@ -90,6 +90,8 @@ pub struct Rules {
     pub names: Arc<BannedNames>,
     /// Who is not served, by address.
     pub networks: Arc<BannedNetworks>,
+    /// Bits of an IPv6 address by which connections are counted; fixed.
+    pub ipv6_prefix_bits: u8,
 }
 
 /// CPUs for the shards.
@@ -160,7 +162,10 @@ impl Shards {
             settings: settings.clone(),
             rules: rules.clone(),
             counts: Arc::new(ConnectionCounts::new(settings.listeners.len())),
-            addresses: Addresses::new(settings.limits.connections_per_address_max),
+            addresses: Addresses::new(
+                settings.limits.connections_per_address_max,
+                rules.ipv6_prefix_bits,
+            ),
             origin: Instant::now(),
             questions: questions.clone(),
             entries: entries.clone(),

@@ -191,7 +191,7 @@ mod tests {
     fn an_address_counts_once_and_networks_are_banned_whatever_their_form() {
         let banned: Arc<BannedNetworks> =
             Arc::new(BannedNetworks::new(["10.1.0.0/16".parse().unwrap()]));
-        let admission = Admission::new(vec![], vec![], Addresses::new(1), banned);
+        let admission = Admission::new(vec![], vec![], Addresses::new(1, 64), banned);
         let first = IpAddr::from([192, 0, 2, 1]);
         let second = IpAddr::from([192, 0, 2, 2]);
         assert!(admission.count(None, first));
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_lack_of_descriptors_is_told_once_in_a_while() {
-        let mut admission = Admission::new(vec![], vec![], Addresses::new(0), Arc::default());
+        let mut admission = Admission::new(vec![], vec![], Addresses::new(0, 64), Arc::default());
         let now = Instant::now();
         assert_eq!(admission.tell_backoffs(0, now), None);
         assert!(admission.tell_backoffs(1, now).is_some());
