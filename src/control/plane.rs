@@ -7,6 +7,7 @@ use crate::control::machine;
 use crate::control::reload::{Files, Reloaded};
 use crate::control::watch::Record;
 use crate::control::watch::bans::{Bans, Who};
+use crate::control::watch::pace::Pace;
 use crate::control::watchdog::{Health, Watchdog};
 use crate::engine::overload::Stage;
 use crate::shard::boot::{BootError, Shards};
@@ -14,6 +15,7 @@ use crate::shard::orders::Event;
 use crossbeam_channel::{Receiver, RecvError, Sender, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that may change are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
+/// How often all bans are put together for the shards: with very many that takes milliseconds.
+const BANS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Watches resident memory and tells the shards how short it is.
 struct Memory {
@@ -59,6 +63,21 @@ impl Memory {
     }
 }
 
+/// What shards were given to share. It is freed here, when none of them has it any more: 100,000 small parts
+/// would take a shard milliseconds.
+#[derive(Default)]
+struct Handed(Vec<Arc<dyn Any + Send + Sync>>);
+
+impl Handed {
+    fn keep<T: Send + Sync + 'static>(&mut self, given: &Arc<T>) {
+        self.0.push(Arc::<T>::clone(given));
+    }
+
+    fn free(&mut self) {
+        self.0.retain(|given| Arc::strong_count(given) > 1);
+    }
+}
+
 /// Where the control plane hears of what happens outside the shards.
 pub struct Ears {
     /// Signals to the process.
@@ -83,6 +102,8 @@ pub struct ControlPlane<'a> {
     /// Who keeps account is told what happens here.
     records: Sender<Record>,
     bans: Bans,
+    bans_pace: Pace,
+    handed: Handed,
     ban_duration: Duration,
     /// When files were last looked at.
     looked_at: Instant,
@@ -110,6 +131,8 @@ impl<'a> ControlPlane<'a> {
             files,
             records,
             bans,
+            bans_pace: Pace::new(BANS_INTERVAL),
+            handed: Handed::default(),
             ban_duration,
             looked_at: Instant::now(),
             watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
@@ -123,7 +146,11 @@ impl<'a> ControlPlane<'a> {
     /// A shard cannot go on.
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
         loop {
+            if self.bans_pace.is_due(Instant::now()) {
+                self.enforce_bans();
+            }
             let heard = self.listen();
+            self.handed.free();
             self.memory.look(self.shards);
             self.shards.flush_orders();
             self.watch()?;
@@ -131,7 +158,7 @@ impl<'a> ControlPlane<'a> {
                 self.looked_at = Instant::now();
                 self.reload(false);
                 if self.bans.expire(Instant::now()) {
-                    self.enforce_bans();
+                    self.bans_pace.ask();
                 }
             }
             match heard? {
@@ -154,6 +181,8 @@ impl<'a> ControlPlane<'a> {
 
     /// The next thing that happens, or nothing for a while.
     fn listen(&mut self) -> Result<Heard, RecvError> {
+        let until_bans = self.bans_pace.wait(Instant::now());
+        let wait = until_bans.map_or(MEMORY_INTERVAL, |wait| wait.min(MEMORY_INTERVAL));
         select! {
             recv(self.shards.events) -> event => event.map(Heard::Shard),
             recv(self.ears.signals) -> signal => signal.map(Heard::Signal),
@@ -165,7 +194,7 @@ impl<'a> ControlPlane<'a> {
                     Ok(Heard::Nothing)
                 }
             },
-            default(MEMORY_INTERVAL) => Ok(Heard::Nothing),
+            default(wait) => Ok(Heard::Nothing),
         }
     }
 
@@ -227,12 +256,13 @@ impl<'a> ControlPlane<'a> {
         warn!("{who} is banned for {seconds} s: too many failures");
         self.record("banned", &who.to_string());
         self.bans.add(who, Instant::now() + self.ban_duration);
-        self.enforce_bans();
+        self.bans_pace.ask();
     }
 
-    fn enforce_bans(&self) {
-        let networks = Arc::new(self.bans.networks());
-        self.shards.set_bans(Arc::new(self.bans.names()), networks);
+    fn enforce_bans(&mut self) {
+        let names = Arc::new(self.bans.names());
+        self.handed.keep(&names);
+        self.shards.set_bans(names, Arc::new(self.bans.networks()));
     }
 
     /// Has something recorded; what finds no room is left out.
@@ -275,14 +305,37 @@ impl<'a> ControlPlane<'a> {
             Reloaded::Users => "the password file is",
             Reloaded::Keys => "the keys of tokens are",
             Reloaded::Access(acl) => {
+                self.handed.keep(&acl);
                 self.shards.set_acl(acl);
                 "the access file is"
             }
             Reloaded::Bans(bans) => {
                 self.bans.set_permanent(bans);
-                self.enforce_bans();
+                self.bans_pace.ask();
                 "the bans are"
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_handed_out_is_freed_when_nobody_has_it_any_more() {
+        let mut handed = Handed::default();
+        let given = Arc::new(7);
+        let (weak, of_shard) = (Arc::downgrade(&given), Arc::clone(&given));
+        handed.keep(&given);
+        drop(given);
+        handed.free();
+        drop(of_shard);
+        assert!(
+            weak.upgrade().is_some(),
+            "who gives it back does not free it"
+        );
+        handed.free();
+        assert!(weak.upgrade().is_none() && handed.0.is_empty());
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod bans;
+pub mod pace;
 
 use crate::control::config::BansConfig;
 use crate::engine::telemetry::notes;
