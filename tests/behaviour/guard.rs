@@ -265,6 +265,48 @@ fn banned_clients_users_and_networks_are_not_served(shards: usize) {
     });
 }
 
+/// More than a turn closes: the rest of them come in the next ones, also if bans change meanwhile.
+#[test]
+fn all_of_a_banned_network_are_closed_however_many_they_are() {
+    let bans = Scratch::new("");
+    let config = format!(
+        "[bans]\nfile = {:?}\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+         proxy_protocol_from = [\"127.0.0.1/32\"]\n",
+        bans.0
+    );
+    let broker = start(1, &config);
+    let mut open: Vec<_> = (0..600)
+        .map(|n| {
+            let mut client = Client::dial(&broker, Version::V5);
+            let host = format!("10.0.{}.{}", n % 3, n / 3);
+            client.send(format!("PROXY TCP4 {host} 127.0.0.1 4660 1883\r\n").as_bytes());
+            match Connect::v5(&unique("c")).attempt_over(client) {
+                (client, Some(Packet::Connack { code: 0, .. })) => client,
+                (_, other) => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    for text in [
+        "address 10.0.1.0/24\n",
+        "address 10.0.1.0/24\naddress 10.0.2.0/24\n",
+    ] {
+        std::fs::write(&bans.0, text).unwrap();
+        broker.signal(Signal::HUP);
+    }
+    for (n, client) in open.iter_mut().enumerate() {
+        if n % 3 == 0 {
+            client.ping();
+        } else {
+            let end = client.recv();
+            assert!(
+                matches!(end, Packet::Disconnect { code: 0x98, .. }),
+                "{n}: {end:?}"
+            );
+        }
+    }
+    assert_eq!(broker.counters().get("connections_banned"), 400);
+}
+
 #[test]
 fn repeated_failures_are_answered_by_a_ban_that_ends() {
     let users = Scratch::new("");

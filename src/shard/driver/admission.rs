@@ -2,7 +2,6 @@
 
 use super::Shell;
 use super::sockets::State;
-use crate::engine::access::bans::BannedNames;
 use crate::shard::addresses::Addresses;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::listener::ListenerSetup;
@@ -123,7 +122,13 @@ impl Admission {
         }
     }
 
-    fn is_banned(&self, ip: IpAddr) -> bool {
+    /// These networks are not served from now on.
+    pub fn ban(&mut self, networks: Arc<BannedNetworks>) {
+        self.banned = networks;
+    }
+
+    /// Whether an address is not served.
+    pub fn is_banned(&self, ip: IpAddr) -> bool {
         self.banned.contain(ip)
     }
 }
@@ -163,23 +168,6 @@ impl Shell {
         if self.admission.is_banned(ip) {
             self.core.ban(self.clock.now(), connection);
         }
-    }
-
-    /// Who is not served from now on; those that are there are closed.
-    pub(super) fn set_bans(
-        &mut self,
-        ring: &mut Ring,
-        names: Arc<BannedNames>,
-        networks: Arc<BannedNetworks>,
-    ) {
-        let now = self.clock.now();
-        self.admission.banned = networks;
-        self.core.set_banned(now, names);
-        let admission = &self.admission;
-        for connection in self.sockets.open_from(|ip| admission.is_banned(ip)) {
-            self.core.ban(now, connection);
-        }
-        self.carry_out(ring);
     }
 }
 

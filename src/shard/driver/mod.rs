@@ -23,6 +23,7 @@ mod mail;
 mod orders;
 mod sleep;
 mod sockets;
+mod sweep;
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::{Command, ShardCore};
@@ -55,6 +56,7 @@ use sockets::Sockets;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
+use sweep::Sweep;
 use tracing::warn;
 
 /// What a shard is started with.
@@ -97,6 +99,7 @@ pub struct Shell {
     lingering: Lingering,
     handshakes: Handshakes,
     admission: Admission,
+    sweep: Sweep,
     methods: Methods,
     accounts: Accounts,
     orders: Orders,
@@ -125,6 +128,7 @@ impl Shell {
             lingering: Lingering::default(),
             handshakes: Handshakes::default(),
             admission: Admission::new(listeners, setups, start.addresses, start.banned),
+            sweep: Sweep::default(),
             methods: Methods::new(start.id, start.questions, start.replies),
             accounts: Accounts::new(start.entries),
             orders: Orders::new(start.id, start.orders, start.events),
@@ -168,7 +172,7 @@ impl Shell {
         self.admit(ring, took);
         self.report_losses();
         self.orders.tell_drained(self.core.staged().is_empty());
-        rest
+        self.sweep.rest(rest)
     }
 
     /// Until when the shard may sleep if nothing happens.
