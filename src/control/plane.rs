@@ -2,6 +2,7 @@
 //!
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
+use crate::control::census::{Census, Counts};
 use crate::control::log;
 use crate::control::machine;
 use crate::control::reload::{Files, Reloaded};
@@ -98,6 +99,7 @@ pub struct ControlPlane<'a> {
     shards: &'a Shards,
     ears: Ears,
     memory: Memory,
+    census: Census,
     files: Files,
     /// Who keeps account is told what happens here.
     records: Sender<Record>,
@@ -128,6 +130,7 @@ impl<'a> ControlPlane<'a> {
             shards,
             ears,
             memory: Memory::new(memory_max_bytes),
+            census: Census::new(shards.pulses().len()),
             files,
             records,
             bans,
@@ -149,6 +152,12 @@ impl<'a> ControlPlane<'a> {
             if self.bans_pace.is_due(Instant::now()) {
                 self.enforce_bans();
             }
+            if let Some(counts) = self.census.finish(Instant::now()) {
+                self.tell_statistics(&counts);
+                if self.census.take_asked_again() {
+                    self.ask_statistics();
+                }
+            }
             let heard = self.listen();
             self.handed.free();
             self.memory.look(self.shards);
@@ -163,7 +172,7 @@ impl<'a> ControlPlane<'a> {
             }
             match heard? {
                 Heard::Nothing => {}
-                Heard::Signal(SIGUSR1) => self.tell_statistics()?,
+                Heard::Signal(SIGUSR1) => self.ask_statistics(),
                 Heard::Signal(SIGHUP) => self.reload(true),
                 Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
@@ -173,6 +182,9 @@ impl<'a> ControlPlane<'a> {
                 }
                 Heard::Shard(Event::Vanished(shard)) => {
                     return Err(BootError::Vanished(shard).into());
+                }
+                Heard::Shard(Event::Statistics(shard, number, counts)) => {
+                    self.census.take(shard, number, counts);
                 }
                 Heard::Shard(_) => {}
             }
@@ -224,7 +236,13 @@ impl<'a> ControlPlane<'a> {
         Ok(())
     }
 
-    fn tell_statistics(&self) -> Result<(), Box<dyn Error>> {
+    fn ask_statistics(&mut self) {
+        if let Some(number) = self.census.ask(Instant::now()) {
+            self.shards.ask_statistics(number);
+        }
+    }
+
+    fn tell_statistics(&self, of_shards: &Counts) {
         let mut pairs = vec![
             (
                 "memory_bytes",
@@ -238,7 +256,6 @@ impl<'a> ControlPlane<'a> {
         let (left_out, failed) = log::lines_lost();
         pairs.push(("log_lines_left_out", left_out.to_string()));
         pairs.push(("log_lines_failed", failed.to_string()));
-        let of_shards = self.shards.statistics()?;
         pairs.extend(
             of_shards
                 .iter()
@@ -247,7 +264,6 @@ impl<'a> ControlPlane<'a> {
         let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
         let pairs: Vec<_> = pairs.collect();
         info!(target: log::ANSWER, "counters {}", pairs.join(" "));
-        Ok(())
     }
 
     /// Bans who fails again and again.

@@ -18,8 +18,8 @@ use std::time::Instant;
 /// An order to a shard.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Send gauges and counters.
-    Statistics,
+    /// Send gauges and counters, as the answer to the question of this number.
+    Statistics(u64),
     /// Memory is so short from now on.
     Stage(Stage),
     /// New connections use these TLS settings, by the listeners' numbers.
@@ -81,8 +81,8 @@ pub enum Event {
     Ready(ShardId, Waker),
     /// It has begun to serve.
     Serving(ShardId),
-    /// Gauges and counters.
-    Statistics(Vec<(&'static str, u64)>),
+    /// Gauges and counters, asked for by this number.
+    Statistics(ShardId, u64, Vec<(&'static str, u64)>),
     /// It accepts no more, and its wills are visible to the other shards.
     Drained(ShardId),
     /// It has stopped.
@@ -104,7 +104,7 @@ mod tests {
         queue.push(Order::StopAccepting);
         assert!(queue.flush());
         queue.push(Order::Stage(Stage::Shed));
-        queue.push(Order::Statistics);
+        queue.push(Order::Statistics(1));
         queue.push(Order::Stage(Stage::Normal));
         assert!(!queue.flush());
         let mut got = Vec::new();
@@ -112,6 +112,6 @@ mod tests {
             got.push(format!("{order:?}"));
             queue.flush();
         }
-        assert_eq!(got, ["StopAccepting", "Statistics", "Stage(Normal)"]);
+        assert_eq!(got, ["StopAccepting", "Statistics(1)", "Stage(Normal)"]);
     }
 }

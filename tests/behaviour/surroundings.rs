@@ -283,6 +283,47 @@ fn statistics_do_not_wait_for_a_shard_that_does_not_answer() {
 }
 
 #[test]
+fn bans_and_further_signals_do_not_wait_for_a_shard_that_does_not_answer() {
+    let bans = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("bans"));
+    std::fs::write(&bans, "").expect("write");
+    let broker = Broker::with_config(2, &format!("[bans]\nfile = {bans:?}\n"));
+    // By the chance of their names on both shards.
+    let names: Vec<_> = (0..32).map(|_| unique("banned")).collect();
+    let open = |name: &String| Connect::v5(name).open(&broker);
+    let clients: Vec<_> = names.iter().map(open).collect();
+    let frozen = Frozen::thread(broker.id(), "ringmq-1");
+    broker.signal(Signal::USR1);
+    // What came before this one was heard before.
+    broker.signal(Signal::USR2);
+    eventually("the next signal is heard", || {
+        broker.log().contains("means nothing").then_some(())
+    });
+    let lines: String = names
+        .iter()
+        .map(|name| format!("client {name}\n"))
+        .collect();
+    std::fs::write(&bans, lines).expect("write");
+    broker.signal(Signal::HUP);
+    eventually("the bans are in force", || {
+        broker.log().contains("the bans are reloaded").then_some(())
+    });
+    assert!(
+        !broker.log().contains("counters "),
+        "it waits for the shard"
+    );
+    eventually("the statistics are told", || {
+        broker.log().contains("shards_silent=1").then_some(())
+    });
+    let banned = broker.counters().get("connections_banned");
+    assert!((1..names.len() as u64).contains(&banned), "{banned}");
+    drop(frozen);
+    broker.await_counter("connections_banned", names.len() as u64);
+    drop(clients);
+    broker.stop();
+    std::fs::remove_file(&bans).expect("remove");
+}
+
+#[test]
 fn a_dead_shard_is_named_and_ends_the_process() {
     let mut broker = Broker::with_config(2, "[watchdog]\nsilence_seconds_max = 4\n");
     let frozen = Frozen::thread(broker.id(), "ringmq-0");
