@@ -143,7 +143,8 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let rules = Rules {
         acl: files.acl(),
         names: Arc::new(bans.names()),
-        networks: bans.networks().into(),
+        networks: Arc::new(bans.networks()),
+        ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
     };
     let shards = Shards::start(
         &config.cpus,

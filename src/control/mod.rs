@@ -3,6 +3,7 @@
 //! It may block and allocate as it likes; shards hear of it by bounded channels and never wait for it.
 
 pub mod authn;
+pub mod census;
 pub mod cgroup;
 pub mod config;
 pub mod log;

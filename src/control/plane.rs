@@ -2,17 +2,20 @@
 //!
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
+use crate::control::census::{Census, Counts};
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
 use crate::control::reload::{Files, Reloaded};
 use crate::control::watch::Record;
 use crate::control::watch::bans::{Bans, Who};
+use crate::control::watch::pace::Pace;
 use crate::control::watchdog::{Health, Watchdog};
 use crate::shard::boot::{BootError, Shards};
 use crate::shard::orders::Event;
 use crossbeam_channel::{Receiver, RecvError, Sender, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +27,23 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that may change are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
+/// How often all bans are put together for the shards: with very many that takes milliseconds.
+const BANS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What shards were given to share. It is freed here, when none of them has it any more: 100,000 small parts
+/// would take a shard milliseconds.
+#[derive(Default)]
+struct Handed(Vec<Arc<dyn Any + Send + Sync>>);
+
+impl Handed {
+    fn keep<T: Send + Sync + 'static>(&mut self, given: &Arc<T>) {
+        self.0.push(Arc::<T>::clone(given));
+    }
+
+    fn free(&mut self) {
+        self.0.retain(|given| Arc::strong_count(given) > 1);
+    }
+}
 
 /// Where the control plane hears of what happens outside the shards.
 pub struct Ears {
@@ -45,10 +65,13 @@ pub struct ControlPlane<'a> {
     shards: &'a Shards,
     ears: Ears,
     memory: MemoryWatch,
+    census: Census,
     files: Files,
     /// Who keeps account is told what happens here.
     records: Sender<Record>,
     bans: Bans,
+    bans_pace: Pace,
+    handed: Handed,
     ban_duration: Duration,
     /// When files were last looked at.
     looked_at: Instant,
@@ -73,9 +96,12 @@ impl<'a> ControlPlane<'a> {
             shards,
             ears,
             memory,
+            census: Census::new(shards.pulses().len()),
             files,
             records,
             bans,
+            bans_pace: Pace::new(BANS_INTERVAL),
+            handed: Handed::default(),
             ban_duration,
             looked_at: Instant::now(),
             watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
@@ -89,7 +115,17 @@ impl<'a> ControlPlane<'a> {
     /// A shard cannot go on.
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
         loop {
+            if self.bans_pace.is_due(Instant::now()) {
+                self.enforce_bans();
+            }
+            if let Some(counts) = self.census.finish(Instant::now()) {
+                self.tell_statistics(&counts);
+                if self.census.take_asked_again() {
+                    self.ask_statistics();
+                }
+            }
             let heard = self.listen();
+            self.handed.free();
             self.memory.look(self.shards);
             self.shards.flush_orders();
             self.watch()?;
@@ -97,12 +133,12 @@ impl<'a> ControlPlane<'a> {
                 self.looked_at = Instant::now();
                 self.reload(false);
                 if self.bans.expire(Instant::now()) {
-                    self.enforce_bans();
+                    self.bans_pace.ask();
                 }
             }
             match heard? {
                 Heard::Nothing => {}
-                Heard::Signal(SIGUSR1) => self.tell_statistics()?,
+                Heard::Signal(SIGUSR1) => self.ask_statistics(),
                 Heard::Signal(SIGHUP) => self.reload(true),
                 Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
@@ -113,6 +149,9 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(Event::Vanished(shard)) => {
                     return Err(BootError::Vanished(shard).into());
                 }
+                Heard::Shard(Event::Statistics(shard, number, counts)) => {
+                    self.census.take(shard, number, counts);
+                }
                 Heard::Shard(_) => {}
             }
         }
@@ -120,6 +159,8 @@ impl<'a> ControlPlane<'a> {
 
     /// The next thing that happens, or nothing for a while.
     fn listen(&mut self) -> Result<Heard, RecvError> {
+        let until_bans = self.bans_pace.wait(Instant::now());
+        let wait = until_bans.map_or(MEMORY_INTERVAL, |wait| wait.min(MEMORY_INTERVAL));
         select! {
             recv(self.shards.events) -> event => event.map(Heard::Shard),
             recv(self.ears.signals) -> signal => signal.map(Heard::Signal),
@@ -131,7 +172,7 @@ impl<'a> ControlPlane<'a> {
                     Ok(Heard::Nothing)
                 }
             },
-            default(MEMORY_INTERVAL) => Ok(Heard::Nothing),
+            default(wait) => Ok(Heard::Nothing),
         }
     }
 
@@ -161,7 +202,13 @@ impl<'a> ControlPlane<'a> {
         Ok(())
     }
 
-    fn tell_statistics(&self) -> Result<(), Box<dyn Error>> {
+    fn ask_statistics(&mut self) {
+        if let Some(number) = self.census.ask(Instant::now()) {
+            self.shards.ask_statistics(number);
+        }
+    }
+
+    fn tell_statistics(&self, of_shards: &Counts) {
         let of_memory = self.memory.gauges();
         let mut pairs: Vec<_> = of_memory
             .map(|(name, value)| (name, value.to_string()))
@@ -172,7 +219,6 @@ impl<'a> ControlPlane<'a> {
         let (left_out, failed) = log::lines_lost();
         pairs.push(("log_lines_left_out", left_out.to_string()));
         pairs.push(("log_lines_failed", failed.to_string()));
-        let of_shards = self.shards.statistics()?;
         pairs.extend(
             of_shards
                 .iter()
@@ -181,7 +227,6 @@ impl<'a> ControlPlane<'a> {
         let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
         let pairs: Vec<_> = pairs.collect();
         info!(target: log::ANSWER, "counters {}", pairs.join(" "));
-        Ok(())
     }
 
     /// Bans who fails again and again.
@@ -190,13 +235,13 @@ impl<'a> ControlPlane<'a> {
         warn!("{who} is banned for {seconds} s: too many failures");
         self.record("banned", &who.to_string());
         self.bans.add(who, Instant::now() + self.ban_duration);
-        self.enforce_bans();
+        self.bans_pace.ask();
     }
 
-    fn enforce_bans(&self) {
-        let networks = self.bans.networks();
-        self.shards
-            .set_bans(Arc::new(self.bans.names()), networks.into());
+    fn enforce_bans(&mut self) {
+        let names = Arc::new(self.bans.names());
+        self.handed.keep(&names);
+        self.shards.set_bans(names, Arc::new(self.bans.networks()));
     }
 
     /// Has something recorded; what finds no room is left out.
@@ -239,14 +284,37 @@ impl<'a> ControlPlane<'a> {
             Reloaded::Users => "the password file is",
             Reloaded::Keys => "the keys of tokens are",
             Reloaded::Access(acl) => {
+                self.handed.keep(&acl);
                 self.shards.set_acl(acl);
                 "the access file is"
             }
             Reloaded::Bans(bans) => {
                 self.bans.set_permanent(bans);
-                self.enforce_bans();
+                self.bans_pace.ask();
                 "the bans are"
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_handed_out_is_freed_when_nobody_has_it_any_more() {
+        let mut handed = Handed::default();
+        let given = Arc::new(7);
+        let (weak, of_shard) = (Arc::downgrade(&given), Arc::clone(&given));
+        handed.keep(&given);
+        drop(given);
+        handed.free();
+        drop(of_shard);
+        assert!(
+            weak.upgrade().is_some(),
+            "who gives it back does not free it"
+        );
+        handed.free();
+        assert!(weak.upgrade().is_none() && handed.0.is_empty());
     }
 }

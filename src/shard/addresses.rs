@@ -1,24 +1,41 @@
 //! How many connections come from each address, over all shards.
 //!
-//! Looked at when a connection comes and goes, and only where that is limited: not on the data path.
+//! Looked at when a connection comes and goes, and only where that is limited: not on the data path. Who
+//! has an IPv6 address has as many as its network has, so these count by their prefix.
 
+use ipnet::{IpNet, Ipv6Net};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// All addresses that count as the one of a client: an IPv4 address alone, an IPv6 address with those that
+/// begin with the same `ipv6_prefix_bits` bits.
+#[must_use]
+pub fn counted_as(ip: IpAddr, ipv6_prefix_bits: u8) -> IpNet {
+    let ip = ip.to_canonical();
+    if let IpAddr::V6(ip) = ip
+        && let Ok(network) = Ipv6Net::new(ip, ipv6_prefix_bits)
+    {
+        return network.trunc().into();
+    }
+    ip.into()
+}
 
 /// Connections by address; `None` inside where they are not limited.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     max: usize,
-    counts: Option<Arc<Mutex<HashMap<IpAddr, usize>>>>,
+    ipv6_prefix_bits: u8,
+    counts: Option<Arc<Mutex<HashMap<IpNet, usize>>>>,
 }
 
 impl Addresses {
-    /// At most `max` of each address, 0 for no limit.
+    /// At most `max` of each address, 0 for no limit; IPv6 addresses count by so many bits.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub fn new(max: usize, ipv6_prefix_bits: u8) -> Self {
         Addresses {
             max,
+            ipv6_prefix_bits,
             counts: (max > 0).then(Arc::default),
         }
     }
@@ -30,7 +47,9 @@ impl Addresses {
             return true;
         };
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip.to_canonical()).or_insert(0);
+        let count = counts
+            .entry(counted_as(ip, self.ipv6_prefix_bits))
+            .or_insert(0);
         *count += 1;
         *count <= self.max
     }
@@ -40,7 +59,7 @@ impl Addresses {
         let Some(counts) = &self.counts else {
             return;
         };
-        let ip = ip.to_canonical();
+        let ip = counted_as(ip, self.ipv6_prefix_bits);
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&ip) {
             *count -= 1;
@@ -57,7 +76,7 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own_count() {
-        let addresses = Addresses::new(2);
+        let addresses = Addresses::new(2, 64);
         let ip = |last| IpAddr::from([10, 0, 0, last]);
         assert!(addresses.enter(ip(1)) && addresses.enter(ip(1)));
         assert!(!addresses.enter(ip(1)));
@@ -65,5 +84,28 @@ mod tests {
         addresses.leave(ip(1));
         addresses.leave(ip(1));
         assert!(addresses.enter(ip(1)));
+    }
+
+    #[test]
+    fn ipv6_counts_by_its_prefix_and_ipv4_by_the_address_however_it_is_written() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (one, other, bits, is_same) in [
+            ("2001:db8::1", "2001:db8::ffff:0:0:1", 64, true),
+            ("2001:db8::1", "2001:db8:0:1::1", 64, false),
+            ("2001:db8::1", "2001:db8:0:1::1", 56, true),
+            ("2001:db8::1", "2001:db8::2", 128, false),
+            ("10.0.0.1", "10.0.0.2", 1, false),
+            ("::ffff:10.0.0.1", "10.0.0.1", 64, true),
+            ("::ffff:10.0.0.1", "::ffff:10.0.0.2", 64, false),
+        ] {
+            let same = counted_as(ip(one), bits) == counted_as(ip(other), bits);
+            assert_eq!(same, is_same, "{one} {other} {bits}");
+            let addresses = Addresses::new(1, bits);
+            assert!(addresses.enter(ip(one)));
+            assert_eq!(addresses.enter(ip(other)), !is_same, "{one} {other} {bits}");
+            addresses.leave(ip(one));
+            addresses.leave(ip(other));
+            assert!(addresses.enter(ip(other)));
+        }
     }
 }

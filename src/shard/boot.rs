@@ -9,6 +9,7 @@ use crate::engine::keys::ShardId;
 use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
 use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::driver::{Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
@@ -19,7 +20,6 @@ use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,8 +36,6 @@ const ORDERS_MAX: usize = 64;
 const REPLIES_MAX: usize = 1024;
 /// How long the executors may take to come up.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How long statistics wait for shards.
-const STATISTICS_MAX: Duration = Duration::from_secs(2);
 /// How often orders that found no room are tried again while shards stop.
 const ORDERS_INTERVAL: Duration = Duration::from_millis(50);
 /// Events that may wait for the control plane.
@@ -82,14 +80,16 @@ impl fmt::Display for BootError {
 impl std::error::Error for BootError {}
 
 /// Rules in force before the first connection is accepted; orders change them later.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Rules {
     /// What clients may do; everything without.
     pub acl: Option<Arc<Acl>>,
     /// Who is not served, by name.
     pub names: Arc<BannedNames>,
     /// Who is not served, by address.
-    pub networks: Arc<[IpNet]>,
+    pub networks: Arc<BannedNetworks>,
+    /// Bits of an IPv6 address by which connections are counted; fixed.
+    pub ipv6_prefix_bits: u8,
 }
 
 /// CPUs for the shards.
@@ -162,7 +162,10 @@ impl Shards {
             settings: settings.clone(),
             rules: rules.clone(),
             counts: Arc::new(ConnectionCounts::new(settings.listeners.len())),
-            addresses: Addresses::new(settings.limits.connections_per_address_max),
+            addresses: Addresses::new(
+                settings.limits.connections_per_address_max,
+                rules.ipv6_prefix_bits,
+            ),
             origin: Instant::now(),
             questions: questions.clone(),
             entries: entries.clone(),
@@ -321,7 +324,7 @@ impl Shards {
     }
 
     /// Who is not served from now on.
-    pub fn set_bans(&self, names: Arc<BannedNames>, networks: Arc<[IpNet]>) {
+    pub fn set_bans(&self, names: Arc<BannedNames>, networks: Arc<BannedNetworks>) {
         self.order(&Order::Bans(names, networks));
     }
 
@@ -346,29 +349,9 @@ impl Shards {
         }
     }
 
-    /// Gauges and counters, summed over the shards (`_max`: of the highest), in a fixed order. Shards that do
-    /// not answer in time are left out; `shards_silent` counts them.
-    ///
-    /// # Errors
-    /// A shard failed meanwhile.
-    pub fn statistics(&self) -> Result<Vec<(&'static str, u64)>, BootError> {
-        self.order(&Order::Statistics);
-        let by = Instant::now() + STATISTICS_MAX;
-        let mut missing = self.orders.len();
-        let mut sums: Vec<(&'static str, u64)> = Vec::new();
-        while missing > 0 {
-            match self.events.recv_deadline(by) {
-                Ok(Event::Statistics(list)) => {
-                    add(&mut sums, list);
-                    missing -= 1;
-                }
-                Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        sums.push(("shards_silent", missing as u64));
-        Ok(sums)
+    /// Asks all shards for gauges and counters; answers come as events of this number.
+    pub fn ask_statistics(&self, number: u64) {
+        self.order(&Order::Statistics(number));
     }
 
     /// Stops all shards within `deadline`.
@@ -380,20 +363,13 @@ impl Shards {
         let by = Instant::now() + deadline;
         self.order(&Order::StopAccepting);
         let half = by.min(Instant::now() + deadline / 2);
-        self.await_all(half, |event| match event {
-            Event::Drained(shard) => Some(*shard),
-            _ => None,
-        });
+        let mut there: BTreeSet<_> = (0..).take(self.orders.len()).collect();
+        self.await_all(half, &mut there, true);
         self.order(&Order::Stop(by));
         // The shards keep the deadline themselves; a little more time lets them say so.
-        let missing = self.await_all(by + Duration::from_secs(1), |event| match event {
-            Event::Stopped(shard) | Event::Failed(shard, _) | Event::Vanished(shard) => {
-                Some(*shard)
-            }
-            _ => None,
-        });
-        if !missing.is_empty() {
-            return Err(BootError::Silent(missing.into_iter().collect()));
+        self.await_all(by + Duration::from_secs(1), &mut there, false);
+        if !there.is_empty() {
+            return Err(BootError::Silent(there.into_iter().collect()));
         }
         for handle in self.handles {
             let _ = handle.join();
@@ -401,22 +377,23 @@ impl Shards {
         Ok(())
     }
 
-    /// Waits until each shard has told what `of` looks for; who has not.
-    fn await_all(&self, by: Instant, of: impl Fn(&Event) -> Option<ShardId>) -> BTreeSet<ShardId> {
-        let mut missing: BTreeSet<_> = (0..).take(self.orders.len()).collect();
-        while !missing.is_empty() {
+    /// Waits until every shard is gone, or has at least drained; takes those that are gone out of `there`.
+    fn await_all(&self, by: Instant, there: &mut BTreeSet<ShardId>, drained_is_enough: bool) {
+        let mut drained = BTreeSet::new();
+        while !there.is_subset(&drained) {
             let next = by.min(Instant::now() + ORDERS_INTERVAL);
             match self.events.recv_deadline(next) {
-                Ok(event) => {
-                    if let Some(shard) = of(&event) {
-                        missing.remove(&shard);
-                    }
+                Ok(Event::Drained(shard)) if drained_is_enough => {
+                    drained.insert(shard);
                 }
+                Ok(Event::Stopped(shard) | Event::Failed(shard, _) | Event::Vanished(shard)) => {
+                    there.remove(&shard);
+                }
+                Ok(_) => {}
                 Err(_) if Instant::now() >= by => break,
                 Err(_) => self.flush_orders(),
             }
         }
-        missing
     }
 }
 
@@ -432,16 +409,6 @@ fn by_shard(
         }
     }
     sockets
-}
-
-fn add(sums: &mut Vec<(&'static str, u64)>, list: Vec<(&'static str, u64)>) {
-    for (name, value) in list {
-        match sums.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, most)) if name.ends_with("_max") => *most = (*most).max(value),
-            Some((_, sum)) => *sum += value,
-            None => sums.push((name, value)),
-        }
-    }
 }
 
 fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
@@ -460,4 +427,35 @@ fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
         Err(error) => Event::Failed(id, error),
     };
     let _ = events.send(event);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_shard_that_is_gone() {
+        let (sender, events) = bounded(EVENTS_MAX);
+        let (order_senders, _orders): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| bounded(ORDERS_MAX)).unzip();
+        let shards = Shards {
+            events,
+            orders: order_senders.into_iter().map(OrderQueue::new).collect(),
+            replies: Vec::new(),
+            wakers: Vec::new(),
+            pulses: Vec::new(),
+            handles: Vec::new(),
+        };
+        for event in [
+            Event::Drained(0),
+            Event::Statistics(0, 1, Vec::new()),
+            Event::Vanished(1),
+            Event::Stopped(0),
+        ] {
+            sender.send(event).unwrap();
+        }
+        let begun = Instant::now();
+        let deadline = Duration::from_secs(60);
+        assert!(shards.stop(deadline).is_ok() && begun.elapsed() < deadline / 4);
+    }
 }

@@ -10,6 +10,7 @@ mod atomic {
 
 pub mod account;
 pub mod addresses;
+pub mod bans;
 pub mod boot;
 pub mod certificates;
 pub mod driver;

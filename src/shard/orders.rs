@@ -4,9 +4,9 @@
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::ring::{RingError, Waker};
 use crossbeam_channel::{Sender, TrySendError};
-use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,14 +17,14 @@ use std::time::Instant;
 /// An order to a shard.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Send gauges and counters.
-    Statistics,
+    /// Send gauges and counters, as the answer to the question of this number.
+    Statistics(u64),
     /// New connections use these TLS settings, by the listeners' numbers.
     Tls(Arc<[Option<Arc<ServerConfig>>]>),
     /// Access rules from now on.
     Acl(Arc<Acl>),
     /// Who is not served from now on.
-    Bans(Arc<BannedNames>, Arc<[IpNet]>),
+    Bans(Arc<BannedNames>, Arc<BannedNetworks>),
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.
@@ -78,8 +78,8 @@ pub enum Event {
     Ready(ShardId, Waker),
     /// It has begun to serve.
     Serving(ShardId),
-    /// Gauges and counters.
-    Statistics(Vec<(&'static str, u64)>),
+    /// Gauges and counters, asked for by this number.
+    Statistics(ShardId, u64, Vec<(&'static str, u64)>),
     /// It accepts no more, and its wills are visible to the other shards.
     Drained(ShardId),
     /// It has stopped.
@@ -101,7 +101,7 @@ mod tests {
         queue.push(Order::StopAccepting);
         assert!(queue.flush());
         queue.push(Order::Tls(Arc::new([None])));
-        queue.push(Order::Statistics);
+        queue.push(Order::Statistics(1));
         queue.push(Order::Tls(Arc::new([])));
         assert!(!queue.flush());
         let mut got = Vec::new();
@@ -109,6 +109,6 @@ mod tests {
             got.push(format!("{order:?}"));
             queue.flush();
         }
-        assert_eq!(got, ["StopAccepting", "Statistics", "Tls([])"]);
+        assert_eq!(got, ["StopAccepting", "Statistics(1)", "Tls([])"]);
     }
 }

@@ -1,6 +1,8 @@
 //! The table "Every bound" in `src/ARCHITECTURE.md` says what is: its keys are keys of the configuration, its
-//! counters are printed on SIGUSR1, and neither a limit nor a counter of a bound is missing in it.
+//! counters are printed on SIGUSR1 and rise in a test each, and neither a limit nor a counter of a bound is
+//! missing in it.
 
+use crate::bounds_driven::{ELSEWHERE, HERE};
 use crate::support::{Broker, Setup, unique};
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,22 +25,42 @@ fn text(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a source")
 }
 
-/// What stands in backticks in these columns of the table.
-fn named(columns: std::ops::Range<usize>) -> BTreeSet<String> {
+/// The table's rows.
+fn rows() -> Vec<[String; 4]> {
     let text = text("src/ARCHITECTURE.md");
     let (_, section) = text.split_once("\n## Every bound\n").expect("the section");
     let (section, _) = section.split_once("\n## ").expect("the next section");
     let rows = section.lines().filter(|line| line.starts_with("| "));
-    let mut found = BTreeSet::new();
-    for row in rows {
+    rows.map(|row| {
         let cells: Vec<_> = row.trim_matches('|').split('|').collect();
-        assert_eq!(cells.len(), 4, "{row}");
-        for cell in &cells[columns.clone()] {
-            let names = cell.split('`').skip(1).step_by(2);
-            found.extend(names.map(str::to_owned));
-        }
-    }
-    found
+        let cells: Vec<_> = cells.iter().map(|cell| cell.trim().to_owned()).collect();
+        cells.try_into().unwrap_or_else(|_| panic!("{row}"))
+    })
+    .collect()
+}
+
+/// What stands in backticks in a cell.
+fn quoted(cell: &str) -> impl Iterator<Item = String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned)
+}
+
+/// What stands in backticks in these columns of the table.
+fn named(columns: std::ops::Range<usize>) -> BTreeSet<String> {
+    let rows = rows();
+    let cells = rows.iter().flat_map(|row| &row[columns.clone()]);
+    cells.flat_map(|cell| quoted(cell)).collect()
+}
+
+/// What stands in a test of this name, `module::function`.
+fn body(test: &str) -> String {
+    let (module, function) = test.split_once("::").expect("module::function");
+    let text = text(&format!("tests/behaviour/{module}.rs"));
+    let head = format!("\nfn {function}(");
+    let (_, rest) = text
+        .split_once(&head)
+        .unwrap_or_else(|| panic!("no {test}"));
+    let (body, _) = rest.split_once("\n}\n").expect("its end");
+    body.to_owned()
 }
 
 /// Keys of the `[limits]` section.
@@ -103,4 +125,28 @@ fn every_counter_of_the_table_is_printed_and_none_of_a_bound_is_missing() {
         .collect();
     assert!(missing.is_empty(), "not in the table: {missing:?}");
     broker.stop();
+}
+
+/// Tests that are for a counter see to it themselves that it rises; others have to look at it at least.
+#[test]
+fn every_counter_of_every_row_rises_in_a_test() {
+    let rows = rows();
+    let in_table = rows
+        .iter()
+        .flat_map(|[row, _, _, counters]| quoted(counters).map(|counter| (row.clone(), counter)));
+    let in_table: BTreeSet<_> = in_table.collect();
+    let owned = |(row, counter): &(&str, &str)| ((*row).to_owned(), (*counter).to_owned());
+    let mut driven: BTreeSet<_> = HERE.iter().map(owned).collect();
+    for (row, counters, test) in ELSEWHERE {
+        let body = body(test);
+        for counter in *counters {
+            assert!(body.contains(counter), "{test} does not look at {counter}");
+            let is_new = driven.insert(owned(&(row, counter)));
+            assert!(is_new, "{counter} of {row} is driven already");
+        }
+    }
+    let missing: Vec<_> = in_table.difference(&driven).collect();
+    assert!(missing.is_empty(), "no test drives {missing:?}");
+    let unknown: Vec<_> = driven.difference(&in_table).collect();
+    assert!(unknown.is_empty(), "not in the table: {unknown:?}");
 }

@@ -163,6 +163,59 @@ fn connections_per_address_are_limited(shards: usize) {
     });
 }
 
+/// All addresses of a network of IPv6 are one client's: so they count, and so they are banned.
+#[test]
+fn ipv6_addresses_count_and_are_banned_by_their_prefix() {
+    let users = Scratch::new("");
+    for (bits, second) in [
+        ("", "2001:db8::2"),
+        ("ipv6_prefix_bits = 48", "2001:db8:0:1::1"),
+    ] {
+        let config = format!(
+            "allow_anonymous = true\npassword_file = {:?}\n[bans]\nfailed_logins_max = 3\n{bits}\n\
+             [limits]\nconnections_per_address_max = 1\n[[listener]]\n\
+             url = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1/32\"]\n",
+            users.0
+        );
+        let broker = start(2, &config);
+        let from = |host: &str, connect: &Connect| {
+            let mut client = Client::dial(&broker, connect.version);
+            client.send(format!("PROXY TCP6 {host} ::1 4660 1883\r\n").as_bytes());
+            match connect.attempt_over(client) {
+                (client, Some(Packet::Connack { code, .. })) => (client, code),
+                (_, other) => panic!("{other:?}"),
+            }
+        };
+        let id = || Connect::v5(&unique("c"));
+        let (first, code) = from("2001:db8::1", &id());
+        assert_eq!(code, 0);
+        assert_eq!(from(second, &id()).1, 0x97, "{bits}");
+        assert_eq!(from("2001:db8:1::1", &id()).1, 0, "{bits}");
+        first.disconnect();
+        eventually("there is room again", || {
+            (from(second, &id()).1 == 0).then_some(())
+        });
+        // Each failure comes from another address.
+        let failing = ["2001:db8::a", second, "2001:db8::c"];
+        for host in failing {
+            eventually("the login fails", || {
+                (from(host, &id().login("ann", "wrong")).1 == 0x86).then_some(())
+            });
+        }
+        eventually("the prefix is banned", || {
+            (from("2001:db8::d", &id()).1 == 0x8A).then_some(())
+        });
+        assert_eq!(from("2001:db8:1::1", &id()).1, 0, "{bits}");
+        // An operator reads what is banned.
+        let banned = if bits.is_empty() {
+            "2001:db8::/64"
+        } else {
+            "2001:db8::/48"
+        };
+        assert!(broker.log().contains(banned), "{}", broker.log());
+    }
+}
+
 fn banned_clients_users_and_networks_are_not_served(shards: usize) {
     let bans = Scratch::new("client bad\nuser mallory\naddress 10.0.0.0/24\n");
     let config = format!(
@@ -210,6 +263,48 @@ fn banned_clients_users_and_networks_are_not_served(shards: usize) {
     eventually("the ban is lifted", || {
         (code(&Connect::v5("bad")) == 0).then_some(())
     });
+}
+
+/// More than a turn closes: the rest of them come in the next ones, also if bans change meanwhile.
+#[test]
+fn all_of_a_banned_network_are_closed_however_many_they_are() {
+    let bans = Scratch::new("");
+    let config = format!(
+        "[bans]\nfile = {:?}\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+         proxy_protocol_from = [\"127.0.0.1/32\"]\n",
+        bans.0
+    );
+    let broker = start(1, &config);
+    let mut open: Vec<_> = (0..600)
+        .map(|n| {
+            let mut client = Client::dial(&broker, Version::V5);
+            let host = format!("10.0.{}.{}", n % 3, n / 3);
+            client.send(format!("PROXY TCP4 {host} 127.0.0.1 4660 1883\r\n").as_bytes());
+            match Connect::v5(&unique("c")).attempt_over(client) {
+                (client, Some(Packet::Connack { code: 0, .. })) => client,
+                (_, other) => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    for text in [
+        "address 10.0.1.0/24\n",
+        "address 10.0.1.0/24\naddress 10.0.2.0/24\n",
+    ] {
+        std::fs::write(&bans.0, text).unwrap();
+        broker.signal(Signal::HUP);
+    }
+    for (n, client) in open.iter_mut().enumerate() {
+        if n % 3 == 0 {
+            client.ping();
+        } else {
+            let end = client.recv();
+            assert!(
+                matches!(end, Packet::Disconnect { code: 0x98, .. }),
+                "{n}: {end:?}"
+            );
+        }
+    }
+    assert_eq!(broker.counters().get("connections_banned"), 400);
 }
 
 #[test]

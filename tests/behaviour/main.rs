@@ -13,6 +13,7 @@ mod support;
 
 mod access;
 mod bounds;
+mod bounds_driven;
 mod cross_shard;
 mod groups;
 mod guard;

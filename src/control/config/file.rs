@@ -96,6 +96,7 @@ pub(super) struct FileBans {
     pub failed_logins_seconds: Option<u64>,
     pub flapping_connects_max: Option<u32>,
     pub flapping_seconds: Option<u64>,
+    pub ipv6_prefix_bits: Option<u8>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

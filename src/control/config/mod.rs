@@ -79,7 +79,7 @@ impl Config {
         let (raw, places) = place::merge(sources)?;
         let mut settings = settings(&raw, &places)?;
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
-        let bans = bans(&raw.bans);
+        let bans = bans(&raw.bans, &places)?;
         settings.takes_notes = raw.audit_file.is_some()
             || bans.failed_logins_max > 0
             || bans.flapping_connects_max > 0;
@@ -119,7 +119,7 @@ impl Config {
 }
 
 /// Who is not served.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BansConfig {
     /// Bans without end.
     pub file: Option<PathBuf>,
@@ -133,20 +133,30 @@ pub struct BansConfig {
     pub flapping_connects_max: u32,
     /// Their window.
     pub flapping_window: Duration,
+    /// Bits of an IPv6 address by which failures and connections are counted, and who fails is banned.
+    pub ipv6_prefix_bits: u8,
 }
 
-fn bans(raw: &FileBans) -> BansConfig {
+fn bans(raw: &FileBans, places: &Places<'_>) -> Result<BansConfig, ConfigError> {
     let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default));
-    BansConfig {
+    let ipv6_prefix_bits = raw.ipv6_prefix_bits.unwrap_or(IPV6_PREFIX_BITS);
+    if !(1..=128).contains(&ipv6_prefix_bits) {
+        let text = format!("{ipv6_prefix_bits} is not between 1 and 128");
+        return Err(places.wrong("bans.ipv6_prefix_bits", text));
+    }
+    Ok(BansConfig {
         file: raw.file.clone(),
         duration: seconds(raw.seconds, 300),
         failed_logins_max: raw.failed_logins_max.unwrap_or(0),
         failed_logins_window: seconds(raw.failed_logins_seconds, 60),
         flapping_connects_max: raw.flapping_connects_max.unwrap_or(0),
         flapping_window: seconds(raw.flapping_seconds, 60),
-    }
+        ipv6_prefix_bits,
+    })
 }
 
+/// Default of `bans.ipv6_prefix_bits`: what is the least that a provider gives to one customer.
+const IPV6_PREFIX_BITS: u8 = 64;
 /// Default of `watchdog.silence_seconds_max`: longer than any shard waits for its CPU on a machine that is
 /// merely busy.
 const SILENCE_SECONDS_MAX: u32 = 30;
@@ -408,6 +418,13 @@ mod tests {
             value.contains("ringmq.toml:3") && value.contains("max_packet_bytes"),
             "{value}"
         );
+        for bits in [0, 129] {
+            let prefix = wrong(&format!("[bans]\nipv6_prefix_bits = {bits}\n"));
+            assert!(
+                prefix.contains("ringmq.toml:2") && prefix.contains("ipv6_prefix_bits"),
+                "{prefix}"
+            );
+        }
         let syntax = wrong("shards = \n");
         assert!(syntax.contains("ringmq.toml:1"), "{syntax}");
         let section = wrong("[limit]\n");

@@ -7,8 +7,9 @@
 //! ```
 
 use crate::engine::access::bans::BannedNames;
+use crate::shard::bans::BannedNetworks;
 use ipnet::IpNet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -67,11 +68,17 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(alone)
 }
 
-/// All bans.
+/// When a temporary ban ends, and a number that is its own.
+type End = (Instant, u64);
+
+/// All bans. What changes them for a time costs the same however many there are.
 #[derive(Debug, Default)]
 pub struct Bans {
     permanent: Vec<Who>,
-    temporary: Vec<(Who, Instant)>,
+    temporary: HashMap<Who, End>,
+    /// The same, by their ends.
+    by_end: BTreeMap<End, Who>,
+    next_number: u64,
 }
 
 impl Bans {
@@ -80,49 +87,64 @@ impl Bans {
         self.permanent = permanent;
     }
 
-    /// Bans for a time.
+    /// Bans for a time; again, for the time from now on.
     pub fn add(&mut self, who: Who, until: Instant) {
-        self.temporary.retain(|(known, _)| *known != who);
-        if self.temporary.len() >= TEMPORARY_MAX {
-            self.temporary.remove(0);
+        self.next_number += 1;
+        let end = (until, self.next_number);
+        if let Some(former) = self.temporary.insert(who.clone(), end) {
+            self.by_end.remove(&former);
+        } else if self.by_end.len() >= TEMPORARY_MAX {
+            self.end_oldest();
         }
-        self.temporary.push((who, until));
+        self.by_end.insert(end, who);
     }
 
     /// Ends those whose time is over; whether there were any.
     pub fn expire(&mut self, now: Instant) -> bool {
-        let before = self.temporary.len();
-        self.temporary.retain(|(_, until)| *until > now);
-        self.temporary.len() < before
+        let before = self.by_end.len();
+        while let Some((&(until, _), _)) = self.by_end.first_key_value()
+            && until <= now
+        {
+            self.end_oldest();
+        }
+        self.by_end.len() < before
+    }
+
+    /// All last equally long, so the oldest is the one that ends first.
+    fn end_oldest(&mut self) {
+        if let Some((_, who)) = self.by_end.pop_first() {
+            self.temporary.remove(&who);
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = &Who> {
-        let temporary = self.temporary.iter().map(|(who, _)| who);
-        self.permanent.iter().chain(temporary)
+        self.permanent.iter().chain(self.by_end.values())
     }
 
     /// The names among them.
     #[must_use]
     pub fn names(&self) -> BannedNames {
-        let mut names = BannedNames::default();
-        for who in self.all() {
-            match who {
-                Who::ClientId(id) => names.client_ids.insert(id.clone()),
-                Who::User(name) => names.user_names.insert(name.clone()),
-                Who::Network(_) => continue,
-            };
+        let client_ids = self.all().filter_map(|who| match who {
+            Who::ClientId(id) => Some(id.clone()),
+            _ => None,
+        });
+        let user_names = self.all().filter_map(|who| match who {
+            Who::User(name) => Some(name.clone()),
+            _ => None,
+        });
+        BannedNames {
+            client_ids: client_ids.collect(),
+            user_names: user_names.collect(),
         }
-        names
     }
 
     /// The networks among them.
     #[must_use]
-    pub fn networks(&self) -> Vec<IpNet> {
-        let networks = self.all().filter_map(|who| match who {
+    pub fn networks(&self) -> BannedNetworks {
+        BannedNetworks::new(self.all().filter_map(|who| match who {
             Who::Network(network) => Some(*network),
             _ => None,
-        });
-        networks.collect()
+        }))
     }
 }
 
@@ -180,7 +202,7 @@ mod tests {
         assert!(!names.contain("ann", Some("a b")));
         let inside = |ip: &str| {
             let ip: IpAddr = ip.parse().unwrap();
-            bans.networks().iter().any(|network| network.contains(&ip))
+            bans.networks().contain(ip)
         };
         assert!(inside("10.0.0.7") && inside("2001:db8::1"));
         assert!(!inside("10.0.0.8"));
@@ -207,5 +229,39 @@ mod tests {
         assert!(bans.names().contain("c", None));
         assert!(bans.expire(after(30)));
         assert_eq!(bans.names(), BannedNames::default());
+    }
+
+    #[test]
+    fn a_ban_that_is_renewed_lasts_from_then_on() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut bans = Bans::default();
+        let who = || Who::User("u".into());
+        bans.add(who(), after(10));
+        bans.add(Who::User("other".into()), after(10));
+        bans.add(who(), after(20));
+        assert!(bans.expire(after(10)) && bans.names().contain("", Some("u")));
+        assert!(!bans.names().contain("", Some("other")));
+        assert!(bans.expire(after(20)) && !bans.expire(after(20)));
+        assert!(bans.temporary.is_empty() && bans.by_end.is_empty());
+    }
+
+    #[test]
+    fn beyond_their_bound_the_oldest_bans_end() {
+        let start = Instant::now();
+        let mut bans = Bans::default();
+        let address = |n: u32| Who::Network(IpAddr::from(n.to_be_bytes()).into());
+        let beyond = 3;
+        for n in 0..TEMPORARY_MAX as u32 + beyond {
+            bans.add(address(n), start + Duration::from_millis(u64::from(n)));
+            // One that is there already takes no room.
+            bans.add(address(n), start + Duration::from_millis(u64::from(n)));
+        }
+        assert_eq!(bans.by_end.len(), TEMPORARY_MAX);
+        assert_eq!(bans.temporary.len(), TEMPORARY_MAX);
+        let networks = bans.networks();
+        let is_banned = |n: u32| networks.contain(IpAddr::from(n.to_be_bytes()));
+        assert!(!is_banned(beyond - 1) && is_banned(beyond));
+        assert!(is_banned(TEMPORARY_MAX as u32 + beyond - 1));
     }
 }

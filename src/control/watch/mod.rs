@@ -5,10 +5,12 @@
 
 pub mod audit;
 pub mod bans;
+pub mod pace;
 
 use crate::control::config::BansConfig;
 use crate::engine::telemetry::notes;
 use crate::shard::account::Entry;
+use crate::shard::addresses::counted_as;
 use audit::AuditLog;
 use bans::{Failures, Who};
 use crossbeam_channel::{Receiver, Sender, select};
@@ -38,6 +40,7 @@ struct Watch {
     listeners: Vec<String>,
     failed_logins: Failures,
     flapping: Failures,
+    ipv6_prefix_bits: u8,
     /// Who fails again and again.
     misbehaving: Sender<Who>,
 }
@@ -59,6 +62,7 @@ pub fn start(
         listeners,
         failed_logins: Failures::new(config.failed_logins_max, config.failed_logins_window),
         flapping: Failures::new(config.flapping_connects_max, config.flapping_window),
+        ipv6_prefix_bits: config.ipv6_prefix_bits,
         misbehaving,
     };
     thread::Builder::new()
@@ -121,7 +125,7 @@ impl Watch {
                 is_login_failure: true,
                 ..
             } => entry.peer.and_then(|peer| {
-                let who = Who::Network(peer.ip().to_canonical().into());
+                let who = Who::Network(counted_as(peer.ip(), self.ipv6_prefix_bits));
                 self.failed_logins.add(who, now)
             }),
             notes::Event::Connected(_) => {

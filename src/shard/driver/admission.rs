@@ -2,11 +2,10 @@
 
 use super::Shell;
 use super::sockets::State;
-use crate::engine::access::bans::BannedNames;
 use crate::shard::addresses::Addresses;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::ring::{ListenerKey, Ring, SocketKey};
-use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ pub(super) struct Admission {
     /// Connections by address, of all shards.
     addresses: Addresses,
     /// Networks that are not served.
-    banned: Arc<[IpNet]>,
+    banned: Arc<BannedNetworks>,
 }
 
 impl Admission {
@@ -37,7 +36,7 @@ impl Admission {
         listeners: Vec<ListenerKey>,
         setups: Vec<ListenerSetup>,
         addresses: Addresses,
-        banned: Arc<[IpNet]>,
+        banned: Arc<BannedNetworks>,
     ) -> Self {
         Admission {
             listeners,
@@ -123,9 +122,14 @@ impl Admission {
         }
     }
 
-    fn is_banned(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.banned.iter().any(|network| network.contains(&ip))
+    /// These networks are not served from now on.
+    pub fn ban(&mut self, networks: Arc<BannedNetworks>) {
+        self.banned = networks;
+    }
+
+    /// Whether an address is not served.
+    pub fn is_banned(&self, ip: IpAddr) -> bool {
+        self.banned.contain(ip)
     }
 }
 
@@ -165,23 +169,6 @@ impl Shell {
             self.core.ban(self.clock.now(), connection);
         }
     }
-
-    /// Who is not served from now on; those that are there are closed.
-    pub(super) fn set_bans(
-        &mut self,
-        ring: &mut Ring,
-        names: Arc<BannedNames>,
-        networks: Arc<[IpNet]>,
-    ) {
-        let now = self.clock.now();
-        self.admission.banned = networks;
-        self.core.set_banned(now, names);
-        let admission = &self.admission;
-        for connection in self.sockets.open_from(|ip| admission.is_banned(ip)) {
-            self.core.ban(now, connection);
-        }
-        self.carry_out(ring);
-    }
 }
 
 #[cfg(test)]
@@ -190,8 +177,9 @@ mod tests {
 
     #[test]
     fn an_address_counts_once_and_networks_are_banned_whatever_their_form() {
-        let banned: Arc<[IpNet]> = ["10.1.0.0/16".parse().unwrap()].into();
-        let admission = Admission::new(vec![], vec![], Addresses::new(1), banned);
+        let banned: Arc<BannedNetworks> =
+            Arc::new(BannedNetworks::new(["10.1.0.0/16".parse().unwrap()]));
+        let admission = Admission::new(vec![], vec![], Addresses::new(1, 64), banned);
         let first = IpAddr::from([192, 0, 2, 1]);
         let second = IpAddr::from([192, 0, 2, 2]);
         assert!(admission.count(None, first));
@@ -205,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_lack_of_descriptors_is_told_once_in_a_while() {
-        let mut admission = Admission::new(vec![], vec![], Addresses::new(0), Arc::new([]));
+        let mut admission = Admission::new(vec![], vec![], Addresses::new(0, 64), Arc::default());
         let now = Instant::now();
         assert_eq!(admission.tell_backoffs(0, now), None);
         assert!(admission.tell_backoffs(1, now).is_some());

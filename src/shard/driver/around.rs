@@ -97,6 +97,13 @@ impl Surroundings for Around<'_> {
         let socket = ring.adopt(handover.descriptor);
         let (origin, link) = (handover.origin, handover.link.map(|link| *link));
         shell.sockets.insert(socket, connection, origin, link);
+        // Bans may have changed on its way.
+        if origin
+            .counted
+            .is_some_and(|ip| shell.admission.is_banned(ip))
+        {
+            shell.core.ban(now, connection);
+        }
         shell.core.receive(now, connection, &handover.bytes);
         shell.carry_out(ring);
         shell.empty_inbox(ring, socket);
@@ -104,6 +111,7 @@ impl Surroundings for Around<'_> {
 
     fn follow_control(&mut self) {
         self.shell.follow_orders(self.ring);
+        self.shell.sweep(self.ring);
         self.shell.take_replies(self.ring);
     }
 

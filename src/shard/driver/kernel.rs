@@ -13,7 +13,7 @@ const PER_TURN: u64 = 512;
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Goes round over the sockets.
-pub(super) struct Census {
+pub(super) struct Survey {
     meter: SocketMeter,
     asked_at: Instant,
     next: usize,
@@ -23,10 +23,10 @@ pub(super) struct Census {
     is_known: bool,
 }
 
-impl Census {
+impl Survey {
     /// What it finds goes to `meter`.
     pub fn new(meter: SocketMeter, now: Instant) -> Self {
-        Census {
+        Survey {
             meter,
             asked_at: now,
             next: 0,
@@ -76,10 +76,10 @@ impl Census {
 
 impl Shell {
     /// Asks the kernel about a few sockets.
-    pub(super) fn take_census(&mut self, ring: &Ring) {
+    pub(super) fn survey_sockets(&mut self, ring: &Ring) {
         let now = self.clock.turn_at();
         let ask = |first, places| ring.kernel_share(first, places);
-        self.census.go_on(now, ring.places(), ask);
+        self.survey.go_on(now, ring.places(), ask);
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     fn a_round_asks_everybody_once_and_begins_anew() {
         let process = ProcessMeter::new(1);
         let mut now = Instant::now();
-        let mut census = Census::new(process.sockets(0), now);
+        let mut survey = Survey::new(process.sockets(0), now);
         // Each place holds a byte.
         let ask = |first: usize, places: usize| {
             let end = (first + places).min(1_000);
@@ -101,19 +101,19 @@ mod tests {
                 next: (end < 1_000).then_some(end),
             }
         };
-        census.go_on(now, 1_000, |_, _| unreachable!("it does not matter"));
-        assert_eq!(census.goes_on_at(), None);
+        survey.go_on(now, 1_000, |_, _| unreachable!("it does not matter"));
+        assert_eq!(survey.goes_on_at(), None);
         process.want_sockets(true);
-        assert_eq!(census.goes_on_at(), Some(now + INTERVAL));
-        census.go_on(now, 1_000, |_, _| unreachable!("no time has passed"));
+        assert_eq!(survey.goes_on_at(), Some(now + INTERVAL));
+        survey.go_on(now, 1_000, |_, _| unreachable!("no time has passed"));
         for _ in 0..4 {
             now += INTERVAL;
-            census.go_on(now, 1_000, ask);
+            survey.go_on(now, 1_000, ask);
             assert_eq!(process.sockets_bytes(), 1_000);
         }
-        assert_eq!(census.next, 0, "512 at most, in two steps a round");
+        assert_eq!(survey.next, 0, "512 at most, in two steps a round");
         process.want_sockets(false);
-        census.go_on(now, 1_000, |_, _| {
+        survey.go_on(now, 1_000, |_, _| {
             unreachable!("it does not matter any more")
         });
     }

@@ -24,6 +24,7 @@ mod mail;
 mod orders;
 mod sleep;
 mod sockets;
+mod sweep;
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::{Command, ShardCore};
@@ -31,6 +32,7 @@ use crate::engine::time::Timestamp;
 use crate::engine::turn::{self, Pending, Rest};
 use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
+use crate::shard::bans::BannedNetworks;
 use crate::shard::handover::Handover;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::mailbox::Mailboxes;
@@ -47,8 +49,7 @@ use authenticate::Methods;
 use clock::Clock;
 use crossbeam_channel::{Receiver, Sender};
 use handshakes::Handshakes;
-use ipnet::IpNet;
-use kernel::Census;
+use kernel::Survey;
 use lingering::Lingering;
 use losses::LossReports;
 use mail::Mailroom;
@@ -58,6 +59,7 @@ use sockets::Sockets;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
+use sweep::Sweep;
 use tracing::warn;
 
 /// What a shard is started with.
@@ -83,7 +85,7 @@ pub struct Start {
     /// Connections by address, of all shards.
     pub addresses: Addresses,
     /// Networks that are not served.
-    pub banned: Arc<[IpNet]>,
+    pub banned: Arc<BannedNetworks>,
     /// Events to it.
     pub events: Sender<Event>,
     /// What the kernel holds for its sockets.
@@ -102,11 +104,12 @@ pub struct Shell {
     lingering: Lingering,
     handshakes: Handshakes,
     admission: Admission,
+    sweep: Sweep,
     methods: Methods,
     accounts: Accounts,
     orders: Orders,
     losses: LossReports,
-    census: Census,
+    survey: Survey,
     store: MemoryStore,
     /// Room for a list that is emptied each time.
     commands: Vec<Command>,
@@ -131,11 +134,12 @@ impl Shell {
             lingering: Lingering::default(),
             handshakes: Handshakes::default(),
             admission: Admission::new(listeners, setups, start.addresses, start.banned),
+            sweep: Sweep::default(),
             methods: Methods::new(start.id, start.questions, start.replies),
             accounts: Accounts::new(start.entries),
             orders: Orders::new(start.id, start.orders, start.events),
             losses: LossReports::new(Instant::now()),
-            census: Census::new(start.sockets_meter, Instant::now()),
+            survey: Survey::new(start.sockets_meter, Instant::now()),
             store: MemoryStore::default(),
             commands: Vec::new(),
         }
@@ -174,9 +178,9 @@ impl Shell {
         let took = self.clock.end_turn(Instant::now());
         self.admit(ring, took);
         self.report_losses();
-        self.take_census(ring);
+        self.survey_sockets(ring);
         self.orders.tell_drained(self.core.staged().is_empty());
-        rest
+        self.sweep.rest(rest)
     }
 
     /// Until when the shard may sleep if nothing happens.
@@ -189,7 +193,7 @@ impl Shell {
             .set(of_accepts.and_then(|at| self.clock.instant(at)))
             .set(self.lingering.ends_at())
             .set(self.core.has_losses().then(|| self.losses.due_at()))
-            .set(self.census.goes_on_at())
+            .set(self.survey.goes_on_at())
             .set(self.orders.stop_by())
     }
 

@@ -64,15 +64,18 @@ impl Orders {
 
 impl Shell {
     pub(super) fn follow_orders(&mut self, ring: &mut Ring) {
-        while let Some(order) = self.orders.next() {
-            self.follow(ring, order);
+        // Those that come meanwhile have the next turn.
+        for _ in 0..self.orders.orders.len() {
+            if let Some(order) = self.orders.next() {
+                self.follow(ring, order);
+            }
         }
     }
 
     fn follow(&mut self, ring: &mut Ring, order: Order) {
         let now = self.clock.now();
         match order {
-            Order::Statistics => {
+            Order::Statistics(number) => {
                 let mut list = self.core.statistics();
                 let longest = self.clock.take_turn_max();
                 list.push(("turn_us_max", longest.as_micros() as u64));
@@ -80,7 +83,8 @@ impl Shell {
                 let of_ring = ring.counters();
                 list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
                 list.push(("connections_refused_descriptors", of_ring.accepts_refused));
-                let _ = self.orders.events.send(Event::Statistics(list));
+                let answer = Event::Statistics(self.orders.shard, number, list);
+                let _ = self.orders.events.send(answer);
             }
             Order::Tls(configs) => self.admission.set_tls(&configs),
             Order::Acl(acl) => self.core.set_acl(acl),

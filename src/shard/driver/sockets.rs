@@ -94,14 +94,18 @@ impl Sockets {
         self.count += 1;
     }
 
-    /// Connections of the core from addresses that `picks` takes.
-    pub fn open_from(&self, picks: impl Fn(IpAddr) -> bool) -> Vec<ConnectionKey> {
-        let sockets = self.by_slot.iter().flatten();
-        let picked = sockets.filter_map(|socket| match (&socket.state, socket.origin.peer) {
-            (State::Open(connection), Some(peer)) if picks(peer.ip()) => Some(*connection),
+    /// Places for sockets, taken or not: their number only grows.
+    pub fn places(&self) -> usize {
+        self.by_slot.len()
+    }
+
+    /// The connection of the core at a place, and where it comes from.
+    pub fn open_at(&self, place: usize) -> Option<(ConnectionKey, IpAddr)> {
+        let socket = self.by_slot.get(place)?.as_ref()?;
+        match (&socket.state, socket.origin.peer) {
+            (State::Open(connection), Some(peer)) => Some((*connection, peer.ip())),
             _ => None,
-        });
-        picked.collect()
+        }
     }
 
     pub fn remove(&mut self, key: SocketKey) -> Option<Socket> {
@@ -139,10 +143,11 @@ mod tests {
         }
         let (key, connection) = (SocketKey::for_test(1), connections.keys().nth(1).unwrap());
         assert_eq!(sockets.socket(connection), Some(key));
-        let picked = sockets.open_from(|ip| ip == IpAddr::from([192, 0, 2, 1]));
-        assert_eq!(picked, [connection]);
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(sockets.places(), 3);
+        assert_eq!(sockets.open_at(1), Some((connection, ip)));
         *sockets.state(key).unwrap() = State::Closing { rest: None };
-        assert!(sockets.open_from(|_| true).len() == 2);
+        assert!(sockets.open_at(1).is_none() && sockets.open_at(3).is_none());
         assert!(sockets.remove(key).is_some() && sockets.remove(key).is_none());
         assert!(sockets.entry(key).is_none() && sockets.count == 2);
         connections.remove(connection);
