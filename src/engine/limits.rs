@@ -145,7 +145,8 @@ impl Default for Limits {
             // Most systems allow 208 KiB; 2 MB/s to a client 100 ms away.
             socket_send_bytes_max: 256 * 1024,
             socket_unsent_bytes_max: 128 * 1024,
-            socket_receive_bytes_max: 128 * 1024,
+            // What systems begin with; 600 KB/s from a client 100 ms away.
+            socket_receive_bytes_max: 64 * 1024,
             outbox_bytes_max: 8 * 1024 * 1024,
             queue_messages_max: 10_000,
             queue_bytes_max: 64 * 1024 * 1024,

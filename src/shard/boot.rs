@@ -444,6 +444,7 @@ mod tests {
             replies: Vec::new(),
             wakers: Vec::new(),
             pulses: Vec::new(),
+            counts: Arc::new(ConnectionCounts::new(0)),
             handles: Vec::new(),
         };
         for event in [

@@ -13,14 +13,22 @@ use std::time::Duration;
 /// Rows and counters that other tests drive, by the names of these.
 pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     (
-        "memory of the process",
+        "memory of the process and of the kernel for it",
         &[
             "dropped_memory",
             "publishers_paused_memory",
             "connections_refused_memory",
+            "connections_cut_memory",
             "memory_bytes",
+            "memory_heap_bytes",
+            "memory_resident_bytes",
             "memory_stage",
         ],
+        "overload::memory_is_defended_in_stages_and_comes_back",
+    ),
+    (
+        "what the kernel holds for a connection",
+        &["memory_socket_bytes"],
         "overload::memory_is_defended_in_stages_and_comes_back",
     ),
     (

@@ -195,9 +195,12 @@ fn queue_messages(shards: usize) {
         let topic = unique("queue");
         let connect = Connect::v5(&unique("c")).persistent();
         let mut client = connect.open(&broker);
-        client.subscribe(&topic, 1);
-        client.disconnect();
         let mut sender = v5(&broker);
+        sender.retain(&topic, 1, "retained");
+        client.subscribe(&topic, 1);
+        // What comes before this waits behind it, not in the queue.
+        client.expect(&topic, "retained");
+        client.disconnect();
         for n in 0..10 {
             sender.publish(&topic, 1, n.to_string());
         }

@@ -99,18 +99,20 @@ impl Search {
         is_it.then_some(held + kernel_bytes)
     }
 
-    /// It has gained enough, or all have been looked at: then the next one takes those that hold less.
+    /// It has gained enough, or all have been looked at: then the next one takes those that hold less, at
+    /// once as long as they hold much.
     fn end(self, now: Timestamp) -> Self {
-        let least_bytes = match self.least_bytes / 4 {
-            _ if self.wanted_bytes == 0 => self.least_bytes,
-            less if less < SHED_PARTIAL_BYTES_MAX => 0,
-            less => less,
+        let (least_bytes, rest_ms) = match self.least_bytes / 4 {
+            _ if self.wanted_bytes == 0 => (self.least_bytes, LOOK_INTERVAL_MS),
+            less if less < SHED_PARTIAL_BYTES_MAX => (0, LOOK_INTERVAL_MS),
+            less if less < HOLDS_BYTES_LEAST => (less, LOOK_INTERVAL_MS),
+            less => (less, 0),
         };
         Search {
             slot: 0,
             least_bytes,
             wanted_bytes: 0,
-            rests_until: now.plus_ms(LOOK_INTERVAL_MS),
+            rests_until: now.plus_ms(rest_ms),
         }
     }
 }

@@ -23,6 +23,9 @@ use crate::engine::time::Timestamp;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// What keeping a retained message costs, in deliveries.
+const RETAIN_WORK: usize = 4;
+
 /// What routing did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Routed {
@@ -514,6 +517,7 @@ impl ShardCore {
         let messages_max = share(limits.retained_messages_max);
         let bytes_max = share(limits.retained_bytes_max);
         let kept = Arc::clone(&message);
+        self.backlog.spend(RETAIN_WORK);
         if self.retained.set(message, messages_max, bytes_max).is_err() {
             self.clients.counters.dropped_retained_full += 1;
         } else {
