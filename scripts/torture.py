@@ -50,6 +50,8 @@ outbox_bytes_max = 2147483648
 PUBLISHERS, PLAIN, GROUPS, MEMBERS, COMERS, WATCHERS, RETAINED = 8, 6, 3, 5, 6, 3, 4
 WINDOW = 60
 PING_SECONDS_MAX = 1.0
+# What is acknowledged so long before an UNSUBSCRIBE has been sent to the subscriber by then.
+LEAVING_SECONDS = 3.0
 SHOWN_MAX = 20
 NEVER = float("inf")
 
@@ -405,7 +407,8 @@ class Publisher(Peer):
     def take(self, now, kind, first, body):
         identifier = body[0] << 8 | body[1]
         entry = self.unacknowledged.get(identifier)
-        if len(body) > 2 and body[2] >= 0x80:
+        # A PUBREL that is sent again may find that its message was released already (0x92).
+        if len(body) > 2 and body[2] >= 0x80 and (kind, body[2]) != (wire.PUBCOMP, 0x92):
             self.loop.complain(f"{self.name}: acknowledgement {first:#x} {body.hex()}")
         if kind == wire.PUBREC:
             self.send(wire.acknowledge(wire.PUBREL, identifier))
@@ -443,7 +446,7 @@ class Subscriber(Peer):
     def __init__(self, loop, name, number, filters, qos, clean=False, plant=None):
         super().__init__(loop, name, number, clean)
         self.filters, self.qos, self.plant = filters, qos, plant
-        self.identifier, self.pending, self.is_subscribed = 0, {}, False
+        self.identifier, self.pending, self.is_subscribed, self.asked_at = 0, {}, False, None
         # Each [SUBSCRIBE sent, SUBACK, UNSUBSCRIBE sent, UNSUBACK].
         self.subscriptions, self.received, self.kept_back = [], {}, None
 
@@ -462,6 +465,8 @@ class Subscriber(Peer):
     def subscribe(self):
         self.identifier = self.identifier % 65_535 + 1
         self.pending[self.identifier] = time.monotonic()
+        # What had no answer may have been handled all the same.
+        self.asked_at = self.asked_at or self.pending[self.identifier]
         # 5.0: retained messages only if the subscription is new, for some.
         options = self.qos | (0x10 if self.version == 5 and self.identifier % 2 else 0)
         self.send(wire.subscribe(self.identifier, self.filters, options, self.version))
@@ -492,11 +497,12 @@ class Subscriber(Peer):
             self.loop.complain(f"{self.name}: SUBACK {body.hex()}")
         if sent is not None and not self.is_subscribed:
             self.is_subscribed = True
-            self.subscriptions.append([sent, now, NEVER, NEVER])
+            self.subscriptions.append([self.asked_at, now, NEVER, NEVER])
 
     def unsubscribed(self, now, body):
         if self.pending.pop(body[0] << 8 | body[1], None) is not None and self.subscriptions:
             self.subscriptions[-1][3] = now
+            self.asked_at = None
 
     def record(self, now, topic, payload, is_dup):
         stream, sequence = struct.unpack(">HI", payload[:6])
@@ -564,7 +570,7 @@ class Comer(Subscriber):
                 self.unsubscribe()
             else:
                 self.subscribe()
-        self.loop.after(4 * self.random.random(), self.change)
+        self.loop.after(self.random.choice((1, 5, 15)) * self.random.random(), self.change)
 
     def unsubscribe(self):
         self.identifier = self.identifier % 65_535 + 1
@@ -579,9 +585,10 @@ class Newcomer(Subscriber):
         self.loop.after(self.random.random(), self.renew)
 
     def arrived(self, now):
-        super().arrived(now)
+        # Before SUBSCRIBE is sent.
         self.starts = getattr(self, "starts", [])
-        self.starts.append(time.monotonic())
+        self.starts.append(now)
+        super().arrived(now)
 
     def renew(self):
         if self.loop.is_calm:
@@ -723,10 +730,11 @@ class Oracle:
                         self.violation("not acknowledged", self.what(stream, sequence))
 
     def is_owed(self, result, stream, sequence):
-        """Sent after a SUBACK had come, and acknowledged before UNSUBSCRIBE was sent."""
+        """Sent after a SUBACK had come, and acknowledged well before UNSUBSCRIBE was sent: by the standard, an UNSUBSCRIBE
+        may drop what has not been sent yet."""
         known = self.published[stream]
-        sent, acked = known.sent[sequence], known.acked[sequence]
-        return acked and any(suback < sent and acked < unsubscribe for _, suback, unsubscribe, _ in result["subscriptions"])
+        sent, acked = known.sent[sequence], known.acked[sequence] + LEAVING_SECONDS
+        return known.acked[sequence] and any(suback < sent and acked < until for _, suback, until, _ in result["subscriptions"])
 
     def plain(self, name, result, stream):
         filters = name.startswith("plain") or STREAMS[stream][2] == f"q{int(name[6:]) % 3}/{int(name[6:]) % PUBLISHERS}"
@@ -750,8 +758,14 @@ class Oracle:
             return
         for sequence in range(len(known.sent)):
             if sequence not in seen and self.is_owed(result, stream, sequence):
-                self.violation(f"QoS {qos_of(stream)} lost", f"{name} never got {self.what(stream, sequence)}")
+                self.violation(f"QoS {qos_of(stream)} lost", f"{name} never got {self.what(stream, sequence)}; subscribed "
+                               f"{self.times(result, known.sent[sequence])}")
         self.unasked(name, result, stream, seen)
+
+    def times(self, result, at):
+        """The subscriptions around a time."""
+        near = [sub for sub in result["subscriptions"] if sub[1] - 5 < at < sub[2] + 5]
+        return ", ".join(f"{since - self.start:.3f} s to {until - self.start:.3f} s" for _, since, until, _ in near)
 
     def unasked(self, name, result, stream, seen):
         """What was sent after an UNSUBACK had come and acknowledged before the next SUBSCRIBE was sent is not for it."""

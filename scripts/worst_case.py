@@ -521,7 +521,7 @@ def filter_flood(stage):
 
 @case()
 def ending_at_once(stage):
-    """15,000 sessions with ten subscriptions and a will each, cut at once, that expire in the same second."""
+    """As many sessions as descriptors allow, with ten subscriptions and a will each, cut at once; 3 s later they expire."""
     count = min(20_000, wire.raise_open_files() - 1_000)
     names = stage.names("mortal-", count)
     with stage.phase(f"{count} connect and subscribe"):
@@ -536,9 +536,10 @@ def ending_at_once(stage):
                 clients.append(client)
             for client in clients[i:]:
                 client.read_kind(wire.SUBACK)
-    with stage.phase("all are reset, and 3 s later all sessions end"):
+    with stage.phase(f"{count} are reset at once"):
         for client in clients:
             client.reset()
+    with stage.phase(f"{count} sessions end at once"):
         time.sleep(3)
 
 
@@ -567,18 +568,23 @@ def reload(stage):
     absent(stage, names, lambda i: [f"mortal/{i % 1000}/{k}/+" for k in range(10)], 1)
 
     def put(name, content):
+        """The broker reads a changed file when it has rested for a second."""
         new = stage.broker.place / f"{name}.new"
         new.write_text(content)
         new.rename(stage.broker.place / name)
-        stage.broker.signal(signal.SIGHUP)
-        time.sleep(1)
+        time.sleep(2.5)
 
-    with stage.phase("4 access files"):
-        for i in range(4):
-            put("access", OTHER_RULES if i % 2 == 0 else RULES)
-    with stage.phase("4 lists of 50,000 bans"):
-        for i in range(4):
+    with stage.phase("300 rules in the access file"):
+        put("access", OTHER_RULES)
+    with stage.phase("1 rule in the access file"):
+        put("access", RULES)
+    with stage.phase("2 lists of 50,000 bans"):
+        for i in range(2):
             put("bans", "".join(f"client banned-{i}-{j}\n" for j in range(50_000)))
+    with stage.phase("3 SIGHUPs and nothing new"):
+        for _ in range(3):
+            stage.broker.signal(signal.SIGHUP)
+            time.sleep(0.5)
 
 
 @case()
