@@ -6,9 +6,9 @@
     scripts/worst_case.py --check                           exit code 1 if a goal is missed
     scripts/worst_case.py --list
 
-Each case has a broker of its own. Innocent clients, spread over the shards, send PINGREQ every 20 ms, in a process of their
-own, and one publishes at QoS 1 to another. A hostile client, or a few hundred, does the case in one or several phases. Its
-sessions live on one shard, which is the worst they can do.
+Each case has a broker of its own. Innocent clients, spread over the shards, send PINGREQ every 20 ms, in a process of
+their own, and one publishes at QoS 1 to another. A hostile client, or a few hundred, does the case in one or several
+phases. Its sessions live on one shard, which is the worst they can do.
 
 Because a busy machine makes everybody late, the innocent process also has a byte echoed by a third one, and watches how
 long the broker's threads wait for a CPU (their schedstat, every 20 ms): what the broker is not to blame for.
@@ -174,8 +174,8 @@ def innocent(port, pid, shards, orders):
                 entry[0] += EVERY
         if now >= sampled:
             sampled, after = now + EVERY, wire.schedule(pid)
-            cpu_wait = max([cpu_wait, *(wait - before.get(thread, (0, wait))[1] for thread, (_, wait) in after.items())])
-            before = after
+            grown = (wait - before.get(thread, (0, wait))[1] for thread, (_, wait) in after.items())
+            cpu_wait, before = max([cpu_wait, *grown]), after
         for key, _ in selector.select(max(0, min([sampled, *(entry[0] for entry in due)]) - time.monotonic())):
             if key.data is None:
                 order = orders.recv()
@@ -202,7 +202,8 @@ def told(kinds, waits, late, cpu_wait):
     for kind in ("ping", "pair", "echo"):
         unanswered = [now - at for client in kinds[kind] for at in client.sent if now - at > EVERY]
         ordered = sorted(waits[kind] + unanswered)
-        for name, value in (("p50", percentile(ordered, 0.5)), ("p99", percentile(ordered, 0.99)), ("max", percentile(ordered, 1))):
+        for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1)):
+            value = percentile(ordered, share)
             row[f"{kind}_{name}_ms"] = None if value is None else round(value * 1000, 2)
     row["late_max_ms"] = round(max(late, default=0) * 1000, 2)
     row["cpu_wait_max_ms"] = round(cpu_wait / 1e6, 2)
@@ -274,10 +275,10 @@ def visit(port, visits, at_once=200):
 
 def absent(stage, names, filters, options=0):
     """Sessions that subscribe and leave: they cost no descriptor."""
-    per_name = filters if callable(filters) else lambda _: filters
+    of = lambda given, i: given(i) if callable(given) else given
     visit(stage.port, (
-        wire.connect(name, clean=False) + wire.subscribe(1, per_name(i), options if isinstance(options, int) else options(i))
-        + wire.GOODBYE for i, name in enumerate(names)
+        wire.connect(name, clean=False) + wire.subscribe(1, of(filters, i), of(options, i)) + wire.GOODBYE
+        for i, name in enumerate(names)
     ))
 
 
@@ -305,7 +306,7 @@ def retain(stage, topics):
 
 
 def swallow(clients, until):
-    """Reads and forgets until `until(client's bytes so far)` holds for all, nothing came for a second, or 10 s are over."""
+    """Reads and forgets until `until(bytes so far)` holds for all, nothing came for a second, or 10 s are over."""
     selector, so_far, end = selectors.DefaultSelector(), {}, time.monotonic() + 10
     for client in clients:
         selector.register(client.socket, selectors.EVENT_READ, client)
@@ -372,7 +373,8 @@ def absent_crowd(stage):
     with stage.phase("10,000 more join"):
         absent(stage, new, ["crowd"], 1)
     with stage.phase("10,000 leave"):
-        visit(stage.port, (wire.connect(n, clean=False) + wire.unsubscribe(1, ["crowd"]) + wire.GOODBYE for n in old[:10_000]))
+        leave = wire.unsubscribe(1, ["crowd"]) + wire.GOODBYE
+        visit(stage.port, (wire.connect(name, clean=False) + leave for name in old[:10_000]))
     with stage.phase("10,000 end"):
         visit(stage.port, (wire.connect(n, clean=True) + wire.GOODBYE for n in old[10_000:20_000]))
 
@@ -441,7 +443,7 @@ def share_groups(stage):
 
 @case()
 def many_subscriptions(stage):
-    """A session with 10,000 subscriptions, half of them shared, that connects, is taken over and ends, over and over."""
+    """A session with 10,000 subscriptions, half of them shared, that is taken over and ends, over and over."""
     name = stage.names("many-", 1)[0]
     filters = [f"many/{i}" for i in range(5_000)] + [f"$share/g/many/{i}" for i in range(5_000)]
     Client(stage.port).open(name, clean=False).subscribe(filters, 1).close()
@@ -509,7 +511,7 @@ def subscribe_flood(stage):
 
 @case()
 def filter_flood(stage):
-    """20 MB of SUBSCRIBE and UNSUBSCRIBE packets: filters of 100 levels that nobody else has, made and left again."""
+    """20 MB of SUBSCRIBE and UNSUBSCRIBE packets: filters of 80 levels that nobody else has, made and left again."""
     client = Client(stage.port).open(*stage.names("flood-", 1))
     filters = ["/".join([str(i)] * 80) for i in range(1_000)]
     pair = wire.subscribe(1, filters) + wire.unsubscribe(2, filters)
@@ -521,7 +523,7 @@ def filter_flood(stage):
 
 @case()
 def ending_at_once(stage):
-    """As many sessions as descriptors allow, with ten subscriptions and a will each, cut at once; 3 s later they expire."""
+    """As many sessions as descriptors allow, with ten subscriptions and a will, cut at once; 3 s later they expire."""
     count = min(20_000, wire.raise_open_files() - 1_000)
     names = stage.names("mortal-", count)
     with stage.phase(f"{count} connect and subscribe"):
@@ -609,7 +611,7 @@ def unacknowledged(stage):
 
 @case()
 def acknowledgements(stage):
-    """Acknowledgements that come at once: of retained publishes of 100 clients, and of full windows over long queues."""
+    """Acknowledgements at once: of retained publishes of 100 clients, and of full windows over long queues."""
     clients = [Client(stage.port).open(name) for name in stage.names("retaining-", 100)]
     packets = numbered((f"kept/{i}" for i in range(1_000)), retain=True)
     with stage.phase("100 clients x 1,000 retained publishes"):
@@ -673,28 +675,33 @@ def unfinished(stage):
 
 COLUMNS = (
     ("case: phase", lambda r: f"{r['case']}: {r['phase']}", 58), ("shards", lambda r: r["shards"], 6),
-    ("ping p50", lambda r: r["ping_p50_ms"], 8), ("p99", lambda r: r["ping_p99_ms"], 8), ("max ms", lambda r: r["ping_max_ms"], 8),
-    ("pair p50", lambda r: r["pair_p50_ms"], 8), ("p99", lambda r: r["pair_p99_ms"], 8), ("max ms", lambda r: r["pair_max_ms"], 8),
-    ("turn ms", lambda r: round(r["turn_us_max"] / 1000, 2), 8), ("print ms", lambda r: round(r["print_us"] / 1000, 2), 8),
+    ("ping p50", lambda r: r["ping_p50_ms"], 8), ("p99", lambda r: r["ping_p99_ms"], 8),
+    ("max ms", lambda r: r["ping_max_ms"], 8), ("pair p50", lambda r: r["pair_p50_ms"], 8),
+    ("p99", lambda r: r["pair_p99_ms"], 8), ("max ms", lambda r: r["pair_max_ms"], 8),
+    ("turn ms", lambda r: round(r["turn_us_max"] / 1000, 2), 8),
+    ("print ms", lambda r: round(r["print_us"] / 1000, 2), 8),
     ("echo p99", lambda r: r["echo_p99_ms"], 8), ("max ms", lambda r: r["echo_max_ms"], 7),
     ("own late", lambda r: r["late_max_ms"], 8), ("cpu wait", lambda r: r["cpu_wait_max_ms"], 8),
     ("cpu s", lambda r: r["cpu_s"], 6), ("rss MiB", lambda r: r["rss_mib"], 7), ("wall s", lambda r: r["wall_s"], 6),
 )
 
 
-def cells(values):
-    return "| " + " | ".join(f"{'-' if v is None else v!s:<{w}}" if i == 0 else f"{'-' if v is None else v!s:>{w}}"
-                             for i, (v, w) in enumerate(values)) + " |"
+def line(values):
+    """The first cell to the left, the others to the right."""
+    texts = [("-" if value is None else str(value), width) for value, (_, _, width) in zip(values, COLUMNS)]
+    (first, width), *rest = texts
+    print(f"| {first:<{width}} | {' | '.join(text.rjust(width) for text, width in rest)} |", flush=True)
 
 
 def show_head():
-    print(cells([(title, width) for title, _, width in COLUMNS]))
-    print("|" + "|".join("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, (_, _, width) in enumerate(COLUMNS)) + "|")
+    line([title for title, _, _ in COLUMNS])
+    (_, _, first), *rest = COLUMNS
+    print(f"|{'-' * (first + 2)}|{''.join('-' * (width + 1) + ':|' for _, _, width in rest)}")
 
 
 def show(row):
     if "failed" not in row:
-        print(cells([(of(row), width) for _, of, width in COLUMNS]), flush=True)
+        line([of(row) for _, of, _ in COLUMNS])
 
 
 def missed(row):
@@ -754,7 +761,8 @@ def main():
     for shards in map(int, options.shards.split(",")):
         for name in names:
             ours, theirs = multiprocessing.Pipe(duplex=False)
-            process = multiprocessing.Process(target=perform, args=(name, shards, os.path.abspath(options.broker), theirs))
+            arguments = (name, shards, os.path.abspath(options.broker), theirs)
+            process = multiprocessing.Process(target=perform, args=arguments)
             process.start()
             theirs.close()
             try:
@@ -767,7 +775,8 @@ def main():
             json.dump({"goals": GOALS, "rows": rows}, file, indent=1)
     failures = [(row, missed(row)) for row in rows if missed(row)]
     for row, what in failures:
-        print(f"missed: {row['case']}{': ' + row['phase'] if 'phase' in row else ''}, {row['shards']} shards: {'; '.join(what)}")
+        phase = f": {row['phase']}" if "phase" in row else ""
+        print(f"missed: {row['case']}{phase}, {row['shards']} shards: {'; '.join(what)}")
     print(f"{len(rows) - len(failures)} of {len(rows)} phases reach the goals")
     if options.check and failures:
         sys.exit(1)
