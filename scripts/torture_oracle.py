@@ -150,15 +150,13 @@ class Oracle:
                     self.violation("QoS 0 lost", f"{who}, never got {self.what(stream, sequence)}")
 
     def shared(self, group, stream):
-        known, members = self.published[stream], {}
-        receipts = collections.defaultdict(list)
+        known, receipts = self.published[stream], collections.defaultdict(list)
         for name, result in self.results.items():
             received = name.startswith("member-") and result["received"].get(stream)
             if not received:
                 continue
             if not name.startswith(f"member-{group}-"):
                 self.violation("not asked for", f"{name} got something of {STREAMS[stream][2]}")
-            members[name] = result
             for sequence, is_dup, connection, at in received.rows():
                 receipts[sequence].append((at, name, is_dup, result["connections"][connection][2]))
                 self.totals["received shared"] += 1
