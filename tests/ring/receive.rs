@@ -48,6 +48,37 @@ fn running_out_of_buffers_loses_nothing() {
 }
 
 #[test]
+fn when_buffers_run_out_nobody_takes_those_of_the_others() {
+    const SENDERS: usize = 20;
+    const BUFFERS: usize = 4;
+    const BYTES: usize = 64;
+    for task_run in TASK_RUNS {
+        let config = RingConfig {
+            receive_buffers: BUFFERS as u16,
+            receive_buffer_bytes: BYTES as u32,
+            ..small(task_run)
+        };
+        let mut ring = Ring::new(&config).expect("ring");
+        let mut recorder = Recorder::default();
+        let (mut keys, mut clients) = (Vec::new(), Vec::new());
+        for _ in 0..SENDERS {
+            let (server, mut client) = pair();
+            // All of it lies in the kernel, for as long as anybody wants it.
+            client.write_all(&pattern(50_000)).expect("write");
+            keys.push(ring.adopt(server));
+            clients.push(client);
+        }
+        let count = |seen: &Recorder, key| seen.received.get(key).map_or(0, Vec::len);
+        drive(&mut ring, &mut recorder, |_, seen| {
+            keys.iter().all(|key| count(seen, key) > 0)
+        });
+        let most = keys.iter().map(|key| count(&recorder, key)).max();
+        let rounds = SENDERS.div_ceil(BUFFERS);
+        assert!(most.unwrap() <= (BUFFERS + 2 * rounds) * BYTES, "{most:?}");
+    }
+}
+
+#[test]
 fn pausing_and_resuming_at_any_moment_loses_nothing() {
     for task_run in TASK_RUNS {
         {

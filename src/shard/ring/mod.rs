@@ -101,6 +101,10 @@ pub struct Ring {
     finished: VecDeque<SocketKey>,
     /// Sockets that ran out of receive buffers in this turn.
     starved: Vec<SocketKey>,
+    /// Sockets that got one while buffers were scarce: they are armed again after those that got none.
+    served: Vec<SocketKey>,
+    /// Turns for which buffers are taken to be scarce: no socket gets more than one per turn.
+    scarce_turns: u32,
     /// Spare boxes for sends.
     #[expect(
         clippy::vec_box,
@@ -148,6 +152,8 @@ impl Ring {
             listeners: Vec::new(),
             finished: VecDeque::new(),
             starved: Vec::new(),
+            served: Vec::new(),
+            scarce_turns: 0,
             sendings: Vec::new(),
             completions: Vec::with_capacity(config.events_per_turn_max),
             waker,
@@ -378,10 +384,18 @@ impl Ring {
             return;
         };
         socket.receiving = true;
-        let entry = opcode::RecvMulti::new(types::Fd(descriptor.as_raw_fd()), buffers::GROUP)
-            .build()
-            .user_data(Token::new(Operation::Receive, key.slot, key.generation).pack());
-        self.push_plain(entry);
+        let descriptor = types::Fd(descriptor.as_raw_fd());
+        let entry = if self.scarce_turns > 0 {
+            let bytes = self.config.receive_buffer_bytes;
+            opcode::Recv::new(descriptor, std::ptr::null_mut(), bytes)
+                .buf_group(buffers::GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(descriptor, buffers::GROUP).build()
+        };
+        let token = Token::new(Operation::Receive, key.slot, key.generation);
+        self.push_plain(entry.user_data(token.pack()));
     }
 
     fn push_cancel(&mut self, key: SocketKey, target: Operation, operation: Operation) {

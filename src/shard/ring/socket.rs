@@ -38,7 +38,7 @@ pub(super) struct Socket {
     pub paused: bool,
     /// EOF or an error was seen.
     pub ended: bool,
-    /// Ran out of receive buffers; re-armed at the end of the turn.
+    /// Armed again at the end of the turn: it ran out of receive buffers, or others did.
     pub starved: bool,
     /// The cancellation of the send was submitted.
     pub send_cancelled: bool,

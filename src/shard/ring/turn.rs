@@ -8,6 +8,10 @@ use super::queue::Completion;
 use super::socket::Phase;
 use std::mem;
 
+/// Buffers are taken to be scarce for so many turns after they had run out: a receive that goes on by itself
+/// takes as many as there are, and whoever comes later none, for as long as others send.
+const SCARCE_TURNS: u32 = 64;
+
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TurnReport {
@@ -37,7 +41,7 @@ impl Ring {
         }
         self.completions = completions;
         self.buffers = Some(buffers);
-        self.rearm_starved();
+        self.rearm();
         self.deliver_finished(handler);
         report.more = self.has_events();
         report
@@ -105,11 +109,18 @@ impl Ring {
             socket.receive_cancelled = false;
         }
         let end = match completion.result {
+            1.. if self.scarce_turns > 0 && !socket.receiving => {
+                if !mem::replace(&mut socket.starved, true) {
+                    self.served.push(key);
+                }
+                None
+            }
             1.. => None,
             0 => Some(ReceiveEnd::Eof),
             code => match -code {
                 libc::ENOBUFS => {
                     self.counters.receives_starved += 1;
+                    self.scarce_turns = SCARCE_TURNS;
                     if !mem::replace(&mut socket.starved, true) {
                         self.starved.push(key);
                     }
@@ -193,16 +204,18 @@ impl Ring {
         self.settle(key);
     }
 
-    /// Buffers have been given back: receive again where they had run out.
-    fn rearm_starved(&mut self) {
-        let mut starved = mem::take(&mut self.starved);
-        for key in starved.drain(..) {
+    /// Buffers have been given back: receive again, first where there were none.
+    fn rearm(&mut self) {
+        self.scarce_turns = self.scarce_turns.saturating_sub(1);
+        let mut waiting = mem::take(&mut self.starved);
+        waiting.append(&mut self.served);
+        for key in waiting.drain(..) {
             if let Some(socket) = self.sockets.get_mut(key) {
                 socket.starved = false;
                 self.settle(key);
             }
         }
-        self.starved = starved;
+        self.starved = waiting;
     }
 
     fn deliver_finished(&mut self, handler: &mut impl Handler) {
