@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Places of sockets that are looked at in a turn.
 const LOOKS_MAX: usize = 4_096;
 /// To close a connection takes as long as so many looks.
-const LOOKS_PER_CLOSE: usize = 32;
+const LOOKS_PER_CLOSE: usize = 128;
 
 /// How far the look at all sockets has got: round and round their places, whose number only grows.
 #[derive(Debug, Default)]
