@@ -67,7 +67,7 @@ fn memory_is_defended_in_stages_and_comes_back() {
     });
     assert_eq!(broker.counters().get("dropped_outbox_full"), 0);
 
-    let paused = grow(&broker, &topic, 32 * 1024, 2);
+    let crowd = grow(&broker, &topic, 32 * 1024, 2);
     let mut last = Connect::v5(&unique("last")).open(&broker);
     last.publish(&topic, 1, "the last that is read");
     broker.await_counter("publishers_paused_memory", 1);
@@ -96,7 +96,7 @@ fn memory_is_defended_in_stages_and_comes_back() {
 
     // It is let in. Its session ends, and with it what was kept for it.
     Connect::v5(&away.client_id).open(&broker).disconnect();
-    drop((slow, paused, more));
+    drop((slow, crowd, more));
     eventually("memory is enough again", || {
         (stage(&broker) == 0).then_some(())
     });

@@ -9,6 +9,7 @@
 
 use super::aliases::{Aliases, OutgoingAlias};
 use super::rates::Rates;
+use super::unfinished::Unfinished;
 use crate::engine::access::Admitted;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{Reason, Version};
@@ -87,6 +88,9 @@ pub struct Connection {
     pub is_surplus: bool,
     /// The beginning of a packet that is not whole yet, or packets that wait.
     pub partial: Vec<u8>,
+    /// A large packet that is not whole yet, or waits; nothing else waits then but what came after it, in
+    /// `partial`.
+    pub unfinished: Option<Box<Unfinished>>,
     /// Why its packets wait, if they do.
     pub hold: Option<Hold>,
     /// No more bytes come; it ends when what waits is handled.
@@ -141,6 +145,7 @@ impl Connection {
             is_hasty: false,
             is_surplus: false,
             partial: Vec::new(),
+            unfinished: None,
             hold: None,
             has_ended: false,
             asked_expiry_seconds: 0,
@@ -202,7 +207,26 @@ impl Connection {
     pub fn held_bytes(&self) -> usize {
         let acknowledgements = self.awaiting_store.capacity() * size_of::<(Receipt, Ack)>();
         let gate = self.gate.as_ref().map_or(0, |gate| gate.packet.len());
-        self.outbox.held_bytes() + self.partial.capacity() + acknowledgements + gate
+        let unfinished = self.unfinished.as_ref().map_or(0, |packet| packet.len());
+        let unparsed = self.partial.capacity() + unfinished;
+        self.outbox.held_bytes() + unparsed + acknowledgements + gate
+    }
+
+    /// Bytes that have come and are not handled.
+    #[must_use]
+    pub fn unparsed_bytes(&self) -> usize {
+        let unfinished = self.unfinished.as_ref().map_or(0, |packet| packet.len());
+        unfinished + self.partial.len()
+    }
+
+    /// Takes them, in one buffer.
+    #[must_use]
+    pub fn take_unparsed(&mut self) -> Vec<u8> {
+        let partial = std::mem::take(&mut self.partial);
+        match self.unfinished.take() {
+            Some(packet) => packet.put_together(&partial),
+            None => partial,
+        }
     }
 
     /// Whether a batch is on its way that was so when this was asked before.
@@ -224,7 +248,7 @@ impl Connection {
     pub fn is_held_back(&self) -> bool {
         match self.hold {
             None => false,
-            Some(Hold::Turn) => self.partial.len() >= HELD_BYTES_MAX,
+            Some(Hold::Turn) => self.unparsed_bytes() >= HELD_BYTES_MAX,
             Some(Hold::Room) => true,
         }
     }

@@ -15,6 +15,7 @@ pub mod outbound;
 pub mod rates;
 pub mod replay;
 pub mod stragglers;
+pub mod unfinished;
 pub mod will;
 
 use crate::engine::codec::Version;

@@ -13,7 +13,6 @@ use crate::engine::route::ShardSet;
 use crate::engine::session::connection::Hold;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
-use std::mem;
 
 /// Work counts in eighths of a delivery, which take some 15 ns each.
 const DELIVERY: usize = 8;
@@ -228,13 +227,10 @@ impl ShardCore {
         connection.hold = None;
         // What it said it said in time.
         connection.heard_at = now;
-        let mut partial = mem::take(&mut connection.partial);
-        let used = self.frames(now, key, &partial);
-        let Some(connection) = self.clients.connections.get_mut(key) else {
+        self.take_up(now, key);
+        let Some(connection) = self.clients.connections.get(key) else {
             return;
         };
-        partial.drain(..used);
-        connection.partial = partial;
         if connection.hold.is_none() && connection.has_ended {
             return self.receive_ended(now, key);
         }

@@ -90,7 +90,7 @@ impl Search {
         let held = connection.held_bytes();
         let holds_much = held >= self.least_bytes.max(HOLDS_BYTES_LEAST);
         let is_unfinished =
-            connection.partial.len() >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
+            connection.unparsed_bytes() >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
         // Asked in any case: the next search goes by it.
         let is_stuck =
             connection.is_stuck() && held >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
@@ -206,7 +206,7 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get(key) else {
             return;
         };
-        if connection.partial.len() <= SHED_PARTIAL_BYTES_MAX {
+        if connection.unparsed_bytes() <= SHED_PARTIAL_BYTES_MAX {
             return;
         }
         if connection.session.is_some() {

@@ -5,7 +5,13 @@ use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
 use crate::engine::keys::ConnectionKey;
+use crate::engine::session::unfinished::Unfinished;
 use crate::engine::time::Timestamp;
+
+/// A packet whose beginning is so long is gathered in pieces.
+const GATHERED_FROM_BYTES: usize = 16 * 1024;
+/// Bytes of a packet whose copies, into one buffer and into its message, cost as much as a delivery.
+const BYTES_PER_DELIVERY: usize = 256;
 
 impl ShardCore {
     /// Bytes arrived on a connection. Packets are handled as soon as they are whole; what is left over
@@ -22,6 +28,10 @@ impl ShardCore {
         if connection.hold.is_some() {
             return self.keep_held(key, bytes);
         }
+        if let Some(packet) = &mut connection.unfinished {
+            packet.push(bytes);
+            return self.gather(now, key);
+        }
         if connection.partial.is_empty() {
             let used = self.frames(now, key, bytes);
             let rest = bytes.get(used..).unwrap_or_default();
@@ -36,13 +46,68 @@ impl ShardCore {
         let mut partial = std::mem::take(&mut connection.partial);
         partial.extend_from_slice(bytes);
         let used = self.frames(now, key, &partial);
-        if let Some(connection) = self.clients.connections.get_mut(key)
-            && used < partial.len()
-        {
+        if used < partial.len() {
             partial.drain(..used);
-            connection.partial = partial;
-            self.bound_partial(key);
+            self.keep_partial(key, partial);
         }
+    }
+
+    /// Keeps what is left over, in pieces if it is the beginning of a large packet.
+    fn keep_partial(&mut self, key: ConnectionKey, partial: Vec<u8>) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        let waits = connection.hold.is_some() || connection.is_asking();
+        let total_bytes = match split(&partial, usize::MAX) {
+            Ok(Split::Partial(total)) if !waits && partial.len() >= GATHERED_FROM_BYTES => total,
+            _ => 0,
+        };
+        if total_bytes > partial.len() {
+            connection.unfinished = Some(Box::new(Unfinished::new(partial, total_bytes)));
+        } else {
+            connection.partial = partial;
+        }
+        self.bound_partial(key);
+    }
+
+    /// More of a large packet has come: handles it once it is whole, in a turn that has work left.
+    fn gather(&mut self, now: Timestamp, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        if !connection
+            .unfinished
+            .as_ref()
+            .is_some_and(|packet| packet.is_whole())
+        {
+            return self.bound_partial(key);
+        }
+        if self.backlog.is_spent() {
+            return self.hold_for_turn(key);
+        }
+        self.take_up(now, key);
+    }
+
+    /// Handles what a connection has sent and is not handled.
+    pub(super) fn take_up(&mut self, now: Timestamp, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        let is_gathered = connection.unfinished.is_some();
+        let mut unparsed = connection.take_unparsed();
+        if is_gathered {
+            self.backlog.spend(unparsed.len() / BYTES_PER_DELIVERY);
+        }
+        let used = self.frames(now, key, &unparsed);
+        if used == unparsed.len() {
+            return;
+        }
+        if used < unparsed.len() / 2 {
+            unparsed.drain(..used);
+        } else {
+            unparsed = unparsed.split_off(used);
+        }
+        self.keep_partial(key, unparsed);
     }
 
     /// Handles the whole packets at the front of `stream`; returns the bytes they took.

@@ -182,3 +182,55 @@ fn a_retained_publish_is_acknowledged_when_it_is_visible_where_it_is_kept() {
     pair.cores[0].mail_went(blocked);
     assert_eq!(pair.hear(0, publisher), b"\x40\x02\x00\x09");
 }
+
+/// 300,000 bytes to `t` at QoS 0, and a PINGREQ behind them.
+fn large_and_ping() -> Vec<u8> {
+    let mut packets = vec![0x30, 0xE3, 0xA7, 0x12, 0, 1, b't'];
+    packets.resize(4 + 300_003, b'x');
+    packets.extend_from_slice(b"\xC0\x00");
+    packets
+}
+
+#[test]
+fn a_large_packet_is_gathered_and_handled_once() {
+    let mut shard = Shard::new(|_| {});
+    let (subscriber, publisher) = (shard.connect(b's', true), shard.connect(b'p', true));
+    shard.say(subscriber, SUBSCRIBE_T);
+    let packets = large_and_ping();
+    for repeat in 0..3 {
+        for bytes in packets.chunks(8_192 - repeat) {
+            assert!(shard.hear(subscriber).is_empty() && shard.hear(publisher).is_empty());
+            shard.receive(publisher, bytes);
+        }
+        assert_eq!(shard.hear(subscriber), packets[..300_007]);
+        assert_eq!(shard.hear(publisher), b"\xD0\x00");
+    }
+}
+
+#[test]
+fn a_large_packet_waits_for_a_turn_that_has_work_left() {
+    let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 8);
+    let (subscriber, publisher) = (shard.connect(b's', true), shard.connect(b'p', true));
+    shard.say(subscriber, SUBSCRIBE_T);
+    while shard.core.next_ready().is_some() {}
+    shard.core.begin_turn();
+    let packets = large_and_ping();
+    shard.receive(publisher, &packets[..300_000]);
+    let busy = shard.connect(b'b', true);
+    shard.receive(busy, &PUBLISH_T.repeat(16));
+    shard.receive(publisher, &packets[300_000..]);
+    let of_busy = shard.hear(subscriber);
+    assert!(of_busy.len() < 300_000, "it waits");
+    while shard.core.next_ready().is_some() {}
+    for _ in 0..4 {
+        shard.core.begin_turn();
+        shard.core.work_off(shard.now);
+        while shard.core.next_ready().is_some() {}
+    }
+    let heard = [of_busy, shard.hear(subscriber)].concat();
+    assert!(
+        heard.windows(5).any(|bytes| bytes == b"xxxxx"),
+        "it is handled"
+    );
+    assert_eq!(shard.hear(publisher), b"\xD0\x00");
+}
