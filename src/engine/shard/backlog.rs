@@ -4,11 +4,14 @@
 //! client feels it. Nobody else waits with it: pings and acknowledgements of others go on, and whoever
 //! publishes to shards that have room.
 //!
-//! Invariant: a connection that is held stands in one of the lists here, or is gone.
+//! Invariant: a connection that is held stands in one of the lists here, or its fan-out is under way, or it
+//! is gone.
 
 use super::ShardCore;
+use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::limits::{COPY_BYTES_MAX, HELD_BYTES_MAX};
+use crate::engine::message::Qos;
 use crate::engine::route::ShardSet;
 use crate::engine::session::connection::Hold;
 use crate::engine::time::Timestamp;
@@ -20,6 +23,10 @@ const DELIVERY: usize = 8;
 /// A connection gets this part of a turn's work while others wait; pings and acknowledgements have as much
 /// for themselves, so that they go on when others have used up a turn.
 const SHARES: i64 = 8;
+/// Large fan-outs get so many of these parts.
+const FAN_OUT_SHARES: i64 = 3;
+/// A delivery that is kept, in a window or a queue, costs as much as so many others.
+const KEPT: i64 = 2;
 /// Bytes whose copy costs as much as an eighth of a delivery.
 const COPY_BYTES: usize = 256;
 
@@ -37,6 +44,10 @@ pub(super) struct Backlog {
     packets_left: i64,
     /// Below this the connection at hand has had its share.
     share_ends: i64,
+    /// What is left for large fan-outs.
+    fan_out_left: i64,
+    /// Nothing has to wait any more: the shard stops.
+    is_unbounded: bool,
 }
 
 impl Backlog {
@@ -50,6 +61,8 @@ impl Backlog {
             work_left: work_per_turn,
             packets_left: work_per_turn / SHARES,
             share_ends: 0,
+            fan_out_left: work_per_turn * FAN_OUT_SHARES / SHARES,
+            is_unbounded: false,
         }
     }
 
@@ -57,6 +70,7 @@ impl Backlog {
     pub(super) fn begin_turn(&mut self, is_behind: bool) {
         self.work_left = if is_behind { 0 } else { self.work_per_turn };
         self.packets_left = self.work_per_turn / SHARES;
+        self.fan_out_left = self.work_left * FAN_OUT_SHARES / SHARES;
     }
 
     /// Packets of a connection are about to be handled.
@@ -77,6 +91,38 @@ impl Backlog {
     pub(super) fn spend_fan_out(&mut self, receivers: usize, bytes: usize) {
         let bytes = bytes.min(COPY_BYTES_MAX);
         self.work_left -= (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64;
+    }
+
+    /// Whether a message to so many should take its time.
+    pub(super) fn is_large(&self, receivers: usize, bytes: usize) -> bool {
+        let bytes = bytes.min(COPY_BYTES_MAX);
+        let work = (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64;
+        work > self.work_per_turn / SHARES && receivers > 1 && !self.is_unbounded
+    }
+
+    /// Whether this turn has work left for large fan-outs: what others leave of their part, a share of it
+    /// in any case.
+    pub(super) fn may_fan_out(&self) -> bool {
+        let reserved = self.work_per_turn * (FAN_OUT_SHARES - 1) / SHARES;
+        let others = if self.is_spent() { reserved } else { 0 };
+        self.fan_out_left > others || self.is_unbounded
+    }
+
+    /// One delivery of a large fan-out.
+    pub(super) fn spend_on_fan_out(&mut self, publication: &Publication<'_>) {
+        let bytes = publication.payload.len().min(COPY_BYTES_MAX);
+        let mut work = (DELIVERY + bytes / COPY_BYTES) as i64;
+        if publication.qos > Qos::AtMostOnce {
+            work *= KEPT;
+        }
+        self.work_left -= work;
+        self.fan_out_left -= work;
+    }
+
+    /// One subscription of a large fan-out is looked at.
+    pub(super) fn spend_on_joining(&mut self) {
+        self.work_left -= 1;
+        self.fan_out_left -= 1;
     }
 
     /// A packet is handled that costs little.
@@ -122,8 +168,11 @@ impl ShardCore {
     }
 
     /// This turn does whatever there is: the last before a stop.
-    pub fn work_without_bound(&mut self) {
+    pub fn work_without_bound(&mut self, now: Timestamp) {
+        self.backlog.is_unbounded = true;
         self.backlog.work_left = i64::MAX / 2;
+        self.fan_outs.release();
+        self.fan_out_further(now);
     }
 
     /// Whether this turn has done its work.
@@ -132,14 +181,21 @@ impl ShardCore {
         self.backlog.is_spent()
     }
 
-    /// Handles packets that wait, in order, as far as this turn's work allows.
+    /// Goes on with large fan-outs, and handles packets that wait, in order, as far as this turn's work
+    /// allows.
     pub fn work_off(&mut self, now: Timestamp) {
-        for _ in 0..self.backlog.next.len() {
-            if self.backlog.is_spent() {
-                return;
+        loop {
+            self.fan_out_further(now);
+            for _ in 0..self.backlog.next.len() {
+                if self.backlog.is_spent() {
+                    return;
+                }
+                if let Some(key) = self.backlog.next.pop_front() {
+                    self.go_on(now, key);
+                }
             }
-            if let Some(key) = self.backlog.next.pop_front() {
-                self.go_on(now, key);
+            if !self.fan_outs.can_go_on() || !self.backlog.may_fan_out() {
+                return;
             }
         }
     }
@@ -182,6 +238,25 @@ impl ShardCore {
         if let Some(waiting) = self.backlog.for_room.get_mut(usize::from(shard)) {
             waiting.push(key);
             self.hold(key, Hold::Room);
+        }
+    }
+
+    /// Leaves the rest until what the connection published is delivered.
+    pub(super) fn hold_for_fan_out(&mut self, key: ConnectionKey) {
+        self.hold(key, Hold::FanOut);
+        self.clients.counters.packets_deferred += 1;
+    }
+
+    /// What a connection published is delivered: it goes on, when there is room in those shards.
+    pub(super) fn release_from_fan_out(&mut self, key: ConnectionKey, mut full: ShardSet) {
+        let mut has_room = full;
+        has_room.remove_all(self.staged.blocked());
+        full.remove_all(has_room);
+        if full.is_empty() {
+            self.hold(key, Hold::Turn);
+            self.backlog.next.push_back(key);
+        } else {
+            self.hold_for_room(key, full);
         }
     }
 

@@ -23,6 +23,7 @@ mod connect;
 mod deliver;
 mod due;
 mod end;
+mod fan_out;
 mod hold;
 mod interest;
 mod journal;
@@ -65,6 +66,7 @@ use crate::engine::timer::Timers;
 use admission::Admission;
 use backlog::Backlog;
 use clients::Clients;
+use fan_out::FanOuts;
 use interest::Interest;
 use matches::Matches;
 use questions::Questions;
@@ -124,6 +126,7 @@ pub struct ShardCore {
     commands: Vec<Command>,
     staged: Staged,
     backlog: Backlog,
+    fan_outs: FanOuts,
     /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
     /// the hashes.
     seed: u64,
@@ -164,6 +167,7 @@ impl ShardCore {
             commands: Vec::new(),
             staged: Staged::new(shards),
             backlog: Backlog::new(shards, turn_deliveries_max),
+            fan_outs: FanOuts::default(),
             seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -238,6 +242,7 @@ impl ShardCore {
     pub fn has_work(&self) -> bool {
         self.wants_drain()
             || !self.backlog.is_empty()
+            || self.fans_out()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
     }

@@ -130,6 +130,7 @@ impl ShardCore {
         subscription_id: u32,
         tasks: &mut Vec<ReplayTask>,
     ) -> Reason {
+        self.fan_outs.note_change(session_key);
         let qos = options.qos.min(self.settings.qos_max);
         let node = self.trie.insert(subscribed.filter);
         let mut subscriber = Subscriber {
@@ -360,6 +361,7 @@ impl ShardCore {
     }
 
     fn unsubscribe_one(&mut self, session_key: SessionKey, subscribed: &Subscribed<'_>) -> Reason {
+        self.fan_outs.note_change(session_key);
         let none = Reason::NoSubscriptionExisted;
         let Some(node) = self.trie.find(subscribed.filter) else {
             return none;

@@ -167,7 +167,8 @@ impl Shell {
         let took = self.clock.end_turn(Instant::now());
         self.admit(ring, took);
         self.report_losses();
-        self.orders.tell_drained(self.core.staged().is_empty());
+        let is_flushed = self.core.staged().is_empty() && !self.core.fans_out();
+        self.orders.tell_drained(is_flushed);
         rest
     }
 

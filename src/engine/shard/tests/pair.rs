@@ -20,8 +20,14 @@ pub(super) struct Pair {
 
 impl Pair {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(set: impl FnOnce(&mut Settings)) -> Self {
         let connections = Arc::new(ConnectionCounts::new(1));
-        let core = |id| ShardCore::new(id, 2, Settings::default(), 1, Arc::clone(&connections));
+        let mut settings = Settings::default();
+        set(&mut settings);
+        let core = |id| ShardCore::new(id, 2, settings.clone(), 1, Arc::clone(&connections));
         Pair {
             cores: [core(0), core(1)],
             mail: [VecDeque::new(), VecDeque::new()],
@@ -66,15 +72,20 @@ impl Pair {
         }
     }
 
-    /// A turn's work on what waits.
-    pub fn work_off(&mut self, shard: usize) {
+    /// A turn begins, what was filled before is taken to be sent.
+    pub fn turn(&mut self, shard: usize) {
         while self.cores[shard].next_ready().is_some() {}
         self.cores[shard].begin_turn();
+    }
+
+    /// A turn's work on what waits.
+    pub fn work_off(&mut self, shard: usize) {
+        self.turn(shard);
         self.cores[shard].work_off(NOW);
     }
 
     /// A shard takes its mail.
-    fn drain(&mut self, shard: usize) {
+    pub fn drain(&mut self, shard: usize) {
         self.cores[shard].begin_drain();
         while let Some(mail) = self.mail[shard].pop_front() {
             self.cores[shard].mail(NOW, 1 - shard as u16, mail);
