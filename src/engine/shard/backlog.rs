@@ -23,10 +23,10 @@ const DELIVERY: usize = 8;
 /// A connection gets this part of a turn's work while others wait; pings and acknowledgements have as much
 /// for themselves, so that they go on when others have used up a turn.
 const SHARES: i64 = 8;
-/// Large fan-outs get so many of these parts.
-const FAN_OUT_SHARES: i64 = 3;
-/// A delivery that is kept, in a window or a queue, costs as much as so many others.
-const KEPT: i64 = 2;
+/// So many large fan-outs may begin before what was taken is sent; they have such a part for themselves.
+const AHEAD: u32 = 4;
+/// A delivery that is kept, in a window or a queue, costs as much as so many others where it is the first.
+const KEPT: i64 = 8;
 /// Bytes whose copy costs as much as an eighth of a delivery.
 const COPY_BYTES: usize = 256;
 
@@ -46,6 +46,10 @@ pub(super) struct Backlog {
     share_ends: i64,
     /// What is left for large fan-outs.
     fan_out_left: i64,
+    /// Outboxes wait to be sent.
+    is_behind: bool,
+    /// Large fan-outs that have begun since they last did not.
+    fan_outs_ahead: u32,
     /// Nothing has to wait any more: the shard stops.
     is_unbounded: bool,
 }
@@ -61,7 +65,9 @@ impl Backlog {
             work_left: work_per_turn,
             packets_left: work_per_turn / SHARES,
             share_ends: 0,
-            fan_out_left: work_per_turn * FAN_OUT_SHARES / SHARES,
+            fan_out_left: (work_per_turn / SHARES).max(1),
+            is_behind: false,
+            fan_outs_ahead: 0,
             is_unbounded: false,
         }
     }
@@ -70,7 +76,22 @@ impl Backlog {
     pub(super) fn begin_turn(&mut self, is_behind: bool) {
         self.work_left = if is_behind { 0 } else { self.work_per_turn };
         self.packets_left = self.work_per_turn / SHARES;
-        self.fan_out_left = self.work_left * FAN_OUT_SHARES / SHARES;
+        self.fan_out_left = (self.work_per_turn / SHARES).max(1);
+        self.is_behind = is_behind;
+        if !is_behind {
+            self.fan_outs_ahead = 0;
+        }
+    }
+
+    /// Whether one more large fan-out may begin: while outboxes wait to be sent only a few, so that these
+    /// leave with more than one message but are not filled.
+    pub(super) const fn may_begin_fan_out(&self) -> bool {
+        !self.is_behind || self.fan_outs_ahead < AHEAD || self.is_unbounded
+    }
+
+    /// A large fan-out begins.
+    pub(super) const fn note_fan_out(&mut self) {
+        self.fan_outs_ahead += 1;
     }
 
     /// Packets of a connection are about to be handled.
@@ -100,12 +121,9 @@ impl Backlog {
         work > self.work_per_turn / SHARES && receivers > 1 && !self.is_unbounded
     }
 
-    /// Whether this turn has work left for large fan-outs: what others leave of their part, a share of it
-    /// in any case.
-    pub(super) fn may_fan_out(&self) -> bool {
-        let reserved = self.work_per_turn * (FAN_OUT_SHARES - 1) / SHARES;
-        let others = if self.is_spent() { reserved } else { 0 };
-        self.fan_out_left > others || self.is_unbounded
+    /// Whether this turn has work left for large fan-outs.
+    pub(super) const fn may_fan_out(&self) -> bool {
+        self.fan_out_left > 0 || self.is_unbounded
     }
 
     /// One delivery of a large fan-out.
@@ -115,13 +133,11 @@ impl Backlog {
         if publication.qos > Qos::AtMostOnce {
             work *= KEPT;
         }
-        self.work_left -= work;
         self.fan_out_left -= work;
     }
 
     /// One subscription of a large fan-out is looked at.
     pub(super) fn spend_on_joining(&mut self) {
-        self.work_left -= 1;
         self.fan_out_left -= 1;
     }
 
@@ -194,7 +210,7 @@ impl ShardCore {
                     self.go_on(now, key);
                 }
             }
-            if !self.fan_outs.can_go_on() || !self.backlog.may_fan_out() {
+            if !self.can_fan_out() {
                 return;
             }
         }
@@ -248,15 +264,29 @@ impl ShardCore {
     }
 
     /// What a connection published is delivered: it goes on, when there is room in those shards.
-    pub(super) fn release_from_fan_out(&mut self, key: ConnectionKey, mut full: ShardSet) {
+    pub(super) fn release_from_fan_out(
+        &mut self,
+        key: ConnectionKey,
+        mut full: ShardSet,
+        now: Timestamp,
+    ) {
         let mut has_room = full;
         has_room.remove_all(self.staged.blocked());
         full.remove_all(has_room);
-        if full.is_empty() {
-            self.hold(key, Hold::Turn);
-            self.backlog.next.push_back(key);
+        if !full.is_empty() {
+            return self.hold_for_room(key, full);
+        }
+        self.hold(key, Hold::Turn);
+        if self.backlog.is_behind
+            && self.backlog.may_begin_fan_out()
+            && self.backlog.next.is_empty()
+        {
+            // One more packet: most likely it goes to the same.
+            let left = mem::replace(&mut self.backlog.work_left, DELIVERY as i64);
+            self.go_on(now, key);
+            self.backlog.work_left = left;
         } else {
-            self.hold_for_room(key, full);
+            self.backlog.next.push_back(key);
         }
     }
 

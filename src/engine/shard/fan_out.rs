@@ -238,9 +238,15 @@ impl ShardCore {
     /// A publish takes several turns, or waits for one that does.
     pub(super) fn take_fan_out(&mut self, taken: Taken) {
         self.fan_outs.put(taken);
-        if self.fan_outs.running.is_none() && self.fan_outs.can_go_on() {
+        if self.fan_outs.running.is_none() && self.can_fan_out() {
             self.begin_fan_out();
         }
+    }
+
+    /// Whether one can go on, or the next begin, in this turn.
+    pub(super) fn can_fan_out(&self) -> bool {
+        let may_go_on = self.fan_outs.running.is_some() || self.backlog.may_begin_fan_out();
+        may_go_on && self.fan_outs.can_go_on() && self.backlog.may_fan_out()
     }
 
     /// Begins the next one: all that does not take long.
@@ -248,6 +254,7 @@ impl ShardCore {
         let Some(mut taken) = self.fan_outs.waiting.pop_front() else {
             return;
         };
+        self.backlog.note_fan_out();
         let message = taken.message.clone();
         let mut publication = Publication::of(&message);
         let ticket = self.clients.journal.last_ticket();
@@ -316,7 +323,7 @@ impl ShardCore {
 
     /// Goes on with fan-outs as far as this turn's work allows.
     pub(super) fn fan_out_further(&mut self, now: Timestamp) {
-        while self.fan_outs.can_go_on() && self.backlog.may_fan_out() {
+        while self.can_fan_out() {
             if self.fan_outs.running.is_none() {
                 self.begin_fan_out();
             }
@@ -456,7 +463,7 @@ impl ShardCore {
         self.answer_publish(connection, (qos, packet_id), reason, receipt, now);
         let known = self.clients.connections.get(connection);
         if known.is_some_and(|known| known.hold == Some(Hold::FanOut)) {
-            self.release_from_fan_out(connection, fan_out.full);
+            self.release_from_fan_out(connection, fan_out.full, now);
         }
     }
 }

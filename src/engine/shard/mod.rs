@@ -183,10 +183,16 @@ impl ShardCore {
 
     // Effects.
 
-    /// Batches that a turn hands to sockets at most.
+    /// Batches that a turn hands to sockets at most: half as many while more wait, so that a turn stays short
+    /// beside the deliveries of a large fan-out.
     #[must_use]
     pub fn turn_sends_max(&self) -> usize {
-        self.settings.limits.turn_sends_max
+        let max = self.settings.limits.turn_sends_max;
+        if self.clients.ready.len() > max {
+            max.div_ceil(2)
+        } else {
+            max
+        }
     }
 
     /// A turn has handed over as many batches as it may.

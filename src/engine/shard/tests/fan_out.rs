@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const SUBSCRIBERS: u8 = 12;
 
-/// A shard whose turns deliver three of a large fan-out, and subscribers to `t`.
+/// A shard whose turns deliver one of a large fan-out, and subscribers to `t`.
 fn crowded_shard() -> (Shard, Vec<ConnectionKey>) {
     let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 8);
     let keys: Vec<_> = (0..SUBSCRIBERS)
@@ -88,6 +88,25 @@ fn a_large_fan_out_goes_over_turns_and_is_acknowledged_at_its_end() {
         assert_eq!(heard.len(), 9, "one copy each: {heard:02x?}");
     }
     assert_eq!(shard.hear(publisher), b"\x40\x02\x00\x09\xD0\x00");
+}
+
+#[test]
+fn a_few_fan_outs_begin_while_outboxes_wait_to_be_sent() {
+    let (mut shard, keys) = crowded_shard();
+    let publisher = shard.connect(b'z', true);
+    receive(&mut shard, publisher, &messages(1..=10));
+    for _ in 0..500 {
+        // Nothing is taken to be sent.
+        shard.core.begin_turn();
+        shard.core.work_off(shard.now);
+    }
+    for heard in heard_by(&mut shard, &keys) {
+        assert_eq!(heard, messages(1..=5), "one before, four since");
+    }
+    finish(&mut shard);
+    for heard in heard_by(&mut shard, &keys) {
+        assert_eq!(heard, messages(6..=10));
+    }
 }
 
 #[test]
