@@ -258,7 +258,7 @@ impl ShardCore {
                 .replay
                 .take()
                 .into_iter()
-                .flat_map(|replay| replay.held),
+                .flat_map(|replay| replay.held.into_list()),
         );
         for delivery in shared {
             let Some(group) = &delivery.group else {

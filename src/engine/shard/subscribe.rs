@@ -128,7 +128,7 @@ impl ShardCore {
         subscribed: &Subscribed<'_>,
         (options, checked): (SubscriptionOptions, bool),
         subscription_id: u32,
-        tasks: &mut Vec<ReplayTask>,
+        tasks: &mut Vec<(NodeId, u64)>,
     ) -> Reason {
         self.fan_outs.note_change(session_key);
         let qos = options.qos.min(self.settings.qos_max);
@@ -221,7 +221,7 @@ impl ShardCore {
         filter: &str,
         mut subscriber: Subscriber,
         wants_retained: bool,
-        tasks: &mut Vec<ReplayTask>,
+        tasks: &mut Vec<(NodeId, u64)>,
     ) {
         let filter: Arc<str> = filter.into();
         let Some(entry) = self.trie.entry_mut(node) else {
@@ -243,10 +243,10 @@ impl ShardCore {
                 qos: subscriber.qos,
                 subscription_id: subscriber.subscription_id,
                 sequence: self.interest.sequence(),
+                number: 0,
             };
             let replay = session.replay.get_or_insert_with(Box::default);
-            replay.unconfirmed.push(task.clone());
-            tasks.push(task);
+            tasks.push((node, replay.ask(task)));
         }
     }
 
