@@ -200,6 +200,7 @@ impl ShardCore {
     /// Goes on with large fan-outs, and handles packets that wait, in order, as far as this turn's work
     /// allows.
     pub fn work_off(&mut self, now: Timestamp) {
+        self.remove_ended();
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

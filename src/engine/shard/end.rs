@@ -248,10 +248,8 @@ impl ShardCore {
         let never = Timestamp::NEVER;
         self.timers
             .set(session.timer_at, never, Owner::Session(key));
-        self.backlog.spend(1 + session.subscriptions.len());
-        for subscription in std::mem::take(&mut session.subscriptions) {
-            self.remove_subscription(key, &subscription);
-        }
+        self.backlog.spend(1);
+        self.end_subscriptions(key, std::mem::take(&mut session.subscriptions));
         let mut shared = session.outbound.take_shared();
         shared.extend(
             session

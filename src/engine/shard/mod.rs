@@ -23,6 +23,7 @@ mod connect;
 mod deliver;
 mod due;
 mod end;
+mod ended;
 mod fan_out;
 mod hold;
 mod interest;
@@ -66,6 +67,7 @@ use crate::engine::timer::Timers;
 use admission::Admission;
 use backlog::Backlog;
 use clients::Clients;
+use ended::Ended;
 use fan_out::FanOuts;
 use interest::Interest;
 use matches::Matches;
@@ -127,6 +129,7 @@ pub struct ShardCore {
     staged: Staged,
     backlog: Backlog,
     fan_outs: FanOuts,
+    ended: Ended,
     /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
     /// the hashes.
     seed: u64,
@@ -168,6 +171,7 @@ impl ShardCore {
             staged: Staged::new(shards),
             backlog: Backlog::new(shards, turn_deliveries_max),
             fan_outs: FanOuts::default(),
+            ended: Ended::default(),
             seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -249,6 +253,7 @@ impl ShardCore {
         self.wants_drain()
             || !self.backlog.is_empty()
             || self.fans_out()
+            || !self.ended.is_empty()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
     }
