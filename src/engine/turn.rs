@@ -247,7 +247,7 @@ pub fn drain<S: Surroundings>(around: &mut S) {
             collect(around, now, from);
         }
         let (core, pending, _) = around.parts();
-        if pending.drain.is_open && pending.drain.is_done() {
+        if pending.drain.is_open && pending.drain.is_done() && core.may_end_drain() {
             pending.drain.is_open = false;
             core.end_drain(now);
         }
@@ -274,7 +274,8 @@ fn begin_drain<S: Surroundings>(around: &mut S) {
 fn collect<S: Surroundings>(around: &mut S, now: Timestamp, from: ShardId) {
     let mut taken = 0;
     for _ in 0..around.visible(from) {
-        if around.core().is_spent() {
+        let core = around.core();
+        if core.is_spent() || core.holds_mail_of(from) {
             break;
         }
         match around.collect(from) {

@@ -37,6 +37,8 @@ pub enum Hold {
     Turn,
     /// Other shards have no room for more.
     Room,
+    /// What it published goes to very many.
+    FanOut,
 }
 
 /// One connection.
@@ -248,7 +250,7 @@ impl Connection {
     pub fn is_held_back(&self) -> bool {
         match self.hold {
             None => false,
-            Some(Hold::Turn) => self.unparsed_bytes() >= HELD_BYTES_MAX,
+            Some(Hold::Turn | Hold::FanOut) => self.unparsed_bytes() >= HELD_BYTES_MAX,
             Some(Hold::Room) => true,
         }
     }

@@ -8,10 +8,11 @@
 use super::Delivery;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::keys::ShardId;
-use crate::engine::message::Qos;
+use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::retained::Cursor;
 use crate::engine::route::trie::NodeId;
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A subscription whose retained messages are due.
@@ -27,6 +28,8 @@ pub struct ReplayTask {
     pub subscription_id: u32,
     /// Change of this shard's interest that the other shards have to know of first.
     pub sequence: u64,
+    /// Which of the session's tasks it is; [`Replay::ask`] says.
+    pub number: u64,
 }
 
 /// The walk that is under way.
@@ -44,34 +47,114 @@ pub struct Walk {
     pub asked: Option<u64>,
 }
 
-/// All that is due to one session.
+/// Live messages that wait, in their order.
+#[derive(Debug, Default)]
+pub struct Held {
+    list: Vec<Delivery>,
+    bytes: usize,
+    by_topic: BTreeMap<Box<str>, Vec<LocalMessage>>,
+}
+
+impl Held {
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Bytes of the messages.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, delivery: Delivery) {
+        self.bytes += delivery.message.size_bytes();
+        let topic = delivery.message.topic();
+        let message = delivery.message.clone();
+        if let Some(known) = self.by_topic.get_mut(topic) {
+            known.push(message);
+        } else {
+            self.by_topic.insert(topic.into(), vec![message]);
+        }
+        self.list.push(delivery);
+    }
+
+    /// Whether there is one of a topic.
+    #[must_use]
+    pub fn has_topic(&self, topic: &str) -> bool {
+        !self.is_empty() && self.by_topic.contains_key(topic)
+    }
+
+    /// Whether a message is among them.
+    #[must_use]
+    pub fn has(&self, message: &LocalMessage) -> bool {
+        let same = self.by_topic.get(message.topic());
+        same.is_some_and(|same| same.iter().any(|held| held.same_message(message)))
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn into_list(self) -> Vec<Delivery> {
+        self.list
+    }
+}
+
+/// All that is due to one session. A subscription that is made again before its retained messages have
+/// begun to come gets them once, after the last SUBSCRIBE `[MQTT-3.8.4-3]`.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// Tasks of which not every shard has confirmed to know.
-    pub unconfirmed: Vec<ReplayTask>,
+    /// Tasks of which not every shard has confirmed to know, by node.
+    unconfirmed: BTreeMap<NodeId, ReplayTask>,
     /// Tasks to walk.
-    pub waiting: VecDeque<ReplayTask>,
+    waiting: BTreeMap<NodeId, ReplayTask>,
     /// The walk under way.
     pub walk: Option<Walk>,
     /// Tasks that are over; their subscriptions are still marked.
-    pub finished: Vec<NodeId>,
+    pub finished: BTreeSet<NodeId>,
     /// Live messages that wait.
-    pub held: Vec<Delivery>,
-    /// Bytes of the messages held.
-    pub held_bytes: usize,
+    pub held: Held,
+    /// Number of the last task.
+    last: u64,
 }
 
 impl Replay {
+    /// Retained messages are due to a subscription; in place of what was due to it and has not begun.
+    /// Returns the number to [`Replay::confirm`] it by.
+    pub fn ask(&mut self, task: ReplayTask) -> u64 {
+        self.last += 1;
+        self.waiting.remove(&task.node);
+        let number = self.last;
+        self.unconfirmed
+            .insert(task.node, ReplayTask { number, ..task });
+        number
+    }
+
+    /// Every shard knows of a subscription: its task may be walked, if it is still due.
+    pub fn confirm(&mut self, node: NodeId, number: u64) {
+        if let Entry::Occupied(known) = self.unconfirmed.entry(node)
+            && known.get().number == number
+        {
+            self.waiting.insert(node, known.remove());
+        }
+    }
+
+    /// The next task to walk.
+    pub fn take_next(&mut self) -> Option<ReplayTask> {
+        self.waiting.pop_first().map(|(_, task)| task)
+    }
+
     /// Whether nothing is due any more, so that what is held may go.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.unconfirmed.is_empty() && self.waiting.is_empty() && self.walk.is_none()
-    }
-
-    /// Whether messages of a topic wait.
-    #[must_use]
-    pub fn holds(&self, topic: &str) -> bool {
-        self.held.iter().any(|held| held.message.topic() == topic)
     }
 
     /// Whether all of a session's `joined` subscriptions that match a topic are unknown to a shard which
@@ -80,18 +163,22 @@ impl Replay {
     /// all do that follow.
     #[must_use]
     pub fn is_unknown(&self, topic: TopicName<'_>, joined: usize, confirmed: u64) -> bool {
+        if self.unconfirmed.len() < joined {
+            return false;
+        }
         let unknown = self
             .unconfirmed
-            .iter()
+            .values()
             .filter(|task| task.sequence > confirmed)
             .filter(|task| TopicFilter::trusted(&task.filter).matches(topic));
-        unknown.count() == joined && !self.holds(topic.as_str())
+        unknown.count() == joined && !self.held.has_topic(topic.as_str())
     }
+
     /// The subscription at `node` is gone: nothing is due for it any more.
     pub fn cancel(&mut self, node: NodeId) {
-        self.unconfirmed.retain(|task| task.node != node);
-        self.waiting.retain(|task| task.node != node);
-        self.finished.retain(|finished| *finished != node);
+        self.unconfirmed.remove(&node);
+        self.waiting.remove(&node);
+        self.finished.remove(&node);
         self.walk.take_if(|walk| walk.task.node == node);
     }
 }
@@ -99,6 +186,8 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::message::Message;
+    use crate::engine::session::SubscriptionIds;
 
     fn task(node: NodeId) -> ReplayTask {
         ReplayTask {
@@ -107,6 +196,7 @@ mod tests {
             qos: Qos::AtMostOnce,
             subscription_id: 0,
             sequence: 0,
+            number: 0,
         }
     }
 
@@ -120,19 +210,55 @@ mod tests {
             asked: Some(1),
         };
         let mut replay = Replay {
-            unconfirmed: vec![task(1), task(2)],
-            waiting: [task(1)].into(),
             walk: Some(walk),
-            finished: vec![1, 2],
+            finished: [1, 2].into(),
             ..Replay::default()
         };
+        let number = replay.ask(task(1));
+        replay.confirm(1, number);
+        replay.ask(task(1));
+        replay.ask(task(2));
         replay.cancel(1);
-        assert_eq!(
-            (&replay.unconfirmed[..], &replay.finished[..]),
-            (&[task(2)][..], &[2][..])
-        );
-        assert!(!replay.is_over());
+        let left: Vec<_> = replay.unconfirmed.keys().collect();
+        assert_eq!((left, replay.waiting.len()), (vec![&2], 0));
+        assert!(replay.finished == [2].into() && !replay.is_over());
         replay.cancel(2);
         assert!(replay.is_over());
+    }
+
+    #[test]
+    fn a_subscription_that_is_made_again_has_one_task_and_waits_for_its_last_answer() {
+        let mut replay = Replay::default();
+        let first = replay.ask(task(1));
+        let second = replay.ask(task(1));
+        replay.confirm(1, first);
+        assert!(replay.take_next().is_none(), "the second is not confirmed");
+        replay.confirm(1, second);
+        let third = replay.ask(task(1));
+        assert!(replay.take_next().is_none(), "it is due after the third");
+        replay.confirm(1, third);
+        assert_eq!(replay.take_next().map(|task| task.number), Some(third));
+        assert!(replay.take_next().is_none() && replay.is_over());
+    }
+
+    #[test]
+    fn what_is_held_is_found_by_topic_and_message() {
+        let message = |topic| {
+            let message = Message::new(topic, b"", b"x", Qos::AtMostOnce, false, None);
+            LocalMessage::new(Arc::new(message))
+        };
+        let (one, other) = (message("t"), message("t"));
+        let mut held = Held::default();
+        held.push(Delivery {
+            message: one.clone(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            subscription_ids: SubscriptionIds::None,
+            group: None,
+        });
+        assert!(held.has(&one) && !held.has(&other));
+        assert!(held.has_topic("t") && !held.has_topic("u"));
+        assert_eq!((held.len(), held.bytes()), (1, one.size_bytes()));
+        assert_eq!(held.into_list().len(), 1);
     }
 }

@@ -33,6 +33,7 @@ impl ShardCore {
     /// Access rules from now on, for those who are there as well.
     pub fn set_acl(&mut self, acl: Arc<Acl>) {
         self.acl = Some(acl);
+        self.fan_outs.check_all();
         let sessions: Vec<_> = self.clients.sessions.keys().collect();
         for key in sessions {
             let Some(session) = self.clients.sessions.get_mut(key) else {
@@ -87,6 +88,7 @@ impl ShardCore {
             _ => false,
         };
         if !is_same && !session.subscriptions.is_empty() {
+            self.fan_outs.note_change(key);
             self.mark_subscriptions(key);
         }
     }

@@ -4,21 +4,29 @@
 //! client feels it. Nobody else waits with it: pings and acknowledgements of others go on, and whoever
 //! publishes to shards that have room.
 //!
-//! Invariant: a connection that is held stands in one of the lists here, or is gone.
+//! Invariant: a connection that is held stands in one of the lists here, or its fan-out is under way, or it
+//! is gone.
 
 use super::ShardCore;
+use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::limits::{COPY_BYTES_MAX, HELD_BYTES_MAX};
+use crate::engine::message::Qos;
 use crate::engine::route::ShardSet;
 use crate::engine::session::connection::Hold;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
+use std::mem;
 
 /// Work counts in eighths of a delivery, which take some 15 ns each.
 const DELIVERY: usize = 8;
 /// A connection gets this part of a turn's work while others wait; pings and acknowledgements have as much
 /// for themselves, so that they go on when others have used up a turn.
 const SHARES: i64 = 8;
+/// So many large fan-outs may begin before what was taken is sent; they have such a part for themselves.
+const AHEAD: u32 = 4;
+/// A delivery that is kept, in a window or a queue, costs as much as so many others where it is the first.
+const KEPT: i64 = 8;
 /// Bytes whose copy costs as much as an eighth of a delivery.
 const COPY_BYTES: usize = 256;
 /// Memory is looked at again after so much work: then a few megabytes may have been copied.
@@ -40,6 +48,14 @@ pub(super) struct Backlog {
     share_ends: i64,
     /// Below this memory is to be looked at.
     look_at: i64,
+    /// What is left for large fan-outs.
+    fan_out_left: i64,
+    /// Outboxes wait to be sent.
+    is_behind: bool,
+    /// Large fan-outs that have begun since they last did not.
+    fan_outs_ahead: u32,
+    /// Nothing has to wait any more: the shard stops.
+    is_unbounded: bool,
 }
 
 impl Backlog {
@@ -54,6 +70,10 @@ impl Backlog {
             packets_left: work_per_turn / SHARES,
             share_ends: 0,
             look_at: 0,
+            fan_out_left: (work_per_turn / SHARES).max(1),
+            is_behind: false,
+            fan_outs_ahead: 0,
+            is_unbounded: false,
         }
     }
 
@@ -62,6 +82,11 @@ impl Backlog {
         self.work_left = if is_behind { 0 } else { self.work_per_turn };
         self.packets_left = self.work_per_turn / SHARES;
         self.look_at = self.work_left - LOOK_WORK;
+        self.fan_out_left = (self.work_per_turn / SHARES).max(1);
+        self.is_behind = is_behind;
+        if !is_behind {
+            self.fan_outs_ahead = 0;
+        }
     }
 
     /// Whether so much was done since the last time that memory is to be looked at.
@@ -71,6 +96,17 @@ impl Backlog {
             self.look_at = self.work_left - LOOK_WORK;
         }
         is_due
+    }
+
+    /// Whether one more large fan-out may begin: while outboxes wait to be sent only a few, so that these
+    /// leave with more than one message but are not filled.
+    pub(super) const fn may_begin_fan_out(&self) -> bool {
+        !self.is_behind || self.fan_outs_ahead < AHEAD || self.is_unbounded
+    }
+
+    /// A large fan-out begins.
+    pub(super) const fn note_fan_out(&mut self) {
+        self.fan_outs_ahead += 1;
     }
 
     /// Packets of a connection are about to be handled.
@@ -91,6 +127,33 @@ impl Backlog {
     pub(super) fn spend_fan_out(&mut self, receivers: usize, bytes: usize) {
         let bytes = bytes.min(COPY_BYTES_MAX);
         self.work_left -= (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64;
+    }
+
+    /// Whether a message to so many should take its time.
+    pub(super) fn is_large(&self, receivers: usize, bytes: usize) -> bool {
+        let bytes = bytes.min(COPY_BYTES_MAX);
+        let work = (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64;
+        work > self.work_per_turn / SHARES && receivers > 1 && !self.is_unbounded
+    }
+
+    /// Whether this turn has work left for large fan-outs.
+    pub(super) const fn may_fan_out(&self) -> bool {
+        self.fan_out_left > 0 || self.is_unbounded
+    }
+
+    /// One delivery of a large fan-out.
+    pub(super) fn spend_on_fan_out(&mut self, publication: &Publication<'_>) {
+        let bytes = publication.payload.len().min(COPY_BYTES_MAX);
+        let mut work = (DELIVERY + bytes / COPY_BYTES) as i64;
+        if publication.qos > Qos::AtMostOnce {
+            work *= KEPT;
+        }
+        self.fan_out_left -= work;
+    }
+
+    /// One subscription of a large fan-out is looked at.
+    pub(super) fn spend_on_joining(&mut self) {
+        self.fan_out_left -= 1;
     }
 
     /// A packet is handled that costs little.
@@ -136,8 +199,11 @@ impl ShardCore {
     }
 
     /// This turn does whatever there is: the last before a stop.
-    pub fn work_without_bound(&mut self) {
+    pub fn work_without_bound(&mut self, now: Timestamp) {
+        self.backlog.is_unbounded = true;
         self.backlog.work_left = i64::MAX / 2;
+        self.fan_outs.release();
+        self.fan_out_further(now);
     }
 
     /// Whether this turn has done its work.
@@ -146,14 +212,22 @@ impl ShardCore {
         self.backlog.is_spent()
     }
 
-    /// Handles packets that wait, in order, as far as this turn's work allows.
+    /// Goes on with large fan-outs, and handles packets that wait, in order, as far as this turn's work
+    /// allows.
     pub fn work_off(&mut self, now: Timestamp) {
-        for _ in 0..self.backlog.next.len() {
-            if self.backlog.is_spent() {
-                return;
+        self.remove_ended();
+        loop {
+            self.fan_out_further(now);
+            for _ in 0..self.backlog.next.len() {
+                if self.backlog.is_spent() {
+                    return;
+                }
+                if let Some(key) = self.backlog.next.pop_front() {
+                    self.go_on(now, key);
+                }
             }
-            if let Some(key) = self.backlog.next.pop_front() {
-                self.go_on(now, key);
+            if !self.can_fan_out() {
+                return;
             }
         }
     }
@@ -196,6 +270,39 @@ impl ShardCore {
         if let Some(waiting) = self.backlog.for_room.get_mut(usize::from(shard)) {
             waiting.push(key);
             self.hold(key, Hold::Room);
+        }
+    }
+
+    /// Leaves the rest until what the connection published is delivered.
+    pub(super) fn hold_for_fan_out(&mut self, key: ConnectionKey) {
+        self.hold(key, Hold::FanOut);
+        self.clients.counters.packets_deferred += 1;
+    }
+
+    /// What a connection published is delivered: it goes on, when there is room in those shards.
+    pub(super) fn release_from_fan_out(
+        &mut self,
+        key: ConnectionKey,
+        mut full: ShardSet,
+        now: Timestamp,
+    ) {
+        let mut has_room = full;
+        has_room.remove_all(self.staged.blocked());
+        full.remove_all(has_room);
+        if !full.is_empty() {
+            return self.hold_for_room(key, full);
+        }
+        self.hold(key, Hold::Turn);
+        if self.backlog.is_behind
+            && self.backlog.may_begin_fan_out()
+            && self.backlog.next.is_empty()
+        {
+            // One more packet: most likely it goes to the same.
+            let left = mem::replace(&mut self.backlog.work_left, DELIVERY as i64);
+            self.go_on(now, key);
+            self.backlog.work_left = left;
+        } else {
+            self.backlog.next.push_back(key);
         }
     }
 

@@ -82,9 +82,10 @@ impl Clients {
             return false;
         };
         write(connection.outbox.buffer(&mut self.spare));
-        let is_full = connection.outbox.bytes() > self.settings.limits.outbox_bytes_max;
-        self.mark_ready(key);
-        is_full
+        if !std::mem::replace(&mut connection.is_ready, true) {
+            self.ready.push_answered(key);
+        }
+        connection.outbox.bytes() > self.settings.limits.outbox_bytes_max
     }
 
     /// Counts messages that a session has lost, for all and for itself.

@@ -1,5 +1,6 @@
 //! The ends of connections and sessions, and what becomes of a will (3.1.2.5, 3.14, 4.1).
 
+use super::fan_out::{Source, Taken};
 use super::{Command, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::codec::control::{Disconnect, encode_disconnect};
@@ -225,7 +226,16 @@ impl ShardCore {
             will.retain,
             will.expiry_seconds.map(|seconds| now.plus_seconds(seconds)),
         );
-        self.route(&mut publication, Some(key), hash, now);
+        let routed = self.route(&mut publication, Some(key), hash, now);
+        if routed.is_none() {
+            let taken = Taken {
+                message: publication.keep().clone(),
+                publisher: Some(key),
+                hash,
+                source: Source::Will,
+            };
+            self.take_fan_out(taken);
+        }
     }
 
     /// Forgets a session: its will is due at the latest now, its subscriptions go, and what it had for
@@ -238,17 +248,15 @@ impl ShardCore {
         let never = Timestamp::NEVER;
         self.timers
             .set(session.timer_at, never, Owner::Session(key));
-        self.backlog.spend(1 + session.subscriptions.len());
-        for subscription in std::mem::take(&mut session.subscriptions) {
-            self.remove_subscription(key, &subscription);
-        }
+        self.backlog.spend(1);
+        self.end_subscriptions(key, std::mem::take(&mut session.subscriptions));
         let mut shared = session.outbound.take_shared();
         shared.extend(
             session
                 .replay
                 .take()
                 .into_iter()
-                .flat_map(|replay| replay.held),
+                .flat_map(|replay| replay.held.into_list()),
         );
         for delivery in shared {
             let Some(group) = &delivery.group else {

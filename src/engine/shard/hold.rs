@@ -11,13 +11,14 @@ use crate::engine::route::trie::Trie;
 use crate::engine::session::Delivery;
 use crate::engine::session::losses::LossReason;
 use crate::engine::time::Timestamp;
+use std::collections::BTreeMap;
 
 impl Clients {
     /// Whether live messages of a topic wait in a session: a share group's must not overtake them.
     pub(super) fn holds(&self, key: SessionKey, topic: &str) -> bool {
         let session = self.sessions.get(key);
         let replay = session.and_then(|session| session.replay.as_ref());
-        replay.is_some_and(|replay| replay.holds(topic))
+        replay.is_some_and(|replay| replay.held.has_topic(topic))
     }
 
     /// Puts a live message behind the retained ones that are still on their way; false if there are none.
@@ -47,12 +48,11 @@ impl Clients {
         let message = publication.keep().clone();
         let limits = self.settings.queue_limits();
         if replay.held.len() >= limits.messages_max
-            || replay.held_bytes + message.size_bytes() > limits.bytes_max
+            || replay.held.bytes() + message.size_bytes() > limits.bytes_max
         {
             self.lose(matched.session, LossReason::ReplayFull, 1);
             return true;
         }
-        replay.held_bytes += message.size_bytes();
         let subscription_ids = matched.subscription_ids.clone();
         let group = matched.group.clone();
         replay.held.push(Delivery {
@@ -79,12 +79,19 @@ impl ShardCore {
         };
         let held = std::mem::take(&mut replay.held);
         self.backlog.spend(held.len());
-        replay.held_bytes = 0;
         let mut released = Vec::new();
-        for delivery in held {
-            let (is_asked_for, is_replaying) = subscribed(&self.trie, &delivery.message, key);
+        let mut known = BTreeMap::new();
+        for delivery in held.into_list() {
+            let topic = delivery.message.topic();
+            let (is_asked_for, is_replaying) = match known.get(topic) {
+                Some(known) => *known,
+                None => {
+                    let found = subscribed(&self.trie, &delivery.message, key);
+                    known.insert(topic.to_owned(), found);
+                    found
+                }
+            };
             if is_replaying {
-                replay.held_bytes += delivery.message.size_bytes();
                 replay.held.push(delivery);
             } else if is_asked_for || delivery.group.is_some() {
                 released.push(delivery);

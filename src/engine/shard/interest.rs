@@ -11,12 +11,11 @@ use crate::engine::codec::topic::TopicFilter;
 use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{InterestChange, Mail, Phase};
-use crate::engine::route::trie::Trie;
-use crate::engine::session::replay::ReplayTask;
+use crate::engine::route::trie::{NodeId, Trie};
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 
-/// Most acknowledgements that wait for other shards before SUBSCRIBE and UNSUBSCRIBE wait.
+/// Most filters in acknowledgements that wait for other shards before SUBSCRIBE and UNSUBSCRIBE wait.
 const PENDING_MAX: usize = 65_536;
 
 /// Which packet a subscription change is answered by.
@@ -37,7 +36,7 @@ pub(super) struct Pending {
     pub answer: Answer,
     pub reasons: Vec<Reason>,
     /// Retained messages to send once everyone knows of the subscription.
-    pub tasks: Vec<ReplayTask>,
+    pub tasks: Vec<(NodeId, u64)>,
 }
 
 /// What one shard told and heard.
@@ -48,6 +47,8 @@ pub(super) struct Interest {
     /// Last change of each shard that is applied but not confirmed.
     to_confirm: Vec<Option<u64>>,
     pending: VecDeque<Pending>,
+    /// Filters in these.
+    pending_filters: usize,
 }
 
 impl Interest {
@@ -59,12 +60,13 @@ impl Interest {
             confirmed: vec![0; shards],
             to_confirm: vec![None; shards],
             pending: VecDeque::new(),
+            pending_filters: 0,
         }
     }
 
     /// Whether so many acknowledgements wait that no more filters are taken for now.
     pub(super) fn is_congested(&self) -> bool {
-        self.pending.len() >= PENDING_MAX
+        self.pending_filters >= PENDING_MAX
     }
 
     /// The last change.
@@ -158,6 +160,7 @@ impl ShardCore {
     /// Answers a SUBSCRIBE or UNSUBSCRIBE when every shard knows of everything announced so far.
     pub(super) fn answer_when_known(&mut self, mut pending: Pending, now: Timestamp) {
         pending.sequence = self.interest.sequence;
+        self.interest.pending_filters += pending.reasons.len();
         self.interest.pending.push_back(pending);
         self.release_pending(now);
     }
@@ -181,6 +184,7 @@ impl ShardCore {
             let Some(pending) = self.interest.pending.pop_front() else {
                 return;
             };
+            self.interest.pending_filters -= pending.reasons.len();
             let (version, packet_id) = (pending.version, pending.packet_id);
             let reasons = &pending.reasons;
             self.control(pending.connection, |out| match pending.answer {

@@ -19,6 +19,8 @@ pub(super) struct Match {
     pub subscription_ids: SubscriptionIds,
     /// Whether it is to be checked what its session may read.
     pub checked: bool,
+    /// It leaves out what it published itself.
+    pub no_local: bool,
     /// It waits behind retained messages.
     pub replaying: bool,
     /// Subscriptions that matched.
@@ -34,6 +36,7 @@ impl Match {
             retain_as_published: subscriber.retain_as_published,
             subscription_ids: SubscriptionIds::one(subscriber.subscription_id),
             checked: subscriber.checked,
+            no_local: subscriber.no_local,
             replaying: subscriber.replaying,
             joined: 1,
             group: None,
@@ -102,19 +105,24 @@ impl Matches {
     /// Adds a subscription of a session. No other publish has this `stamp`: it tells whether the session
     /// is in already.
     pub(super) fn add(&mut self, subscriber: &Subscriber, session: &mut Session, stamp: u64) {
-        if session.match_stamp == stamp {
-            let index = session.match_index;
-            if let Some(matched) = self.list.get_mut(index as usize) {
-                let id = matched.join(subscriber);
-                if id != 0 {
-                    self.name_too(index, id);
-                }
-            }
-        } else {
-            session.match_stamp = stamp;
-            session.match_index = self.list.len() as u32;
+        let known = (session.match_stamp == stamp).then_some(session.match_index);
+        session.match_stamp = stamp;
+        session.match_index = self.join(subscriber, known);
+    }
+
+    /// Adds a subscription of a session, which is in already if its place is `known`; its place.
+    pub(super) fn join(&mut self, subscriber: &Subscriber, known: Option<u32>) -> u32 {
+        let Some(place) = known else {
             self.list.push(Match::of(subscriber));
+            return self.list.len() as u32 - 1;
+        };
+        if let Some(matched) = self.list.get_mut(place as usize) {
+            let id = matched.join(subscriber);
+            if id != 0 {
+                self.name_too(place, id);
+            }
         }
+        place
     }
 
     /// A match has to name one more identifier `[MQTT-3.3.4-4]`.
@@ -137,6 +145,12 @@ impl Matches {
             }
         };
         self.further.push(FurtherId { id, before });
+    }
+
+    /// The one at a place; all are known.
+    pub(super) fn at(&mut self, place: usize) -> Option<Match> {
+        self.share_ids();
+        self.list.get(place).cloned()
     }
 
     /// In the order in which they were first added.

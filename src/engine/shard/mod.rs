@@ -23,6 +23,8 @@ mod connect;
 mod deliver;
 mod due;
 mod end;
+mod ended;
+mod fan_out;
 mod hold;
 mod interest;
 mod journal;
@@ -65,6 +67,8 @@ use crate::engine::timer::Timers;
 use admission::Admission;
 use backlog::Backlog;
 use clients::Clients;
+use ended::Ended;
+use fan_out::FanOuts;
 use interest::Interest;
 use matches::Matches;
 use overload::Memory;
@@ -125,6 +129,8 @@ pub struct ShardCore {
     commands: Vec<Command>,
     staged: Staged,
     backlog: Backlog,
+    fan_outs: FanOuts,
+    ended: Ended,
     /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
     /// the hashes.
     seed: u64,
@@ -166,6 +172,8 @@ impl ShardCore {
             commands: Vec::new(),
             staged: Staged::new(shards),
             backlog: Backlog::new(shards, turn_deliveries_max),
+            fan_outs: FanOuts::default(),
+            ended: Ended::default(),
             seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -182,10 +190,16 @@ impl ShardCore {
 
     // Effects.
 
-    /// Batches that a turn hands to sockets at most.
+    /// Batches that a turn hands to sockets at most: half as many while more wait, so that a turn stays short
+    /// beside the deliveries of a large fan-out.
     #[must_use]
     pub fn turn_sends_max(&self) -> usize {
-        self.settings.limits.turn_sends_max
+        let max = self.settings.limits.turn_sends_max;
+        if self.clients.ready.len() > max {
+            max.div_ceil(2)
+        } else {
+            max
+        }
     }
 
     /// A turn has handed over as many batches as it may.
@@ -242,6 +256,8 @@ impl ShardCore {
     pub fn has_work(&self) -> bool {
         self.wants_drain()
             || !self.backlog.is_empty()
+            || self.fans_out()
+            || !self.ended.is_empty()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
             || self.memory.is_searching()

@@ -4,6 +4,7 @@
 //! shard gets one letter per publish, whatever matches there.
 
 use super::ShardCore;
+use super::fan_out::{Source, Taken};
 use super::matches::Match;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 
 /// What keeping a retained message costs, in deliveries.
 const RETAIN_WORK: usize = 4;
+/// Share groups with the shards that were picked for them.
+type Picks = Vec<(ShardId, GroupKey)>;
 
 /// What routing did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,11 +94,12 @@ impl ShardCore {
         let Some(session_key) = connection.session else {
             return;
         };
+        let named = (publish.qos, publish.packet_id);
         if publish.qos == Qos::ExactlyOnce
             && let Some(session) = self.clients.sessions.get_mut(session_key)
         {
             if session.inbound.is_repeat(publish.packet_id) {
-                return self.answer_publish(key, publish, Reason::Success, Receipt::default(), now);
+                return self.answer_repeat(key, session_key, publish.packet_id, now);
             }
             let unfinished = session.inbound.unfinished();
             let is_v5 = connection.version.is_v5();
@@ -105,7 +109,8 @@ impl ShardCore {
             }
         }
         if let Some(reason) = self.refusal(now, session_key, publish, topic) {
-            return self.answer_publish(key, publish, reason, Receipt::default(), now);
+            self.accept_publish(key, named, reason);
+            return self.answer_publish(key, named, reason, Receipt::default(), now);
         }
         let expiry = publish.properties.expiry_seconds;
         let mut publication = Publication::new(
@@ -117,14 +122,62 @@ impl ShardCore {
             expiry.map(|seconds| now.plus_seconds(seconds)),
         );
         let hash = self.publisher_hash(session_key);
-        let routed = self.route(&mut publication, Some(session_key), hash, now);
+        let Some(routed) = self.route(&mut publication, Some(session_key), hash, now) else {
+            self.accept_publish(key, named, Reason::Success);
+            self.hold_for_fan_out(key);
+            let source = Source::Client {
+                connection: key,
+                session: session_key,
+                packet_id: publish.packet_id,
+            };
+            let taken = Taken {
+                message: publication.keep().clone(),
+                publisher: Some(session_key),
+                hash,
+                source,
+            };
+            return self.take_fan_out(taken);
+        };
         let reason = if routed.matched {
             Reason::Success
         } else {
             Reason::NoMatchingSubscribers
         };
-        self.answer_publish(key, publish, reason, routed.receipt, now);
+        self.accept_publish(key, named, reason);
+        self.answer_publish(key, named, reason, routed.receipt, now);
         self.disconnect_overflowed(now);
+    }
+
+    /// A QoS 2 publish came again. The answer still waits if it is being delivered.
+    fn answer_repeat(
+        &mut self,
+        key: ConnectionKey,
+        session: SessionKey,
+        packet_id: u16,
+        now: Timestamp,
+    ) {
+        if self.fan_outs.answer_to(session, packet_id, key) {
+            self.hold_for_fan_out(key);
+        } else {
+            let named = (Qos::ExactlyOnce, packet_id);
+            self.answer_publish(key, named, Reason::Success, Receipt::default(), now);
+        }
+    }
+
+    /// A publish is accepted: from now on a QoS 2 one is known when it comes again.
+    fn accept_publish(&mut self, key: ConnectionKey, (qos, packet_id): (Qos, u16), reason: Reason) {
+        let Some(connection) = self.clients.connections.get(key) else {
+            return;
+        };
+        // Who cannot be told that it failed must not be left waiting.
+        let is_refused = connection.version.is_v5() && reason.is_error();
+        if qos == Qos::ExactlyOnce
+            && !is_refused
+            && let Some(session) = connection.session
+            && let Some(session) = self.clients.sessions.get_mut(session)
+        {
+            session.inbound.accept(packet_id);
+        }
     }
 
     /// Why a publish that breaks no rule is not taken, if it is not.
@@ -190,15 +243,15 @@ impl ShardCore {
     }
 
     /// PUBACK or PUBREC `[MQTT-3.3.4-1]`. 3.x cannot be told of a failure: it gets the plain packet.
-    fn answer_publish(
+    pub(super) fn answer_publish(
         &mut self,
         key: ConnectionKey,
-        publish: &Publish<'_>,
+        (qos, packet_id): (Qos, u16),
         reason: Reason,
         receipt: Receipt,
         now: Timestamp,
     ) {
-        let kind = match publish.qos {
+        let kind = match qos {
             Qos::AtMostOnce => {
                 // Nothing to answer with: the only way to tell is to close (3.3.2.3.2).
                 if reason == Reason::PayloadFormatInvalid {
@@ -209,18 +262,9 @@ impl ShardCore {
             Qos::AtLeastOnce => PacketType::Puback,
             Qos::ExactlyOnce => PacketType::Pubrec,
         };
-        let connection = self.clients.connections.get(key);
-        let version = connection.map(|c| c.version);
-        let tells = version.is_some_and(crate::engine::codec::Version::is_v5);
-        if kind == PacketType::Pubrec && !(tells && reason.is_error()) {
-            let session = connection.and_then(|c| c.session);
-            if let Some(session) = session.and_then(|s| self.clients.sessions.get_mut(s)) {
-                session.inbound.accept(publish.packet_id);
-            }
-        }
         let ack = Ack {
             kind,
-            packet_id: publish.packet_id,
+            packet_id,
             reason,
         };
         self.acknowledge_publish(key, ack, receipt);
@@ -253,40 +297,52 @@ impl ShardCore {
     }
 
     /// Delivers a publish that entered the broker on this shard to all who want it, here and elsewhere.
+    /// `None` if that takes several turns: nothing is done then, see [`super::fan_out`].
     pub(super) fn route(
         &mut self,
         publication: &mut Publication<'_>,
         publisher: Option<SessionKey>,
         publisher_hash: u64,
         now: Timestamp,
-    ) -> Routed {
+    ) -> Option<Routed> {
+        if self.fan_outs.delay(publication.topic) {
+            return None;
+        }
         let ticket = self.clients.journal.last_ticket();
-        let hash = match self.settings.shared_strategy {
-            SharedStrategy::HashTopic => stable_hash(publication.topic),
-            _ => publisher_hash,
-        };
         let topic = TopicName::trusted(publication.topic);
         let nodes = self.last_match.take(&self.trie, topic);
         self.backlog.spend(1 + nodes.len());
         let mut shards = ShardSet::default();
-        let mut has_local = false;
-        let mut has_groups = false;
+        let mut locals = 0;
+        let mut groups = 0;
         for entry in nodes.iter().filter_map(|&node| self.trie.entry(node)) {
             shards.add_all(entry.remote);
-            has_local |= !entry.local.is_empty();
-            has_groups |= !entry.groups.is_empty();
+            locals += entry.local.len();
+            groups += entry.groups.len();
         }
-        let matched = has_local || has_groups || !shards.is_empty();
-        if has_local {
+        if self
+            .backlog
+            .is_large(locals + groups, publication.payload.len())
+        {
+            self.last_match.keep(nodes);
+            return None;
+        }
+        let matched = locals + groups > 0 || !shards.is_empty();
+        if locals > 0 {
             self.deliver_local(publication, &nodes, publisher, now);
         }
-        let groups = if has_groups {
-            self.pick_groups(publication, &nodes, hash, now)
-        } else {
-            Vec::new()
-        };
+        let mut elsewhere = Vec::new();
+        let hash = self.group_hash(publication.topic, publisher_hash);
+        if groups > 0 {
+            let here;
+            (here, elsewhere) = self.pick_groups(&nodes, hash);
+            self.clients.encoder.begin();
+            for (_, group) in here {
+                self.deliver_to_group(publication, &group, hash, 0, now);
+            }
+        }
         self.last_match.keep(nodes);
-        self.mail_publish(publication, shards, groups, hash);
+        self.mail_publish(publication, shards, elsewhere, hash);
         let mut receipt = Receipt::default();
         if publication.retain && self.settings.retain_available {
             receipt.letter = self.retain_somewhere(publication);
@@ -295,7 +351,41 @@ impl ShardCore {
         if last > ticket {
             receipt.ticket = last;
         }
-        Routed { matched, receipt }
+        Some(Routed { matched, receipt })
+    }
+
+    /// What share groups are picked by, if they are by a hash.
+    pub(super) fn group_hash(&self, topic: &str, publisher_hash: u64) -> u64 {
+        match self.settings.shared_strategy {
+            SharedStrategy::HashTopic => stable_hash(topic),
+            _ => publisher_hash,
+        }
+    }
+
+    /// The part of routing that does not take long however many get it: mail, groups and what is retained.
+    /// Whether anyone wants it, the groups that picked this shard, and the letter to wait for.
+    pub(super) fn route_elsewhere(
+        &mut self,
+        publication: &mut Publication<'_>,
+        nodes: &[u32],
+        hash: u64,
+    ) -> (bool, Vec<GroupKey>, u64) {
+        let mut shards = ShardSet::default();
+        let mut matched = false;
+        for entry in nodes.iter().filter_map(|&node| self.trie.entry(node)) {
+            shards.add_all(entry.remote);
+            matched |= !entry.local.is_empty() || !entry.groups.is_empty();
+        }
+        matched |= !shards.is_empty();
+        let (here, elsewhere) = self.pick_groups(nodes, hash);
+        self.backlog.spend((here.len() + elsewhere.len()) / 2);
+        self.mail_publish(publication, shards, elsewhere, hash);
+        let mut letter = 0;
+        if publication.retain && self.settings.retain_available {
+            letter = self.retain_somewhere(publication);
+        }
+        let here = here.into_iter().map(|(_, group)| group).collect();
+        (matched, here, letter)
     }
 
     /// A publish that entered on another shard.
@@ -305,22 +395,60 @@ impl ShardCore {
         publish: mail::Publish,
         now: Timestamp,
     ) {
-        let message = LocalMessage::new(publish.message);
+        let mail::Publish {
+            message,
+            plain,
+            groups,
+            hash,
+            hops,
+        } = publish;
+        let message = LocalMessage::new(message);
         let mut publication = Publication::of(&message);
-        self.clients.routed_by = Some(self.interest.confirmed_by(from));
+        let topic = TopicName::trusted(publication.topic);
+        let nodes = plain.then(|| self.last_match.take(&self.trie, topic));
+        let confirmed = self.interest.confirmed_by(from);
+        if self.takes_turns(&publication, nodes.as_deref(), groups.len()) {
+            if let Some(nodes) = nodes {
+                self.last_match.keep(nodes);
+            }
+            return self.take_fan_out(Taken {
+                message,
+                publisher: None,
+                hash,
+                source: Source::Shard {
+                    from,
+                    confirmed,
+                    plain,
+                    groups,
+                    hops,
+                },
+            });
+        }
+        self.clients.routed_by = Some(confirmed);
         self.clients.encoder.begin();
-        if publish.plain {
-            let topic = TopicName::trusted(publication.topic);
-            let nodes = self.last_match.take(&self.trie, topic);
+        if let Some(nodes) = nodes {
             self.deliver_local(&mut publication, &nodes, None, now);
             self.last_match.keep(nodes);
         }
-        for group in publish.groups {
-            let hops = publish.hops;
-            self.deliver_to_group(&mut publication, &group, publish.hash, hops, now);
+        for group in groups {
+            self.deliver_to_group(&mut publication, &group, hash, hops, now);
         }
         self.clients.routed_by = None;
         self.disconnect_overflowed(now);
+    }
+
+    /// Whether a publish of another shard takes several turns here, or has to wait for one that does.
+    fn takes_turns(
+        &self,
+        publication: &Publication<'_>,
+        nodes: Option<&[u32]>,
+        groups: usize,
+    ) -> bool {
+        let nodes = nodes.unwrap_or_default().iter();
+        let entries = nodes.filter_map(|&node| self.trie.entry(node));
+        let receivers = groups + entries.map(|entry| entry.local.len()).sum::<usize>();
+        self.fan_outs.delay(publication.topic)
+            || self.backlog.is_large(receivers, publication.payload.len())
     }
 
     /// Delivers to the plain subscribers of this shard, each session once.
@@ -366,14 +494,8 @@ impl ShardCore {
         }
     }
 
-    /// Picks a shard for each share group that matches; delivers at once where it is this one.
-    fn pick_groups(
-        &mut self,
-        publication: &mut Publication<'_>,
-        nodes: &[u32],
-        hash: u64,
-        now: Timestamp,
-    ) -> Vec<(ShardId, GroupKey)> {
+    /// Picks a shard for each share group that matches: this one, and others.
+    fn pick_groups(&mut self, nodes: &[u32], hash: u64) -> (Picks, Picks) {
         let strategy = self.settings.shared_strategy;
         let mut picked = Vec::new();
         for &node in nodes {
@@ -401,13 +523,7 @@ impl ShardCore {
                 }
             }
         }
-        let (here, elsewhere): (Vec<_>, _) =
-            picked.into_iter().partition(|(shard, _)| *shard == self.id);
-        self.clients.encoder.begin();
-        for (_, group) in here {
-            self.deliver_to_group(publication, &group, hash, 0, now);
-        }
-        elsewhere
+        picked.into_iter().partition(|(shard, _)| *shard == self.id)
     }
 
     /// Delivers to a member of a share group on this shard; if there is none any more, another shard
@@ -470,7 +586,7 @@ impl ShardCore {
         &mut self,
         publication: &mut Publication<'_>,
         plain: ShardSet,
-        groups: Vec<(ShardId, GroupKey)>,
+        groups: Picks,
         hash: u64,
     ) {
         let mut receivers = plain;

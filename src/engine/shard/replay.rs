@@ -11,7 +11,8 @@ use crate::engine::mail::{Mail, Phase, RetainedQuery};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::home_shard;
 use crate::engine::route::retained::Answer;
-use crate::engine::session::replay::{ReplayTask, Walk};
+use crate::engine::route::trie::NodeId;
+use crate::engine::session::replay::Walk;
 use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
 
@@ -23,7 +24,7 @@ impl ShardCore {
     pub(super) fn start_replays(
         &mut self,
         key: SessionKey,
-        tasks: Vec<ReplayTask>,
+        tasks: Vec<(NodeId, u64)>,
         now: Timestamp,
     ) {
         if tasks.is_empty() {
@@ -35,12 +36,8 @@ impl ShardCore {
         let Some(replay) = &mut session.replay else {
             return;
         };
-        for task in tasks {
-            // It is not there if it was unsubscribed meanwhile.
-            if let Some(at) = replay.unconfirmed.iter().position(|known| *known == task) {
-                replay.unconfirmed.swap_remove(at);
-                replay.waiting.push_back(task);
-            }
+        for (node, number) in tasks {
+            replay.confirm(node, number);
         }
         self.pump_replay(key, now);
     }
@@ -55,7 +52,7 @@ impl ShardCore {
             return;
         };
         if replay.walk.is_none() {
-            let Some(task) = replay.waiting.pop_front() else {
+            let Some(task) = replay.take_next() else {
                 if replay.is_over() {
                     self.finish_replay(key, now);
                 }
@@ -159,17 +156,13 @@ impl ShardCore {
             if walk.shard < walk.last_shard {
                 walk.shard += 1;
             } else if let Some(walk) = replay.walk.take() {
-                replay.finished.push(walk.task.node);
+                replay.finished.insert(walk.task.node);
             }
         }
         let mut deliveries = Vec::with_capacity(answer.messages.len());
         for message in answer.messages {
             let message = LocalMessage::new(message);
-            let is_held = replay
-                .held
-                .iter()
-                .any(|held| held.message.same_message(&message));
-            if !is_held {
+            if !replay.held.has(&message) {
                 deliveries.push(retained_delivery(&message, qos, subscription_id));
             }
         }
@@ -193,7 +186,7 @@ impl ShardCore {
                 known.replaying = false;
             }
         }
-        for delivery in replay.held {
+        for delivery in replay.held.into_list() {
             self.clients.deliver_kept(key, delivery, now);
         }
         self.disconnect_overflowed(now);

@@ -132,8 +132,9 @@ impl ShardCore {
         subscribed: &Subscribed<'_>,
         (options, checked): (SubscriptionOptions, bool),
         subscription_id: u32,
-        tasks: &mut Vec<ReplayTask>,
+        tasks: &mut Vec<(NodeId, u64)>,
     ) -> Reason {
+        self.fan_outs.note_change(session_key);
         let qos = options.qos.min(self.settings.qos_max);
         let node = self.trie.insert(subscribed.filter);
         let mut subscriber = Subscriber {
@@ -224,7 +225,7 @@ impl ShardCore {
         filter: &str,
         mut subscriber: Subscriber,
         wants_retained: bool,
-        tasks: &mut Vec<ReplayTask>,
+        tasks: &mut Vec<(NodeId, u64)>,
     ) {
         let filter: Arc<str> = filter.into();
         let Some(entry) = self.trie.entry_mut(node) else {
@@ -246,10 +247,10 @@ impl ShardCore {
                 qos: subscriber.qos,
                 subscription_id: subscriber.subscription_id,
                 sequence: self.interest.sequence(),
+                number: 0,
             };
             let replay = session.replay.get_or_insert_with(Box::default);
-            replay.unconfirmed.push(task.clone());
-            tasks.push(task);
+            tasks.push((node, replay.ask(task)));
         }
     }
 
@@ -364,6 +365,7 @@ impl ShardCore {
     }
 
     fn unsubscribe_one(&mut self, session_key: SessionKey, subscribed: &Subscribed<'_>) -> Reason {
+        self.fan_outs.note_change(session_key);
         let none = Reason::NoSubscriptionExisted;
         let Some(node) = self.trie.find(subscribed.filter) else {
             return none;

@@ -179,7 +179,8 @@ impl Shell {
         self.admit(ring, took);
         self.report_losses();
         self.survey_sockets(ring);
-        self.orders.tell_drained(self.core.staged().is_empty());
+        let is_flushed = self.core.staged().is_empty() && !self.core.fans_out();
+        self.orders.tell_drained(is_flushed);
         self.sweep.rest(rest)
     }
 

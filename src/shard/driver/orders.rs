@@ -96,7 +96,7 @@ impl Shell {
             }
             Order::Stop(by) => {
                 // Wills of other shards are visible by now; they go out first.
-                self.core.work_without_bound();
+                self.core.work_without_bound(now);
                 turn::drain(&mut Around { shell: self, ring });
                 self.core.disconnect_all(now);
                 self.orders.stop_by = Some(by);

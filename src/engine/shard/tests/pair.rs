@@ -20,8 +20,14 @@ pub(super) struct Pair {
 
 impl Pair {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(set: impl FnOnce(&mut Settings)) -> Self {
         let connections = Arc::new(ConnectionCounts::new(1));
-        let core = |id| ShardCore::new(id, 2, Settings::default(), 1, Arc::clone(&connections));
+        let mut settings = Settings::default();
+        set(&mut settings);
+        let core = |id| ShardCore::new(id, 2, settings.clone(), 1, Arc::clone(&connections));
         Pair {
             cores: [core(0), core(1)],
             mail: [VecDeque::new(), VecDeque::new()],
@@ -66,15 +72,20 @@ impl Pair {
         }
     }
 
-    /// A turn's work on what waits.
-    pub fn work_off(&mut self, shard: usize) {
+    /// A turn begins, what was filled before is taken to be sent.
+    pub fn turn(&mut self, shard: usize) {
         while self.cores[shard].next_ready().is_some() {}
         self.cores[shard].begin_turn();
+    }
+
+    /// A turn's work on what waits.
+    pub fn work_off(&mut self, shard: usize) {
+        self.turn(shard);
         self.cores[shard].work_off(NOW);
     }
 
     /// A shard takes its mail.
-    fn drain(&mut self, shard: usize) {
+    pub fn drain(&mut self, shard: usize) {
         self.cores[shard].begin_drain();
         while let Some(mail) = self.mail[shard].pop_front() {
             self.cores[shard].mail(NOW, 1 - shard as u16, mail);
@@ -173,4 +184,25 @@ fn a_subscription_made_anew_gets_its_retained_messages_once() {
     let acks = b"\x90\x03\x00\x01\x00\xB0\x02\x00\x02\x90\x03\x00\x03\x00";
     let heard = pair.hear(0, subscriber);
     assert_eq!(heard, [&acks[..], b"\x31\x04\x00\x01t1"].concat());
+}
+
+#[test]
+fn a_subscription_made_twice_before_all_know_of_it_gets_its_retained_messages_once() {
+    let mut pair = Pair::new();
+    let subscriber = pair.connect(0);
+    let publisher = pair.connect(1);
+    pair.receive(1, publisher, b"\x31\x04\x00\x01t1");
+    pair.settle();
+    pair.receive(0, subscriber, b"\x82\x06\x00\x01\x00\x01t\x00");
+    pair.receive(0, subscriber, b"\x82\x06\x00\x02\x00\x01t\x00");
+    pair.settle();
+    let acks = b"\x90\x03\x00\x01\x00\x90\x03\x00\x02\x00";
+    let retained = b"\x31\x04\x00\x01t1";
+    let heard = pair.hear(0, subscriber);
+    assert_eq!(heard, [&acks[..], retained].concat());
+    // And once more, since nothing is due any more.
+    pair.receive(0, subscriber, b"\x82\x06\x00\x03\x00\x01t\x00");
+    pair.settle();
+    let heard = pair.hear(0, subscriber);
+    assert_eq!(heard, [b"\x90\x03\x00\x03\x00", &retained[..]].concat());
 }

@@ -68,3 +68,40 @@ fn subscriptions_are_found_whatever_came_and_went() {
     shard.say(clients[0], b"\xE0\x00");
     assert!(shard.core.trie.is_empty());
 }
+
+#[test]
+fn the_subscriptions_of_a_session_that_ended_go_over_turns() {
+    let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 8);
+    let clients = [b'a', b'b'].map(|id| shard.connect(id, true));
+    let turn = |shard: &mut Shard| {
+        while shard.core.next_ready().is_some() {}
+        shard.core.begin_turn();
+    };
+    for n in 0..50 {
+        let filter = if n % 2 == 0 { "f" } else { "$share/g/f" };
+        turn(&mut shard);
+        let filter = [format!("{filter}/{n}")];
+        shard.receive(clients[0], &packet(0x82, &filter, Some(1)));
+    }
+    turn(&mut shard);
+    shard.receive(clients[0], b"\xE0\x00");
+    let left = shard.core.trie.len();
+    assert!((1..50).contains(&left), "{left} filters are left");
+    // What is left gets nothing, and is made anew by whoever asks for it.
+    turn(&mut shard);
+    shard.receive(clients[1], &packet(0x82, &["f/0".to_owned()], Some(1)));
+    let mut turns = 0;
+    while shard.core.has_work() {
+        turn(&mut shard);
+        shard.core.work_off(shard.now);
+        shard.core.begin_drain();
+        shard.core.end_drain(shard.now);
+        shard.take_commands();
+        turns += 1;
+        assert!(turns < 20, "it comes to an end");
+    }
+    assert_eq!(shard.core.trie.len(), 1);
+    turn(&mut shard);
+    shard.receive(clients[1], b"\x30\x06\x00\x03f/0x");
+    assert!(shard.hear(clients[1]).ends_with(b"\x30\x06\x00\x03f/0x"));
+}

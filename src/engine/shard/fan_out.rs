@@ -1,0 +1,469 @@
+//! Publishes that go to so many that their fan-out takes several turns.
+//!
+//! What others may learn of a publish happens at once when it begins: mail to other shards and what is
+//! retained is staged or kept, groups are picked, and who gets it here is written down. Only the deliveries
+//! of this shard take their time, and with them the acknowledgement.
+//!
+//! Invariants:
+//! - one fan-out runs at a time, others wait for it in order. Who brought one brings no more until it is
+//!   through: its connection is held, letters of its shard stay in their mailbox;
+//! - nobody overtakes: what is published to the topic of one that runs or waits becomes one too;
+//! - sessions that change their subscriptions, or who may read what, meanwhile are matched anew when it is
+//!   their turn: nothing comes after UNSUBACK, and nothing passes by retained messages that are due.
+
+use super::ShardCore;
+use super::matches::{Match, Matches};
+use crate::engine::codec::Reason;
+use crate::engine::codec::topic::TopicName;
+use crate::engine::fanout::publication::Publication;
+use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
+use crate::engine::message::LocalMessage;
+use crate::engine::record::Receipt;
+use crate::engine::route::ShardSet;
+use crate::engine::route::subscriber::Subscriber;
+use crate::engine::route::trie::NodeId;
+use crate::engine::session::connection::Hold;
+use crate::engine::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Subscribers that are written down in the time of a delivery.
+const WRITTEN_PER_DELIVERY: usize = 64;
+
+/// Where a publish came from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A client, whose connection is held.
+    Client {
+        connection: ConnectionKey,
+        session: SessionKey,
+        packet_id: u16,
+    },
+    /// Another shard.
+    Shard {
+        from: ShardId,
+        /// The last change of interest that it had confirmed.
+        confirmed: u64,
+        /// Whether plain subscriptions may match.
+        plain: bool,
+        groups: Vec<GroupKey>,
+        hops: u8,
+    },
+    /// A client that has gone.
+    Will,
+}
+
+/// A publish that was taken.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub message: LocalMessage,
+    pub publisher: Option<SessionKey>,
+    /// For the shared strategy.
+    pub hash: u64,
+    pub source: Source,
+}
+
+/// Who gets a publish here, once each.
+enum Receivers {
+    /// The subscriptions on one filter.
+    Subscribers(Vec<Subscriber>),
+    /// Subscriptions on several filters, of which a session may have some.
+    Joining(Vec<Subscriber>, BTreeMap<SessionKey, u32>, Matches),
+    /// What they were joined to.
+    Matches(Matches),
+}
+
+impl Receivers {
+    fn at(&mut self, place: usize) -> Option<Match> {
+        match self {
+            Receivers::Subscribers(list) => list.get(place).map(Match::of),
+            Receivers::Joining(..) => None,
+            Receivers::Matches(matches) => matches.at(place),
+        }
+    }
+}
+
+/// A publish whose deliveries are under way.
+struct FanOut {
+    taken: Taken,
+    /// Whether anyone wanted it.
+    matched: bool,
+    /// The last ticket before it, and the letter that its acknowledgement waits for.
+    ticket: u64,
+    letter: u64,
+    /// Shards that had no room for its mail.
+    full: ShardSet,
+    receivers: Receivers,
+    /// The one whose turn it is.
+    next: usize,
+    groups: std::vec::IntoIter<GroupKey>,
+    /// Sessions that have changed their subscriptions since.
+    changed: BTreeSet<SessionKey>,
+    /// Access rules have changed since.
+    checks_all: bool,
+}
+
+/// The fan-outs of one shard.
+#[derive(Default)]
+pub(super) struct FanOuts {
+    running: Option<Box<FanOut>>,
+    waiting: VecDeque<Taken>,
+    /// What they are published to, and how many are.
+    topics: BTreeMap<Box<str>, u32>,
+    /// Shards whose mail waits.
+    held: ShardSet,
+    taken: u64,
+    ended: u64,
+    /// So many have to be through before retained messages are answered with; no more begin then.
+    awaited: Option<u64>,
+}
+
+impl FanOuts {
+    /// Whether there are none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.taken == self.ended
+    }
+
+    /// Whether a publish to a topic has to wait for them.
+    pub(super) fn delay(&self, topic: &str) -> bool {
+        !self.is_empty() && self.topics.contains_key(topic)
+    }
+
+    /// Whether those that are awaited are through, and the end of a drain is next.
+    fn is_awaited(&self) -> bool {
+        self.awaited.is_some_and(|count| self.ended >= count)
+    }
+
+    /// Whether one can go on now.
+    pub(super) fn can_go_on(&self) -> bool {
+        self.running.is_some() || !self.waiting.is_empty() && !self.is_awaited()
+    }
+
+    /// Nothing is awaited any more.
+    pub(super) const fn release(&mut self) {
+        self.awaited = None;
+    }
+
+    /// A session has changed its subscriptions, or what it may read.
+    pub(super) fn note_change(&mut self, session: SessionKey) {
+        if let Some(running) = &mut self.running {
+            running.changed.insert(session);
+        }
+    }
+
+    /// Access rules have changed.
+    pub(super) fn check_all(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.checks_all = true;
+        }
+    }
+
+    /// Whether a client's publish is among them; its answer goes to that connection then.
+    pub(super) fn answer_to(
+        &mut self,
+        session: SessionKey,
+        packet_id: u16,
+        to: ConnectionKey,
+    ) -> bool {
+        let running = self.running.as_mut().map(|running| &mut running.taken);
+        let mut known = running.into_iter().chain(&mut self.waiting);
+        let known = known.find_map(|taken| match &mut taken.source {
+            Source::Client {
+                connection,
+                session: of,
+                packet_id: id,
+            } if *of == session && *id == packet_id => Some(connection),
+            _ => None,
+        });
+        let is_known = known.is_some();
+        if let Some(connection) = known {
+            *connection = to;
+        }
+        is_known
+    }
+
+    fn put(&mut self, taken: Taken) {
+        let topic = taken.message.topic();
+        if let Some(count) = self.topics.get_mut(topic) {
+            *count += 1;
+        } else {
+            self.topics.insert(topic.into(), 1);
+        }
+        if let Source::Shard { from, .. } = taken.source {
+            self.held.insert(from);
+        }
+        self.taken += 1;
+        self.waiting.push_back(taken);
+    }
+
+    fn end(&mut self, taken: &Taken) {
+        let topic = taken.message.topic();
+        if let Some(count) = self.topics.get_mut(topic) {
+            *count -= 1;
+            if *count == 0 {
+                self.topics.remove(topic);
+            }
+        }
+        if let Source::Shard { from, .. } = taken.source {
+            self.held.remove(from);
+        }
+        self.ended += 1;
+    }
+}
+
+impl ShardCore {
+    /// Whether fan-outs run or wait.
+    #[must_use]
+    pub const fn fans_out(&self) -> bool {
+        !self.fan_outs.is_empty()
+    }
+
+    /// Whether letters of a shard have to wait: one that came before is still being delivered.
+    #[must_use]
+    pub const fn holds_mail_of(&self, from: ShardId) -> bool {
+        self.fan_outs.held.contains(from)
+    }
+
+    /// Whether everything that was taken is delivered, so that no retained message comes before an older
+    /// live one, or its own live copy: then [`ShardCore::end_drain`] may follow, and has to.
+    pub fn may_end_drain(&mut self) -> bool {
+        let fan_outs = &mut self.fan_outs;
+        fan_outs.awaited.get_or_insert(fan_outs.taken);
+        let may = fan_outs.is_awaited() && fan_outs.running.is_none();
+        if may {
+            fan_outs.awaited = None;
+        }
+        may
+    }
+
+    /// A publish takes several turns, or waits for one that does.
+    pub(super) fn take_fan_out(&mut self, taken: Taken) {
+        self.fan_outs.put(taken);
+        if self.fan_outs.running.is_none() && self.can_fan_out() {
+            self.begin_fan_out();
+        }
+    }
+
+    /// Whether one can go on, or the next begin, in this turn.
+    pub(super) fn can_fan_out(&self) -> bool {
+        let may_go_on = self.fan_outs.running.is_some() || self.backlog.may_begin_fan_out();
+        may_go_on && self.fan_outs.can_go_on() && self.backlog.may_fan_out()
+    }
+
+    /// Begins the next one: all that does not take long.
+    fn begin_fan_out(&mut self) {
+        let Some(mut taken) = self.fan_outs.waiting.pop_front() else {
+            return;
+        };
+        self.backlog.note_fan_out();
+        let message = taken.message.clone();
+        let mut publication = Publication::of(&message);
+        let ticket = self.clients.journal.last_ticket();
+        let nodes = self
+            .last_match
+            .take(&self.trie, TopicName::trusted(publication.topic));
+        self.staged.take_full();
+        let (mut matched, mut letter, mut plain) = (true, 0, true);
+        let groups = match &mut taken.source {
+            Source::Shard {
+                plain: is_plain,
+                groups,
+                ..
+            } => {
+                plain = *is_plain;
+                std::mem::take(groups)
+            }
+            Source::Client { .. } | Source::Will => {
+                taken.hash = self.group_hash(publication.topic, taken.hash);
+                let (is_matched, here, of) =
+                    self.route_elsewhere(&mut publication, &nodes, taken.hash);
+                (matched, letter) = (is_matched, of);
+                here
+            }
+        };
+        let receivers = if plain {
+            self.receivers(&nodes)
+        } else {
+            Receivers::Subscribers(Vec::new())
+        };
+        self.last_match.keep(nodes);
+        self.fan_outs.running = Some(Box::new(FanOut {
+            taken,
+            matched,
+            ticket,
+            letter,
+            full: self.staged.take_full(),
+            receivers,
+            next: 0,
+            groups: groups.into_iter(),
+            changed: BTreeSet::new(),
+            checks_all: false,
+        }));
+    }
+
+    /// Writes down who has subscribed.
+    fn receivers(&mut self, nodes: &[NodeId]) -> Receivers {
+        let entries = nodes.iter().filter_map(|&node| self.trie.entry(node));
+        let mut filled = entries.filter(|entry| !entry.local.is_empty());
+        let Some(first) = filled.next() else {
+            return Receivers::Subscribers(Vec::new());
+        };
+        let mut list = first.local.to_vec();
+        let mut is_joined = false;
+        for entry in filled {
+            list.extend_from_slice(&entry.local);
+            is_joined = true;
+        }
+        self.backlog.spend(list.len() / WRITTEN_PER_DELIVERY);
+        if is_joined {
+            Receivers::Joining(list, BTreeMap::new(), Matches::default())
+        } else {
+            Receivers::Subscribers(list)
+        }
+    }
+
+    /// Goes on with fan-outs as far as this turn's work allows.
+    pub(super) fn fan_out_further(&mut self, now: Timestamp) {
+        while self.can_fan_out() {
+            if self.fan_outs.running.is_none() {
+                self.begin_fan_out();
+            }
+            let Some(mut running) = self.fan_outs.running.take() else {
+                return;
+            };
+            if self.deliver_some(&mut running, now) {
+                self.end_fan_out(*running, now);
+            } else {
+                self.fan_outs.running = Some(running);
+            }
+            self.disconnect_overflowed(now);
+        }
+    }
+
+    /// Delivers to the next receivers; whether there are no more.
+    fn deliver_some(&mut self, fan_out: &mut FanOut, now: Timestamp) -> bool {
+        let message = fan_out.taken.message.clone();
+        let mut publication = Publication::of(&message);
+        self.clients.encoder.begin();
+        self.clients.routed_by = match fan_out.taken.source {
+            Source::Shard { confirmed, .. } => Some(confirmed),
+            _ => None,
+        };
+        let mut is_through = false;
+        while !is_through && self.backlog.may_fan_out() {
+            if let Receivers::Joining(..) = fan_out.receivers {
+                self.join_next(fan_out);
+            } else if let Some(matched) = fan_out.receivers.at(fan_out.next) {
+                fan_out.next += 1;
+                self.backlog.spend_on_fan_out(&publication);
+                if publication.is_expired(now) {
+                    self.clients.counters.dropped_expired += 1;
+                } else {
+                    self.deliver_next(fan_out, &mut publication, matched, now);
+                }
+            } else if let Some(group) = fan_out.groups.next() {
+                self.backlog.spend_on_fan_out(&publication);
+                let hops = match fan_out.taken.source {
+                    Source::Shard { hops, .. } => hops,
+                    _ => 0,
+                };
+                self.deliver_to_group(&mut publication, &group, fan_out.taken.hash, hops, now);
+            } else {
+                is_through = true;
+            }
+        }
+        self.clients.routed_by = None;
+        is_through
+    }
+
+    /// Joins the next subscription to those of its session.
+    fn join_next(&mut self, fan_out: &mut FanOut) {
+        self.backlog.spend_on_joining();
+        let Receivers::Joining(list, places, matches) = &mut fan_out.receivers else {
+            return;
+        };
+        let Some(subscriber) = list.get(fan_out.next) else {
+            let matches = std::mem::take(matches);
+            fan_out.receivers = Receivers::Matches(matches);
+            fan_out.next = 0;
+            return;
+        };
+        fan_out.next += 1;
+        if !(subscriber.no_local && Some(subscriber.session) == fan_out.taken.publisher) {
+            let known = places.get(&subscriber.session).copied();
+            let place = matches.join(subscriber, known);
+            places.insert(subscriber.session, place);
+        }
+    }
+
+    fn deliver_next(
+        &mut self,
+        fan_out: &FanOut,
+        publication: &mut Publication<'_>,
+        mut matched: Match,
+        now: Timestamp,
+    ) {
+        if matched.no_local && Some(matched.session) == fan_out.taken.publisher {
+            return;
+        }
+        if fan_out.changed.contains(&matched.session) {
+            let publisher = fan_out.taken.publisher;
+            let Some(anew) = self.match_anew(publication.topic, matched.session, publisher) else {
+                return;
+            };
+            matched = anew;
+        }
+        matched.checked |= fan_out.checks_all;
+        self.clients.deliver(publication, &matched, now);
+    }
+
+    /// How a session gets a publish by the subscriptions that it has now.
+    fn match_anew(
+        &mut self,
+        topic: &str,
+        session: SessionKey,
+        publisher: Option<SessionKey>,
+    ) -> Option<Match> {
+        let nodes = self.last_match.take(&self.trie, TopicName::trusted(topic));
+        self.backlog.spend(nodes.len());
+        let mut matches = Matches::default();
+        let mut place = None;
+        let entries = nodes.iter().filter_map(|&node| self.trie.entry(node));
+        for own in entries.filter_map(|entry| entry.local.find(session)) {
+            if !(own.no_local && Some(session) == publisher) {
+                place = Some(matches.join(own, place));
+            }
+        }
+        self.last_match.keep(nodes);
+        matches.at(0)
+    }
+
+    /// All is delivered: it is acknowledged, and who brought it goes on.
+    fn end_fan_out(&mut self, fan_out: FanOut, now: Timestamp) {
+        self.backlog.spend_on_joining();
+        self.fan_outs.end(&fan_out.taken);
+        let Source::Client {
+            connection,
+            packet_id,
+            ..
+        } = fan_out.taken.source
+        else {
+            return;
+        };
+        let last = self.clients.journal.last_ticket();
+        let receipt = Receipt {
+            ticket: if last > fan_out.ticket { last } else { 0 },
+            letter: fan_out.letter,
+        };
+        let reason = if fan_out.matched {
+            Reason::Success
+        } else {
+            Reason::NoMatchingSubscribers
+        };
+        let qos = fan_out.taken.message.qos;
+        self.answer_publish(connection, (qos, packet_id), reason, receipt, now);
+        let known = self.clients.connections.get(connection);
+        if known.is_some_and(|known| known.hold == Some(Hold::FanOut)) {
+            self.release_from_fan_out(connection, fan_out.full, now);
+        }
+    }
+}
