@@ -118,7 +118,11 @@ impl Run {
         }
         let away_ms = self.world.now_ms - client.left_ms;
         let lasts = !client.connect.is_v5 || away_ms < u64::from(client.connect.expiry_s) * 1000;
-        if client.epoch.is_some() && !session_present && lasts && !client.connect.is_clean {
+        // Disconnected for lack of memory, it may have been away for longer than it knows.
+        let is_sure = !self.world.was_refusing || client.connect.expiry_s == u32::MAX;
+        let has_to_be_there = lasts && (is_sure || !client.connect.is_v5);
+        if client.epoch.is_some() && !session_present && has_to_be_there && !client.connect.is_clean
+        {
             return Err(format!(
                 "client {id}: its session is gone after {away_ms} ms"
             ));
