@@ -300,6 +300,15 @@ driven! {
             client.subscribe("t", 0);
             driven.rises_while(|| client.send(&v5(&publish("t", 0, b"x")).repeat(20)));
         };
+    a_fan_out_beyond_a_turn: "fan-out at once" "packets_deferred"
+        "[limits]\nturn_deliveries_max = 16\n", |driven| {
+            let mut readers: Vec<_> = (0..8).map(|_| driven.v5()).collect();
+            for reader in &mut readers {
+                reader.subscribe("t", 0);
+            }
+            let mut publisher = driven.v5();
+            driven.rises_while(|| publisher.send(&v5(&publish("t", 0, b"x")).repeat(2)));
+        };
     the_longest_turn: "work of a turn" "turn_us_max"
         "", |driven| driven.rises_while(|| driven.v5().ping());
     the_longest_turn_of_a_shard: "turns of a shard" "turn_us_max"
