@@ -89,8 +89,8 @@ def casts(plant):
     return [publishers(range(0, PUBLISHERS, 2)), publishers(range(1, PUBLISHERS, 2)), plain, shared, others]
 
 
-def hog(seed):
-    wire.be_nice(-5)
+def hog(seed, nice):
+    wire.be_nice(nice)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pick = random.Random(seed)
     while True:
@@ -234,6 +234,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--hogs", type=int, default=2)
+    parser.add_argument("--hog-nice", type=int, default=-5)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--plant", help=argparse.SUPPRESS)
     wire.broker_option(parser)
@@ -251,7 +252,7 @@ def main():
             theirs.close()
             pipes.append(ours)
         seeds = [f"{options.seed}/{i}" for i in range(options.hogs)]
-        hogs = [multiprocessing.Process(target=hog, args=(seed,), daemon=True) for seed in seeds]
+        hogs = [multiprocessing.Process(target=hog, args=(seed, options.hog_nice), daemon=True) for seed in seeds]
         sampler = Sampler(broker)
         try:
             if problem := await_all(pipes, "there", 60):

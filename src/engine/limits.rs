@@ -41,11 +41,11 @@ pub struct Limits {
     pub connect_timeout_ms: u64,
     /// Largest CONNECT.
     pub connect_bytes_max: usize,
-    /// Memory of the process, and of the kernel for it, that is defended step by step ([`super::overload`]), 0 for three
-    /// quarters of what machine and control groups allow.
+    /// Memory of the process, and of the kernel for it, that is defended step by step ([`super::overload`]),
+    /// 0 for three quarters of what machine and control groups allow.
     pub memory_max_bytes: u64,
-    /// Most bytes that the kernel holds to be sent to one client, 0 for what the system gives; so are the next
-    /// two.
+    /// Most bytes that the kernel holds to be sent to one client, 0 for what the system gives; so are the
+    /// next two.
     pub socket_send_bytes_max: usize,
     /// Of these, bytes that wait for the client to take what was sent before.
     pub socket_unsent_bytes_max: u32,

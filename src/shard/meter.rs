@@ -1,8 +1,8 @@
 //! How much memory the process uses, as shards and control plane see it.
 //!
-//! What the heap holds is counted where it is taken ([`heap`]) and true at every moment. What the kernel holds
-//! for sockets each shard finds out while that may matter. What lies beyond, pages that the allocator has not
-//! given back, code and stacks, the control plane looks up from time to time.
+//! What the heap holds is counted where it is taken ([`heap`]) and true at every moment. What the kernel
+//! holds for sockets each shard finds out while that may matter. What lies beyond, pages that the allocator
+//! has not given back, code and stacks, the control plane looks up from time to time.
 //!
 //! Not here: what follows from it ([`crate::engine::overload`]).
 

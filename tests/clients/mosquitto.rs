@@ -56,6 +56,22 @@ fn publish(broker: &Broker, args: &[&str]) {
     assert!(status.success(), "mosquitto_pub {args:?}: {status}");
 }
 
+/// Publishes a message for each number.
+fn publish_lines(broker: &Broker, args: &[&str], numbers: std::ops::Range<u32>) {
+    let mut child = publisher(broker)
+        .args(args)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| missing(error));
+    let mut input = child.stdin.take().expect("stdin is piped");
+    for n in numbers {
+        writeln!(input, "{n}").expect("write to mosquitto_pub");
+    }
+    drop(input);
+    let status = child.wait().expect("wait for mosquitto_pub");
+    assert!(status.success(), "mosquitto_pub {args:?}: {status}");
+}
+
 impl Subscriber {
     fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         loop {
@@ -139,9 +155,8 @@ fn resume(shards: usize) {
         // In 5.0 `-c` also asks for the longest session expiry.
         let args = ["-V", version, "-i", &id, "-c", "-t", &topic, "-q", "1"];
         subscribe(&broker, &args).kill();
-        for n in 0..10 {
-            publish(&broker, &["-t", &topic, "-q", "1", "-m", &n.to_string()]);
-        }
+        // One publisher: only its messages have an order.
+        publish_lines(&broker, &["-t", &topic, "-q", "1", "-l"], 0..10);
         // Queued messages may come before the SUBACK, so nothing waits for that here.
         let mut again = start(&broker, "MESSAGE %r %q %p", &args);
         for n in 0..10 {

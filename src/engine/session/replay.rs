@@ -30,6 +30,8 @@ pub struct ReplayTask {
     pub sequence: u64,
     /// Which of the session's tasks it is; [`Replay::ask`] says.
     pub number: u64,
+    /// How often they are to be sent: once for each SUBSCRIBE.
+    pub times: u64,
 }
 
 /// The walk that is under way.
@@ -108,7 +110,8 @@ impl Held {
 }
 
 /// All that is due to one session. A subscription that is made again before its retained messages have
-/// begun to come gets them once, after the last SUBSCRIBE `[MQTT-3.8.4-3]`.
+/// begun to come has one task, which is walked as often as it was made, after the last SUBSCRIBE
+/// `[MQTT-3.8.4-3]`.
 #[derive(Debug, Default)]
 pub struct Replay {
     /// Tasks of which not every shard has confirmed to know, by node.
@@ -130,10 +133,16 @@ impl Replay {
     /// Returns the number to [`Replay::confirm`] it by.
     pub fn ask(&mut self, task: ReplayTask) -> u64 {
         self.last += 1;
-        self.waiting.remove(&task.node);
-        let number = self.last;
-        self.unconfirmed
-            .insert(task.node, ReplayTask { number, ..task });
+        let (node, number) = (task.node, self.last);
+        let known = [self.waiting.remove(&node), self.unconfirmed.remove(&node)];
+        let times = known.iter().flatten().map(|known| known.times).sum::<u64>();
+        let times = task.times + times;
+        let task = ReplayTask {
+            number,
+            times,
+            ..task
+        };
+        self.unconfirmed.insert(node, task);
         number
     }
 
@@ -149,6 +158,23 @@ impl Replay {
     /// The next task to walk.
     pub fn take_next(&mut self) -> Option<ReplayTask> {
         self.waiting.pop_first().map(|(_, task)| task)
+    }
+
+    /// A walk is over. What is due once more waits for its turn again.
+    pub fn end_walk(&mut self) {
+        let Some(Walk { mut task, .. }) = self.walk.take() else {
+            return;
+        };
+        self.finished.insert(task.node);
+        task.times -= 1;
+        if task.times == 0 {
+            return;
+        }
+        let known = self.unconfirmed.get_mut(&task.node);
+        match known.or(self.waiting.get_mut(&task.node)) {
+            Some(known) => known.times += task.times,
+            None => drop(self.waiting.insert(task.node, task)),
+        }
     }
 
     /// Whether nothing is due any more, so that what is held may go.
@@ -197,6 +223,7 @@ mod tests {
             subscription_id: 0,
             sequence: 0,
             number: 0,
+            times: 1,
         }
     }
 
@@ -237,8 +264,20 @@ mod tests {
         let third = replay.ask(task(1));
         assert!(replay.take_next().is_none(), "it is due after the third");
         replay.confirm(1, third);
-        assert_eq!(replay.take_next().map(|task| task.number), Some(third));
-        assert!(replay.take_next().is_none() && replay.is_over());
+        for left in (0..3).rev() {
+            let task = replay.take_next().expect("once for each SUBSCRIBE");
+            assert_eq!((task.number, task.times), (third, left + 1));
+            assert!(replay.take_next().is_none());
+            replay.walk = Some(Walk {
+                task,
+                shard: 0,
+                last_shard: 0,
+                cursor: None,
+                asked: None,
+            });
+            replay.end_walk();
+        }
+        assert!(replay.is_over() && replay.finished == [1].into());
     }
 
     #[test]

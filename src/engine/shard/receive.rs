@@ -5,6 +5,7 @@ use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
 use crate::engine::keys::ConnectionKey;
+use crate::engine::overload::Stage;
 use crate::engine::session::unfinished::Unfinished;
 use crate::engine::time::Timestamp;
 
@@ -223,7 +224,12 @@ impl ShardCore {
         match packet {
             Packet::Publish(publish) => self.publish(now, key, &publish),
             Packet::Ack(ack) => self.acknowledge(now, key, ack),
-            Packet::Subscribe(subscribe) => self.subscribe(now, key, version, &subscribe),
+            Packet::Subscribe(subscribe) => {
+                if self.clients.shortage.stage >= Stage::Pause {
+                    self.pause_for_memory(key);
+                }
+                self.subscribe(now, key, version, &subscribe);
+            }
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(now, key, version, &unsubscribe),
             Packet::Pingreq => self.control(key, |out| out.extend_from_slice(&PINGRESP)),
             Packet::Disconnect(disconnect) => self.client_disconnects(key, disconnect, now),

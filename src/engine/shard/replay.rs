@@ -155,8 +155,8 @@ impl ShardCore {
         if is_last_step {
             if walk.shard < walk.last_shard {
                 walk.shard += 1;
-            } else if let Some(walk) = replay.walk.take() {
-                replay.finished.insert(walk.task.node);
+            } else {
+                replay.end_walk();
             }
         }
         let mut deliveries = Vec::with_capacity(answer.messages.len());

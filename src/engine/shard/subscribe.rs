@@ -11,7 +11,6 @@ use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey};
 use crate::engine::mail::InterestChange;
 use crate::engine::message::Qos;
-use crate::engine::overload::Stage;
 use crate::engine::route::shared::{Groups, MemberCount};
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
@@ -41,9 +40,6 @@ impl ShardCore {
             return;
         }
         self.backlog.spend(FILTER_WORK * subscribe.requests.len());
-        if self.clients.shortage.stage >= Stage::Pause {
-            self.pause_for_memory(key);
-        }
         if subscribe.requests.len() > self.settings.limits.filters_per_subscribe_max {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);
@@ -248,6 +244,7 @@ impl ShardCore {
                 subscription_id: subscriber.subscription_id,
                 sequence: self.interest.sequence(),
                 number: 0,
+                times: 1,
             };
             let replay = session.replay.get_or_insert_with(Box::default);
             tasks.push((node, replay.ask(task)));
