@@ -187,7 +187,7 @@ fn a_subscription_made_anew_gets_its_retained_messages_once() {
 }
 
 #[test]
-fn a_subscription_made_twice_before_all_know_of_it_gets_its_retained_messages_once() {
+fn a_subscription_made_twice_gets_its_retained_messages_twice_after_all_know_of_it() {
     let mut pair = Pair::new();
     let subscriber = pair.connect(0);
     let publisher = pair.connect(1);
@@ -199,7 +199,7 @@ fn a_subscription_made_twice_before_all_know_of_it_gets_its_retained_messages_on
     let acks = b"\x90\x03\x00\x01\x00\x90\x03\x00\x02\x00";
     let retained = b"\x31\x04\x00\x01t1";
     let heard = pair.hear(0, subscriber);
-    assert_eq!(heard, [&acks[..], retained].concat());
+    assert_eq!(heard, [&acks[..], retained, retained].concat());
     // And once more, since nothing is due any more.
     pair.receive(0, subscriber, b"\x82\x06\x00\x03\x00\x01t\x00");
     pair.settle();
