@@ -64,6 +64,8 @@ pub struct Connection {
     pub reads_at: Timestamp,
     /// It has published while memory was very short, and is not read before there is more.
     pub waits_for_memory: bool,
+    /// Its peer has gone: it is read to its end, however short memory is.
+    pub is_deserted: bool,
     /// Batches that were out when it was last asked whether it is stuck.
     sent_before: u32,
     /// Largest packet the client takes.
@@ -134,6 +136,7 @@ impl Connection {
             is_throttled: false,
             reads_at: Timestamp::NEVER,
             waits_for_memory: false,
+            is_deserted: false,
             sent_before: 0,
             packet_bytes_max: u32::MAX,
             window_max: 0,

@@ -190,11 +190,22 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
-        if std::mem::replace(&mut connection.waits_for_memory, true) {
+        if connection.is_deserted || std::mem::replace(&mut connection.waits_for_memory, true) {
             return;
         }
         self.clients.counters.publishers_paused_memory += 1;
         self.pause(key);
+    }
+
+    /// The peer of a connection that is not read has gone. Who waits for memory would keep what it has for
+    /// good: the little that is left of it is read, and its end.
+    pub fn peer_gone(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.clients.connections.get_mut(key)
+            && std::mem::take(&mut connection.waits_for_memory)
+        {
+            connection.is_deserted = true;
+            self.resume_if_room(key);
+        }
     }
 
     /// A packet of a connection is not whole yet: while memory is very short the rest stays with its client,

@@ -1,8 +1,9 @@
 //! How much of the kernel's memory a shard's sockets hold: asked a few at a time, and only while it matters.
 
 use super::Shell;
+use super::sockets::State;
 use crate::shard::meter::SocketMeter;
-use crate::shard::ring::{KernelShare, Ring};
+use crate::shard::ring::{KernelShare, Ring, SocketKey};
 use std::time::{Duration, Instant};
 
 /// Sockets asked per millisecond; each takes about 0.3 us.
@@ -40,22 +41,23 @@ impl Survey {
         self.meter.is_wanted().then(|| self.asked_at + INTERVAL)
     }
 
-    /// Goes on, at so many places in this much time.
+    /// Goes on, at so many places in this much time. Gives back whose peers have gone without anybody's
+    /// noticing.
     fn go_on(
         &mut self,
         now: Instant,
         places: usize,
         ask: impl FnOnce(usize, usize) -> KernelShare,
-    ) {
+    ) -> Vec<SocketKey> {
         if !self.meter.is_wanted() {
             (self.next, self.bytes, self.is_known) = (0, 0, false);
             self.asked_at = now;
-            return;
+            return Vec::new();
         }
         let elapsed_ms = now.saturating_duration_since(self.asked_at).as_millis() as u64;
         let count = (elapsed_ms * PER_MS).min(PER_TURN) as usize;
         if count == 0 {
-            return;
+            return Vec::new();
         }
         self.asked_at = now;
         let share = ask(self.next, count);
@@ -71,15 +73,26 @@ impl Survey {
             self.meter.set(self.bytes);
             (self.next, self.bytes, self.is_known) = (0, 0, true);
         }
+        share.deserted
     }
 }
 
 impl Shell {
-    /// Asks the kernel about a few sockets.
-    pub(super) fn survey_sockets(&mut self, ring: &Ring) {
+    /// Asks the kernel about a few sockets, and tells the core of those whose peers have gone.
+    pub(super) fn survey_sockets(&mut self, ring: &mut Ring) {
         let now = self.clock.turn_at();
         let ask = |first, places| ring.kernel_share(first, places);
-        self.survey.go_on(now, ring.places(), ask);
+        let deserted = self.survey.go_on(now, ring.places(), ask);
+        if deserted.is_empty() {
+            return;
+        }
+        for socket in deserted {
+            if let Some(State::Open(connection)) = self.sockets.state(socket) {
+                let connection = *connection;
+                self.core.peer_gone(connection);
+            }
+        }
+        self.carry_out(ring);
     }
 }
 
@@ -99,6 +112,7 @@ mod tests {
             KernelShare {
                 bytes: (end - first) as u64,
                 next: (end < 1_000).then_some(end),
+                deserted: Vec::new(),
             }
         };
         survey.go_on(now, 1_000, |_, _| unreachable!("it does not matter"));

@@ -4,6 +4,8 @@
 #![expect(unsafe_code, reason = "the option has no safe name anywhere")]
 
 use super::Ring;
+use super::key::SocketKey;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Figures of `SO_MEMINFO`, by their places.
@@ -12,11 +14,13 @@ const QUEUED: usize = 5;
 const BACKLOG: usize = 7;
 const FIGURES: usize = 9;
 
-/// Bytes of kernel memory that a part of the sockets holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was found out about a part of the sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelShare {
-    /// Bytes.
+    /// Bytes of kernel memory that they hold.
     pub bytes: u64,
+    /// Those that are not read, and whose peers have gone: nobody would notice.
+    pub deserted: Vec<SocketKey>,
     /// Where the next part begins; `None` after the last.
     pub next: Option<usize>,
 }
@@ -26,11 +30,20 @@ impl Ring {
     #[must_use]
     pub fn kernel_share(&self, first: usize, places: usize) -> KernelShare {
         let end = first.saturating_add(places);
-        let descriptors = self.sockets.descriptors(first..end);
-        KernelShare {
-            bytes: descriptors.map(held_bytes).sum(),
+        let mut share = KernelShare {
             next: (end < self.sockets.places()).then_some(end),
+            ..KernelShare::default()
+        };
+        for (key, socket) in self.sockets.part(first..end) {
+            let Some(descriptor) = &socket.descriptor else {
+                continue;
+            };
+            share.bytes += held_bytes(descriptor);
+            if socket.paused && !socket.ended && is_deserted(descriptor) {
+                share.deserted.push(key);
+            }
         }
+        share
     }
 
     /// Places of the table, free ones included.
@@ -38,6 +51,18 @@ impl Ring {
     pub fn places(&self) -> usize {
         self.sockets.places()
     }
+}
+
+/// Whether the peer has sent all it will, or is gone.
+fn is_deserted(socket: &OwnedFd) -> bool {
+    let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
+        && asked.iter().any(|asked| asked.revents().intersects(gone))
 }
 
 /// What the kernel holds for one socket; 0 if it does not say.
@@ -77,5 +102,8 @@ mod tests {
         writer.write_all(&[0; 20_000]).unwrap();
         // Loopback hands it over before the call returns.
         assert!(held_bytes(&reader) >= 20_000);
+        assert!(!is_deserted(&reader));
+        drop(writer);
+        assert!(is_deserted(&reader), "though nobody has read");
     }
 }

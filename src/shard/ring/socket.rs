@@ -95,11 +95,17 @@ impl Sockets {
         self.slots.len()
     }
 
-    /// The descriptors of the sockets at some places.
-    pub fn descriptors(&self, places: std::ops::Range<usize>) -> impl Iterator<Item = &OwnedFd> {
+    /// The sockets at some places, free ones included.
+    pub fn part(
+        &self,
+        places: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = (SocketKey, &Socket)> {
         let end = places.end.min(self.slots.len());
         let slots = self.slots.get(places.start..end).unwrap_or_default();
-        slots.iter().filter_map(|socket| socket.descriptor.as_ref())
+        (places.start as u32..).zip(slots).map(|(slot, socket)| {
+            let generation = socket.generation;
+            (SocketKey { slot, generation }, socket)
+        })
     }
 
     pub fn insert(&mut self, descriptor: OwnedFd) -> SocketKey {

@@ -177,6 +177,24 @@ fn who_comes_back_for_messages_is_let_in_when_memory_is_almost_gone() {
     assert_eq!(counter(&shard, "connections_refused_memory"), 0);
 }
 
+#[test]
+fn who_has_gone_is_read_to_its_end_however_short_memory_is() {
+    let (mut shard, shown) = measured(|_| {});
+    let client = shard.connect(b'c', true);
+    shard.core.peer_gone(client);
+    assert!(shard.take_commands().is_empty(), "it is read anyway");
+    shown.0.set(900);
+    shard.core.look_at_memory(shard.now);
+    shard.receive(client, &large()[..30_000]);
+    shard.core.peer_gone(client);
+    let commands = shard.take_commands();
+    assert!(matches!(commands[..], [Command::Pause(a), Command::Resume(b)] if a == b));
+    shard.receive(client, &large()[30_000..35_000]);
+    assert!(shard.take_commands().is_empty());
+    shard.core.receive_ended(shard.now, client);
+    assert!(shard.is_closed(client));
+}
+
 /// Turns until nobody is disconnected any more.
 fn relieve(shard: &mut Shard) {
     for _ in 0..20 {
