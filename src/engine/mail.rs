@@ -76,6 +76,18 @@ pub enum InterestChange {
     Nothing,
 }
 
+impl InterestChange {
+    /// The filter it is about, if it is about one.
+    #[must_use]
+    pub fn filter(&self) -> Option<&str> {
+        match self {
+            InterestChange::Add(filter) | InterestChange::Remove(filter) => Some(filter),
+            InterestChange::Group(key, _) => Some(&key.filter),
+            InterestChange::Nothing => None,
+        }
+    }
+}
+
 /// A question for retained messages.
 #[derive(Debug)]
 pub struct RetainedQuery {

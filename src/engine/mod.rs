@@ -15,6 +15,7 @@ pub mod mail;
 pub mod message;
 pub mod outbox;
 pub mod overload;
+pub mod parted;
 pub mod record;
 pub mod route;
 pub mod session;

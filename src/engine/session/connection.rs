@@ -8,6 +8,7 @@
 //! receives, the outbox only while bytes wait.
 
 use super::aliases::{Aliases, OutgoingAlias};
+use super::changing::Changing;
 use super::rates::Rates;
 use super::unfinished::Unfinished;
 use crate::engine::access::Admitted;
@@ -97,6 +98,8 @@ pub struct Connection {
     pub unfinished: Option<Box<Unfinished>>,
     /// Why its packets wait, if they do.
     pub hold: Option<Hold>,
+    /// Its packet of which some filters are done, while it is held for that.
+    pub changing: Option<Box<Changing>>,
     /// No more bytes come; it ends when what waits is handled.
     pub has_ended: bool,
     /// Session expiry interval as CONNECT had it (3.14.2.2.2).
@@ -152,6 +155,7 @@ impl Connection {
             partial: Vec::new(),
             unfinished: None,
             hold: None,
+            changing: None,
             has_ended: false,
             asked_expiry_seconds: 0,
             alias_out_max: 0,
@@ -214,7 +218,11 @@ impl Connection {
         let gate = self.gate.as_ref().map_or(0, |gate| gate.packet.len());
         let unfinished = self.unfinished.as_ref().map_or(0, |packet| packet.len());
         let unparsed = self.partial.capacity() + unfinished;
-        self.outbox.held_bytes() + unparsed + acknowledgements + gate
+        let changing = self
+            .changing
+            .as_ref()
+            .map_or(0, |packet| packet.held_bytes());
+        self.outbox.held_bytes() + unparsed + acknowledgements + gate + changing
     }
 
     /// Bytes that have come and are not handled.

@@ -5,6 +5,7 @@
 //! its will. It knows no socket: a connection is a handle.
 
 pub mod aliases;
+pub mod changing;
 pub mod connection;
 pub mod holder;
 pub mod id_runs;

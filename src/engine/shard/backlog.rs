@@ -334,6 +334,9 @@ impl ShardCore {
         connection.hold = None;
         // What it said it said in time.
         connection.heard_at = now;
+        if connection.changing.is_some() {
+            self.go_on_with_filters(now, key);
+        }
         self.take_up(now, key);
         let Some(connection) = self.clients.connections.get(key) else {
             return;

@@ -1,6 +1,7 @@
 //! The ends of connections and sessions, and what becomes of a will (3.1.2.5, 3.14, 4.1).
 
 use super::fan_out::{Source, Taken};
+use super::filters::Asker;
 use super::{Command, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::codec::control::{Disconnect, encode_disconnect};
@@ -141,6 +142,8 @@ impl ShardCore {
         let Some(session_key) = connection.session.take() else {
             return;
         };
+        let changing = connection.changing.take();
+        let version = connection.version;
         let reason = connection.goodbye.map_or(0, Reason::byte);
         self.note_session(session_key, Event::Disconnected(reason));
         self.close_connection(key);
@@ -174,6 +177,14 @@ impl ShardCore {
         } else {
             self.groups_changed(session_key);
             self.arm_session(session_key);
+        }
+        if let Some(changing) = changing {
+            let asker = Asker {
+                connection: key,
+                session: session_key,
+                version,
+            };
+            self.end_filters(now, asker, *changing);
         }
     }
 

@@ -25,6 +25,7 @@ mod due;
 mod end;
 mod ended;
 mod fan_out;
+mod filters;
 mod hold;
 mod interest;
 mod journal;
@@ -347,6 +348,9 @@ impl ShardCore {
             Mail::Publish(publish) => self.publish_from_shard(from, publish, now),
             Mail::Retain(message) => self.retain(message),
             Mail::Interest { sequence, change } => {
+                if let Some(filter) = change.filter() {
+                    self.backlog.spend(filters::filter_work(filter));
+                }
                 self.interest
                     .apply(&mut self.trie, self.shards, from, sequence, &change);
             }

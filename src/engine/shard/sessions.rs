@@ -4,16 +4,22 @@
 
 use crate::engine::hashing::Hashing;
 use crate::engine::keys::{OfSession, SessionKey};
+use crate::engine::parted::Parted;
 use crate::engine::session::Session;
 use crate::engine::slots::Slots;
-use hashbrown::HashTable;
+
+/// A session by its client identifier, whose hash need not be made anew when the table grows.
+struct Named {
+    hash: u64,
+    key: SessionKey,
+}
 
 /// The table.
 pub(super) struct Sessions {
     hashing: Hashing,
     slots: Slots<OfSession, Session>,
     /// By client identifier, which the session has.
-    by_client_id: HashTable<SessionKey>,
+    by_client_id: Parted<Named>,
 }
 
 impl Sessions {
@@ -22,7 +28,7 @@ impl Sessions {
         Sessions {
             hashing,
             slots: Slots::default(),
-            by_client_id: HashTable::new(),
+            by_client_id: Parted::default(),
         }
     }
 
@@ -31,12 +37,9 @@ impl Sessions {
         debug_assert!(self.find(&session.client_id).is_none());
         let hash = self.hashing.of(0, &session.client_id);
         let key = self.slots.insert(session);
-        let (slots, hashing) = (&self.slots, &self.hashing);
-        let rehash = |&key: &SessionKey| {
-            let session = slots.get(key);
-            session.map_or(0, |session| hashing.of(0, &session.client_id))
-        };
-        self.by_client_id.insert_unique(hash, key, rehash);
+        let named = Named { hash, key };
+        self.by_client_id
+            .insert_unique(hash, named, |named| named.hash);
         key
     }
 
@@ -44,20 +47,19 @@ impl Sessions {
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slots.remove(key)?;
         let hash = self.hashing.of(0, &session.client_id);
-        if let Ok(found) = self.by_client_id.find_entry(hash, |&other| other == key) {
-            found.remove();
-        }
+        let is_it = |named: &Named| named.key == key;
+        self.by_client_id.remove(hash, is_it, |named| named.hash);
         Some(session)
     }
 
     /// The session of a client identifier.
     pub(super) fn find(&self, client_id: &str) -> Option<SessionKey> {
         let hash = self.hashing.of(0, client_id);
-        let is_it = |&key: &SessionKey| {
-            let session = self.slots.get(key);
+        let is_it = |named: &Named| {
+            let session = self.slots.get(named.key);
             session.is_some_and(|session| *session.client_id == *client_id)
         };
-        self.by_client_id.find(hash, is_it).copied()
+        self.by_client_id.find(hash, is_it).map(|named| named.key)
     }
 
     /// A session, if it is still there.

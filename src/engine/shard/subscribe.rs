@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (3.8, 3.10, 4.8).
 
 use super::ShardCore;
-use super::interest::{Answer, Pending};
+use super::filters::Asker;
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::subscribe::{
     Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
@@ -18,9 +18,6 @@ use crate::engine::session::SubscriptionRef;
 use crate::engine::session::replay::ReplayTask;
 use crate::engine::time::Timestamp;
 use std::sync::Arc;
-
-/// What a filter costs that is subscribed to or given up, in deliveries.
-const FILTER_WORK: usize = 32;
 
 /// Why a SUBSCRIBE ends the connection instead of being answered.
 struct Fatal(Reason, &'static str);
@@ -39,7 +36,7 @@ impl ShardCore {
         if !self.charge_subscribe(now, key, subscribe.requests.len()) {
             return;
         }
-        self.backlog.spend(FILTER_WORK * subscribe.requests.len());
+        self.backlog.spend(subscribe.requests.len());
         if subscribe.requests.len() > self.settings.limits.filters_per_subscribe_max {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);
@@ -49,57 +46,46 @@ impl ShardCore {
             return self.violation(key, reason, "switched off here", now);
         }
         // All are checked before one is done: a packet that ends the connection changes nothing.
-        let parsed: Result<Vec<_>, Fatal> = subscribe
-            .requests
-            .iter()
-            .map(|request| self.check_request(request, version))
-            .collect();
-        let parsed = match parsed {
-            Ok(parsed) => parsed,
-            Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
-        };
-        let before = self.interest.sequence();
-        let mut tasks = Vec::new();
-        let requests = subscribe.requests.iter().zip(parsed);
-        let reasons = requests
-            .map(|(request, parsed)| match parsed {
-                Ok(subscribed) => {
-                    let id = subscribe.subscription_id;
-                    let grant = self.grant(session, &subscribed);
-                    if grant == Grant::Refused {
-                        self.clients.counters.subscribes_not_authorized += 1;
-                        self.note_denied(now, session, "subscribe", request.filter);
-                        return Reason::NotAuthorized;
-                    }
-                    let checked = grant == Grant::Checked;
-                    let options = (request.options, checked);
-                    self.subscribe_one(session, &subscribed, options, id, &mut tasks)
-                }
-                Err(reason) => reason,
-            })
-            .collect();
-        if !tasks.is_empty() && self.interest.sequence() == before {
-            self.wait_for_retained(session);
+        for request in &subscribe.requests {
+            if let Err(Fatal(reason, text)) = self.check_request(request, version) {
+                return self.violation(key, reason, text, now);
+            }
         }
-        if let Some(session) = self.clients.sessions.get_mut(session) {
-            session.has_subscribed = true;
-        }
-        let pending = Pending {
-            sequence: 0,
+        let asker = Asker {
             connection: key,
             session,
             version,
-            packet_id: subscribe.packet_id,
-            answer: Answer::Suback,
-            reasons,
-            tasks,
         };
-        self.answer_when_known(pending, now);
+        self.begin_subscribing(now, asker, subscribe);
+    }
+
+    /// Subscribes to one filter of a packet that was checked.
+    pub(super) fn subscribe_to(
+        &mut self,
+        now: Timestamp,
+        asker: Asker,
+        subscription_id: u32,
+        request: &Request<'_>,
+        tasks: &mut Vec<(NodeId, u64)>,
+    ) -> Reason {
+        let session = asker.session;
+        let subscribed = match self.check_request(request, asker.version) {
+            Ok(Ok(subscribed)) => subscribed,
+            Ok(Err(reason)) | Err(Fatal(reason, _)) => return reason,
+        };
+        let grant = self.grant(session, &subscribed);
+        if grant == Grant::Refused {
+            self.clients.counters.subscribes_not_authorized += 1;
+            self.note_denied(now, session, "subscribe", request.filter);
+            return Reason::NotAuthorized;
+        }
+        let options = (request.options, grant == Grant::Checked);
+        self.subscribe_one(session, &subscribed, options, subscription_id, tasks)
     }
 
     /// No shard has to learn of the subscriptions, but live messages that the session has had may be
     /// newer than what their topics' shards retain so far: asks all for a confirmation.
-    fn wait_for_retained(&mut self, session: SessionKey) {
+    pub(super) fn wait_for_retained(&mut self, session: SessionKey) {
         let session = self.clients.sessions.get(session);
         if self.shards > 1 && session.is_some_and(|session| session.has_subscribed) {
             self.announce(&InterestChange::Nothing);
@@ -328,37 +314,28 @@ impl ShardCore {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);
         }
-        let filters = unsubscribe.filters.iter();
-        let parsed: Result<Vec<_>, Fatal> = filters
-            .map(|filter| self.parse_filter(filter, version))
-            .collect();
-        let parsed = match parsed {
-            Ok(parsed) => parsed,
-            Err(Fatal(reason, text)) => return self.violation(key, reason, text, now),
-        };
-        let reasons = parsed.into_iter().map(|parsed| match parsed {
-            Ok(subscribed) => self.unsubscribe_one(session, &subscribed),
-            // Too long or too deep to be subscribed to; UNSUBACK has no code for that (3.11.3).
-            Err(Reason::QuotaExceeded) => Reason::NoSubscriptionExisted,
-            Err(reason) => reason,
-        });
-        let reasons: Vec<_> = reasons.collect();
-        self.backlog.spend(FILTER_WORK * reasons.len());
-        if reasons.contains(&Reason::Success) {
-            self.review_held(session, now);
+        for filter in &unsubscribe.filters {
+            if let Err(Fatal(reason, text)) = self.parse_filter(filter, version) {
+                return self.violation(key, reason, text, now);
+            }
         }
-        self.pump_replay(session, now);
-        let pending = Pending {
-            sequence: 0,
+        self.backlog.spend(unsubscribe.filters.len());
+        let asker = Asker {
             connection: key,
             session,
             version,
-            packet_id: unsubscribe.packet_id,
-            answer: Answer::Unsuback,
-            reasons,
-            tasks: Vec::new(),
         };
-        self.answer_when_known(pending, now);
+        self.begin_unsubscribing(now, asker, unsubscribe);
+    }
+
+    /// Gives up one filter of a packet that was checked.
+    pub(super) fn unsubscribe_from(&mut self, asker: Asker, filter: &str) -> Reason {
+        match self.parse_filter(filter, asker.version) {
+            Ok(Ok(subscribed)) => self.unsubscribe_one(asker.session, &subscribed),
+            // Too long or too deep to be subscribed to; UNSUBACK has no code for that (3.11.3).
+            Ok(Err(Reason::QuotaExceeded)) => Reason::NoSubscriptionExisted,
+            Ok(Err(reason)) | Err(Fatal(reason, _)) => reason,
+        }
     }
 
     fn unsubscribe_one(&mut self, session_key: SessionKey, subscribed: &Subscribed<'_>) -> Reason {

@@ -40,11 +40,11 @@ impl Run {
             return Ok(());
         }
         if self.world.was_refusing {
-            let was = self.clients[id].phase;
             self.note(|| {
                 format!("the broker closed the connection of client {id} for lack of memory")
             });
-            self.trigger_will(id, was == Phase::Up);
+            // It went when the broker closed, which may have been before others subscribed.
+            self.trigger_will(id, false);
             self.ended(id);
             return Ok(());
         }

@@ -291,7 +291,8 @@ impl Run {
         let qos = self.clients[id].qos;
         let mut filters = Vec::new();
         let mut asked = Vec::new();
-        for _ in 0..=self.random.below(2) {
+        let most = if self.random.chance(200) { 6 } else { 2 };
+        for _ in 0..=self.random.below(most) {
             let share = self
                 .random
                 .chance(250)
@@ -341,23 +342,31 @@ impl Run {
         if self.clients[id].phase != Phase::Up || self.clients[id].subscriptions.is_empty() {
             return;
         }
-        let at = self.random.below(self.clients[id].subscriptions.len());
-        let index = self.clients[id].subscriptions.swap_remove(at);
         let packet_id = self.clients[id].packet_id();
         let now = self.now;
-        let subscription = &mut self.oracle.subscriptions[index];
-        subscription.unsubscribed_at = Some(now);
-        let filter = match &subscription.share {
-            Some(share) => format!("$share/{share}/{}", subscription.filter),
-            None => subscription.filter.clone(),
-        };
+        let most = if self.random.chance(200) { 5 } else { 1 };
+        let mut filters = Vec::new();
+        let mut asked = Vec::new();
+        for _ in 0..=self.random.below(most) {
+            let subscriptions = &mut self.clients[id].subscriptions;
+            if subscriptions.is_empty() {
+                break;
+            }
+            let at = self.random.below(subscriptions.len());
+            let index = subscriptions.swap_remove(at);
+            asked.push(index);
+            let subscription = &mut self.oracle.subscriptions[index];
+            subscription.unsubscribed_at = Some(now);
+            filters.push(match &subscription.share {
+                Some(share) => format!("$share/{share}/{}", subscription.filter),
+                None => subscription.filter.clone(),
+            });
+        }
         let is_v5 = self.clients[id].connect.is_v5;
-        let bytes = wire::unsubscribe(packet_id, std::slice::from_ref(&filter), is_v5);
+        let bytes = wire::unsubscribe(packet_id, &filters, is_v5);
         self.transmit(id, &bytes);
-        self.clients[id]
-            .unsubscribing
-            .insert(packet_id, vec![index]);
-        self.note(|| format!("client {id} unsubscribes {packet_id}: {filter}"));
+        self.clients[id].unsubscribing.insert(packet_id, asked);
+        self.note(|| format!("client {id} unsubscribes {packet_id}: {filters:?}"));
     }
 
     fn leave(&mut self, id: ClientId) {

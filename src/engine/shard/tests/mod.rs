@@ -1,6 +1,7 @@
 //! One shard, bytes in and bytes out: what once went wrong.
 
 mod fan_out;
+mod filters;
 mod overload;
 mod pair;
 mod subscriptions;
