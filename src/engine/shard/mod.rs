@@ -259,6 +259,7 @@ impl ShardCore {
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
             || self.memory.is_searching()
+            || self.may_resume_publishers()
     }
 
     // Inputs.

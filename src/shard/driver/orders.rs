@@ -94,7 +94,7 @@ impl Shell {
                     .events
                     .send(Event::RulesHold(self.orders.shard, number));
             }
-            Order::Bans(names, networks) => self.set_bans(ring, names, networks),
+            Order::Bans(names, networks) => self.set_bans(names, networks),
             Order::StopAccepting => {
                 self.admission.stop(ring);
                 self.core.publish_wills(now);
