@@ -11,5 +11,6 @@ pub mod machine;
 pub mod memory;
 pub mod plane;
 pub mod reload;
+pub mod rollout;
 pub mod watch;
 pub mod watchdog;

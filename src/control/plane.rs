@@ -5,7 +5,8 @@
 use crate::control::census::{Census, Counts};
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
-use crate::control::reload::{Files, Reloaded};
+use crate::control::reload::{self, Files, Reloaded};
+use crate::control::rollout::Rollout;
 use crate::control::watch::Record;
 use crate::control::watch::bans::{Bans, Who};
 use crate::control::watch::pace::Pace;
@@ -66,6 +67,7 @@ pub struct ControlPlane<'a> {
     ears: Ears,
     memory: MemoryWatch,
     census: Census,
+    rollout: Rollout,
     files: Files,
     /// Who keeps account is told what happens here.
     records: Sender<Record>,
@@ -97,6 +99,7 @@ impl<'a> ControlPlane<'a> {
             ears,
             memory,
             census: Census::new(shards.pulses().len()),
+            rollout: Rollout::new(shards.pulses().len()),
             files,
             records,
             bans,
@@ -151,6 +154,11 @@ impl<'a> ControlPlane<'a> {
                 }
                 Heard::Shard(Event::Statistics(shard, number, counts)) => {
                     self.census.take(shard, number, counts);
+                }
+                Heard::Shard(Event::RulesHold(shard, number)) => {
+                    if self.rollout.confirm(shard, number) {
+                        self.tell_reloaded(reload::ACCESS);
+                    }
                 }
                 Heard::Shard(_) => {}
             }
@@ -263,9 +271,9 @@ impl<'a> ControlPlane<'a> {
         for reloaded in done {
             match reloaded {
                 Ok(reloaded) => {
-                    let what = self.put_in_force(reloaded);
-                    info!("{what} reloaded");
-                    self.record("reloaded", what);
+                    if let Some(what) = self.put_in_force(reloaded) {
+                        self.tell_reloaded(what);
+                    }
                 }
                 Err(error) => {
                     error!("not reloaded, what was before stays in force: {error}");
@@ -275,8 +283,14 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
-    fn put_in_force(&mut self, reloaded: Reloaded) -> &'static str {
-        match reloaded {
+    fn tell_reloaded(&self, what: &str) {
+        info!("{what} reloaded");
+        self.record("reloaded", what);
+    }
+
+    /// What to tell at once, if it is in force by then.
+    fn put_in_force(&mut self, reloaded: Reloaded) -> Option<&'static str> {
+        Some(match reloaded {
             Reloaded::Certificates(configs) => {
                 self.shards.set_tls(configs);
                 "certificates are"
@@ -285,15 +299,16 @@ impl<'a> ControlPlane<'a> {
             Reloaded::Keys => "the keys of tokens are",
             Reloaded::Access(acl) => {
                 self.handed.keep(&acl);
-                self.shards.set_acl(acl);
-                "the access file is"
+                self.shards.set_acl(self.rollout.begin(), acl);
+                return None;
             }
             Reloaded::Bans(bans) => {
                 self.bans.set_permanent(bans);
                 self.bans_pace.ask();
-                "the bans are"
+                reload::BANS
             }
-        }
+            Reloaded::Unchanged(what) => what,
+        })
     }
 }
 

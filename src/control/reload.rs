@@ -22,6 +22,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Largest file of users or rules.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
+/// What is said to be reloaded: bans.
+pub const BANS: &str = "the bans are";
+/// What is said to be reloaded: access rules.
+pub const ACCESS: &str = "the access file is";
+
 /// A file that cannot be used, and why.
 #[derive(Debug)]
 pub struct FileError {
@@ -64,6 +69,8 @@ pub enum Reloaded {
     Access(Arc<Acl>),
     /// Bans.
     Bans(Vec<Who>),
+    /// What was read is in force already.
+    Unchanged(&'static str),
 }
 
 /// All files that may change.
@@ -264,6 +271,9 @@ impl Files {
             let now = stamp(&file.path);
             if file.stamp.is_due(now, is_asked) {
                 done.push(read_bans(&file.path).map(|bans| {
+                    if file.bans == bans {
+                        return Reloaded::Unchanged(BANS);
+                    }
                     file.bans.clone_from(&bans);
                     Reloaded::Bans(bans)
                 }));
@@ -273,6 +283,9 @@ impl Files {
             let now = stamp(&access.path);
             if access.stamp.is_due(now, is_asked) {
                 done.push(read_access(&access.path).map(|acl| {
+                    if *access.acl == acl {
+                        return Reloaded::Unchanged(ACCESS);
+                    }
                     access.acl = Arc::new(acl);
                     Reloaded::Access(Arc::clone(&access.acl))
                 }));
@@ -353,4 +366,48 @@ fn read_bans(path: &Path) -> Result<Vec<Who>, FileError> {
 
 fn read_access(path: &Path) -> Result<Acl, FileError> {
     Acl::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_the_same_as_before_is_not_put_in_force_again() {
+        let place = std::env::temp_dir().join(format!("ringmq-reload-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let (rules, banned) = (place.join("access"), place.join("bans"));
+        let write = |access: &str, bans: &str| {
+            std::fs::write(&rules, access).unwrap();
+            std::fs::write(&banned, bans).unwrap();
+        };
+        write("topic read a\ntopic read b\n", "client x\n");
+        let mut files = Files {
+            certificates: Vec::new(),
+            certificate_stamps: Watched::new(Vec::new()),
+            users: None,
+            access: Some(Access {
+                stamp: Watched::new(stamp(&rules)),
+                acl: Arc::new(read_access(&rules).unwrap()),
+                path: rules.clone(),
+            }),
+            tokens: None,
+            bans: Some(BanFile {
+                stamp: Watched::new(stamp(&banned)),
+                bans: read_bans(&banned).unwrap(),
+                path: banned.clone(),
+            }),
+        };
+        let mut reload = || files.reload(true).into_iter().map(Result::unwrap);
+        let is_same = |reloaded| matches!(reloaded, Reloaded::Unchanged(_));
+        write(
+            "# The other way round.\ntopic read b\ntopic read a\n",
+            "client x\n",
+        );
+        assert!(reload().all(is_same));
+        write("topic read a\n", "client y\n");
+        assert!(!reload().any(is_same));
+        assert!(reload().all(is_same));
+        std::fs::remove_dir_all(&place).unwrap();
+    }
 }

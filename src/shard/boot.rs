@@ -328,9 +328,9 @@ impl Shards {
         self.order(&Order::Bans(names, networks));
     }
 
-    /// Access rules from now on.
-    pub fn set_acl(&self, acl: Arc<Acl>) {
-        self.order(&Order::Acl(acl));
+    /// Access rules from now on; each shard confirms them with an event of this number.
+    pub fn set_acl(&self, number: u64, acl: Arc<Acl>) {
+        self.order(&Order::Acl(number, acl));
     }
 
     fn order(&self, order: &Order) {

@@ -21,8 +21,8 @@ pub enum Order {
     Statistics(u64),
     /// New connections use these TLS settings, by the listeners' numbers.
     Tls(Arc<[Option<Arc<ServerConfig>>]>),
-    /// Access rules from now on.
-    Acl(Arc<Acl>),
+    /// Access rules from now on; to be confirmed with this number.
+    Acl(u64, Arc<Acl>),
     /// Who is not served from now on.
     Bans(Arc<BannedNames>, Arc<BannedNetworks>),
     /// Accept no more connections and publish the wills of those that are there.
@@ -80,6 +80,8 @@ pub enum Event {
     Serving(ShardId),
     /// Gauges and counters, asked for by this number.
     Statistics(ShardId, u64, Vec<(&'static str, u64)>),
+    /// The access rules of this number are in force there.
+    RulesHold(ShardId, u64),
     /// It accepts no more, and its wills are visible to the other shards.
     Drained(ShardId),
     /// It has stopped.

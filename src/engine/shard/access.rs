@@ -3,7 +3,7 @@
 //! A subscription that may read all that its filter matches is marked so once, and costs nothing per
 //! delivery; only others are checked each time (`checked`).
 //!
-//! Not here: the rules ([`crate::engine::access::acl`]).
+//! Not here: the rules ([`crate::engine::access::acl`]), marks when they change (`super::marking`).
 
 use super::ShardCore;
 use super::clients::Clients;
@@ -11,39 +11,72 @@ use crate::engine::access::acl::{Access, Acl, Grant, Rights};
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::topic::Subscribed;
 use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::session::Session;
 use crate::engine::session::holder::Holder;
+use std::borrow::Cow;
 use std::sync::Arc;
 
+/// Steps of a walk through rules in the time of a delivery.
+const STEPS_PER_DELIVERY: usize = 8;
+
 impl Clients {
+    /// What a session may do; everything without rights. Those that it was given may be by former rules: then
+    /// they are found anew.
+    pub(super) fn rights<'a>(&'a self, session: &'a Session) -> Option<Cow<'a, Rights>> {
+        let holder = session.holder.as_deref();
+        let known = holder.and_then(|holder| holder.rights.as_ref());
+        let is_own = holder.is_some_and(|holder| holder.own_acl.is_some());
+        match &self.rules.acl {
+            Some(acl) if !is_own && !known.is_some_and(|known| known.are_by(acl)) => {
+                let user_name = holder.and_then(|holder| holder.user_name.as_deref());
+                Some(Cow::Owned(Rights::new(acl, user_name, &session.client_id)))
+            }
+            _ => known.map(Cow::Borrowed),
+        }
+    }
+
+    fn allows(&self, key: SessionKey, access: Access, topic: &str) -> bool {
+        let session = self.sessions.get(key);
+        let rights = session.and_then(|session| self.rights(session));
+        rights.is_none_or(|rights| rights.allows(access, topic))
+    }
+
     /// Whether a session may receive messages of `topic`.
     pub(super) fn may_read(&self, key: SessionKey, topic: &str) -> bool {
-        let session = self.sessions.get(key);
-        let rights = session.and_then(|session| session.holder.as_ref()?.rights.as_ref());
-        rights.is_none_or(|rights| rights.allows(Access::Read, topic))
+        self.allows(key, Access::Read, topic)
+    }
+
+    /// Whether a session may receive messages of `topic` by a subscription that is marked so.
+    #[inline]
+    pub(super) fn may_get(&self, key: SessionKey, checked: bool, topic: &str) -> bool {
+        !checked && !self.rules.marking.concerns(key) || self.may_read(key, topic)
     }
 }
 
 impl ShardCore {
     /// The rules before anybody has connected.
     pub fn begin_with(&mut self, acl: Option<Arc<Acl>>, banned: Arc<BannedNames>) {
-        self.acl = acl;
+        self.clients.rules.acl = acl;
         self.banned = banned;
     }
 
     /// Access rules from now on, for those who are there as well.
     pub fn set_acl(&mut self, acl: Arc<Acl>) {
-        self.acl = Some(acl);
+        self.clients.rules.acl = Some(acl);
+        self.clients.rules.marking.begin();
         self.fan_outs.check_all();
-        let sessions: Vec<_> = self.clients.sessions.keys().collect();
-        for key in sessions {
-            let Some(session) = self.clients.sessions.get_mut(key) else {
-                continue;
-            };
-            let client_id = std::rc::Rc::clone(&session.client_id);
-            let mut holder = session.holder.take().map_or_else(Holder::default, |h| *h);
-            holder.rights = rights(self.acl.as_ref(), &holder, &client_id);
-            session.holder = Some(Box::new(holder));
-            self.mark_subscriptions(key);
+    }
+
+    /// A session is given its rights by the rules in force.
+    pub(super) fn renew_rights(&mut self, key: SessionKey) {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        let Some(Cow::Owned(rights)) = self.clients.rights(session) else {
+            return;
+        };
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            session.holder.get_or_insert_default().rights = Some(rights);
         }
     }
 
@@ -54,7 +87,7 @@ impl ShardCore {
             .admitted
             .as_ref()
             .map(|admitted| &admitted.identity);
-        if identity.is_none() && self.acl.is_none() && !self.settings.takes_notes {
+        if identity.is_none() && self.clients.rules.acl.is_none() && !self.settings.takes_notes {
             return None;
         }
         let mut holder = Holder {
@@ -63,7 +96,7 @@ impl ShardCore {
             rights: None,
             ..Holder::default()
         };
-        holder.rights = rights(self.acl.as_ref(), &holder, client_id);
+        holder.rights = rights(self.clients.rules.acl.as_ref(), &holder, client_id);
         Some(Box::new(holder))
     }
 
@@ -89,47 +122,24 @@ impl ShardCore {
         };
         if !is_same && !session.subscriptions.is_empty() {
             self.fan_outs.note_change(key);
-            self.mark_subscriptions(key);
+            self.clients.rules.marking.begin_one(key);
         }
     }
 
     /// Whether a session may publish to `topic`.
     pub(super) fn may_write(&self, key: SessionKey, topic: &str) -> bool {
-        let session = self.clients.sessions.get(key);
-        let rights = session.and_then(|session| session.holder.as_ref()?.rights.as_ref());
-        rights.is_none_or(|rights| rights.allows(Access::Write, topic))
+        self.clients.allows(key, Access::Write, topic)
     }
 
     /// What becomes of a subscription.
-    pub(super) fn grant(&self, key: SessionKey, subscribed: &Subscribed<'_>) -> Grant {
+    pub(super) fn grant(&mut self, key: SessionKey, subscribed: &Subscribed<'_>) -> Grant {
         let session = self.clients.sessions.get(key);
-        let rights = session.and_then(|session| session.holder.as_ref()?.rights.as_ref());
-        rights.map_or(Grant::Unchecked, |rights| {
-            rights.subscribe(subscribed.filter.as_str())
-        })
-    }
-
-    /// Marks a session's subscriptions by what it may read now. Those that it may read nothing of stay:
-    /// they get nothing.
-    fn mark_subscriptions(&mut self, key: SessionKey) {
-        let Some(session) = self.clients.sessions.get(key) else {
-            return;
+        let Some(rights) = session.and_then(|session| self.clients.rights(session)) else {
+            return Grant::Unchecked;
         };
-        let rights = session
-            .holder
-            .as_ref()
-            .and_then(|holder| holder.rights.as_ref());
-        for subscription in &session.subscriptions {
-            let checked = rights.is_some_and(|rights| {
-                let filter = self.trie.filter_text(subscription.node);
-                rights.subscribe(&filter) != Grant::Unchecked
-            });
-            let entry = self.trie.entry_mut(subscription.node);
-            let share = subscription.share.as_ref();
-            if let Some(subscriber) = entry.and_then(|entry| entry.find_mut(key, share)) {
-                subscriber.checked = checked;
-            }
-        }
+        let (grant, steps) = rights.grant(subscribed.filter.as_str());
+        self.backlog.spend(steps / STEPS_PER_DELIVERY);
+        grant
     }
 }
 

@@ -123,6 +123,16 @@ impl Backlog {
         self.work_left -= (deliveries * DELIVERY) as i64;
     }
 
+    /// Something is done that costs as much as so many eighths of a delivery.
+    pub(super) fn spend_steps(&mut self, steps: usize) {
+        self.work_left -= steps as i64;
+    }
+
+    /// The part of a turn's work, in such steps, that what must not stand still has for itself.
+    pub(super) fn part_of_turn(&self) -> usize {
+        (self.work_per_turn / SHARES).max(1) as usize
+    }
+
     /// A message of so many bytes that are copied goes to so many.
     pub(super) fn spend_fan_out(&mut self, receivers: usize, bytes: usize) {
         let bytes = bytes.min(COPY_BYTES_MAX);
@@ -216,6 +226,7 @@ impl ShardCore {
     /// allows.
     pub fn work_off(&mut self, now: Timestamp) {
         self.remove_ended();
+        self.mark_some();
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

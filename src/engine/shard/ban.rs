@@ -1,4 +1,6 @@
 //! Bans: who is there is told and closed, who comes is refused with its CONNECT.
+//!
+//! Not here: the look at those who are there, which goes over turns (`crate::shard::driver::sweep`).
 
 use super::ShardCore;
 use crate::engine::access::bans::BannedNames;
@@ -8,27 +10,25 @@ use crate::engine::time::Timestamp;
 use std::sync::Arc;
 
 impl ShardCore {
-    /// Who is banned from now on; those that are there are told and closed.
-    pub fn set_banned(&mut self, now: Timestamp, banned: Arc<BannedNames>) {
+    /// Who is banned from now on: asked of who comes; who is there is asked by [`ShardCore::is_banned`].
+    pub fn set_banned(&mut self, banned: Arc<BannedNames>) {
         self.banned = banned;
-        let sessions: Vec<_> = self.clients.sessions.keys().collect();
-        for key in sessions {
-            let Some(session) = self.clients.sessions.get(key) else {
-                continue;
-            };
-            let user_name = session
-                .holder
-                .as_ref()
-                .and_then(|holder| holder.user_name.as_deref());
-            if let Some(connection) = session.connection
-                && self.banned.contain(&session.client_id, user_name)
-            {
-                self.ban(now, connection);
-            }
-        }
     }
 
-    /// The address of a connection is banned: it is closed, or its CONNECT will be refused.
+    /// Whether the client of a connection is banned by its names, as far as they are known.
+    #[must_use]
+    pub fn is_banned(&self, key: ConnectionKey) -> bool {
+        let connection = self.clients.connections.get(key);
+        let session = connection.and_then(|connection| connection.session);
+        let session = session.and_then(|session| self.clients.sessions.get(session));
+        session.is_some_and(|session| {
+            let holder = session.holder.as_deref();
+            let user_name = holder.and_then(|holder| holder.user_name.as_deref());
+            self.banned.contain(&session.client_id, user_name)
+        })
+    }
+
+    /// A connection is banned, by its address or its names: it is closed, or its CONNECT will be refused.
     pub fn ban(&mut self, now: Timestamp, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;

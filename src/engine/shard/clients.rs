@@ -7,6 +7,7 @@
 use super::Settings;
 use super::journal::Journal;
 use super::losses::{self, Losing};
+use super::marking::Rules;
 use super::overload::Shortage;
 use super::ready::Ready;
 use super::sessions::Sessions;
@@ -32,6 +33,7 @@ pub(super) struct Clients {
     /// Connections with bytes to send, for the shell.
     pub ready: Ready,
     pub journal: Journal,
+    pub rules: Rules,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
     pub shortage: Shortage,
@@ -56,6 +58,7 @@ impl Clients {
             counters: Counters::default(),
             ready: Ready::default(),
             journal: Journal::default(),
+            rules: Rules::default(),
             routed_by: None,
             shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
             overflowed: Vec::new(),

@@ -29,7 +29,7 @@ impl Clients {
         matched: &Match,
         now: Timestamp,
     ) {
-        if matched.checked && !self.may_read(matched.session, publication.topic) {
+        if !self.may_get(matched.session, matched.checked, publication.topic) {
             self.counters.dropped_not_authorized += 1;
             return;
         }

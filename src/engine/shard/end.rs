@@ -50,6 +50,9 @@ impl ShardCore {
             let never = Timestamp::NEVER;
             self.timers
                 .set(connection.timer_at, never, Owner::Connection(key));
+            if connection.waits_for_memory {
+                self.forget_waiting(key);
+            }
             self.admission.counts.leave(connection.listener);
             let rest = connection.outbox.take_rest();
             self.commands.push(Command::Close {

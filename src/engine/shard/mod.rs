@@ -30,6 +30,7 @@ mod hold;
 mod interest;
 mod journal;
 mod losses;
+mod marking;
 mod matches;
 mod notes;
 mod overload;
@@ -51,7 +52,6 @@ mod window;
 pub use admission::ConnectionCounts;
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
-use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::access::{Admitted, Step};
 use crate::engine::hashing::{self, Hashing};
@@ -119,8 +119,6 @@ pub struct ShardCore {
     /// For the audit log.
     notes: Vec<(ConnectionKey, Note)>,
     banned: Arc<BannedNames>,
-    /// Access rules; without them everything is allowed.
-    acl: Option<Arc<Acl>>,
     clients: Clients,
     trie: Trie,
     retained: Retained,
@@ -162,7 +160,6 @@ impl ShardCore {
             shards,
             notes: Vec::new(),
             banned: Arc::default(),
-            acl: None,
             clients: Clients::new(Rc::clone(&settings), secrets.clone()),
             settings,
             trie: Trie::new(secrets),
@@ -259,9 +256,11 @@ impl ShardCore {
             || !self.backlog.is_empty()
             || self.fans_out()
             || !self.ended.is_empty()
+            || !self.clients.rules.marking.is_empty()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
             || self.memory.is_searching()
+            || self.may_resume_publishers()
     }
 
     // Inputs.

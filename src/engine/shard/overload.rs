@@ -17,11 +17,14 @@ use crate::engine::overload::{
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::time::Timestamp;
+use std::collections::BTreeSet;
 
 /// How soon memory is looked at again while it is short, though nothing happens.
 const LOOK_INTERVAL_MS: u64 = 100;
 /// Connections looked through per turn for those that hold most.
 const SCANNED_PER_TURN: usize = 1_024;
+/// Connections that waited for memory and are read again, per turn.
+const RESUMED_PER_TURN: usize = 1_024;
 /// Who holds so much in all is disconnected in the first search; in each further one it is a quarter of that.
 const HOLDS_BYTES_FIRST: usize = 4 * 1024 * 1024;
 /// Below this only those are disconnected that take nothing, or have not finished a packet.
@@ -69,6 +72,8 @@ pub(super) struct Memory {
     /// When to look again, NEVER while there is enough.
     looks_at: Option<Timestamp>,
     search: Option<Search>,
+    /// Connections that are not read until there is more.
+    waiting: BTreeSet<ConnectionKey>,
 }
 
 /// A search for those that hold most.
@@ -166,23 +171,32 @@ impl ShardCore {
             SPARE_BYTES_MAX
         };
         self.clients.spare.keep(spare_bytes_max);
-        if stage < Stage::Pause {
-            self.resume_publishers();
-        }
         if stage < Stage::Refuse {
             self.memory.search = None;
         }
     }
 
+    /// Whether some that waited for memory can go on.
+    pub(super) fn may_resume_publishers(&self) -> bool {
+        self.clients.shortage.stage < Stage::Pause && !self.memory.waiting.is_empty()
+    }
+
+    /// There is memory again: those that waited are read, a part of them per turn.
     fn resume_publishers(&mut self) {
-        let keys: Vec<_> = self.clients.connections.keys().collect();
-        for key in keys {
-            if let Some(connection) = self.clients.connections.get_mut(key)
-                && std::mem::take(&mut connection.waits_for_memory)
-            {
+        for _ in 0..RESUMED_PER_TURN {
+            let Some(key) = self.memory.waiting.pop_first() else {
+                return;
+            };
+            if let Some(connection) = self.clients.connections.get_mut(key) {
+                connection.waits_for_memory = false;
                 self.resume_if_room(key);
             }
         }
+    }
+
+    /// A connection is gone: it waits no more.
+    pub(super) fn forget_waiting(&mut self, key: ConnectionKey) {
+        self.memory.waiting.remove(&key);
     }
 
     /// A client makes the broker keep more while memory is very short: it is not read until there is more.
@@ -193,6 +207,7 @@ impl ShardCore {
         if connection.is_deserted || std::mem::replace(&mut connection.waits_for_memory, true) {
             return;
         }
+        self.memory.waiting.insert(key);
         self.clients.counters.publishers_paused_memory += 1;
         self.pause(key);
     }
@@ -228,8 +243,12 @@ impl ShardCore {
         }
     }
 
-    /// While memory is almost gone: disconnects those that hold most, until there is enough again.
+    /// While memory is almost gone: disconnects those that hold most, until there is enough again. Then those
+    /// that waited for that go on.
     pub fn relieve(&mut self, now: Timestamp) {
+        if self.clients.shortage.stage < Stage::Pause {
+            return self.resume_publishers();
+        }
         if self.clients.shortage.stage < Stage::Refuse {
             return;
         }

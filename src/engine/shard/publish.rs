@@ -542,7 +542,7 @@ impl ShardCore {
         let topic = publication.topic;
         let load = |subscriber: &crate::engine::route::subscriber::Subscriber| {
             let session = sessions.get(subscriber.session)?;
-            if subscriber.checked && !clients.may_read(subscriber.session, topic) {
+            if !clients.may_get(subscriber.session, subscriber.checked, topic) {
                 return None;
             }
             let outbound = &session.outbound;

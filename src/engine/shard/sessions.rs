@@ -74,6 +74,17 @@ impl Sessions {
         self.slots.get_mut(key)
     }
 
+    /// Places in the table, free ones included.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.slots()
+    }
+
+    /// The session at a place.
+    pub(super) fn key_at(&mut self, slot: usize) -> Option<SessionKey> {
+        let (key, _) = self.slots.at_mut(slot)?;
+        Some(key)
+    }
+
     /// All of them.
     pub(super) fn keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
         self.slots.keys()

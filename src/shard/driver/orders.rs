@@ -87,8 +87,14 @@ impl Shell {
                 let _ = self.orders.events.send(answer);
             }
             Order::Tls(configs) => self.admission.set_tls(&configs),
-            Order::Acl(acl) => self.core.set_acl(acl),
-            Order::Bans(names, networks) => self.set_bans(ring, names, networks),
+            Order::Acl(number, acl) => {
+                self.core.set_acl(acl);
+                let _ = self
+                    .orders
+                    .events
+                    .send(Event::RulesHold(self.orders.shard, number));
+            }
+            Order::Bans(names, networks) => self.set_bans(names, networks),
             Order::StopAccepting => {
                 self.admission.stop(ring);
                 self.core.publish_wills(now);

@@ -54,16 +54,10 @@ impl Sweep {
 
 impl Shell {
     /// Who is not served from now on; those that are there are closed.
-    pub(super) fn set_bans(
-        &mut self,
-        ring: &mut Ring,
-        names: Arc<BannedNames>,
-        networks: Arc<BannedNetworks>,
-    ) {
+    pub(super) fn set_bans(&mut self, names: Arc<BannedNames>, networks: Arc<BannedNetworks>) {
         self.admission.ban(networks);
         self.sweep.begin(self.sockets.places());
-        self.core.set_banned(self.clock.now(), names);
-        self.carry_out(ring);
+        self.core.set_banned(names);
     }
 
     /// Looks at some of those that have to be looked at.
@@ -75,7 +69,7 @@ impl Shell {
         {
             looks -= 1;
             if let Some((connection, ip)) = self.sockets.open_at(place)
-                && self.admission.is_banned(ip)
+                && (self.admission.is_banned(ip) || self.core.is_banned(connection))
             {
                 self.core.ban(now, connection);
                 looks = looks.saturating_sub(LOOKS_PER_CLOSE);

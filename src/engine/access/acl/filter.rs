@@ -1,8 +1,6 @@
 //! Two filters against each other: have they a topic in common, does one match all of the other's.
 //!
-//! Filters come as their levels, and are valid ones. Exact, not approximate; the work is one pass.
-//!
-//! Not here: a filter against a topic (the trie in `rules`).
+//! Filters come as their levels, and are valid ones. Exact; what the walk in `reach` is tested by.
 
 /// Whether filters that begin like this differ about `$` topics `[MQTT-4.7.2-1]`.
 fn dollar_divides(wild: Option<&str>, plain: Option<&str>) -> bool {

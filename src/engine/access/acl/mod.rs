@@ -8,16 +8,19 @@
 //! Not here: how a filter loses its `$share/NAME/`, what a refusal tells the client, reading files.
 
 mod file;
+#[cfg(test)]
 mod filter;
+mod reach;
 mod rules;
 
-use rules::{Names, Reach, Rule, RuleSet};
+use reach::Reach;
+use rules::{Names, Rule, RuleSet};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 /// Rules of an access file or of a token, compiled; never changes. The default denies everything.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub struct Acl {
     is_everything: bool,
     users: BTreeMap<Box<str>, Arc<RuleSet>>,
@@ -172,32 +175,46 @@ impl Rights {
     }
 
     /// What becomes of a subscription to `filter`, a valid one without `$share/NAME/`. Says
-    /// [`Grant::Checked`] where several rules together would refuse or cover it all. The work is one
-    /// pass over the client's rules and the patterns.
+    /// [`Grant::Checked`] where several rules together would refuse or cover it all.
     #[must_use]
     pub fn subscribe(&self, filter: &str) -> Grant {
+        self.grant(filter).0
+    }
+
+    /// What becomes of a subscription, and how many steps it took: by the rules that have topics in common with
+    /// the filter, each level of a rule at most once.
+    #[must_use]
+    pub fn grant(&self, filter: &str) -> (Grant, usize) {
         if self.acl.is_everything {
-            return Grant::Unchecked;
+            return (Grant::Unchecked, 1);
         }
-        let own = self
-            .own
-            .as_ref()
-            .map_or(Reach::default(), |rules| rules.reach(filter, &self.names));
+        let (own, mut steps) = match &self.own {
+            Some(rules) => Reach::of(rules, filter, &self.names),
+            None => (Reach::default(), 0),
+        };
+        steps += 1;
         if own.denies_all {
-            return Grant::Refused;
+            return (Grant::Refused, steps);
         }
         // The user's rules decide about all of it: patterns are not asked.
         if own.reads_all && !own.denies_some {
-            return Grant::Unchecked;
+            return (Grant::Unchecked, steps);
         }
-        let patterns = self.acl.patterns.reach(filter, &self.names);
+        let (patterns, more) = Reach::of(&self.acl.patterns, filter, &self.names);
+        steps += more;
         if !own.reads_some && (!patterns.reads_some || patterns.denies_all) {
-            return Grant::Refused;
+            return (Grant::Refused, steps);
         }
         if patterns.reads_all && !own.denies_some && !patterns.denies_some {
-            return Grant::Unchecked;
+            return (Grant::Unchecked, steps);
         }
-        Grant::Checked
+        (Grant::Checked, steps)
+    }
+
+    /// Whether these are rights by those rules, the same and not merely like them.
+    #[must_use]
+    pub fn are_by(&self, acl: &Arc<Acl>) -> bool {
+        Arc::ptr_eq(&self.acl, acl)
     }
 
     /// Whether the other client has the same answers for every topic: the same rules of its own, and

@@ -1,4 +1,4 @@
-//! A set of rules, compiled: a trie by level for topics, a list for filters.
+//! A set of rules, compiled: a trie by level.
 //!
 //! Every node of the trie is reached over one path only, its own, so a walk visits each at most once:
 //! however the branches of `+`, `%u`, `%c` and plain text multiply, the work is bounded by the nodes,
@@ -6,9 +6,8 @@
 //! rules can make; a topic cannot. Recursion is as deep as topic and rules both are, at most
 //! [`LEVELS_MAX`].
 //!
-//! Not here: which sets hold for a client, and in which order (`mod.rs`).
+//! Not here: which sets hold for a client, and in which order (`mod.rs`); filters against rules (`reach`).
 
-use super::filter::{covers, overlap};
 use super::{Access, RuleAccess};
 use std::cmp::Ordering;
 use std::fmt;
@@ -21,13 +20,13 @@ pub(super) const USER: &str = "%u";
 /// In patterns, the level that stands for the client identifier.
 pub(super) const CLIENT: &str = "%c";
 
-const READ: u8 = 1;
+pub(super) const READ: u8 = 1;
 const WRITE: u8 = 2;
-const DENY: u8 = 4;
+pub(super) const DENY: u8 = 4;
 
-const ROOT: usize = 0;
+pub(super) const ROOT: usize = 0;
 /// No child: the root is nobody's.
-const NONE: usize = ROOT;
+pub(super) const NONE: usize = ROOT;
 
 const fn bits(access: RuleAccess) -> u8 {
     match access {
@@ -41,8 +40,8 @@ const fn bits(access: RuleAccess) -> u8 {
 /// What `%u` and `%c` stand for; a name that is missing matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    user: Option<Box<str>>,
-    client: Option<Box<str>>,
+    pub(super) user: Option<Box<str>>,
+    pub(super) client: Option<Box<str>>,
 }
 
 impl Names {
@@ -53,17 +52,6 @@ impl Names {
             user: user.filter(plain).map(Into::into),
             client: client.filter(plain).map(Into::into),
         }
-    }
-
-    /// The level with the name in its place. Like a wildcard, a name as the first level stands for no
-    /// `$` topic: clients choose their identifiers, and must not get at `$SYS` by that.
-    fn fill<'a>(&'a self, level: &'a str, is_first: bool) -> Option<&'a str> {
-        let name = match level {
-            USER => self.user.as_deref(),
-            CLIENT => self.client.as_deref(),
-            _ => return Some(level),
-        };
-        name.filter(|name| !(is_first && name.starts_with('$')))
     }
 }
 
@@ -98,57 +86,46 @@ impl Rule {
     fn by_levels(&self, other: &Self) -> Ordering {
         self.filter.split('/').cmp(other.filter.split('/'))
     }
-
-    /// Whether it and `filter` match a topic in common.
-    fn meets(&self, filter: &str, names: &Names) -> bool {
-        self.levels(names)
-            .is_some_and(|levels| overlap(levels, filter.split('/')))
-    }
-
-    /// The levels for a client; `None` if the rule matches nothing of its.
-    fn levels<'a>(&'a self, names: &'a Names) -> Option<impl Iterator<Item = &'a str>> {
-        let fill = |(at, level)| match self.has_names {
-            true => names.fill(level, at == 0),
-            false => Some(level),
-        };
-        let levels = self.filter.split('/').enumerate().map(fill);
-        let applies = !self.has_names || levels.clone().all(|level| level.is_some());
-        applies.then(|| levels.flatten())
-    }
 }
 
-/// What rules say about the topics that a filter matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reach {
-    pub(super) reads_some: bool,
-    pub(super) reads_all: bool,
-    pub(super) denies_some: bool,
-    pub(super) denies_all: bool,
-}
-
-#[derive(Default)]
-struct Node {
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct Node {
     /// By text, ascending.
-    children: Vec<(Box<str>, usize)>,
-    plus: usize,
-    user: usize,
-    client: usize,
+    pub(super) children: Vec<(Box<str>, usize)>,
+    pub(super) plus: usize,
+    /// The level stands for the user name.
+    pub(super) user: usize,
+    /// The level stands for the client identifier.
+    pub(super) client: usize,
     /// What rules say that end here.
-    here: u8,
+    pub(super) here: u8,
     /// What rules say that end with `#` below.
-    pound: u8,
+    pub(super) pound: u8,
+}
+
+impl Node {
+    /// The child for a level of plain text.
+    pub(super) fn child(&self, level: &str) -> Option<usize> {
+        let found = self
+            .children
+            .binary_search_by(|(text, _)| (**text).cmp(level));
+        let (_, child) = self.children.get(found.ok()?)?;
+        Some(*child)
+    }
 }
 
 /// Rules that hold together: a user's, those of anonymous clients, or the patterns.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub(super) struct RuleSet {
-    rules: Vec<Rule>,
-    nodes: Vec<Node>,
+    rules: usize,
+    pub(super) nodes: Vec<Node>,
+    /// What all rules say together.
+    pub(super) said: u8,
 }
 
 impl fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "({} rules)", self.rules.len())
+        write!(f, "({} rules)", self.rules)
     }
 }
 
@@ -156,7 +133,6 @@ impl RuleSet {
     /// Compiles rules; their order means nothing.
     pub(super) fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_unstable_by(Rule::by_levels);
-        rules.shrink_to_fit();
         let mut nodes = vec![Node::default()];
         for rule in &rules {
             insert(&mut nodes, rule);
@@ -165,12 +141,16 @@ impl RuleSet {
             node.children.shrink_to_fit();
         }
         nodes.shrink_to_fit();
-        RuleSet { rules, nodes }
+        RuleSet {
+            rules: rules.len(),
+            nodes,
+            said: rules.iter().fold(0, |said, rule| said | rule.bits),
+        }
     }
 
     /// Rules in the set.
     pub(super) fn len(&self) -> usize {
-        self.rules.len()
+        self.rules
     }
 
     /// Whether some rule asks for the user name.
@@ -208,27 +188,6 @@ impl RuleSet {
         };
         walk.visit(ROOT, Some(topic));
         (walk.found, walk.visits)
-    }
-
-    /// What the rules say about the topics that `filter` matches. The work is one pass over the rules.
-    pub(super) fn reach(&self, filter: &str, names: &Names) -> Reach {
-        let mut reach = Reach::default();
-        for rule in &self.rules {
-            if rule.bits == WRITE || !rule.meets(filter, names) {
-                continue;
-            }
-            let is_whole = rule
-                .levels(names)
-                .is_some_and(|levels| covers(levels, filter.split('/')));
-            if rule.bits == DENY {
-                reach.denies_some = true;
-                reach.denies_all |= is_whole;
-            } else {
-                reach.reads_some = true;
-                reach.reads_all |= is_whole;
-            }
-        }
-        reach
     }
 }
 
@@ -319,11 +278,8 @@ impl Walk<'_> {
                 self.visit(node.client, rest);
             }
         }
-        let found = node
-            .children
-            .binary_search_by(|(text, _)| (**text).cmp(level));
-        if let Some((_, child)) = found.ok().and_then(|at| node.children.get(at)) {
-            self.visit(*child, rest);
+        if let Some(child) = node.child(level) {
+            self.visit(child, rest);
         }
     }
 }

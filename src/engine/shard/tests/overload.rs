@@ -1,11 +1,13 @@
 //! Each stage of memory shortage, and back; and how fast connections come in.
 
 use super::{PUBLISH_T, SUBSCRIBE_T, Shard};
+use crate::engine::access::bans::BannedNames;
 use crate::engine::overload::{Meter, SHED_OUTBOX_BYTES_MAX, Stage};
 use crate::engine::shard::{Command, Settings};
 use crate::engine::time::Timestamp;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// 40,000 bytes to `t` at QoS 0.
 fn large() -> Vec<u8> {
@@ -65,6 +67,8 @@ fn publishers_are_not_read_and_not_taken_for_silent() {
     }
     assert!(shard.take_commands().is_empty());
     shard.core.set_stage(Stage::Shed);
+    assert!(shard.core.has_work());
+    shard.core.relieve(shard.now);
     let commands = shard.take_commands();
     assert!(matches!(commands[..], [Command::Resume(key)] if key == publisher));
     shard.now = Timestamp::from_ms(20_000);
@@ -137,6 +141,7 @@ fn a_stage_begins_within_the_turn_that_brings_it_about() {
     );
     shown.0.set(0);
     shard.core.look_at_memory(shard.now);
+    shard.core.relieve(shard.now);
     let commands = shard.take_commands();
     let is_resumed = |key| {
         commands
@@ -301,4 +306,38 @@ fn a_late_shard_accepts_nobody_for_a_moment() {
     assert!(shard.core.may_accept(at, 0));
     assert_eq!(shard.core.accept_at(at), None);
     assert_eq!(counter(&shard, "accepts_paused_lag"), 1);
+}
+
+#[test]
+fn those_that_waited_for_memory_go_on_over_turns() {
+    let mut shard = Shard::new(|_| {});
+    let names = (0..1_100).map(|n| format!("\0\x04{n:04}").into_bytes());
+    let keys: Vec<_> = names.map(|id| shard.connect_with(&[0], &id)).collect();
+    shard.core.set_stage(Stage::Pause);
+    for key in &keys {
+        shard.core.begin_turn();
+        shard.core.pause_for_memory(*key);
+    }
+    shard.core.ban(shard.now, keys[0]);
+    shard.take_commands();
+    shard.core.set_stage(Stage::Normal);
+    let resumed = [(); 3].map(|()| {
+        shard.core.relieve(shard.now);
+        shard.take_commands().len()
+    });
+    assert_eq!(resumed, [1_024, 75, 0]);
+    assert!(!shard.core.may_resume_publishers());
+}
+
+#[test]
+fn who_is_banned_by_name_is_found_while_connected() {
+    let mut shard = Shard::new(|_| {});
+    let keys = [b'a', b'b'].map(|id| shard.connect(id, true));
+    let mut names = BannedNames::default();
+    names.client_ids.insert("b".into());
+    shard.core.set_banned(Arc::new(names));
+    assert_eq!(keys.map(|key| shard.core.is_banned(key)), [false, true]);
+    shard.core.ban(shard.now, keys[1]);
+    assert!(shard.is_closed(keys[1]) && !shard.core.is_banned(keys[1]));
+    assert_eq!(counter(&shard, "connections_banned"), 1);
 }

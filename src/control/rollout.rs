@@ -1,0 +1,59 @@
+//! Whether every shard has what was ordered last: nobody waits for it, it is told when the last one says so.
+//!
+//! Orders have numbers: a slow shard gets the newest only, and what it says of an older one is no news.
+
+use crate::engine::keys::ShardId;
+use std::collections::BTreeSet;
+
+/// The last order, and who has not confirmed it yet.
+#[derive(Debug)]
+pub struct Rollout {
+    shards: ShardId,
+    number: u64,
+    missing: BTreeSet<ShardId>,
+}
+
+impl Rollout {
+    /// To so many shards.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Rollout {
+            shards: shards as ShardId,
+            number: 0,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// Something new is ordered: the number to confirm it with.
+    pub fn begin(&mut self) -> u64 {
+        self.number += 1;
+        self.missing = (0..self.shards).collect();
+        self.number
+    }
+
+    /// A shard confirms an order; whether all have the newest now, said once.
+    pub fn confirm(&mut self, shard: ShardId, number: u64) -> bool {
+        number == self.number && self.missing.remove(&shard) && self.missing.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_once_that_all_have_the_newest() {
+        let mut rollout = Rollout::new(2);
+        let older = rollout.begin();
+        assert!(!rollout.confirm(0, older));
+        let newer = rollout.begin();
+        assert!(
+            !rollout.confirm(1, older),
+            "shard 0 has it, but not the newer one"
+        );
+        assert!(!rollout.confirm(1, newer));
+        assert!(!rollout.confirm(1, newer));
+        assert!(rollout.confirm(0, newer));
+        assert!(!rollout.confirm(0, newer));
+    }
+}
