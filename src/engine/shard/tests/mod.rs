@@ -3,6 +3,7 @@
 mod fan_out;
 mod overload;
 mod pair;
+mod presence;
 mod rules;
 mod subscriptions;
 mod turns;
