@@ -65,6 +65,8 @@ pub struct Connection {
     pub reads_at: Timestamp,
     /// It has published while memory was very short, and is not read before there is more.
     pub waits_for_memory: bool,
+    /// Since when it does.
+    pub waits_since: Timestamp,
     /// Its peer has gone: it is read to its end, however short memory is.
     pub is_deserted: bool,
     /// Batches that were out when it was last asked whether it is stuck.
@@ -139,6 +141,7 @@ impl Connection {
             is_throttled: false,
             reads_at: Timestamp::NEVER,
             waits_for_memory: false,
+            waits_since: now,
             is_deserted: false,
             sent_before: 0,
             packet_bytes_max: u32::MAX,

@@ -227,6 +227,7 @@ impl ShardCore {
     pub fn work_off(&mut self, now: Timestamp) {
         self.remove_ended();
         self.mark_some();
+        self.tell_some();
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

@@ -35,6 +35,7 @@ mod matches;
 mod notes;
 mod overload;
 mod pause;
+mod presence;
 mod publish;
 mod questions;
 mod rate;
@@ -73,6 +74,7 @@ use fan_out::FanOuts;
 use interest::Interest;
 use matches::Matches;
 use overload::Memory;
+use presence::Presence;
 use questions::Questions;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -130,6 +132,7 @@ pub struct ShardCore {
     backlog: Backlog,
     fan_outs: FanOuts,
     ended: Ended,
+    presence: Presence,
     /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
     /// the hashes.
     seed: u64,
@@ -172,6 +175,7 @@ impl ShardCore {
             backlog: Backlog::new(shards, turn_deliveries_max),
             fan_outs: FanOuts::default(),
             ended: Ended::default(),
+            presence: Presence::default(),
             seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -257,6 +261,7 @@ impl ShardCore {
             || self.fans_out()
             || !self.ended.is_empty()
             || !self.clients.rules.marking.is_empty()
+            || self.may_tell()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
             || self.memory.is_searching()

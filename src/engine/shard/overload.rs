@@ -76,9 +76,17 @@ pub(super) struct Memory {
     waiting: BTreeSet<ConnectionKey>,
 }
 
+/// So long an unfinished packet may wait for memory: its client may be gone without anybody's being told, if
+/// bytes that the broker does not take stand before the end.
+const UNFINISHED_WAITS_MS: u64 = 10_000;
+/// How often those are looked for.
+const OVERDUE_INTERVAL_MS: u64 = 1_000;
+
 /// A search for those that hold most.
 #[derive(Clone, Copy, Debug)]
 struct Search {
+    /// Memory is almost gone; else only unfinished packets that have waited too long are looked for.
+    is_urgent: bool,
     /// The connection to look at next.
     slot: usize,
     /// Who holds so much is disconnected.
@@ -91,8 +99,19 @@ struct Search {
 
 impl Search {
     /// What disconnecting this one would gain, if it is to be; `kernel_bytes` may lie in its socket.
-    fn gain(&self, connection: &mut Connection, kernel_bytes: usize) -> Option<usize> {
+    fn gain(
+        &self,
+        connection: &mut Connection,
+        kernel_bytes: usize,
+        now: Timestamp,
+    ) -> Option<usize> {
         let held = connection.held_bytes();
+        let is_overdue = connection.waits_for_memory
+            && connection.unparsed_bytes() > SHED_PARTIAL_BYTES_MAX
+            && now.ms_since(connection.waits_since) >= UNFINISHED_WAITS_MS;
+        if !self.is_urgent {
+            return is_overdue.then_some(held);
+        }
         let holds_much = held >= self.least_bytes.max(HOLDS_BYTES_LEAST);
         let is_unfinished =
             connection.unparsed_bytes() >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
@@ -100,7 +119,7 @@ impl Search {
         let is_stuck =
             connection.is_stuck() && held >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
         let is_last = self.least_bytes == 0 && connection.waits_for_memory;
-        let is_it = holds_much || is_unfinished || is_stuck || is_last;
+        let is_it = holds_much || is_unfinished || is_stuck || is_last || is_overdue;
         is_it.then_some(held + kernel_bytes)
     }
 
@@ -108,12 +127,14 @@ impl Search {
     /// once as long as they hold much.
     fn end(self, now: Timestamp) -> Self {
         let (least_bytes, rest_ms) = match self.least_bytes / 4 {
+            _ if !self.is_urgent => (self.least_bytes, OVERDUE_INTERVAL_MS),
             _ if self.wanted_bytes == 0 => (self.least_bytes, LOOK_INTERVAL_MS),
             less if less < SHED_PARTIAL_BYTES_MAX => (0, LOOK_INTERVAL_MS),
             less if less < HOLDS_BYTES_LEAST => (less, LOOK_INTERVAL_MS),
             less => (less, 0),
         };
         Search {
+            is_urgent: self.is_urgent,
             slot: 0,
             least_bytes,
             wanted_bytes: 0,
@@ -171,7 +192,7 @@ impl ShardCore {
             SPARE_BYTES_MAX
         };
         self.clients.spare.keep(spare_bytes_max);
-        if stage < Stage::Refuse {
+        if stage < Stage::Pause {
             self.memory.search = None;
         }
     }
@@ -208,6 +229,7 @@ impl ShardCore {
             return;
         }
         self.memory.waiting.insert(key);
+        connection.waits_since = connection.heard_at;
         self.clients.counters.publishers_paused_memory += 1;
         self.pause(key);
     }
@@ -243,22 +265,28 @@ impl ShardCore {
         }
     }
 
-    /// While memory is almost gone: disconnects those that hold most, until there is enough again. Then those
+    /// While memory is very short: disconnects those whose unfinished packets wait for too long; while it is
+    /// almost gone those that hold most, until there is enough again. Then those
     /// that waited for that go on.
     pub fn relieve(&mut self, now: Timestamp) {
         if self.clients.shortage.stage < Stage::Pause {
             return self.resume_publishers();
         }
-        if self.clients.shortage.stage < Stage::Refuse {
-            return;
-        }
-        let wanted_bytes = self.share_of_surplus();
-        let search = self.memory.search.get_or_insert(Search {
+        let is_urgent = self.clients.shortage.stage >= Stage::Refuse;
+        let wanted_bytes = if is_urgent {
+            self.share_of_surplus()
+        } else {
+            u64::MAX
+        };
+        let known = self.memory.search.take();
+        let known = known.filter(|search| search.is_urgent == is_urgent);
+        let search = self.memory.search.insert(known.unwrap_or(Search {
+            is_urgent,
             slot: 0,
             least_bytes: HOLDS_BYTES_FIRST,
             wanted_bytes,
             rests_until: now,
-        });
+        }));
         if search.wanted_bytes == 0 {
             if search.rests_until > now {
                 return;
@@ -275,7 +303,7 @@ impl ShardCore {
             let found = self.clients.connections.at_mut(search.slot);
             search.slot += 1;
             if let Some((key, connection)) = found
-                && let Some(gain) = search.gain(connection, kernel_bytes)
+                && let Some(gain) = search.gain(connection, kernel_bytes, now)
             {
                 search.wanted_bytes = search.wanted_bytes.saturating_sub(gain as u64);
                 self.cut(key, now);

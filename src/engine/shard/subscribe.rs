@@ -8,10 +8,10 @@ use crate::engine::codec::subscribe::{
 };
 use crate::engine::codec::topic::{Subscribed, TopicError};
 use crate::engine::codec::{Reason, Version};
-use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey};
+use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::mail::InterestChange;
 use crate::engine::message::Qos;
-use crate::engine::route::shared::{Groups, MemberCount};
+use crate::engine::route::shared::Groups;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
 use crate::engine::session::SubscriptionRef;
@@ -254,49 +254,9 @@ impl ShardCore {
 
     /// Changes this shard's members of a group, and brings their count up to date here and in the replicas.
     fn change_group(&mut self, node: NodeId, name: &Arc<str>, change: impl FnOnce(&mut Groups)) {
-        let Some(entry) = self.trie.entry_mut(node) else {
-            return;
-        };
-        change(&mut entry.groups);
-        let Some(group) = entry.groups.find_mut(name) else {
-            return;
-        };
-        let count = MemberCount {
-            members: group.members.len() as u32,
-            online: group.members.online() as u32,
-        };
-        if group.count(self.id) == count {
-            return;
-        }
-        group.set_count(self.id, count);
-        entry.groups.prune(name);
-        if self.shards > 1 {
-            let filter = self.trie.filter_text(node).into();
-            let key = GroupKey {
-                filter,
-                name: Arc::clone(name),
-            };
-            self.announce(&InterestChange::Group(key, count));
-        }
-    }
-
-    /// A session connected or disconnected: its share groups prefer members that are there.
-    pub(super) fn groups_changed(&mut self, key: SessionKey) {
-        let Some(session) = self.clients.sessions.get(key) else {
-            return;
-        };
-        let is_online = session.connection.is_some();
-        let shared: Vec<_> = session
-            .subscriptions
-            .iter()
-            .filter_map(|known| Some((known.node, known.share.clone()?)))
-            .collect();
-        for (node, name) in shared {
-            self.change_group(node, &name, |groups| {
-                if let Some(group) = groups.find_mut(&name) {
-                    group.members.set_online(key, is_online);
-                }
-            });
+        if let Some(entry) = self.trie.entry_mut(node) {
+            change(&mut entry.groups);
+            self.count_members(node, name);
         }
     }
 

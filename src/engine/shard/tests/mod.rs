@@ -4,6 +4,7 @@ mod fan_out;
 mod filters;
 mod overload;
 mod pair;
+mod presence;
 mod rules;
 mod subscriptions;
 mod turns;

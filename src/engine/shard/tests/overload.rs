@@ -200,6 +200,32 @@ fn who_has_gone_is_read_to_its_end_however_short_memory_is() {
     assert!(shard.is_closed(client));
 }
 
+#[test]
+fn an_unfinished_packet_does_not_wait_for_memory_for_good() {
+    let (mut shard, shown) = measured(|_| {});
+    let (unfinished, waits) = (shard.connect(b'u', true), shard.connect(b'w', true));
+    shown.0.set(900);
+    shard.core.look_at_memory(shard.now);
+    shard.receive(unfinished, &large()[..30_000]);
+    shard.receive(waits, PUBLISH_T);
+    for _ in 0..99 {
+        shard.core.relieve(shard.now);
+        shard.now = shard.now.plus_ms(100);
+    }
+    assert_eq!(counter(&shard, "connections_cut_memory"), 0);
+    for _ in 0..20 {
+        shard.core.relieve(shard.now);
+        shard.now = shard.now.plus_ms(100);
+    }
+    assert_eq!(counter(&shard, "connections_cut_memory"), 1);
+    let commands = shard.take_commands();
+    let closed = |key| {
+        let mut closes = commands.iter();
+        closes.any(|c| matches!(c, Command::Close { connection, .. } if *connection == key))
+    };
+    assert!(closed(unfinished) && !closed(waits));
+}
+
 /// Turns until nobody is disconnected any more.
 fn relieve(shard: &mut Shard) {
     for _ in 0..20 {
