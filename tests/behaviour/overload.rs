@@ -73,8 +73,8 @@ fn memory_is_defended_in_stages_and_comes_back() {
     broker.await_counter("publishers_paused_memory", 1);
     Connect::v5(&unique("reader")).open(&broker).ping();
     let paused = broker.counters().get("publishers_paused_memory");
-    let _halves: Vec<_> = (0..10).map(|_| half_said(&broker)).collect();
-    broker.await_counter("publishers_paused_memory", paused + 10);
+    let _halves: Vec<_> = (0..3).map(|_| half_said(&broker)).collect();
+    broker.await_counter("publishers_paused_memory", paused + 3);
     let mut more = Vec::new();
     for (version, refusal) in [(Version::V5, 0x97), (Version::V4, 3)] {
         eventually("a new client is refused", || {
@@ -84,7 +84,8 @@ fn memory_is_defended_in_stages_and_comes_back() {
                 Some(Packet::Connack { code, .. }) if code == refusal => return Some(()),
                 other => panic!("{other:?}"),
             }
-            client.publish(&topic, 1, vec![b'x'; 256 * 1024]);
+            // It may be disconnected before it hears of it.
+            client.send_publish(&Publish::new(&topic, 1, vec![b'x'; 256 * 1024]));
             more.push(client);
             None
         });

@@ -86,13 +86,16 @@ fn process(pid: &str) -> Option<Use> {
 
 /// In ns, but only of threads that still run.
 fn threads_cpu(pid: &str) -> Option<Duration> {
-    let mut ns = 0;
+    let mut ns = None;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let stat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        // It may have ended since it was listed.
+        let Ok(stat) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else {
+            continue;
+        };
         let ran: u64 = stat.split_ascii_whitespace().next()?.parse().ok()?;
-        ns += ran;
+        ns = Some(ns.unwrap_or(0) + ran);
     }
-    Some(Duration::from_nanos(ns))
+    ns.map(Duration::from_nanos)
 }
 
 /// In clock ticks, where the kernel keeps no schedstat.
