@@ -58,6 +58,12 @@ pub(super) struct Backlog {
     is_unbounded: bool,
 }
 
+/// What a message of so many bytes to so many costs, in eighths of a delivery.
+fn fan_out_work(receivers: usize, bytes: usize) -> i64 {
+    let bytes = bytes.min(COPY_BYTES_MAX);
+    (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64
+}
+
 impl Backlog {
     pub(super) fn new(shards: ShardId, turn_deliveries_max: usize) -> Self {
         let work_per_turn = (turn_deliveries_max * DELIVERY) as i64;
@@ -135,15 +141,14 @@ impl Backlog {
 
     /// A message of so many bytes that are copied goes to so many.
     pub(super) fn spend_fan_out(&mut self, receivers: usize, bytes: usize) {
-        let bytes = bytes.min(COPY_BYTES_MAX);
-        self.work_left -= (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64;
+        self.work_left -= fan_out_work(receivers, bytes);
     }
 
     /// Whether a message to so many should take its time.
     pub(super) fn is_large(&self, receivers: usize, bytes: usize) -> bool {
-        let bytes = bytes.min(COPY_BYTES_MAX);
-        let work = (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64;
-        work > self.work_per_turn / SHARES && receivers > 1 && !self.is_unbounded
+        fan_out_work(receivers, bytes) > self.work_per_turn / SHARES
+            && receivers > 1
+            && !self.is_unbounded
     }
 
     /// Whether this turn has work left for large fan-outs.
@@ -153,8 +158,7 @@ impl Backlog {
 
     /// One delivery of a large fan-out.
     pub(super) fn spend_on_fan_out(&mut self, publication: &Publication<'_>) {
-        let bytes = publication.payload.len().min(COPY_BYTES_MAX);
-        let mut work = (DELIVERY + bytes / COPY_BYTES) as i64;
+        let mut work = fan_out_work(1, publication.payload.len());
         if publication.qos > Qos::AtMostOnce {
             work *= KEPT;
         }

@@ -215,13 +215,16 @@ impl ShardCore {
         }
     }
 
-    /// A connection is gone: it waits no more.
+    /// A connection waits no more: it is gone, or read to its end.
     pub(super) fn forget_waiting(&mut self, key: ConnectionKey) {
         self.memory.waiting.remove(&key);
     }
 
-    /// A client makes the broker keep more while memory is very short: it is not read until there is more.
+    /// A client makes the broker keep more: while memory is very short it is not read until there is more.
     pub(super) fn pause_for_memory(&mut self, key: ConnectionKey) {
+        if self.clients.shortage.stage < Stage::Pause {
+            return;
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
@@ -241,6 +244,7 @@ impl ShardCore {
             && std::mem::take(&mut connection.waits_for_memory)
         {
             connection.is_deserted = true;
+            self.forget_waiting(key);
             self.resume_if_room(key);
         }
     }
@@ -266,8 +270,7 @@ impl ShardCore {
     }
 
     /// While memory is very short: disconnects those whose unfinished packets wait for too long; while it is
-    /// almost gone those that hold most, until there is enough again. Then those
-    /// that waited for that go on.
+    /// almost gone those that hold most, until there is enough again. Then those that waited for that go on.
     pub fn relieve(&mut self, now: Timestamp) {
         if self.clients.shortage.stage < Stage::Pause {
             return self.resume_publishers();

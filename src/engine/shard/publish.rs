@@ -15,7 +15,6 @@ use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
 use crate::engine::limits::SHARED_HOPS_MAX;
 use crate::engine::mail::{self, Mail, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
-use crate::engine::overload::Stage;
 use crate::engine::record::{Receipt, Record};
 use crate::engine::route::members::MemberLoad;
 use crate::engine::route::shared::SharedStrategy;
@@ -45,9 +44,7 @@ impl ShardCore {
         if !self.charge_publish(now, key, publish.topic.len() + publish.payload.len()) {
             return;
         }
-        if self.clients.shortage.stage >= Stage::Pause {
-            self.pause_for_memory(key);
-        }
+        self.pause_for_memory(key);
         if publish.properties.topic_alias.is_some() {
             return self.publish_with_alias(now, key, publish);
         }

@@ -5,7 +5,6 @@ use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
 use crate::engine::keys::ConnectionKey;
-use crate::engine::overload::Stage;
 use crate::engine::session::unfinished::Unfinished;
 use crate::engine::time::Timestamp;
 
@@ -36,21 +35,13 @@ impl ShardCore {
         if connection.partial.is_empty() {
             let used = self.frames(now, key, bytes);
             let rest = bytes.get(used..).unwrap_or_default();
-            if !rest.is_empty()
-                && let Some(connection) = self.clients.connections.get_mut(key)
-            {
-                connection.partial = rest.to_vec();
-                self.bound_partial(key);
+            if !rest.is_empty() {
+                self.keep_partial(key, rest.to_vec());
             }
             return;
         }
-        let mut partial = std::mem::take(&mut connection.partial);
-        partial.extend_from_slice(bytes);
-        let used = self.frames(now, key, &partial);
-        if used < partial.len() {
-            partial.drain(..used);
-            self.keep_partial(key, partial);
-        }
+        connection.partial.extend_from_slice(bytes);
+        self.take_up(now, key);
     }
 
     /// Keeps what is left over, in pieces if it is the beginning of a large packet.
@@ -225,9 +216,7 @@ impl ShardCore {
             Packet::Publish(publish) => self.publish(now, key, &publish),
             Packet::Ack(ack) => self.acknowledge(now, key, ack),
             Packet::Subscribe(subscribe) => {
-                if self.clients.shortage.stage >= Stage::Pause {
-                    self.pause_for_memory(key);
-                }
+                self.pause_for_memory(key);
                 self.subscribe(now, key, version, &subscribe);
             }
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(now, key, version, &unsubscribe),

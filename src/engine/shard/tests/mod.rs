@@ -97,6 +97,12 @@ impl Shard {
     }
 }
 
+/// A gauge or counter.
+fn counter(shard: &Shard, name: &str) -> u64 {
+    let all = shard.core.statistics();
+    all.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
 #[test]
 fn retained_messages_come_even_if_nothing_may_be_queued() {
     for queue_messages_max in [0, 1] {

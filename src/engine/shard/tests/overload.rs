@@ -1,6 +1,6 @@
 //! Each stage of memory shortage, and back; and how fast connections come in.
 
-use super::{PUBLISH_T, SUBSCRIBE_T, Shard};
+use super::{PUBLISH_T, SUBSCRIBE_T, Shard, counter};
 use crate::engine::access::bans::BannedNames;
 use crate::engine::overload::{Meter, SHED_OUTBOX_BYTES_MAX, Stage};
 use crate::engine::shard::{Command, Settings};
@@ -14,11 +14,6 @@ fn large() -> Vec<u8> {
     let mut packet = vec![0x30, 0xC3, 0xB8, 0x02, 0, 1, b't'];
     packet.resize(4 + 40_003, b'x');
     packet
-}
-
-fn counter(shard: &Shard, name: &str) -> u64 {
-    let all = shard.core.statistics();
-    all.iter().find(|(known, _)| *known == name).unwrap().1
 }
 
 #[test]

@@ -1,16 +1,11 @@
 //! What waits, and for what: turns that have done enough, shards that have no room.
 
 use super::pair::Pair;
-use super::{DELIVERED_T, PUBLISH_T, SUBSCRIBE_T, Shard};
+use super::{DELIVERED_T, PUBLISH_T, SUBSCRIBE_T, Shard, counter};
 use crate::engine::shard::Command;
 
 const PING: &[u8] = b"\xC0\x00";
 const PONG: &[u8] = b"\xD0\x00";
-
-fn counter(shard: &Shard, name: &str) -> u64 {
-    let all = shard.core.statistics();
-    all.iter().find(|(known, _)| *known == name).unwrap().1
-}
 
 fn closes(shard: &mut Shard) -> usize {
     let mut commands = Vec::new();
