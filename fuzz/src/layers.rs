@@ -95,10 +95,7 @@ fn run<'a>(
             break;
         }
     }
-    layers.send(&Outgoing {
-        copied: b"\xd0\0".to_vec(),
-        shared: Vec::new(),
-    });
+    layers.send(&Outgoing::from(b"\xd0\0".to_vec()));
     layers.close();
     seen.wire.extend(layers.take_wire().into_iter().flatten());
     seen.peer = layers.peer();

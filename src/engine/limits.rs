@@ -13,6 +13,9 @@ pub struct Limits {
     pub turn_deliveries_max: usize,
     /// Batches that one turn of a shard hands to sockets.
     pub turn_sends_max: usize,
+    /// Bytes that one turn of a shard hands to sockets, as far as their send buffers take them at once; at
+    /// least one batch.
+    pub turn_send_bytes_max: usize,
     /// Letters that one shard's mailbox holds for another. A full one holds up who publishes to that shard.
     pub mailbox_letters_max: usize,
     /// Largest packet a client may send, fixed header included.
@@ -108,14 +111,16 @@ pub const HELD_BYTES_MAX: usize = 32 * 1024;
 pub const SPARE_BUFFERS_MAX: usize = 4_096;
 /// Bytes of spare send buffers a shard keeps.
 pub const SPARE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Largest send buffer worth keeping.
-pub const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a buffer of an outbox. A larger one would have to grow for many receivers within one fan-out.
+pub const STRETCH_BYTES: usize = 16 * 1024;
+/// With so many bytes in it the next packet begins another: one more of the usual size still fits.
+pub const STRETCH_FULL_BYTES: usize = STRETCH_BYTES - 4_096;
 /// Payloads of this size and above are referenced by a send instead of copied into it.
 pub const COPY_BYTES_MAX: usize = 2_048;
 /// Least bytes of an outbox: any packet the broker makes itself fits.
 pub const OUTBOX_BYTES_MIN: usize = 4_096;
 
-const _: () = assert!(SPARE_BUFFER_BYTES_MAX >= OUTBOX_BYTES_MIN);
+const _: () = assert!(STRETCH_BYTES >= OUTBOX_BYTES_MIN);
 const _: () = assert!(RETAINED_ANSWER_MESSAGES_MAX <= RETAINED_VISITS_MAX);
 
 impl Default for Limits {
@@ -125,6 +130,7 @@ impl Default for Limits {
             turn_deliveries_max: 32_768,
             // The kernel takes about 5 us for each.
             turn_sends_max: 1_024,
+            turn_send_bytes_max: 2 * 1024 * 1024,
             // A turn's worth of publishes fits.
             mailbox_letters_max: 4_096,
             max_packet_bytes: 1024 * 1024,

@@ -320,15 +320,21 @@ pub fn flush_mail<S: Surroundings>(around: &mut S) {
     around.wake(receivers);
 }
 
-/// Hands outboxes that filled to their sockets, a bounded number of them.
+/// Hands outboxes that filled to their sockets, a bounded number of them and of bytes.
 fn flush_outboxes<S: Surroundings>(around: &mut S) {
+    let mut bytes_left = around.core().turn_send_bytes_max();
     for _ in 0..around.core().turn_sends_max() {
         let core = around.core();
         let Some(connection) = core.next_ready() else {
             return;
         };
         if let Some(batch) = core.take_outgoing(connection) {
+            let bytes = core.taken_at_once_bytes(&batch);
             around.send(connection, batch);
+            if bytes >= bytes_left {
+                break;
+            }
+            bytes_left -= bytes;
         }
     }
     around.core().note_sends_deferred();

@@ -13,17 +13,21 @@ use std::thread;
 fn with_payloads(parts: usize, payload_bytes: usize) -> (Outgoing, Vec<u8>) {
     let mut outgoing = Outgoing::default();
     for part in 0..parts {
-        outgoing
-            .copied
+        let last = &mut outgoing.last;
+        last.copied
             .extend_from_slice(format!("<{part}>").as_bytes());
         let payload = vec![part as u8; payload_bytes];
         let message = Message::new("t", b"", &payload, Qos::AtMostOnce, false, None);
-        outgoing.shared.push(SharedPayload {
-            at: outgoing.copied.len(),
+        last.shared.push(SharedPayload {
+            at: last.copied.len(),
             message: LocalMessage::new(Arc::new(message)),
         });
+        if part % 3 == 2 {
+            let full = std::mem::take(last);
+            outgoing.earlier.push_back(full);
+        }
     }
-    outgoing.copied.extend_from_slice(b"end");
+    outgoing.last.copied.extend_from_slice(b"end");
     let wire = outgoing.slices().flatten().copied().collect();
     (outgoing, wire)
 }
@@ -176,8 +180,8 @@ impl Handler for Echo {
         self.waiting.extend_from_slice(bytes);
         if !ring.is_sending(socket) {
             let mut batch = self.batches.pop().unwrap_or_default();
-            batch.clear();
-            batch.copied.append(&mut self.waiting);
+            batch.last.clear();
+            batch.last.copied.append(&mut self.waiting);
             ring.send(socket, batch).expect("open");
         }
     }

@@ -102,10 +102,7 @@ pub fn pair() -> (OwnedFd, TcpStream) {
 }
 
 pub fn copied(bytes: &[u8]) -> Outgoing {
-    Outgoing {
-        copied: bytes.to_vec(),
-        shared: Vec::new(),
-    }
+    Outgoing::from(bytes.to_vec())
 }
 
 /// Bytes in which every position is recognisable.

@@ -167,6 +167,7 @@ macro_rules! file_limits {
 file_limits! {
     turn_deliveries_max: usize,
     turn_sends_max: usize,
+    turn_send_bytes_max: usize,
     mailbox_letters_max: usize,
     max_packet_bytes: usize,
     topic_bytes_max: usize,

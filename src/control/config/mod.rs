@@ -283,6 +283,7 @@ fn check_limits(settings: &Settings, places: &Places<'_>) -> Result<(), ConfigEr
     let ranges = ranges! { limits;
         turn_deliveries_max: 1..=1 << 30,
         turn_sends_max: 1..=1 << 30,
+        turn_send_bytes_max: 1..=1 << 30,
         mailbox_letters_max: 1..=1 << 20,
         max_packet_bytes: PACKET_BYTES,
         topic_bytes_max: 1..=65_535,

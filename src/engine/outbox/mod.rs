@@ -1,15 +1,17 @@
 //! What waits to be sent to one connection, bounded in bytes.
 //!
-//! Small frames are copied into one buffer; a large payload is referenced. One batch is in flight at
+//! Small frames are copied into buffers of bounded size; a large payload is referenced. One batch is in flight at
 //! a time; what arrives meanwhile leaves as the next one. Control packets are always taken (the
 //! connection stops being read when the outbox is full); a PUBLISH asks for room first.
 
 pub mod outgoing;
+mod spare;
 
 pub use crate::engine::limits::SPARE_BYTES_MAX;
-use crate::engine::limits::{SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX};
+use crate::engine::limits::{STRETCH_BYTES, STRETCH_FULL_BYTES};
 use crate::engine::message::LocalMessage;
-use outgoing::{Outgoing, SharedPayload};
+use outgoing::{Droppable, Outgoing, SharedPayload, Stretch};
+pub use spare::SpareBuffers;
 
 /// What gives way when a QoS 0 message finds no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,80 +23,30 @@ pub enum OutboxFull {
     DropOldest,
 }
 
-/// Buffers to use again, so that a delivery allocates nothing in steady state.
-#[derive(Debug)]
-pub struct SpareBuffers {
-    spare: Vec<Outgoing>,
-    /// What they hold, and may.
-    bytes: usize,
-    bytes_max: usize,
-}
-
-impl Default for SpareBuffers {
-    fn default() -> Self {
-        SpareBuffers {
-            spare: Vec::new(),
-            bytes: 0,
-            bytes_max: SPARE_BYTES_MAX,
-        }
-    }
-}
-
-impl SpareBuffers {
-    /// An empty batch.
-    pub fn take(&mut self) -> Outgoing {
-        let batch = self.spare.pop().unwrap_or_default();
-        self.bytes -= batch.copied.capacity();
-        batch
-    }
-
-    /// Takes a batch back.
-    pub fn give(&mut self, mut batch: Outgoing) {
-        let bytes = batch.copied.capacity();
-        let fits = (1..=SPARE_BUFFER_BYTES_MAX).contains(&bytes);
-        let has_room = self.spare.len() < SPARE_BUFFERS_MAX && self.bytes + bytes <= self.bytes_max;
-        if fits && has_room {
-            batch.clear();
-            self.bytes += bytes;
-            self.spare.push(batch);
-        }
-    }
-
-    /// Keeps at most so many bytes from now on.
-    pub fn keep(&mut self, bytes_max: usize) {
-        self.bytes_max = bytes_max;
-        while self.bytes > bytes_max {
-            self.take();
-        }
-    }
-}
-
-/// A stretch of the batch that may be dropped.
-#[derive(Clone, Copy, Debug)]
-struct Droppable {
-    copied_at: usize,
-    copied_bytes: usize,
-    has_payload: bool,
-}
-
 /// The outbox of a connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
     pending: Outgoing,
+    /// What stands copied before the last stretch of `pending`, and the memory that takes.
+    earlier_bytes: usize,
+    earlier_held_bytes: usize,
     shared_bytes: usize,
     in_flight_bytes: usize,
     is_sending: bool,
     /// Batches that are out; it may begin anew.
     sent: u32,
-    /// QoS 0 frames in `pending`, kept only where the oldest are to give way.
-    droppable: Vec<Droppable>,
+    /// No stretch before this one has a frame that may be dropped.
+    droppable_from: usize,
 }
 
 impl Outbox {
     /// Bytes waiting and in flight.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.pending.copied.len() + self.shared_bytes + self.in_flight_bytes
+        self.pending.last.copied.len()
+            + self.earlier_bytes
+            + self.shared_bytes
+            + self.in_flight_bytes
     }
 
     /// Whether something waits that is not in flight.
@@ -106,9 +58,8 @@ impl Outbox {
     /// Memory it keeps from being used otherwise, payloads that others refer to included.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let parts = self.pending.shared.capacity() * size_of::<SharedPayload>();
-        let marks = self.droppable.capacity() * size_of::<Droppable>();
-        self.pending.copied.capacity() + parts + marks + self.shared_bytes + self.in_flight_bytes
+        let pending = self.pending.last.held_bytes() + self.earlier_held_bytes;
+        pending + self.shared_bytes + self.in_flight_bytes
     }
 
     /// Batches that are out, counted round.
@@ -119,9 +70,15 @@ impl Outbox {
 
     /// Drops what waits and is not in flight.
     pub fn forget_pending(&mut self) {
-        self.pending = Outgoing::default();
+        self.take_pending();
+    }
+
+    fn take_pending(&mut self) -> Outgoing {
+        self.earlier_bytes = 0;
+        self.earlier_held_bytes = 0;
         self.shared_bytes = 0;
-        self.droppable = Vec::new();
+        self.droppable_from = 0;
+        std::mem::take(&mut self.pending)
     }
 
     /// Whether a batch is in flight.
@@ -132,27 +89,42 @@ impl Outbox {
 
     /// The buffer to append a packet to.
     pub fn buffer(&mut self, spare: &mut SpareBuffers) -> &mut Vec<u8> {
-        if self.pending.copied.capacity() == 0 {
-            self.pending = spare.take();
+        let copied = &self.pending.last.copied;
+        if copied.capacity() == 0 || copied.len() >= STRETCH_FULL_BYTES {
+            self.begin_stretch(spare);
         }
-        &mut self.pending.copied
+        &mut self.pending.last.copied
+    }
+
+    #[cold]
+    fn begin_stretch(&mut self, spare: &mut SpareBuffers) {
+        let mut fresh = spare.take();
+        if self.pending.last.is_empty() {
+            self.pending.last = fresh;
+            return;
+        }
+        // A client that is so far behind fills this one too: it does not have to grow.
+        fresh.copied.reserve_exact(STRETCH_BYTES);
+        let full = std::mem::replace(&mut self.pending.last, fresh);
+        self.earlier_bytes += full.copied.len();
+        self.earlier_held_bytes += full.held_bytes();
+        self.pending.earlier.push_back(full);
     }
 
     /// Appends the payload of `message` after what is in the buffer so far.
     pub fn push_shared(&mut self, message: LocalMessage) {
         self.shared_bytes += message.payload().len();
-        self.pending.shared.push(SharedPayload {
-            at: self.pending.copied.len(),
-            message,
-        });
+        let last = &mut self.pending.last;
+        let at = last.copied.len();
+        last.shared.push(SharedPayload { at, message });
     }
 
     /// Notes that the last `copied_bytes`, and the payload after them, may be dropped later.
     pub fn mark_droppable(&mut self, copied_bytes: usize, has_payload: bool) {
-        let copied_at = self.pending.copied.len() - copied_bytes;
-        self.droppable.push(Droppable {
-            copied_at,
-            copied_bytes,
+        let last = &mut self.pending.last;
+        last.droppable.push(Droppable {
+            at: (last.copied.len() - copied_bytes) as u32,
+            bytes: copied_bytes as u32,
             has_payload,
         });
     }
@@ -160,64 +132,57 @@ impl Outbox {
     /// Drops the oldest droppable frames until `bytes` more fit below `bytes_max`, and somewhat more so
     /// that the next few fit too. Returns how many.
     pub fn drop_oldest(&mut self, bytes: usize, bytes_max: usize) -> usize {
-        let wanted = (self.bytes() + bytes + bytes_max / 8).saturating_sub(bytes_max);
+        let more = (bytes_max / 8).min(STRETCH_BYTES / 2);
+        let wanted = (self.bytes() + bytes + more).saturating_sub(bytes_max);
         let (mut count, mut gained) = (0, 0);
-        while gained < wanted
-            && let Some(frame) = self.droppable.get(count)
-        {
-            gained += frame.copied_bytes + self.payload_bytes(frame);
-            count += 1;
+        while gained < wanted {
+            let place = self.droppable_from;
+            let is_last = place == self.pending.earlier.len();
+            let Some(stretch) = self.pending.stretch_mut(place) else {
+                break;
+            };
+            let (held, copied) = (stretch.held_bytes(), stretch.copied.len());
+            let (frames, freed) = stretch.drop_oldest(wanted - gained);
+            let gone = copied - stretch.copied.len();
+            let has_more = !stretch.droppable.is_empty();
+            count += frames;
+            gained += freed;
+            self.shared_bytes -= freed - gone;
+            if is_last {
+                break;
+            }
+            self.earlier_bytes -= gone;
+            let now_held = stretch_held(&self.pending, place);
+            self.earlier_held_bytes = self.earlier_held_bytes + now_held - held;
+            if !has_more {
+                self.close_gap(place);
+            }
         }
-        let gone: Vec<_> = self.droppable.drain(..count).collect();
-        self.rebuild_without(&gone);
         count
     }
 
-    fn payload_bytes(&self, frame: &Droppable) -> usize {
-        if !frame.has_payload {
-            return 0;
+    /// A stretch before the last has no frame left that may be dropped: it goes if it is empty, and what is
+    /// left of two joins if that is little, so that a client cannot have many stretches with a few bytes each.
+    fn close_gap(&mut self, place: usize) {
+        self.droppable_from = place + 1;
+        let earlier = &mut self.pending.earlier;
+        let before = place.checked_sub(1);
+        let len = |place: usize| earlier.get(place).map_or(0, |stretch| stretch.copied.len());
+        let joins = before.is_some_and(|before| len(before) + len(place) <= STRETCH_FULL_BYTES);
+        let is_empty = earlier.get(place).is_some_and(Stretch::is_empty);
+        if !joins && !is_empty {
+            return;
         }
-        let end = frame.copied_at + frame.copied_bytes;
-        let part = self.pending.shared.iter().find(|part| part.at == end);
-        part.map_or(0, |part| part.message.payload().len())
-    }
-
-    fn rebuild_without(&mut self, gone: &[Droppable]) {
-        let old = std::mem::take(&mut self.pending);
-        let mut kept = Outgoing::default();
-        let mut gone = gone.iter().peekable();
-        let mut from = 0;
-        let mut removed = 0;
-        let mut parts = old.shared.into_iter().peekable();
-        self.shared_bytes = 0;
-        // Walk payload positions and dropped stretches in order of their place.
-        loop {
-            let next_gone = gone.peek().map_or(usize::MAX, |frame| frame.copied_at);
-            let next_part = parts.peek().map_or(usize::MAX, |part| part.at);
-            let until = next_gone.min(next_part).min(old.copied.len());
-            kept.copied
-                .extend_from_slice(old.copied.get(from..until).unwrap_or_default());
-            from = until;
-            if next_part <= next_gone && next_part != usize::MAX {
-                if let Some(mut part) = parts.next() {
-                    self.shared_bytes += part.message.payload().len();
-                    part.at -= removed;
-                    kept.shared.push(part);
-                }
-            } else if let Some(frame) = gone.next() {
-                from = frame.copied_at + frame.copied_bytes;
-                removed += frame.copied_bytes;
-                if frame.has_payload {
-                    parts.next();
-                }
-            } else {
-                break;
-            }
+        let Some(left) = earlier.remove(place) else {
+            return;
+        };
+        self.droppable_from = place;
+        self.earlier_held_bytes -= left.held_bytes();
+        if let Some(before) = before.and_then(|before| earlier.get_mut(before)) {
+            let held = before.held_bytes();
+            before.append(left);
+            self.earlier_held_bytes = self.earlier_held_bytes + before.held_bytes() - held;
         }
-        for frame in &mut self.droppable {
-            frame.copied_at -= removed;
-        }
-        self.pending = kept;
     }
 
     /// Takes everything that waits as the batch to send, `None` if there is nothing or a batch is in
@@ -227,10 +192,13 @@ impl Outbox {
             return None;
         }
         self.is_sending = true;
-        self.in_flight_bytes = self.pending.copied.len() + self.shared_bytes;
-        self.shared_bytes = 0;
-        self.droppable = Vec::new();
-        Some(std::mem::take(&mut self.pending))
+        self.in_flight_bytes = self.bytes();
+        let mut batch = self.take_pending();
+        for stretch in &mut batch.earlier {
+            stretch.droppable = Vec::new();
+        }
+        batch.last.droppable = Vec::new();
+        Some(batch)
     }
 
     /// The batch in flight is out.
@@ -243,8 +211,12 @@ impl Outbox {
     /// Takes what waits, for a connection that is being closed.
     #[must_use]
     pub fn take_rest(&mut self) -> Outgoing {
-        std::mem::take(&mut self.pending)
+        self.take_pending()
     }
+}
+
+fn stretch_held(pending: &Outgoing, place: usize) -> usize {
+    pending.earlier.get(place).map_or(0, Stretch::held_bytes)
 }
 
 #[cfg(test)]
@@ -280,5 +252,99 @@ mod tests {
         assert!(outbox.begin_send().is_none());
         outbox.end_send();
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    /// A frame of the model: its text, its shared payload, whether it may be dropped.
+    type Frame = (Vec<u8>, Option<Vec<u8>>, bool);
+
+    fn append(outbox: &mut Outbox, spare: &mut SpareBuffers, (text, payload, drop): &Frame) {
+        outbox.buffer(spare).extend_from_slice(text);
+        if *drop {
+            outbox.mark_droppable(text.len(), payload.is_some());
+        }
+        if let Some(payload) = payload {
+            let message = Message::new("t", b"", payload, Qos::AtMostOnce, false, None);
+            outbox.push_shared(LocalMessage::new(Arc::new(message)));
+        }
+    }
+
+    fn wire_of(frames: &[Frame]) -> Vec<u8> {
+        let bytes =
+            |(text, payload, _): &Frame| [text.clone(), payload.clone().unwrap_or_default()];
+        frames.iter().flat_map(bytes).flatten().collect()
+    }
+
+    /// Drops of the model as many as the outbox says it has.
+    fn drop_oldest(frames: &mut Vec<Frame>, mut count: usize) {
+        frames.retain(|(_, _, drop)| {
+            let goes = *drop && count > 0;
+            count -= usize::from(goes);
+            !goes
+        });
+        assert_eq!(count, 0, "it had so many that may be dropped");
+    }
+
+    #[test]
+    fn stretches_hold_what_one_long_buffer_would() {
+        for seed in 1..200_u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut next = |below: u64| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 33) % below
+            };
+            let (mut outbox, mut spare) = (Outbox::default(), SpareBuffers::default());
+            let mut frames: Vec<Frame> = Vec::new();
+            for step in 0..300 {
+                let text = vec![step as u8; 1 + next(1_500) as usize];
+                let payload = (next(8) == 0).then(|| vec![255 - step as u8; 3_000]);
+                let frame = (text, payload, next(5) > 0);
+                append(&mut outbox, &mut spare, &frame);
+                frames.push(frame);
+                if next(6) == 0 {
+                    let (bytes, bytes_max) = (next(9_000) as usize, 20_000 + next(90_000) as usize);
+                    let is_too_much = outbox.bytes() + bytes > bytes_max;
+                    let count = outbox.drop_oldest(bytes, bytes_max);
+                    drop_oldest(&mut frames, count);
+                    let left = frames.iter().any(|(_, _, drop)| *drop);
+                    let fits = outbox.bytes() + bytes <= bytes_max;
+                    assert!(!is_too_much || fits || !left, "seed {seed}");
+                }
+                let held = |stretch: &Stretch| stretch.held_bytes();
+                let pending = &outbox.pending;
+                let earlier = pending.earlier.iter().map(held).sum::<usize>();
+                let held = earlier + held(&pending.last) + outbox.shared_bytes;
+                assert_eq!(outbox.held_bytes(), held, "seed {seed}");
+                assert_eq!(outbox.bytes(), pending.len(), "seed {seed}");
+                if next(60) == 0 {
+                    let batch = outbox.begin_send().expect("something waits");
+                    let wire: Vec<u8> = batch.slices().flatten().copied().collect();
+                    assert!(wire == wire_of(&frames), "seed {seed}");
+                    assert_eq!(outbox.bytes(), wire.len());
+                    frames.clear();
+                    spare.give(batch);
+                    outbox.end_send();
+                    assert_eq!((outbox.bytes(), outbox.held_bytes()), (0, 0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_lags_makes_no_buffer_grow_and_little_does_not_take_much_memory() {
+        let (mut outbox, mut spare) = (Outbox::default(), SpareBuffers::default());
+        let reply = (vec![0; 2], None, false);
+        let publish = (vec![1; 1_000], None, true);
+        for _ in 0..2_000 {
+            append(&mut outbox, &mut spare, &reply);
+            append(&mut outbox, &mut spare, &publish);
+            outbox.drop_oldest(1_000, 200_000);
+        }
+        let stretches = &outbox.pending.earlier;
+        let buffers = stretches.iter().map(|stretch| stretch.copied.capacity());
+        assert!(buffers.max() <= Some(STRETCH_BYTES));
+        assert!(stretches.len() < 30, "{} stretches", stretches.len());
+        assert!(outbox.held_bytes() < 400_000, "{}", outbox.held_bytes());
     }
 }

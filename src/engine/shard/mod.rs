@@ -204,6 +204,21 @@ impl ShardCore {
         }
     }
 
+    /// Bytes that a turn hands to sockets at most: [`ShardCore::taken_at_once_bytes`].
+    #[must_use]
+    pub fn turn_send_bytes_max(&self) -> usize {
+        self.settings.limits.turn_send_bytes_max
+    }
+
+    /// Bytes of a batch that the kernel copies when it gets it: no more than a socket's buffer takes.
+    #[must_use]
+    pub fn taken_at_once_bytes(&self, batch: &Outgoing) -> usize {
+        match self.settings.limits.socket_send_bytes_max {
+            0 => batch.len(),
+            max => batch.len().min(max),
+        }
+    }
+
     /// A turn has handed over as many batches as it may.
     pub fn note_sends_deferred(&mut self) {
         self.clients.counters.sends_deferred += u64::from(!self.clients.ready.is_empty());

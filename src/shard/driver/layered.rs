@@ -14,10 +14,7 @@ use std::time::Instant;
 use tracing::debug;
 
 fn wire_batch(wire: Vec<u8>) -> Outgoing {
-    Outgoing {
-        copied: wire,
-        shared: Vec::new(),
-    }
+    Outgoing::from(wire)
 }
 
 impl Shell {
@@ -213,7 +210,7 @@ impl Shell {
             return;
         };
         let connection = *connection;
-        under.link.layers.reuse(outgoing.copied);
+        under.link.layers.reuse(outgoing.last.copied);
         if !is_ok {
             self.core.receive_ended(self.clock.now(), connection);
             return self.carry_out(ring);

@@ -61,12 +61,8 @@ impl Sending {
 
     /// The submission for what has not left yet. It names memory of `self`.
     pub fn entry(&mut self, fd: RawFd) -> squeue::Entry {
-        if self.outgoing.shared.is_empty() {
-            let rest = self
-                .outgoing
-                .copied
-                .get(self.sent_bytes..)
-                .unwrap_or_default();
+        if let Some(copied) = self.outgoing.single() {
+            let rest = copied.get(self.sent_bytes..).unwrap_or_default();
             let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
             return opcode::Send::new(types::Fd(fd), rest.as_ptr(), length)
                 .flags(FLAGS)
@@ -107,6 +103,7 @@ mod tests {
     fn batch(parts: usize) -> Outgoing {
         let mut batch = Outgoing::default();
         for part in 0..parts {
+            let batch = &mut batch.last;
             batch.copied.extend_from_slice(b"head");
             let payload = [part as u8; 5];
             let message = Message::new("t", b"", &payload, Qos::AtMostOnce, false, None);
