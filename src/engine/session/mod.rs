@@ -7,6 +7,7 @@
 pub mod aliases;
 pub mod changing;
 pub mod connection;
+pub mod held;
 pub mod holder;
 pub mod id_runs;
 pub mod inbound;

@@ -5,10 +5,10 @@
 //! subscription are held until the last answer is delivered, so a stale value never comes last; a
 //! retained message that is also held is delivered once, as live.
 
-use super::Delivery;
+use super::held::Held;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::keys::ShardId;
-use crate::engine::message::{LocalMessage, Qos};
+use crate::engine::message::Qos;
 use crate::engine::route::retained::Cursor;
 use crate::engine::route::trie::NodeId;
 use std::collections::btree_map::Entry;
@@ -49,66 +49,6 @@ pub struct Walk {
     pub asked: Option<u64>,
 }
 
-/// Live messages that wait, in their order.
-#[derive(Debug, Default)]
-pub struct Held {
-    list: Vec<Delivery>,
-    bytes: usize,
-    by_topic: BTreeMap<Box<str>, Vec<LocalMessage>>,
-}
-
-impl Held {
-    /// How many there are.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Bytes of the messages.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Adds one.
-    pub fn push(&mut self, delivery: Delivery) {
-        self.bytes += delivery.message.size_bytes();
-        let topic = delivery.message.topic();
-        let message = delivery.message.clone();
-        if let Some(known) = self.by_topic.get_mut(topic) {
-            known.push(message);
-        } else {
-            self.by_topic.insert(topic.into(), vec![message]);
-        }
-        self.list.push(delivery);
-    }
-
-    /// Whether there is one of a topic.
-    #[must_use]
-    pub fn has_topic(&self, topic: &str) -> bool {
-        !self.is_empty() && self.by_topic.contains_key(topic)
-    }
-
-    /// Whether a message is among them.
-    #[must_use]
-    pub fn has(&self, message: &LocalMessage) -> bool {
-        let same = self.by_topic.get(message.topic());
-        same.is_some_and(|same| same.iter().any(|held| held.same_message(message)))
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn into_list(self) -> Vec<Delivery> {
-        self.list
-    }
-}
-
 /// All that is due to one session. A subscription that is made again before its retained messages have
 /// begun to come has one task, which is walked as often as it was made, after the last SUBSCRIBE
 /// `[MQTT-3.8.4-3]`.
@@ -124,6 +64,12 @@ pub struct Replay {
     pub finished: BTreeSet<NodeId>,
     /// Live messages that wait.
     pub held: Held,
+    /// This shard goes on with those that may go; no other walk begins meanwhile, since what it finds is newer.
+    pub is_releasing: bool,
+    /// Those before this place go, whatever is asked for meanwhile.
+    pub released_until: Option<u64>,
+    /// Subscriptions that were made while some went: what was held before this place does not wait for them.
+    made_since: BTreeMap<NodeId, u64>,
     /// Number of the last task.
     last: u64,
 }
@@ -183,13 +129,40 @@ impl Replay {
         self.unconfirmed.is_empty() && self.waiting.is_empty() && self.walk.is_none()
     }
 
+    /// A subscription is made to which nothing was due.
+    pub fn note_new(&mut self, node: NodeId) {
+        if self.is_releasing {
+            self.made_since.insert(node, self.held.end());
+        }
+    }
+
+    /// Whether what is held at `place` waits for what is due to the subscription at `node`.
+    #[must_use]
+    pub fn waits_for(&self, node: NodeId, place: u64) -> bool {
+        self.made_since
+            .get(&node)
+            .is_none_or(|since| *since <= place)
+    }
+
+    /// Nothing more may go for now.
+    pub fn end_release(&mut self) {
+        self.is_releasing = false;
+        self.made_since.clear();
+    }
+
+    /// Whether a walk for the subscription at `node` has still to begin.
+    #[must_use]
+    pub fn is_due(&self, node: NodeId) -> bool {
+        self.unconfirmed.contains_key(&node) || self.waiting.contains_key(&node)
+    }
+
     /// Whether all of a session's `joined` subscriptions that match a topic are unknown to a shard which
     /// has confirmed changes up to `confirmed`. What such a shard sends was routed for another
     /// subscription that is gone, and newer messages may not come; unless older ones wait, which then
     /// all do that follow.
     #[must_use]
     pub fn is_unknown(&self, topic: TopicName<'_>, joined: usize, confirmed: u64) -> bool {
-        if self.unconfirmed.len() < joined {
+        if self.unconfirmed.len() < joined || self.held.has_topic(topic.as_str()) {
             return false;
         }
         let unknown = self
@@ -197,7 +170,7 @@ impl Replay {
             .values()
             .filter(|task| task.sequence > confirmed)
             .filter(|task| TopicFilter::trusted(&task.filter).matches(topic));
-        unknown.count() == joined && !self.held.has_topic(topic.as_str())
+        unknown.count() == joined
     }
 
     /// The subscription at `node` is gone: nothing is due for it any more.
@@ -212,8 +185,6 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::message::Message;
-    use crate::engine::session::SubscriptionIds;
 
     fn task(node: NodeId) -> ReplayTask {
         ReplayTask {
@@ -278,26 +249,5 @@ mod tests {
             replay.end_walk();
         }
         assert!(replay.is_over() && replay.finished == [1].into());
-    }
-
-    #[test]
-    fn what_is_held_is_found_by_topic_and_message() {
-        let message = |topic| {
-            let message = Message::new(topic, b"", b"x", Qos::AtMostOnce, false, None);
-            LocalMessage::new(Arc::new(message))
-        };
-        let (one, other) = (message("t"), message("t"));
-        let mut held = Held::default();
-        held.push(Delivery {
-            message: one.clone(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            subscription_ids: SubscriptionIds::None,
-            group: None,
-        });
-        assert!(held.has(&one) && !held.has(&other));
-        assert!(held.has_topic("t") && !held.has_topic("u"));
-        assert_eq!((held.len(), held.bytes()), (1, one.size_bytes()));
-        assert_eq!(held.into_list().len(), 1);
     }
 }

@@ -136,6 +136,9 @@ impl Backlog {
 
     /// The part of a turn's work, in such steps, that what must not stand still has for itself.
     pub(super) fn part_of_turn(&self) -> usize {
+        if self.is_unbounded {
+            return usize::MAX;
+        }
         (self.work_per_turn / SHARES).max(1) as usize
     }
 
@@ -218,6 +221,7 @@ impl ShardCore {
         self.backlog.work_left = i64::MAX / 2;
         self.fan_outs.release();
         self.fan_out_further(now);
+        self.release_some(now);
     }
 
     /// Whether this turn has done its work.
@@ -232,6 +236,7 @@ impl ShardCore {
         self.remove_ended();
         self.mark_some();
         self.tell_some();
+        self.release_some(now);
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

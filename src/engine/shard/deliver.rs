@@ -35,11 +35,6 @@ impl Clients {
         }
         let retain = publication.retain && matched.retain_as_published;
         let qos = publication.qos.min(matched.qos);
-        let waits = matched.replaying
-            || matched.group.is_some() && self.holds(matched.session, publication.topic);
-        if waits && self.hold(publication, matched, qos, retain) {
-            return;
-        }
         let delivery = |publication: &mut Publication<'_>| Delivery {
             message: publication.keep().clone(),
             qos,
@@ -50,6 +45,7 @@ impl Clients {
         self.offer(
             publication,
             matched.session,
+            Some(matched),
             qos,
             retain,
             &matched.subscription_ids,
@@ -73,7 +69,16 @@ impl Clients {
         self.encoder.begin();
         let ids = delivery.subscription_ids.clone();
         let (qos, retain) = (delivery.qos, delivery.retain);
-        self.offer(&mut publication, key, qos, retain, &ids, |_| delivery, now);
+        self.offer(
+            &mut publication,
+            key,
+            None,
+            qos,
+            retain,
+            &ids,
+            |_| delivery,
+            now,
+        );
     }
 
     #[expect(
@@ -84,6 +89,7 @@ impl Clients {
         &mut self,
         publication: &mut Publication<'_>,
         key: SessionKey,
+        live: Option<&Match>,
         qos: Qos,
         retain: bool,
         subscription_ids: &SubscriptionIds,
@@ -93,6 +99,15 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        if session.replay.is_some()
+            && let Some(matched) = live
+        {
+            if !self.hold(publication, matched, qos, retain) {
+                let ids = subscription_ids;
+                self.offer(publication, key, None, qos, retain, ids, delivery, now);
+            }
+            return;
+        }
         let Some(connection_key) = session.connection else {
             if qos == Qos::AtMostOnce {
                 self.counters.dropped_client_absent += 1;

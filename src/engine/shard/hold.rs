@@ -1,4 +1,9 @@
-//! Live messages that wait behind retained ones, so that a stale value never comes last.
+//! Live messages that wait behind retained ones, so that a stale value never comes last, and how they go.
+//!
+//! They go little by little: as long as one of a topic waits, those that follow do too.
+//!
+//! Invariant: a session of which some may go, or are to be looked at after an UNSUBSCRIBE, stands in
+//! [`Releases`].
 
 use super::ShardCore;
 use super::clients::Clients;
@@ -7,21 +12,34 @@ use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::SessionKey;
 use crate::engine::message::{LocalMessage, Qos};
-use crate::engine::route::trie::Trie;
+use crate::engine::route::trie::{NodeId, Trie};
 use crate::engine::session::Delivery;
 use crate::engine::session::losses::LossReason;
 use crate::engine::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+/// Work of a step, in eighths of a delivery: a message goes, a mark is taken away, ...
+const RELEASE_WORK: usize = 16;
+/// ... it is looked at whether subscriptions match a held message, or whether that is to be done.
+const MATCHING_WORK: usize = 64;
+const LOOK_WORK: usize = 2;
+/// Steps for one session that are done at once.
+const STEPS_AT_ONCE: usize = 64;
+
+/// Sessions whose held messages are worked off over turns.
+#[derive(Default)]
+pub(super) struct Releases(VecDeque<SessionKey>);
+
+impl Releases {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Clients {
-    /// Whether live messages of a topic wait in a session: a share group's must not overtake them.
-    pub(super) fn holds(&self, key: SessionKey, topic: &str) -> bool {
-        let session = self.sessions.get(key);
-        let replay = session.and_then(|session| session.replay.as_ref());
-        replay.is_some_and(|replay| replay.held.has_topic(topic))
-    }
-
-    /// Puts a live message behind the retained ones that are still on their way; false if there are none.
+    /// Puts a live message behind the retained ones that are still on their way, or behind those of its topic
+    /// that wait for them; false if there are none.
     pub(super) fn hold(
         &mut self,
         publication: &mut Publication<'_>,
@@ -35,6 +53,9 @@ impl Clients {
         let Some(replay) = &mut session.replay else {
             return false;
         };
+        if !matched.replaying && !replay.held.has_topic(publication.topic) {
+            return false;
+        }
         if publication.retain
             && matched.group.is_none()
             && let Some(confirmed) = self.routed_by
@@ -68,50 +89,149 @@ impl Clients {
 
 impl ShardCore {
     /// After an UNSUBSCRIBE: live messages that no subscription of the session asks for any more are
-    /// dropped, and those that no retained message is due before any more go now, lest later ones of
-    /// their topic overtake them.
+    /// dropped, and those that no retained message is due before any more go.
     pub(super) fn review_held(&mut self, key: SessionKey, now: Timestamp) {
-        let Some(session) = self.clients.sessions.get_mut(key) else {
+        let session = self.clients.sessions.get_mut(key);
+        if let Some(replay) = session.and_then(|session| session.replay.as_mut()) {
+            replay.held.begin_review();
+            self.release_held(key, now);
+        }
+    }
+
+    /// What waits in a session may go: some of it does at once, the rest over turns.
+    pub(super) fn release_held(&mut self, key: SessionKey, now: Timestamp) {
+        let session = self.clients.sessions.get_mut(key);
+        let Some(replay) = session.and_then(|session| session.replay.as_mut()) else {
             return;
         };
-        let Some(replay) = &mut session.replay else {
+        if replay.is_releasing {
             return;
-        };
-        let held = std::mem::take(&mut replay.held);
-        self.backlog.spend(held.len());
-        let mut released = Vec::new();
-        let mut known = BTreeMap::new();
-        for delivery in held.into_list() {
-            let topic = delivery.message.topic();
-            let (is_asked_for, is_replaying) = match known.get(topic) {
-                Some(known) => *known,
-                None => {
-                    let found = subscribed(&self.trie, &delivery.message, key);
-                    known.insert(topic.to_owned(), found);
-                    found
-                }
-            };
-            if is_replaying {
-                replay.held.push(delivery);
-            } else if is_asked_for || delivery.group.is_some() {
-                released.push(delivery);
+        }
+        let (work, is_done) = self.go_on_with_held(key, now);
+        self.backlog.spend_steps(work);
+        if is_done {
+            return;
+        }
+        let session = self.clients.sessions.get_mut(key);
+        if let Some(replay) = session.and_then(|session| session.replay.as_mut()) {
+            replay.is_releasing = true;
+            self.releases.0.push_back(key);
+        }
+    }
+
+    /// Goes on with held messages, by the part of a turn's work that they have for themselves.
+    pub(super) fn release_some(&mut self, now: Timestamp) {
+        let mut work_left = self.backlog.part_of_turn();
+        while work_left > 0
+            && let Some(key) = self.releases.0.pop_front()
+        {
+            let (work, is_done) = self.go_on_with_held(key, now);
+            work_left = work_left.saturating_sub(work.max(1));
+            if !is_done {
+                self.releases.0.push_back(key);
+                continue;
+            }
+            let session = self.clients.sessions.get_mut(key);
+            if let Some(replay) = session.and_then(|session| session.replay.as_mut()) {
+                replay.end_release();
+                self.pump_replay(key, now);
             }
         }
-        for delivery in released {
+    }
+
+    /// Some steps for one session: the work they took, and whether nothing more is to be done.
+    fn go_on_with_held(&mut self, key: SessionKey, now: Timestamp) -> (usize, bool) {
+        let work_max = self.backlog.part_of_turn();
+        let mut work = 0;
+        for _ in 0..STEPS_AT_ONCE {
+            let Some(step) = self.step_with_held(key, now) else {
+                return (work, true);
+            };
+            work += step;
+            if work >= work_max {
+                break;
+            }
+        }
+        (work, false)
+    }
+
+    fn step_with_held(&mut self, key: SessionKey, now: Timestamp) -> Option<usize> {
+        let session = self.clients.sessions.get_mut(key)?;
+        let replay = session.replay.as_mut()?;
+        if replay.released_until.is_none() && replay.is_over() {
+            replay.released_until = Some(replay.held.end());
+        }
+        let Some(until) = replay.released_until else {
+            return self.review_one(key, now);
+        };
+        if let Some(node) = replay.finished.pop_first() {
+            if !replay.is_due(node)
+                && let Some(entry) = self.trie.entry_mut(node)
+                && let Some(known) = entry.local.find_mut(key)
+            {
+                known.replaying = false;
+            }
+            return Some(RELEASE_WORK);
+        }
+        let is_in_review = replay.held.is_in_review();
+        let Some(delivery) = replay.held.take_first(until) else {
+            replay.released_until = None;
+            if !replay.is_over() || !replay.held.is_empty() {
+                return Some(LOOK_WORK);
+            }
+            session.replay = None;
+            self.disconnect_overflowed(now);
+            return None;
+        };
+        if is_in_review
+            && delivery.group.is_none()
+            && own(&self.trie, &delivery.message, key).next().is_none()
+        {
+            return Some(MATCHING_WORK);
+        }
+        self.clients.deliver_kept(key, delivery, now);
+        Some(RELEASE_WORK)
+    }
+
+    /// Looks at the next held message after an UNSUBSCRIBE.
+    fn review_one(&mut self, key: SessionKey, now: Timestamp) -> Option<usize> {
+        let session = self.clients.sessions.get_mut(key)?;
+        let replay = session.replay.as_mut()?;
+        let Some((place, delivery, is_first)) = replay.held.next_to_review() else {
+            self.disconnect_overflowed(now);
+            return None;
+        };
+        if !is_first {
+            return Some(LOOK_WORK);
+        }
+        let message = delivery.message.clone();
+        let mut is_asked_for = delivery.group.is_some();
+        for (node, is_replaying) in own(&self.trie, &message, key) {
+            is_asked_for = true;
+            if is_replaying && replay.waits_for(node, place) {
+                return Some(MATCHING_WORK);
+            }
+        }
+        if let Some(delivery) = replay.held.take(place)
+            && is_asked_for
+        {
             self.clients.deliver_kept(key, delivery, now);
         }
-        self.disconnect_overflowed(now);
+        Some(MATCHING_WORK)
     }
 }
 
-/// Whether a session's own subscriptions match a message's topic, and whether retained messages are due to
-/// one that does.
-fn subscribed(trie: &Trie, message: &LocalMessage, key: SessionKey) -> (bool, bool) {
+/// Where the trie has a session's own subscriptions that match a message's topic, and whether retained messages
+/// are due to them.
+fn own(
+    trie: &Trie,
+    message: &LocalMessage,
+    key: SessionKey,
+) -> impl Iterator<Item = (NodeId, bool)> {
     let mut nodes = Vec::new();
     trie.matches(TopicName::trusted(message.topic()), &mut nodes);
-    let entries = nodes.iter().filter_map(|&node| trie.entry(node));
-    let own = entries.filter_map(|entry| entry.local.find(key));
-    own.fold((false, false), |(_, is_replaying), local| {
-        (true, is_replaying || local.replaying)
+    nodes.into_iter().filter_map(move |node| {
+        let known = trie.entry(node)?.local.find(key)?;
+        Some((node, known.replaying))
     })
 }

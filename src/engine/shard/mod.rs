@@ -71,6 +71,7 @@ use backlog::Backlog;
 use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
+use hold::Releases;
 use interest::Interest;
 use matches::Matches;
 use overload::Memory;
@@ -132,6 +133,7 @@ pub struct ShardCore {
     backlog: Backlog,
     fan_outs: FanOuts,
     ended: Ended,
+    releases: Releases,
     presence: Presence,
     /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
     /// the hashes.
@@ -175,6 +177,7 @@ impl ShardCore {
             backlog: Backlog::new(shards, turn_deliveries_max),
             fan_outs: FanOuts::default(),
             ended: Ended::default(),
+            releases: Releases::default(),
             presence: Presence::default(),
             seed: hashing::one_way(seed),
             questions: Questions::default(),
@@ -275,6 +278,7 @@ impl ShardCore {
             || !self.backlog.is_empty()
             || self.fans_out()
             || !self.ended.is_empty()
+            || !self.releases.is_empty()
             || !self.clients.rules.marking.is_empty()
             || self.may_tell()
             || !self.clients.ready.is_empty()

@@ -1,8 +1,10 @@
-//! Retained messages for new subscriptions: asking, answering, and releasing what waited.
+//! Retained messages for new subscriptions: asking and answering.
 //!
 //! A question to another shard, or to this one, is answered at the end of a drain that began after it
 //! came ([`ShardCore::end_drain`]); an answer is worked off likewise, so that live messages which
 //! were routed before the retained value changed are held by then.
+//!
+//! Not here: what waits for the last answer (`super::hold`).
 
 use super::ShardCore;
 use crate::engine::codec::topic::TopicFilter;
@@ -52,9 +54,12 @@ impl ShardCore {
             return;
         };
         if replay.walk.is_none() {
+            if replay.is_releasing {
+                return;
+            }
             let Some(task) = replay.take_next() else {
                 if replay.is_over() {
-                    self.finish_replay(key, now);
+                    self.release_held(key, now);
                 }
                 return;
             };
@@ -170,26 +175,6 @@ impl ShardCore {
             self.clients.deliver_kept(key, delivery, now);
         }
         self.pump_replay(key, now);
-    }
-
-    fn finish_replay(&mut self, key: SessionKey, now: Timestamp) {
-        let Some(session) = self.clients.sessions.get_mut(key) else {
-            return;
-        };
-        let Some(replay) = session.replay.take() else {
-            return;
-        };
-        for node in replay.finished {
-            if let Some(entry) = self.trie.entry_mut(node)
-                && let Some(known) = entry.local.find_mut(key)
-            {
-                known.replaying = false;
-            }
-        }
-        for delivery in replay.held.into_list() {
-            self.clients.deliver_kept(key, delivery, now);
-        }
-        self.disconnect_overflowed(now);
     }
 }
 

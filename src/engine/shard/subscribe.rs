@@ -233,6 +233,9 @@ impl ShardCore {
                 times: 1,
             };
             let replay = session.replay.get_or_insert_with(Box::default);
+            if !was_replaying {
+                replay.note_new(node);
+            }
             tasks.push((node, replay.ask(task)));
         }
     }
