@@ -1,7 +1,7 @@
 //! What waits to be sent to one connection, bounded in bytes.
 //!
-//! Small frames are copied into buffers of bounded size; a large payload is referenced. One batch is in flight at
-//! a time; what arrives meanwhile leaves as the next one. Control packets are always taken (the
+//! Small frames are copied into buffers of bounded size; a large payload is referenced. One batch is in
+//! flight at a time; what arrives meanwhile leaves as the next one. Control packets are always taken (the
 //! connection stops being read when the outbox is full); a PUBLISH asks for room first.
 
 pub mod outgoing;
@@ -162,7 +162,7 @@ impl Outbox {
     }
 
     /// A stretch before the last has no frame left that may be dropped: it goes if it is empty, and what is
-    /// left of two joins if that is little, so that a client cannot have many stretches with a few bytes each.
+    /// left of two joins if that is little, so that there are not many stretches with a few bytes each.
     fn close_gap(&mut self, place: usize) {
         self.droppable_from = place + 1;
         let earlier = &mut self.pending.earlier;

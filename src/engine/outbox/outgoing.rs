@@ -1,10 +1,10 @@
 //! One batch of bytes on its way to a connection.
 //!
-//! It is a row of stretches. In each, small frames stand copied in one buffer; a large payload stays where it
-//! is and is named by the place in the buffer at which it belongs. A stretch that is full is followed by another
-//! and does not grow, so that no delivery copies or touches more than a stretch. The batch owns everything
-//! its bytes live in, so the ring may keep it until the kernel is done. Its buffers come back for reuse when
-//! it has been sent.
+//! It is a row of stretches. In each, small frames stand copied in one buffer; a large payload stays where
+//! it is and is named by the place in the buffer at which it belongs. A stretch that is full is followed by
+//! another and does not grow, so that no delivery copies or touches more than a stretch. The batch owns
+//! everything its bytes live in, so the ring may keep it until the kernel is done. Its buffers come back for
+//! reuse when it has been sent.
 
 use crate::engine::message::LocalMessage;
 use std::collections::VecDeque;

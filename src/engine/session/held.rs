@@ -126,7 +126,7 @@ impl Held {
         self.review.is_some()
     }
 
-    /// The next one to look at, and whether no other of its topic stands before it; `None` if there is no more.
+    /// The next one to look at, and whether no other of its topic stands before it; `None` if there is none.
     pub fn next_to_review(&mut self) -> Option<(u64, &Delivery, bool)> {
         let place = self.find_to_review()?;
         let delivery = self.list.get(&place)?;

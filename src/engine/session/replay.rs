@@ -64,7 +64,7 @@ pub struct Replay {
     pub finished: BTreeSet<NodeId>,
     /// Live messages that wait.
     pub held: Held,
-    /// This shard goes on with those that may go; no other walk begins meanwhile, since what it finds is newer.
+    /// This shard goes on with those that may go; no other walk begins meanwhile: what it finds is newer.
     pub is_releasing: bool,
     /// Those before this place go, whatever is asked for meanwhile.
     pub released_until: Option<u64>,

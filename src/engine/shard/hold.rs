@@ -221,8 +221,8 @@ impl ShardCore {
     }
 }
 
-/// Where the trie has a session's own subscriptions that match a message's topic, and whether retained messages
-/// are due to them.
+/// Where the trie has a session's own subscriptions that match a message's topic, and whether retained
+/// messages are due to them.
 fn own(
     trie: &Trie,
     message: &LocalMessage,
