@@ -153,7 +153,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         &rules,
         (&questions_to, &entries_to, &meter),
     )?;
-    tell_start(&config, &memory);
+    tell_start(&config, &memory, bounds);
     for place in &bound {
         info!("listening on {place}");
     }
@@ -189,7 +189,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn tell_start(config: &Config, memory: &MemoryShare) {
+fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
     let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
     let shards = cpus.len();
     if config.cpus.pinned {
@@ -202,6 +202,10 @@ fn tell_start(config: &Config, memory: &MemoryShare) {
         info!("{shards} shard(s): the CPU quota, {quota}, is {cpus} CPUs");
     }
     info!("{memory}");
+    let of_shards = machine::shards_warning(shards, bounds.cpu.as_ref());
+    for warning in memory.warning().into_iter().chain(of_shards.as_deref()) {
+        warn!("{warning}");
+    }
 }
 
 fn raise_descriptor_limit(config: &Config) {

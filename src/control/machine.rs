@@ -68,6 +68,8 @@ pub struct MemoryShare {
     /// Bytes; 0 if nothing is known to bound it.
     pub max_bytes: u64,
     why: Why,
+    /// What is said if that is more than there is.
+    excess: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +94,29 @@ impl MemoryShare {
             (0, None) => (machine.unwrap_or(0) / 4 * 3, Why::Machine),
             (configured, _) => (configured, Why::Configured),
         };
-        MemoryShare { max_bytes, why }
+        let there = group.map(|group| (group.value, group.to_string()));
+        let there = there.or(machine.map(|bytes| (bytes, "the machine's memory".to_owned())));
+        let excess = there.and_then(|(bytes, what)| {
+            let (max, bytes_mib, share) = (max_bytes >> 20, bytes >> 20, (bytes / 4 * 3) >> 20);
+            (max_bytes > bytes).then(|| {
+                format!(
+                    "limits.memory_max_bytes is {max} MiB, but {what} is {bytes_mib} MiB: the kernel would \
+                     end the broker before it gives anything up. Leave the key out, or set it to at most \
+                     {share} MiB"
+                )
+            })
+        });
+        MemoryShare {
+            max_bytes,
+            why,
+            excess,
+        }
+    }
+
+    /// What is wrong with a limit that is configured.
+    #[must_use]
+    pub fn warning(&self) -> Option<&str> {
+        self.excess.as_deref()
     }
 }
 
@@ -106,6 +130,20 @@ impl fmt::Display for MemoryShare {
             Why::Machine => f.write_str("; 3/4 of the machine's)"),
         }
     }
+}
+
+/// What is wrong with so many shards where control groups allow so much CPU time.
+#[must_use]
+pub fn shards_warning(shards: usize, quota: Option<&Bound>) -> Option<String> {
+    let quota = quota?;
+    let shards_max = quota.value.div_ceil(1_000);
+    let cpus = quota.value as f64 / 1_000.0;
+    (shards as u64 > shards_max).then(|| {
+        format!(
+            "{shards} shards, but the CPU quota, {quota}, is {cpus} CPUs: when it is used up all of them stand \
+             still until its next period. Set shards to {shards_max}, or leave it out"
+        )
+    })
 }
 
 /// The machine's memory.
@@ -191,6 +229,34 @@ mod tests {
         let (max, told) = share(GIB, Some(group(GIB / 2)), Some(4 * GIB));
         assert_eq!(max, 1_024);
         assert!(told.ends_with("(limits.memory_max_bytes)"), "{told}");
+    }
+
+    #[test]
+    fn more_than_there_is_is_said() {
+        let group = |value, file| Bound {
+            value,
+            file,
+            group: "/sys/fs/cgroup/x".into(),
+        };
+        const GIB: u64 = 1 << 30;
+        let half = group(GIB / 2, "memory.max");
+        let warning = |configured, group: Option<&Bound>| {
+            let share = MemoryShare::of(configured, group, Some(4 * GIB));
+            share.warning().map(str::to_owned)
+        };
+        let told = warning(GIB, Some(&half)).unwrap();
+        assert!(told.contains("is 1024 MiB, but memory.max of /sys/fs/cgroup/x is 512 MiB"));
+        assert!(told.contains("at most 384 MiB"), "{told}");
+        let told = warning(5 * GIB, None).unwrap();
+        assert!(told.contains("the machine's memory is 4096 MiB"), "{told}");
+        assert_eq!(warning(0, Some(&half)), None);
+        assert_eq!(warning(GIB, None), None);
+
+        let quota = group(1_500, "cpu.max");
+        assert_eq!(shards_warning(2, Some(&quota)), None);
+        assert_eq!(shards_warning(64, None), None);
+        let told = shards_warning(3, Some(&quota)).unwrap();
+        assert!(told.contains("is 1.5 CPUs") && told.contains("Set shards to 2"));
     }
 
     #[test]

@@ -95,6 +95,12 @@ fn memory_is_defended_below_the_limit_of_the_group() {
         count += 1;
     }
     Connect::v5(&unique("reader")).open(&broker).ping();
+    assert!(!broker.log().contains("before it gives anything up"));
+    broker.stop();
+    let more = "[limits]\nmemory_max_bytes = 314572800\n";
+    let setup = Setup::new().shards(1).config(more);
+    let broker = setup.group(&group.inner).start();
+    logs(&broker, "limits.memory_max_bytes is 300 MiB, but memory.");
     broker.stop();
 }
 
@@ -119,9 +125,9 @@ fn no_more_shards_run_than_the_quota_of_the_group_feeds() {
     }
     Connect::v5(&unique("slow")).open(&broker).ping();
     broker.stop();
-    // Who says how many gets them.
+    // Who says how many gets them, and is told.
     let broker = Setup::new().shards(2).group(&group.inner).start();
     logs(&broker, "runs 2 shard(s)");
-    assert!(!broker.log().contains("quota"));
+    logs(&broker, "2 shards, but the CPU quota, cpu.");
     broker.stop();
 }
