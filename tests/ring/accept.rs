@@ -23,7 +23,7 @@ fn accepted_connections_carry_their_peer() {
                 seen.accepted.len() == 40
             });
             for (client, (_, peer)) in clients.iter().zip(&recorder.accepted) {
-                assert_eq!(*peer, client.local_addr().ok());
+                assert_eq!(peer.address(), client.local_addr().ok());
             }
             ring.stop_listening(key);
             drive(&mut ring, &mut recorder, |_, _| {

@@ -11,7 +11,7 @@ use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::ring::{Ring, SocketKey};
 use crate::shard::transport::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use std::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 fn wire_batch(wire: Vec<u8>) -> Outgoing {
     Outgoing {
@@ -132,8 +132,14 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
-        if let Some(error) = error {
-            debug!("{:?}: {error}", entry.origin.peer);
+        match error {
+            Some(error @ TransportError::Upgrade(_)) => {
+                if let Some(left_out) = self.handshakes.refusals.tell(Instant::now()) {
+                    warn!("{}: {error}{left_out}", entry.origin.peer);
+                }
+            }
+            Some(error) => debug!("{}: {error}", entry.origin.peer),
+            None => {}
         }
         if let State::Open(connection) = entry.state {
             if error.is_some() {
