@@ -404,8 +404,8 @@ fn client_limits(said: &FileClientLimits, limits: &Limits) -> Result<Option<Box<
     if let Some((name, text)) = ranges::wrong_limit(&own) {
         // Those of [limits] have been checked, so it is one of the listener's own.
         let known = CLIENT_LIMITS.into_iter();
-        let key = known.filter(|key| key.strip_prefix("limits.") == Some(name));
-        return Err(Mistake::new(key.last().unwrap_or("limits"), text));
+        let mut key = known.filter(|key| key.strip_prefix("limits.") == Some(name));
+        return Err(Mistake::new(key.next().unwrap_or("limits"), text));
     }
     Ok((own != *limits).then(|| Box::new(own)))
 }

@@ -134,8 +134,9 @@ impl Shell {
         };
         match error {
             Some(error @ TransportError::Upgrade(_)) => {
-                if let Some(left_out) = self.handshakes.refusals.tell(Instant::now()) {
-                    warn!("{}: {error}{left_out}", entry.origin.peer);
+                match self.handshakes.refusals.tell(Instant::now()) {
+                    Some(left_out) => warn!("{}: {error}{left_out}", entry.origin.peer),
+                    None => debug!("{}: {error}", entry.origin.peer),
                 }
             }
             Some(error) => debug!("{}: {error}", entry.origin.peer),

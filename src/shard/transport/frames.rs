@@ -13,12 +13,21 @@ const HEADER_BYTES_MAX: usize = 5;
 pub(super) fn write(batch: &Outgoing, into: &mut Vec<u8>) {
     let (mut header, mut header_bytes) = ([0; HEADER_BYTES_MAX], 0);
     let mut left = 0;
+    into.reserve(batch.len());
     for mut slice in batch.slices() {
         loop {
             let (now, rest) = slice.split_at(left.min(slice.len()));
             into.extend_from_slice(now);
             left -= now.len();
-            let Some((byte, rest)) = rest.split_first() else {
+            slice = rest;
+            if header_bytes == 0
+                && let Some((bytes, body_bytes)) = whole_header(slice)
+            {
+                left = bytes + body_bytes;
+                begin(left, into);
+                continue;
+            }
+            let Some((byte, rest)) = slice.split_first() else {
                 break;
             };
             slice = rest;
@@ -35,6 +44,12 @@ pub(super) fn write(batch: &Outgoing, into: &mut Vec<u8>) {
         }
     }
     debug_assert_eq!((header_bytes, left), (0, 0), "half a packet");
+}
+
+/// Length of the fixed header at the front, and of what follows it.
+fn whole_header(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut lengths = 2..=HEADER_BYTES_MAX;
+    lengths.find_map(|length| Some((length, body_bytes(bytes.get(..length)?)?)))
 }
 
 /// What follows a fixed header; `None` if it is not whole.

@@ -82,7 +82,12 @@ pub(crate) fn with_secret(text: String) -> String {
         return text;
     }
     let secret = STANDARD.encode(random::<SECRET_BYTES>());
-    format!("{PREFIX}{secret}\n{text}")
+    let end = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    format!("{text}{end}{PREFIX}{secret}\n")
 }
 
 #[cfg(test)]
