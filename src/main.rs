@@ -132,10 +132,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config)?;
     let listeners = bind(&config, &files)?;
-    let places: Vec<_> = listeners
-        .iter()
-        .map(|(listener, _)| (listener.place.clone(), listener.left_out.clone()))
-        .collect();
+    let places = places(&listeners);
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
     let memory = MemoryShare::new(
@@ -166,9 +163,8 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     if config.settings.takes_notes {
         let path = config.audit_file.clone();
         let reports = (entries, records);
-        let names = config.listeners.iter().zip(&places);
-        let names = names.map(|(listener, (place, _))| format!("{}://{place}", listener.scheme));
-        watch::start(path, names.collect(), &config.bans, reports, misbehaving_to)
+        let names = names(&config, &places);
+        watch::start(path, names, &config.bans, reports, misbehaving_to)
             .map_err(|error| format!("audit_file: {error}"))?;
     }
     let ears = Ears {
@@ -220,8 +216,25 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
+/// Where each listener is, and which of its addresses this machine lacks.
+type Places = Vec<(Place, Vec<SocketAddr>)>;
+
+fn places(listeners: &[(Listener, ListenerSetup)]) -> Places {
+    let listeners = listeners.iter();
+    listeners
+        .map(|(listener, _)| (listener.place.clone(), listener.left_out.clone()))
+        .collect()
+}
+
+/// The listeners' names in the audit log, by their numbers.
+fn names(config: &Config, places: &Places) -> Vec<String> {
+    let all = config.listeners.iter().zip(places);
+    all.map(|(listener, (place, _))| format!("{}://{place}", listener.scheme))
+        .collect()
+}
+
 /// Says where each listener is, and which of its addresses this machine lacks.
-fn tell_places(config: &Config, places: &[(Place, Vec<SocketAddr>)]) {
+fn tell_places(config: &Config, places: &Places) {
     for (listener, (place, left_out)) in config.listeners.iter().zip(places) {
         let scheme = listener.scheme;
         match place {

@@ -32,7 +32,7 @@ pub enum Place {
 /// Addresses of one listener: all that its host name has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpPlace {
-    /// All with the same port; 0 picks one. Where there are several, those that this machine lacks are left out.
+    /// All with the same port; 0 picks one. Of several, those that this machine lacks are left out.
     pub addresses: Vec<SocketAddr>,
     /// Whether `[::]` takes IPv4 as well; not if somebody else listens on 0.0.0.0.
     pub is_dual: bool,

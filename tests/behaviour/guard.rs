@@ -506,7 +506,7 @@ fn peer_by_headers(trust: &str, headers: &str) -> String {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Protocol: mqtt\r\n{headers}\r\n"
     );
-    std::io::Write::write_all(&mut stream, upgrade.as_bytes()).unwrap();
+    stream.write_all(upgrade.as_bytes()).unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -519,7 +519,7 @@ fn peer_by_headers(trust: &str, headers: &str) -> String {
         &connect,
     ]
     .concat();
-    std::io::Write::write_all(&mut stream, &frame).unwrap();
+    stream.write_all(&frame).unwrap();
     eventually("the connect is recorded", || {
         Some(log.lines().first()?["peer"].as_str()?.to_owned())
     })
@@ -662,7 +662,7 @@ fn giving_filters_up_counts_as_subscribing() {
 /// What waits behind retained messages is bounded as the queue of its listener.
 #[test]
 fn held_messages_are_bounded_by_listener() {
-    let config = "[limits]\ninflight_max = 1\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+    let config = "[limits]\ninflight_max = 1\nqueue_messages_max = 20\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
                   limits.queue_bytes_max = 3000\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n";
     let broker = start(1, config);
     let at = |listener: usize| {
@@ -700,7 +700,9 @@ fn a_session_belongs_to_its_user() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"secret\n").unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"secret\n").unwrap();
+        drop(stdin);
         assert!(child.wait().unwrap().success());
     }
     let broker = start(2, &format!("password_file = {:?}\n", users.0));

@@ -209,8 +209,8 @@ fn several_listeners_are_served() {
         .addresses()
         .iter()
         .map(|address| {
-            let stream = std::net::TcpStream::connect(address).expect("connect");
-            let mut client = crate::support::Client::over(stream, Version::V4);
+            let stream = TcpStream::connect(address).expect("connect");
+            let mut client = Client::over(stream, Version::V4);
             client.send(&Connect::v4(&unique("c")).encode());
             assert!(matches!(client.recv(), Packet::Connack { code: 0, .. }));
             client
@@ -280,13 +280,13 @@ fn listeners_in_each_others_way_are_named() {
 #[test]
 fn silent_connections_are_probed_by_the_kernel() {
     /// Kind of timer and seconds left, as `/proc/net/tcp` has it for the broker's end of a connection.
-    fn timer(client: SocketAddr) -> (u8, u64) {
-        let wanted = format!(":{:04X}", client.port());
+    fn timer(broker: SocketAddr, client: SocketAddr) -> (u8, u64) {
+        let [ours, theirs] = [broker, client].map(|at| format!(":{:04X}", at.port()));
         let table = std::fs::read_to_string("/proc/net/tcp").expect("the table");
         let row = table.lines().find(|row| {
-            row.split_whitespace()
-                .nth(2)
-                .is_some_and(|remote| remote.ends_with(&wanted))
+            let mut addresses = row.split_whitespace().skip(1);
+            let mut is_at = |port: &str| addresses.next().is_some_and(|at| at.ends_with(port));
+            is_at(&ours) && is_at(&theirs)
         });
         let timer = row.expect("the connection").split_whitespace().nth(5);
         let (kind, left) = timer.expect("a timer").split_once(':').expect("two parts");
@@ -304,7 +304,7 @@ fn silent_connections_are_probed_by_the_kernel() {
         client.ping();
         let address = client.stream().local_addr().expect("address");
         eventually("nothing waits for an acknowledgement", || {
-            let (kind, seconds) = timer(address);
+            let (kind, seconds) = timer(broker.address(), address);
             match wanted {
                 Some(wanted) => {
                     (kind == KEEPALIVE && (wanted - 50..=wanted).contains(&seconds)).then_some(())

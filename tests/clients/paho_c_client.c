@@ -33,12 +33,14 @@ static MQTTClient enter(const char *name) {
   if (version == 5) {
     MQTTClient_connectOptions options = MQTTClient_connectOptions_initializer5;
     options.cleanstart = 1;
+    options.maxInflightMessages = 2 * MESSAGES;
     MQTTResponse response = MQTTClient_connect5(client, &options, NULL, NULL);
     check(response.reasonCode, "connect");
     MQTTResponse_free(response);
   } else {
     MQTTClient_connectOptions options = MQTTClient_connectOptions_initializer;
     options.MQTTVersion = MQTTVERSION_3_1_1;
+    options.maxInflightMessages = 2 * MESSAGES;
     check(MQTTClient_connect(client, &options), "connect");
   }
   return client;
@@ -65,7 +67,8 @@ static void publish(MQTTClient client, const char *topic, int number, int qos, i
   } else {
     check(MQTTClient_publish(client, topic, length, payload, qos, retained, &token), "publish");
   }
-  if (qos > 0 && (retained || number == MESSAGES - 1)) {
+  /* What is acknowledged last was published last; the library takes 100 ms to see that. */
+  if (qos > 0 && number == MESSAGES - 1) {
     check(MQTTClient_waitForCompletion(client, token, PATIENCE_MS), "completion");
   }
 }

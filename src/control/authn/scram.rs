@@ -3,8 +3,8 @@
 //! Pure: messages go in, messages come out. [`begin`] takes the client's first message, [`finish`] its
 //! last; the [`Exchange`] between them holds copies of the keys, so the file may change meanwhile.
 //!
-//! Invariants: an unknown user is answered like a known one, with a salt that comes from the password file, and
-//! fails at the end only; an [`Exchange`] shows no keys in `Debug`.
+//! Invariants: an unknown user is answered like a known one, with a salt that comes from the password file,
+//! and fails at the end only; an [`Exchange`] shows no keys in `Debug`.
 //!
 //! Not here: SASLprep (names and passwords are compared as their bytes), channel binding (`p=` is
 //! refused), packets that carry the messages.

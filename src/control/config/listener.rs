@@ -165,18 +165,7 @@ fn listener(
     if !path.is_empty() && !has_websocket && scheme != "unix" {
         return Err(form().into());
     }
-    let websocket = has_websocket.then(|| {
-        let path = if path.is_empty() {
-            WEBSOCKET_PATH
-        } else {
-            path
-        };
-        Arc::new(WebSocketSetup {
-            path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
-            origins: table.origins.clone().unwrap_or_default(),
-            connect_bytes_max: surroundings.connect_bytes_max,
-        })
-    });
+    let websocket = has_websocket.then(|| websocket(table, path, surroundings));
     let tls = if has_tls {
         Some(tls_files(raw, table, has_websocket)?)
     } else {
@@ -205,6 +194,24 @@ fn listener(
         proxies: Arc::new(proxies(table)?),
     };
     Ok((config, policy))
+}
+
+/// What a listener wants of WebSockets, with the path of its URL.
+fn websocket(
+    table: &FileListener,
+    path: &str,
+    surroundings: &Surroundings<'_>,
+) -> Arc<WebSocketSetup> {
+    let path = if path.is_empty() {
+        WEBSOCKET_PATH
+    } else {
+        path
+    };
+    Arc::new(WebSocketSetup {
+        path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
+        origins: table.origins.clone().unwrap_or_default(),
+        connect_bytes_max: surroundings.connect_bytes_max,
+    })
 }
 
 fn check_numbers(table: &FileListener) -> Result<(), Mistake> {

@@ -443,9 +443,9 @@ impl Ring {
     /// Queues an operation that names no memory, or only what listeners have in boxes.
     #[expect(unsafe_code, reason = "one place for entries without buffers")]
     fn push_plain(&mut self, entry: squeue::Entry) {
-        // SAFETY: receive into provided buffers, cancel and messages name no memory of ours; the timespec of a
-        // timeout lives in a box as long as the ring; the address of an accept lives in a box of its listener,
-        // which keeps it until the completion (or leaks, see `drop`) and reads it only then.
+        // SAFETY: receive into provided buffers, cancel and messages name no memory of ours; the timespec of
+        // a timeout lives in a box as long as the ring; the address of an accept lives in a box of its
+        // listener, which keeps it until the completion (or leaks, see `drop`) and reads it only then.
         unsafe { self.queue.push(entry) };
     }
 

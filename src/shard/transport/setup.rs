@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub struct WebSocketSetup {
     /// Path of the request, which may end with a slash more; `None` for any.
     pub path: Option<String>,
-    /// Pages that may open one, as browsers name them in `Origin`; empty for all. Who names none is no browser.
+    /// Pages that may open one, as browsers name them in `Origin`; empty for all. Others name none.
     pub origins: Vec<String>,
     /// Largest message before MQTT has begun: the largest CONNECT.
     pub connect_bytes_max: usize,
@@ -46,8 +46,8 @@ impl TransportSetup {
         is_among(&self.proxies.header_from, peer)
     }
 
-    /// The header by which `peer` names the client, if it is a proxy that is trusted: the one that it sets. Any
-    /// other may be the client's own.
+    /// The header by which `peer` names the client, if it is a proxy that is trusted: the one that it sets.
+    /// Any other may be the client's own.
     #[must_use]
     pub fn forwarded_header(&self, peer: Peer) -> Option<&'static str> {
         if is_among(&self.proxies.forwarded_from, peer) {

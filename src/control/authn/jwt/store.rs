@@ -216,7 +216,7 @@ impl KeyStore {
     }
 }
 
-/// Starts the thread that reads a URL now, every `refresh` and when it is asked to, until the sender is dropped.
+/// Starts the thread that reads a URL now, every `refresh` and when asked to, until the sender is dropped.
 fn start(shared: &Arc<Shared>, refresh: Duration) -> Result<Sender<()>, JwtError> {
     let (reader, wishes) = bounded(1);
     let shared = Arc::clone(shared);

@@ -1,8 +1,8 @@
 //! What makes the salts that unknown users are shown in a SCRAM exchange. It comes from the password file, so
 //! that a restart shows the same: a salt that changes would tell that its user is unknown.
 //!
-//! `ringmq passwd --scram` writes it into the file as a remark. Without that it is made from the users' lines, so
-//! slowly that who sees such a salt gains nothing for guessing passwords; then it changes with them.
+//! `ringmq passwd --scram` writes it into the file as a remark. Without that it is made from the users'
+//! lines, so slowly that who sees such a salt gains nothing for guessing passwords; then it changes with them.
 
 use super::{is_remark, random, sha256};
 use aws_lc_rs::{hmac, pbkdf2};
@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 const PREFIX: &str = "#scram-unknown-users:";
 /// Bytes of a secret.
 const SECRET_BYTES: usize = 32;
-/// Iterations of PBKDF2-HMAC-SHA512 in place of a secret; more than 200,000 are advised for a password itself.
+/// Iterations of PBKDF2-HMAC-SHA512 in place of a secret; 210,000 are advised for a password itself.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(300_000).unwrap();
 
 /// Makes salts.
