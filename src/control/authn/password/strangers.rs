@@ -2,7 +2,8 @@
 //! that a restart shows the same: a salt that changes would tell that its user is unknown.
 //!
 //! `ringmq passwd --scram` writes it into the file as a remark. Without that it is made from the users'
-//! lines, so slowly that who sees such a salt gains nothing for guessing passwords; then it changes with them.
+//! lines, so slowly that who sees such a salt gains nothing for guessing passwords; then it changes with
+//! them.
 
 use super::{is_remark, random, sha256};
 use aws_lc_rs::{hmac, pbkdf2};
