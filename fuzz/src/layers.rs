@@ -79,11 +79,7 @@ fn setup(has_proxy: bool, has_websocket: bool) -> TransportSetup {
     }
 }
 
-fn run<'a>(
-    setup: &TransportSetup,
-    peer: Peer,
-    chunks: impl Iterator<Item = &'a [u8]>,
-) -> Seen {
+fn run<'a>(setup: &TransportSetup, peer: Peer, chunks: impl Iterator<Item = &'a [u8]>) -> Seen {
     let mut seen = Seen {
         mqtt: Vec::new(),
         wire: Vec::new(),
