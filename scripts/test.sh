@@ -23,6 +23,7 @@ missing_packages() {
   command -v npm >/dev/null || echo npm
   command -v cc >/dev/null || echo gcc libc6-dev
   command -v c++ >/dev/null || echo g++
+  [ -e /usr/include/MQTTClient.h ] || echo libpaho-mqtt-dev
 }
 
 install_packages() {
@@ -60,6 +61,16 @@ install_js_client() {
   fi
 }
 
+install_c_client() {
+  local place=target/clients/paho-c source=tests/clients/paho_c_client.c
+  if ! cmp -s "$source" "$place/installed"; then
+    say "setting up Paho C"
+    mkdir -p "$place"
+    cc -O1 -Wall -Werror -o "$place/client" "$source" -lpaho-mqtt3c
+    cp "$source" "$place/installed"
+  fi
+}
+
 raise_limits() {
   # The survival tests open thousands of connections from one process.
   ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
@@ -69,6 +80,7 @@ mkdir -p target/clients
 install_packages
 install_python_client
 install_js_client
+install_c_client
 [ "${1:-}" = --setup ] && exit 0
 raise_limits
 

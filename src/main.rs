@@ -20,7 +20,7 @@ use ringmq::control::reload::Files;
 use ringmq::control::watch;
 use ringmq::control::watch::bans::Bans;
 use ringmq::shard::boot::{Rules, Shards};
-use ringmq::shard::listener::{Listener, ListenerSetup, SocketBounds};
+use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds};
 use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
 use ringmq::shard::ring::heap::Heap;
@@ -31,6 +31,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -130,7 +131,8 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config)?;
-    let (listeners, bound) = bind(&config, &files)?;
+    let listeners = bind(&config, &files)?;
+    let places = places(&listeners);
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
     let memory = MemoryShare::new(
@@ -154,16 +156,15 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         (&questions_to, &entries_to, &meter),
     )?;
     tell_start(&config, &memory, bounds);
-    for place in &bound {
-        info!("listening on {place}");
-    }
+    tell_places(&config, &places);
     if config.settings.authentication.has_methods {
         start_methods(&config, &files, &questions, &shards)?;
     }
     if config.settings.takes_notes {
         let path = config.audit_file.clone();
         let reports = (entries, records);
-        watch::start(path, bound, &config.bans, reports, misbehaving_to)
+        let names = names(&config, &places);
+        watch::start(path, names, &config.bans, reports, misbehaving_to)
             .map_err(|error| format!("audit_file: {error}"))?;
     }
     let ears = Ears {
@@ -219,21 +220,50 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
-/// Sockets of all listeners, and where they are.
-#[expect(clippy::type_complexity, reason = "a pair of lists")]
-fn bind(
-    config: &Config,
-    files: &Files,
-) -> Result<(Vec<(Listener, ListenerSetup)>, Vec<String>), Box<dyn Error>> {
+/// Where each listener is, and which of its addresses this machine lacks.
+type Places = Vec<(Place, Vec<SocketAddr>)>;
+
+fn places(listeners: &[(Listener, ListenerSetup)]) -> Places {
+    let listeners = listeners.iter();
+    listeners
+        .map(|(listener, _)| (listener.place.clone(), listener.left_out.clone()))
+        .collect()
+}
+
+/// The listeners' names in the audit log, by their numbers.
+fn names(config: &Config, places: &Places) -> Vec<String> {
+    let all = config.listeners.iter().zip(places);
+    all.map(|(listener, (place, _))| format!("{}://{place}", listener.scheme))
+        .collect()
+}
+
+/// Says where each listener is, and which of its addresses this machine lacks.
+fn tell_places(config: &Config, places: &Places) {
+    for (listener, (place, left_out)) in config.listeners.iter().zip(places) {
+        let scheme = listener.scheme;
+        match place {
+            Place::Tcp(tcp) => {
+                for address in &tcp.addresses {
+                    info!("listening on {scheme}://{address}");
+                }
+            }
+            Place::Unix(_) => info!("listening on {scheme}://{place}"),
+        }
+        for address in left_out {
+            info!("not on {scheme}://{address}: this machine has no such address");
+        }
+    }
+}
+
+/// Sockets of all listeners.
+fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>, Box<dyn Error>> {
     let mut listeners = Vec::new();
-    let mut bound = Vec::new();
     let bounds = SocketBounds::new(&config.settings.limits);
     for (listener, tls) in config.listeners.iter().zip(files.tls().iter()) {
         let socket = Listener::bind(&listener.place, config.cpus.list.len(), bounds)?;
-        bound.push(format!("{}://{}", listener.scheme, socket.place));
         listeners.push((socket, ListenerSetup::new(listener, tls.clone())));
     }
-    Ok((listeners, bound))
+    Ok(listeners)
 }
 
 /// Starts the threads on which the methods work.
@@ -253,6 +283,7 @@ fn start_methods(
 fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<dyn Error>> {
     let wanted = &config.authentication;
     let mut chain: Vec<Arc<dyn Method>> = Vec::new();
+    let mut scram = None;
     for name in &wanted.methods {
         // The configuration lets only those be named that are configured.
         match name {
@@ -263,6 +294,7 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
                     chain.push(Arc::new(CertificateMethod { from }));
                 }
             }
+            MethodName::Scram => scram = files.users(),
             MethodName::Http => {
                 if let Some(http) = &wanted.http {
                     let method = HttpMethod::new(http);
@@ -272,10 +304,7 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
             }
         }
     }
-    Ok(Authenticators {
-        chain,
-        scram: files.users().filter(|_| wanted.scram),
-    })
+    Ok(Authenticators { chain, scram })
 }
 
 /// Signals to the process, as a queue.

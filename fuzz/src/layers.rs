@@ -2,6 +2,7 @@
 //! or one by one, and what is kept and sent stays bounded by what came.
 
 use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::shard::peer::Peer;
 use ringmq::shard::transport::setup::{TransportSetup, TrustedProxies, WebSocketSetup};
 use ringmq::shard::transport::{Arrival, Layers};
 use std::net::SocketAddr;
@@ -10,11 +11,11 @@ use std::sync::Arc;
 const CONNECT_BYTES_MAX: usize = 4096;
 
 /// What a peer sees and MQTT gets.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 struct Seen {
     mqtt: Vec<u8>,
     wire: Vec<u8>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     is_over: bool,
 }
 
@@ -38,7 +39,7 @@ pub fn layers(input: &[u8]) {
     // An upgrade request ends the bytes that may come with it.
     let upgrade_bytes = stream.len();
     stream.extend_from_slice(bytes);
-    let peer = Some(SocketAddr::from(([127, 0, 0, 1], 5)));
+    let peer = Peer::internet(SocketAddr::from(([127, 0, 0, 1], 5)));
     let setup = setup(has_proxy, has_websocket);
     let whole = run(
         &setup,
@@ -62,7 +63,8 @@ fn setup(has_proxy: bool, has_websocket: bool) -> TransportSetup {
     let everybody = || vec!["127.0.0.0/8".parse().expect("a network")];
     let websocket = has_websocket.then(|| {
         Arc::new(WebSocketSetup {
-            path: "/mqtt".into(),
+            path: Some("/mqtt".into()),
+            origins: Vec::new(),
             connect_bytes_max: CONNECT_BYTES_MAX,
         })
     });
@@ -72,16 +74,18 @@ fn setup(has_proxy: bool, has_websocket: bool) -> TransportSetup {
         proxies: Arc::new(TrustedProxies {
             header_from: if has_proxy { everybody() } else { Vec::new() },
             forwarded_from: everybody(),
+            real_ip_from: Vec::new(),
         }),
     }
 }
 
-fn run<'a>(
-    setup: &TransportSetup,
-    peer: Option<SocketAddr>,
-    chunks: impl Iterator<Item = &'a [u8]>,
-) -> Seen {
-    let mut seen = Seen::default();
+fn run<'a>(setup: &TransportSetup, peer: Peer, chunks: impl Iterator<Item = &'a [u8]>) -> Seen {
+    let mut seen = Seen {
+        mqtt: Vec::new(),
+        wire: Vec::new(),
+        peer,
+        is_over: false,
+    };
     let layers = Layers::new(setup, peer).expect("no TLS");
     let Some(mut layers) = layers else {
         chunks.for_each(|chunk| seen.mqtt.extend_from_slice(chunk));

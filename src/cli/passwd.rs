@@ -8,7 +8,7 @@
 
 use crate::control::authn::password::{
     PasswordFile, PasswordFileError, SCRAM_PREFIX, UserNameError, check_user_name, entry,
-    hash_argon2id, hash_scram,
+    hash_argon2id, hash_scram, with_secret,
 };
 use crate::engine::access::Secret;
 use std::fmt;
@@ -173,7 +173,10 @@ pub fn run(args: &PasswdArgs) -> Result<String, PasswdError> {
     };
     let draft = Draft::create(&file)?;
     let (text, metadata) = read(&file, args.create)?;
-    let edited = edit(&text, &args.user, edit_wanted).map_err(of_file)?;
+    let mut edited = edit(&text, &args.user, edit_wanted).map_err(of_file)?;
+    if args.scram {
+        edited = with_secret(edited);
+    }
     draft.put_in_place(edited.as_bytes(), metadata.as_ref())?;
     Ok(outcome(args, &text))
 }

@@ -297,6 +297,7 @@ impl<'a> ControlPlane<'a> {
             }
             Reloaded::Users => "the password file is",
             Reloaded::Keys => "the keys of tokens are",
+            Reloaded::Asked => return None,
             Reloaded::Access(acl) => {
                 self.handed.keep(&acl);
                 self.shards.set_acl(self.rollout.begin(), acl);

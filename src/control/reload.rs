@@ -65,6 +65,8 @@ pub enum Reloaded {
     Users,
     /// Keys of tokens; in force already.
     Keys,
+    /// Keys of tokens are asked for; who reads them says how it went.
+    Asked,
     /// Access rules; for the shards.
     Access(Arc<Acl>),
     /// Bans.
@@ -257,14 +259,14 @@ impl Files {
             let now = tokens.path.as_deref().and_then(stamp);
             if tokens.stamp.is_due(now, is_asked) {
                 let reloaded = tokens.method.reload();
-                done.push(
-                    reloaded
-                        .map(|()| Reloaded::Keys)
-                        .map_err(|error| FileError {
-                            path: None,
-                            text: format!("authentication.jwt: {error}"),
-                        }),
-                );
+                done.push(match reloaded {
+                    Ok(true) => Ok(Reloaded::Keys),
+                    Ok(false) => Ok(Reloaded::Asked),
+                    Err(error) => Err(FileError {
+                        path: None,
+                        text: format!("authentication.jwt: {error}"),
+                    }),
+                });
             }
         }
         if let Some(file) = &mut self.bans {

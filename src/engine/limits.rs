@@ -54,6 +54,12 @@ pub struct Limits {
     pub socket_unsent_bytes_max: u32,
     /// Most bytes that the kernel holds of what one client has sent.
     pub socket_receive_bytes_max: usize,
+    /// Seconds without a byte after which the kernel asks a TCP peer whether it is there, 0 for never.
+    pub tcp_keepalive_idle_seconds: u32,
+    /// Seconds between two such questions.
+    pub tcp_keepalive_interval_seconds: u32,
+    /// Unanswered questions after which the peer counts as gone.
+    pub tcp_keepalive_probes_max: u32,
     /// Most bytes waiting to be sent to one client, those in flight included.
     pub outbox_bytes_max: usize,
     /// Most messages waiting in one session for its window or its client's return.
@@ -153,6 +159,10 @@ impl Default for Limits {
             socket_unsent_bytes_max: 128 * 1024,
             // What systems begin with; 600 KB/s from a client 100 ms away.
             socket_receive_bytes_max: 64 * 1024,
+            // Gone after two minutes.
+            tcp_keepalive_idle_seconds: 60,
+            tcp_keepalive_interval_seconds: 15,
+            tcp_keepalive_probes_max: 4,
             outbox_bytes_max: 8 * 1024 * 1024,
             queue_messages_max: 10_000,
             queue_bytes_max: 64 * 1024 * 1024,

@@ -1,15 +1,15 @@
 //! What a shard hands to whoever keeps account of clients.
 
 use crate::engine::telemetry::notes::Note;
-use std::net::SocketAddr;
+use crate::shard::peer::Peer;
 
 /// A note, and where its connection comes from.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Number of the listener.
     pub listener: u16,
-    /// The client's address.
-    pub peer: Option<SocketAddr>,
+    /// Who it is; `None` if the connection is gone already.
+    pub peer: Option<Peer>,
     /// What happened.
     pub note: Note,
 }

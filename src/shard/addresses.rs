@@ -40,6 +40,12 @@ impl Addresses {
         }
     }
 
+    /// All addresses that count as the one of a client.
+    #[must_use]
+    pub fn counted_as(&self, ip: IpAddr) -> IpNet {
+        counted_as(ip, self.ipv6_prefix_bits)
+    }
+
     /// One more from `ip`; false if there are too many now.
     #[must_use]
     pub fn enter(&self, ip: IpAddr) -> bool {

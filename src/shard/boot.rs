@@ -6,6 +6,7 @@
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
+use crate::engine::route::retained::Budget;
 use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
 use crate::shard::account::Entry;
 use crate::shard::addresses::Addresses;
@@ -113,6 +114,7 @@ struct Common {
     questions: Sender<Question>,
     entries: Sender<Vec<Entry>>,
     meter: ProcessMeter,
+    retained: Arc<Budget>,
     events: Sender<Event>,
 }
 
@@ -170,6 +172,7 @@ impl Shards {
             questions: questions.clone(),
             entries: entries.clone(),
             meter: meter.clone(),
+            retained: Arc::default(),
             events: sender,
         };
         let mut shards = Shards {
@@ -206,7 +209,7 @@ impl Shards {
         &mut self,
         common: Common,
         id: ShardId,
-        (mailboxes, listeners): (Mailboxes, Vec<(OwnedFd, ListenerSetup)>),
+        (mailboxes, listeners): (Mailboxes, Vec<(Vec<OwnedFd>, ListenerSetup)>),
         placement: Placement,
     ) -> Result<Sender<Vec<Waker>>, BootError> {
         let (order_sender, orders) = bounded(ORDERS_MAX);
@@ -239,6 +242,7 @@ impl Shards {
                 let sockets_meter = common.meter.sockets(id);
                 core.measure_memory(Box::new(common.meter), memory_max_bytes);
                 core.begin_with(rules.acl, rules.names);
+                core.share_retained(common.retained);
                 let start = Start {
                     id,
                     core,
@@ -401,14 +405,14 @@ impl Shards {
 fn by_shard(
     shards: usize,
     listeners: Vec<(Listener, ListenerSetup)>,
-) -> Vec<Vec<(OwnedFd, ListenerSetup)>> {
-    let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+) -> Vec<Vec<(Vec<OwnedFd>, ListenerSetup)>> {
+    let mut of_shards: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
     for (listener, setup) in listeners {
-        for (shard, socket) in sockets.iter_mut().zip(listener.sockets) {
-            shard.push((socket, setup.clone()));
+        for (shard, sockets) in of_shards.iter_mut().zip(listener.sockets) {
+            shard.push((sockets, setup.clone()));
         }
     }
-    sockets
+    of_shards
 }
 
 fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {

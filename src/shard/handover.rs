@@ -2,7 +2,8 @@
 
 use crate::engine::access::Admitted;
 use crate::shard::link::Link;
-use std::net::{IpAddr, SocketAddr};
+use crate::shard::peer::Peer;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 /// Where a connection came from; it moves with it to its home shard.
@@ -10,8 +11,8 @@ use std::os::fd::OwnedFd;
 pub struct Origin {
     /// Number of the listener.
     pub listener: u16,
-    /// The client's address, or that of its proxy as long as no other is known.
-    pub peer: Option<SocketAddr>,
+    /// The client, or its proxy as long as no other is known.
+    pub peer: Peer,
     /// The address under which it is counted.
     pub counted: Option<IpAddr>,
 }

@@ -7,7 +7,7 @@ use crate::engine::limits::Limits;
 use crate::shard::certificates::TlsFiles;
 use crate::shard::transport::setup::{TransportSetup, TrustedProxies, WebSocketSetup};
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -23,10 +23,28 @@ const BACKLOG: i32 = 4096;
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// An address and port; port 0 picks one.
-    Tcp(SocketAddr),
+    /// Addresses and ports.
+    Tcp(TcpPlace),
     /// A socket in the file system.
     Unix(UnixPlace),
+}
+
+/// Addresses of one listener: all that its host name has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpPlace {
+    /// All with the same port; 0 picks one. Of several, those that this machine lacks are left out.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether `[::]` takes IPv4 as well; not if somebody else listens on 0.0.0.0.
+    pub is_dual: bool,
+}
+
+impl From<SocketAddr> for TcpPlace {
+    fn from(address: SocketAddr) -> Self {
+        TcpPlace {
+            addresses: vec![address],
+            is_dual: true,
+        }
+    }
 }
 
 /// A socket in the file system.
@@ -43,7 +61,10 @@ pub struct UnixPlace {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp(address) => write!(f, "{address}"),
+            Place::Tcp(tcp) => {
+                let all: Vec<_> = tcp.addresses.iter().map(SocketAddr::to_string).collect();
+                f.write_str(&all.join(", "))
+            }
             Place::Unix(unix) => write!(f, "{}", unix.path.display()),
         }
     }
@@ -128,7 +149,8 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
-/// What the kernel may hold for one connection; 0 leaves that to the system.
+/// What the kernel may hold for one connection, and how long it waits for a peer that says nothing; 0 leaves
+/// that to the system.
 ///
 /// Set on listening sockets, whose connections inherit it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,6 +161,10 @@ pub struct SocketBounds {
     pub unsent_bytes_max: u32,
     /// Bytes received that the broker has not read yet (`net.core.rmem_max`).
     pub receive_bytes_max: usize,
+    /// Seconds without a byte until a TCP peer is asked whether it is there, and between questions.
+    pub keepalive_seconds: (u32, u32),
+    /// Questions without an answer until it counts as gone.
+    pub keepalive_probes_max: u32,
 }
 
 impl SocketBounds {
@@ -149,6 +175,11 @@ impl SocketBounds {
             send_bytes_max: limits.socket_send_bytes_max,
             unsent_bytes_max: limits.socket_unsent_bytes_max,
             receive_bytes_max: limits.socket_receive_bytes_max,
+            keepalive_seconds: (
+                limits.tcp_keepalive_idle_seconds,
+                limits.tcp_keepalive_interval_seconds,
+            ),
+            keepalive_probes_max: limits.tcp_keepalive_probes_max,
         }
     }
 
@@ -162,6 +193,14 @@ impl SocketBounds {
         if self.unsent_bytes_max > 0 && is_tcp {
             socket.set_tcp_notsent_lowat(self.unsent_bytes_max)?;
         }
+        let (idle, interval) = self.keepalive_seconds;
+        if idle > 0 && is_tcp {
+            let keepalive = TcpKeepalive::new()
+                .with_time(Duration::from_secs(u64::from(idle)))
+                .with_interval(Duration::from_secs(u64::from(interval)))
+                .with_retries(self.keepalive_probes_max);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
         Ok(())
     }
 }
@@ -171,8 +210,10 @@ impl SocketBounds {
 pub struct Listener {
     /// The place in force; a port is never 0.
     pub place: Place,
-    /// A socket per shard.
-    pub sockets: Vec<OwnedFd>,
+    /// Addresses that this machine lacks.
+    pub left_out: Vec<SocketAddr>,
+    /// For each shard a socket per address.
+    pub sockets: Vec<Vec<OwnedFd>>,
 }
 
 impl Listener {
@@ -182,41 +223,93 @@ impl Listener {
     /// Names the place and what to do.
     pub fn bind(place: &Place, shards: usize, bounds: SocketBounds) -> Result<Self, ListenError> {
         let bound = match place {
-            Place::Tcp(address) => bind_tcp(*address, shards, bounds),
+            Place::Tcp(tcp) => bind_all(tcp, shards, bounds),
             Place::Unix(unix) => bind_unix(unix, shards, bounds),
         };
-        let (place, sockets) = bound.map_err(|source| ListenError {
+        bound.map_err(|source| ListenError {
             place: place.clone(),
             source,
-        })?;
-        Ok(Listener { place, sockets })
+        })
     }
+}
+
+/// How often another port is picked for several addresses, if one of them has it in use.
+const PICKS_MAX: usize = 16;
+
+fn bind_all(tcp: &TcpPlace, shards: usize, bounds: SocketBounds) -> io::Result<Listener> {
+    let picks = tcp.addresses.iter().any(|address| address.port() == 0) && tcp.addresses.len() > 1;
+    for _ in 1..if picks { PICKS_MAX } else { 1 } {
+        match bind_at_one_port(tcp, shards, bounds) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+    bind_at_one_port(tcp, shards, bounds)
+}
+
+fn bind_at_one_port(tcp: &TcpPlace, shards: usize, bounds: SocketBounds) -> io::Result<Listener> {
+    let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    let (mut bound, mut left_out, mut lacking) = (Vec::new(), Vec::new(), None);
+    let mut picked = None;
+    for &address in &tcp.addresses {
+        let port = picked.unwrap_or(address.port());
+        let address = SocketAddr::new(address.ip(), port);
+        let takes_ipv4 = tcp.is_dual && address.is_ipv6() && address.ip().is_unspecified();
+        match bind_tcp(address, takes_ipv4, shards, bounds) {
+            Ok((address, of_shards)) => {
+                picked = Some(address.port());
+                bound.push(address);
+                for (all, one) in sockets.iter_mut().zip(of_shards) {
+                    all.push(one);
+                }
+            }
+            Err(error) if is_lacking(&error) => {
+                left_out.push(address);
+                lacking = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(error) = lacking.filter(|_| bound.is_empty()) {
+        return Err(error);
+    }
+    Ok(Listener {
+        place: Place::Tcp(TcpPlace {
+            addresses: bound,
+            is_dual: tcp.is_dual,
+        }),
+        left_out,
+        sockets,
+    })
+}
+
+/// Whether the machine has no such address, or nothing of its family.
+fn is_lacking(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 fn bind_tcp(
     address: SocketAddr,
+    takes_ipv4: bool,
     shards: usize,
     bounds: SocketBounds,
-) -> io::Result<(Place, Vec<OwnedFd>)> {
-    let probe = socket(address, false)?;
+) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+    let probe = socket(address, takes_ipv4, false)?;
     let bound = probe.local_addr()?.as_socket().unwrap_or(address);
     drop(probe);
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
-        let socket = socket(bound, true)?;
+        let socket = socket(bound, takes_ipv4, true)?;
         bounds.set_on(&socket, true)?;
         socket.listen(BACKLOG)?;
         sockets.push(socket.into());
     }
-    Ok((Place::Tcp(bound), sockets))
+    Ok((bound, sockets))
 }
 
 /// One socket that all shards accept from: the kernel knows no SO_REUSEPORT for files.
-fn bind_unix(
-    unix: &UnixPlace,
-    shards: usize,
-    bounds: SocketBounds,
-) -> io::Result<(Place, Vec<OwnedFd>)> {
+fn bind_unix(unix: &UnixPlace, shards: usize, bounds: SocketBounds) -> io::Result<Listener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(&unix.path)?;
     if is_left_over(&unix.path, &address)? {
@@ -235,10 +328,14 @@ fn bind_unix(
     let socket: OwnedFd = socket.into();
     let mut sockets = Vec::with_capacity(shards);
     for _ in 1..shards {
-        sockets.push(socket.try_clone()?);
+        sockets.push(vec![socket.try_clone()?]);
     }
-    sockets.push(socket);
-    Ok((Place::Unix(unix.clone()), sockets))
+    sockets.push(vec![socket]);
+    Ok(Listener {
+        place: Place::Unix(unix.clone()),
+        left_out: Vec::new(),
+        sockets,
+    })
 }
 
 /// How long a socket may go on listening after its process is gone: the kernel takes rings apart later.
@@ -261,14 +358,14 @@ fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
     }
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn socket(address: SocketAddr, takes_ipv4: bool, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!takes_ipv4)?;
     }
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it: a small packet must not wait for the acknowledgement of the one before.
@@ -288,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_with_the_remedy() {
-        let any = Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let any = Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)).into());
         let first = Listener::bind(&any, 2, SocketBounds::default()).unwrap();
         assert!(!first.place.to_string().ends_with(":0"));
         let error = Listener::bind(&first.place, 2, SocketBounds::default())
@@ -298,5 +395,49 @@ mod tests {
             error.contains("in use") && error.contains("--listen"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn connections_inherit_the_bounds_of_their_listener() {
+        let limits = Limits {
+            tcp_keepalive_idle_seconds: 61,
+            tcp_keepalive_interval_seconds: 16,
+            tcp_keepalive_probes_max: 5,
+            ..Limits::default()
+        };
+        let any = Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)).into());
+        let mut listener = Listener::bind(&any, 1, SocketBounds::new(&limits)).unwrap();
+        let Place::Tcp(place) = &listener.place else {
+            panic!("{:?}", listener.place);
+        };
+        let _client = std::net::TcpStream::connect(place.addresses[0]).unwrap();
+        let socket = Socket::from(listener.sockets.remove(0).remove(0));
+        let accepted = socket.accept().unwrap().0;
+        assert!(accepted.keepalive().unwrap() && accepted.tcp_nodelay().unwrap());
+        let seconds = |seconds| Duration::from_secs(seconds);
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), seconds(61));
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), seconds(16));
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 5);
+    }
+
+    #[test]
+    fn of_several_addresses_those_that_are_not_there_are_left_out() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        // Of the range for documentation: no machine has it.
+        let nowhere = address("192.0.2.1:0");
+        let tcp = TcpPlace {
+            addresses: vec![nowhere, address("127.0.0.1:0"), address("127.0.0.2:0")],
+            is_dual: true,
+        };
+        let listener = Listener::bind(&Place::Tcp(tcp), 2, SocketBounds::default()).unwrap();
+        assert_eq!(listener.left_out, [nowhere]);
+        assert!(listener.sockets.iter().all(|sockets| sockets.len() == 2));
+        let Place::Tcp(bound) = &listener.place else {
+            panic!("{:?}", listener.place);
+        };
+        assert_eq!(bound.addresses[0].port(), bound.addresses[1].port());
+        let alone = Place::Tcp(nowhere.into());
+        let error = Listener::bind(&alone, 1, SocketBounds::default()).unwrap_err();
+        assert!(error.to_string().contains("no interface"), "{error}");
     }
 }

@@ -20,6 +20,7 @@ pub mod listener;
 pub mod mailbox;
 pub mod meter;
 pub mod orders;
+pub mod peer;
 pub mod pulse;
 pub mod questions;
 pub mod ring;

@@ -5,8 +5,8 @@
 
 use crate::engine::access::{Answer, Shown};
 use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::shard::peer::Peer;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A question of a shard.
@@ -25,8 +25,9 @@ pub struct Question {
 pub enum Work {
     /// A CONNECT.
     Connect(Box<Visitor>),
-    /// The first data of an exchange on an open connection.
-    Begin(Box<[u8]>),
+    /// The first data of an exchange on an open connection, and the methods that may be asked, by name;
+    /// `None` for all.
+    Begin(Option<Arc<[&'static str]>>, Box<[u8]>),
     /// An exchange goes on.
     Continue(Box<dyn Exchange>, Box<[u8]>),
 }
@@ -36,8 +37,8 @@ pub enum Work {
 pub struct Visitor {
     /// What its CONNECT shows.
     pub shown: Shown,
-    /// Its address, behind proxies that are trusted.
-    pub peer: Option<SocketAddr>,
+    /// Where it is, behind proxies that are trusted.
+    pub peer: Peer,
     /// Its certificate in DER, which the TLS handshake has verified.
     pub certificate: Option<Box<[u8]>>,
     /// Methods that may be asked, by name; `None` for all.

@@ -5,6 +5,9 @@ use crate::support::{
 };
 use rustix::process::Signal;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 struct Scratch(String);
@@ -489,41 +492,200 @@ fn queues_are_bounded_by_listener() {
     }
 }
 
-/// A proxy that is trusted names the client; one that is not does not.
+/// The address in the audit log of a client that comes through a WebSocket with these headers.
+fn peer_by_headers(trust: &str, headers: &str) -> String {
+    let log = Scratch::new("");
+    let config = format!(
+        "audit_file = {:?}\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n{trust}\n",
+        log.0
+    );
+    let broker = start(2, &config);
+    let mut stream = std::net::TcpStream::connect(broker.address()).unwrap();
+    let upgrade = format!(
+        "GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: mqtt\r\n{headers}\r\n"
+    );
+    stream.write_all(upgrade.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+        answer.extend(byte);
+    }
+    let connect = Connect::v4("c").encode();
+    let frame = [
+        &[0x82, 0x80 | connect.len() as u8, 0, 0, 0, 0][..],
+        &connect,
+    ]
+    .concat();
+    stream.write_all(&frame).unwrap();
+    eventually("the connect is recorded", || {
+        Some(log.lines().first()?["peer"].as_str()?.to_owned())
+    })
+}
+
+/// A proxy that is trusted names the client by the header that it sets; the other one may be the client's own.
 #[test]
-fn forwarded_addresses_count_from_trusted_proxies_only() {
-    for (trusted, wanted) in [("127.0.0.0/8", "10.0.0.9:0"), ("10.0.0.0/8", "127.0.0.1:")] {
-        let log = Scratch::new("");
-        let config = format!(
-            "audit_file = {:?}\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\nforwarded_from = [{trusted:?}]\n",
-            log.0
-        );
-        let broker = start(2, &config);
-        let mut stream = std::net::TcpStream::connect(broker.address()).unwrap();
-        let upgrade =
-            b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-            Sec-WebSocket-Protocol: mqtt\r\nX-Forwarded-For: 1.2.3.4, 10.0.0.9\r\n\r\n";
-        std::io::Write::write_all(&mut stream, upgrade).unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
-            answer.extend(byte);
+fn forwarded_addresses_count_from_trusted_proxies_and_by_their_header_only() {
+    let forwarded = "X-Forwarded-For: 1.2.3.4, 10.0.0.9\r\n";
+    let real = "X-Real-IP: 10.0.0.7\r\n";
+    let both = format!("{forwarded}{real}");
+    let sets_forwarded = "forwarded_from = [\"127.0.0.0/8\"]";
+    let sets_real = "real_ip_from = [\"127.0.0.0/8\"]";
+    let others = "forwarded_from = [\"10.0.0.0/8\"]\nreal_ip_from = [\"11.0.0.0/8\"]";
+    for (trust, headers, wanted) in [
+        (sets_forwarded, forwarded, "10.0.0.9:0"),
+        (sets_forwarded, both.as_str(), "10.0.0.9:0"),
+        (sets_forwarded, real, "127.0.0.1:"),
+        (sets_real, real, "10.0.0.7:0"),
+        (sets_real, &both, "10.0.0.7:0"),
+        (sets_real, forwarded, "127.0.0.1:"),
+        (others, &both, "127.0.0.1:"),
+    ] {
+        let peer = peer_by_headers(trust, headers);
+        assert!(peer.starts_with(wanted), "{trust} {headers}: {peer}");
+    }
+}
+
+/// Clients at another address of this machine that send all at once and reset, before they are accepted.
+fn send_and_reset(broker: &Broker, from: [u8; 4], count: usize, bytes: impl Fn(usize) -> Vec<u8>) {
+    for n in 0..count {
+        let socket = dial_from(broker, from);
+        (&socket).write_all(&bytes(n)).expect("send");
+        let reset = Some(Duration::ZERO);
+        socket.set_linger(reset).expect("set SO_LINGER");
+    }
+}
+
+fn dial_from(broker: &Broker, from: [u8; 4]) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket
+        .bind(&SocketAddr::from((from, 0)).into())
+        .expect("bind");
+    socket.connect(&broker.address().into()).expect("connect");
+    socket
+}
+
+fn open_from(broker: &Broker, from: [u8; 4], connect: &Connect) -> Client {
+    let client = Client::over(dial_from(broker, from).into(), connect.version);
+    match connect.attempt_over(client) {
+        (client, Some(Packet::Connack { code: 0, .. })) => client,
+        (_, other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_resets_at_once_is_banned_all_the_same() {
+    let bans = Scratch::new("address 127.0.0.1\n");
+    let broker = start(1, &format!("[bans]\nfile = {:?}\n", bans.0));
+    let mut subscriber = open_from(&broker, [127, 0, 0, 2], &Connect::v5(&unique("s")));
+    subscriber.subscribe("t/#", 0);
+    send_and_reset(&broker, [127, 0, 0, 1], 500, |n| {
+        let connect = Connect::v4(&format!("evil-{n}")).encode();
+        let publish = Publish::new("t/forged", 0, n.to_string()).encode(Version::V4);
+        [connect, publish].concat()
+    });
+    broker.await_counter("connections_accepted", 501);
+    broker.await_counter("connections", 1);
+    subscriber.expect_nothing();
+}
+
+#[test]
+fn who_resets_at_once_is_no_trusted_proxy() {
+    let log = Scratch::new("");
+    let config = format!(
+        "audit_file = {:?}\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+         proxy_protocol_from = [\"127.0.0.1/32\"]\n",
+        log.0
+    );
+    let broker = start(1, &config);
+    send_and_reset(&broker, [127, 0, 0, 2], 500, |n| {
+        let header = b"PROXY TCP4 10.9.9.9 10.0.0.1 1 2\r\n";
+        let connect = Connect::v4(&format!("evil-{n}")).encode();
+        [&header[..], &connect].concat()
+    });
+    broker.await_counter("connections_accepted", 500);
+    broker.await_counter("connections", 0);
+    let told = open_from(&broker, [127, 0, 0, 2], &Connect::v5("last"));
+    let connected = eventually("the last one is recorded", || {
+        let mut lines = log.lines();
+        lines.retain(|line| line["event"] == "connected");
+        (!lines.is_empty()).then_some(lines)
+    });
+    assert_eq!(connected.len(), 1, "{connected:?}");
+    assert_eq!(connected[0]["client_id"], "last");
+    drop(told);
+}
+
+/// Who connects again and again under somebody else's identifier has only itself banned.
+#[test]
+fn flapping_bans_nobody_elses_identifier() {
+    let config = "[bans]\nflapping_connects_max = 3\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+                  proxy_protocol_from = [\"127.0.0.1/32\"]\n";
+    let broker = start(2, config);
+    let from = |host: &str, id: &str| {
+        let mut client = Client::dial(&broker, Version::V5);
+        client.send(format!("PROXY TCP4 {host} 127.0.0.1 4660 1883\r\n").as_bytes());
+        match Connect::v5(id).attempt_over(client).1 {
+            Some(Packet::Connack { code, .. }) => code,
+            other => panic!("{other:?}"),
         }
-        let connect = Connect::v4("c").encode();
-        let frame = [
-            &[0x82, 0x80 | connect.len() as u8, 0, 0, 0, 0][..],
-            &connect,
-        ]
-        .concat();
-        std::io::Write::write_all(&mut stream, &frame).unwrap();
-        eventually("the connect is recorded", || {
-            let lines = log.lines();
-            let peer = lines.first()?["peer"].as_str()?.to_owned();
-            assert!(peer.starts_with(wanted), "{peer}");
-            Some(())
-        });
+    };
+    for _ in 0..3 {
+        assert_eq!(from("10.0.0.1", "pump"), 0);
+    }
+    eventually("the one that flaps is banned", || {
+        (from("10.0.0.1", "pump") == 0x8A).then_some(())
+    });
+    assert!(
+        broker.log().contains("client \"pump\" at 10.0.0.1/32"),
+        "{}",
+        broker.log()
+    );
+    assert_eq!(from("10.0.0.2", "pump"), 0, "its owner");
+    assert_eq!(from("10.0.0.1", "other"), 0, "its neighbour");
+}
+
+#[test]
+fn giving_filters_up_counts_as_subscribing() {
+    let broker = start(
+        1,
+        "[limits]\nsubscribe_rate_max = 5\nrate_exceeded = \"disconnect\"\n",
+    );
+    let mut client = Connect::v5(&unique("c")).open(&broker);
+    let bytes = client.unsubscribe_bytes(7, &["a", "b", "c", "d", "e", "f"]);
+    client.send(&bytes);
+    client.expect_error(&[0x97]);
+}
+
+/// What waits behind retained messages is bounded as the queue of its listener.
+#[test]
+fn held_messages_are_bounded_by_listener() {
+    let config = "[limits]\ninflight_max = 1\nqueue_messages_max = 20\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+                  limits.queue_bytes_max = 3000\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n";
+    let broker = start(1, config);
+    let at = |listener: usize| {
+        let stream = std::net::TcpStream::connect(broker.addresses()[listener]).unwrap();
+        let connect = Connect::v5(&unique("c"));
+        connect
+            .attempt_over(Client::over(stream, connect.version))
+            .0
+    };
+    let mut publisher = at(1);
+    for n in 0..200 {
+        publisher.retain(&format!("kept/{n}"), 1, "x");
+    }
+    for (listener, is_bounded) in [(1, false), (0, true)] {
+        // It acknowledges nothing, so what is retained does not come to its end.
+        let mut client = at(listener);
+        client.subscribe("kept/#", 1);
+        for _ in 0..10 {
+            publisher.publish("kept/live", 1, vec![b'x'; 1000]);
+        }
+        let dropped = broker.counters().get("dropped_replay_full");
+        assert_eq!(dropped > 0, is_bounded, "{dropped}");
+        client.disconnect();
     }
 }
 
@@ -538,7 +700,9 @@ fn a_session_belongs_to_its_user() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"secret\n").unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"secret\n").unwrap();
+        drop(stdin);
         assert!(child.wait().unwrap().success());
     }
     let broker = start(2, &format!("password_file = {:?}\n", users.0));

@@ -281,6 +281,105 @@ fn scram_refuses_wrong_proofs_and_other_packets() {
     );
 }
 
+/// SCRAM is a method like the others: a listener that does not name it does not serve it.
+#[test]
+fn a_listener_without_scram_lets_nobody_in_by_it() {
+    let secret = Scratch::new("a secret of thirty-two bytes or more\n");
+    let file = Scratch::new("");
+    passwd(&file.0, &["--scram"], "ann", "secret");
+    let config = format!(
+        "password_file = {:?}\n[authentication]\nscram = true\n[authentication.jwt]\nsecret_file = {:?}\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nmethods = [\"jwt\"]\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nmethods = [\"scram\"]\n",
+        file.0, secret.0
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let scram = Scram::new("ann", "secret");
+    let at = |listener: usize, connect: &Connect| {
+        let stream = std::net::TcpStream::connect(broker.addresses()[listener]).unwrap();
+        connect.attempt_over(Client::over(stream, Version::V5))
+    };
+    let mut connect = Connect::v5(&unique("scram"));
+    connect.props = Props::new()
+        .text(prop::AUTH_METHOD, METHOD)
+        .text(prop::AUTH_DATA, scram.first());
+    let (_, answer) = at(0, &connect);
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x8C, .. })),
+        "{answer:?}"
+    );
+    let (mut client, answer) = at(1, &connect);
+    let Some(Packet::Auth { code: 0x18, props }) = answer else {
+        panic!("no AUTH: {answer:?}");
+    };
+    let (last, _) = scram.last(&property(&props, prop::AUTH_DATA));
+    client.send(&auth(0x18, METHOD, &last));
+    assert!(matches!(client.recv(), Packet::Connack { code: 0, .. }));
+    // Where only SCRAM is served, the plain password proves nothing.
+    let (_, answer) = at(1, &Connect::v5(&unique("c")).login("ann", "secret"));
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x86, .. })),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn an_auth_that_comes_again_before_its_answer_breaks_the_protocol() {
+    let (broker, _file) = with_users(1, "[authentication]\nscram = true\n");
+    let scram = Scram::new("ann", "secret");
+    let enter = || {
+        let (mut client, server_first) = begin_scram(&broker, &scram);
+        client.send(&auth(0x18, METHOD, &scram.last(&server_first).0));
+        assert!(matches!(client.recv(), Packet::Connack { code: 0, .. }));
+        client
+    };
+    let again = auth(0x19, METHOD, &scram.first());
+    let mut client = enter();
+    client.send(&[&again[..], &again].concat());
+    client.expect_error(&[0x82]);
+    let mut client = enter();
+    client.send(&again);
+    let Packet::Auth { code: 0x18, props } = client.recv_auth() else {
+        panic!("no AUTH");
+    };
+    let last = auth(
+        0x18,
+        METHOD,
+        &scram.last(&property(&props, prop::AUTH_DATA)).0,
+    );
+    client.send(&[&last[..], &last].concat());
+    client.expect_error(&[0x82]);
+    // Nobody was asked to go on.
+    let mut client = enter();
+    client.send(&last);
+    client.expect_error(&[0x82]);
+}
+
+/// What an unknown user is shown comes from the file: a restart changes nothing, as with known ones.
+#[test]
+fn salts_of_unknown_users_survive_a_restart() {
+    let file = Scratch::new("");
+    passwd(&file.0, &["--scram"], "ann", "secret");
+    let config = format!(
+        "password_file = {:?}\n[authentication]\nscram = true\n",
+        file.0
+    );
+    let salts = || {
+        let broker = Setup::new().shards(1).config(&config).start();
+        ["ann", "nobody"].map(|user| {
+            let (_, first) = begin_scram(&broker, &Scram::new(user, "secret"));
+            let first = String::from_utf8(first).unwrap();
+            first.split_once(',').unwrap().1.to_owned()
+        })
+    };
+    let before = salts();
+    assert_ne!(before[0], before[1]);
+    assert_eq!(salts(), before);
+    // Nor does another user.
+    passwd(&file.0, &["--scram"], "bob", "secret");
+    assert_eq!(salts(), before);
+}
+
 fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -456,6 +555,15 @@ fn client_identifiers_begin_with_the_user_where_that_is_the_rule() {
     assert_eq!(code(&broker, &login(Connect::v5("ann-1"))), 0);
     assert_eq!(code(&broker, &login(Connect::v5("bob-1"))), 0x85);
     assert_eq!(code(&broker, &login(Connect::v4("bob-1"))), 2);
+    // Those of `anna` are not those of `ann`.
+    assert_eq!(code(&broker, &login(Connect::v5("ann"))), 0);
+    for of_others in ["anna", "anna-1", "ann-a-1"] {
+        assert_eq!(
+            code(&broker, &login(Connect::v5(of_others))),
+            0x85,
+            "{of_others}"
+        );
+    }
     let (client, _) = login(Connect::v5("")).attempt(&broker);
     assert!(property(&client.connack, prop::ASSIGNED_CLIENT_ID).starts_with(b"ann-"));
 }

@@ -1,9 +1,11 @@
 //! The program around the broker: command line, configuration, environment, signals, shutdown.
 
 use crate::on_shards;
-use crate::support::{Broker, Connect, Packet, Setup, Version, Will, free_port, prop, unique};
+use crate::support::{
+    Broker, Client, Connect, Packet, Setup, Version, Will, eventually, free_port, prop, unique,
+};
 use rustix::process::Signal;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// Starts with `config`, which has to fail with exit code 2 and a message that holds all of `parts`.
 fn refused(config: &str, parts: &[&str]) {
@@ -207,8 +209,8 @@ fn several_listeners_are_served() {
         .addresses()
         .iter()
         .map(|address| {
-            let stream = std::net::TcpStream::connect(address).expect("connect");
-            let mut client = crate::support::Client::over(stream, Version::V4);
+            let stream = TcpStream::connect(address).expect("connect");
+            let mut client = Client::over(stream, Version::V4);
             client.send(&Connect::v4(&unique("c")).encode());
             assert!(matches!(client.recv(), Packet::Connack { code: 0, .. }));
             client
@@ -219,6 +221,98 @@ fn several_listeners_are_served() {
     clients[0].subscribe(&topic, 1);
     clients[1].publish(&topic, 1, "x");
     clients[0].expect(&topic, "x");
+}
+
+fn serves_at(address: (&str, u16)) {
+    let stream = TcpStream::connect(address).expect("connect");
+    let client = Client::over(stream, Version::V4);
+    let (mut client, answer) = Connect::v4(&unique("c")).attempt_over(client);
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0, .. })),
+        "{answer:?}"
+    );
+    client.ping();
+}
+
+#[test]
+fn all_addresses_of_both_families_are_served_by_one_url() {
+    let broker = Setup::new()
+        .config("allow_anonymous = true\n")
+        .listen("mqtt://[::]:0")
+        .start();
+    let port = broker.address().port();
+    for host in ["127.0.0.1", "::1", "127.0.0.2"] {
+        serves_at((host, port));
+    }
+    // Beside 0.0.0.0 it leaves IPv4 to that.
+    let port = free_port();
+    let broker = Setup::new()
+        .config("allow_anonymous = true\n")
+        .listen(&format!("mqtt://[::]:{port}"))
+        .listen(&format!("mqtt://0.0.0.0:{port}"))
+        .start();
+    for host in ["127.0.0.1", "::1"] {
+        serves_at((host, port));
+    }
+    broker.stop();
+}
+
+#[test]
+fn listeners_in_each_others_way_are_named() {
+    let outcome = Setup::new()
+        .listen("mqtt://127.0.0.1:1883")
+        .listen("ws://127.0.0.1:1883")
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(2));
+    let said = ["twice", "mqtt://127.0.0.1:1883", "ws://127.0.0.1:1883"];
+    assert!(
+        said.iter().all(|part| outcome.log.contains(part)),
+        "{}",
+        outcome.log
+    );
+    refused(
+        "listen = [\"mqtt://127.0.0.1:0\"]\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n",
+        &[":1", "listen", "[[listener]]"],
+    );
+}
+
+/// The kernel asks a client that says nothing whether it is there: its timer runs on accepted sockets.
+#[test]
+fn silent_connections_are_probed_by_the_kernel() {
+    /// Kind of timer and seconds left, as `/proc/net/tcp` has it for the broker's end of a connection.
+    fn timer(broker: SocketAddr, client: SocketAddr) -> (u8, u64) {
+        let [ours, theirs] = [broker, client].map(|at| format!(":{:04X}", at.port()));
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the table");
+        let row = table.lines().find(|row| {
+            let mut addresses = row.split_whitespace().skip(1);
+            let mut is_at = |port: &str| addresses.next().is_some_and(|at| at.ends_with(port));
+            is_at(&ours) && is_at(&theirs)
+        });
+        let timer = row.expect("the connection").split_whitespace().nth(5);
+        let (kind, left) = timer.expect("a timer").split_once(':').expect("two parts");
+        let number = |text| u64::from_str_radix(text, 16).expect("a number");
+        (number(kind) as u8, number(left) / 100)
+    }
+    const KEEPALIVE: u8 = 2;
+    for (config, wanted) in [
+        ("", Some(60)),
+        ("[limits]\ntcp_keepalive_idle_seconds = 500\n", Some(500)),
+        ("[limits]\ntcp_keepalive_idle_seconds = 0\n", None),
+    ] {
+        let broker = Broker::with_config(1, config);
+        let mut client = Connect::v4(&unique("c")).open(&broker);
+        client.ping();
+        let address = client.stream().local_addr().expect("address");
+        eventually("nothing waits for an acknowledgement", || {
+            let (kind, seconds) = timer(broker.address(), address);
+            match wanted {
+                Some(wanted) => {
+                    (kind == KEEPALIVE && (wanted - 50..=wanted).contains(&seconds)).then_some(())
+                }
+                None => (kind == 0).then_some(()),
+            }
+        });
+    }
 }
 
 fn stops_in_order(shards: usize, signal: Signal) {

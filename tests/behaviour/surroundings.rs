@@ -4,7 +4,7 @@
 use crate::support::{Broker, Connect, Setup, Version, eventually, free_port, unique};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -381,6 +381,30 @@ fn bans_and_further_signals_do_not_wait_for_a_shard_that_does_not_answer() {
     drop(clients);
     broker.stop();
     std::fs::remove_file(&bans).expect("remove");
+}
+
+/// A server of keys that does not answer holds up who reads them, and nobody else.
+#[test]
+fn a_reload_does_not_wait_for_a_server_of_keys() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let url = format!("http://{}/jwks", server.local_addr().expect("address"));
+    let config = format!(
+        "allow_anonymous = true\n[authentication.jwt]\njwks_url = {url:?}\njwks_refresh_seconds = 1\n"
+    );
+    let broker = Broker::with_config(1, &config);
+    // It is taken and never answered.
+    let (held, _) = server.accept().expect("the keys are asked for");
+    broker.signal(Signal::HUP);
+    broker.signal(Signal::USR2);
+    eventually("the next signal is heard", || {
+        broker.log().contains("means nothing").then_some(())
+    });
+    assert!(
+        !broker.log().contains("could not be read"),
+        "it waits for the server: {}",
+        broker.log()
+    );
+    drop(held);
 }
 
 #[test]

@@ -133,27 +133,102 @@ fn request(path: &str, subprotocol: &str) -> String {
     )
 }
 
+/// Who cannot come in by a WebSocket reads why, in the answer and in the log.
 #[test]
-fn upgrades_that_are_not_for_mqtt_are_refused() {
-    let url = "[[listener]]\nurl = \"ws://127.0.0.1:0/here\"\n";
-    let broker = Setup::new().shards(1).config(url).start();
+fn upgrades_that_are_not_for_mqtt_are_refused_in_words() {
+    let url =
+        "[[listener]]\nurl = \"ws://127.0.0.1:0/here\"\norigins = [\"https://app.example\"]\n";
     let mqtt = "Sec-WebSocket-Protocol: mqtt\r\n";
-    for (path, subprotocol, status) in [
-        ("/here", mqtt, "101"),
-        ("/here", "Sec-WebSocket-Protocol: chat, mqttv3.1\r\n", "101"),
-        ("/there", mqtt, "404"),
-        ("/here", "Sec-WebSocket-Protocol: chat\r\n", "400"),
-        ("/here", "", "400"),
+    let from = |origin: &str| format!("{mqtt}Origin: {origin}\r\n");
+    for (path, headers, status, words) in [
+        ("/here", mqtt.to_owned(), "101", ""),
+        ("/here/", mqtt.to_owned(), "101", ""),
+        ("/here", from("https://app.example"), "101", ""),
+        (
+            "/here",
+            "Sec-WebSocket-Protocol: chat, mqttv3.1\r\n".into(),
+            "101",
+            "",
+        ),
+        ("/there", mqtt.to_owned(), "404", "the path is \"/there\""),
+        (
+            "/here/more",
+            mqtt.to_owned(),
+            "404",
+            "serves MQTT at \"/here\"",
+        ),
+        (
+            "/here",
+            "Sec-WebSocket-Protocol: chat\r\n".into(),
+            "400",
+            "Sec-WebSocket-Protocol is \"chat\"",
+        ),
+        (
+            "/here",
+            String::new(),
+            "400",
+            "Sec-WebSocket-Protocol is missing",
+        ),
+        (
+            "/here",
+            from("https://evil.example"),
+            "403",
+            "the header Origin is \"https://evil.example\"",
+        ),
     ] {
-        let (_, answer) = upgrade(broker.address(), &request(path, subprotocol));
+        let broker = Setup::new().shards(1).config(url).start();
+        let (mut stream, mut answer) = upgrade(broker.address(), &request(path, &headers));
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status}")),
             "{path}: {answer}"
         );
+        if status != "101" {
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.contains(words), "{answer}");
+            eventually("the log says it", || {
+                let mut lines = broker.log().lines().map(str::to_owned).collect::<Vec<_>>();
+                lines.retain(|line| line.contains(words) && line.contains(" 127.0.0.1:"));
+                (!lines.is_empty()).then_some(())
+            });
+            assert_eq!(broker.counters().get("transport_errors"), 1);
+        }
     }
-    let (_, answer) = upgrade(broker.address(), "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert_eq!(broker.counters().get("transport_errors"), 4);
+    let broker = Setup::new().shards(1).config(url).start();
+    let (mut stream, mut answer) = upgrade(broker.address(), "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("Connection: upgrade"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_listener_may_serve_every_path() {
+    let url = "[[listener]]\nurl = \"ws://127.0.0.1:0\"\nany_path = true\n";
+    let broker = Setup::new().shards(1).config(url).start();
+    for path in ["/", "/mqtt", "/a/b?c=d"] {
+        let request = request(path, "Sec-WebSocket-Protocol: mqtt\r\n");
+        let (_, answer) = upgrade(broker.address(), &request);
+        assert!(answer.starts_with("HTTP/1.1 101"), "{path}: {answer}");
+    }
+}
+
+/// There are clients that lose what stands behind the first packet of a frame.
+#[test]
+fn each_packet_comes_in_a_frame_of_its_own() {
+    let url = "[[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
+    let broker = Setup::new().shards(1).config(url).start();
+    let request = request("/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n");
+    let (mut stream, answer) = upgrade(broker.address(), &request);
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let connect = Connect::v4(&unique("c")).encode();
+    let all = [&connect[..], &[0xC0, 0].repeat(3)].concat();
+    let frame = [&[0x82, 0x80 | all.len() as u8, 0, 0, 0, 0][..], &all].concat();
+    stream.write_all(&frame).unwrap();
+    let mut came = [0; 6 + 3 * 4];
+    stream.read_exact(&mut came).unwrap();
+    let pings = [0x82, 2, 0xD0, 0].repeat(3);
+    assert_eq!(came[..], [&[0x82, 4, 0x20, 2, 0, 0][..], &pings].concat());
 }
 
 #[test]

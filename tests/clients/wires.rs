@@ -142,6 +142,30 @@ fn mosquitto(wire: &str) {
     }
 }
 
+/// Paho C takes one packet of a WebSocket frame and loses the others: all that comes at once has to arrive.
+fn paho_c(wire: &str) {
+    let wires = wires();
+    let (scheme, path) = if wire == "ws" {
+        ("ws", "/mqtt")
+    } else {
+        ("tcp", "")
+    };
+    let uri = format!("{scheme}://127.0.0.1:{}{path}", wires.port(wire));
+    for version in ["4", "5"] {
+        for scenario in ["retained", "burst"] {
+            let output = Command::new(installed("paho-c/client"))
+                .args([&uri, version, scenario])
+                .output()
+                .expect("run the client");
+            assert!(
+                output.status.success(),
+                "{scenario} over MQTT {version}: {}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+        }
+    }
+}
+
 macro_rules! over {
     ($($client:ident: $($test:ident $wire:literal),+;)+) => {
         $(mod $client { $(#[test] fn $test() { super::$client($wire); })+ })+
@@ -152,6 +176,7 @@ over! {
     paho: tls "mqtts", mutual_tls "mutual", websocket "ws", websocket_over_tls "wss";
     mqttjs: tls "mqtts", mutual_tls "mutual", websocket "ws", websocket_over_tls "wss";
     mosquitto: tls "mqtts", mutual_tls "mutual";
+    paho_c: plain "mqtt", websocket "ws";
 }
 
 /// A page in a browser connects, subscribes, publishes to itself and says so to this test.

@@ -1,10 +1,13 @@
 //! Connections come in, by the thousand, also when descriptors run out.
 
 use crate::support::*;
+use ringmq::shard::peer::Peer;
 use ringmq::shard::ring::{Ring, RingConfig, TaskRun};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 #[test]
@@ -23,7 +26,7 @@ fn accepted_connections_carry_their_peer() {
                 seen.accepted.len() == 40
             });
             for (client, (_, peer)) in clients.iter().zip(&recorder.accepted) {
-                assert_eq!(*peer, client.local_addr().ok());
+                assert_eq!(peer.address(), client.local_addr().ok());
             }
             ring.stop_listening(key);
             drive(&mut ring, &mut recorder, |_, _| {
@@ -31,6 +34,63 @@ fn accepted_connections_carry_their_peer() {
             });
         }
     }
+}
+
+/// Who has sent a reset before it is accepted has an address all the same: it comes with the accept.
+#[test]
+fn who_is_gone_before_it_is_accepted_has_an_address() {
+    for task_run in TASK_RUNS {
+        let mut ring = Ring::new(&small(task_run)).expect("ring");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let mut gone: Vec<_> = (0..10)
+            .map(|_| {
+                let client = TcpStream::connect(address).expect("connect");
+                let reset = Some(Duration::ZERO);
+                SockRef::from(&client).set_linger(reset).expect("linger");
+                client.local_addr().expect("address")
+            })
+            .collect();
+        ring.listen(listener.into());
+        let mut recorder = Recorder::default();
+        drive(&mut ring, &mut recorder, |_, seen| {
+            seen.accepted.len() == 10
+        });
+        let peers = recorder.accepted.iter().map(|(_, peer)| *peer);
+        let mut peers: Vec<_> = peers.filter_map(Peer::address).collect();
+        peers.sort();
+        gone.sort();
+        assert_eq!(peers, gone);
+    }
+}
+
+/// IPv4 that comes to a socket of both families is IPv4; a socket in the file system is a case of its own.
+#[test]
+fn peers_are_named_by_what_they_are() {
+    let mut ring = Ring::new(&small(TaskRun::Cooperative)).expect("ring");
+    let both = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
+    both.set_only_v6(false).expect("both families");
+    let any: SocketAddr = "[::]:0".parse().expect("an address");
+    both.bind(&any.into()).expect("bind");
+    both.listen(8).expect("listen");
+    let address = both.local_addr().expect("address").as_socket();
+    let port = address.expect("a port").port();
+    ring.listen(both.into());
+    let path = std::env::temp_dir().join(format!("ringmq-peer-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let file = UnixListener::bind(&path).expect("bind");
+    ring.listen(file.into());
+    let mut recorder = Recorder::default();
+    let v4 = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+    drive(&mut ring, &mut recorder, |_, seen| seen.accepted.len() == 1);
+    let v6 = TcpStream::connect(("::1", port)).expect("connect");
+    drive(&mut ring, &mut recorder, |_, seen| seen.accepted.len() == 2);
+    let _local = UnixStream::connect(&path).expect("connect");
+    drive(&mut ring, &mut recorder, |_, seen| seen.accepted.len() == 3);
+    let peers: Vec<_> = recorder.accepted.iter().map(|(_, peer)| *peer).collect();
+    let of = |client: &TcpStream| Peer::Internet(client.local_addr().expect("address"));
+    assert_eq!(peers, [of(&v4), of(&v6), Peer::Unix]);
+    std::fs::remove_file(&path).expect("remove");
 }
 
 #[test]

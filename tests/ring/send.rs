@@ -3,9 +3,9 @@
 use crate::support::*;
 use ringmq::engine::message::{LocalMessage, Message, Qos};
 use ringmq::engine::outbox::outgoing::{Outgoing, SharedPayload};
+use ringmq::shard::peer::Peer;
 use ringmq::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey};
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
@@ -172,7 +172,7 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    fn accepted(&mut self, ring: &mut Ring, _: ListenerKey, fd: OwnedFd, _: Option<SocketAddr>) {
+    fn accepted(&mut self, ring: &mut Ring, _: ListenerKey, fd: OwnedFd, _: Peer) {
         ring.adopt(fd);
     }
 

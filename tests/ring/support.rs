@@ -1,9 +1,10 @@
 //! Runs a ring and records what it tells.
 
 use ringmq::engine::outbox::outgoing::Outgoing;
+use ringmq::shard::peer::Peer;
 use ringmq::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey, TaskRun};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ pub const TASK_RUNS: [TaskRun; 2] = [TaskRun::Cooperative, TaskRun::Deferred];
 /// Everything a ring told, per socket.
 #[derive(Default)]
 pub struct Recorder {
-    pub accepted: Vec<(OwnedFd, Option<SocketAddr>)>,
+    pub accepted: Vec<(OwnedFd, Peer)>,
     pub received: HashMap<SocketKey, Vec<u8>>,
     pub ended: HashMap<SocketKey, ReceiveEnd>,
     pub sent: Vec<(SocketKey, Result<usize, i32>)>,
@@ -24,7 +25,7 @@ pub struct Recorder {
 }
 
 impl Handler for Recorder {
-    fn accepted(&mut self, _: &mut Ring, _: ListenerKey, fd: OwnedFd, peer: Option<SocketAddr>) {
+    fn accepted(&mut self, _: &mut Ring, _: ListenerKey, fd: OwnedFd, peer: Peer) {
         self.accepted.push((fd, peer));
     }
 

@@ -91,6 +91,7 @@ impl Method for CertificateMethod {
 mod tests {
     use super::*;
     use crate::engine::codec::Version;
+    use crate::shard::peer::Peer;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
     use std::sync::Arc;
 
@@ -111,7 +112,7 @@ mod tests {
             user_name: Some("somebody-else".into()),
             password: None,
             version: Version::V5,
-            peer: None,
+            peer: Peer::Unix,
             certificate: certificate.map(Arc::new),
         }
     }

@@ -21,7 +21,7 @@ pub use pool::{Authenticators, Pool};
 
 use crate::engine::access::{Identity, Refusal, Secret};
 use crate::engine::codec::Version;
-use std::net::SocketAddr;
+use crate::shard::peer::Peer;
 use std::sync::Arc;
 
 /// Names in a client certificate that the TLS handshake has verified.
@@ -44,8 +44,8 @@ pub struct Credentials {
     pub password: Option<Secret>,
     /// Protocol version.
     pub version: Version,
-    /// Address of the client, behind proxies that are trusted.
-    pub peer: Option<SocketAddr>,
+    /// Where the client is, behind proxies that are trusted.
+    pub peer: Peer,
     /// Its certificate's names.
     pub certificate: Option<Arc<CertificateNames>>,
 }

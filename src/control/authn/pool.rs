@@ -13,6 +13,16 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
+/// Methods that a listener lets its clients use, by name; `None` for all. Every way of showing who one is has
+/// to pass it.
+struct Gate(Option<Arc<[&'static str]>>);
+
+impl Gate {
+    fn lets_through(&self, method: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(&method))
+    }
+}
+
 /// All methods.
 #[derive(Default)]
 pub struct Authenticators {
@@ -26,22 +36,21 @@ impl Authenticators {
     /// Answers one question.
     fn answer(&self, work: Work) -> (Answer, Option<Box<dyn Exchange>>) {
         match work {
-            Work::Connect(visitor) => match &visitor.shown.exchange {
-                Some(bytes) => self.begin(bytes),
-                None => {
-                    let methods = visitor.methods.clone();
-                    (self.judge(&(*visitor).into(), methods.as_deref()), None)
+            Work::Connect(visitor) => {
+                let gate = Gate(visitor.methods.clone());
+                match &visitor.shown.exchange {
+                    Some(bytes) => self.begin(bytes, &gate),
+                    None => (self.judge(&(*visitor).into(), &gate), None),
                 }
-            },
-            Work::Begin(bytes) => self.begin(&bytes),
+            }
+            Work::Begin(methods, bytes) => self.begin(&bytes, &Gate(methods)),
             Work::Continue(exchange, bytes) => (exchange.go_on(&bytes), None),
         }
     }
 
-    fn judge(&self, credentials: &Credentials, only: Option<&[&str]>) -> Answer {
-        let may_be_asked =
-            |method: &&Arc<dyn Method>| only.is_none_or(|o| o.contains(&method.name()));
-        for method in self.chain.iter().filter(may_be_asked) {
+    fn judge(&self, credentials: &Credentials, gate: &Gate) -> Answer {
+        let chain = self.chain.iter();
+        for method in chain.filter(|method| gate.lets_through(method.name())) {
             match method.authenticate(credentials) {
                 Verdict::Allow(identity) => {
                     return Answer::Allow(Box::new(Admitted {
@@ -61,9 +70,10 @@ impl Authenticators {
         }
     }
 
-    fn begin(&self, bytes: &[u8]) -> (Answer, Option<Box<dyn Exchange>>) {
-        let Some(users) = &self.scram else {
-            return (Answer::Refuse(Refusal::Unavailable), None);
+    fn begin(&self, bytes: &[u8], gate: &Gate) -> (Answer, Option<Box<dyn Exchange>>) {
+        let users = self.scram.as_ref();
+        let Some(users) = users.filter(|_| gate.lets_through(scram::METHOD)) else {
+            return (Answer::Refuse(Refusal::BadCredentials), None);
         };
         match scram::begin(&users.file(), bytes, &scram::nonce()) {
             Ok((bytes, exchange)) => (Answer::Continue(bytes.into()), Some(Box::new(exchange))),
@@ -78,7 +88,7 @@ impl Exchange for scram::Exchange {
             Ok((bytes, user_name)) => Answer::Allow(Box::new(Admitted {
                 identity: Identity {
                     user_name: Some(user_name),
-                    method: "scram",
+                    method: scram::METHOD,
                     ..Identity::default()
                 },
                 exchange_end: Some(bytes.into()),
@@ -154,6 +164,59 @@ fn work(
             // A shard that has stopped needs no answer.
             let _ = replies.send(reply);
             waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::authn::password::{PasswordFile, hash_scram};
+    use crate::engine::access::{Secret, Shown};
+    use crate::engine::codec::Version;
+    use crate::shard::peer::Peer;
+
+    #[test]
+    fn one_gate_stands_before_every_method() {
+        let file = format!("ann:{}\n", hash_scram(b"secret"));
+        let users = Arc::new(PasswordMethod::new(PasswordFile::parse(&file).unwrap()));
+        let all = Authenticators {
+            chain: vec![Arc::clone(&users) as Arc<dyn Method>],
+            scram: Some(users),
+        };
+        let connect = |methods: &Option<Arc<[&'static str]>>, exchange: Option<&[u8]>| {
+            let shown = Shown {
+                client_id: "c".into(),
+                user_name: Some("ann".into()),
+                password: Some(Secret::new(b"secret")),
+                version: Version::V5,
+                exchange: exchange.map(Into::into),
+            };
+            Work::Connect(Box::new(Visitor {
+                shown,
+                peer: Peer::Unix,
+                certificate: None,
+                methods: methods.clone(),
+            }))
+        };
+        let first = b"n,,n=ann,r=nonce";
+        let passes = |work| !matches!(all.answer(work).0, Answer::Refuse(_));
+        for (methods, by_password, by_scram) in [
+            (None, true, true),
+            (Some(vec!["jwt"]), false, false),
+            (Some(vec!["scram"]), false, true),
+            (Some(vec!["password_file"]), true, false),
+            (Some(vec![]), false, false),
+        ] {
+            let methods = methods.map(Arc::from);
+            assert_eq!(passes(connect(&methods, None)), by_password, "{methods:?}");
+            assert_eq!(
+                passes(connect(&methods, Some(first))),
+                by_scram,
+                "{methods:?}"
+            );
+            let again = Work::Begin(methods.clone(), first[..].into());
+            assert_eq!(passes(again), by_scram, "{methods:?}");
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Pure: messages go in, messages come out. [`begin`] takes the client's first message, [`finish`] its
 //! last; the [`Exchange`] between them holds copies of the keys, so the file may change meanwhile.
 //!
-//! Invariants: an unknown user is answered like a known one, with a salt that stays the same while the
-//! process runs, and fails at the end only; an [`Exchange`] shows no keys in `Debug`.
+//! Invariants: an unknown user is answered like a known one, with a salt that comes from the password file,
+//! and fails at the end only; an [`Exchange`] shows no keys in `Debug`.
 //!
 //! Not here: SASLprep (names and passwords are compared as their bytes), channel binding (`p=` is
 //! refused), packets that carry the messages.
@@ -15,14 +15,12 @@ use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use std::fmt;
-use std::sync::LazyLock;
+
+/// The method's name in configuration and audit log.
+pub const METHOD: &str = "scram";
 
 /// Longest message of a client.
 const MESSAGE_BYTES_MAX: usize = 4096;
-
-/// Makes the salts of unknown users.
-static UNKNOWN_USERS: LazyLock<hmac::Key> =
-    LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA512, &random::<32>()));
 
 /// A login between the client's two messages.
 pub struct Exchange {
@@ -65,13 +63,12 @@ pub fn begin(
     server_nonce: &str,
 ) -> Result<(Vec<u8>, Exchange), Refusal> {
     let first = ClientFirst::parse(client_first).ok_or(Refusal::BadCredentials)?;
+    file.prepare_scram();
     let keys = file.scram(&first.user_name).cloned();
     let (iterations, salt) = match &keys {
         Some(keys) => (keys.iterations, STANDARD.encode(&keys.stored.salt)),
         None => {
-            let (iterations, salt_bytes) = file.scram_shape();
-            let salt = hmac::sign(&UNKNOWN_USERS, first.user_name.as_bytes());
-            let salt: Vec<u8> = salt.as_ref().iter().copied().take(salt_bytes).collect();
+            let (iterations, salt) = file.scram_shape(&first.user_name);
             (iterations, STANDARD.encode(salt))
         }
     };

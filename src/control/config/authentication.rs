@@ -18,8 +18,6 @@ pub struct AuthenticationConfig {
     pub methods: Vec<MethodName>,
     /// Users and passwords.
     pub password_file: Option<PathBuf>,
-    /// Whether SCRAM-SHA-256 is served, with the users of the password file.
-    pub scram: bool,
     /// Which name of a certificate is the user's.
     pub certificate: Option<IdentityFrom>,
     /// How tokens are judged.
@@ -32,52 +30,50 @@ pub struct AuthenticationConfig {
 
 /// Default of `authentication.threads`: password hashing is work for one core at a time.
 const THREADS: usize = 1;
-const THREADS_MAX: usize = 64;
 
 pub(super) fn authentication(
     raw: &FileConfig,
     places: &Places<'_>,
 ) -> Result<(AuthenticationConfig, Authentication), ConfigError> {
     let section = &raw.authentication;
+    let scram = section.scram.unwrap_or(false);
     let is_configured = |method| match method {
         MethodName::Certificate => section.certificate.is_some(),
         MethodName::PasswordFile => raw.password_file.is_some(),
         MethodName::Jwt => section.jwt.is_some(),
         MethodName::Http => section.http.is_some(),
+        MethodName::Scram => scram,
     };
     let all = [
         MethodName::Certificate,
         MethodName::Jwt,
         MethodName::PasswordFile,
         MethodName::Http,
+        MethodName::Scram,
     ];
     let methods: Vec<_> = match &section.methods {
         Some(methods) => methods.clone(),
         None => all.into_iter().filter(|m| is_configured(*m)).collect(),
     };
     if let Some(missing) = methods.iter().find(|method| !is_configured(**method)) {
-        let text = format!("{missing:?} is not configured");
+        let text = format!("{} is not configured", missing.as_str());
         return Err(places.wrong("authentication.methods", text));
     }
-    let threads = section.threads.unwrap_or(THREADS);
-    if !(1..=THREADS_MAX).contains(&threads) {
-        let text = format!("{threads} is not between 1 and {THREADS_MAX}");
-        return Err(places.wrong("authentication.threads", text));
-    }
-    let scram = section.scram.unwrap_or(false);
     if scram && raw.password_file.is_none() {
         let text = "SCRAM finds its users in the `password_file`, which is not configured";
         return Err(places.wrong("authentication.scram", text.into()));
     }
+    if scram && !methods.contains(&MethodName::Scram) {
+        let text = "`scram = true`, but \"scram\" is not among them; add it or leave scram out";
+        return Err(places.wrong("authentication.methods", text.into()));
+    }
     let for_shards = Authentication {
-        has_methods: !methods.is_empty() || scram,
-        has_exchange: scram,
+        has_methods: !methods.is_empty(),
         client_id: section.client_id.unwrap_or(ClientIdPolicy::Any),
     };
     let config = AuthenticationConfig {
         methods,
         password_file: raw.password_file.clone(),
-        scram,
         certificate: section.certificate,
         jwt: section
             .jwt
@@ -85,7 +81,7 @@ pub(super) fn authentication(
             .map(|jwt| jwt_config(jwt, places))
             .transpose()?,
         http: section.http.as_ref().map(http_config),
-        threads,
+        threads: section.threads.unwrap_or(THREADS),
     };
     Ok((config, for_shards))
 }

@@ -5,18 +5,25 @@
 //! ```
 
 use super::ConfigError;
+use super::addresses::{settle, tcp_place};
 use super::file::{FileClientLimits, FileConfig, FileListener, FileTls};
 use super::flags::Flags;
+use super::method::MethodName;
 use super::place::Places;
+use super::ranges::{self, LISTENER_CONNECT_RATE, LISTENER_CONNECTIONS};
 use crate::engine::codec::Version;
 use crate::engine::limits::Limits;
 use crate::engine::shard::ListenerPolicy;
 use crate::shard::certificates::{ClientCertificate, KeyPair, TlsFiles};
 use crate::shard::listener::{ListenerConfig, Place, UnixPlace};
 use crate::shard::transport::setup::{TrustedProxies, WebSocketSetup};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+/// Where nobody says where: on this machine only, at both of its addresses.
+const DEFAULT_URL: &str = "mqtt://127.0.0.1:1883";
+const DEFAULT_IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 1883);
 /// Path of WebSockets where the URL names none.
 const WEBSOCKET_PATH: &str = "/mqtt";
 
@@ -33,11 +40,31 @@ const SCHEMES: [(&str, u16, bool, bool); 5] = [
 pub(super) type Listening = (ListenerConfig, ListenerPolicy);
 
 /// What the listeners need to know of the rest of the configuration.
-pub(super) struct Surroundings {
+pub(super) struct Surroundings<'a> {
     /// Whether clients can prove who they are.
     pub authenticates: bool,
+    /// Methods that are asked.
+    pub methods: &'a [MethodName],
     pub connect_bytes_max: usize,
     pub limits: Limits,
+}
+
+/// What is wrong with a listener, and the key of its table that says so.
+struct Mistake {
+    key: &'static str,
+    text: String,
+}
+
+impl From<String> for Mistake {
+    fn from(text: String) -> Self {
+        Mistake { key: "url", text }
+    }
+}
+
+impl Mistake {
+    const fn new(key: &'static str, text: String) -> Self {
+        Mistake { key, text }
+    }
 }
 
 /// All listeners, in the order given.
@@ -45,11 +72,15 @@ pub(super) fn listeners(
     raw: &FileConfig,
     flags: &Flags,
     places: &Places<'_>,
-    surroundings: &Surroundings,
+    surroundings: &Surroundings<'_>,
 ) -> Result<Vec<Listening>, ConfigError> {
     let from_cli = !flags.listen.is_empty();
     let tables = raw.listener.as_deref().unwrap_or_default();
-    let default = vec!["mqtt://127.0.0.1:1883".to_owned()];
+    if !from_cli && raw.listen.is_some() && !tables.is_empty() {
+        let text = "stands beside [[listener]]; make each of its URLs a [[listener]] of its own";
+        return Err(places.wrong("listen", text.into()));
+    }
+    let default = vec![DEFAULT_URL.to_owned()];
     let urls = match (&raw.listen, from_cli) {
         (_, true) => &flags.listen[..],
         (Some(urls), false) => urls,
@@ -58,35 +89,57 @@ pub(super) fn listeners(
     };
     let tables = if from_cli { &[] } else { tables };
     if urls.is_empty() && tables.is_empty() {
-        let text = "names no address; leave it out for mqtt://127.0.0.1:1883";
+        let text = "names no address; leave it out for port 1883 of 127.0.0.1 and ::1";
         return Err(places.wrong("listen", text.into()));
     }
     let plain = urls.iter().map(|url| FileListener {
         url: url.clone(),
         ..FileListener::default()
     });
-    let mut listeners = Vec::new();
-    for (table, key) in plain
-        .map(|table| (table, "listen"))
-        .chain(tables.iter().map(|table| (table.clone(), "listener.url")))
-    {
-        let made = listener(raw, &table, surroundings);
-        listeners.push(made.map_err(|text| {
-            if from_cli {
-                ConfigError::flag("--listen", text)
-            } else {
-                places.wrong(key, text)
-            }
-        })?);
+    let wrong = |mistake: Mistake| {
+        if from_cli {
+            ConfigError::flag("--listen", mistake.text)
+        } else if tables.is_empty() {
+            places.wrong("listen", mistake.text)
+        } else {
+            places.wrong(&format!("listener.{}", mistake.key), mistake.text)
+        }
+    };
+    let (mut listeners, mut urls) = (Vec::new(), Vec::new());
+    for table in plain.chain(tables.iter().cloned()) {
+        listeners.push(listener(raw, &table, surroundings).map_err(&wrong)?);
+        urls.push(table.url);
     }
+    let is_default = !from_cli && raw.listen.is_none() && tables.is_empty();
+    if let Some((config, _)) = listeners.first_mut().filter(|_| is_default)
+        && let Place::Tcp(tcp) = &mut config.place
+    {
+        tcp.addresses.push(DEFAULT_IPV6);
+    }
+    keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into()))?;
     Ok(listeners)
+}
+
+/// Sees to it that no two listeners have the same place.
+fn keep_apart(listeners: &mut [Listening], urls: &[String]) -> Result<(), String> {
+    let places = listeners.iter_mut().map(|(config, _)| &mut config.place);
+    settle(&mut places.collect::<Vec<_>>()).map_err(|(earlier, later, place)| {
+        let url = |number: usize| urls.get(number).map_or("", String::as_str);
+        let (one, other) = (url(earlier), url(later));
+        format!(
+            "{place} is listened on twice, by {one} and by {other}; leave one out or choose another \
+             port or path"
+        )
+    })
 }
 
 fn listener(
     raw: &FileConfig,
     table: &FileListener,
-    surroundings: &Surroundings,
-) -> Result<Listening, String> {
+    surroundings: &Surroundings<'_>,
+) -> Result<Listening, Mistake> {
+    check_numbers(table)?;
+    let methods = methods(table, surroundings.methods)?;
     let url = &table.url;
     let form = || {
         format!(
@@ -97,7 +150,7 @@ fn listener(
     let (scheme, rest) = url.split_once("://").ok_or_else(form)?;
     let (scheme, port, has_tls, has_websocket) = *SCHEMES
         .iter()
-        .find(|(known, ..)| *known == scheme)
+        .find(|(known, ..)| known.eq_ignore_ascii_case(scheme))
         .ok_or_else(form)?;
     let (host, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
@@ -106,23 +159,13 @@ fn listener(
     let place = if scheme == "unix" {
         unix_place(table, host, path).ok_or_else(form)??
     } else {
-        Place::Tcp(tcp_address(url, host, port)?)
+        Place::Tcp(tcp_place(url, host, port)?)
     };
     let path = if path.len() > 1 { path } else { "" };
     if !path.is_empty() && !has_websocket && scheme != "unix" {
-        return Err(form());
+        return Err(form().into());
     }
-    let websocket = has_websocket.then(|| {
-        let path = if path.is_empty() {
-            WEBSOCKET_PATH
-        } else {
-            path
-        };
-        Arc::new(WebSocketSetup {
-            path: path.to_owned(),
-            connect_bytes_max: surroundings.connect_bytes_max,
-        })
-    });
+    let websocket = has_websocket.then(|| websocket(table, path, surroundings));
     let tls = if has_tls {
         Some(tls_files(raw, table, has_websocket)?)
     } else {
@@ -131,8 +174,15 @@ fn listener(
     let asks_for_certificates = tls
         .as_ref()
         .is_some_and(|tls| tls.client_certificate != ClientCertificate::None);
+    let serves = |method: MethodName| {
+        methods
+            .as_ref()
+            .is_none_or(|of| of.contains(&method.as_str()))
+    };
     let policy = ListenerPolicy {
         has_certificates: asks_for_certificates,
+        has_exchange: surroundings.methods.contains(&MethodName::Scram)
+            && serves(MethodName::Scram),
         ..policy(raw, table, &place, surroundings)?
     };
     let config = ListenerConfig {
@@ -140,16 +190,82 @@ fn listener(
         place,
         tls,
         websocket,
-        methods: table
-            .methods
-            .as_ref()
-            .map(|methods| methods.iter().map(|m| m.as_str()).collect()),
-        proxies: Arc::new(TrustedProxies {
-            header_from: table.proxy_protocol_from.clone().unwrap_or_default(),
-            forwarded_from: table.forwarded_from.clone().unwrap_or_default(),
-        }),
+        methods,
+        proxies: Arc::new(proxies(table)?),
     };
     Ok((config, policy))
+}
+
+/// What a listener wants of WebSockets, with the path of its URL.
+fn websocket(
+    table: &FileListener,
+    path: &str,
+    surroundings: &Surroundings<'_>,
+) -> Arc<WebSocketSetup> {
+    let path = if path.is_empty() {
+        WEBSOCKET_PATH
+    } else {
+        path
+    };
+    Arc::new(WebSocketSetup {
+        path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
+        origins: table.origins.clone().unwrap_or_default(),
+        connect_bytes_max: surroundings.connect_bytes_max,
+    })
+}
+
+fn check_numbers(table: &FileListener) -> Result<(), Mistake> {
+    let check = |key, value: Option<u64>, range: RangeInclusive<u64>| {
+        let text = value.and_then(|value| ranges::wrong(value, &range));
+        text.map_or(Ok(()), |text| Err(Mistake::new(key, text)))
+    };
+    let connections_max = table.connections_max.map(|max| max as u64);
+    check("connections_max", connections_max, LISTENER_CONNECTIONS)?;
+    check(
+        "connect_rate_max",
+        table.connect_rate_max,
+        LISTENER_CONNECT_RATE,
+    )
+}
+
+/// Methods that the clients of a listener may use, by name; `None` for all.
+fn methods(
+    table: &FileListener,
+    asked: &[MethodName],
+) -> Result<Option<Arc<[&'static str]>>, Mistake> {
+    let Some(methods) = &table.methods else {
+        return Ok(None);
+    };
+    if let Some(missing) = methods.iter().find(|method| !asked.contains(method)) {
+        let text = format!(
+            "{} is none of the methods of [authentication]",
+            missing.as_str()
+        );
+        return Err(Mistake::new("methods", text));
+    }
+    Ok(Some(methods.iter().map(|method| method.as_str()).collect()))
+}
+
+/// Whose word counts; each network for the header that it sets, since the other may be the client's own.
+fn proxies(table: &FileListener) -> Result<TrustedProxies, Mistake> {
+    let proxies = TrustedProxies {
+        header_from: table.proxy_protocol_from.clone().unwrap_or_default(),
+        forwarded_from: table.forwarded_from.clone().unwrap_or_default(),
+        real_ip_from: table.real_ip_from.clone().unwrap_or_default(),
+    };
+    let sets_both = proxies.real_ip_from.iter().find(|network| {
+        let mut others = proxies.forwarded_from.iter();
+        others.any(|other| network.contains(other) || other.contains(*network))
+    });
+    match sets_both {
+        None => Ok(proxies),
+        Some(network) => {
+            let text = format!(
+                "{network} is in forwarded_from too; say which of X-Forwarded-For and X-Real-IP it sets"
+            );
+            Err(Mistake::new("real_ip_from", text))
+        }
+    }
 }
 
 fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Place, String>> {
@@ -171,27 +287,6 @@ fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Pla
         mode,
         owner: (table.owner_uid, table.owner_gid),
     })))
-}
-
-fn tcp_address(url: &str, host: &str, port: u16) -> Result<SocketAddr, String> {
-    let with_port = if host
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.ends_with(']'))
-    {
-        host.to_owned()
-    } else {
-        format!("{host}:{port}")
-    };
-    let addresses = with_port
-        .to_socket_addrs()
-        .map_err(|error| format!("{url}: {error}; the form is mqtt://HOST:PORT"))?;
-    // Clients that are given a name try IPv4 more often than not.
-    let mut addresses: Vec<_> = addresses.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    addresses
-        .first()
-        .copied()
-        .ok_or_else(|| format!("{url}: the name has no address"))
 }
 
 fn tls_files(
@@ -249,10 +344,13 @@ fn policy(
     raw: &FileConfig,
     table: &FileListener,
     place: &Place,
-    surroundings: &Surroundings,
-) -> Result<ListenerPolicy, String> {
+    surroundings: &Surroundings<'_>,
+) -> Result<ListenerPolicy, Mistake> {
     let is_local = match place {
-        Place::Tcp(address) => address.ip().is_loopback(),
+        Place::Tcp(tcp) => tcp
+            .addresses
+            .iter()
+            .all(|address| address.ip().is_loopback()),
         Place::Unix(_) => true,
     };
     let said = table.allow_anonymous.or(raw.allow_anonymous);
@@ -262,14 +360,16 @@ fn policy(
              Listen on 127.0.0.1, configure [authentication], or say `allow_anonymous = true` in the \
              configuration file (or RINGMQ_ALLOW_ANONYMOUS=true) to let anyone in",
             table.url
-        ));
+        )
+        .into());
     }
     let allows_anonymous = said.unwrap_or(is_local && !surroundings.authenticates);
     if !allows_anonymous && !surroundings.authenticates {
         return Err(format!(
             "{}: nobody could connect: `allow_anonymous = false`, and no [authentication]",
             table.url
-        ));
+        )
+        .into());
     }
     let versions = match &table.protocols {
         None => vec![Version::V3_1, Version::V3_1_1, Version::V5],
@@ -279,9 +379,10 @@ fn policy(
                 "3.1" => Ok(Version::V3_1),
                 "3.1.1" => Ok(Version::V3_1_1),
                 "5.0" | "5" => Ok(Version::V5),
-                _ => Err(format!(
-                    "protocols: {name:?} is not \"3.1\", \"3.1.1\" or \"5.0\""
-                )),
+                _ => {
+                    let text = format!("{name:?} is not \"3.1\", \"3.1.1\" or \"5.0\"");
+                    Err(Mistake::new("protocols", text))
+                }
             })
             .collect::<Result<_, _>>()?,
     };
@@ -289,16 +390,17 @@ fn policy(
         allows_anonymous,
         versions,
         has_certificates: false,
+        has_exchange: false,
         connections_max: table.connections_max.unwrap_or(usize::MAX),
         connect_rate_max: table.connect_rate_max.unwrap_or(0),
-        limits: client_limits(&table.limits, &surroundings.limits),
+        limits: client_limits(&table.limits, &surroundings.limits)?,
     })
 }
 
 /// The broker's limits with those that a listener sets for its clients; `None` if it sets none.
-fn client_limits(said: &FileClientLimits, limits: &Limits) -> Option<Box<Limits>> {
+fn client_limits(said: &FileClientLimits, limits: &Limits) -> Result<Option<Box<Limits>>, Mistake> {
     let mut own = limits.clone();
-    own.inflight_max = said.inflight_max.unwrap_or(own.inflight_max).max(1);
+    own.inflight_max = said.inflight_max.unwrap_or(own.inflight_max);
     own.queue_bytes_max = said.queue_bytes_max.unwrap_or(own.queue_bytes_max);
     own.publish_rate_max = said.publish_rate_max.unwrap_or(own.publish_rate_max);
     own.publish_bytes_rate_max = said
@@ -306,5 +408,21 @@ fn client_limits(said: &FileClientLimits, limits: &Limits) -> Option<Box<Limits>
         .unwrap_or(own.publish_bytes_rate_max);
     own.subscribe_rate_max = said.subscribe_rate_max.unwrap_or(own.subscribe_rate_max);
     own.delivery_rate_max = said.delivery_rate_max.unwrap_or(own.delivery_rate_max);
-    (own != *limits).then(|| Box::new(own))
+    if let Some((name, text)) = ranges::wrong_limit(&own) {
+        // Those of [limits] have been checked, so it is one of the listener's own.
+        let known = CLIENT_LIMITS.into_iter();
+        let mut key = known.filter(|key| key.strip_prefix("limits.") == Some(name));
+        return Err(Mistake::new(key.next().unwrap_or("limits"), text));
+    }
+    Ok((own != *limits).then(|| Box::new(own)))
 }
+
+/// Limits that a listener may set, by their keys.
+const CLIENT_LIMITS: [&str; 6] = [
+    "limits.inflight_max",
+    "limits.queue_bytes_max",
+    "limits.publish_rate_max",
+    "limits.publish_bytes_rate_max",
+    "limits.subscribe_rate_max",
+    "limits.delivery_rate_max",
+];

@@ -14,6 +14,8 @@ pub enum MethodName {
     Jwt,
     /// Another server, by HTTP.
     Http,
+    /// SCRAM-SHA-256 by AUTH packets, with the users of the password file.
+    Scram,
 }
 
 impl MethodName {
@@ -25,6 +27,7 @@ impl MethodName {
             MethodName::PasswordFile => "password_file",
             MethodName::Jwt => "jwt",
             MethodName::Http => "http",
+            MethodName::Scram => "scram",
         }
     }
 }

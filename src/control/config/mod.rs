@@ -4,6 +4,7 @@
 //! Every error names the place (file and line, variable or flag), the key and what would be right.
 //! Nothing is converted or checked again after this.
 
+mod addresses;
 mod authentication;
 mod error;
 mod file;
@@ -11,6 +12,7 @@ mod flags;
 mod listener;
 mod method;
 mod place;
+mod ranges;
 
 pub use authentication::AuthenticationConfig;
 pub use error::ConfigError;
@@ -18,7 +20,7 @@ pub use flags::{Flags, LogLevel};
 pub use method::MethodName;
 
 use crate::control::cgroup::Bound;
-use crate::engine::limits::{OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN, SHARDS_MAX};
+use crate::engine::limits::SHARDS_MAX;
 use crate::engine::message::Qos;
 use crate::engine::shard::Settings;
 use crate::shard::boot::Cpus;
@@ -26,7 +28,6 @@ use crate::shard::listener::ListenerConfig;
 use file::{FileBans, FileConfig};
 use listener::Surroundings;
 use place::Places;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,7 +80,8 @@ impl Config {
         let (raw, places) = place::merge(sources)?;
         let mut settings = settings(&raw, &places)?;
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
-        let bans = bans(&raw.bans, &places)?;
+        ranges::check_sections(&raw, &places)?;
+        let bans = bans(&raw.bans);
         settings.takes_notes = raw.audit_file.is_some()
             || bans.failed_logins_max > 0
             || bans.flapping_connects_max > 0;
@@ -87,6 +89,7 @@ impl Config {
         settings.authentication = for_shards;
         let surroundings = Surroundings {
             authenticates: settings.authentication.has_methods,
+            methods: &authentication.methods,
             connect_bytes_max: settings.limits.connect_bytes_max,
             limits: settings.limits.clone(),
         };
@@ -137,22 +140,17 @@ pub struct BansConfig {
     pub ipv6_prefix_bits: u8,
 }
 
-fn bans(raw: &FileBans, places: &Places<'_>) -> Result<BansConfig, ConfigError> {
+fn bans(raw: &FileBans) -> BansConfig {
     let seconds = |given: Option<u64>, default| Duration::from_secs(given.unwrap_or(default));
-    let ipv6_prefix_bits = raw.ipv6_prefix_bits.unwrap_or(IPV6_PREFIX_BITS);
-    if !(1..=128).contains(&ipv6_prefix_bits) {
-        let text = format!("{ipv6_prefix_bits} is not between 1 and 128");
-        return Err(places.wrong("bans.ipv6_prefix_bits", text));
-    }
-    Ok(BansConfig {
+    BansConfig {
         file: raw.file.clone(),
         duration: seconds(raw.seconds, 300),
         failed_logins_max: raw.failed_logins_max.unwrap_or(0),
         failed_logins_window: seconds(raw.failed_logins_seconds, 60),
         flapping_connects_max: raw.flapping_connects_max.unwrap_or(0),
         flapping_window: seconds(raw.flapping_seconds, 60),
-        ipv6_prefix_bits,
-    })
+        ipv6_prefix_bits: raw.ipv6_prefix_bits.unwrap_or(IPV6_PREFIX_BITS),
+    }
 }
 
 /// Default of `bans.ipv6_prefix_bits`: what is the least that a provider gives to one customer.
@@ -228,7 +226,9 @@ fn parse_cpus(list: &str, available: &[usize]) -> Result<Vec<usize>, String> {
 fn settings(raw: &FileConfig, places: &Places<'_>) -> Result<Settings, ConfigError> {
     let mut settings = Settings::default();
     raw.limits.apply(&mut settings.limits);
-    check_limits(&settings, places)?;
+    if let Some((name, text)) = ranges::wrong_limit(&settings.limits) {
+        return Err(places.wrong(&format!("limits.{name}"), text));
+    }
     let session = &raw.session;
     if let Some(seconds) = session.expiry_seconds_max {
         settings.session_expiry_seconds_max = seconds;
@@ -268,58 +268,6 @@ fn text(value: &Option<String>) -> Option<Box<str>> {
         .as_deref()
         .filter(|text| !text.is_empty())
         .map(Into::into)
-}
-
-/// Names, values and ranges of limits.
-macro_rules! ranges {
-    ($limits:ident; $($name:ident: $range:expr,)+) => {
-        [$((stringify!($name), $limits.$name as u64, $range)),+]
-    };
-}
-
-fn check_limits(settings: &Settings, places: &Places<'_>) -> Result<(), ConfigError> {
-    const PACKET_BYTES: RangeInclusive<u64> = PACKET_BYTES_MIN as u64..=PACKET_BYTES_MAX as u64;
-    let limits = &settings.limits;
-    let ranges = ranges! { limits;
-        turn_deliveries_max: 1..=1 << 30,
-        turn_sends_max: 1..=1 << 30,
-        turn_send_bytes_max: 1..=1 << 30,
-        mailbox_letters_max: 1..=1 << 20,
-        max_packet_bytes: PACKET_BYTES,
-        topic_bytes_max: 1..=65_535,
-        topic_levels_max: 1..=1_024,
-        filters_per_subscribe_max: 1..=65_535,
-        subscriptions_per_session_max: 1..=10_000_000,
-        inflight_max: 1..=65_535,
-        receive_maximum: 1..=65_535,
-        connections_max: 1..=100_000_000,
-        connecting_max: 1..=100_000_000,
-        connect_rate_max: 0..=100_000_000,
-        accept_lag_ms_max: 1..=3_600_000,
-        connect_timeout_ms: 1..=3_600_000,
-        connect_bytes_max: PACKET_BYTES,
-        socket_send_bytes_max: 0..=1 << 30,
-        socket_unsent_bytes_max: 0..=1 << 30,
-        socket_receive_bytes_max: 0..=1 << 30,
-        outbox_bytes_max: OUTBOX_BYTES_MIN as u64..=1 << 40,
-        queue_messages_max: 0..=1 << 40,
-        queue_bytes_max: 0..=1 << 50,
-        memory_max_bytes: 0..=1 << 50,
-        retained_messages_max: 0..=1 << 40,
-        retained_bytes_max: 0..=1 << 50,
-        publish_rate_max: 0..=1 << 30,
-        publish_bytes_rate_max: 0..=1 << 40,
-        subscribe_rate_max: 0..=1 << 30,
-        delivery_rate_max: 0..=1 << 30,
-    };
-    for (key, value, range) in ranges {
-        if !range.contains(&value) {
-            let (min, max) = range.into_inner();
-            let text = format!("{value} is not between {min} and {max}");
-            return Err(places.wrong(&format!("limits.{key}"), text));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -364,7 +312,8 @@ mod tests {
     #[test]
     fn nothing_said_means_loopback_and_a_shard_per_cpu() {
         let config = load("", &[], &[]).unwrap();
-        assert_eq!(config.listeners[0].place.to_string(), "127.0.0.1:1883");
+        let place = config.listeners[0].place.to_string();
+        assert_eq!(place, "127.0.0.1:1883, [::1]:1883");
         assert_eq!(config.cpus.list, [0, 1]);
         assert!(config.cpus.pinned);
     }
@@ -467,6 +416,122 @@ mod tests {
         assert!(load("allow_anonymous = true", &[], &listen).is_ok());
         let refused = load("listen = [\"mqtt://[::]:0\"]", &[], &[]).unwrap_err();
         assert!(refused.contains("ringmq.toml:1"), "{refused}");
+    }
+
+    #[test]
+    fn listeners_that_are_in_each_others_way_are_refused_by_name() {
+        for (text, args, wanted) in [
+            (
+                "",
+                &[
+                    "--listen",
+                    "mqtt://127.0.0.1:1",
+                    "--listen",
+                    "ws://127.0.0.1:1",
+                ][..],
+                &["mqtt://127.0.0.1:1", "ws://127.0.0.1:1"][..],
+            ),
+            (
+                "[[listener]]\nurl = \"unix:///a\"\n[[listener]]\nurl = \"unix:///a\"\n",
+                &[],
+                &["unix:///a", "twice"],
+            ),
+            (
+                "listen = [\"mqtt://127.0.0.1:1\"]\n[[listener]]\nurl = \"mqtt://127.0.0.1:2\"\n",
+                &[],
+                &["listen", "[[listener]]"],
+            ),
+        ] {
+            let error = load(text, &[], args).unwrap_err();
+            assert!(wanted.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_network_sets_one_header_and_methods_of_a_listener_exist() {
+        let wrong = |text: &str| {
+            let text = format!("[[listener]]\nurl = \"ws://127.0.0.1:0\"\n{text}\n");
+            load(&text, &[], &[]).unwrap_err()
+        };
+        let both = "forwarded_from = [\"10.0.0.0/8\"]\nreal_ip_from = [\"10.1.0.0/16\"]";
+        let error = wrong(both);
+        assert!(
+            error.contains("10.1.0.0/16") && error.contains("forwarded_from"),
+            "{error}"
+        );
+        let error = wrong("methods = [\"scram\"]");
+        assert!(
+            error.contains("ringmq.toml:3") && error.contains("scram"),
+            "{error}"
+        );
+    }
+
+    /// Every key of the configuration that is a number, by its section.
+    fn numbers() -> Vec<(&'static str, &'static str)> {
+        const SECTIONS: [(&str, &str); 11] = [
+            ("FileConfig", ""),
+            ("FileAuthentication", "[authentication]"),
+            ("FileJwt", "[authentication.jwt]"),
+            (
+                "FileHttp",
+                "[authentication.http]\nauthenticate_url = \"http://a/\"",
+            ),
+            ("FileBans", "[bans]"),
+            ("FileListener", "[[listener]]\nurl = \"unix:///a\""),
+            (
+                "FileClientLimits",
+                "[[listener]]\nurl = \"unix:///a\"\n[listener.limits]",
+            ),
+            ("FileSession", "[session]"),
+            ("FileMqtt", "[mqtt]"),
+            ("FileWatchdog", "[watchdog]"),
+            ("FileShutdown", "[shutdown]"),
+        ];
+        const KINDS: [&str; 5] = ["u8", "u16", "u32", "u64", "usize"];
+        let (mut section, mut found) = (None, Vec::new());
+        for line in include_str!("file.rs").lines() {
+            if line == "file_limits! {" {
+                section = Some("[limits]");
+            } else if let Some(rest) = line.strip_prefix("pub(super) struct ") {
+                let name = rest.split(' ').next().unwrap();
+                let known = SECTIONS.iter().find(|(known, _)| *known == name);
+                section = known.map(|(_, header)| *header);
+            } else if line == "}" {
+                section = None;
+            } else if let (Some(section), Some((name, kind))) = (section, line.split_once(": ")) {
+                let kind = kind.trim_end_matches(',');
+                let kind = kind
+                    .strip_prefix("Option<")
+                    .map_or(kind, |k| k.trim_end_matches('>'));
+                if KINDS.contains(&kind) {
+                    found.push((section, name.trim().trim_start_matches("pub ")));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_number_has_bounds() {
+        let numbers = numbers();
+        assert!(numbers.len() > 60, "{numbers:?}");
+        for (section, name) in numbers {
+            let text = format!("{section}\n{name} = {}\n", i64::MAX);
+            let error = load(&text, &[], &[]).expect_err(name);
+            assert!(error.contains(name), "{section} {name}: {error}");
+        }
+        for text in [
+            "[bans]\nseconds = 0\n",
+            "[authentication.http]\nauthenticate_url = \"http://a/\"\ntimeout_ms = 0\n",
+            "[[listener]]\nurl = \"unix:///a\"\nlimits.inflight_max = 0\n",
+        ] {
+            let line = text.lines().count();
+            let error = load(text, &[], &[]).expect_err(text);
+            assert!(
+                error.starts_with(&format!("ringmq.toml:{line}: ")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -122,18 +122,16 @@ fn insert(table: &mut Table, section: &str, key: &str, value: Value) {
 
 /// The line on which `key` is set, counted from 1.
 fn line_of(source: &str, key: &str) -> Option<usize> {
-    let (section, key) = key.split_once('.').unwrap_or(("", key));
     let mut current = "";
     for (number, line) in (1..).zip(source.lines()) {
         let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
+        if line.starts_with('[') {
+            let header = line.trim_start_matches('[');
             current = header.split(']').next().unwrap_or_default().trim();
         } else if let Some((name, _)) = line.split_once('=') {
-            let name = name.trim();
-            let dotted = name.split_once('.').is_some_and(|(outer, inner)| {
-                current.is_empty() && outer.trim() == section && inner.trim() == key
-            });
-            if dotted || (current == section && name == key) {
+            let parts = current.split('.').chain(name.split('.'));
+            let parts = parts.map(str::trim).filter(|part| !part.is_empty());
+            if parts.eq(key.split('.')) {
                 return Some(number);
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::engine::telemetry::notes::Event;
 use crate::shard::account::Entry;
+use crate::shard::peer::Peer;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -87,11 +88,12 @@ impl AuditLog {
                 "denied"
             }
         };
+        let address = entry.peer.and_then(Peer::address);
         line.insert("client_id".into(), json!(note.client_id));
         line.insert("user_name".into(), json!(note.user_name));
         line.insert(
             "peer".into(),
-            json!(entry.peer.map(|peer| peer.to_string())),
+            json!(address.map(|address| address.to_string())),
         );
         line.insert("listener".into(), json!(listener));
         self.write(kind, line);

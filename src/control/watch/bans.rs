@@ -6,7 +6,7 @@
 //!   address ADDRESS    10.0.0.7, 10.0.0.0/8, 2001:db8::/32
 //! ```
 
-use crate::engine::access::bans::BannedNames;
+use crate::engine::access::bans::{BannedNames, Seen};
 use crate::shard::bans::BannedNetworks;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +28,8 @@ pub enum Who {
     User(Box<str>),
     /// An address or a network.
     Network(IpNet),
+    /// A client as it was seen.
+    Seen(Seen),
 }
 
 impl fmt::Display for Who {
@@ -36,6 +38,16 @@ impl fmt::Display for Who {
             Who::ClientId(id) => write!(f, "client {id:?}"),
             Who::User(name) => write!(f, "user {name:?}"),
             Who::Network(network) => write!(f, "address {network}"),
+            Who::Seen(seen) => {
+                write!(f, "client {:?}", seen.client_id)?;
+                if let Some(name) = &seen.user_name {
+                    write!(f, " of user {name:?}")?;
+                }
+                match &seen.network {
+                    Some(network) => write!(f, " at {network}"),
+                    None => f.write_str(" at a socket in the file system"),
+                }
+            }
         }
     }
 }
@@ -132,9 +144,14 @@ impl Bans {
             Who::User(name) => Some(name.clone()),
             _ => None,
         });
+        let seen = self.all().filter_map(|who| match who {
+            Who::Seen(seen) => Some(seen.clone()),
+            _ => None,
+        });
         BannedNames {
             client_ids: client_ids.collect(),
             user_names: user_names.collect(),
+            seen: seen.collect(),
         }
     }
 

@@ -8,9 +8,11 @@ pub mod bans;
 pub mod pace;
 
 use crate::control::config::BansConfig;
+use crate::engine::access::bans::Seen;
 use crate::engine::telemetry::notes;
 use crate::shard::account::Entry;
 use crate::shard::addresses::counted_as;
+use crate::shard::peer::Peer;
 use audit::AuditLog;
 use bans::{Failures, Who};
 use crossbeam_channel::{Receiver, Sender, select};
@@ -120,16 +122,20 @@ impl Watch {
 
     fn watch_failures(&mut self, entry: &Entry) {
         let now = Instant::now();
+        let ip = entry.peer.and_then(Peer::ip);
+        let network = ip.map(|ip| counted_as(ip, self.ipv6_prefix_bits));
         let banned = match entry.note.event {
             notes::Event::Refused {
                 is_login_failure: true,
                 ..
-            } => entry.peer.and_then(|peer| {
-                let who = Who::Network(counted_as(peer.ip(), self.ipv6_prefix_bits));
-                self.failed_logins.add(who, now)
-            }),
-            notes::Event::Connected(_) => {
-                let who = Who::ClientId(entry.note.client_id.clone());
+            } => network.and_then(|network| self.failed_logins.add(Who::Network(network), now)),
+            // By its identifier alone, anybody could have somebody else's banned.
+            notes::Event::Connected(_) if entry.peer.is_some() => {
+                let who = Who::Seen(Seen {
+                    network,
+                    user_name: entry.note.user_name.clone(),
+                    client_id: entry.note.client_id.clone(),
+                });
                 self.flapping.add(who, now)
             }
             _ => None,

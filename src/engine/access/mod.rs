@@ -54,17 +54,24 @@ pub struct Identity {
 pub enum ClientIdRule {
     /// Exactly this one.
     Exactly(Box<str>),
-    /// Those that begin with this.
-    Prefix(Box<str>),
+    /// Those that begin with this name and the last [`ClientIdRule::SEPARATOR`] in them: so each belongs to
+    /// one user only, whatever users are called.
+    OfUser(Box<str>),
 }
 
 impl ClientIdRule {
+    /// What stands between a user's name and the rest of its client identifiers.
+    pub const SEPARATOR: char = '-';
+
     /// Whether the rule lets `client_id` be used.
     #[must_use]
     pub fn allows(&self, client_id: &str) -> bool {
         match self {
             ClientIdRule::Exactly(only) => **only == *client_id,
-            ClientIdRule::Prefix(prefix) => client_id.starts_with(&**prefix),
+            ClientIdRule::OfUser(name) => {
+                let user = client_id.rsplit_once(Self::SEPARATOR);
+                user.map_or(client_id, |(user, _)| user) == &**name
+            }
         }
     }
 }
@@ -151,6 +158,28 @@ impl Refusal {
         match self {
             Refusal::BadCredentials | Refusal::NotAuthorized => Reason::NotAuthorized,
             Refusal::Unavailable => Reason::ServerBusy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_identifier_belongs_to_one_user_only() {
+        let ids = [
+            "bob", "bob-1", "bob-", "bobby", "bobby-1", "bob-by", "bob-by-1", "-1", "",
+        ];
+        for (user, wanted) in [
+            ("bob", &["bob", "bob-1", "bob-", "bob-by"][..]),
+            ("bobby", &["bobby", "bobby-1"]),
+            ("bob-by", &["bob-by-1"]),
+            ("", &["-1", ""]),
+        ] {
+            let rule = ClientIdRule::OfUser(user.into());
+            let allowed: Vec<_> = ids.into_iter().filter(|id| rule.allows(id)).collect();
+            assert_eq!(allowed, wanted, "{user}");
         }
     }
 }

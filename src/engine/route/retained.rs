@@ -10,10 +10,46 @@ use crate::engine::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What all shards keep together. A store takes of it before it keeps a message and gives back when it drops
+/// one, so that the limit is the configured one whichever shard a topic belongs to.
+#[derive(Debug, Default)]
+pub struct Budget {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Budget {
+    /// Takes room for one message; whether there is any.
+    fn take(&self, bytes: usize, messages_max: usize, bytes_max: usize) -> bool {
+        if !take(&self.messages, 1, messages_max) {
+            return false;
+        }
+        if !take(&self.bytes, bytes, bytes_max) {
+            self.messages.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+fn take(taken: &AtomicUsize, more: usize, max: usize) -> bool {
+    let add = |taken: usize| taken.checked_add(more).filter(|sum| *sum <= max);
+    taken
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+        .is_ok()
+}
 
 /// Retained messages by topic.
 #[derive(Debug, Default)]
 pub struct Retained {
+    budget: Arc<Budget>,
     by_topic: BTreeMap<Arc<str>, Arc<Message>>,
     expiring: BTreeSet<(Timestamp, Arc<str>)>,
     bytes: usize,
@@ -34,6 +70,15 @@ pub struct Answer {
 }
 
 impl Retained {
+    /// An empty store that takes of what others take of too.
+    #[must_use]
+    pub fn within(budget: Arc<Budget>) -> Self {
+        Retained {
+            budget,
+            ..Retained::default()
+        }
+    }
+
     /// Messages in the store.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -56,8 +101,8 @@ impl Retained {
     /// removes that `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`.
     ///
     /// # Errors
-    /// Gives the message back if the store is full; then the older one is gone too, for a stale value
-    /// is worse than none.
+    /// Gives the message back if all stores together are full; then the older one is gone too, for a stale
+    /// value is worse than none.
     pub fn set(
         &mut self,
         message: Arc<Message>,
@@ -68,14 +113,15 @@ impl Retained {
         if message.payload().is_empty() {
             return Ok(());
         }
-        if self.len() >= messages_max || self.bytes + message.size_bytes() > bytes_max {
+        let bytes = message.size_bytes();
+        if !self.budget.take(bytes, messages_max, bytes_max) {
             return Err(message);
         }
         let topic: Arc<str> = message.topic().into();
         if let Some(expires_at) = message.expires_at {
             self.expiring.insert((expires_at, Arc::clone(&topic)));
         }
-        self.bytes += message.size_bytes();
+        self.bytes += bytes;
         self.by_topic.insert(topic, message);
         Ok(())
     }
@@ -83,6 +129,7 @@ impl Retained {
     fn remove(&mut self, topic: &str) {
         if let Some((topic, message)) = self.by_topic.remove_entry(topic) {
             self.bytes -= message.size_bytes();
+            self.budget.give_back(message.size_bytes());
             if let Some(expires_at) = message.expires_at {
                 self.expiring.remove(&(expires_at, topic));
             }
@@ -242,5 +289,26 @@ mod tests {
                 .is_err()
         );
         assert!(store.is_empty());
+    }
+
+    #[test]
+    fn stores_of_one_budget_have_the_limit_together_wherever_topics_belong() {
+        let budget = Arc::default();
+        let mut stores = [(); 2].map(|()| Retained::within(Arc::clone(&budget)));
+        let [one, other] = &mut stores;
+        for topic in ["a", "b", "c"] {
+            assert!(one.set(message(topic, b"1", None), 3, 1_000).is_ok());
+        }
+        assert!(other.set(message("d", b"1", None), 3, 1_000).is_err());
+        assert!(one.set(message("a", b"", None), 3, 1_000).is_ok());
+        assert!(
+            other
+                .set(message("d", &[0; 1_000], None), 3, 1_000)
+                .is_err()
+        );
+        assert!(other.set(message("d", b"1", Some(100)), 3, 1_000).is_ok());
+        assert!(one.set(message("a", b"1", None), 3, 1_000).is_err());
+        assert_eq!(other.expire(Timestamp::from_ms(100), 9), 1);
+        assert!(one.set(message("a", b"1", None), 3, 1_000).is_ok());
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::outbox::Outbox;
 use crate::engine::record::Receipt;
 use crate::engine::time::Timestamp;
 use foldhash::fast::FixedState;
+use ipnet::IpNet;
 use std::collections::VecDeque;
 
 /// A CONNECT whose sender is not known yet.
@@ -29,6 +30,17 @@ pub struct Gate {
     pub packet: Box<[u8]>,
     /// Whether an answer is awaited; else the client's AUTH.
     pub is_asking: bool,
+}
+
+/// Whose turn it is in an exchange by AUTH packets: a client that speaks out of turn breaks the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// None is under way.
+    Nobody,
+    /// The methods are asked.
+    Broker,
+    /// It was told to go on.
+    Client,
 }
 
 /// Why packets of a connection wait.
@@ -49,6 +61,8 @@ pub struct Connection {
     pub session: Option<SessionKey>,
     /// Number of the listener it came by.
     pub listener: u16,
+    /// The network that counts as its address, as far as the shell has said.
+    pub network: Option<IpNet>,
     /// Version of its CONNECT.
     pub version: Version,
     /// What waits to be sent.
@@ -114,8 +128,8 @@ pub struct Connection {
     pub awaiting_store: VecDeque<(Receipt, Ack)>,
     /// Method of an extended authentication.
     pub authentication_method: Option<Box<str>>,
-    /// Whether the client is authenticating anew.
-    pub is_reauthenticating: bool,
+    /// Whose turn it is while the client authenticates anew.
+    pub reauthentication: Turn,
     /// Its CONNECT, while it is being found out who sent it.
     pub gate: Option<Box<Gate>>,
     /// Whether it is known who it is.
@@ -133,6 +147,7 @@ impl Connection {
         Connection {
             session: None,
             listener: 0,
+            network: None,
             version: Version::V3_1_1,
             outbox: Outbox::default(),
             is_ready: false,
@@ -165,7 +180,7 @@ impl Connection {
             aliases: None,
             awaiting_store: VecDeque::new(),
             authentication_method: None,
-            is_reauthenticating: false,
+            reauthentication: Turn::Nobody,
             gate: None,
             is_identified: false,
             admitted: None,

@@ -204,7 +204,9 @@ mod tests {
         let mut held = Held::default();
         held.begin_review();
         assert!(!held.is_in_review(), "there is nothing to look at");
-        ["a", "b", "a"].map(|topic| held.push(delivery(topic)));
+        for topic in ["a", "b", "a"] {
+            held.push(delivery(topic));
+        }
         held.begin_review();
         let mut seen = Vec::new();
         for step in 0..10 {

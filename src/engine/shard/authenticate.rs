@@ -18,7 +18,7 @@ use crate::engine::codec::control::{Auth, encode_auth};
 use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::{Packet, Reason};
 use crate::engine::keys::ConnectionKey;
-use crate::engine::session::connection::Gate;
+use crate::engine::session::connection::{Gate, Turn};
 use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;
 
@@ -49,12 +49,13 @@ impl ShardCore {
             return Identified::Yes;
         }
         let methods = &self.settings.authentication;
+        let policy = self.settings.listener(connection.listener);
+        let has_exchange = policy.is_some_and(|policy| policy.has_exchange);
         let method = connect.properties.authentication_method;
-        if method.is_some_and(|method| !methods.has_exchange || method != EXCHANGE_METHOD) {
+        if method.is_some_and(|method| !has_exchange || method != EXCHANGE_METHOD) {
             let text = "this authentication method is not served";
             return Identified::Refused(Reason::BadAuthenticationMethod, text);
         }
-        let policy = self.settings.listener(connection.listener);
         let shows_nothing = connect.user_name.is_none() && connect.password.is_none();
         let asks = methods.has_methods
             && (!shows_nothing
@@ -222,14 +223,14 @@ impl ShardCore {
             Some(method) if method != auth.method => Reason::BadAuthenticationMethod,
             Some(_) => {
                 let bytes = auth.authentication_data.unwrap_or_default().into();
-                let begins = auth.reason == Reason::ReAuthenticate;
-                if begins != connection.is_reauthenticating {
-                    connection.is_reauthenticating = true;
-                    let step = if begins {
-                        Step::Again(bytes)
-                    } else {
-                        Step::Continue(bytes)
-                    };
+                let step = match (auth.reason, connection.reauthentication) {
+                    (Reason::ReAuthenticate, Turn::Nobody) => Some(Step::Again(bytes)),
+                    (Reason::ContinueAuthentication, Turn::Client) => Some(Step::Continue(bytes)),
+                    // Once more before the answer, or out of the blue.
+                    _ => None,
+                };
+                if let Some(step) = step {
+                    connection.reauthentication = Turn::Broker;
                     return self.ask(key, step);
                 }
                 Reason::ProtocolError
@@ -245,6 +246,7 @@ impl ShardCore {
         let user_name = |admitted: &Admitted| admitted.identity.user_name.clone();
         match answer {
             Answer::Continue(bytes) => {
+                connection.reauthentication = Turn::Client;
                 self.control(key, |out| {
                     encode_auth(Reason::ContinueAuthentication, EXCHANGE_METHOD, &bytes, out)
                 });
@@ -252,7 +254,7 @@ impl ShardCore {
             Answer::Allow(admitted)
                 if connection.admitted.as_deref().and_then(user_name) == user_name(&admitted) =>
             {
-                connection.is_reauthenticating = false;
+                connection.reauthentication = Turn::Nobody;
                 connection.identity_ends_at = admitted.ends_at.unwrap_or(Timestamp::NEVER);
                 let bytes = admitted.exchange_end.unwrap_or_default();
                 self.control(key, |out| {

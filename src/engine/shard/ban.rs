@@ -7,6 +7,7 @@ use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::time::Timestamp;
+use ipnet::IpNet;
 use std::sync::Arc;
 
 impl ShardCore {
@@ -18,13 +19,34 @@ impl ShardCore {
     /// Whether the client of a connection is banned by its names, as far as they are known.
     #[must_use]
     pub fn is_banned(&self, key: ConnectionKey) -> bool {
-        let connection = self.clients.connections.get(key);
-        let session = connection.and_then(|connection| connection.session);
+        let Some(connection) = self.clients.connections.get(key) else {
+            return false;
+        };
+        let session = connection.session;
         let session = session.and_then(|session| self.clients.sessions.get(session));
         session.is_some_and(|session| {
             let holder = session.holder.as_deref();
             let user_name = holder.and_then(|holder| holder.user_name.as_deref());
-            self.banned.contain(&session.client_id, user_name)
+            let (banned, id) = (&self.banned, &*session.client_id);
+            banned.contain(id, user_name) || banned.contain_seen(connection.network, user_name, id)
+        })
+    }
+
+    /// The network that counts as the address of a connection.
+    pub fn locate(&mut self, key: ConnectionKey, network: IpNet) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.network = Some(network);
+        }
+    }
+
+    /// Whether a client that has proved who it is, or need not, is banned as it is seen.
+    pub(super) fn is_banned_as_seen(&self, key: ConnectionKey, client_id: &str) -> bool {
+        let connection = self.clients.connections.get(key);
+        connection.is_some_and(|connection| {
+            let admitted = connection.admitted.as_deref();
+            let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
+            let banned = &self.banned;
+            banned.contain_seen(connection.network, user_name, client_id)
         })
     }
 

@@ -100,6 +100,10 @@ impl ShardCore {
         connect: &Connect<'_>,
         stream: &[u8],
     ) -> Result<bool, (Reason, &'static str)> {
+        if self.is_banned_as_seen(key, connect.client_id) {
+            self.clients.counters.connections_banned += 1;
+            return Err((Reason::Banned, "banned"));
+        }
         let rule = self.check_client_id(key, connect.client_id)?;
         let assigned = connect
             .client_id
@@ -232,7 +236,7 @@ impl ShardCore {
     fn assign_client_id(&mut self, rule: Option<&ClientIdRule>) -> String {
         let prefix = match rule {
             Some(ClientIdRule::Exactly(only)) => return only.to_string(),
-            Some(ClientIdRule::Prefix(prefix)) => prefix,
+            Some(ClientIdRule::OfUser(name)) => name,
             None => "ringmq",
         };
         loop {
@@ -241,7 +245,11 @@ impl ShardCore {
             let mut mixed = self.seed;
             mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let id = format!("{prefix}-{:016x}", mixed ^ mixed >> 31);
+            let id = format!(
+                "{prefix}{}{:016x}",
+                ClientIdRule::SEPARATOR,
+                mixed ^ mixed >> 31
+            );
             let is_free = self.clients.sessions.find(&id).is_none();
             if is_free && home_shard(&id, self.shards) == self.id {
                 return id;

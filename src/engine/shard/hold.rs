@@ -67,9 +67,10 @@ impl Clients {
             }
         }
         let message = publication.keep().clone();
-        let limits = self.settings.queue_limits();
-        if replay.held.len() >= limits.messages_max
-            || replay.held.bytes() + message.size_bytes() > limits.bytes_max
+        // As the session's queue, which may be bounded by its listener.
+        let messages_max = self.settings.limits.queue_messages_max;
+        if replay.held.len() >= messages_max
+            || replay.held.bytes() + message.size_bytes() > session.queue_bytes_max
         {
             self.lose(matched.session, LossReason::ReplayFull, 1);
             return true;

@@ -17,6 +17,7 @@ use crate::engine::mail::{self, Mail, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::record::{Receipt, Record};
 use crate::engine::route::members::MemberLoad;
+use crate::engine::route::retained::{Budget, Retained};
 use crate::engine::route::shared::SharedStrategy;
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
 use crate::engine::time::Timestamp;
@@ -623,12 +624,15 @@ impl ShardCore {
         self.staged.last_retained()
     }
 
+    /// Retained messages of all shards are within one limit; before the first is kept.
+    pub fn share_retained(&mut self, budget: Arc<Budget>) {
+        self.retained = Retained::within(budget);
+    }
+
     /// Keeps a retained message here.
     pub(super) fn retain(&mut self, message: Arc<Message>) {
         let limits = &self.settings.limits;
-        let share = |max: usize| max.div_ceil(usize::from(self.shards));
-        let messages_max = share(limits.retained_messages_max);
-        let bytes_max = share(limits.retained_bytes_max);
+        let (messages_max, bytes_max) = (limits.retained_messages_max, limits.retained_bytes_max);
         let kept = Arc::clone(&message);
         self.backlog.spend(RETAIN_WORK);
         if self.retained.set(message, messages_max, bytes_max).is_err() {

@@ -17,6 +17,8 @@ pub struct ListenerPolicy {
     pub versions: Vec<Version>,
     /// Whether its clients may show certificates.
     pub has_certificates: bool,
+    /// Whether they may prove who they are by [`crate::engine::access::EXCHANGE_METHOD`].
+    pub has_exchange: bool,
     /// Most connections that came by it, on all shards together.
     pub connections_max: usize,
     /// Most that come by it per second, on all shards together; 0 for no limit.
@@ -31,6 +33,7 @@ impl Default for ListenerPolicy {
             allows_anonymous: true,
             versions: vec![Version::V3_1, Version::V3_1_1, Version::V5],
             has_certificates: false,
+            has_exchange: false,
             connections_max: usize::MAX,
             connect_rate_max: 0,
             limits: None,
@@ -43,8 +46,6 @@ impl Default for ListenerPolicy {
 pub struct Authentication {
     /// Whether there are methods to ask.
     pub has_methods: bool,
-    /// Whether [`crate::engine::access::EXCHANGE_METHOD`] is among them.
-    pub has_exchange: bool,
     /// How client identifiers depend on users.
     pub client_id: ClientIdPolicy,
 }
@@ -58,7 +59,7 @@ pub enum ClientIdPolicy {
     Any,
     /// They are the user name.
     UserName,
-    /// They begin with the user name.
+    /// They begin with the user name and [`ClientIdRule::SEPARATOR`].
     UserNamePrefix,
 }
 
@@ -70,7 +71,7 @@ impl ClientIdPolicy {
         match self {
             ClientIdPolicy::Any => None,
             ClientIdPolicy::UserName => Some(ClientIdRule::Exactly(user_name.into())),
-            ClientIdPolicy::UserNamePrefix => Some(ClientIdRule::Prefix(user_name.into())),
+            ClientIdPolicy::UserNamePrefix => Some(ClientIdRule::OfUser(user_name.into())),
         }
     }
 }

@@ -273,6 +273,9 @@ impl ShardCore {
         let Some(session) = self.clients.connections.get(key).and_then(|c| c.session) else {
             return;
         };
+        if !self.charge_subscribe(now, key, unsubscribe.filters.len()) {
+            return;
+        }
         if unsubscribe.filters.len() > self.settings.limits.filters_per_subscribe_max {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);

@@ -35,7 +35,7 @@ impl Accounts {
 fn entry(note: Note, origin: Option<Origin>) -> Entry {
     Entry {
         listener: origin.map_or(u16::MAX, |origin| origin.listener),
-        peer: origin.and_then(|origin| origin.peer),
+        peer: origin.map(|origin| origin.peer),
         note,
     }
 }

@@ -6,6 +6,7 @@ use crate::shard::addresses::Addresses;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::ring::{ListenerKey, Ring, SocketKey};
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ const BACKOFFS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A shard's listeners, and what is known of addresses.
 pub(super) struct Admission {
-    /// The listeners' names in the ring, by their numbers.
-    listeners: Vec<ListenerKey>,
+    /// Names in the ring, and the numbers of the listeners that they belong to.
+    listeners: Vec<(ListenerKey, u16)>,
+    /// By the listeners' numbers.
     setups: Vec<ListenerSetup>,
     is_accepting: bool,
     /// Pauses for lack of descriptors that were told of, and when more may be.
@@ -33,7 +35,7 @@ pub(super) struct Admission {
 impl Admission {
     /// Open doors.
     pub fn new(
-        listeners: Vec<ListenerKey>,
+        listeners: Vec<(ListenerKey, u16)>,
         setups: Vec<ListenerSetup>,
         addresses: Addresses,
         banned: Arc<BannedNetworks>,
@@ -51,8 +53,8 @@ impl Admission {
 
     /// The number of a listener, and what is known of it.
     pub fn listener(&self, key: ListenerKey) -> Option<(u16, &ListenerSetup)> {
-        let number = self.listeners.iter().position(|known| *known == key)?;
-        Some((number as u16, self.setups.get(number)?))
+        let (_, number) = *self.listeners.iter().find(|(known, _)| *known == key)?;
+        Some((number, self.setup(number)?))
     }
 
     /// What is known of a listener.
@@ -77,7 +79,7 @@ impl Admission {
         if accepts == std::mem::replace(&mut self.is_accepting, accepts) {
             return;
         }
-        for &listener in &self.listeners {
+        for &(listener, _) in &self.listeners {
             if accepts {
                 ring.resume_listening(listener);
             } else {
@@ -104,7 +106,7 @@ impl Admission {
 
     /// Accepts nobody any more.
     pub fn stop(&self, ring: &mut Ring) {
-        for &listener in &self.listeners {
+        for &(listener, _) in &self.listeners {
             ring.stop_listening(listener);
         }
     }
@@ -125,6 +127,11 @@ impl Admission {
     /// These networks are not served from now on.
     pub fn ban(&mut self, networks: Arc<BannedNetworks>) {
         self.banned = networks;
+    }
+
+    /// The network that counts as an address.
+    pub fn network(&self, ip: IpAddr) -> IpNet {
+        self.addresses.counted_as(ip)
     }
 
     /// Whether an address is not served.
@@ -151,7 +158,7 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
-        let Some(ip) = entry.origin.peer.map(|peer| peer.ip()) else {
+        let Some(ip) = entry.origin.peer.ip() else {
             return;
         };
         if entry.origin.counted == Some(ip) {
@@ -162,6 +169,7 @@ impl Shell {
         let State::Open(connection) = entry.state else {
             return;
         };
+        self.core.locate(connection, self.admission.network(ip));
         if !fits {
             self.core.refuse_surplus(connection);
         }

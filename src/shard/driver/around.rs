@@ -97,12 +97,12 @@ impl Surroundings for Around<'_> {
         let socket = ring.adopt(handover.descriptor);
         let (origin, link) = (handover.origin, handover.link.map(|link| *link));
         shell.sockets.insert(socket, connection, origin, link);
-        // Bans may have changed on its way.
-        if origin
-            .counted
-            .is_some_and(|ip| shell.admission.is_banned(ip))
-        {
-            shell.core.ban(now, connection);
+        if let Some(ip) = origin.counted {
+            shell.core.locate(connection, shell.admission.network(ip));
+            // Bans may have changed on its way.
+            if shell.admission.is_banned(ip) {
+                shell.core.ban(now, connection);
+            }
         }
         shell.core.receive(now, connection, &handover.bytes);
         shell.carry_out(ring);

@@ -63,20 +63,22 @@ impl Shell {
 
     fn work(&mut self, connection: ConnectionKey, step: Step) -> Option<Work> {
         let socket = self.sockets.socket(connection)?;
+        let listener = self.sockets.entry(socket)?.origin.listener;
+        let setup = self.admission.setup(listener);
+        let methods = setup.and_then(|setup| setup.methods.clone());
         let entry = self.sockets.entry(socket)?;
         Some(match step {
             Step::Connect(shown) => {
                 let under = entry.under.as_ref();
                 let certificate = under.and_then(|under| under.link.certificate());
-                let setup = self.admission.setup(entry.origin.listener);
                 Work::Connect(Box::new(Visitor {
                     shown: *shown,
                     peer: entry.origin.peer,
                     certificate: certificate.map(Into::into),
-                    methods: setup.and_then(|setup| setup.methods.clone()),
+                    methods,
                 }))
             }
-            Step::Again(bytes) => Work::Begin(bytes),
+            Step::Again(bytes) => Work::Begin(methods, bytes),
             Step::Continue(bytes) => Work::Continue(entry.exchange.take()?, bytes),
         })
     }
@@ -115,8 +117,8 @@ mod tests {
         let (_answer, replies) = crossbeam_channel::bounded(1);
         let methods = Methods::new(2, questions, replies);
         let connection = Slots::default().insert(());
-        assert!(methods.ask(connection, Work::Begin(Box::default())));
-        assert!(!methods.ask(connection, Work::Begin(Box::default())));
+        assert!(methods.ask(connection, Work::Begin(None, Box::default())));
+        assert!(!methods.ask(connection, Work::Begin(None, Box::default())));
         let question = asked.recv().unwrap();
         assert_eq!((question.shard, question.connection), (2, connection));
         assert!(methods.is_empty());

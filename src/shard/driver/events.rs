@@ -5,9 +5,9 @@ use super::sockets::State;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::handover::{Handover, Origin};
 use crate::shard::link::Link;
+use crate::shard::peer::Peer;
 use crate::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, SocketKey};
 use crate::shard::transport::Layers;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use tracing::warn;
 
@@ -17,7 +17,7 @@ impl Handler for Shell {
         ring: &mut Ring,
         listener: ListenerKey,
         descriptor: OwnedFd,
-        peer: Option<SocketAddr>,
+        peer: Peer,
     ) {
         let Some((listener, setup)) = self.admission.listener(listener) else {
             return;

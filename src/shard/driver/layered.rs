@@ -11,7 +11,7 @@ use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::ring::{Ring, SocketKey};
 use crate::shard::transport::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use std::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 fn wire_batch(wire: Vec<u8>) -> Outgoing {
     Outgoing::from(wire)
@@ -129,8 +129,15 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
-        if let Some(error) = error {
-            debug!("{:?}: {error}", entry.origin.peer);
+        match error {
+            Some(error @ TransportError::Upgrade(_)) => {
+                match self.handshakes.refusals.tell(Instant::now()) {
+                    Some(left_out) => warn!("{}: {error}{left_out}", entry.origin.peer),
+                    None => debug!("{}: {error}", entry.origin.peer),
+                }
+            }
+            Some(error) => debug!("{}: {error}", entry.origin.peer),
+            None => {}
         }
         if let State::Open(connection) = entry.state {
             if error.is_some() {

@@ -71,7 +71,7 @@ pub struct Start {
     /// Its mailboxes.
     pub mailboxes: Mailboxes,
     /// Its listening sockets, by the listeners' numbers.
-    pub listeners: Vec<(OwnedFd, ListenerSetup)>,
+    pub listeners: Vec<(Vec<OwnedFd>, ListenerSetup)>,
     /// Origin of all shards' times.
     pub origin: Instant,
     /// Orders from the control plane.
@@ -117,10 +117,12 @@ pub struct Shell {
 
 impl Shell {
     fn new(start: Start, ring: &mut Ring, wakers: &[Waker]) -> Self {
-        let listeners = start.listeners.into_iter();
-        let (listeners, setups) = listeners
-            .map(|(descriptor, setup)| (ring.listen(descriptor), setup))
-            .unzip();
+        let (mut listeners, mut setups) = (Vec::new(), Vec::new());
+        for (number, (sockets, setup)) in (0..).zip(start.listeners) {
+            let sockets = sockets.into_iter();
+            listeners.extend(sockets.map(|descriptor| (ring.listen(descriptor), number)));
+            setups.push(setup);
+        }
         let peers = (0..)
             .zip(wakers)
             .map(|(id, waker): (ShardId, _)| (id != start.id).then(|| ring.link(waker)))

@@ -99,11 +99,11 @@ impl Sockets {
         self.by_slot.len()
     }
 
-    /// The connection of the core at a place, and where it comes from.
-    pub fn open_at(&self, place: usize) -> Option<(ConnectionKey, IpAddr)> {
+    /// The connection of the core at a place, and its address if it has one.
+    pub fn open_at(&self, place: usize) -> Option<(ConnectionKey, Option<IpAddr>)> {
         let socket = self.by_slot.get(place)?.as_ref()?;
-        match (&socket.state, socket.origin.peer) {
-            (State::Open(connection), Some(peer)) => Some((*connection, peer.ip())),
+        match socket.state {
+            State::Open(connection) => Some((connection, socket.origin.peer.ip())),
             _ => None,
         }
     }
@@ -127,6 +127,7 @@ fn set<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
 mod tests {
     use super::*;
     use crate::engine::slots::Slots;
+    use crate::shard::peer::Peer;
 
     #[test]
     fn names_of_ring_and_core_lead_to_each_other_until_the_socket_is_gone() {
@@ -134,7 +135,7 @@ mod tests {
         let mut sockets = Sockets::default();
         let origin = |last: u8| Origin {
             listener: 0,
-            peer: Some(([192, 0, 2, last], 1).into()),
+            peer: Peer::internet(([192, 0, 2, last], 1).into()),
             counted: None,
         };
         for slot in 0..3_u8 {
@@ -145,7 +146,7 @@ mod tests {
         assert_eq!(sockets.socket(connection), Some(key));
         let ip = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(sockets.places(), 3);
-        assert_eq!(sockets.open_at(1), Some((connection, ip)));
+        assert_eq!(sockets.open_at(1), Some((connection, Some(ip))));
         *sockets.state(key).unwrap() = State::Closing { rest: None };
         assert!(sockets.open_at(1).is_none() && sockets.open_at(3).is_none());
         assert!(sockets.remove(key).is_some() && sockets.remove(key).is_none());

@@ -69,7 +69,8 @@ impl Shell {
         {
             looks -= 1;
             if let Some((connection, ip)) = self.sockets.open_at(place)
-                && (self.admission.is_banned(ip) || self.core.is_banned(connection))
+                && (ip.is_some_and(|ip| self.admission.is_banned(ip))
+                    || self.core.is_banned(connection))
             {
                 self.core.ban(now, connection);
                 looks = looks.saturating_sub(LOOKS_PER_CLOSE);

@@ -3,7 +3,7 @@
 use super::Ring;
 use super::key::{ListenerKey, SocketKey};
 use crate::engine::outbox::outgoing::Outgoing;
-use std::net::SocketAddr;
+use crate::shard::peer::Peer;
 use std::os::fd::OwnedFd;
 
 /// Why no more bytes come from a socket.
@@ -20,15 +20,9 @@ pub enum ReceiveEnd {
 /// Each method gets the ring, to adopt, send, pause or close at once. What it queues leaves with the
 /// next `submit` or `wait`. Only `turn` must not be called from here.
 pub trait Handler {
-    /// A listener accepted a connection; `peer` is unknown if it is gone already. The descriptor is
+    /// A listener accepted a connection from `peer`, who may be gone again already. The descriptor is
     /// in no ring yet: adopt it, here or on another shard, or drop it.
-    fn accepted(
-        &mut self,
-        ring: &mut Ring,
-        listener: ListenerKey,
-        socket: OwnedFd,
-        peer: Option<SocketAddr>,
-    );
+    fn accepted(&mut self, ring: &mut Ring, listener: ListenerKey, socket: OwnedFd, peer: Peer);
 
     /// Bytes arrived, never none. They lie in a provided buffer, which goes back on return. May still
     /// come after `pause_receive` and `release` (what was on its way), never after `close`.

@@ -6,16 +6,57 @@ use super::Ring;
 use super::handler::Handler;
 use super::key::{ListenerKey, Operation, Token};
 use super::queue::Completion;
+use crate::shard::peer::Peer;
 use io_uring::{opcode, squeue, types};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 /// Listeners that refuse at once when descriptors have run out; each needs a place in the ring for it.
 pub(super) const REFUSING_MAX: u32 = 64;
 
+/// Where the kernel writes the address of who has come, as part of the accept: asked for afterwards, whoever
+/// is gone again has none.
+#[derive(Debug, Default)]
+struct Name {
+    /// A `sockaddr_in` or `sockaddr_in6`; of a longer one the beginning.
+    bytes: [u8; NAME_BYTES],
+    length: libc::socklen_t,
+}
+
+/// Bytes of the longest address that is looked at.
+const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
+
+impl Name {
+    /// Who it names; `None` if the kernel did not say.
+    fn peer(&self) -> Option<Peer> {
+        let length = (self.length as usize).min(NAME_BYTES);
+        let name = self.bytes.get(..length)?;
+        let (family, rest) = name.split_first_chunk()?;
+        match i32::from(u16::from_ne_bytes(*family)) {
+            libc::AF_INET => {
+                let (port, rest) = rest.split_first_chunk()?;
+                let ip = Ipv4Addr::from(*rest.first_chunk::<4>()?);
+                let address = SocketAddr::from((ip, u16::from_be_bytes(*port)));
+                Some(Peer::internet(address))
+            }
+            libc::AF_INET6 => {
+                let (port, rest) = rest.split_first_chunk()?;
+                // Behind the flow label.
+                let ip = Ipv6Addr::from(*rest.get(4..)?.first_chunk::<16>()?);
+                let address = SocketAddr::from((ip, u16::from_be_bytes(*port)));
+                Some(Peer::internet(address))
+            }
+            libc::AF_UNIX => Some(Peer::Unix),
+            _ => None,
+        }
+    }
+}
+
 pub(super) struct Listener {
     descriptor: Option<OwnedFd>,
+    /// In a box: the kernel knows its place while an accept is in flight.
+    name: Box<Name>,
     generation: u32,
     accepting: bool,
     backing_off: bool,
@@ -96,7 +137,9 @@ impl Ring {
         if !listener.stopping && !listener.paused && !busy {
             listener.accepting = true;
             let descriptor = types::Fd(descriptor.as_raw_fd());
-            let entry = opcode::Accept::new(descriptor, ptr::null_mut(), ptr::null_mut())
+            listener.name.length = NAME_BYTES as libc::socklen_t;
+            let (bytes, length) = (&raw mut listener.name.bytes, &raw mut listener.name.length);
+            let entry = opcode::Accept::new(descriptor, bytes.cast(), length)
                 .flags(libc::SOCK_CLOEXEC)
                 .build()
                 .user_data(token(Operation::Accept));
@@ -128,11 +171,12 @@ impl Ring {
         if completion.result >= 0 {
             self.counters.accepted += 1;
             let socket = accepted_descriptor(completion.result);
-            let peer = rustix::net::getpeername(&socket)
-                .ok()
-                .flatten()
-                .and_then(|address| SocketAddr::try_from(address).ok());
-            handler.accepted(self, key, socket, peer);
+            let name = self.listener_mut(key).map(|listener| &listener.name);
+            match name.and_then(|name| name.peer()) {
+                Some(peer) => handler.accepted(self, key, socket, peer),
+                // Of whom nothing is known, nothing may be assumed.
+                None => drop(socket),
+            }
         }
         if let Some(listener) = self.listener_mut(key) {
             listener.accepting = false;
@@ -216,6 +260,7 @@ impl Listener {
     fn vacant(generation: u32) -> Self {
         Listener {
             descriptor: None,
+            name: Box::default(),
             generation,
             accepting: false,
             backing_off: false,

@@ -440,11 +440,12 @@ impl Ring {
         unsafe { self.queue.push(entry) };
     }
 
-    /// Queues an operation that names no memory, or only the boxed pause of the listeners.
+    /// Queues an operation that names no memory, or only what listeners have in boxes.
     #[expect(unsafe_code, reason = "one place for entries without buffers")]
     fn push_plain(&mut self, entry: squeue::Entry) {
-        // SAFETY: accept, receive into provided buffers, cancel and messages name no memory of ours;
-        // the timespec of a timeout lives in a box as long as the ring.
+        // SAFETY: receive into provided buffers, cancel and messages name no memory of ours; the timespec of
+        // a timeout lives in a box as long as the ring; the address of an accept lives in a box of its
+        // listener, which keeps it until the completion (or leaks, see `drop`) and reads it only then.
         unsafe { self.queue.push(entry) };
     }
 
@@ -487,7 +488,8 @@ impl Drop for Ring {
                 buffers.free();
             }
         } else {
-            // The kernel may still use what the sends and the read of the eventfd name.
+            // The kernel may still use what the sends, the accepts and the read of the eventfd name.
+            mem::forget(mem::take(&mut self.listeners));
             mem::forget(mem::take(&mut self.sockets));
             mem::forget(mem::take(&mut self.wake_count));
         }

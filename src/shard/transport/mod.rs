@@ -11,16 +11,17 @@
 //!
 //! Not here: when to send (the shard's shell), and where listeners are.
 
+mod frames;
 mod proxy;
 pub mod setup;
 pub mod tls;
 mod websocket;
 
 use crate::engine::outbox::outgoing::Outgoing;
+use crate::shard::peer::Peer;
 use rustls::ServerConnection;
 use setup::TransportSetup;
 use std::fmt;
-use std::net::SocketAddr;
 use websocket::WebSocket;
 
 /// Bytes a peer may send ahead of a handshake step.
@@ -33,7 +34,9 @@ pub enum TransportError {
     Proxy(&'static str),
     /// The TLS handshake or a record is not valid.
     Tls(String),
-    /// The upgrade or a frame is not valid.
+    /// The upgrade is refused: no MQTT for this path, header or origin.
+    Upgrade(String),
+    /// A frame is not valid.
     WebSocket(String),
 }
 
@@ -42,6 +45,7 @@ impl fmt::Display for TransportError {
         match self {
             TransportError::Proxy(text) => write!(f, "PROXY protocol: {text}"),
             TransportError::Tls(text) => write!(f, "TLS: {text}"),
+            TransportError::Upgrade(text) => write!(f, "WebSocket upgrade refused: {text}"),
             TransportError::WebSocket(text) => write!(f, "WebSocket: {text}"),
         }
     }
@@ -63,7 +67,7 @@ pub struct Layers {
     awaits_proxy: bool,
     proxy_header: Vec<u8>,
     /// Where the client is, as proxies that are trusted say.
-    peer: Option<SocketAddr>,
+    peer: Peer,
     tls: Option<ServerConnection>,
     websocket: Option<WebSocket>,
     /// TLS's plain text on its way to the WebSocket.
@@ -76,10 +80,7 @@ impl Layers {
     ///
     /// # Errors
     /// A TLS connection cannot be made.
-    pub fn new(
-        setup: &TransportSetup,
-        peer: Option<SocketAddr>,
-    ) -> Result<Option<Self>, TransportError> {
+    pub fn new(setup: &TransportSetup, peer: Peer) -> Result<Option<Self>, TransportError> {
         let awaits_proxy = setup.expects_proxy_header(peer);
         if !awaits_proxy && setup.tls.is_none() && setup.websocket.is_none() {
             return Ok(None);
@@ -90,14 +91,14 @@ impl Layers {
             // Bounded by what it is given: one batch at a time.
             tls.set_buffer_limit(None);
         }
-        let trusts_forwarded = setup.trusts_forwarded(peer);
+        let header = setup.forwarded_header(peer);
         let websocket = setup.websocket.as_ref();
         Ok(Some(Layers {
             awaits_proxy,
             proxy_header: Vec::new(),
             peer,
             tls,
-            websocket: websocket.map(|setup| WebSocket::new(setup.clone(), trusts_forwarded)),
+            websocket: websocket.map(|setup| WebSocket::new(setup.clone(), header)),
             plain: Vec::new(),
             wire: Vec::new(),
         }))
@@ -116,7 +117,7 @@ impl Layers {
             return Ok(Arrival::Open);
         };
         self.awaits_proxy = false;
-        self.peer = header.source.or(self.peer);
+        self.peer = header.source.map_or(self.peer, Peer::internet);
         let all = std::mem::take(&mut self.proxy_header);
         let rest = all.get(header.bytes..).unwrap_or_default();
         self.receive_behind_proxy(rest, into)
@@ -150,7 +151,7 @@ impl Layers {
             return Ok(Arrival::Open);
         };
         let received = websocket.receive(bytes, into);
-        self.peer = websocket.forwarded_for().or(self.peer);
+        self.peer = websocket.forwarded_for().map_or(self.peer, Peer::internet);
         self.take_frames();
         received
     }
@@ -232,7 +233,7 @@ impl Layers {
 
     /// Where the client is.
     #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 

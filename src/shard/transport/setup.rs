@@ -1,15 +1,18 @@
 //! What a listener wants between its sockets and MQTT, and whose word it takes on where a client is.
 
+use crate::shard::peer::Peer;
 use ipnet::IpNet;
 use rustls::ServerConfig;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a listener wants of WebSockets.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WebSocketSetup {
-    /// Path of the request.
-    pub path: String,
+    /// Path of the request, which may end with a slash more; `None` for any.
+    pub path: Option<String>,
+    /// Pages that may open one, as browsers name them in `Origin`; empty for all. Others name none.
+    pub origins: Vec<String>,
     /// Largest message before MQTT has begun: the largest CONNECT.
     pub connect_bytes_max: usize,
 }
@@ -19,8 +22,10 @@ pub struct WebSocketSetup {
 pub struct TrustedProxies {
     /// Those that send a PROXY header, and have to.
     pub header_from: Vec<IpNet>,
-    /// Those whose `X-Forwarded-For` counts.
+    /// Those that set `X-Forwarded-For`.
     pub forwarded_from: Vec<IpNet>,
+    /// Those that set `X-Real-IP`.
+    pub real_ip_from: Vec<IpNet>,
 }
 
 /// What lies under MQTT on a listener.
@@ -37,21 +42,26 @@ pub struct TransportSetup {
 impl TransportSetup {
     /// Whether a connection from `peer` has to begin with a PROXY header.
     #[must_use]
-    pub fn expects_proxy_header(&self, peer: Option<SocketAddr>) -> bool {
+    pub fn expects_proxy_header(&self, peer: Peer) -> bool {
         is_among(&self.proxies.header_from, peer)
     }
 
-    /// Whether `peer` is a proxy whose word on the client's address counts.
+    /// The header by which `peer` names the client, if it is a proxy that is trusted: the one that it sets.
+    /// Any other may be the client's own.
     #[must_use]
-    pub fn trusts_forwarded(&self, peer: Option<SocketAddr>) -> bool {
-        is_among(&self.proxies.forwarded_from, peer)
+    pub fn forwarded_header(&self, peer: Peer) -> Option<&'static str> {
+        if is_among(&self.proxies.forwarded_from, peer) {
+            return Some("X-Forwarded-For");
+        }
+        is_among(&self.proxies.real_ip_from, peer).then_some("X-Real-IP")
     }
 }
 
-/// A local socket's peer is the machine itself: as trusted as 127.0.0.1.
-fn is_among(networks: &[IpNet], peer: Option<SocketAddr>) -> bool {
-    let ip = peer.map_or(IpAddr::from([127, 0, 0, 1]), |peer| {
-        peer.ip().to_canonical()
-    });
+/// A process behind a socket in the file system is on the machine itself: as trusted as 127.0.0.1.
+fn is_among(networks: &[IpNet], peer: Peer) -> bool {
+    let ip = match peer {
+        Peer::Internet(address) => address.ip(),
+        Peer::Unix => IpAddr::from([127, 0, 0, 1]),
+    };
     networks.iter().any(|network| network.contains(&ip))
 }

@@ -1,9 +1,13 @@
 //! WebSocket as an engine: frames in, MQTT bytes out, by tungstenite over buffers in memory (section 6).
 //!
-//! MQTT packets may straddle frames and share them `[MQTT-6.0.0-2]`; frames must be binary
+//! MQTT packets of clients may straddle frames and share them `[MQTT-6.0.0-2]`; frames must be binary
 //! `[MQTT-6.0.0-1]`, masked, and of the subprotocol that was agreed on `[MQTT-6.0.0-3]`. Ping is answered
 //! by the library, which keeps one pong at most.
+//!
+//! What is sent has one packet per frame: clients that are in use (Paho C and C++) lose what comes behind the
+//! first. The frames are written here, straight from the batch: the library would copy each.
 
+use super::frames;
 use super::setup::WebSocketSetup;
 use super::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use crate::engine::outbox::outgoing::Outgoing;
@@ -17,10 +21,14 @@ use tungstenite::http::{HeaderMap, HeaderValue, StatusCode};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::{Bytes, Error, Message};
+use tungstenite::{Error, Message};
 
 /// Subprotocols that MQTT clients ask for, the registered one first.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// The header by which they are asked for and agreed on.
+const SUBPROTOCOL_HEADER: &str = "Sec-WebSocket-Protocol";
+/// Of a path or header that is wrong so much is told.
+const SHOWN_BYTES_MAX: usize = 100;
 /// Frame overhead and a few packets more than the largest one.
 const MESSAGE_MARGIN_BYTES: usize = 4096;
 /// How a request ends.
@@ -76,7 +84,8 @@ impl Write for Buffers {
 /// Judges the upgrade request.
 struct Upgrade {
     setup: Arc<WebSocketSetup>,
-    trusts_forwarded: bool,
+    /// The header by which a proxy that is trusted names the client.
+    forwarded_header: Option<&'static str>,
     forwarded_for: Arc<std::sync::OnceLock<SocketAddr>>,
 }
 
@@ -86,19 +95,18 @@ impl Callback for Upgrade {
         request: &Request,
         mut response: Response,
     ) -> Result<Response, ErrorResponse> {
-        if request.uri().path() != self.setup.path {
-            return Err(refusal(StatusCode::NOT_FOUND, "no MQTT at this path"));
+        if let Err((status, text)) = self.setup.check(request) {
+            let mut response = ErrorResponse::new(Some(text));
+            *response.status_mut() = status;
+            return Err(response);
         }
         let Some(subprotocol) = subprotocol(request.headers()) else {
-            let text = "the subprotocol has to be mqtt";
-            return Err(refusal(StatusCode::BAD_REQUEST, text));
+            return Err(ErrorResponse::new(None));
         };
         let agreed = HeaderValue::from_static(subprotocol);
-        response
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", agreed);
-        if self.trusts_forwarded
-            && let Some(client) = forwarded_for(request.headers())
+        response.headers_mut().insert(SUBPROTOCOL_HEADER, agreed);
+        if let Some(header) = self.forwarded_header
+            && let Some(client) = forwarded_for(request.headers(), header)
         {
             // Nobody else sets it.
             let _ = self.forwarded_for.set(client);
@@ -107,15 +115,57 @@ impl Callback for Upgrade {
     }
 }
 
-fn refusal(status: StatusCode, text: &str) -> ErrorResponse {
-    let mut response = ErrorResponse::new(Some(text.to_owned()));
-    *response.status_mut() = status;
-    response
+impl WebSocketSetup {
+    /// Whether a request is for MQTT and from where it may come; else the status, and what is wrong in words.
+    fn check(&self, request: &Request) -> Result<(), (StatusCode, String)> {
+        let asked = request.uri().path();
+        if let Some(path) = &self.path
+            && bare(asked) != bare(path)
+        {
+            let asked = shown(asked.as_bytes());
+            let text = format!("the path is {asked}; this listener serves MQTT at \"{path}\"");
+            return Err((StatusCode::NOT_FOUND, text));
+        }
+        if subprotocol(request.headers()).is_none() {
+            let text = match request.headers().get(SUBPROTOCOL_HEADER) {
+                None => format!("the header {SUBPROTOCOL_HEADER} is missing; it has to name mqtt"),
+                Some(value) => {
+                    let value = shown(value.as_bytes());
+                    format!("the header {SUBPROTOCOL_HEADER} is {value}; it has to name mqtt")
+                }
+            };
+            return Err((StatusCode::BAD_REQUEST, text));
+        }
+        if let Some(origin) = request.headers().get("Origin")
+            && !self.origins.is_empty()
+            && !self
+                .origins
+                .iter()
+                .any(|known| known.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+        {
+            let origin = shown(origin.as_bytes());
+            let text =
+                format!("the header Origin is {origin}, which listener.origins does not name");
+            return Err((StatusCode::FORBIDDEN, text));
+        }
+        Ok(())
+    }
+}
+
+/// A path without the slash at its end.
+fn bare(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
+}
+
+/// What a client sent, for an answer and the log: quoted, and no more than fits into a line.
+fn shown(value: &[u8]) -> String {
+    let short = value.get(..SHOWN_BYTES_MAX).unwrap_or(value);
+    format!("{:?}", String::from_utf8_lossy(short))
 }
 
 fn subprotocol(headers: &HeaderMap) -> Option<&'static str> {
     let asked: Vec<_> = headers
-        .get_all("Sec-WebSocket-Protocol")
+        .get_all(SUBPROTOCOL_HEADER)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -125,12 +175,9 @@ fn subprotocol(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 /// The client as the nearest proxy saw it: the last entry, since a client may have sent entries itself.
-fn forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
-    let last = |name| {
-        let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
-        value.rsplit(',').next().map(str::trim)
-    };
-    let text = last("X-Forwarded-For").or_else(|| last("X-Real-IP"))?;
+fn forwarded_for(headers: &HeaderMap, header: &str) -> Option<SocketAddr> {
+    let value = headers.get_all(header).iter().next_back()?.to_str().ok()?;
+    let text = value.rsplit(',').next().map(str::trim)?;
     let with_port = text.parse().ok();
     with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 0)))
 }
@@ -155,7 +202,7 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    pub(super) fn new(setup: Arc<WebSocketSetup>, trusts_forwarded: bool) -> Self {
+    pub(super) fn new(setup: Arc<WebSocketSetup>, forwarded_header: Option<&'static str>) -> Self {
         let forwarded_for = Arc::default();
         let config = message_bytes_max(
             WebSocketConfig::default()
@@ -165,7 +212,7 @@ impl WebSocket {
         );
         let upgrade = Upgrade {
             setup,
-            trusts_forwarded,
+            forwarded_header,
             forwarded_for: Arc::clone(&forwarded_for),
         };
         WebSocket {
@@ -210,7 +257,7 @@ impl WebSocket {
             }
             if pending.bytes.len() > UPGRADE_BYTES_MAX {
                 let text = format!("the request is longer than {UPGRADE_BYTES_MAX} bytes");
-                return Err(TransportError::WebSocket(text));
+                return Err(TransportError::Upgrade(text));
             }
             return Ok(Arrival::Open);
         }
@@ -256,22 +303,20 @@ impl WebSocket {
                 Ok(Arrival::Open)
             }
             Err(error) => {
+                let (status, text) = failure(&error);
                 if let State::Gone(outgoing) = &mut self.state {
-                    answer_failure(&error, outgoing);
+                    answer_failure(status, &text, outgoing);
                 }
-                Err(TransportError::WebSocket(error.to_string()))
+                Err(TransportError::Upgrade(text))
             }
         }
     }
 
     pub(super) fn send(&mut self, batch: &Outgoing) {
-        if let State::Open(open) = &mut self.state {
-            let mut message = Vec::with_capacity(batch.len());
-            for slice in batch.slices() {
-                message.extend_from_slice(slice);
-            }
-            // To memory; it fails only after a close.
-            let _ = open.write(Message::Binary(Bytes::from(message)));
+        if let State::Open(open) = &mut self.state
+            && open.can_write()
+        {
+            frames::write(batch, &mut open.get_mut().outgoing);
         }
     }
 
@@ -297,22 +342,25 @@ fn message_bytes_max(config: WebSocketConfig, packet_bytes_max: usize) -> WebSoc
     config.max_message_size(max).max_frame_size(max)
 }
 
+/// What is wrong with a request that was refused.
+fn failure(error: &HandshakeError<ServerHandshake<Buffers, Upgrade>>) -> (StatusCode, String) {
+    match error {
+        HandshakeError::Failure(Error::Http(response)) => {
+            let text = response.body().as_deref().unwrap_or_default();
+            let text = String::from_utf8_lossy(text).into_owned();
+            (response.status(), text)
+        }
+        // Names the header that is missing or wrong.
+        HandshakeError::Failure(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+        HandshakeError::Interrupted(_) => {
+            let text = "not a WebSocket upgrade".to_owned();
+            (StatusCode::BAD_REQUEST, text)
+        }
+    }
+}
+
 /// The library consumes the connection of a request that it refuses: the answer is written here.
-fn answer_failure(
-    error: &HandshakeError<ServerHandshake<Buffers, Upgrade>>,
-    outgoing: &mut Vec<u8>,
-) {
-    let (status, text) = match error {
-        HandshakeError::Failure(Error::Http(response)) => (
-            response.status(),
-            response
-                .body()
-                .as_deref()
-                .map(String::from_utf8_lossy)
-                .unwrap_or_default(),
-        ),
-        _ => (StatusCode::BAD_REQUEST, "not a WebSocket upgrade".into()),
-    };
+fn answer_failure(status: StatusCode, text: &str, outgoing: &mut Vec<u8>) {
     let head = format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\n\
          Content-Length: {}\r\n\r\n{text}",

@@ -16,7 +16,7 @@ pub(super) fn digest(credentials: &Credentials) -> Digest {
     let certificate = credentials.certificate.as_deref();
     let common_name = certificate.and_then(|names| names.common_name.as_deref());
     let password = credentials.password.as_ref();
-    let address = credentials.peer.map(|peer| peer.ip().to_string());
+    let address = credentials.peer.ip().map(|ip| ip.to_string());
     let version = [credentials.version as u8];
     let parts = [
         Some(credentials.client_id.as_bytes()),
@@ -105,6 +105,7 @@ mod tests {
     use crate::control::authn::CertificateNames;
     use crate::engine::access::{Refusal, Secret};
     use crate::engine::codec::Version;
+    use crate::shard::peer::Peer;
     use std::sync::Arc;
 
     const TTL: Duration = Duration::from_secs(10);
@@ -190,7 +191,7 @@ mod tests {
             user_name: Some("u".into()),
             password: Some(Secret::new(b"p")),
             version: Version::V5,
-            peer: Some("10.0.0.1:1000".parse().unwrap()),
+            peer: Peer::internet("10.0.0.1:1000".parse().unwrap()),
             certificate: None,
         };
         let named = |name: &str| {
@@ -206,7 +207,7 @@ mod tests {
         others[3].user_name = Some("".into());
         others[4].password = Some(Secret::new(b"q"));
         others[5].password = None;
-        others[6].peer = Some("10.0.0.2:1000".parse().unwrap());
+        others[6].peer = Peer::internet("10.0.0.2:1000".parse().unwrap());
         others[7].certificate = named("pump7");
         others[8].certificate = named("pump8");
         others[9].version = Version::V3_1_1;
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(digests.len(), 12);
 
         let mut again = plain.clone();
-        again.peer = Some("10.0.0.1:2000".parse().unwrap());
+        again.peer = Peer::internet("10.0.0.1:2000".parse().unwrap());
         assert_eq!(digest(&again), digest(&plain));
     }
 }

@@ -172,7 +172,7 @@ impl HttpMethod {
             client_id: &credentials.client_id,
             user_name: credentials.user_name.as_deref(),
             password,
-            peer: credentials.peer,
+            peer: credentials.peer.address(),
             protocol: match credentials.version {
                 Version::V3_1 => "3.1",
                 Version::V3_1_1 => "3.1.1",
@@ -313,6 +313,7 @@ mod tests {
     use super::super::CertificateNames;
     use super::super::stand_in::{Reply, Scratch, StandIn};
     use super::*;
+    use crate::shard::peer::Peer;
     use serde_json::json;
     use std::net::TcpListener;
     use std::thread;
@@ -323,7 +324,7 @@ mod tests {
             user_name: Some("ann".into()),
             password: Some(Secret::new(b"hush-hush")),
             version: Version::V3_1_1,
-            peer: Some("10.1.2.3:4567".parse().unwrap()),
+            peer: Peer::internet("10.1.2.3:4567".parse().unwrap()),
             certificate: Some(Arc::new(CertificateNames {
                 common_name: Some("pump".into()),
                 ..CertificateNames::default()
@@ -393,7 +394,7 @@ mod tests {
             user_name: None,
             password: None,
             version: Version::V5,
-            peer: None,
+            peer: Peer::Unix,
             certificate: None,
         };
         let verdict = method(&server).authenticate(&bare);

@@ -134,11 +134,11 @@ impl JwtMethod {
         })
     }
 
-    /// Reads the keys again. May wait some seconds for a server.
+    /// Reads the keys again, those of a URL on a thread of their own; whether they are in force already.
     ///
     /// # Errors
     /// Why they cannot be had; the old keys stay.
-    pub fn reload(&self) -> Result<(), JwtError> {
+    pub fn reload(&self) -> Result<bool, JwtError> {
         self.store.reload()
     }
 

@@ -3,6 +3,7 @@
 use super::super::stand_in::Scratch;
 use super::*;
 use crate::engine::codec::Version;
+use crate::shard::peer::Peer;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use rcgen::KeyPair;
@@ -33,7 +34,7 @@ pub(super) fn credentials(password: &[u8]) -> Credentials {
         user_name: None,
         password: Some(Secret::new(password)),
         version: Version::V5,
-        peer: None,
+        peer: Peer::Unix,
         certificate: None,
     }
 }

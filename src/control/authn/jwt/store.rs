@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Largest file or answer with keys.
 const KEYS_BYTES_MAX: usize = 1 << 20;
@@ -42,8 +42,8 @@ pub(super) enum Lookup {
 /// The keys of one method. Its thread ends with it.
 pub(super) struct KeyStore {
     shared: Arc<Shared>,
-    /// Dropping it tells the thread to end.
-    _alive: Option<Sender<()>>,
+    /// Has the thread of a URL read now; dropping it tells the thread to end.
+    reader: Option<Sender<()>>,
 }
 
 impl fmt::Debug for KeyStore {
@@ -161,22 +161,25 @@ impl KeyStore {
             current: RwLock::new(None),
             reading: Mutex::new(None),
         });
-        let alive = match refresh_s {
+        let reader = match refresh_s {
             None => {
                 shared.reload()?;
                 None
             }
             Some(refresh_s) => Some(start(&shared, Duration::from_secs(refresh_s))?),
         };
-        Ok(KeyStore {
-            shared,
-            _alive: alive,
-        })
+        Ok(KeyStore { shared, reader })
     }
 
-    /// Reads the keys again; the old ones stay if that fails.
-    pub(super) fn reload(&self) -> Result<(), JwtError> {
-        self.shared.reload()
+    /// Reads the keys again; the old ones stay if that fails. Those of a URL are read by their thread, which
+    /// says in the log how it went: nobody waits for a server here. Whether they are in force already.
+    pub(super) fn reload(&self) -> Result<bool, JwtError> {
+        let Some(reader) = &self.reader else {
+            return self.shared.reload().map(|()| true);
+        };
+        // If it is full, the next reading begins later than this.
+        let _ = reader.try_send(());
+        Ok(false)
     }
 
     /// The key for a token's header. For a name that is not known a URL may be read again, by one caller at a
@@ -213,29 +216,37 @@ impl KeyStore {
     }
 }
 
-/// Starts the thread that reads a URL now and every `refresh`, until the sender is dropped.
+/// Starts the thread that reads a URL now, every `refresh` and when asked to, until the sender is dropped.
 fn start(shared: &Arc<Shared>, refresh: Duration) -> Result<Sender<()>, JwtError> {
-    let (alive, ended) = bounded(0);
+    let (reader, wishes) = bounded(1);
     let shared = Arc::clone(shared);
     thread::Builder::new()
         .name("jwks".to_owned())
-        .spawn(move || keep_reading(&shared, refresh, &ended))
+        .spawn(move || keep_reading(&shared, refresh, &wishes))
         .map_err(|error| JwtError::Thread(error.to_string()))?;
-    Ok(alive)
+    Ok(reader)
 }
 
-fn keep_reading(shared: &Shared, refresh: Duration, ended: &Receiver<()>) {
+fn keep_reading(shared: &Shared, refresh: Duration, wishes: &Receiver<()>) {
+    let mut is_wished = false;
     loop {
         let pause = match shared.reload() {
-            Ok(()) => refresh,
+            Ok(()) => {
+                if is_wished {
+                    info!("the keys of tokens are reloaded");
+                }
+                refresh
+            }
             Err(error) => {
                 warn!(%error, "keys for tokens could not be read; the old ones stay");
                 RETRY_PAUSE.min(refresh)
             }
         };
-        if ended.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-            return;
-        }
+        is_wished = match wishes.recv_timeout(pause) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
     }
 }
 
@@ -356,20 +367,40 @@ mod tests {
         });
         let method = method(url_config(&server, 600));
         let token = es256(Some("one"), &p256().private);
-        eventually(|| server.count() > 0);
+        eventually(|| server.count() == 1);
         assert!(is_unavailable(&method, &token));
-        let error = method.reload().unwrap_err().to_string();
-        assert!(error.contains("/jwks") && error.contains("503"), "{error}");
+        assert!(!method.reload().unwrap());
+        eventually(|| server.count() == 2);
         assert!(is_unavailable(&method, &token));
 
         let key = jwk(&p256().private, Algorithm::ES256, Some("one"), json!({}));
         *body.lock().unwrap() = Some(jwks(&[key]));
         method.reload().unwrap();
+        eventually(|| !is_unavailable(&method, &token));
         assert!(is_allowed(&method, &token));
 
         *body.lock().unwrap() = None;
-        method.reload().unwrap_err();
+        let count = server.count();
+        method.reload().unwrap();
+        eventually(|| server.count() > count);
         assert!(is_allowed(&method, &token));
+    }
+
+    #[test]
+    fn who_has_keys_reloaded_does_not_wait_for_the_server() {
+        let (release, released) = bounded::<()>(0);
+        let server = StandIn::new(move |_| {
+            let _ = released.recv();
+            Reply::status("503 Later")
+        });
+        let method = method(url_config(&server, 600));
+        eventually(|| server.count() == 1);
+        // It does not answer as long as this test does not go on.
+        for _ in 0..3 {
+            assert!(!method.reload().unwrap());
+        }
+        drop(release);
+        eventually(|| server.count() >= 2);
     }
 
     #[test]

@@ -15,11 +15,13 @@
 //! 1 GiB), changing the file (`cli::passwd`).
 
 mod hash;
+mod strangers;
 
 pub(crate) use hash::{
     Hash, SALT_BYTES, SCRAM_ITERATIONS, SCRAM_PREFIX, ScramKeys, hmac_sha256, random, sha256,
 };
 pub use hash::{hash_argon2id, hash_scram};
+pub(crate) use strangers::with_secret;
 
 use super::{Credentials, Method, Verdict};
 use crate::engine::access::{Identity, Refusal};
@@ -29,6 +31,7 @@ use std::fmt;
 use std::hash::Hash as MapKey;
 use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError, RwLock};
+use strangers::Strangers;
 
 /// The method's name in configuration and audit log.
 pub const METHOD: &str = "password_file";
@@ -134,6 +137,8 @@ pub struct PasswordFile {
     stand_in: Hash,
     /// Iterations and length of the salt of most SCRAM lines.
     scram_shape: (NonZeroU32, usize),
+    /// Shows unknown users salts.
+    strangers: Strangers,
 }
 
 impl fmt::Debug for PasswordFile {
@@ -175,6 +180,7 @@ impl PasswordFile {
             users,
             stand_in,
             scram_shape,
+            strangers: Strangers::new(text),
         })
     }
 
@@ -199,9 +205,15 @@ impl PasswordFile {
         Some(keys)
     }
 
-    /// Iterations and bytes of salt that an unknown user is shown.
-    pub(crate) fn scram_shape(&self) -> (NonZeroU32, usize) {
-        self.scram_shape
+    /// Iterations and salt that an unknown user is shown.
+    pub(crate) fn scram_shape(&self, user_name: &str) -> (NonZeroU32, Vec<u8>) {
+        let (iterations, salt_bytes) = self.scram_shape;
+        (iterations, self.strangers.salt(user_name, salt_bytes))
+    }
+
+    /// Does what takes long before the first salt of an unknown user: nobody is to see who it was.
+    pub(crate) fn prepare_scram(&self) {
+        self.strangers.key();
     }
 }
 
@@ -296,6 +308,7 @@ mod tests {
     use super::*;
     use crate::engine::access::Secret;
     use crate::engine::codec::Version;
+    use crate::shard::peer::Peer;
 
     /// Of `password`.
     const ARGON2: &str =
@@ -318,7 +331,7 @@ mod tests {
             user_name: user_name.map(Into::into),
             password: password.map(|password| Secret::new(password.as_bytes())),
             version: Version::V5,
-            peer: None,
+            peer: Peer::Unix,
             certificate: None,
         }
     }
@@ -418,7 +431,7 @@ mod tests {
         assert!(matches!(cost, Cost::Pbkdf2 { iterations } if iterations.get() == 101));
         assert!(matches!(file("").stand_in.cost, Cost::Argon2id { .. }));
         let scram = hash_scram(b"s").replace("i=4096", "i=5000");
-        assert_eq!(file(&format!("a:{scram}")).scram_shape().0.get(), 5000);
+        assert_eq!(file(&format!("a:{scram}")).scram_shape("b").0.get(), 5000);
         assert!(matches!(
             file(&format!("a:{scram}")).stand_in.cost,
             Cost::Scram { .. }
