@@ -140,8 +140,8 @@ pub fn shards_warning(shards: usize, quota: Option<&Bound>) -> Option<String> {
     let cpus = quota.value as f64 / 1_000.0;
     (shards as u64 > shards_max).then(|| {
         format!(
-            "{shards} shards, but the CPU quota, {quota}, is {cpus} CPUs: when it is used up all of them stand \
-             still until its next period. Set shards to {shards_max}, or leave it out"
+            "{shards} shards, but the CPU quota, {quota}, is {cpus} CPUs: when it is used up all of them \
+             stand still until its next period. Set shards to {shards_max}, or leave it out"
         )
     })
 }
