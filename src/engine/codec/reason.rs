@@ -102,8 +102,11 @@ impl Reason {
             | Reason::UseAnotherServer
             | Reason::ServerMoved
             | Reason::ConnectionRateExceeded => Some(3),
-            Reason::BadUserNameOrPassword => Some(4),
-            Reason::NotAuthorized | Reason::Banned | Reason::BadAuthenticationMethod => Some(5),
+            // 4 is for malformed ones; a wrong password is a refusal of rights.
+            Reason::BadUserNameOrPassword
+            | Reason::NotAuthorized
+            | Reason::Banned
+            | Reason::BadAuthenticationMethod => Some(5),
             _ => None,
         }
     }

@@ -51,6 +51,8 @@ pub struct Connection {
     pub listener: u16,
     /// Version of its CONNECT.
     pub version: Version,
+    /// Whether it is another broker that says so, by 3.1 or 3.1.1.
+    pub is_bridge: bool,
     /// What waits to be sent.
     pub outbox: Outbox,
     /// Whether the shell has been told that something waits.
@@ -134,6 +136,7 @@ impl Connection {
             session: None,
             listener: 0,
             version: Version::V3_1_1,
+            is_bridge: false,
             outbox: Outbox::default(),
             is_ready: false,
             is_paused: false,

@@ -18,6 +18,7 @@ use super::id_runs::following;
 use super::inflight::{Awaits, Inflight};
 use super::stragglers::Stragglers;
 use super::{Delivery, IDLE_MESSAGES_MAX};
+use crate::engine::codec::PacketType;
 use crate::engine::message::Qos;
 use std::collections::VecDeque;
 
@@ -289,6 +290,18 @@ impl Outbound {
     /// PUBCOMP. Returns whether it settled a message.
     pub fn pubcomp(&mut self, packet_id: u16) -> bool {
         self.finish(packet_id, Awaits::Pubcomp)
+    }
+
+    /// Whether a message with this identifier waits for an acknowledgement of another kind, so that this one
+    /// breaks the protocol.
+    pub fn awaits_other_than(&mut self, kind: PacketType, packet_id: u16) -> bool {
+        let awaits = self.entry(packet_id).map(|entry| entry.awaits);
+        match kind {
+            PacketType::Puback => matches!(awaits, Some(Awaits::Pubrec | Awaits::Pubcomp)),
+            PacketType::Pubrec => awaits == Some(Awaits::Puback),
+            PacketType::Pubcomp => matches!(awaits, Some(Awaits::Puback | Awaits::Pubrec)),
+            _ => false,
+        }
     }
 
     /// Settles a message that could never be sent, such as one larger than the client takes.

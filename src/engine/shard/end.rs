@@ -5,9 +5,11 @@ use super::filters::Asker;
 use super::{Command, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::codec::control::{Disconnect, encode_disconnect};
+use crate::engine::codec::topic::is_reserved;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::session::EXPIRY_NEVER;
+use crate::engine::session::losses::LossReason;
 use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
@@ -218,7 +220,8 @@ impl ShardCore {
         }
     }
 
-    /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`.
+    /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`. One to a topic that its client may
+    /// not publish to is left out.
     pub(super) fn publish_will(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
@@ -227,9 +230,8 @@ impl ShardCore {
         let Some(will) = session.will.take() else {
             return;
         };
-        if !self.may_write(key, &will.topic) {
-            self.clients.counters.publishes_not_authorized += 1;
-            return;
+        if is_reserved(&will.topic) || !self.may_write(key, &will.topic) {
+            return self.clients.lose(key, LossReason::WillNotAllowed, 1);
         }
         let hash = self.publisher_hash(key);
         let mut publication = Publication::new(
@@ -259,6 +261,7 @@ impl ShardCore {
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;
         };
+        self.clients.losing.keep_of_ended(&mut session);
         let never = Timestamp::NEVER;
         self.timers
             .set(session.timer_at, never, Owner::Session(key));

@@ -8,7 +8,7 @@ use super::fan_out::{Source, Taken};
 use super::matches::Match;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
-use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName};
+use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName, is_reserved};
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
@@ -185,7 +185,7 @@ impl ShardCore {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Option<Reason> {
-        if topic.starts_with('$') {
+        if is_reserved(topic) {
             self.clients.counters.dropped_dollar_topic += 1;
             return Some(Reason::NotAuthorized);
         }
