@@ -11,6 +11,7 @@ use crate::engine::codec::publish::PublishHead;
 use crate::engine::limits::COPY_BYTES_MAX;
 use crate::engine::message::Qos;
 use crate::engine::outbox::{Outbox, SpareBuffers};
+use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 
 /// How one receiver gets the publish.
@@ -52,6 +53,33 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// [`Encoder::put`] with an alias for the topic, if the receiver takes aliases, and without a new one where
+    /// only that fits. Gives the bytes that were copied, and whether the packet has an alias.
+    ///
+    /// # Errors
+    /// As [`Encoder::put`].
+    pub fn put_with_alias(
+        &mut self,
+        publication: &mut Publication<'_>,
+        mut form: Form<'_>,
+        now: Timestamp,
+        connection: &mut Connection,
+        spare: &mut SpareBuffers,
+    ) -> Result<(usize, bool), usize> {
+        let alias = connection.alias(publication.topic);
+        form.topic_alias = alias.number;
+        form.alias_is_known = alias.is_known;
+        let max = connection.packet_bytes_max;
+        let put = self.put(publication, &form, now, max, &mut connection.outbox, spare);
+        if put.is_ok() || alias.number == 0 || alias.is_known {
+            return put.map(|copied_bytes| (copied_bytes, alias.number != 0));
+        }
+        connection.take_back_alias(publication.topic, alias);
+        form.topic_alias = 0;
+        let put = self.put(publication, &form, now, max, &mut connection.outbox, spare);
+        put.map(|copied_bytes| (copied_bytes, false))
+    }
+
     /// Begins a publish: what is cached belongs to another one. Returns a number that no other
     /// publish of this shard has.
     pub const fn begin(&mut self) -> u64 {
@@ -136,6 +164,12 @@ impl Encoder {
         }
         encoded
     }
+}
+
+/// Size of the packet by which a receiver gets the publish in this form.
+#[must_use]
+pub fn packet_bytes(publication: &Publication<'_>, form: &Form<'_>, now: Timestamp) -> usize {
+    head(publication, form, now).packet_bytes()
 }
 
 fn head<'a>(publication: &'a Publication<'_>, form: &Form<'a>, now: Timestamp) -> PublishHead<'a> {

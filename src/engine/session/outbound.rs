@@ -19,6 +19,7 @@ use super::inflight::{Awaits, Inflight};
 use super::stragglers::Stragglers;
 use super::{Delivery, IDLE_MESSAGES_MAX};
 use crate::engine::codec::PacketType;
+use crate::engine::keys::GroupKey;
 use crate::engine::message::Qos;
 use std::collections::VecDeque;
 
@@ -355,6 +356,24 @@ impl Outbound {
         Some(delivery)
     }
 
+    /// Of what is queued, so many messages for a share group at most, those first that have waited longest.
+    pub fn take_of_group(&mut self, group: &GroupKey, max: usize) -> Vec<Delivery> {
+        let is_of_group = |delivery: &Delivery| delivery.group.as_deref() == Some(group);
+        if !self.queue.iter().any(is_of_group) {
+            return Vec::new();
+        }
+        let mut taken = Vec::new();
+        for delivery in std::mem::take(&mut self.queue) {
+            if taken.len() < max && is_of_group(&delivery) {
+                self.queue_bytes -= delivery.message.size_bytes();
+                taken.push(delivery);
+            } else {
+                self.queue.push_back(delivery);
+            }
+        }
+        taken
+    }
+
     /// Everything that another member of a share group may get now that the session ends: what was
     /// queued, and QoS 1 messages that are unacknowledged; QoS 2 ones must not `[MQTT-4.8.2-5]`.
     pub fn take_shared(&mut self) -> Vec<Delivery> {
@@ -374,7 +393,6 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::keys::GroupKey;
     use crate::engine::message::{LocalMessage, Message};
     use crate::engine::session::SubscriptionIds;
     use std::rc::Rc;

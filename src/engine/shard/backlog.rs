@@ -232,6 +232,7 @@ impl ShardCore {
         self.remove_ended();
         self.mark_some();
         self.tell_some();
+        self.pass_some_on(now);
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

@@ -8,6 +8,7 @@ use crate::engine::codec::control::{Disconnect, encode_disconnect};
 use crate::engine::codec::topic::is_reserved;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::mail::Passed;
 use crate::engine::session::EXPIRY_NEVER;
 use crate::engine::session::losses::LossReason;
 use crate::engine::telemetry::notes::Event;
@@ -281,7 +282,7 @@ impl ShardCore {
             };
             let mut publication = Publication::of(&delivery.message);
             self.clients.encoder.begin();
-            self.deliver_to_group(&mut publication, group, 0, 0, now);
+            self.deliver_to_group(&mut publication, group, 0, Passed::default(), now);
         }
     }
     /// First step of a shutdown: the wills of all clients, for those who are still there to get them.

@@ -26,6 +26,7 @@ mod end;
 mod ended;
 mod fan_out;
 mod filters;
+mod groups;
 mod hold;
 mod interest;
 mod journal;
@@ -74,6 +75,7 @@ use fan_out::FanOuts;
 use interest::Interest;
 use matches::Matches;
 use overload::Memory;
+use groups::Recalls;
 use presence::Presence;
 use questions::Questions;
 use std::rc::Rc;
@@ -133,6 +135,7 @@ pub struct ShardCore {
     fan_outs: FanOuts,
     ended: Ended,
     presence: Presence,
+    recalls: Recalls,
     /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
     /// the hashes.
     seed: u64,
@@ -176,6 +179,7 @@ impl ShardCore {
             fan_outs: FanOuts::default(),
             ended: Ended::default(),
             presence: Presence::default(),
+            recalls: Recalls::default(),
             seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -262,6 +266,7 @@ impl ShardCore {
             || !self.ended.is_empty()
             || !self.clients.rules.marking.is_empty()
             || self.may_tell()
+            || self.may_pass_on()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
             || self.memory.is_searching()
@@ -355,8 +360,11 @@ impl ShardCore {
                 if let Some(filter) = change.filter() {
                     self.backlog.spend(filters::filter_work(filter));
                 }
-                self.interest
-                    .apply(&mut self.trie, self.shards, from, sequence, &change);
+                let interest = &mut self.interest;
+                let awake = interest.apply(&mut self.trie, self.shards, from, sequence, &change);
+                if let Some((node, name)) = awake {
+                    self.recalls.add(node, &name);
+                }
             }
             Mail::InterestConfirmed { sequence } => self.interest_confirmed(from, sequence, now),
             Mail::RetainedQuery(query) => self.questions.ask(from, query),
