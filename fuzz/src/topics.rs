@@ -97,8 +97,13 @@ fn check_subscribed(text: &str, limits: TopicLimits) {
     let parsed = Subscribed::new(text, limits);
     let parts: Vec<_> = text.splitn(3, '/').collect();
     if parts[0] == "$queue" {
-        let shared = Subscribed::new(&format!("$share/{text}"), limits);
-        let wanted = if parts.len() == 1 { Err(TopicError::ShareName) } else { shared };
+        let long = format!("$share/{text}");
+        let shared = Subscribed::new(&long, limits);
+        let wanted = if parts.len() == 1 {
+            Err(TopicError::ShareName)
+        } else {
+            shared
+        };
         assert_eq!(parsed, wanted, "{text:?}");
         return;
     }

@@ -88,7 +88,10 @@ fn retained_messages_and_wills_obey(shards: usize) {
     // A will that may not be published when it is due is left out, and its client is named.
     leaving.cut();
     broker.await_counter("dropped_will_not_allowed", 1);
-    Connect::v4("c3").will(Will::new("b/will", "x")).open(&broker).cut();
+    Connect::v4("c3")
+        .will(Will::new("b/will", "x"))
+        .open(&broker)
+        .cut();
     broker.await_counter("dropped_will_not_allowed", 2);
     for id in ["c2", "c3"] {
         eventually("it is said", || {
@@ -97,8 +100,13 @@ fn retained_messages_and_wills_obey(shards: usize) {
         });
     }
     // Whether it may is asked when it is due.
-    let early = Connect::v5("c4").will(Will::new("b/will", "at last").qos(1)).open(&broker);
-    rules.change(&broker, "topic read a/1\ntopic readwrite c\ntopic readwrite b/will\n");
+    let early = Connect::v5("c4")
+        .will(Will::new("b/will", "at last").qos(1))
+        .open(&broker);
+    rules.change(
+        &broker,
+        "topic read a/1\ntopic readwrite c\ntopic readwrite b/will\n",
+    );
     eventually("the rules are in force", || {
         (broker.log().matches("the access file is reloaded").count() == 2).then_some(())
     });

@@ -136,7 +136,11 @@ rule!(mqtt5_3_1_2_24__no_packet_above_the_clients_limit, |b| {
 /// SUBACK and UNSUBACK with one code more than the client takes end its connection; nothing is subscribed.
 fn oversized_answers_end_the_connection(b: &Broker) {
     let stem = unique("many");
-    let filters = |count: usize| (0..count).map(|n| (format!("{stem}/{n}"), 1)).collect::<Vec<_>>();
+    let filters = |count: usize| {
+        (0..count)
+            .map(|n| (format!("{stem}/{n}"), 1))
+            .collect::<Vec<_>>()
+    };
     // First byte, length, identifier, property length, and a code for each filter.
     let fit = 100 - 2 - 2 - 1;
     let mut client = limited(b, 100);
@@ -153,7 +157,10 @@ fn oversized_answers_end_the_connection(b: &Broker) {
     let mut client = connect.open(b);
     open(b, V5).publish(&format!("{stem}/0"), 1, "x");
     client.expect_nothing();
-    let names: Vec<_> = filters(fit + 1).into_iter().map(|(filter, _)| filter).collect();
+    let names: Vec<_> = filters(fit + 1)
+        .into_iter()
+        .map(|(filter, _)| filter)
+        .collect();
     let mut client = limited(b, 100);
     let bytes = client.unsubscribe_bytes(9, &names[..fit]);
     client.send(&bytes);
@@ -175,7 +182,10 @@ fn oversized_connacks_are_not_sent(b: &Broker) {
         connect.clone().props(props).open(b).largest_packet_bytes as u32
     };
     let mut watcher = watch(b, V5, &topic, 1);
-    let mut open_one = connect.clone().will(crate::support::Will::new(&topic, "gone")).open(b);
+    let mut open_one = connect
+        .clone()
+        .will(crate::support::Will::new(&topic, "gone"))
+        .open(b);
     let limited = |max: u32| {
         let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, max);
         connect.clone().props(props)
@@ -197,7 +207,10 @@ fn oversized_connacks_are_not_sent(b: &Broker) {
     let mut broken = Connect::v5(&unique("c")).props(props);
     broken.user_name = Some(vec![0xFF]);
     let (client, answer) = broken.attempt(b);
-    assert!(matches!(answer, Some(Packet::Connack { code: 0x81, .. })), "{answer:?}");
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x81, .. })),
+        "{answer:?}"
+    );
     assert_eq!(client.largest_packet_bytes, 5);
     // The older connection goes on, and its will is not due.
     open_one.ping();

@@ -11,8 +11,8 @@ use crate::engine::message::Qos;
 pub struct Connect<'a> {
     /// Protocol it speaks.
     pub version: Version,
-    /// Whether it is another broker that bridges by 3.1 or 3.1.1 and says so (the level's highest bit): it gets
-    /// nothing back that it sent, and RETAIN as it was published.
+    /// Whether it is another broker that bridges by 3.1 or 3.1.1 and says so (the level's highest bit): it
+    /// gets nothing back that it sent, and RETAIN as it was published.
     pub is_bridge: bool,
     /// Client identifier; empty asks the broker to assign one.
     pub client_id: &'a str,
@@ -635,7 +635,10 @@ mod tests {
         let both = [0, 1, b'u', 0, 1, b'p'];
         assert_eq!(decode(0xC0, &both), Ok((true, true)));
         assert_eq!(decode(0xC0, &both[..5]), Err(DecodeError::TooShort));
-        assert_eq!(decode(0x40, &[0, 1, b'p']), Err(DecodeError::PasswordWithoutUserName));
+        assert_eq!(
+            decode(0x40, &[0, 1, b'p']),
+            Err(DecodeError::PasswordWithoutUserName)
+        );
         let will = [0, 1, b't', 0, 1, b'p'];
         assert_eq!(decode(0x1C, &will), Err(DecodeError::WillFlags));
     }
@@ -644,13 +647,19 @@ mod tests {
     fn a_bridge_says_so_by_its_level() {
         for version in [Version::V3_1, Version::V3_1_1] {
             for is_bridge in [false, true] {
-                let connect = Connect { is_bridge, ..plain(version) };
+                let connect = Connect {
+                    is_bridge,
+                    ..plain(version)
+                };
                 let body = encoded(&connect);
                 let decoded = Connect::decode(&body).unwrap();
                 assert_eq!((decoded.version, decoded.is_bridge), (version, is_bridge));
             }
         }
-        let body = encoded(&Connect { is_bridge: true, ..plain(Version::V5) });
+        let body = encoded(&Connect {
+            is_bridge: true,
+            ..plain(Version::V5)
+        });
         let refused = Connect::decode(&body).unwrap_err();
         assert_eq!(refused.error, DecodeError::ProtocolLevel);
     }
@@ -660,7 +669,10 @@ mod tests {
         let fixed = [0, 4, b'M', b'Q', b'T', b'T', 5, 0x42, 0, 0];
         let body = [&fixed[..], &[5, 0x27, 0, 0, 0, 9], &[0, 1, b'c']].concat();
         let refused = Connect::decode(&body).unwrap_err();
-        assert_eq!((refused.packet_bytes_max, refused.error), (9, DecodeError::TooShort));
+        assert_eq!(
+            (refused.packet_bytes_max, refused.error),
+            (9, DecodeError::TooShort)
+        );
     }
 
     #[test]

@@ -166,12 +166,10 @@ pub fn encode_suback(packet_id: u16, reasons: &[Reason], version: Version, out: 
     if version.is_v5() {
         out.push(0);
     }
-    out.extend(reasons.iter().map(|reason| {
-        match version {
-            Version::V3_1 if reason.is_error() => 0,
-            Version::V3_1_1 if reason.is_error() => 0x80,
-            _ => reason.byte(),
-        }
+    out.extend(reasons.iter().map(|reason| match version {
+        Version::V3_1 if reason.is_error() => 0,
+        Version::V3_1_1 if reason.is_error() => 0x80,
+        _ => reason.byte(),
     }));
 }
 

@@ -203,8 +203,8 @@ pub struct Subscribed<'a> {
 }
 
 impl<'a> Subscribed<'a> {
-    /// Splits off and checks the share name `[MQTT-4.8.2-1]` `[MQTT-4.8.2-2]`, then the filter. `$queue/FILTER`
-    /// is `$share/$queue/FILTER`.
+    /// Splits off and checks the share name `[MQTT-4.8.2-1]` `[MQTT-4.8.2-2]`, then the filter.
+    /// `$queue/FILTER` is `$share/$queue/FILTER`.
     ///
     /// # Errors
     /// The rule that it breaks.
@@ -321,7 +321,15 @@ mod tests {
         for topic in ["$SYS", "$SYS/a", "$share", "$share/a", "$queue", "$queue/a"] {
             assert!(is_reserved(topic), "{topic}");
         }
-        for topic in ["$", "$SYSTEM", "$SYSTEM/a", "$aws/a", "$ext/a", "a", "a/$SYS"] {
+        for topic in [
+            "$",
+            "$SYSTEM",
+            "$SYSTEM/a",
+            "$aws/a",
+            "$ext/a",
+            "a",
+            "a/$SYS",
+        ] {
             assert!(!is_reserved(topic), "{topic}");
         }
     }

@@ -53,8 +53,8 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// [`Encoder::put`] with an alias for the topic, if the receiver takes aliases, and without a new one where
-    /// only that fits. Gives the bytes that were copied, and whether the packet has an alias.
+    /// [`Encoder::put`] with an alias for the topic, if the receiver takes aliases, and without a new one
+    /// where only that fits. Gives the bytes that were copied, and whether the packet has an alias.
     ///
     /// # Errors
     /// As [`Encoder::put`].

@@ -3,9 +3,9 @@
 //! Every shard knows how many members each shard has and how many of them are connected. Connected
 //! members are preferred; a group whose members are all away keeps its messages with one of them.
 
+use super::ShardSet;
 use super::members::{MemberLoad, Members, Picked, Way};
 use super::subscriber::Subscriber;
-use super::ShardSet;
 use crate::engine::keys::ShardId;
 use crate::engine::listed::{Keyed, Listed};
 use std::ops::Deref;
@@ -242,7 +242,9 @@ mod tests {
     fn picks(group: &mut Group, strategy: SharedStrategy, rounds: u64) -> Vec<usize> {
         let mut counts = vec![0; group.counts.len()];
         for hash in 0..rounds {
-            let shard = group.pick_shard(strategy, hash, ShardSet::default()).unwrap();
+            let shard = group
+                .pick_shard(strategy, hash, ShardSet::default())
+                .unwrap();
             counts[usize::from(shard)] += 1;
         }
         counts

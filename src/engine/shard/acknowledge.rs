@@ -9,8 +9,8 @@ use crate::engine::record::Receipt;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {
-    /// A client acknowledges. What is not known does no harm, but PUBREC and PUBREL are answered; what is known
-    /// and waits for another kind ends the connection `[MQTT-4.13.1-1]`.
+    /// A client acknowledges. What is not known does no harm, but PUBREC and PUBREL are answered; what is
+    /// known and waits for another kind ends the connection `[MQTT-4.13.1-1]`.
     pub(super) fn acknowledge(&mut self, now: Timestamp, key: ConnectionKey, ack: Ack) {
         let Some(connection) = self.clients.connections.get(key) else {
             return;

@@ -40,8 +40,7 @@ impl ShardCore {
         };
         // 3.1 does not look at the flags.
         let may_have_flags = matches!(&decoded, Some(Ok(c)) if c.version == Version::V3_1);
-        let is_well_begun =
-            frame.first_byte == PacketType::Connect.first_byte() || may_have_flags;
+        let is_well_begun = frame.first_byte == PacketType::Connect.first_byte() || may_have_flags;
         let Some(decoded) = decoded.filter(|_| is_well_begun) else {
             self.drop_connection(key);
             return false;
@@ -355,12 +354,7 @@ impl ShardCore {
         (max > 0 && (asked == 0 || asked > max)).then_some(max)
     }
 
-    fn open_connection(
-        &mut self,
-        key: ConnectionKey,
-        session: SessionKey,
-        connect: &Connect<'_>,
-    ) {
+    fn open_connection(&mut self, key: ConnectionKey, session: SessionKey, connect: &Connect<'_>) {
         let imposed = self.imposed_keep_alive(connect);
         let settings = &self.settings;
         let Some(connection) = self.clients.connections.get_mut(key) else {
@@ -423,10 +417,7 @@ impl ShardCore {
             topic_alias_max: limits.topic_alias_max,
             server_keep_alive_seconds: self.imposed_keep_alive(connect),
             response_information: response_information.as_deref(),
-            authentication: connect
-                .properties
-                .authentication_method
-                .zip(exchange_end),
+            authentication: connect.properties.authentication_method.zip(exchange_end),
             unavailable: [
                 !settings.retain_available,
                 !settings.wildcard_subscriptions,

@@ -1,7 +1,7 @@
 //! The member of a share group that gets a message: picked here, or on another shard (4.8.2).
 //!
-//! Who cannot take it, since the client's maximum packet size is less, is passed by like one that may not read
-//! it. What waits with members that are away goes to the first that is there again: over turns.
+//! Who cannot take it, since the client's maximum packet size is less, is passed by like one that may not
+//! read it. What waits with members that are away goes to the first that is there again: over turns.
 //!
 //! Invariant: what is passed on by a queue or a window stands in `passed_on` until it has found its member.
 //!
@@ -34,12 +34,23 @@ const LOOKS_PER_DELIVERY: usize = 64;
 /// Eighths of a delivery in one.
 const STEPS: usize = 8;
 
+/// Where a message may be passed on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// To a shard with a connected member that was not tried: one that is away may keep it here.
+    Connected,
+    /// To any that was not tried: nobody here takes so large a one.
+    Untried,
+    /// To any, those first that were not tried: members here are gone.
+    Any,
+}
+
 /// Groups of which a member is there again, so that what waits with others goes to it.
 #[derive(Debug, Default)]
 pub(super) struct Recalls {
     due: BTreeSet<(NodeId, Arc<str>)>,
-    /// The one at hand, and its members that may have something.
-    current: Option<(GroupKey, Vec<SessionKey>)>,
+    /// The one at hand, and its members that have something: so many messages were queued when it began.
+    current: Option<(GroupKey, Vec<(SessionKey, usize)>)>,
 }
 
 impl Recalls {
@@ -54,8 +65,8 @@ impl Recalls {
 }
 
 impl ShardCore {
-    /// Delivers to a member of a share group on this shard; if none is there any more that can take it, another
-    /// shard picks again. The encoder has begun this publish.
+    /// Delivers to a member of a share group on this shard; if none is there any more that can take it,
+    /// another shard picks again. The encoder has begun this publish.
     pub(super) fn deliver_to_group(
         &mut self,
         publication: &mut Publication<'_>,
@@ -71,10 +82,11 @@ impl ShardCore {
             return;
         };
         passed.tried.insert(self.id);
-        let other = if picked.is_none() || is_too_large.get() && !self.is_there(picked) {
-            self.other_shard(key, hash, passed, picked.is_some())
-        } else {
-            None
+        let other = match picked {
+            Some(member) if self.is_there(&member) => None,
+            Some(_) => self.other_shard(key, hash, passed, Wanted::Connected),
+            None if is_too_large.get() => self.other_shard(key, hash, passed, Wanted::Untried),
+            None => self.other_shard(key, hash, passed, Wanted::Any),
         };
         if let Some(shard) = other {
             passed.hops += 1;
@@ -91,15 +103,13 @@ impl ShardCore {
             false => None,
         };
         match anyone.flatten() {
-            Some(member) => self
-                .clients
-                .deliver(publication, &Match::of(&member), now),
+            Some(member) => self.clients.deliver(publication, &Match::of(&member), now),
             None => self.clients.counters.dropped_no_member += 1,
         }
     }
 
-    fn is_there(&self, member: Option<Subscriber>) -> bool {
-        let session = member.and_then(|member| self.clients.sessions.get(member.session));
+    fn is_there(&self, member: &Subscriber) -> bool {
+        let session = self.clients.sessions.get(member.session);
         session.is_some_and(|session| session.connection.is_some())
     }
 
@@ -141,14 +151,13 @@ impl ShardCore {
         Some(picked.member)
     }
 
-    /// Another shard that may have a member for a message. Those that were tried come last, and not at all if
-    /// somebody here may get it; then only a shard with connected members will do.
+    /// Another shard that may have a member for a message.
     fn other_shard(
         &mut self,
         key: &GroupKey,
         hash: u64,
         passed: Passed,
-        has_member_here: bool,
+        wanted: Wanted,
     ) -> Option<ShardId> {
         if passed.hops >= SHARED_HOPS_MAX {
             return None;
@@ -159,10 +168,11 @@ impl ShardCore {
         let node = self.trie.find(TopicFilter::trusted(&key.filter))?;
         let group = self.trie.entry_mut(node)?.groups.find_mut(&key.name)?;
         let fresh = group.pick_shard(strategy, hash, passed.tried);
-        if has_member_here {
-            return fresh.filter(|shard| group.count(*shard).online > 0);
+        match wanted {
+            Wanted::Connected => fresh.filter(|shard| group.count(*shard).online > 0),
+            Wanted::Untried => fresh,
+            Wanted::Any => fresh.or_else(|| group.pick_shard(strategy, hash, here)),
         }
-        fresh.or_else(|| group.pick_shard(strategy, hash, here))
     }
 
     fn mail_to_group(
@@ -246,16 +256,20 @@ impl ShardCore {
         if !group.is_some_and(|group| group.has_online()) {
             return 1;
         }
-        let Some(&member) = members.last() else {
+        let Some((member, left)) = members.last_mut() else {
             return 1;
         };
+        let member = *member;
+        let max = TAKEN_AT_ONCE.min(*left);
         let session = self.clients.sessions.get_mut(member);
         let session = session.filter(|session| session.connection.is_none());
         let (taken, looks) = session.map_or((Vec::new(), 0), |session| {
             let queued = session.outbound.queued();
-            (session.outbound.take_of_group(&key, TAKEN_AT_ONCE), queued)
+            (session.outbound.take_of_group(&key, max), queued)
         });
-        if taken.len() < TAKEN_AT_ONCE {
+        // What nobody takes comes back, behind the others: it is not taken again.
+        *left -= taken.len();
+        if taken.len() < max || *left == 0 {
             members.pop();
         }
         self.clients.passed_on.extend(taken);
@@ -274,11 +288,12 @@ impl ShardCore {
             return 1;
         };
         let sessions = &self.clients.sessions;
-        let waits = |key: &SessionKey| {
-            let session = sessions.get(*key);
-            session.is_some_and(|s| s.connection.is_none() && s.outbound.queued() > 0)
+        let waiting = |key: SessionKey| {
+            let session = sessions.get(key)?;
+            let queued = session.outbound.queued();
+            (session.connection.is_none() && queued > 0).then_some((key, queued))
         };
-        let members: Vec<_> = group.members.sessions().filter(waits).collect();
+        let members: Vec<_> = group.members.sessions().filter_map(waiting).collect();
         let looks = group.members.len();
         if !members.is_empty() {
             let filter = self.trie.filter_text(node).into();

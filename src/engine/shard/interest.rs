@@ -135,10 +135,10 @@ impl Interest {
             InterestChange::Group(key, count) => {
                 let node = trie.insert(TopicFilter::trusted(&key.filter));
                 if let Some(entry) = trie.entry_mut(node) {
-                    if let Some(group) = entry.groups.find_or_add(&key.name, shards) {
-                        if group.set_count(from, *count) {
-                            awake = Some((node, Arc::clone(&key.name)));
-                        }
+                    if let Some(group) = entry.groups.find_or_add(&key.name, shards)
+                        && group.set_count(from, *count)
+                    {
+                        awake = Some((node, Arc::clone(&key.name)));
                     }
                     entry.groups.prune(&key.name);
                 }

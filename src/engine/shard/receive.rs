@@ -153,7 +153,9 @@ impl ShardCore {
                     used += bytes;
                 }
                 Ok(Split::Partial(_)) => {
-                    let kind = rest.first().and_then(|first| PacketType::from_first_byte(*first));
+                    let kind = rest
+                        .first()
+                        .and_then(|first| PacketType::from_first_byte(*first));
                     if !is_open && !exchanges && kind != Some(PacketType::Connect) {
                         // Not a CONNECT [MQTT-3.1.0-1]: no need to wait for the rest of it.
                         self.drop_connection(key);
