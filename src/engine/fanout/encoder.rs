@@ -245,6 +245,40 @@ mod tests {
     }
 
     #[test]
+    fn a_new_alias_is_left_out_where_it_would_not_fit() {
+        let mut encoder = Encoder::default();
+        encoder.begin();
+        let mut publication =
+            Publication::new("topic", b"0123456789", &[], Qos::AtMostOnce, false, None);
+        let mut connection = Connection::new(Timestamp::default(), Timestamp::NEVER, false);
+        connection.take_aliases(1, &foldhash::fast::FixedState::default());
+        let form = Form {
+            version: Version::V5,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            subscription_ids: &[],
+            topic_alias: 0,
+            alias_is_known: false,
+        };
+        let now = Timestamp::from_ms(0);
+        let size = packet_bytes(&publication, &form, now) as u32;
+        let mut put = |limit: u32| {
+            connection.packet_bytes_max = limit;
+            let mut spare = SpareBuffers::default();
+            encoder.put_with_alias(&mut publication, form, now, &mut connection, &mut spare)
+        };
+        let bytes = size as usize;
+        assert!(put(size - 1).is_err());
+        assert_eq!(put(size), Ok((bytes, false)));
+        assert_eq!(put(size + 2), Ok((bytes, false)));
+        assert_eq!(put(size + 3), Ok((bytes + 3, true)));
+        // From now on the alias stands for the topic.
+        assert_eq!(put(size - 2), Ok((bytes + 3 - 5, true)));
+    }
+
+    #[test]
     fn what_the_client_does_not_take_is_not_appended() {
         let mut encoder = Encoder::default();
         encoder.begin();

@@ -221,8 +221,8 @@ impl ShardCore {
         }
     }
 
-    /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`. One to a topic that its client
-    /// may not publish to is left out.
+    /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`. One to a topic that its
+    /// client may not publish to is left out.
     pub(super) fn publish_will(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;

@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod filters;
+mod groups;
 mod overload;
 mod pair;
 mod presence;
