@@ -80,6 +80,7 @@ impl Config {
         let mut settings = settings(&raw, &places)?;
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
         let bans = bans(&raw.bans, &places)?;
+        settings.tells_why = true;
         settings.takes_notes = raw.audit_file.is_some()
             || bans.failed_logins_max > 0
             || bans.flapping_connects_max > 0;

@@ -87,8 +87,8 @@ pub struct Connection {
     pub connect_by: Timestamp,
     /// Whether it was handed over from the shard that accepted it.
     pub is_adopted: bool,
-    /// Why the broker closes it.
-    pub goodbye: Option<Reason>,
+    /// Why the broker closes it, also in an operator's words.
+    pub goodbye: Option<(Reason, Box<str>)>,
     /// Whether its address is banned.
     pub is_banned: bool,
     /// Whether it came faster after others than its listener allows.

@@ -183,6 +183,7 @@ impl ShardCore {
         {
             let event = Event::Refused {
                 reason: refusal.reason().byte(),
+                text: refusal.text().into(),
                 is_login_failure: refusal != Refusal::Unavailable,
             };
             self.note(key, connect.client_id, connect.user_name, event);

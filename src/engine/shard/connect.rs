@@ -21,6 +21,8 @@ use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 use std::rc::Rc;
 
+/// Why a connection without CONNECT is closed.
+pub(super) const NOT_CONNECT: &str = "its first packet is not CONNECT";
 /// Longest client identifier that is accepted.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
@@ -42,7 +44,7 @@ impl ShardCore {
         let may_have_flags = matches!(&decoded, Some(Ok(c)) if c.version == Version::V3_1);
         let is_well_begun = frame.first_byte == PacketType::Connect.first_byte() || may_have_flags;
         let Some(decoded) = decoded.filter(|_| is_well_begun) else {
-            self.drop_connection(key);
+            self.drop_nameless(key, NOT_CONNECT);
             return false;
         };
         let connect = match decoded {
@@ -93,6 +95,7 @@ impl ShardCore {
     ) {
         let event = Event::Refused {
             reason: reason.byte(),
+            text: text.into(),
             is_login_failure: false,
         };
         self.note(key, connect.client_id, connect.user_name, event);
@@ -152,14 +155,16 @@ impl ShardCore {
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
         self.clients.counters.connects_refused += 1;
+        let text = refused.error.to_string();
+        let reason = refused.error.reason();
+        self.note_nameless(key, reason.byte(), &text);
         let Some(version) = refused.version else {
             return self.drop_connection(key);
         };
         if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.packet_bytes_max = refused.packet_bytes_max;
         }
-        let text = refused.error.to_string();
-        self.refuse(key, version, refused.error.reason(), &text);
+        self.refuse(key, version, reason, &text);
     }
 
     /// Answers a CONNECT with a failure and closes `[MQTT-3.2.2-7]`.
@@ -202,16 +207,18 @@ impl ShardCore {
             .or(connect.user_name);
         if connection.is_banned || self.banned.contain(connect.client_id, user_name) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, "banned"));
+            return Err((Reason::Banned, "banned (bans.file, or a ban for a time)"));
         }
         if connection.is_hasty {
             self.clients.counters.connections_refused_rate += 1;
-            let text = "too many connections per second by this listener";
+            let text =
+                "too many connections per second by this listener (listener.connect_rate_max)";
             return Err((Reason::ConnectionRateExceeded, text));
         }
         if connection.is_surplus {
             self.clients.counters.connections_refused_full += 1;
-            return Err((Reason::QuotaExceeded, "connections_max is reached"));
+            let text = "too many connections (connections_max, limits.connections_per_address_max)";
+            return Err((Reason::QuotaExceeded, text));
         }
         // Who comes back takes or drops what waits for it: that is how memory becomes free.
         let is_known = self.clients.sessions.find(connect.client_id).is_some();
@@ -220,18 +227,24 @@ impl ShardCore {
             return Err((Reason::QuotaExceeded, "limits.memory_max_bytes is near"));
         }
         if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
-            return Err((Reason::ClientIdentifierNotValid, "longer than 1024 bytes"));
+            return Err((
+                Reason::ClientIdentifierNotValid,
+                "its client identifier is longer than 1024 bytes",
+            ));
         }
         if let Some(will) = &connect.will {
             if will.qos > settings.qos_max {
-                return Err((Reason::QosNotSupported, "will QoS")); // [MQTT-3.2.2-12]
+                return Err((Reason::QosNotSupported, "QoS of its will (mqtt.qos_max)")); // [MQTT-3.2.2-12]
             }
             if will.retain && !settings.retain_available {
-                return Err((Reason::RetainNotSupported, "will retain")); // [MQTT-3.2.2-13]
+                return Err((
+                    Reason::RetainNotSupported,
+                    "RETAIN of its will (mqtt.retain_available)",
+                )); // [MQTT-3.2.2-13]
             }
             // Whether it may be published is asked when it is due.
             TopicName::new(will.topic, settings.limits.topics())
-                .map_err(|_| (Reason::TopicNameInvalid, "will topic"))?;
+                .map_err(|_| (Reason::TopicNameInvalid, "the topic of its will"))?;
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
-        connection.goodbye = Some(reason);
+        connection.goodbye = Some((reason, text.into()));
         if connection.session.is_none() || !connection.version.is_v5() {
             return;
         }
@@ -150,8 +150,11 @@ impl ShardCore {
         };
         let changing = connection.changing.take();
         let version = connection.version;
-        let reason = connection.goodbye.map_or(0, Reason::byte);
-        self.note_session(session_key, Event::Disconnected(reason));
+        let (reason, text) = match connection.goodbye.take() {
+            Some((reason, text)) => (reason.byte(), text),
+            None => (0, Box::default()),
+        };
+        self.note_session(session_key, Event::Disconnected { reason, text });
         self.close_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;
