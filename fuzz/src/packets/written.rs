@@ -219,7 +219,8 @@ fn suback(fields: &mut Unstructured<'_>, version: Version) -> Result<()> {
         Packet::Suback { id, codes, .. } => {
             assert_eq!(id, packet_id);
             let wanted = reasons.iter().map(|reason| match reason.byte() {
-                byte if byte >= 0x80 && !version.is_v5() => 0x80,
+                byte if byte >= 0x80 && version == Version::V3_1 => 0,
+                byte if byte >= 0x80 && version == Version::V3_1_1 => 0x80,
                 byte => byte,
             });
             assert_eq!(codes, wanted.collect::<Vec<_>>());
