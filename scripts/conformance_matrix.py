@@ -12,7 +12,7 @@ import re
 import sys
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "tests" / "conformance"
-TABLES = [("3.1.1", "mqtt311.tsv", "mqtt311_"), ("5.0", "mqtt5.tsv", "mqtt5_"), ("both", "rules.tsv", "")]
+TABLES = [("3.1", "mqtt31.tsv", ""), ("3.1.1", "mqtt311.tsv", "mqtt311_"), ("5.0", "mqtt5.tsv", "mqtt5_"), ("both", "rules.tsv", "")]
 
 
 def prefix(stem, rule):

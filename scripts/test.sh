@@ -16,7 +16,7 @@ as_root() {
 missing_packages() {
   command -v mosquitto_pub >/dev/null && command -v mosquitto_sub >/dev/null || echo mosquitto-clients
   python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3 python3-venv
-  command -v mosquitto_passwd >/dev/null || echo mosquitto
+  { command -v mosquitto_passwd && PATH="$PATH:/usr/sbin" command -v mosquitto; } >/dev/null || echo mosquitto
   command -v openssl >/dev/null || echo openssl
   command -v chromium >/dev/null || echo chromium
   command -v node >/dev/null || echo nodejs

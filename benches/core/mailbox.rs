@@ -31,7 +31,7 @@ pub fn hops(criterion: &mut Criterion) {
             plain: true,
             groups: Vec::new(),
             hash: 0,
-            hops: 0,
+            passed: Default::default(),
         }))
     };
     let mut hop = |count: u64| {

@@ -96,6 +96,17 @@ pub(crate) fn model_match(filter: &[&str], topic: &[&str]) -> bool {
 fn check_subscribed(text: &str, limits: TopicLimits) {
     let parsed = Subscribed::new(text, limits);
     let parts: Vec<_> = text.splitn(3, '/').collect();
+    if parts[0] == "$queue" {
+        let long = format!("$share/{text}");
+        let shared = Subscribed::new(&long, limits);
+        let wanted = if parts.len() == 1 {
+            Err(TopicError::ShareName)
+        } else {
+            shared
+        };
+        assert_eq!(parsed, wanted, "{text:?}");
+        return;
+    }
     if parts[0] != "$share" {
         let plain = TopicFilter::new(text, limits).map(|filter| (None, filter.as_str()));
         let found = parsed.map(|found| (found.share, found.filter.as_str()));

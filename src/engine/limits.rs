@@ -139,7 +139,7 @@ impl Default for Limits {
             turn_send_bytes_max: 2 * 1024 * 1024,
             // A turn's worth of publishes fits.
             mailbox_letters_max: 4_096,
-            max_packet_bytes: 1024 * 1024,
+            max_packet_bytes: 2 * 1024 * 1024,
             topic_bytes_max: 65_535,
             // Deep enough for any name space in use; bounds recursion and wildcard work.
             topic_levels_max: 128,

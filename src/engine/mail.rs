@@ -59,8 +59,17 @@ pub struct Publish {
     pub groups: Vec<GroupKey>,
     /// Hash for the shared strategy.
     pub hash: u64,
-    /// How often the groups were passed on already.
+    /// How the groups were passed on already.
+    pub passed: Passed,
+}
+
+/// How a message of share groups was passed on from shards without a member that may get it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passed {
+    /// How often.
     pub hops: u8,
+    /// Those shards.
+    pub tried: ShardSet,
 }
 
 /// A change in what one shard wants.
@@ -240,7 +249,7 @@ mod tests {
                 plain: true,
                 groups: Vec::new(),
                 hash: 0,
-                hops: 0,
+                passed: Passed::default(),
             })
         };
         let mut staged = Staged::new(3);

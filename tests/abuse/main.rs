@@ -293,6 +293,8 @@ fn topic_of_32000_levels() {
         let bytes = client.subscribe_bytes(1, &Props::new(), &[(format!("{deep}#"), 0)]);
         client.send_lossy(&bytes);
         match client.next_packet() {
+            // 3.1 has no word for a refusal.
+            Some(Packet::Suback { codes, .. }) if version == Version::V3 => assert_eq!(codes, [0]),
             Some(Packet::Suback { codes, .. }) => assert!(codes[0] >= 0x80, "{codes:02x?}"),
             Some(Packet::Disconnect { code, .. }) => assert!(code >= 0x80),
             other => assert_eq!(other, None),

@@ -85,18 +85,33 @@ fn retained_messages_and_wills_obey(shards: usize) {
     });
     client.subscribe("#", 1);
     client.expect("a/1", "a/1");
-    // The will of one who may not publish it any more is lost; a new one is refused at once.
+    // A will that may not be published when it is due is left out, and its client is named.
     leaving.cut();
-    eventually("the will is refused", || {
-        (broker.counters().get("publishes_not_authorized") == 1).then_some(())
-    });
-    let (_, answer) = Connect::v5("c3")
+    broker.await_counter("dropped_will_not_allowed", 1);
+    Connect::v4("c3")
         .will(Will::new("b/will", "x"))
-        .attempt(&broker);
-    assert!(
-        matches!(answer, Some(Packet::Connack { code: 0x87, .. })),
-        "{answer:?}"
+        .open(&broker)
+        .cut();
+    broker.await_counter("dropped_will_not_allowed", 2);
+    for id in ["c2", "c3"] {
+        eventually("it is said", || {
+            let said = format!("client {id:?} has lost messages: 1 as its will");
+            broker.log().contains(&said).then_some(())
+        });
+    }
+    // Whether it may is asked when it is due.
+    let early = Connect::v5("c4")
+        .will(Will::new("b/will", "at last").qos(1))
+        .open(&broker);
+    rules.change(
+        &broker,
+        "topic read a/1\ntopic readwrite c\ntopic readwrite b/will\n",
     );
+    eventually("the rules are in force", || {
+        (broker.log().matches("the access file is reloaded").count() == 2).then_some(())
+    });
+    early.cut();
+    client.expect("b/will", "at last");
     client.publish("c", 1, "end");
     client.expect("c", "end");
 }

@@ -201,6 +201,21 @@ driven! {
             driven.v5().publish("t", 1, [0; 100]);
             driven.rises_by(1);
         };
+    an_answer_that_is_too_large_for_its_client: "packet to a client" "protocol_errors"
+        "", |driven| {
+            let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, 50);
+            let mut small = Connect::v5(&unique("c")).props(props).open(&driven.broker);
+            let filters: Vec<_> = (0..50).map(|n| (n.to_string(), 0)).collect();
+            small.send(&small.subscribe_bytes(1, &Props::new(), &filters));
+            small.expect_error(&[0x95]);
+            driven.rises_by(1);
+        };
+    a_connack_that_is_too_large_for_its_client: "packet to a client" "connects_refused"
+        "", |driven| {
+            let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, 5);
+            Connect::v5(&unique("c")).props(props).expect_refused(&driven.broker, &[0x83]);
+            driven.rises_by(1);
+        };
     a_large_connect: "CONNECT" "protocol_errors"
         "[limits]\nconnect_bytes_max = 128\n", |driven| {
             let mut client = Client::dial(&driven.broker, Version::V5);
@@ -217,6 +232,8 @@ driven! {
         "[mqtt]\nkeep_alive_seconds_max = 1\n", |driven| {
             driven.v5().expect_error(&[0x8D]);
             driven.rises_by(1);
+            Connect::v4(&unique("c")).open(&driven.broker).expect_closed();
+            driven.rises_by(2);
         };
     a_session_without_a_client: "life of a session without a client" "sessions"
         "[session]\nexpiry_seconds_max = 1\n", |driven| {

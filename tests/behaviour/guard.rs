@@ -1,7 +1,8 @@
 //! Rates, connections per address, bans, and the audit log that tells of them.
 
 use crate::support::{
-    Broker, Client, Connect, Packet, Publish, Setup, Version, eventually, unique,
+    Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
+    refused_handshake, unique,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -215,7 +216,7 @@ fn ipv6_addresses_count_and_are_banned_by_their_prefix() {
         } else {
             "2001:db8::/48"
         };
-        assert!(broker.log().contains(banned), "{}", broker.log());
+        eventually(banned, || broker.log().contains(banned).then_some(()));
     }
 }
 
@@ -403,6 +404,8 @@ fn the_audit_log_tells_who_came_and_what_was_refused_and_no_secret() {
         (&refused["user_name"], &refused["reason"]),
         (&"ann".into(), &0x86.into())
     );
+    assert_eq!(refused["reason_name"], "Bad User Name or Password");
+    assert!(refused["why"].as_str().unwrap().contains("password"));
     let second = Connect::v5("c1").open(&broker);
     found("taken_over", 1);
     second.disconnect();
@@ -417,6 +420,131 @@ fn the_audit_log_tells_who_came_and_what_was_refused_and_no_secret() {
     assert!(old.lines().len() > 5);
     let all = [log.lines(), old.lines()].concat();
     assert!(!format!("{all:?}{}", broker.log()).contains("hunter2"));
+}
+
+/// Why a client is not served stands in the log, in words, with its names and its address.
+#[test]
+fn the_log_tells_why_clients_are_not_served() {
+    let (users, rules) = (Scratch::new(""), Scratch::new("topic readwrite open\n"));
+    let config = format!(
+        "log = \"debug\"\nallow_anonymous = true\npassword_file = {:?}\nacl_file = {:?}\n\
+         [limits]\nmax_packet_bytes = 200\nconnect_timeout_ms = 300\n[[listener]]\n\
+         url = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.0/8\"]\n",
+        users.0, rules.0
+    );
+    let broker = start(2, &config);
+    let dial = |host: u8| {
+        let mut client = Client::dial(&broker, Version::V5);
+        let header = format!("PROXY TCP4 10.0.0.{host} 127.0.0.1 4660 1883\r\n");
+        client.send(header.as_bytes());
+        client
+    };
+    let open = |host: u8| Connect::v5(&format!("c{host}")).attempt_over(dial(host)).0;
+    let said = |line: &str| eventually(line, || broker.log().contains(line).then_some(()));
+    let wrong = || {
+        Connect::v5("c1")
+            .login("ann", "hunter2")
+            .attempt_over(dial(1))
+    };
+    for _ in 0..10 {
+        assert!(matches!(
+            wrong().1,
+            Some(Packet::Connack { code: 0x86, .. })
+        ));
+    }
+    said(
+        "client \"c1\" (user \"ann\") from 10.0.0.1:4660 is refused: its user is unknown, or its password",
+    );
+    let mut level = Connect::v5("c2").encode();
+    level[8] = 9;
+    let mut second = dial(2);
+    second.send(&level);
+    said(
+        "a client from 10.0.0.2:4660 is refused: The protocol level is not served. [MQTT-3.1.2-2]",
+    );
+    let mut third = dial(3);
+    third.send(&[0xC0, 0]);
+    said("a client from 10.0.0.3:4660 is refused: its first packet is not CONNECT");
+    let mut fourth = open(4);
+    fourth.send(&[0xC1, 0]);
+    said(
+        "client \"c4\" from 10.0.0.4:4660 is disconnected: The flags of the fixed header are not those",
+    );
+    let mut fifth = open(5);
+    fifth.send(&Publish::new("open", 0, [0; 300]).encode(Version::V5));
+    said("client \"c5\" from 10.0.0.5:4660 is disconnected: The packet is larger than the broker");
+    said("(limits.max_packet_bytes)");
+    let _older = open(6);
+    let _newer = open(6);
+    said(
+        "client \"c6\" from 10.0.0.6:4660 is disconnected: a newer connection has its client identifier",
+    );
+    let _silent = Connect::v5("c7").keep_alive(1).attempt_over(dial(7));
+    said(
+        "client \"c7\" from 10.0.0.7:4660 is disconnected: nothing heard for one and a half keep alive",
+    );
+    assert_eq!(open(8).publish_code("secret"), 0x87);
+    said("DEBUG client \"c8\" from 10.0.0.8:4660 may not publish to \"secret\" (acl_file)");
+    open(9).subscribe_refused("secret", 0x87);
+    said("DEBUG client \"c9\" from 10.0.0.9:4660 may not subscribe to \"secret\" (acl_file)");
+    let _late = dial(10);
+    said(
+        "a client from 10.0.0.10:4660 is refused: its CONNECT did not come within limits.connect_timeout_ms",
+    );
+    // Of one address a few lines, and how many more there were on the shards that it came to.
+    said("more such lines about 10.0.0.1 were left out");
+    let lines = broker
+        .log()
+        .matches("from 10.0.0.1:4660 is refused")
+        .count();
+    assert!((3..=6).contains(&lines), "{lines} lines");
+    assert!(!broker.log().contains("hunter2"));
+    // Who comes and goes as he should is not worth a line.
+    Connect::v5("quiet").attempt_over(dial(11)).0.disconnect();
+    broker.await_counter("connections", 1);
+    assert!(!broker.log().contains("10.0.0.11"));
+}
+
+/// So do layers that fail, in the audit log as well, and levels of the protocol that are not known.
+#[test]
+fn the_logs_tell_of_handshakes_and_levels() {
+    let (log, certificates) = (Scratch::new(""), Certificates::new());
+    let config = format!(
+        "audit_file = {:?}\nallow_anonymous = true\n[authentication]\ncertificate = \"common_name\"\n\
+         [[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{}client_ca = {:?}\n\
+         [[listener]]\nurl = \"ws://127.0.0.1:0\"\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n",
+        log.0,
+        certificates.section(),
+        certificates.path("ca.pem"),
+    );
+    let broker = start(1, &config);
+    let said = |line: &str| eventually(line, || broker.log().contains(line).then_some(()));
+    let noted = |why: &str| {
+        eventually(why, || {
+            let lines = log.lines().into_iter();
+            let mut refused = lines.filter(|line| line["event"] == "refused");
+            refused.find(|line| line["why"].as_str().is_some_and(|text| text.contains(why)))
+        })
+    };
+    refused_handshake(Wire::Tls(&certificates, None), broker.addresses()[0]);
+    said("is refused: TLS: ");
+    noted("TLS: ");
+    let send = |at: usize, bytes: &[u8]| {
+        let stream = std::net::TcpStream::connect(broker.addresses()[at]).unwrap();
+        let mut client = Client::over(stream, Version::V4);
+        client.send(bytes);
+        client
+    };
+    let _refused = send(1, b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    said("is refused: WebSocket: ");
+    noted("WebSocket: ");
+    let mut level = Connect::v4("c").encode();
+    level[8] = 9;
+    send(2, &level).drain_to_close();
+    let line = noted("The protocol level is not served");
+    assert_eq!(line["reason"], 0x84);
+    assert_eq!(line["reason_name"], "Unsupported Protocol Version");
+    assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
 }
 
 /// A listener may set limits and methods of its own.

@@ -187,6 +187,26 @@ fn packet_size(shards: usize) {
     watcher.expect_nothing();
 }
 
+/// Lists of devices that some publish retained pass 1 MiB.
+fn two_mebibytes_pass_by_default(shards: usize) {
+    let broker = Broker::start(shards);
+    let topic = unique("devices");
+    let mut client = v5(&broker);
+    assert_eq!(
+        client.connack.number(prop::MAXIMUM_PACKET_SIZE),
+        Some(2_097_152)
+    );
+    // First byte, three bytes of length, topic with its length, identifier, property length.
+    let payload = vec![b'x'; 2_097_152 - 4 - 2 - topic.len() - 2 - 1];
+    client.retain(&topic, 1, &payload);
+    let mut late = v5(&broker);
+    late.subscribe(&topic, 1);
+    assert_eq!(late.accept().payload, payload);
+    let more = Publish::new(&topic, 1, [&payload[..], b"x"].concat());
+    client.send_lossy(&more.id(9).encode(Version::V5));
+    client.expect_error(&[0x95]);
+}
+
 fn queue_messages(shards: usize) {
     for (policy, kept) in [("drop_newest", 0..5), ("drop_oldest", 5..10)] {
         let config =
@@ -337,6 +357,7 @@ on_shards!([1, 4]
     connections,
     connect_bytes,
     packet_size,
+    two_mebibytes_pass_by_default,
     queue_messages,
     queue_bytes,
     a_full_queue_may_disconnect,

@@ -71,7 +71,7 @@ fn users_prove_themselves_by_password(shards: usize) {
     let (broker, file) = with_users(shards, "");
     for (version, bad, anonymous) in [
         (Version::V3, 4, 5),
-        (Version::V4, 4, 5),
+        (Version::V4, 5, 5),
         (Version::V5, 0x86, 0x87),
     ] {
         let connect = || Connect::new(version, &unique("c"));
@@ -126,7 +126,7 @@ fn anonymous_clients_come_in_beside_users_where_that_is_said() {
     assert_eq!(code(&broker, &Connect::v4(&unique("c"))), 0);
     assert_eq!(
         code(&broker, &Connect::v4(&unique("c")).login("ann", "wrong")),
-        4
+        5
     );
 }
 

@@ -14,6 +14,7 @@ mod support;
 mod access;
 mod bounds;
 mod bounds_driven;
+mod bridge;
 mod cross_shard;
 mod groups;
 mod guard;

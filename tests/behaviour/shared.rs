@@ -1,7 +1,7 @@
 //! How each strategy spreads the messages of a shared subscription over its members.
 
 use crate::on_shards;
-use crate::support::{Ack, Broker, Client, Connect, Publish, shared, unique};
+use crate::support::{Ack, Broker, Client, Connect, Props, Publish, prop, shared, unique};
 use std::collections::BTreeSet;
 
 fn strategy(shards: usize, name: &str) -> std::sync::Arc<Broker> {
@@ -150,7 +150,124 @@ fn connected_members_are_preferred(shards: usize) {
     away.open(&broker).expect_nothing();
 }
 
+/// Who takes only small packets passes others on, wherever the other members are, and nothing is lost by it.
+fn a_member_passes_on_what_it_cannot_take(shards: usize) {
+    for name in ["round_robin", "sticky", "hash_topic", "least_inflight"] {
+        let broker = strategy(shards, name);
+        let topic = unique("large");
+        let filter = format!("$share/g/{topic}");
+        let limited = |id: &str| {
+            let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, 200);
+            Connect::v5(&unique(id)).props(props)
+        };
+        let mut small: Vec<_> = (0..7).map(|_| limited("small").open(&broker)).collect();
+        let mut large = Connect::v5(&unique("large")).open(&broker);
+        for client in small.iter_mut().chain([&mut large]) {
+            client.subscribe(&filter, 1);
+        }
+        let before = broker.counters().get("dropped_packet_too_large");
+        let mut publisher = Connect::v5(&unique("p")).open(&broker);
+        let text = |n: usize| format!("{n:0500}");
+        for n in 0..16 {
+            publisher.publish(&topic, 1, text(n));
+            publisher.publish(&topic, 0, text(n));
+        }
+        let got = large.drain();
+        assert_eq!(got.len(), 32, "{name}");
+        got.iter().for_each(|publish| large.complete(publish));
+        small.iter_mut().for_each(Client::expect_nothing);
+        let counters = broker.counters();
+        assert_eq!(counters.get("dropped_packet_too_large"), before, "{name}");
+        // Where nobody takes it, it is lost once.
+        large.disconnect();
+        publisher.publish(&topic, 1, text(0));
+        broker.await_counter("dropped_packet_too_large", before + 1);
+    }
+}
+
+/// What waited for a member that returns with a smaller maximum goes to another as well.
+fn what_waited_is_passed_on_if_it_is_too_large(shards: usize) {
+    let broker = shared(shards, "");
+    let topic = unique("waited");
+    let filter = format!("$share/g/{topic}");
+    let away = Connect::v5(&unique("m")).persistent();
+    let mut client = away.open(&broker);
+    client.subscribe(&filter, 1);
+    client.disconnect();
+    let mut publisher = Connect::v5(&unique("p")).open(&broker);
+    for n in 0..4 {
+        publisher.publish(&topic, 1, format!("{n:0500}"));
+    }
+    let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, 200);
+    let other = Connect::v5(&unique("other")).persistent();
+    let mut offline = other.open(&broker);
+    offline.subscribe(&filter, 1);
+    let got = {
+        let mut all = Vec::new();
+        while all.len() < 4 {
+            all.push(offline.accept().payload_str().to_owned());
+        }
+        all.sort();
+        all
+    };
+    assert_eq!(got, (0..4).map(|n| format!("{n:0500}")).collect::<Vec<_>>());
+    offline.disconnect();
+    // Now both are away: what the first cannot take when it returns waits for the other.
+    for n in 4..8 {
+        publisher.publish(&topic, 1, format!("{n:0500}"));
+    }
+    away.clone().props(props).open(&broker).expect_nothing();
+    let mut offline = other.open(&broker);
+    let mut got: Vec<_> = (4..8)
+        .map(|_| offline.accept().payload_str().to_owned())
+        .collect();
+    got.sort();
+    assert_eq!(got, (4..8).map(|n| format!("{n:0500}")).collect::<Vec<_>>());
+}
+
+/// All members were away: the first that returns gets what waits, with whomever it does.
+fn the_first_that_returns_takes_what_waits(shards: usize) {
+    for name in ["round_robin", "sticky", "hash_topic"] {
+        let broker = strategy(shards, name);
+        let stem = unique("away");
+        let filter = format!("$share/g/{stem}/#");
+        let members: Vec<_> = (0..8)
+            .map(|_| Connect::v5(&unique("m")).persistent())
+            .collect();
+        for member in &members {
+            let mut client = member.open(&broker);
+            client.subscribe(&filter, 1);
+            client.subscribe(&format!("{stem}/own"), 1);
+            client.disconnect();
+        }
+        let mut publisher = Connect::v5(&unique("p")).open(&broker);
+        for n in 0..600 {
+            publisher.publish(&format!("{stem}/{n}"), 1, n.to_string());
+        }
+        publisher.publish(&format!("{stem}/own"), 1, "own");
+        let mut first = members[0].open(&broker);
+        let mut seen = BTreeSet::new();
+        let mut own = 0;
+        while seen.len() < 601 || own < 2 {
+            let publish = first.accept();
+            // Once by the group, once by its own subscription.
+            own += usize::from(publish.payload_str() == "own");
+            seen.insert(publish.payload_str().to_owned());
+        }
+        assert_eq!(own, 2, "{name}");
+        first.expect_nothing();
+        for member in &members[1..] {
+            let mut client = member.open(&broker);
+            client.expect(&format!("{stem}/own"), "own");
+            client.expect_nothing();
+        }
+    }
+}
+
 on_shards!([1, 2, 4]
+    a_member_passes_on_what_it_cannot_take,
+    what_waited_is_passed_on_if_it_is_too_large,
+    the_first_that_returns_takes_what_waits,
     round_robin_serves_all_members_alike,
     sticky_keeps_to_one_member_until_it_leaves,
     least_inflight_passes_a_slow_member_by,

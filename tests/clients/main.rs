@@ -11,6 +11,7 @@
 )]
 mod support;
 
+mod bridge;
 mod mosquitto;
 mod rumqttc_scenarios;
 mod rumqttc_v4;

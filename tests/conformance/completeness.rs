@@ -17,6 +17,7 @@ fn rules() -> BTreeSet<String> {
     for (table, stem) in [
         ("mqtt311.tsv", "mqtt311_"),
         ("mqtt5.tsv", "mqtt5_"),
+        ("mqtt31.tsv", ""),
         ("rules.tsv", ""),
     ] {
         for line in read(table).lines().skip(1) {

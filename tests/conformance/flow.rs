@@ -3,7 +3,7 @@
 use crate::V5;
 use crate::checks::{open, still_serves, watch};
 use crate::rule;
-use crate::support::{Ack, Broker, Client, Connect, Props, Publish, prop, unique};
+use crate::support::{Ack, Broker, Client, Connect, Packet, Props, Publish, prop, unique};
 
 /// A subscriber with this receive maximum and ten messages waiting for it.
 fn ten_for(b: &Broker, maximum: u16, qos: u8) -> (Client, String) {
@@ -133,6 +133,110 @@ fn oversized_are_dropped(b: &Broker) {
 rule!(mqtt5_3_1_2_24__no_packet_above_the_clients_limit, |b| {
     oversized_are_dropped(b)
 });
+/// SUBACK and UNSUBACK with one code more than the client takes end its connection; nothing is subscribed.
+fn oversized_answers_end_the_connection(b: &Broker) {
+    let stem = unique("many");
+    let filters = |count: usize| {
+        (0..count)
+            .map(|n| (format!("{stem}/{n}"), 1))
+            .collect::<Vec<_>>()
+    };
+    // First byte, length, identifier, property length, and a code for each filter.
+    let fit = 100 - 2 - 2 - 1;
+    let mut client = limited(b, 100);
+    let codes = client.subscribe_with(&Props::new(), &filters(fit));
+    assert_eq!((codes.len(), client.largest_packet_bytes), (fit, 100));
+    let bytes = client.subscribe_bytes(9, &Props::new(), &filters(fit + 1));
+    client.send(&bytes);
+    client.expect_error(&[0x95]);
+    let connect = Connect::v5(&unique("c")).persistent();
+    let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, 100);
+    let mut client = connect.clone().props(props).open(b);
+    client.send(&bytes);
+    client.expect_error(&[0x95]);
+    let mut client = connect.open(b);
+    open(b, V5).publish(&format!("{stem}/0"), 1, "x");
+    client.expect_nothing();
+    let names: Vec<_> = filters(fit + 1)
+        .into_iter()
+        .map(|(filter, _)| filter)
+        .collect();
+    let mut client = limited(b, 100);
+    let bytes = client.unsubscribe_bytes(9, &names[..fit]);
+    client.send(&bytes);
+    client.expect_unsubacks(1);
+    assert_eq!(client.largest_packet_bytes, 100);
+    let bytes = client.unsubscribe_bytes(9, &names);
+    client.send(&bytes);
+    client.expect_error(&[0x95]);
+}
+rule!(mqtt5_3_1_2_24__answers_keep_to_it_too, |b| {
+    oversized_answers_end_the_connection(b)
+});
+/// The size of its CONNACK is what a client has to take at least; below, it changes nothing.
+fn oversized_connacks_are_not_sent(b: &Broker) {
+    let topic = unique("will");
+    let connect = Connect::v5(&unique("c")).persistent();
+    let bytes = {
+        let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, 1_000);
+        connect.clone().props(props).open(b).largest_packet_bytes as u32
+    };
+    let mut watcher = watch(b, V5, &topic, 1);
+    let mut open_one = connect
+        .clone()
+        .will(crate::support::Will::new(&topic, "gone"))
+        .open(b);
+    let limited = |max: u32| {
+        let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, max);
+        connect.clone().props(props)
+    };
+    for max in [bytes - 1, 5] {
+        let (mut client, answer) = limited(max).attempt(b);
+        match answer {
+            Some(Packet::Connack { code: 0x83, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(client.largest_packet_bytes <= max as usize);
+        client.expect_closed();
+    }
+    // Not even that fits.
+    let (_, answer) = limited(4).attempt(b);
+    assert_eq!(answer, None);
+    // A broken CONNECT of which that much is known.
+    let props = Props::new().four(prop::MAXIMUM_PACKET_SIZE, 5);
+    let mut broken = Connect::v5(&unique("c")).props(props);
+    broken.user_name = Some(vec![0xFF]);
+    let (client, answer) = broken.attempt(b);
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x81, .. })),
+        "{answer:?}"
+    );
+    assert_eq!(client.largest_packet_bytes, 5);
+    // The older connection goes on, and its will is not due.
+    open_one.ping();
+    watcher.expect_nothing();
+    let again = limited(bytes).open(b);
+    assert!(again.session_present && again.largest_packet_bytes == bytes as usize);
+    watcher.expect(&topic, "gone");
+}
+rule!(mqtt5_3_1_2_24__connack_keeps_to_it_too, |b| {
+    oversized_connacks_are_not_sent(b)
+});
+rule!(
+    mqtt5_3_1_2_24__connack_leaves_out_what_it_can,
+    "[mqtt]\nresponse_information = \"answers\"\n",
+    |b| {
+        let asks = |max: u32| {
+            let props = Props::new().byte(prop::REQUEST_RESPONSE_INFO, 1);
+            let props = props.four(prop::MAXIMUM_PACKET_SIZE, max);
+            Connect::v5(&unique("c")).props(props).open(b)
+        };
+        let whole = asks(1_000);
+        assert!(whole.connack.find(prop::RESPONSE_INFO).is_some());
+        let short = asks(whole.largest_packet_bytes as u32 - 10);
+        assert_eq!(short.connack.find(prop::RESPONSE_INFO), None);
+    }
+);
 rule!(mqtt5_3_1_2_25__an_oversized_delivery_is_done, |b| {
     oversized_are_dropped(b)
 });

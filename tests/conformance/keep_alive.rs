@@ -3,7 +3,7 @@
 use crate::checks::watch;
 use crate::rule;
 use crate::support::{Broker, Connect, Version, Will, prop, unique};
-use crate::{V4, V5};
+use crate::{V3, V4, V5};
 use std::time::{Duration, Instant};
 
 fn pinging_stays(b: &Broker, v: Version) {
@@ -54,6 +54,19 @@ fn capped(b: &Broker) {
         client.expect_error(&[0x8D]);
     }
 }
+/// Who cannot be told is cut as well.
+fn capped_untold(b: &Broker, v: Version) {
+    for asked in [0, 600] {
+        let mut client = Connect::new(v, &unique("c")).keep_alive(asked).open(b);
+        client.ping();
+        client.expect_closed();
+    }
+}
+rule!(r_052__older_clients_are_cut_by_it_too, CAPPED, |b| {
+    for v in [V3, V4] {
+        capped_untold(b, v);
+    }
+});
 rule!(mqtt5_3_1_2_21__server_keep_alive_counts, CAPPED, capped);
 rule!(mqtt5_3_2_2_21__server_keep_alive_counts, CAPPED, capped);
 rule!(

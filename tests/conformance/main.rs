@@ -1,6 +1,6 @@
-//! Every rule of MQTT 3.1.1 and 5.0 that can be seen from outside, one test per rule.
+//! Every rule of MQTT 3.1, 3.1.1 and 5.0 that can be seen from outside, one test per rule.
 //!
-//! The tables `mqtt311.tsv`, `mqtt5.tsv` and `rules.tsv` list the rules; a test carries the id of its
+//! The tables `mqtt31.tsv` (what 3.1 has of its own), `mqtt311.tsv`, `mqtt5.tsv` and `rules.tsv` list the rules; a test carries the id of its
 //! rule in its name (`mqtt5_3_3_4_9__...` for MQTT-3.3.4-9 of 5.0) and runs on one and on four shards.
 //! Rules without a test stand in `not_applicable.txt` with their reason; `completeness` sees to it that
 //! none is in neither. `scripts/conformance_matrix.py` prints rules, tests and results as a table.
@@ -29,6 +29,7 @@ mod connect;
 mod flow;
 mod keep_alive;
 mod malformed;
+mod mqtt31;
 mod properties;
 mod qos;
 mod retained;

@@ -44,6 +44,50 @@ rule!(mqtt5_4_3_3_12__after_pubcomp_the_id_is_new, |b| {
     repeat_before_pubrel(b, V5)
 });
 
+/// What is acknowledged by the wrong kind of packet ends its connection; the message is not settled by that.
+fn wrong_acknowledgements(b: &Broker, v: Version) {
+    let topic = unique("wrong");
+    for (qos, first, wrong) in [
+        (1, None, Ack::Pubrec),
+        (1, None, Ack::Pubcomp),
+        (2, None, Ack::Puback),
+        (2, None, Ack::Pubcomp),
+        (2, Some(Ack::Pubrec), Ack::Puback),
+    ] {
+        let connect = Connect::new(v, &unique("c")).persistent();
+        let mut client = connect.open(b);
+        client.subscribe(&topic, qos);
+        open(b, v).publish(&topic, qos, "x");
+        let publish = client.recv_publish();
+        if let Some(first) = first {
+            client.ack(first, publish.id);
+            client.wait_ack(Ack::Pubrel, publish.id);
+        }
+        client.ack(wrong, publish.id);
+        client.expect_error(&[0x82]);
+        let mut client = connect.open(b);
+        if first.is_some() {
+            client.wait_ack(Ack::Pubrel, publish.id);
+            client.ack(Ack::Pubcomp, publish.id);
+        } else {
+            assert!(client.expect(&topic, "x").dup);
+        }
+        // One that is known no more, or never was, does no harm.
+        for id in [publish.id, 999] {
+            client.ack(wrong, id);
+        }
+        client.unsubscribe(&[&topic]);
+        client.ping();
+        client.disconnect();
+    }
+}
+rule!(mqtt311_4_8_0_1__an_acknowledgement_of_the_wrong_kind, |b| {
+    wrong_acknowledgements(b, V4)
+});
+rule!(mqtt5_4_13_1_1__an_acknowledgement_of_the_wrong_kind, |b| {
+    wrong_acknowledgements(b, V5)
+});
+
 rule!(mqtt311_2_3_1_3__a_repeat_keeps_its_id, |b| {
     let topic = unique("resent");
     let mut watcher = watch(b, V4, &topic, 2);

@@ -13,6 +13,23 @@ fn member(b: &Broker, topic: &str, qos: u8) -> Client {
     watch(b, Version::V5, &group(topic), qos)
 }
 
+rule!(r_011__queue_is_a_share_group, |b| {
+    let topic = unique("queue");
+    let filter = format!("$queue/{topic}/#");
+    let mut members = [V5, Version::V4].map(|v| watch(b, v, &filter, 1));
+    let mut publisher = open(b, V5);
+    for n in 0..10 {
+        publisher.publish(&format!("{topic}/x"), 1, n.to_string());
+    }
+    let got = members.each_mut().map(|client| client.drain().len());
+    assert_eq!(got.iter().sum::<usize>(), 10, "{got:?}");
+    // It is the same group by its other name.
+    let same = format!("$share/$queue/{topic}/#");
+    assert_eq!(members[0].unsubscribe(&[&same, &filter]), [0, 0x11]);
+    for broken in ["$queue", "$queue/"] {
+        open(b, V5).subscribe_refused(broken, 0x8F);
+    }
+});
 rule!(mqtt5_4_8_2_3__a_member_gets_its_own_qos, |b| {
     let topic = unique("qos");
     let mut members = [member(b, &topic, 0), member(b, &topic, 2)];

@@ -2,7 +2,7 @@
 
 use crate::checks::{open, retained, watch};
 use crate::rule;
-use crate::support::{Ack, Broker, Packet, Publish, Version, unique};
+use crate::support::{Ack, Broker, Connect, Packet, Publish, Version, Will, unique};
 use crate::{V4, V5};
 
 /// Topics of `published` that `filter` matches; each is published under a stem of its own unless it
@@ -107,8 +107,35 @@ fn publishes_to_dollar(b: &Broker, v: Version, topic: &str) {
 }
 rule!(r_009__clients_do_not_talk_over_dollar_topics, |b| {
     for v in [V4, V5] {
-        publishes_to_dollar(b, v, "$SYS/x");
-        publishes_to_dollar(b, v, &unique("$foo"));
+        for topic in ["$SYS", "$SYS/x", "$share/g/x", "$queue/x"] {
+            publishes_to_dollar(b, v, topic);
+        }
+    }
+});
+rule!(r_009__other_dollar_topics_are_relayed, |b| {
+    for v in [V4, V5] {
+        let topic = unique("$aws/things");
+        let mut exact = watch(b, v, &topic, 1);
+        let mut below = watch(b, v, "$aws/#", 1);
+        let mut hidden = watch(b, v, "+/#", 1);
+        let mut client = open(b, v);
+        client.retain(&topic, 1, "kept");
+        let will = Will::new(&topic, "gone").qos(1);
+        Connect::new(v, &unique("c")).will(will).open(b).cut();
+        for text in ["kept", "gone"] {
+            exact.expect(&topic, text);
+            let same = |p: &Packet| match p {
+                Packet::Publish(p) => (p.topic_str() == topic).then(|| p.clone()),
+                _ => None,
+            };
+            let publish = below.wait_for("the message", same);
+            assert_eq!(publish.payload_str(), text);
+            below.complete(&publish);
+        }
+        assert!(hidden.drain().iter().all(|p| p.topic[0] != b'$'));
+        assert_eq!(retained(b, v, &topic)[0].payload_str(), "kept");
+        assert!(retained(b, v, "+/#").iter().all(|p| p.topic[0] != b'$'));
+        client.retain(&topic, 1, "");
     }
 });
 

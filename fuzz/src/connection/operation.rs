@@ -309,6 +309,11 @@ impl Connect {
             Version::V5 => true,
         };
         peer.is_guilty = is_nameless && !may_be_nameless;
+        let max = world.settings.keep_alive_seconds_max;
+        if max > 0 && (peer.keep_alive_seconds == 0 || peer.keep_alive_seconds > max) {
+            // 5.0 is told so, too.
+            peer.keep_alive_seconds = max;
+        }
         let will = (self.will % 4 > 0).then(|| self.will(world, &mut peer));
         connect(world, socket, usize::from(self.shard), peer, props, will);
     }
@@ -347,8 +352,7 @@ impl Connect {
         let settings = &world.settings;
         let is_fine = Some(settings.qos_max) >= Qos::from_bits(qos)
             && (!retain || settings.retain_available)
-            && is_valid_topic(world, topic)
-            && !topic.starts_with('$');
+            && is_valid_topic(world, topic);
         peer.is_guilty |= !is_fine;
         let delay = [0, 1, 1_000][usize::from(self.will >> 5) % 3];
         let props = Props::new().four(prop::WILL_DELAY, delay);
@@ -454,7 +458,7 @@ impl Subscription {
         let count = 1 + usize::from(self.options >> 6) % self.filters.len();
         for filter in self.filters.iter().take(count) {
             let filter = FILTERS[usize::from(*filter) % FILTERS.len()];
-            let is_shared = filter.starts_with("$share/");
+            let is_shared = filter.starts_with("$share/") || filter.starts_with("$queue/");
             let mut options = self.options & 0x03;
             options = if options == 3 { 2 } else { options };
             if is_v5 {

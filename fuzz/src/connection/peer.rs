@@ -46,7 +46,8 @@ pub struct Peer {
     has_session: bool,
     /// It gave the broker a reason to close.
     pub is_guilty: bool,
-    /// It acknowledged what it had not got: the broker may take that for a message that was on its way.
+    /// It acknowledged what it had not got: the broker may take that for a message that was on its way, or for
+    /// an acknowledgement of the wrong kind, and close.
     pub has_strayed: bool,
     /// It sent bytes whose meaning is not known here.
     pub is_wild: bool,
@@ -150,7 +151,7 @@ impl Peer {
             self.partial
         );
         assert!(
-            self.is_guilty || self.is_wild || may_overflow,
+            self.is_guilty || self.is_wild || self.has_strayed || may_overflow,
             "closed without a reason: {self:?}"
         );
     }

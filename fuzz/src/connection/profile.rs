@@ -89,7 +89,7 @@ impl Profile {
 
     fn set_limits(&self, settings: &mut Settings) {
         let limits = &mut settings.limits;
-        limits.max_packet_bytes = choose(self.packet, [1 << 20, 128, 1_024, 16_384]);
+        limits.max_packet_bytes = choose(self.packet, [2 << 20, 128, 1_024, 16_384]);
         limits.topic_bytes_max = choose(self.topic, [65_535, 5, 64]);
         limits.topic_levels_max = choose(self.topic >> 4, [128, 2, 3]);
         limits.filters_per_subscribe_max = choose(self.subscriptions >> 4, [1_024, 1, 3]);

@@ -82,6 +82,7 @@ impl Config {
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
         ranges::check_sections(&raw, &places)?;
         let bans = bans(&raw.bans);
+        settings.tells_why = true;
         settings.takes_notes = raw.audit_file.is_some()
             || bans.failed_logins_max > 0
             || bans.flapping_connects_max > 0;

@@ -1,5 +1,6 @@
 //! The audit log: one JSON object per line, in a file of its own, begun anew on SIGHUP.
 
+use crate::engine::codec::Reason;
 use crate::engine::telemetry::notes::Event;
 use crate::shard::account::Entry;
 use crate::shard::peer::Peer;
@@ -16,6 +17,18 @@ pub struct AuditLog {
     file: BufWriter<File>,
     /// The first failure since the last flush.
     failure: Option<io::Error>,
+}
+
+/// A reason code, its name in the standard where it tells of a failure, and why in plain words.
+fn put_reason(line: &mut Map<String, Value>, reason: u8, text: &str) {
+    line.insert("reason".into(), json!(reason));
+    let name = Reason::from_byte(reason).filter(|reason| reason.is_error());
+    if let Some(name) = name {
+        line.insert("reason_name".into(), json!(name.text()));
+    }
+    if !text.is_empty() {
+        line.insert("why".into(), json!(text));
+    }
 }
 
 fn open(path: &PathBuf) -> io::Result<BufWriter<File>> {
@@ -68,12 +81,12 @@ impl AuditLog {
                 );
                 "connected"
             }
-            Event::Refused { reason, .. } => {
-                line.insert("reason".into(), json!(reason));
+            Event::Refused { reason, text, .. } => {
+                put_reason(&mut line, *reason, text);
                 "refused"
             }
-            Event::Disconnected(reason) => {
-                line.insert("reason".into(), json!(reason));
+            Event::Disconnected { reason, text } => {
+                put_reason(&mut line, *reason, text);
                 "disconnected"
             }
             Event::TakenOver => "taken_over",

@@ -88,6 +88,20 @@ pub enum Refusal {
     Unavailable,
 }
 
+impl Refusal {
+    /// Why, in an operator's words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Refusal::BadCredentials => {
+                "its user is unknown, or its password, token or proof is wrong"
+            }
+            Refusal::NotAuthorized => "nobody vouches for it, or it may not connect as that",
+            Refusal::Unavailable => "who it is cannot be found out now",
+        }
+    }
+}
+
 /// A step of an authentication, for the methods.
 #[derive(Clone, Debug)]
 pub enum Step {

@@ -11,6 +11,9 @@ use crate::engine::message::Qos;
 pub struct Connect<'a> {
     /// Protocol it speaks.
     pub version: Version,
+    /// Whether it is another broker that bridges by 3.1 or 3.1.1 and says so (the level's highest bit): it
+    /// gets nothing back that it sent, and RETAIN as it was published.
+    pub is_bridge: bool,
     /// Client identifier; empty asks the broker to assign one.
     pub client_id: &'a str,
     /// Clean start (5.0) or clean session (3.x).
@@ -83,9 +86,14 @@ impl Default for ConnectProperties<'_> {
 pub struct ConnectError {
     /// Version to answer in; `None` before it is known.
     pub version: Option<Version>,
+    /// Largest packet the client takes, as far as it is known.
+    pub packet_bytes_max: u32,
     /// The broken rule.
     pub error: DecodeError,
 }
+
+/// Set in the protocol level of a bridge by 3.1 and 3.1.1.
+const BRIDGE: u8 = 0x80;
 
 mod flag {
     pub const RESERVED: u8 = 0x01;
@@ -105,37 +113,54 @@ impl<'a> Connect<'a> {
     /// The broken rule, with the version in which it may be told.
     pub fn decode(body: &'a [u8]) -> Result<Self, ConnectError> {
         let mut reader = Reader::new(body);
-        let version = decode_version(&mut reader)?;
-        Self::decode_rest(&mut reader, version).map_err(|error| ConnectError {
-            version: Some(version),
-            error,
-        })
+        let (version, is_bridge) = decode_version(&mut reader)?;
+        let mut properties = ConnectProperties::default();
+        let decoded = Self::decode_rest(&mut reader, version, &mut properties);
+        let packet_bytes_max = properties.packet_bytes_max.unwrap_or(u32::MAX);
+        match decoded {
+            Ok(connect) => Ok(Connect {
+                is_bridge,
+                properties,
+                ..connect
+            }),
+            Err(error) => Err(ConnectError {
+                version: Some(version),
+                packet_bytes_max,
+                error,
+            }),
+        }
     }
 
-    fn decode_rest(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+    fn decode_rest(
+        reader: &mut Reader<'a>,
+        version: Version,
+        properties: &mut ConnectProperties<'a>,
+    ) -> Result<Self, DecodeError> {
         let flags = reader.byte()?;
         check_flags(flags, version)?;
         let keep_alive_seconds = reader.u16()?;
-        let properties = if version.is_v5() {
-            decode_properties(reader)?
-        } else {
-            ConnectProperties::default()
-        };
+        if version.is_v5() {
+            decode_properties(reader, properties)?;
+        }
         let client_id = reader.string()?;
         let will = if flags & flag::WILL == 0 {
             None
         } else {
             Some(decode_will(reader, flags, version)?)
         };
-        let user_name = if flags & flag::USER_NAME == 0 {
-            None
-        } else {
-            Some(reader.string()?)
+        // In 3.1 the packet's length counts for more than these flags.
+        let announced = |flag: u8, reader: &Reader<'_>| {
+            flags & flag != 0 && !(version == Version::V3_1 && reader.is_empty())
         };
-        let password = if flags & flag::PASSWORD == 0 {
-            None
+        let user_name = if announced(flag::USER_NAME, reader) {
+            Some(reader.string()?)
         } else {
+            None
+        };
+        let password = if announced(flag::PASSWORD, reader) {
             Some(reader.binary()?)
+        } else {
+            None
         };
         reader.finish()?;
         let clean_start = flags & flag::CLEAN_START != 0;
@@ -150,28 +175,32 @@ impl<'a> Connect<'a> {
         }
         Ok(Connect {
             version,
+            is_bridge: false,
             client_id,
             clean_start,
             keep_alive_seconds,
             user_name,
             password,
             will,
-            properties,
+            properties: ConnectProperties::default(),
         })
     }
 }
 
-fn decode_version(reader: &mut Reader<'_>) -> Result<Version, ConnectError> {
-    let silent = |error| ConnectError {
-        version: None,
+/// The version, and whether its level says that a bridge speaks it.
+fn decode_version(reader: &mut Reader<'_>) -> Result<(Version, bool), ConnectError> {
+    let refused = |version, error| ConnectError {
+        version,
+        packet_bytes_max: u32::MAX,
         error,
     };
+    let silent = |error| refused(None, error);
     let name = reader.binary().map_err(silent)?;
     let level = reader.byte().map_err(silent)?;
     match (name, level) {
-        (b"MQIsdp", 3) => Ok(Version::V3_1),
-        (b"MQTT", 4) => Ok(Version::V3_1_1),
-        (b"MQTT", 5) => Ok(Version::V5),
+        (b"MQIsdp", 3 | 0x83) => Ok((Version::V3_1, level & BRIDGE != 0)),
+        (b"MQTT", 4 | 0x84) => Ok((Version::V3_1_1, level & BRIDGE != 0)),
+        (b"MQTT", 5) => Ok((Version::V5, false)),
         (b"MQTT" | b"MQIsdp", level) => {
             // The level after 5.0 is taken to read 5.0's refusal; all others get 3.1.1's, which is
             // mandatory there [MQTT-3.1.2-2].
@@ -180,21 +209,22 @@ fn decode_version(reader: &mut Reader<'_>) -> Result<Version, ConnectError> {
             } else {
                 Version::V3_1_1
             };
-            Err(ConnectError {
-                version: Some(version),
-                error: DecodeError::ProtocolLevel,
-            })
+            Err(refused(Some(version), DecodeError::ProtocolLevel))
         }
         _ => Err(silent(DecodeError::ProtocolName)),
     }
 }
 
+/// 3.1 does not look at the reserved flag, nor at the will's without a will.
 fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
-    if flags & flag::RESERVED != 0 {
+    let is_strict = version != Version::V3_1;
+    if is_strict && flags & flag::RESERVED != 0 {
         return Err(DecodeError::ConnectFlagReserved);
     }
     let will_bits = flags & (flag::WILL_QOS | flag::WILL_RETAIN);
-    if flags & flag::WILL == 0 && will_bits != 0 || flags & flag::WILL_QOS == flag::WILL_QOS {
+    let has_will = flags & flag::WILL != 0;
+    let is_qos_3 = flags & flag::WILL_QOS == flag::WILL_QOS;
+    if is_strict && !has_will && will_bits != 0 || (is_strict || has_will) && is_qos_3 {
         return Err(DecodeError::WillFlags);
     }
     let password_alone = flags & (flag::PASSWORD | flag::USER_NAME) == flag::PASSWORD;
@@ -227,8 +257,10 @@ fn decode_will<'a>(
     })
 }
 
-fn decode_properties<'a>(reader: &mut Reader<'a>) -> Result<ConnectProperties<'a>, DecodeError> {
-    let mut known = ConnectProperties::default();
+fn decode_properties<'a>(
+    reader: &mut Reader<'a>,
+    known: &mut ConnectProperties<'a>,
+) -> Result<(), DecodeError> {
     let mut properties = Properties::read(reader, PropertySet::CONNECT)?;
     while let Some(property) = properties.next_property()? {
         let value = property.value;
@@ -253,7 +285,7 @@ fn decode_properties<'a>(reader: &mut Reader<'a>) -> Result<ConnectProperties<'a
     if known.authentication_data.is_some() && known.authentication_method.is_none() {
         return Err(DecodeError::AuthenticationDataAlone);
     }
-    Ok(known)
+    Ok(())
 }
 
 const fn non_zero(value: u32) -> Result<u32, DecodeError> {
@@ -291,6 +323,9 @@ pub struct Connack<'a> {
     pub authentication: Option<(&'a str, &'a [u8])>,
 }
 
+/// Size of a CONNACK of 5.0 without properties.
+const REFUSAL_BYTES: u32 = 5;
+
 /// A CONNACK without session that says why (3.2.2.2).
 #[derive(Debug)]
 pub struct Refusal<'a> {
@@ -312,6 +347,21 @@ impl Connack<'_> {
             // 3.1 has no session present flag: the byte is reserved there.
             let flags = if version == Version::V3_1 { 0 } else { flags };
             out.extend_from_slice(&[0x20, 2, flags, 0]);
+        }
+    }
+
+    /// The packet, without response information if it fits only so; `None` if it does not fit at all
+    /// `[MQTT-3.1.2-24]`. `packet_bytes_max` is what the client takes.
+    #[must_use]
+    pub fn encode_within(mut self, version: Version, packet_bytes_max: u32) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        loop {
+            self.encode(version, &mut out);
+            if out.len() <= packet_bytes_max as usize {
+                return Some(out);
+            }
+            self.response_information.take()?;
+            out.clear();
         }
     }
 
@@ -372,10 +422,13 @@ impl Connack<'_> {
 
 impl Refusal<'_> {
     /// Appends the packet in the form of `version`; nothing where 3.x has no code for the reason and
-    /// just closes. `packet_bytes_max` is what the client takes.
+    /// just closes, or where it would be more than `packet_bytes_max`, what the client takes.
     pub fn encode(&self, version: Version, packet_bytes_max: u32, out: &mut Vec<u8>) {
         debug_assert!(self.reason.is_error());
         if version.is_v5() {
+            if packet_bytes_max < REFUSAL_BYTES {
+                return;
+            }
             super::control::put_explained(
                 out,
                 0x20,
@@ -384,7 +437,7 @@ impl Refusal<'_> {
                 self.reason_string,
                 self.server_reference,
             );
-        } else if let Some(code) = self.reason.connack_v3() {
+        } else if let Some(code) = self.reason.connack_v3(version) {
             out.extend_from_slice(&[0x20, 2, 0, code]);
         }
     }
@@ -418,6 +471,7 @@ pub fn encode_connect(connect: &Connect<'_>, out: &mut Vec<u8>) {
     } else {
         0
     };
+    let level = level | if connect.is_bridge { BRIDGE } else { 0 };
     body.extend_from_slice(&[level, flags]);
     put_u16(&mut body, connect.keep_alive_seconds);
     if connect.version.is_v5() {
@@ -463,6 +517,7 @@ mod tests {
     fn plain(version: Version) -> Connect<'static> {
         Connect {
             version,
+            is_bridge: false,
             client_id: "c",
             clean_start: true,
             keep_alive_seconds: 30,
@@ -502,8 +557,14 @@ mod tests {
     fn every_truncation_is_refused() {
         for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
             let body = encoded(&plain(version));
+            // 3.1 lets user name and password be left out, whatever the flags say.
+            let whole: &[usize] = match version {
+                Version::V3_1 => &[body.len() - 6, body.len() - 3],
+                _ => &[],
+            };
             for cut in 0..body.len() {
-                assert!(Connect::decode(&body[..cut]).is_err(), "{version:?} {cut}");
+                let decoded = Connect::decode(&body[..cut]);
+                assert_eq!(decoded.is_ok(), whole.contains(&cut), "{version:?} {cut}");
             }
             let long = [&body[..], b"x"].concat();
             assert_eq!(
@@ -539,6 +600,82 @@ mod tests {
     }
 
     #[test]
+    fn a_connack_is_as_small_as_it_can_be_said() {
+        let connack = || Connack {
+            receive_maximum: 10,
+            response_information: Some("answers/c"),
+            ..Connack::default()
+        };
+        let whole = connack().encode_within(Version::V5, 100).unwrap();
+        assert_eq!(whole.len(), 5 + 3 + 12);
+        assert_eq!(connack().encode_within(Version::V5, 20).unwrap(), whole);
+        for max in [8, 19] {
+            let short = connack().encode_within(Version::V5, max).unwrap();
+            assert_eq!(short, [0x20, 6, 0, 0, 3, 0x21, 0, 10]);
+        }
+        assert_eq!(connack().encode_within(Version::V5, 7), None);
+    }
+
+    #[test]
+    fn version_3_1_does_not_look_at_what_it_does_not_use() {
+        let decode = |flags: u8, more: &[u8]| {
+            let fixed = [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, flags, 0, 0];
+            let body = [&fixed[..], &[0, 1, b'c'], more].concat();
+            Connect::decode(&body)
+                .map(|connect| (connect.user_name.is_some(), connect.password.is_some()))
+                .map_err(|refused| refused.error)
+        };
+        for flags in [0x03, 0x0A, 0x12, 0x1A, 0x22] {
+            assert_eq!(decode(flags, &[]), Ok((false, false)), "{flags:#x}");
+        }
+        for flags in [0x80, 0xC0] {
+            assert_eq!(decode(flags, &[]), Ok((false, false)), "{flags:#x}");
+        }
+        assert_eq!(decode(0xC0, &[0, 1, b'u']), Ok((true, false)));
+        let both = [0, 1, b'u', 0, 1, b'p'];
+        assert_eq!(decode(0xC0, &both), Ok((true, true)));
+        assert_eq!(decode(0xC0, &both[..5]), Err(DecodeError::TooShort));
+        assert_eq!(
+            decode(0x40, &[0, 1, b'p']),
+            Err(DecodeError::PasswordWithoutUserName)
+        );
+        let will = [0, 1, b't', 0, 1, b'p'];
+        assert_eq!(decode(0x1C, &will), Err(DecodeError::WillFlags));
+    }
+
+    #[test]
+    fn a_bridge_says_so_by_its_level() {
+        for version in [Version::V3_1, Version::V3_1_1] {
+            for is_bridge in [false, true] {
+                let connect = Connect {
+                    is_bridge,
+                    ..plain(version)
+                };
+                let body = encoded(&connect);
+                let decoded = Connect::decode(&body).unwrap();
+                assert_eq!((decoded.version, decoded.is_bridge), (version, is_bridge));
+            }
+        }
+        let body = encoded(&Connect {
+            is_bridge: true,
+            ..plain(Version::V5)
+        });
+        let refused = Connect::decode(&body).unwrap_err();
+        assert_eq!(refused.error, DecodeError::ProtocolLevel);
+    }
+
+    #[test]
+    fn what_the_client_takes_is_known_of_a_broken_connect() {
+        let fixed = [0, 4, b'M', b'Q', b'T', b'T', 5, 0x42, 0, 0];
+        let body = [&fixed[..], &[5, 0x27, 0, 0, 0, 9], &[0, 1, b'c']].concat();
+        let refused = Connect::decode(&body).unwrap_err();
+        assert_eq!(
+            (refused.packet_bytes_max, refused.error),
+            (9, DecodeError::TooShort)
+        );
+    }
+
+    #[test]
     fn refusals_are_told_in_the_clients_version() {
         let refusal = Refusal {
             reason: Reason::NotAuthorized,
@@ -548,10 +685,21 @@ mod tests {
         let mut out = Vec::new();
         refusal.encode(Version::V3_1_1, u32::MAX, &mut out);
         assert_eq!(out, [0x20, 2, 0, 5]);
+        for (version, code) in [(Version::V3_1, 4), (Version::V3_1_1, 5)] {
+            out.clear();
+            let reason = Reason::BadUserNameOrPassword;
+            Refusal { reason, ..refusal }.encode(version, u32::MAX, &mut out);
+            assert_eq!(out, [0x20, 2, 0, code]);
+        }
         out.clear();
         refusal.encode(Version::V5, u32::MAX, &mut out);
         assert_eq!(out, [0x20, 3, 0, 0x87, 0]);
         out.clear();
+        refusal.encode(Version::V5, 5, &mut out);
+        assert_eq!(out.len(), 5);
+        out.clear();
+        refusal.encode(Version::V5, 4, &mut out);
+        assert!(out.is_empty());
         Refusal {
             reason: Reason::MalformedPacket,
             ..refusal

@@ -48,7 +48,7 @@ decode_errors! {
     InvalidUtf8 => MalformedPacket, "MQTT-1.5.4-1";
     /// A string contains the NUL character.
     NulCharacter => MalformedPacket, "MQTT-1.5.4-2";
-    /// The packet is larger than the broker announced to accept.
+    /// The packet is larger than the broker announced to accept (limits.max_packet_bytes).
     PacketTooLarge => PacketTooLarge, "MQTT-3.2.2-15";
     /// The flags of the fixed header are not those of the packet type.
     FixedHeaderFlags => MalformedPacket, "MQTT-2.1.3-1";

@@ -93,6 +93,18 @@ impl PacketType {
         };
         (self as u8) << 4 | flags
     }
+
+    /// Whether a packet of this type, which is not PUBLISH, may begin so. 3.1 reserves no flags: PUBREL,
+    /// SUBSCRIBE and UNSUBSCRIBE have QoS 1, and DUP when they come again; the rest is not looked at.
+    #[must_use]
+    pub const fn may_begin_with(self, first_byte: u8, version: Version) -> bool {
+        let looked_at = match version {
+            Version::V3_1 if self.first_byte() & 0b1111 != 0 => 0b0110,
+            Version::V3_1 => 0,
+            Version::V3_1_1 | Version::V5 => 0b1111,
+        };
+        (first_byte ^ self.first_byte()) & looked_at == 0
+    }
 }
 
 /// A packet a client may send, decoded.
@@ -126,7 +138,7 @@ impl<'a> Packet<'a> {
     pub fn decode(frame: frame::Frame<'a>, version: Version) -> Result<Self, DecodeError> {
         let kind =
             PacketType::from_first_byte(frame.first_byte).ok_or(DecodeError::ReservedPacketType)?;
-        if kind != PacketType::Publish && frame.first_byte != kind.first_byte() {
+        if kind != PacketType::Publish && !kind.may_begin_with(frame.first_byte, version) {
             return Err(DecodeError::FixedHeaderFlags);
         }
         let body = frame.body;

@@ -2,7 +2,7 @@
 //!
 //! Not here: which error leads to which code; each error type maps itself.
 
-use super::PacketType;
+use super::{PacketType, Version};
 use std::fmt;
 
 macro_rules! reasons {
@@ -88,9 +88,9 @@ impl Reason {
         self.byte() >= 0x80
     }
 
-    /// The CONNACK return code that 3.1 and 3.1.1 have for it, `None` where they close silently.
+    /// The CONNACK return code that 3.1 or 3.1.1 has for it, `None` where they close silently.
     #[must_use]
-    pub const fn connack_v3(self) -> Option<u8> {
+    pub const fn connack_v3(self, version: Version) -> Option<u8> {
         match self {
             Reason::Success => Some(0),
             Reason::UnsupportedProtocolVersion => Some(1),
@@ -102,8 +102,12 @@ impl Reason {
             | Reason::UseAnotherServer
             | Reason::ServerMoved
             | Reason::ConnectionRateExceeded => Some(3),
-            Reason::BadUserNameOrPassword => Some(4),
-            Reason::NotAuthorized | Reason::Banned | Reason::BadAuthenticationMethod => Some(5),
+            // Since 3.1.1 this is for malformed ones; a wrong password is a refusal of rights there.
+            Reason::BadUserNameOrPassword if matches!(version, Version::V3_1) => Some(4),
+            Reason::BadUserNameOrPassword
+            | Reason::NotAuthorized
+            | Reason::Banned
+            | Reason::BadAuthenticationMethod => Some(5),
             _ => None,
         }
     }

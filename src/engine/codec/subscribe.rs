@@ -3,9 +3,9 @@
 //! Filters come as text: whether each is valid is answered per filter in the SUBACK, so it is not the
 //! decoder's business.
 
-use super::primitive::{Reader, put_u16, put_variable_byte_integer};
+use super::primitive::{Reader, put_u16, put_variable_byte_integer, variable_byte_integer_len};
 use super::property::{Properties, PropertySet, check, id};
-use super::{DecodeError, Reason, Version};
+use super::{DecodeError, Reason, Version, topic};
 use crate::engine::message::Qos;
 
 /// When retained messages are sent for a subscription (3.8.3.1).
@@ -76,7 +76,7 @@ impl<'a> Subscribe<'a> {
         while !reader.is_empty() {
             let filter = reader.string()?;
             let options = decode_options(reader.byte()?, version)?;
-            if options.no_local && filter.starts_with("$share/") {
+            if options.no_local && topic::is_shared(filter) {
                 return Err(DecodeError::NoLocalShared);
             }
             requests.push(Request { filter, options });
@@ -93,11 +93,17 @@ impl<'a> Subscribe<'a> {
 }
 
 fn decode_options(byte: u8, version: Version) -> Result<SubscriptionOptions, DecodeError> {
-    let reserved = if version.is_v5() { 0xC0 } else { 0xFC };
+    let reserved = match version {
+        // Not used there, and so not looked at.
+        Version::V3_1 => 0,
+        Version::V3_1_1 => 0xFC,
+        Version::V5 => 0xC0,
+    };
     if byte & reserved != 0 {
         return Err(DecodeError::SubscriptionOptionsReserved);
     }
     let qos = Qos::from_bits(byte & 0b11).ok_or(DecodeError::SubscriptionOptionsValue)?;
+    let byte = if version.is_v5() { byte } else { 0 };
     let retain_handling = match byte >> 4 & 0b11 {
         0 => RetainHandling::Always,
         1 => RetainHandling::IfNew,
@@ -143,7 +149,15 @@ impl<'a> Unsubscribe<'a> {
     }
 }
 
-/// Appends a SUBACK with one code per filter `[MQTT-3.8.4-6]`; 3.x knows one failure, 0x80.
+/// Size of a SUBACK or UNSUBACK of 5.0 for so many filters.
+#[must_use]
+pub const fn answer_bytes(filters: usize) -> usize {
+    let body = 3 + filters;
+    1 + variable_byte_integer_len(body) + body
+}
+
+/// Appends a SUBACK with one code per filter `[MQTT-3.8.4-6]`; 3.1.1 knows one failure, 0x80. 3.1 has none:
+/// what is refused is answered as granted with QoS 0 there.
 pub fn encode_suback(packet_id: u16, reasons: &[Reason], version: Version, out: &mut Vec<u8>) {
     let head = 2 + usize::from(version.is_v5());
     out.push(0x90);
@@ -152,12 +166,10 @@ pub fn encode_suback(packet_id: u16, reasons: &[Reason], version: Version, out: 
     if version.is_v5() {
         out.push(0);
     }
-    out.extend(reasons.iter().map(|reason| {
-        if reason.is_error() && !version.is_v5() {
-            0x80
-        } else {
-            reason.byte()
-        }
+    out.extend(reasons.iter().map(|reason| match version {
+        Version::V3_1 if reason.is_error() => 0,
+        Version::V3_1_1 if reason.is_error() => 0x80,
+        _ => reason.byte(),
     }));
 }
 
@@ -195,6 +207,9 @@ mod tests {
         assert_eq!(v3(0x02), Ok(()));
         assert_eq!(v3(0x04), Err(DecodeError::SubscriptionOptionsReserved));
         assert_eq!(v3(0x03), Err(DecodeError::SubscriptionOptionsValue));
+        let v31 = |byte| subscribe(&[0, 1, b'a', byte], Version::V3_1);
+        assert_eq!(v31(0xFE), Ok(()), "the upper bits are not used");
+        assert_eq!(v31(0x03), Err(DecodeError::SubscriptionOptionsValue));
     }
 
     #[test]
@@ -217,16 +232,15 @@ mod tests {
 
     #[test]
     fn no_local_on_a_shared_filter_is_an_error() {
-        let filter = b"$share/g/a";
-        let body = [&[0, 0, filter.len() as u8], &filter[..], &[0x04]].concat();
-        assert_eq!(
-            subscribe(&body, Version::V5),
-            Err(DecodeError::NoLocalShared)
-        );
+        for filter in [&b"$share/g/a"[..], b"$queue/a"] {
+            let body = [&[0, 0, filter.len() as u8], filter, &[0x04]].concat();
+            let decoded = subscribe(&body, Version::V5);
+            assert_eq!(decoded, Err(DecodeError::NoLocalShared));
+        }
     }
 
     #[test]
-    fn version_3_learns_only_that_a_filter_failed() {
+    fn older_versions_learn_only_that_a_filter_failed_or_not_even_that() {
         let mut out = Vec::new();
         encode_suback(
             7,
@@ -236,8 +250,19 @@ mod tests {
         );
         assert_eq!(out, [0x90, 4, 0, 7, 1, 0x80]);
         out.clear();
+        encode_suback(7, &[Reason::NotAuthorized], Version::V3_1, &mut out);
+        assert_eq!(out, [0x90, 3, 0, 7, 0]);
+        out.clear();
         encode_suback(7, &[Reason::NotAuthorized], Version::V5, &mut out);
         assert_eq!(out, [0x90, 4, 0, 7, 0, 0x87]);
+        for filters in [1, 124, 125] {
+            let reasons = vec![Reason::Success; filters];
+            for encode in [encode_suback, encode_unsuback] {
+                out.clear();
+                encode(7, &reasons, Version::V5, &mut out);
+                assert_eq!(out.len(), answer_bytes(filters));
+            }
+        }
         out.clear();
         encode_unsuback(7, &[Reason::Success], Version::V3_1_1, &mut out);
         assert_eq!(out, [0xB0, 2, 0, 7]);

@@ -55,6 +55,24 @@ impl fmt::Display for TopicError {
     }
 }
 
+/// What begins a shared subscription without a share name, as EMQX has it.
+const QUEUE: &str = "$queue";
+
+/// Whether a filter is for a share group, as far as its beginning says.
+#[must_use]
+pub fn is_shared(filter: &str) -> bool {
+    let first = filter.split_once('/').map(|(first, _)| first);
+    matches!(first, Some("$share" | QUEUE))
+}
+
+/// Whether a topic is the broker's own, so that clients do not publish to it: `$SYS`, and what begins shared
+/// subscriptions. Others with `$` are passed on like any (4.7.2).
+#[must_use]
+pub fn is_reserved(topic: &str) -> bool {
+    let first = topic.split_once('/').map_or(topic, |(first, _)| first);
+    matches!(first, "$SYS" | "$share" | QUEUE)
+}
+
 /// A topic name a message may be published to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopicName<'a>(&'a str);
@@ -186,20 +204,22 @@ pub struct Subscribed<'a> {
 
 impl<'a> Subscribed<'a> {
     /// Splits off and checks the share name `[MQTT-4.8.2-1]` `[MQTT-4.8.2-2]`, then the filter.
+    /// `$queue/FILTER` is `$share/$queue/FILTER`.
     ///
     /// # Errors
     /// The rule that it breaks.
     pub fn new(text: &'a str, limits: TopicLimits) -> Result<Self, TopicError> {
-        let Some(shared) = text.strip_prefix("$share/") else {
-            if text == "$share" {
-                return Err(TopicError::ShareName);
+        let (name, filter) = match text.split_once('/') {
+            Some(("$share", shared)) => shared.split_once('/').ok_or(TopicError::ShareName)?,
+            Some((QUEUE, filter)) => (QUEUE, filter),
+            None if is_reserved(text) && text != "$SYS" => return Err(TopicError::ShareName),
+            _ => {
+                return Ok(Subscribed {
+                    share: None,
+                    filter: TopicFilter::new(text, limits)?,
+                });
             }
-            return Ok(Subscribed {
-                share: None,
-                filter: TopicFilter::new(text, limits)?,
-            });
         };
-        let (name, filter) = shared.split_once('/').ok_or(TopicError::ShareName)?;
         if name.is_empty() || name.contains(['+', '#']) || filter.is_empty() {
             return Err(TopicError::ShareName);
         }
@@ -276,6 +296,8 @@ mod tests {
             "$share/+/a",
             "$share/g#/a",
             "$share",
+            "$queue",
+            "$queue/",
         ] {
             assert_eq!(
                 Subscribed::new(text, LIMITS),
@@ -283,7 +305,33 @@ mod tests {
                 "{text}"
             );
         }
-        assert_eq!(Subscribed::new("$shared/g/a", LIMITS).unwrap().share, None);
+        for text in ["$shared/g/a", "$queues/a", "$aws/a", "$SYS", "$SYS/#"] {
+            let parsed = Subscribed::new(text, LIMITS).unwrap();
+            assert_eq!((parsed.share, parsed.filter.as_str()), (None, text));
+            assert!(!is_shared(text));
+        }
+        let queue = Subscribed::new("$queue/a/#", LIMITS);
+        assert_eq!(queue, Subscribed::new("$share/$queue/a/#", LIMITS));
+        assert_eq!(queue.unwrap().filter.as_str(), "a/#");
+        assert!(is_shared("$queue/a") && is_shared("$share/g/a"));
+    }
+
+    #[test]
+    fn some_topics_are_the_brokers_own() {
+        for topic in ["$SYS", "$SYS/a", "$share", "$share/a", "$queue", "$queue/a"] {
+            assert!(is_reserved(topic), "{topic}");
+        }
+        for topic in [
+            "$",
+            "$SYSTEM",
+            "$SYSTEM/a",
+            "$aws/a",
+            "$ext/a",
+            "a",
+            "a/$SYS",
+        ] {
+            assert!(!is_reserved(topic), "{topic}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::engine::codec::publish::PublishHead;
 use crate::engine::limits::COPY_BYTES_MAX;
 use crate::engine::message::Qos;
 use crate::engine::outbox::{Outbox, SpareBuffers};
+use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 
 /// How one receiver gets the publish.
@@ -52,6 +53,33 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// [`Encoder::put`] with an alias for the topic, if the receiver takes aliases, and without a new one
+    /// where only that fits. Gives the bytes that were copied, and whether the packet has an alias.
+    ///
+    /// # Errors
+    /// As [`Encoder::put`].
+    pub fn put_with_alias(
+        &mut self,
+        publication: &mut Publication<'_>,
+        mut form: Form<'_>,
+        now: Timestamp,
+        connection: &mut Connection,
+        spare: &mut SpareBuffers,
+    ) -> Result<(usize, bool), usize> {
+        let alias = connection.alias(publication.topic);
+        form.topic_alias = alias.number;
+        form.alias_is_known = alias.is_known;
+        let max = connection.packet_bytes_max;
+        let put = self.put(publication, &form, now, max, &mut connection.outbox, spare);
+        if put.is_ok() || alias.number == 0 || alias.is_known {
+            return put.map(|copied_bytes| (copied_bytes, alias.number != 0));
+        }
+        connection.take_back_alias(publication.topic, alias);
+        form.topic_alias = 0;
+        let put = self.put(publication, &form, now, max, &mut connection.outbox, spare);
+        put.map(|copied_bytes| (copied_bytes, false))
+    }
+
     /// Begins a publish: what is cached belongs to another one. Returns a number that no other
     /// publish of this shard has.
     pub const fn begin(&mut self) -> u64 {
@@ -138,6 +166,12 @@ impl Encoder {
     }
 }
 
+/// Size of the packet by which a receiver gets the publish in this form.
+#[must_use]
+pub fn packet_bytes(publication: &Publication<'_>, form: &Form<'_>, now: Timestamp) -> usize {
+    head(publication, form, now).packet_bytes()
+}
+
 fn head<'a>(publication: &'a Publication<'_>, form: &Form<'a>, now: Timestamp) -> PublishHead<'a> {
     PublishHead {
         version: form.version,
@@ -208,6 +242,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_new_alias_is_left_out_where_it_would_not_fit() {
+        let mut encoder = Encoder::default();
+        encoder.begin();
+        let mut publication =
+            Publication::new("topic", b"0123456789", &[], Qos::AtMostOnce, false, None);
+        let mut connection = Connection::new(Timestamp::default(), Timestamp::NEVER, false);
+        connection.take_aliases(1, &foldhash::fast::FixedState::default());
+        let form = Form {
+            version: Version::V5,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            subscription_ids: &[],
+            topic_alias: 0,
+            alias_is_known: false,
+        };
+        let now = Timestamp::from_ms(0);
+        let size = packet_bytes(&publication, &form, now) as u32;
+        let mut put = |limit: u32| {
+            connection.packet_bytes_max = limit;
+            let mut spare = SpareBuffers::default();
+            encoder.put_with_alias(&mut publication, form, now, &mut connection, &mut spare)
+        };
+        let bytes = size as usize;
+        assert!(put(size - 1).is_err());
+        assert_eq!(put(size), Ok((bytes, false)));
+        assert_eq!(put(size + 2), Ok((bytes, false)));
+        assert_eq!(put(size + 3), Ok((bytes + 3, true)));
+        // From now on the alias stands for the topic.
+        assert_eq!(put(size - 2), Ok((bytes + 3 - 5, true)));
     }
 
     #[test]

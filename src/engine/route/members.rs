@@ -101,6 +101,11 @@ impl Members {
         self.online
     }
 
+    /// The sessions, connected or not.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionKey> {
+        self.list.iter().map(|member| member.subscriber.session)
+    }
+
     /// The subscription of a session.
     #[must_use]
     pub fn find(&self, session: SessionKey) -> Option<&Subscriber> {

@@ -3,6 +3,7 @@
 //! Every shard knows how many members each shard has and how many of them are connected. Connected
 //! members are preferred; a group whose members are all away keeps its messages with one of them.
 
+use super::ShardSet;
 use super::members::{MemberLoad, Members, Picked, Way};
 use super::subscriber::Subscriber;
 use crate::engine::keys::ShardId;
@@ -61,11 +62,14 @@ impl Group {
         }
     }
 
-    /// Notes the member counts of a shard.
-    pub fn set_count(&mut self, shard: ShardId, count: MemberCount) {
+    /// Notes the member counts of a shard. Returns whether somebody is connected by that while nobody was, so
+    /// that what waits with members here that are away should go there.
+    pub fn set_count(&mut self, shard: ShardId, count: MemberCount) -> bool {
+        let was_online = self.has_online();
         if let Some(known) = self.counts.get_mut(usize::from(shard)) {
             *known = count;
         }
+        !was_online && count.online > 0 && self.members.len() > self.members.online()
     }
 
     /// The member counts of a shard.
@@ -77,6 +81,12 @@ impl Group {
             .unwrap_or_default()
     }
 
+    /// Whether a member is connected, on whichever shard.
+    #[must_use]
+    pub fn has_online(&self) -> bool {
+        self.counts.iter().any(|count| count.online > 0)
+    }
+
     /// Whether no shard has a member.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -84,17 +94,17 @@ impl Group {
     }
 
     /// Picks the shard for a message; `hash` is the topic's or publisher's where the strategy wants
-    /// one. `None` if there is no member left but on `without`.
+    /// one. `None` if there is no member left but on those `without`.
     pub fn pick_shard(
         &mut self,
         strategy: SharedStrategy,
         hash: u64,
-        without: Option<ShardId>,
+        without: ShardSet,
     ) -> Option<ShardId> {
         let counts: Vec<_> = (0..)
             .zip(&self.counts)
             .map(|(shard, count)| {
-                if Some(shard) == without {
+                if without.contains(shard) {
                     Default::default()
                 } else {
                     *count
@@ -232,7 +242,9 @@ mod tests {
     fn picks(group: &mut Group, strategy: SharedStrategy, rounds: u64) -> Vec<usize> {
         let mut counts = vec![0; group.counts.len()];
         for hash in 0..rounds {
-            let shard = group.pick_shard(strategy, hash, None).unwrap();
+            let shard = group
+                .pick_shard(strategy, hash, ShardSet::default())
+                .unwrap();
             counts[usize::from(shard)] += 1;
         }
         counts
@@ -258,12 +270,15 @@ mod tests {
     #[test]
     fn absent_members_are_chosen_only_if_nobody_is_there() {
         let mut group = group(&[(0, 0), (2, 0)]);
+        let mut only_1 = ShardSet::default();
+        only_1.insert(1);
+        assert!(!group.has_online());
         assert_eq!(
-            group.pick_shard(SharedStrategy::RoundRobin, 0, None),
+            group.pick_shard(SharedStrategy::RoundRobin, 0, ShardSet::default()),
             Some(1)
         );
         assert_eq!(
-            group.pick_shard(SharedStrategy::RoundRobin, 0, Some(1)),
+            group.pick_shard(SharedStrategy::RoundRobin, 0, only_1),
             None
         );
     }

@@ -65,6 +65,8 @@ pub struct Connection {
     pub network: Option<IpNet>,
     /// Version of its CONNECT.
     pub version: Version,
+    /// Whether it is another broker that says so, by 3.1 or 3.1.1.
+    pub is_bridge: bool,
     /// What waits to be sent.
     pub outbox: Outbox,
     /// Whether the shell has been told that something waits.
@@ -99,8 +101,8 @@ pub struct Connection {
     pub connect_by: Timestamp,
     /// Whether it was handed over from the shard that accepted it.
     pub is_adopted: bool,
-    /// Why the broker closes it.
-    pub goodbye: Option<Reason>,
+    /// Why the broker closes it, also in an operator's words.
+    pub goodbye: Option<(Reason, Box<str>)>,
     /// Whether its address is banned.
     pub is_banned: bool,
     /// Whether it came faster after others than its listener allows.
@@ -149,6 +151,7 @@ impl Connection {
             listener: 0,
             network: None,
             version: Version::V3_1_1,
+            is_bridge: false,
             outbox: Outbox::default(),
             is_ready: false,
             is_paused: false,

@@ -18,6 +18,8 @@ use super::id_runs::following;
 use super::inflight::{Awaits, Inflight};
 use super::stragglers::Stragglers;
 use super::{Delivery, IDLE_MESSAGES_MAX};
+use crate::engine::codec::PacketType;
+use crate::engine::keys::GroupKey;
 use crate::engine::message::Qos;
 use std::collections::VecDeque;
 
@@ -291,6 +293,18 @@ impl Outbound {
         self.finish(packet_id, Awaits::Pubcomp)
     }
 
+    /// Whether a message with this identifier waits for an acknowledgement of another kind, so that this one
+    /// breaks the protocol.
+    pub fn awaits_other_than(&mut self, kind: PacketType, packet_id: u16) -> bool {
+        let awaits = self.entry(packet_id).map(|entry| entry.awaits);
+        match kind {
+            PacketType::Puback => matches!(awaits, Some(Awaits::Pubrec | Awaits::Pubcomp)),
+            PacketType::Pubrec => awaits == Some(Awaits::Puback),
+            PacketType::Pubcomp => matches!(awaits, Some(Awaits::Puback | Awaits::Pubrec)),
+            _ => false,
+        }
+    }
+
     /// Settles a message that could never be sent, such as one larger than the client takes.
     pub fn give_up(&mut self, packet_id: u16) {
         let _ = self.finish(packet_id, Awaits::Puback) || self.finish(packet_id, Awaits::Pubrec);
@@ -342,6 +356,24 @@ impl Outbound {
         Some(delivery)
     }
 
+    /// Of what is queued, so many messages for a share group at most, those first that have waited longest.
+    pub fn take_of_group(&mut self, group: &GroupKey, max: usize) -> Vec<Delivery> {
+        let is_of_group = |delivery: &Delivery| delivery.group.as_deref() == Some(group);
+        if !self.queue.iter().any(is_of_group) {
+            return Vec::new();
+        }
+        let mut taken = Vec::new();
+        for delivery in std::mem::take(&mut self.queue) {
+            if taken.len() < max && is_of_group(&delivery) {
+                self.queue_bytes -= delivery.message.size_bytes();
+                taken.push(delivery);
+            } else {
+                self.queue.push_back(delivery);
+            }
+        }
+        taken
+    }
+
     /// Everything that another member of a share group may get now that the session ends: what was
     /// queued, and QoS 1 messages that are unacknowledged; QoS 2 ones must not `[MQTT-4.8.2-5]`.
     pub fn take_shared(&mut self) -> Vec<Delivery> {
@@ -361,7 +393,6 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::keys::GroupKey;
     use crate::engine::message::{LocalMessage, Message};
     use crate::engine::session::SubscriptionIds;
     use std::rc::Rc;

@@ -9,7 +9,8 @@ use crate::engine::record::Receipt;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {
-    /// A client acknowledges. What is not known does no harm, but PUBREC and PUBREL are answered.
+    /// A client acknowledges. What is not known does no harm, but PUBREC and PUBREL are answered; what is
+    /// known and waits for another kind ends the connection `[MQTT-4.13.1-1]`.
     pub(super) fn acknowledge(&mut self, now: Timestamp, key: ConnectionKey, ack: Ack) {
         let Some(connection) = self.clients.connections.get(key) else {
             return;
@@ -35,20 +36,23 @@ impl ShardCore {
                 reason,
             })
         };
-        match ack.kind {
-            PacketType::Puback => {
-                outbound.puback(id);
+        let is_taken = match ack.kind {
+            PacketType::Puback => outbound.puback(id),
+            PacketType::Pubrec if ack.reason.is_error() => outbound.pubrec_failed(id),
+            PacketType::Pubrec => {
+                let is_known = outbound.pubrec(id);
+                answer = reply(PacketType::Pubrel, is_known);
+                is_known
             }
-            PacketType::Pubrec if ack.reason.is_error() => {
-                outbound.pubrec_failed(id);
-            }
-            PacketType::Pubrec => answer = reply(PacketType::Pubrel, outbound.pubrec(id)),
             PacketType::Pubrel => {
                 answer = reply(PacketType::Pubcomp, session.inbound.release(id));
+                true
             }
-            _ => {
-                outbound.pubcomp(id);
-            }
+            _ => outbound.pubcomp(id),
+        };
+        if !is_taken && outbound.awaits_other_than(ack.kind, id) {
+            let text = "an acknowledgement of the wrong kind for its message [MQTT-4.13.1-1]";
+            return self.violation(key, Reason::ProtocolError, text, now);
         }
         if let Some(answer) = answer {
             self.control(key, |out| answer.encode(version, out));

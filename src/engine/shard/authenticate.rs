@@ -33,6 +33,7 @@ pub(super) enum Identified {
 }
 
 const NOT_AUTHENTICATED: &str = "not authenticated";
+const AUTH_TOO_LARGE: &str = "AUTH is larger than the client's maximum packet size";
 
 impl ShardCore {
     /// Finds out who sent a CONNECT, or has that found out. `packet` is the CONNECT as it came.
@@ -119,11 +120,11 @@ impl ShardCore {
             }
             Ok(_) => {
                 let text = "the authentication is not over";
-                self.refuse(key, version, Reason::ProtocolError, text, u32::MAX);
+                self.refuse(key, version, Reason::ProtocolError, text);
                 false
             }
             Err(error) => {
-                self.refuse(key, version, error.reason(), &error.to_string(), u32::MAX);
+                self.refuse(key, version, error.reason(), &error.to_string());
                 false
             }
         }
@@ -154,9 +155,10 @@ impl ShardCore {
             Answer::Allow(admitted) => return self.admit(now, key, Some(admitted)),
             Answer::Continue(bytes) => {
                 gate.is_asking = false;
-                self.control(key, |out| {
-                    encode_auth(Reason::ContinueAuthentication, EXCHANGE_METHOD, &bytes, out)
-                });
+                if !self.send_auth(key, Reason::ContinueAuthentication, &bytes) {
+                    let reason = Reason::ImplementationSpecificError;
+                    return self.refuse(key, version, reason, AUTH_TOO_LARGE);
+                }
                 return self.go_on_reading(now, key, Vec::new());
             }
             Answer::NotMine if allows_anonymous => {
@@ -167,7 +169,7 @@ impl ShardCore {
         };
         self.clients.counters.connects_unauthenticated += 1;
         self.note_login_failure(key, refused);
-        self.refuse(key, version, refused.reason(), NOT_AUTHENTICATED, u32::MAX);
+        self.refuse(key, version, refused.reason(), NOT_AUTHENTICATED);
     }
 
     /// Notes who failed to prove who it is.
@@ -182,6 +184,7 @@ impl ShardCore {
         {
             let event = Event::Refused {
                 reason: refusal.reason().byte(),
+                text: refusal.text().into(),
                 is_login_failure: refusal != Refusal::Unavailable,
             };
             self.note(key, connect.client_id, connect.user_name, event);
@@ -247,9 +250,9 @@ impl ShardCore {
         match answer {
             Answer::Continue(bytes) => {
                 connection.reauthentication = Turn::Client;
-                self.control(key, |out| {
-                    encode_auth(Reason::ContinueAuthentication, EXCHANGE_METHOD, &bytes, out)
-                });
+                if !self.send_auth(key, Reason::ContinueAuthentication, &bytes) {
+                    self.disconnect(key, Reason::PacketTooLarge, AUTH_TOO_LARGE, now);
+                }
             }
             Answer::Allow(admitted)
                 if connection.admitted.as_deref().and_then(user_name) == user_name(&admitted) =>
@@ -257,10 +260,10 @@ impl ShardCore {
                 connection.reauthentication = Turn::Nobody;
                 connection.identity_ends_at = admitted.ends_at.unwrap_or(Timestamp::NEVER);
                 let bytes = admitted.exchange_end.unwrap_or_default();
-                self.control(key, |out| {
-                    encode_auth(Reason::Success, EXCHANGE_METHOD, &bytes, out)
-                });
                 self.arm_connection(key);
+                if !self.send_auth(key, Reason::Success, &bytes) {
+                    self.disconnect(key, Reason::PacketTooLarge, AUTH_TOO_LARGE, now);
+                }
             }
             Answer::Allow(_) | Answer::NotMine => {
                 self.disconnect(key, Reason::NotAuthorized, NOT_AUTHENTICATED, now);
@@ -269,6 +272,18 @@ impl ShardCore {
                 self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
             }
         }
+    }
+
+    /// Sends an AUTH, if it is within what the client takes `[MQTT-3.1.2-24]`.
+    fn send_auth(&mut self, key: ConnectionKey, reason: Reason, bytes: &[u8]) -> bool {
+        let mut packet = Vec::new();
+        encode_auth(reason, EXCHANGE_METHOD, bytes, &mut packet);
+        let connection = self.clients.connections.get(key);
+        let fits = connection.is_some_and(|c| packet.len() <= c.packet_bytes_max as usize);
+        if fits {
+            self.control(key, |out| out.extend_from_slice(&packet));
+        }
+        fits
     }
 
     /// Whether the identity of a connection may use a client identifier, and which it gets if it names none.

@@ -237,6 +237,7 @@ impl ShardCore {
         self.mark_some();
         self.tell_some();
         self.release_some(now);
+        self.pass_some_on(now);
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

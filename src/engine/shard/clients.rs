@@ -16,11 +16,13 @@ use crate::engine::hashing::Hashing;
 use crate::engine::keys::{ConnectionKey, OfConnection, SessionKey};
 use crate::engine::outbox::SpareBuffers;
 use crate::engine::overload::Stage;
+use crate::engine::session::Delivery;
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
 use foldhash::fast::FixedState;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// The clients of one shard.
@@ -39,6 +41,8 @@ pub(super) struct Clients {
     pub shortage: Shortage,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
+    /// Messages of share groups that go to another member.
+    pub passed_on: VecDeque<Delivery>,
     /// Connections that have to wait for deliveries; their timers are to be set.
     pub throttled: Vec<ConnectionKey>,
     pub losing: Losing,
@@ -62,6 +66,7 @@ impl Clients {
             routed_by: None,
             shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
             overflowed: Vec::new(),
+            passed_on: VecDeque::new(),
             throttled: Vec::new(),
             losing: Losing::default(),
             settings,

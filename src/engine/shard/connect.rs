@@ -4,11 +4,10 @@ use super::authenticate::Identified;
 use super::end::WillFate;
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
-use crate::engine::access::acl::Access;
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
 use crate::engine::codec::frame::Frame;
 use crate::engine::codec::topic::TopicName;
-use crate::engine::codec::{Reason, Version};
+use crate::engine::codec::{PacketType, Reason, Version};
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::message::Qos;
 use crate::engine::overload::Stage;
@@ -22,6 +21,8 @@ use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 use std::rc::Rc;
 
+/// Why a connection without CONNECT is closed.
+pub(super) const NOT_CONNECT: &str = "its first packet is not CONNECT";
 /// Longest client identifier that is accepted.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
@@ -35,11 +36,18 @@ impl ShardCore {
         (frame, bytes): (Frame<'_>, usize),
         stream: &[u8],
     ) -> bool {
-        if frame.first_byte != 0x10 {
-            self.drop_connection(key);
+        let decoded = match PacketType::from_first_byte(frame.first_byte) {
+            Some(PacketType::Connect) => Some(Connect::decode(frame.body)),
+            _ => None,
+        };
+        // 3.1 does not look at the flags.
+        let may_have_flags = matches!(&decoded, Some(Ok(c)) if c.version == Version::V3_1);
+        let is_well_begun = frame.first_byte == PacketType::Connect.first_byte() || may_have_flags;
+        let Some(decoded) = decoded.filter(|_| is_well_begun) else {
+            self.drop_nameless(key, NOT_CONNECT);
             return false;
-        }
-        let connect = match Connect::decode(frame.body) {
+        };
+        let connect = match decoded {
             Ok(connect) => connect,
             Err(error) => {
                 self.refuse_undecoded(key, error);
@@ -50,6 +58,8 @@ impl ShardCore {
             return false;
         };
         connection.version = connect.version;
+        connection.is_bridge = connect.is_bridge;
+        connection.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         if let Err((reason, text)) = self.check_connect(key, &connect) {
             self.turn_away(key, &connect, reason, text);
             return false;
@@ -85,11 +95,11 @@ impl ShardCore {
     ) {
         let event = Event::Refused {
             reason: reason.byte(),
+            text: text.into(),
             is_login_failure: false,
         };
         self.note(key, connect.client_id, connect.user_name, event);
-        let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
-        self.refuse(key, connect.version, reason, text, taken);
+        self.refuse(key, connect.version, reason, text);
     }
 
     /// It is known who sent the CONNECT: opens the connection here, or sends it home.
@@ -133,28 +143,32 @@ impl ShardCore {
             });
             return Ok(false);
         }
-        let holder = self.holder(key, client_id);
-        if let Some(will) = &connect.will
-            && let Some(rights) = holder.as_ref().and_then(|holder| holder.rights.as_ref())
-            && !rights.allows(Access::Write, will.topic)
+        // Nothing is changed for a client that could not be told [MQTT-3.1.2-24].
+        if connect.properties.packet_bytes_max.is_some()
+            && self.connack(key, connect, client_id, false).is_none()
         {
-            self.clients.counters.publishes_not_authorized += 1;
-            return Err((Reason::NotAuthorized, "will topic"));
+            self.clients.counters.connects_refused += 1;
+            let text = "CONNACK is larger than the client's maximum packet size";
+            return Err((Reason::ImplementationSpecificError, text));
         }
+        let holder = self.holder(key, client_id);
         let client_id: Rc<str> = client_id.into();
-        self.open(now, key, connect, client_id, assigned.is_some(), holder);
+        self.open(now, key, connect, client_id, holder);
         Ok(true)
     }
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
         self.clients.counters.connects_refused += 1;
-        match refused.version {
-            Some(version) => {
-                let text = refused.error.to_string();
-                self.refuse(key, version, refused.error.reason(), &text, u32::MAX);
-            }
-            None => self.drop_connection(key),
+        let text = refused.error.to_string();
+        let reason = refused.error.reason();
+        self.note_nameless(key, reason.byte(), &text);
+        let Some(version) = refused.version else {
+            return self.drop_connection(key);
+        };
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.packet_bytes_max = refused.packet_bytes_max;
         }
+        self.refuse(key, version, reason, &text);
     }
 
     /// Answers a CONNECT with a failure and closes `[MQTT-3.2.2-7]`.
@@ -164,8 +178,9 @@ impl ShardCore {
         version: Version,
         reason: Reason,
         text: &str,
-        packet_bytes_max: u32,
     ) {
+        let connection = self.clients.connections.get(key);
+        let packet_bytes_max = connection.map_or(0, |connection| connection.packet_bytes_max);
         let refusal = Refusal {
             reason,
             reason_string: Some(text),
@@ -196,16 +211,18 @@ impl ShardCore {
             .or(connect.user_name);
         if connection.is_banned || self.banned.contain(connect.client_id, user_name) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, "banned"));
+            return Err((Reason::Banned, "banned (bans.file, or a ban for a time)"));
         }
         if connection.is_hasty {
             self.clients.counters.connections_refused_rate += 1;
-            let text = "too many connections per second by this listener";
+            let text =
+                "too many connections per second by this listener (listener.connect_rate_max)";
             return Err((Reason::ConnectionRateExceeded, text));
         }
         if connection.is_surplus {
             self.clients.counters.connections_refused_full += 1;
-            return Err((Reason::QuotaExceeded, "connections_max is reached"));
+            let text = "too many connections (connections_max, limits.connections_per_address_max)";
+            return Err((Reason::QuotaExceeded, text));
         }
         // Who comes back takes or drops what waits for it: that is how memory becomes free.
         let is_known = self.clients.sessions.find(connect.client_id).is_some();
@@ -214,20 +231,24 @@ impl ShardCore {
             return Err((Reason::QuotaExceeded, "limits.memory_max_bytes is near"));
         }
         if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
-            return Err((Reason::ClientIdentifierNotValid, "longer than 1024 bytes"));
+            return Err((
+                Reason::ClientIdentifierNotValid,
+                "its client identifier is longer than 1024 bytes",
+            ));
         }
         if let Some(will) = &connect.will {
             if will.qos > settings.qos_max {
-                return Err((Reason::QosNotSupported, "will QoS")); // [MQTT-3.2.2-12]
+                return Err((Reason::QosNotSupported, "QoS of its will (mqtt.qos_max)")); // [MQTT-3.2.2-12]
             }
             if will.retain && !settings.retain_available {
-                return Err((Reason::RetainNotSupported, "will retain")); // [MQTT-3.2.2-13]
+                return Err((
+                    Reason::RetainNotSupported,
+                    "RETAIN of its will (mqtt.retain_available)",
+                )); // [MQTT-3.2.2-13]
             }
-            let topic = TopicName::new(will.topic, settings.limits.topics())
-                .map_err(|_| (Reason::TopicNameInvalid, "will topic"))?;
-            if topic.is_dollar() {
-                return Err((Reason::NotAuthorized, "will topic begins with $"));
-            }
+            // Whether it may be published is asked when it is due.
+            TopicName::new(will.topic, settings.limits.topics())
+                .map_err(|_| (Reason::TopicNameInvalid, "the topic of its will"))?;
         }
         Ok(())
     }
@@ -263,7 +284,6 @@ impl ShardCore {
         key: ConnectionKey,
         connect: &Connect<'_>,
         client_id: Rc<str>,
-        is_assigned: bool,
         holder: Option<Box<Holder>>,
     ) {
         let known = self.clients.sessions.find(&client_id);
@@ -278,7 +298,7 @@ impl ShardCore {
         });
         self.hand_session_to(session_key, holder);
         let expiry_seconds = self.granted_expiry(connect);
-        let keep_alive = self.open_connection(key, session_key, connect);
+        self.open_connection(key, session_key, connect);
         let listener = self.clients.connections.get(key).map_or(0, |c| c.listener);
         let queue_bytes_max = self.settings.client_limits(listener).queue_bytes_max;
         if let Some(session) = self.clients.sessions.get_mut(session_key) {
@@ -301,14 +321,9 @@ impl ShardCore {
         let method = method.map_or("", |admitted| admitted.identity.method);
         self.note_session(session_key, Event::Connected(method));
         self.arm_connection(key);
-        self.connack(
-            key,
-            connect,
-            &client_id,
-            is_assigned,
-            resumed.is_some(),
-            keep_alive,
-        );
+        let connack = self.connack(key, connect, &client_id, resumed.is_some());
+        self.control(key, |out| out.extend(connack.iter().flatten()));
+        self.forget_exchange(key);
         if resumed.is_some() {
             self.groups_changed(session_key);
             self.clients.resend(session_key, now);
@@ -352,24 +367,24 @@ impl ShardCore {
         asked.min(self.settings.session_expiry_seconds_max)
     }
 
-    /// Sets the connection up; returns the keep alive that the client has to use instead of its own.
-    fn open_connection(
-        &mut self,
-        key: ConnectionKey,
-        session: SessionKey,
-        connect: &Connect<'_>,
-    ) -> Option<u16> {
-        let settings = &self.settings;
-        let max = settings.keep_alive_seconds_max;
+    /// The keep alive that a client has to use instead of its own. 3.x cannot be told, and has to be heard
+    /// all the same.
+    fn imposed_keep_alive(&self, connect: &Connect<'_>) -> Option<u16> {
+        let max = self.settings.keep_alive_seconds_max;
         let asked = connect.keep_alive_seconds;
-        // Only 5.0 can be told another keep alive; 3.x keeps the one it knows of.
-        let imposed =
-            (connect.version.is_v5() && max > 0 && (asked == 0 || asked > max)).then_some(max);
-        let connection = self.clients.connections.get_mut(key)?;
+        (max > 0 && (asked == 0 || asked > max)).then_some(max)
+    }
+
+    fn open_connection(&mut self, key: ConnectionKey, session: SessionKey, connect: &Connect<'_>) {
+        let imposed = self.imposed_keep_alive(connect);
+        let settings = &self.settings;
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
         connection.session = Some(session);
         self.admission.settle();
-        connection.silence_ms_max = u64::from(imposed.unwrap_or(asked)) * 1500;
-        connection.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+        let seconds = imposed.unwrap_or(connect.keep_alive_seconds);
+        connection.silence_ms_max = u64::from(seconds) * 1500;
         connection.window_max = connect
             .properties
             .receive_maximum
@@ -390,30 +405,26 @@ impl ShardCore {
             .and_then(|admitted| admitted.ends_at)
             .unwrap_or(Timestamp::NEVER);
         connection.authentication_method = connect.properties.authentication_method.map(Into::into);
-        imposed
     }
 
+    /// CONNACK for a client that is let in; `None` if it would be larger than the client takes.
     fn connack(
-        &mut self,
+        &self,
         key: ConnectionKey,
         connect: &Connect<'_>,
         client_id: &str,
-        is_assigned: bool,
         session_present: bool,
-        server_keep_alive_seconds: Option<u16>,
-    ) {
+    ) -> Option<Vec<u8>> {
         let granted = self.granted_expiry(connect);
-        let settings = Rc::clone(&self.settings);
+        let settings = &self.settings;
         let response_information = settings
             .response_information
             .as_ref()
             .filter(|_| connect.properties.request_response_information)
             .map(|prefix| format!("{prefix}{client_id}"));
-        let exchange_end = self
-            .clients
-            .connections
-            .get_mut(key)
-            .and_then(|connection| connection.admitted.as_mut()?.exchange_end.take());
+        let connection = self.clients.connections.get(key);
+        let admitted = connection.and_then(|connection| connection.admitted.as_ref());
+        let exchange_end = admitted.and_then(|admitted| admitted.exchange_end.as_deref());
         let limits = &settings.limits;
         let connack = Connack {
             session_present,
@@ -423,14 +434,11 @@ impl ShardCore {
             qos_max: Some(settings.qos_max).filter(|qos| *qos < Qos::ExactlyOnce),
             packet_bytes_max: (limits.max_packet_bytes < crate::engine::limits::PACKET_BYTES_MAX)
                 .then_some(limits.max_packet_bytes as u32),
-            assigned_client_id: is_assigned.then_some(client_id),
+            assigned_client_id: connect.client_id.is_empty().then_some(client_id),
             topic_alias_max: limits.topic_alias_max,
-            server_keep_alive_seconds,
+            server_keep_alive_seconds: self.imposed_keep_alive(connect),
             response_information: response_information.as_deref(),
-            authentication: connect
-                .properties
-                .authentication_method
-                .zip(exchange_end.as_deref()),
+            authentication: connect.properties.authentication_method.zip(exchange_end),
             unavailable: [
                 !settings.retain_available,
                 !settings.wildcard_subscriptions,
@@ -438,7 +446,16 @@ impl ShardCore {
                 !settings.shared_subscriptions,
             ],
         };
-        self.control(key, |out| connack.encode(connect.version, out));
+        let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+        connack.encode_within(connect.version, taken)
+    }
+
+    /// The end of an exchange was told with CONNACK.
+    fn forget_exchange(&mut self, key: ConnectionKey) {
+        let connection = self.clients.connections.get_mut(key);
+        if let Some(admitted) = connection.and_then(|connection| connection.admitted.as_mut()) {
+            admitted.exchange_end = None;
+        }
     }
 }
 

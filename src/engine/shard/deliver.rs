@@ -8,16 +8,17 @@
 
 use super::clients::Clients;
 use super::matches::Match;
-use crate::engine::fanout::encoder::Form;
+use crate::engine::fanout::encoder::{Form, packet_bytes};
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::limits::COPY_BYTES_MAX;
 use crate::engine::message::Qos;
 use crate::engine::outbox::OutboxFull;
 use crate::engine::record::Record;
+use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
-use crate::engine::session::{Delivery, SubscriptionIds};
+use crate::engine::session::{Delivery, Session, SubscriptionIds};
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
 
@@ -152,6 +153,21 @@ impl Clients {
         }
     }
 
+    /// Whether a share group's message is within what the client of a member takes; one that is away may take
+    /// anything.
+    pub(super) fn takes(
+        &self,
+        session: &Session,
+        subscriber: &Subscriber,
+        publication: &Publication<'_>,
+        now: Timestamp,
+    ) -> bool {
+        let qos = publication.qos.min(subscriber.qos);
+        let ids = SubscriptionIds::one(subscriber.subscription_id);
+        let connection = session.connection.and_then(|key| self.connections.get(key));
+        connection.is_none_or(|connection| fits(connection, publication, qos, &ids, now))
+    }
+
     /// Drops what has to be dropped so that a QoS 0 message finds room, or returns that it finds none.
     fn make_room(
         &mut self,
@@ -196,7 +212,6 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let alias = connection.alias(publication.topic);
         let form = Form {
             version: connection.version,
             qos: Qos::AtMostOnce,
@@ -204,32 +219,47 @@ impl Clients {
             dup: false,
             packet_id: 0,
             subscription_ids,
-            topic_alias: alias.number,
-            alias_is_known: alias.is_known,
+            topic_alias: 0,
+            alias_is_known: false,
         };
-        let put = self.encoder.put(
-            publication,
-            &form,
-            now,
-            connection.packet_bytes_max,
-            &mut connection.outbox,
-            &mut self.spare,
-        );
-        match put {
-            Ok(copied_bytes) => {
-                if oldest_give_way && alias.number == 0 {
+        let (encoder, spare) = (&mut self.encoder, &mut self.spare);
+        match encoder.put_with_alias(publication, form, now, connection, spare) {
+            Ok((copied_bytes, has_alias)) => {
+                if oldest_give_way && !has_alias {
                     let has_payload = publication.payload.len() >= COPY_BYTES_MAX;
                     connection.outbox.mark_droppable(copied_bytes, has_payload);
                 }
                 self.counters.messages_sent += 1;
                 self.mark_ready(key);
             }
-            Err(_) => {
-                connection.take_back_alias(publication.topic, alias);
-                self.lose(session, LossReason::TooLarge, 1);
-            }
+            Err(_) => self.lose(session, LossReason::TooLarge, 1),
         }
     }
+}
+
+/// Whether a publish without a topic alias is within what a connection's client takes.
+pub(super) fn fits(
+    connection: &Connection,
+    publication: &Publication<'_>,
+    qos: Qos,
+    subscription_ids: &SubscriptionIds,
+    now: Timestamp,
+) -> bool {
+    let max = connection.packet_bytes_max;
+    if max == u32::MAX {
+        return true;
+    }
+    let form = Form {
+        version: connection.version,
+        qos,
+        retain: false,
+        dup: false,
+        packet_id: 0,
+        subscription_ids: subscription_ids.as_slice(),
+        topic_alias: 0,
+        alias_is_known: false,
+    };
+    packet_bytes(publication, &form, now) <= max as usize
 }
 
 fn publication_bytes(publication: &Publication<'_>) -> usize {

@@ -49,6 +49,11 @@ impl ShardCore {
                 .set(Timestamp::NEVER, deadline, Owner::Connection(key));
         } else if connection.session.is_none() {
             self.clients.counters.connect_timeouts += 1;
+            self.note_nameless(
+                key,
+                0,
+                "its CONNECT did not come within limits.connect_timeout_ms",
+            );
             self.drop_connection(key);
         } else if connection.identity_ends_at <= now {
             self.clients.counters.identities_ended += 1;

@@ -5,9 +5,12 @@ use super::filters::Asker;
 use super::{Command, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::codec::control::{Disconnect, encode_disconnect};
+use crate::engine::codec::topic::is_reserved;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::mail::Passed;
 use crate::engine::session::EXPIRY_NEVER;
+use crate::engine::session::losses::LossReason;
 use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
@@ -86,7 +89,7 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
-        connection.goodbye = Some(reason);
+        connection.goodbye = Some((reason, text.into()));
         if connection.session.is_none() || !connection.version.is_v5() {
             return;
         }
@@ -147,8 +150,11 @@ impl ShardCore {
         };
         let changing = connection.changing.take();
         let version = connection.version;
-        let reason = connection.goodbye.map_or(0, Reason::byte);
-        self.note_session(session_key, Event::Disconnected(reason));
+        let (reason, text) = match connection.goodbye.take() {
+            Some((reason, text)) => (reason.byte(), text),
+            None => (0, Box::default()),
+        };
+        self.note_session(session_key, Event::Disconnected { reason, text });
         self.close_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;
@@ -218,7 +224,8 @@ impl ShardCore {
         }
     }
 
-    /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`.
+    /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`. One to a topic that its
+    /// client may not publish to is left out.
     pub(super) fn publish_will(&mut self, key: SessionKey, now: Timestamp) {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
@@ -227,9 +234,8 @@ impl ShardCore {
         let Some(will) = session.will.take() else {
             return;
         };
-        if !self.may_write(key, &will.topic) {
-            self.clients.counters.publishes_not_authorized += 1;
-            return;
+        if is_reserved(&will.topic) || !self.may_write(key, &will.topic) {
+            return self.clients.lose(key, LossReason::WillNotAllowed, 1);
         }
         let hash = self.publisher_hash(key);
         let mut publication = Publication::new(
@@ -259,6 +265,7 @@ impl ShardCore {
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;
         };
+        self.clients.losing.keep_of_ended(&mut session);
         let never = Timestamp::NEVER;
         self.timers
             .set(session.timer_at, never, Owner::Session(key));
@@ -278,7 +285,7 @@ impl ShardCore {
             };
             let mut publication = Publication::of(&delivery.message);
             self.clients.encoder.begin();
-            self.deliver_to_group(&mut publication, group, 0, 0, now);
+            self.deliver_to_group(&mut publication, group, 0, Passed::default(), now);
         }
     }
     /// First step of a shutdown: the wills of all clients, for those who are still there to get them.

@@ -17,6 +17,7 @@ use crate::engine::codec::Reason;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
+use crate::engine::mail::Passed;
 use crate::engine::message::LocalMessage;
 use crate::engine::record::Receipt;
 use crate::engine::route::ShardSet;
@@ -46,7 +47,7 @@ pub(super) enum Source {
         /// Whether plain subscriptions may match.
         plain: bool,
         groups: Vec<GroupKey>,
-        hops: u8,
+        passed: Passed,
     },
     /// A client that has gone.
     Will,
@@ -362,11 +363,11 @@ impl ShardCore {
                 }
             } else if let Some(group) = fan_out.groups.next() {
                 self.backlog.spend_on_fan_out(&publication);
-                let hops = match fan_out.taken.source {
-                    Source::Shard { hops, .. } => hops,
-                    _ => 0,
+                let passed = match fan_out.taken.source {
+                    Source::Shard { passed, .. } => passed,
+                    _ => Passed::default(),
                 };
-                self.deliver_to_group(&mut publication, &group, fan_out.taken.hash, hops, now);
+                self.deliver_to_group(&mut publication, &group, fan_out.taken.hash, passed, now);
             } else {
                 is_through = true;
             }

@@ -14,6 +14,7 @@ use crate::engine::mail::{InterestChange, Mail, Phase};
 use crate::engine::route::trie::{NodeId, Trie};
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Most filters in acknowledgements that wait for other shards before SUBSCRIBE and UNSUBSCRIBE wait.
 const PENDING_MAX: usize = 65_536;
@@ -104,7 +105,8 @@ impl Interest {
             .collect()
     }
 
-    /// Applies another shard's change to the replica.
+    /// Applies another shard's change to the replica. Returns the share group, with members here, that has
+    /// somebody connected by it and had nobody.
     pub(super) fn apply(
         &mut self,
         trie: &mut Trie,
@@ -112,7 +114,8 @@ impl Interest {
         from: ShardId,
         sequence: u64,
         change: &InterestChange,
-    ) {
+    ) -> Option<(NodeId, Arc<str>)> {
+        let mut awake = None;
         match change {
             InterestChange::Nothing => {}
             InterestChange::Add(filter) => {
@@ -132,8 +135,10 @@ impl Interest {
             InterestChange::Group(key, count) => {
                 let node = trie.insert(TopicFilter::trusted(&key.filter));
                 if let Some(entry) = trie.entry_mut(node) {
-                    if let Some(group) = entry.groups.find_or_add(&key.name, shards) {
-                        group.set_count(from, *count);
+                    if let Some(group) = entry.groups.find_or_add(&key.name, shards)
+                        && group.set_count(from, *count)
+                    {
+                        awake = Some((node, Arc::clone(&key.name)));
                     }
                     entry.groups.prune(&key.name);
                 }
@@ -143,6 +148,7 @@ impl Interest {
         if let Some(due) = self.to_confirm.get_mut(usize::from(from)) {
             *due = Some(sequence);
         }
+        awake
     }
 }
 

@@ -26,6 +26,7 @@ mod end;
 mod ended;
 mod fan_out;
 mod filters;
+mod groups;
 mod hold;
 mod interest;
 mod journal;
@@ -71,6 +72,7 @@ use backlog::Backlog;
 use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
+use groups::Recalls;
 use hold::Releases;
 use interest::Interest;
 use matches::Matches;
@@ -135,6 +137,7 @@ pub struct ShardCore {
     ended: Ended,
     releases: Releases,
     presence: Presence,
+    recalls: Recalls,
     /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
     /// the hashes.
     seed: u64,
@@ -179,6 +182,7 @@ impl ShardCore {
             ended: Ended::default(),
             releases: Releases::default(),
             presence: Presence::default(),
+            recalls: Recalls::default(),
             seed: hashing::one_way(seed),
             questions: Questions::default(),
             last_match: LastMatch::default(),
@@ -281,6 +285,7 @@ impl ShardCore {
             || !self.releases.is_empty()
             || !self.clients.rules.marking.is_empty()
             || self.may_tell()
+            || self.may_pass_on()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
             || self.memory.is_searching()
@@ -374,8 +379,11 @@ impl ShardCore {
                 if let Some(filter) = change.filter() {
                     self.backlog.spend(filters::filter_work(filter));
                 }
-                self.interest
-                    .apply(&mut self.trie, self.shards, from, sequence, &change);
+                let interest = &mut self.interest;
+                let awake = interest.apply(&mut self.trie, self.shards, from, sequence, &change);
+                if let Some((node, name)) = awake {
+                    self.recalls.add(node, &name);
+                }
             }
             Mail::InterestConfirmed { sequence } => self.interest_confirmed(from, sequence, now),
             Mail::RetainedQuery(query) => self.questions.ask(from, query),

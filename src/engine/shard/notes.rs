@@ -19,6 +19,32 @@ impl ShardCore {
         into.append(&mut self.notes);
     }
 
+    /// Whether all are taken, not only those that tell why.
+    #[must_use]
+    pub fn takes_all_notes(&self) -> bool {
+        self.settings.takes_notes
+    }
+
+    fn takes(&self, event: &Event) -> bool {
+        self.settings.takes_notes || self.settings.tells_why && event.tells_why()
+    }
+
+    /// Closes a connection that has not named itself, and tells why.
+    pub(super) fn drop_nameless(&mut self, key: ConnectionKey, text: &str) {
+        self.note_nameless(key, 0, text);
+        self.drop_connection(key);
+    }
+
+    /// A note about a connection that was refused before it named itself.
+    pub(super) fn note_nameless(&mut self, key: ConnectionKey, reason: u8, text: &str) {
+        let event = Event::Refused {
+            reason,
+            text: text.into(),
+            is_login_failure: false,
+        };
+        self.note(key, "", None, event);
+    }
+
     /// Whether there are any.
     #[must_use]
     pub fn has_notes(&self) -> bool {
@@ -32,7 +58,7 @@ impl ShardCore {
         user_name: Option<&str>,
         event: Event,
     ) {
-        if !self.settings.takes_notes {
+        if !self.takes(&event) {
             return;
         }
         if self.notes.len() >= NOTES_MAX {
@@ -49,7 +75,7 @@ impl ShardCore {
 
     /// A note about a session's connection.
     pub(super) fn note_session(&mut self, key: SessionKey, event: Event) {
-        if !self.settings.takes_notes {
+        if !self.takes(&event) {
             return;
         }
         let Some(session) = self.clients.sessions.get(key) else {
@@ -74,7 +100,7 @@ impl ShardCore {
         action: &'static str,
         topic: &str,
     ) {
-        if !self.settings.takes_notes {
+        if !(self.settings.takes_notes || self.settings.tells_why) {
             return;
         }
         let Some(session) = self.clients.sessions.get_mut(key) else {

@@ -141,7 +141,9 @@ impl ShardCore {
         group.members.set_online(key, is_online);
         let count = count_of(group);
         if count != known {
-            group.set_count(self.id, count);
+            if group.set_count(self.id, count) {
+                self.recalls.add(node, name);
+            }
             if self.shards > 1 {
                 let changed = (node, Arc::clone(name));
                 self.presence.unannounced.entry(changed).or_insert(known);
@@ -159,7 +161,9 @@ impl ShardCore {
         };
         let count = count_of(group);
         let mut known = group.count(self.id);
-        group.set_count(self.id, count);
+        if group.set_count(self.id, count) {
+            self.recalls.add(node, name);
+        }
         entry.groups.prune(name);
         if !self.presence.unannounced.is_empty()
             && let Some(announced) = self.presence.unannounced.remove(&(node, Arc::clone(name)))

@@ -8,20 +8,17 @@ use super::fan_out::{Source, Taken};
 use super::matches::Match;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
-use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName};
+use crate::engine::codec::topic::{TopicError, TopicName, is_reserved};
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
-use crate::engine::limits::SHARED_HOPS_MAX;
-use crate::engine::mail::{self, Mail, Phase};
+use crate::engine::mail::{self, Mail, Passed, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::record::{Receipt, Record};
-use crate::engine::route::members::MemberLoad;
 use crate::engine::route::retained::{Budget, Retained};
 use crate::engine::route::shared::SharedStrategy;
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
 use crate::engine::time::Timestamp;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// What keeping a retained message costs, in deliveries.
@@ -186,7 +183,7 @@ impl ShardCore {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Option<Reason> {
-        if topic.starts_with('$') {
+        if is_reserved(topic) {
             self.clients.counters.dropped_dollar_topic += 1;
             return Some(Reason::NotAuthorized);
         }
@@ -336,7 +333,7 @@ impl ShardCore {
             (here, elsewhere) = self.pick_groups(&nodes, hash);
             self.clients.encoder.begin();
             for (_, group) in here {
-                self.deliver_to_group(publication, &group, hash, 0, now);
+                self.deliver_to_group(publication, &group, hash, Passed::default(), now);
             }
         }
         self.last_match.keep(nodes);
@@ -398,7 +395,7 @@ impl ShardCore {
             plain,
             groups,
             hash,
-            hops,
+            passed,
         } = publish;
         let message = LocalMessage::new(message);
         let mut publication = Publication::of(&message);
@@ -418,7 +415,7 @@ impl ShardCore {
                     confirmed,
                     plain,
                     groups,
-                    hops,
+                    passed,
                 },
             });
         }
@@ -429,7 +426,7 @@ impl ShardCore {
             self.last_match.keep(nodes);
         }
         for group in groups {
-            self.deliver_to_group(&mut publication, &group, hash, hops, now);
+            self.deliver_to_group(&mut publication, &group, hash, passed, now);
         }
         self.clients.routed_by = None;
         self.disconnect_overflowed(now);
@@ -509,7 +506,7 @@ impl ShardCore {
                 continue;
             };
             for group in entry.groups.iter_mut() {
-                if let Some(shard) = group.pick_shard(strategy, hash, None) {
+                if let Some(shard) = group.pick_shard(strategy, hash, ShardSet::default()) {
                     let name = Arc::clone(&group.name);
                     picked.push((
                         shard,
@@ -522,62 +519,6 @@ impl ShardCore {
             }
         }
         picked.into_iter().partition(|(shard, _)| *shard == self.id)
-    }
-
-    /// Delivers to a member of a share group on this shard; if there is none any more, another shard
-    /// picks again. The encoder has begun this publish.
-    pub(super) fn deliver_to_group(
-        &mut self,
-        publication: &mut Publication<'_>,
-        key: &GroupKey,
-        hash: u64,
-        hops: u8,
-        now: Timestamp,
-    ) {
-        let strategy = self.settings.shared_strategy;
-        let (id, clients) = (self.id, &self.clients);
-        let sessions = &clients.sessions;
-        let topic = publication.topic;
-        let load = |subscriber: &crate::engine::route::subscriber::Subscriber| {
-            let session = sessions.get(subscriber.session)?;
-            if !clients.may_get(subscriber.session, subscriber.checked, topic) {
-                return None;
-            }
-            let outbound = &session.outbound;
-            let inflight = usize::from(outbound.unacknowledged()) + outbound.queued();
-            Some(MemberLoad {
-                online: session.connection.is_some(),
-                inflight,
-            })
-        };
-        let node = self.trie.find(TopicFilter::trusted(&key.filter));
-        let group = node
-            .and_then(|node| self.trie.entry_mut(node))
-            .and_then(|entry| entry.groups.find_mut(&key.name));
-        let Some(group) = group else {
-            self.clients.counters.dropped_no_member += 1;
-            return;
-        };
-        let picked = group.pick_member(strategy, hash, load);
-        self.backlog.spend(picked.steps);
-        if let Some(member) = picked.member {
-            let mut matched = Match::of(&member);
-            matched.group = Some(Rc::new(key.clone()));
-            return self.clients.deliver(publication, &matched, now);
-        }
-        match group.pick_shard(strategy, hash, Some(id)) {
-            Some(shard) if hops < SHARED_HOPS_MAX => {
-                let letter = mail::Publish {
-                    message: publication.keep().share(),
-                    plain: false,
-                    groups: vec![key.clone()],
-                    hash,
-                    hops: hops + 1,
-                };
-                self.stage(Phase::Live, shard, Mail::Publish(letter));
-            }
-            _ => self.clients.counters.dropped_no_member += 1,
-        }
     }
 
     fn mail_publish(
@@ -598,7 +539,7 @@ impl ShardCore {
                 plain: plain.contains(shard),
                 groups: of_shard.map(|(_, group)| group.clone()).collect(),
                 hash,
-                hops: 0,
+                passed: Passed::default(),
             };
             self.stage(Phase::Live, shard, Mail::Publish(letter));
         }

@@ -1,6 +1,7 @@
 //! Bytes of a connection to packets, and each packet to its handler.
 
 use super::ShardCore;
+use super::connect::NOT_CONNECT;
 use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
@@ -12,6 +13,18 @@ use crate::engine::time::Timestamp;
 const GATHERED_FROM_BYTES: usize = 16 * 1024;
 /// Bytes of a packet whose copies, into one buffer and into its message, cost as much as a delivery.
 const BYTES_PER_DELIVERY: usize = 256;
+
+/// Why a connection is closed before its CONNECT is whole.
+const CONNECT_TOO_LARGE: &str =
+    "its CONNECT is larger than limits.connect_bytes_max, or has no length";
+
+/// Whether the first packet of a stream is a CONNECT, by its first byte.
+fn is_connect(stream: &[u8]) -> bool {
+    let kind = stream
+        .first()
+        .map(|first| PacketType::from_first_byte(*first));
+    kind == Some(Some(PacketType::Connect))
+}
 
 impl ShardCore {
     /// Bytes arrived on a connection. Packets are handled as soon as they are whole; what is left over
@@ -153,16 +166,16 @@ impl ShardCore {
                     used += bytes;
                 }
                 Ok(Split::Partial(_)) => {
-                    if !is_open && !exchanges && rest.first().is_some_and(|first| *first != 0x10) {
-                        // Not a CONNECT [MQTT-3.1.0-1]: no need to wait for the rest of it.
-                        self.drop_connection(key);
+                    if !is_open && !exchanges && !is_connect(rest) {
+                        // [MQTT-3.1.0-1]: no need to wait for the rest of it.
+                        self.drop_nameless(key, NOT_CONNECT);
                     }
                     return used;
                 }
                 Err(error) if is_open => self.refuse_packet(key, error, now),
                 Err(_) => {
                     self.clients.counters.protocol_errors += 1;
-                    self.drop_connection(key);
+                    self.drop_nameless(key, CONNECT_TOO_LARGE);
                 }
             }
         }

@@ -87,6 +87,8 @@ pub struct Settings {
     pub authentication: Authentication,
     /// Whether anybody reads notes.
     pub takes_notes: bool,
+    /// Whether those that tell why a client is not served are said in the log.
+    pub tells_why: bool,
     /// Longest session expiry interval that is granted.
     pub session_expiry_seconds_max: u32,
     /// What happens to QoS 1 and 2 messages beyond a session's queue.
@@ -122,6 +124,7 @@ impl Default for Settings {
             listeners: vec![ListenerPolicy::default()],
             authentication: Authentication::default(),
             takes_notes: false,
+            tells_why: false,
             session_expiry_seconds_max: u32::MAX,
             queue_full: QueueFull::DropNewest,
             outbox_full: OutboxFull::DropNewest,

@@ -4,7 +4,7 @@ use super::ShardCore;
 use super::filters::Asker;
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::subscribe::{
-    Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
+    Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, answer_bytes,
 };
 use crate::engine::codec::topic::{Subscribed, TopicError};
 use crate::engine::codec::{Reason, Version};
@@ -45,6 +45,9 @@ impl ShardCore {
             let reason = Reason::SubscriptionIdentifiersNotSupported;
             return self.violation(key, reason, "switched off here", now);
         }
+        if !self.may_answer(key, subscribe.requests.len(), now) {
+            return;
+        }
         // All are checked before one is done: a packet that ends the connection changes nothing.
         for request in &subscribe.requests {
             if let Err(Fatal(reason, text)) = self.check_request(request, version) {
@@ -57,6 +60,21 @@ impl ShardCore {
             version,
         };
         self.begin_subscribing(now, asker, subscribe);
+    }
+
+    /// Whether the answer for so many filters is within what the client takes `[MQTT-3.1.2-24]`. Ends the
+    /// connection if it is not.
+    fn may_answer(&mut self, key: ConnectionKey, filters: usize, now: Timestamp) -> bool {
+        let connection = self.clients.connections.get(key);
+        let fits = connection.is_none_or(|connection| {
+            !connection.version.is_v5()
+                || answer_bytes(filters) <= connection.packet_bytes_max as usize
+        });
+        if !fits {
+            let text = "the answer is larger than the client's maximum packet size";
+            self.violation(key, Reason::PacketTooLarge, text, now);
+        }
+        fits
     }
 
     /// Subscribes to one filter of a packet that was checked.
@@ -79,7 +97,13 @@ impl ShardCore {
             self.note_denied(now, session, "subscribe", request.filter);
             return Reason::NotAuthorized;
         }
-        let options = (request.options, grant == Grant::Checked);
+        let mut options = request.options;
+        let connection = self.clients.connections.get(asker.connection);
+        if connection.is_some_and(|connection| connection.is_bridge) {
+            options.no_local = subscribed.share.is_none();
+            options.retain_as_published = true;
+        }
+        let options = (options, grant == Grant::Checked);
         self.subscribe_one(session, &subscribed, options, subscription_id, tasks)
     }
 
@@ -279,6 +303,9 @@ impl ShardCore {
         if unsubscribe.filters.len() > self.settings.limits.filters_per_subscribe_max {
             let text = "more filters than limits.filters_per_subscribe_max";
             return self.violation(key, Reason::QuotaExceeded, text, now);
+        }
+        if !self.may_answer(key, unsubscribe.filters.len(), now) {
+            return;
         }
         for filter in &unsubscribe.filters {
             if let Err(Fatal(reason, text)) = self.parse_filter(filter, version) {

@@ -2,6 +2,7 @@
 //! again what a resumed session had not finished.
 
 use super::clients::Clients;
+use super::deliver::fits;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::encoder::Form;
@@ -31,9 +32,12 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(connection_key) else {
             return;
         };
-        let alias = connection.alias(publication.topic);
         let ids = delivery.subscription_ids.clone();
         let (qos, retain) = (delivery.qos, delivery.retain);
+        if delivery.group.is_some() && !fits(connection, publication, qos, &ids, now) {
+            // It waited for a client that took more, or for none.
+            return self.passed_on.push_back(delivery);
+        }
         let packet_id = session.outbound.begin(delivery);
         let form = Form {
             version: connection.version,
@@ -42,23 +46,16 @@ impl Clients {
             dup: false,
             packet_id,
             subscription_ids: ids.as_slice(),
-            topic_alias: alias.number,
-            alias_is_known: alias.is_known,
+            topic_alias: 0,
+            alias_is_known: false,
         };
-        let put = self.encoder.put(
-            publication,
-            &form,
-            now,
-            connection.packet_bytes_max,
-            &mut connection.outbox,
-            &mut self.spare,
-        );
+        let (encoder, spare) = (&mut self.encoder, &mut self.spare);
+        let put = encoder.put_with_alias(publication, form, now, connection, spare);
         if put.is_ok() {
             self.counters.messages_sent += 1;
             self.mark_ready(connection_key);
         } else {
             // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
-            connection.take_back_alias(publication.topic, alias);
             session.outbound.give_up(packet_id);
             self.lose(key, LossReason::TooLarge, 1);
         }

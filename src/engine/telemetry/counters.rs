@@ -34,7 +34,7 @@ counters! {
     authentications_busy,
     /// Connections refused because nobody vouches for them.
     connects_unauthenticated,
-    /// Publishes, wills among them, to topics that their clients may not publish to.
+    /// Publishes to topics that their clients may not publish to.
     publishes_not_authorized,
     /// Subscriptions refused because their clients may read nothing of them.
     subscribes_not_authorized,
@@ -108,6 +108,8 @@ counters! {
     dropped_retained_full,
     /// Shared messages dropped because no member was left.
     dropped_no_member,
-    /// Messages dropped because clients may not publish to `$` topics.
+    /// Wills left out because their clients may not publish to their topics.
+    dropped_will_not_allowed,
+    /// Messages dropped because their topic is the broker's own: `$SYS`, `$share`, `$queue`.
     dropped_dollar_topic,
 }

@@ -1,7 +1,8 @@
 //! What an operator may have to account for later: who came, who was refused, who was denied what.
 //!
-//! The core writes notes only where somebody reads them; the shell adds addresses and passes them on.
-//! Passwords, tokens and payloads are in none.
+//! The core writes notes only where somebody reads them: all where there is an audit log or clients may be
+//! banned for what they do, for the broker's log those that tell why. The shell adds addresses and passes
+//! them on. Passwords, tokens and payloads are in none.
 
 /// Something to be recorded about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +20,22 @@ pub struct Note {
 pub enum Event {
     /// It was let in, by this method (empty for anonymous clients).
     Connected(&'static str),
-    /// It was refused: reason code, and whether its credentials were wrong.
+    /// It was refused.
     Refused {
-        /// Reason code of 5.0.
+        /// Reason code of 5.0, 0 if it never got so far.
         reason: u8,
+        /// Why, in an operator's words.
+        text: Box<str>,
         /// Whether it failed to prove who it is.
         is_login_failure: bool,
     },
-    /// It left or was closed: reason code of the DISCONNECT it was sent, 0 if none.
-    Disconnected(u8),
+    /// It left or was closed.
+    Disconnected {
+        /// Reason code of the DISCONNECT it was sent, 0 if none.
+        reason: u8,
+        /// Why the broker closed it, in an operator's words; empty if it did not.
+        text: Box<str>,
+    },
     /// Its session was taken over by another connection.
     TakenOver,
     /// It may not do that; so many more were left out since the last note of its kind.
@@ -39,4 +47,16 @@ pub enum Event {
         /// Denials since the last note.
         left_out: u32,
     },
+}
+
+impl Event {
+    /// Whether it tells an operator why a client is not served, or not as it asked.
+    #[must_use]
+    pub fn tells_why(&self) -> bool {
+        match self {
+            Event::Connected(_) => false,
+            Event::Refused { .. } | Event::TakenOver | Event::Denied { .. } => true,
+            Event::Disconnected { text, .. } => !text.is_empty(),
+        }
+    }
 }

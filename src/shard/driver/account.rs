@@ -2,9 +2,10 @@
 
 use super::Shell;
 use crate::engine::keys::ConnectionKey;
-use crate::engine::telemetry::notes::Note;
+use crate::engine::telemetry::notes::{Event, Note};
 use crate::shard::account::Entry;
 use crate::shard::handover::Origin;
+use crate::shard::transport::TransportError;
 use crossbeam_channel::{Sender, TrySendError};
 
 /// The way to whoever keeps account.
@@ -53,10 +54,47 @@ impl Shell {
             let origin = socket.and_then(|socket| Some(self.sockets.entry(socket)?.origin));
             entry(note, origin)
         });
-        let left_out = self.accounts.hand_over(entries.collect());
+        let entries: Vec<_> = entries.collect();
         self.accounts.notes = notes;
-        if left_out > 0 {
-            self.core.note_left_out(left_out);
+        self.keep_account(entries);
+    }
+
+    /// Layers of a connection failed, of which MQTT had begun or not.
+    pub(super) fn record_failure(
+        &mut self,
+        origin: Origin,
+        has_begun: bool,
+        failure: &TransportError,
+    ) {
+        let (reason, text) = (0, failure.to_string().into());
+        let event = if has_begun {
+            Event::Disconnected { reason, text }
+        } else {
+            Event::Refused {
+                reason,
+                text,
+                is_login_failure: false,
+            }
+        };
+        let note = Note {
+            client_id: "".into(),
+            user_name: None,
+            event,
+        };
+        self.keep_account(vec![entry(note, Some(origin))]);
+    }
+
+    /// Says in the log what tells why, and hands all on where somebody reads it.
+    fn keep_account(&mut self, entries: Vec<Entry>) {
+        let now = self.clock.turn_at();
+        for entry in &entries {
+            self.tellings.tell(now, entry);
+        }
+        if self.core.takes_all_notes() {
+            let left_out = self.accounts.hand_over(entries);
+            if left_out > 0 {
+                self.core.note_left_out(left_out);
+            }
         }
     }
 }
@@ -64,7 +102,6 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::telemetry::notes::Event;
 
     #[test]
     fn what_finds_no_room_is_counted() {

@@ -11,7 +11,6 @@ use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::ring::{Ring, SocketKey};
 use crate::shard::transport::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use std::time::Instant;
-use tracing::{debug, warn};
 
 fn wire_batch(wire: Vec<u8>) -> Outgoing {
     Outgoing::from(wire)
@@ -129,17 +128,16 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
-        match error {
-            Some(error @ TransportError::Upgrade(_)) => {
-                match self.handshakes.refusals.tell(Instant::now()) {
-                    Some(left_out) => warn!("{}: {error}{left_out}", entry.origin.peer),
-                    None => debug!("{}: {error}", entry.origin.peer),
-                }
-            }
-            Some(error) => debug!("{}: {error}", entry.origin.peer),
-            None => {}
+        let origin = entry.origin;
+        let state = match entry.state {
+            State::Open(connection) => Some(connection),
+            _ => None,
+        };
+        if let Some(error) = error {
+            let has_begun = state.and_then(|connection| self.core.packet_bytes_max(connection));
+            self.record_failure(origin, has_begun.is_some(), error);
         }
-        if let State::Open(connection) = entry.state {
+        if let Some(connection) = state {
             if error.is_some() {
                 self.core.note_transport_error();
             }

@@ -25,6 +25,7 @@ mod orders;
 mod sleep;
 mod sockets;
 mod sweep;
+mod tellings;
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::{Command, ShardCore};
@@ -60,6 +61,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 use sweep::Sweep;
+use tellings::Tellings;
 use tracing::warn;
 
 /// What a shard is started with.
@@ -109,6 +111,7 @@ pub struct Shell {
     accounts: Accounts,
     orders: Orders,
     losses: LossReports,
+    tellings: Tellings,
     survey: Survey,
     store: MemoryStore,
     /// Room for a list that is emptied each time.
@@ -141,6 +144,7 @@ impl Shell {
             accounts: Accounts::new(start.entries),
             orders: Orders::new(start.id, start.orders, start.events),
             losses: LossReports::new(Instant::now()),
+            tellings: Tellings::default(),
             survey: Survey::new(start.sockets_meter, Instant::now()),
             store: MemoryStore::default(),
             commands: Vec::new(),
@@ -180,6 +184,7 @@ impl Shell {
         let took = self.clock.end_turn(Instant::now());
         self.admit(ring, took);
         self.report_losses();
+        self.tellings.sum_up(self.clock.turn_at());
         self.survey_sockets(ring);
         let is_flushed = self.core.staged().is_empty() && !self.core.fans_out();
         self.orders.tell_drained(is_flushed);
@@ -196,6 +201,7 @@ impl Shell {
             .set(of_accepts.and_then(|at| self.clock.instant(at)))
             .set(self.lingering.ends_at())
             .set(self.core.has_losses().then(|| self.losses.due_at()))
+            .set(self.tellings.due_at())
             .set(self.survey.goes_on_at())
             .set(self.orders.stop_by())
     }

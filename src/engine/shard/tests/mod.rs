@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod filters;
+mod groups;
 mod held;
 mod overload;
 mod pair;

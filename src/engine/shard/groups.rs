@@ -1,0 +1,304 @@
+//! The member of a share group that gets a message: picked here, or on another shard (4.8.2).
+//!
+//! Who cannot take it, since the client's maximum packet size is less, is passed by like one that may not
+//! read it. What waits with members that are away goes to the first that is there again: over turns.
+//!
+//! Invariant: what is passed on by a queue or a window stands in `passed_on` until it has found its member.
+//!
+//! Not here: who is next among those that can (`crate::engine::route::members`).
+
+use super::ShardCore;
+use super::matches::Match;
+use crate::engine::codec::topic::TopicFilter;
+use crate::engine::fanout::publication::Publication;
+use crate::engine::keys::{GroupKey, SessionKey, ShardId};
+use crate::engine::limits::SHARED_HOPS_MAX;
+use crate::engine::mail::{self, Mail, Passed, Phase};
+use crate::engine::route::ShardSet;
+use crate::engine::route::members::MemberLoad;
+use crate::engine::route::subscriber::Subscriber;
+use crate::engine::route::trie::NodeId;
+use crate::engine::session::Delivery;
+use crate::engine::time::Timestamp;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Messages that are taken out of a queue at once.
+const TAKEN_AT_ONCE: usize = 256;
+/// What it takes to pass one on, in deliveries.
+const PASS_WORK: usize = 8;
+/// Members or queued messages that are looked at in the time of a delivery.
+const LOOKS_PER_DELIVERY: usize = 64;
+/// Eighths of a delivery in one.
+const STEPS: usize = 8;
+
+/// Where a message may be passed on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// To a shard with a connected member that was not tried: one that is away may keep it here.
+    Connected,
+    /// To any that was not tried: nobody here takes so large a one.
+    Untried,
+    /// To any, those first that were not tried: members here are gone.
+    Any,
+}
+
+/// Groups of which a member is there again, so that what waits with others goes to it.
+#[derive(Debug, Default)]
+pub(super) struct Recalls {
+    due: BTreeSet<(NodeId, Arc<str>)>,
+    /// The one at hand, and its members that have something: so many messages were queued when it began.
+    current: Option<(GroupKey, Vec<(SessionKey, usize)>)>,
+}
+
+impl Recalls {
+    fn is_empty(&self) -> bool {
+        self.due.is_empty() && self.current.is_none()
+    }
+
+    /// The first member of a group is there.
+    pub(super) fn add(&mut self, node: NodeId, name: &Arc<str>) {
+        self.due.insert((node, Arc::clone(name)));
+    }
+}
+
+impl ShardCore {
+    /// Delivers to a member of a share group on this shard; if none is there any more that can take it,
+    /// another shard picks again. The encoder has begun this publish.
+    pub(super) fn deliver_to_group(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: &GroupKey,
+        hash: u64,
+        mut passed: Passed,
+        now: Timestamp,
+    ) {
+        let is_too_large = Cell::new(false);
+        let picked = self.pick_member(publication, key, hash, now, Some(&is_too_large));
+        let Some(picked) = picked else {
+            self.clients.counters.dropped_no_member += 1;
+            return;
+        };
+        passed.tried.insert(self.id);
+        let other = match picked {
+            Some(member) if self.is_there(&member) => None,
+            Some(_) => self.other_shard(key, hash, passed, Wanted::Connected),
+            None if is_too_large.get() => self.other_shard(key, hash, passed, Wanted::Untried),
+            None => self.other_shard(key, hash, passed, Wanted::Any),
+        };
+        if let Some(shard) = other {
+            passed.hops += 1;
+            return self.mail_to_group(publication, key, hash, shard, passed);
+        }
+        if let Some(member) = picked {
+            let mut matched = Match::of(&member);
+            matched.group = Some(Rc::new(key.clone()));
+            return self.clients.deliver(publication, &matched, now);
+        }
+        // Nobody takes so large a one: one of them has lost it.
+        let anyone = match is_too_large.get() {
+            true => self.pick_member(publication, key, hash, now, None),
+            false => None,
+        };
+        match anyone.flatten() {
+            Some(member) => self.clients.deliver(publication, &Match::of(&member), now),
+            None => self.clients.counters.dropped_no_member += 1,
+        }
+    }
+
+    fn is_there(&self, member: &Subscriber) -> bool {
+        let session = self.clients.sessions.get(member.session);
+        session.is_some_and(|session| session.connection.is_some())
+    }
+
+    /// The member of a group whose turn it is on this shard, if one may and can get the message; the outer
+    /// `None` if there is no such group. `is_too_large` is set where a client takes less; without it that is
+    /// not looked at.
+    fn pick_member(
+        &mut self,
+        publication: &Publication<'_>,
+        key: &GroupKey,
+        hash: u64,
+        now: Timestamp,
+        is_too_large: Option<&Cell<bool>>,
+    ) -> Option<Option<Subscriber>> {
+        let strategy = self.settings.shared_strategy;
+        let clients = &self.clients;
+        let load = |subscriber: &Subscriber| {
+            let session = clients.sessions.get(subscriber.session)?;
+            if !clients.may_get(subscriber.session, subscriber.checked, publication.topic) {
+                return None;
+            }
+            if let Some(is_too_large) = is_too_large
+                && !clients.takes(session, subscriber, publication, now)
+            {
+                is_too_large.set(true);
+                return None;
+            }
+            let outbound = &session.outbound;
+            let inflight = usize::from(outbound.unacknowledged()) + outbound.queued();
+            Some(MemberLoad {
+                online: session.connection.is_some(),
+                inflight,
+            })
+        };
+        let node = self.trie.find(TopicFilter::trusted(&key.filter))?;
+        let group = self.trie.entry_mut(node)?.groups.find_mut(&key.name)?;
+        let picked = group.pick_member(strategy, hash, load);
+        self.backlog.spend(picked.steps);
+        Some(picked.member)
+    }
+
+    /// Another shard that may have a member for a message.
+    fn other_shard(
+        &mut self,
+        key: &GroupKey,
+        hash: u64,
+        passed: Passed,
+        wanted: Wanted,
+    ) -> Option<ShardId> {
+        if passed.hops >= SHARED_HOPS_MAX {
+            return None;
+        }
+        let strategy = self.settings.shared_strategy;
+        let mut here = ShardSet::default();
+        here.insert(self.id);
+        let node = self.trie.find(TopicFilter::trusted(&key.filter))?;
+        let group = self.trie.entry_mut(node)?.groups.find_mut(&key.name)?;
+        let fresh = group.pick_shard(strategy, hash, passed.tried);
+        match wanted {
+            Wanted::Connected => fresh.filter(|shard| group.count(*shard).online > 0),
+            Wanted::Untried => fresh,
+            Wanted::Any => fresh.or_else(|| group.pick_shard(strategy, hash, here)),
+        }
+    }
+
+    fn mail_to_group(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: &GroupKey,
+        hash: u64,
+        shard: ShardId,
+        passed: Passed,
+    ) {
+        let letter = mail::Publish {
+            message: publication.keep().share(),
+            plain: false,
+            groups: vec![key.clone()],
+            hash,
+            passed,
+        };
+        self.stage(Phase::Live, shard, Mail::Publish(letter));
+    }
+
+    /// Whether messages can be passed on now.
+    pub(super) fn may_pass_on(&self) -> bool {
+        let is_idle = self.clients.passed_on.is_empty() && self.recalls.is_empty();
+        !is_idle && self.staged.blocked().is_empty()
+    }
+
+    /// Passes messages on, as far as the part of this turn's work allows that is theirs.
+    pub(super) fn pass_some_on(&mut self, now: Timestamp) {
+        let mut left = self.backlog.part_of_turn();
+        while left > 0 && self.may_pass_on() {
+            let work = match self.clients.passed_on.pop_front() {
+                Some(delivery) => {
+                    self.pass_on(&delivery, now);
+                    PASS_WORK
+                }
+                None => self.recall_next(),
+            };
+            self.backlog.spend(work);
+            left = left.saturating_sub(work * STEPS);
+        }
+        self.disconnect_overflowed(now);
+    }
+
+    /// Gives a group's message to another member.
+    fn pass_on(&mut self, delivery: &Delivery, now: Timestamp) {
+        let Some(key) = &delivery.group else {
+            return;
+        };
+        let mut publication = Publication::of(&delivery.message);
+        if publication.is_expired(now) {
+            self.clients.counters.dropped_expired += 1;
+            return;
+        }
+        let hash = self.group_hash(publication.topic, 0);
+        let strategy = self.settings.shared_strategy;
+        let node = self.trie.find(TopicFilter::trusted(&key.filter));
+        let entry = node.and_then(|node| self.trie.entry_mut(node));
+        let group = entry.and_then(|entry| entry.groups.find_mut(&key.name));
+        let shard = group.and_then(|group| group.pick_shard(strategy, hash, ShardSet::default()));
+        match shard {
+            None => self.clients.counters.dropped_no_member += 1,
+            Some(shard) if shard == self.id => {
+                self.clients.encoder.begin();
+                self.deliver_to_group(&mut publication, key, hash, Passed::default(), now);
+            }
+            Some(shard) => {
+                self.mail_to_group(&mut publication, key, hash, shard, Passed::default());
+            }
+        }
+    }
+
+    /// Takes what waits with the next member that is away; what that costs.
+    fn recall_next(&mut self) -> usize {
+        let Some((key, mut members)) = self.recalls.current.take() else {
+            return self.begin_recall();
+        };
+        let node = self.trie.find(TopicFilter::trusted(&key.filter));
+        let entry = node.and_then(|node| self.trie.entry(node));
+        let group = entry.and_then(|entry| entry.groups.find(&key.name));
+        // Where all have left again it waits where it is.
+        if !group.is_some_and(|group| group.has_online()) {
+            return 1;
+        }
+        let Some((member, left)) = members.last_mut() else {
+            return 1;
+        };
+        let member = *member;
+        let max = TAKEN_AT_ONCE.min(*left);
+        let session = self.clients.sessions.get_mut(member);
+        let session = session.filter(|session| session.connection.is_none());
+        let (taken, looks) = session.map_or((Vec::new(), 0), |session| {
+            let queued = session.outbound.queued();
+            (session.outbound.take_of_group(&key, max), queued)
+        });
+        // What nobody takes comes back, behind the others: it is not taken again.
+        *left -= taken.len();
+        if taken.len() < max || *left == 0 {
+            members.pop();
+        }
+        self.clients.passed_on.extend(taken);
+        self.recalls.current = Some((key, members));
+        1 + looks / LOOKS_PER_DELIVERY
+    }
+
+    fn begin_recall(&mut self) -> usize {
+        let Some((node, name)) = self.recalls.due.pop_first() else {
+            return 1;
+        };
+        let Some(entry) = self.trie.entry(node) else {
+            return 1;
+        };
+        let Some(group) = entry.groups.find(&name) else {
+            return 1;
+        };
+        let sessions = &self.clients.sessions;
+        let waiting = |key: SessionKey| {
+            let session = sessions.get(key)?;
+            let queued = session.outbound.queued();
+            (session.connection.is_none() && queued > 0).then_some((key, queued))
+        };
+        let members: Vec<_> = group.members.sessions().filter_map(waiting).collect();
+        let looks = group.members.len();
+        if !members.is_empty() {
+            let filter = self.trie.filter_text(node).into();
+            self.recalls.current = Some((GroupKey { filter, name }, members));
+        }
+        1 + looks / LOOKS_PER_DELIVERY
+    }
+}
