@@ -293,6 +293,16 @@ impl Trie {
         levels.join("/")
     }
 
+    /// The same, shared with the groups on it if there are any.
+    #[must_use]
+    pub fn shared_filter(&self, id: NodeId) -> Arc<str> {
+        let group = self.entry(id).and_then(|entry| entry.groups.first());
+        group.map_or_else(
+            || self.filter_text(id).into(),
+            |group| Arc::clone(&group.named.filter),
+        )
+    }
+
     /// Appends the nodes whose filters match `topic` (4.7), in no particular order.
     pub fn matches(&self, topic: TopicName<'_>, found: &mut Vec<NodeId>) {
         let dollar = topic.is_dollar();

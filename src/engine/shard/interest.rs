@@ -132,7 +132,7 @@ impl Interest {
             InterestChange::Group(key, count) => {
                 let node = trie.insert(TopicFilter::trusted(&key.filter));
                 if let Some(entry) = trie.entry_mut(node) {
-                    if let Some(group) = entry.groups.find_or_add(&key.name, shards) {
+                    if let Some(group) = entry.groups.find_or_add(key, shards) {
                         group.set_count(from, *count);
                     }
                     entry.groups.prune(&key.name);

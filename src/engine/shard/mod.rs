@@ -26,6 +26,7 @@ mod end;
 mod ended;
 mod fan_out;
 mod filters;
+mod groups;
 mod hold;
 mod interest;
 mod journal;
@@ -71,6 +72,7 @@ use backlog::Backlog;
 use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
+use groups::Picks;
 use interest::Interest;
 use matches::Matches;
 use overload::Memory;
@@ -140,6 +142,8 @@ pub struct ShardCore {
     last_match: LastMatch,
     /// Room for the matches of the publish at hand.
     matches: Matches,
+    /// Room for its share groups.
+    picks: Picks,
     memory: Memory,
 }
 
@@ -180,6 +184,7 @@ impl ShardCore {
             questions: Questions::default(),
             last_match: LastMatch::default(),
             matches: Matches::default(),
+            picks: Picks::default(),
             memory: Memory::default(),
         }
     }

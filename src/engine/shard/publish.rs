@@ -5,28 +5,24 @@
 
 use super::ShardCore;
 use super::fan_out::{Source, Taken};
+use super::groups::Picks;
 use super::matches::Match;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
-use crate::engine::codec::topic::{TopicError, TopicFilter, TopicName};
+use crate::engine::codec::topic::{TopicError, TopicName};
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::publication::Publication;
-use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
-use crate::engine::limits::SHARED_HOPS_MAX;
+use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{self, Mail, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::record::{Receipt, Record};
-use crate::engine::route::members::MemberLoad;
 use crate::engine::route::shared::SharedStrategy;
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
 use crate::engine::time::Timestamp;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// What keeping a retained message costs, in deliveries.
 const RETAIN_WORK: usize = 4;
-/// Share groups with the shards that were picked for them.
-type Picks = Vec<(ShardId, GroupKey)>;
 
 /// What routing did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,7 +315,7 @@ impl ShardCore {
         }
         if self
             .backlog
-            .is_large(locals + groups, publication.payload.len())
+            .is_large(locals, groups, publication.payload.len())
         {
             self.last_match.keep(nodes);
             return None;
@@ -328,18 +324,20 @@ impl ShardCore {
         if locals > 0 {
             self.deliver_local(publication, &nodes, publisher, now);
         }
-        let mut elsewhere = Vec::new();
         let hash = self.group_hash(publication.topic, publisher_hash);
+        let mut picks = std::mem::take(&mut self.picks);
         if groups > 0 {
-            let here;
-            (here, elsewhere) = self.pick_groups(&nodes, hash);
+            self.pick_groups(&nodes, hash, &mut picks);
             self.clients.encoder.begin();
-            for (_, group) in here {
-                self.deliver_to_group(publication, &group, hash, 0, now);
+            let mut cost = groups;
+            for pick in picks.here.drain(..) {
+                cost += self.deliver_to_pick(publication, &pick, hash, now);
             }
+            self.backlog.spend(cost);
         }
         self.last_match.keep(nodes);
-        self.mail_publish(publication, shards, elsewhere, hash);
+        self.mail_publish(publication, shards, &mut picks, hash);
+        self.picks = picks;
         let mut receipt = Receipt::default();
         if publication.retain && self.settings.retain_available {
             receipt.letter = self.retain_somewhere(publication);
@@ -359,14 +357,15 @@ impl ShardCore {
         }
     }
 
-    /// The part of routing that does not take long however many get it: mail, groups and what is retained.
-    /// Whether anyone wants it, the groups that picked this shard, and the letter to wait for.
+    /// The part of routing that does not take long however many get it: mail and what is retained. Whether
+    /// anyone wants it, and the letter to wait for.
     pub(super) fn route_elsewhere(
         &mut self,
         publication: &mut Publication<'_>,
         nodes: &[u32],
+        picks: &mut Picks,
         hash: u64,
-    ) -> (bool, Vec<GroupKey>, u64) {
+    ) -> (bool, u64) {
         let mut shards = ShardSet::default();
         let mut matched = false;
         for entry in nodes.iter().filter_map(|&node| self.trie.entry(node)) {
@@ -374,15 +373,12 @@ impl ShardCore {
             matched |= !entry.local.is_empty() || !entry.groups.is_empty();
         }
         matched |= !shards.is_empty();
-        let (here, elsewhere) = self.pick_groups(nodes, hash);
-        self.backlog.spend((here.len() + elsewhere.len()) / 2);
-        self.mail_publish(publication, shards, elsewhere, hash);
+        self.mail_publish(publication, shards, picks, hash);
         let mut letter = 0;
         if publication.retain && self.settings.retain_available {
             letter = self.retain_somewhere(publication);
         }
-        let here = here.into_iter().map(|(_, group)| group).collect();
-        (matched, here, letter)
+        (matched, letter)
     }
 
     /// A publish that entered on another shard.
@@ -428,7 +424,8 @@ impl ShardCore {
             self.last_match.keep(nodes);
         }
         for group in groups {
-            self.deliver_to_group(&mut publication, &group, hash, hops, now);
+            let cost = self.deliver_to_group(&mut publication, &group, hash, hops, now);
+            self.backlog.spend(cost);
         }
         self.clients.routed_by = None;
         self.disconnect_overflowed(now);
@@ -443,9 +440,11 @@ impl ShardCore {
     ) -> bool {
         let nodes = nodes.unwrap_or_default().iter();
         let entries = nodes.filter_map(|&node| self.trie.entry(node));
-        let receivers = groups + entries.map(|entry| entry.local.len()).sum::<usize>();
+        let locals = entries.map(|entry| entry.local.len()).sum();
         self.fan_outs.delay(publication.topic)
-            || self.backlog.is_large(receivers, publication.payload.len())
+            || self
+                .backlog
+                .is_large(locals, groups, publication.payload.len())
     }
 
     /// Delivers to the plain subscribers of this shard, each session once.
@@ -491,111 +490,22 @@ impl ShardCore {
         }
     }
 
-    /// Picks a shard for each share group that matches: this one, and others.
-    fn pick_groups(&mut self, nodes: &[u32], hash: u64) -> (Picks, Picks) {
-        let strategy = self.settings.shared_strategy;
-        let mut picked = Vec::new();
-        for &node in nodes {
-            if self
-                .trie
-                .entry(node)
-                .is_none_or(|entry| entry.groups.is_empty())
-            {
-                continue;
-            }
-            let filter: Arc<str> = self.trie.filter_text(node).into();
-            let Some(entry) = self.trie.entry_mut(node) else {
-                continue;
-            };
-            for group in entry.groups.iter_mut() {
-                if let Some(shard) = group.pick_shard(strategy, hash, None) {
-                    let name = Arc::clone(&group.name);
-                    picked.push((
-                        shard,
-                        GroupKey {
-                            filter: Arc::clone(&filter),
-                            name,
-                        },
-                    ));
-                }
-            }
-        }
-        picked.into_iter().partition(|(shard, _)| *shard == self.id)
-    }
-
-    /// Delivers to a member of a share group on this shard; if there is none any more, another shard
-    /// picks again. The encoder has begun this publish.
-    pub(super) fn deliver_to_group(
-        &mut self,
-        publication: &mut Publication<'_>,
-        key: &GroupKey,
-        hash: u64,
-        hops: u8,
-        now: Timestamp,
-    ) {
-        let strategy = self.settings.shared_strategy;
-        let (id, clients) = (self.id, &self.clients);
-        let sessions = &clients.sessions;
-        let topic = publication.topic;
-        let load = |subscriber: &crate::engine::route::subscriber::Subscriber| {
-            let session = sessions.get(subscriber.session)?;
-            if !clients.may_get(subscriber.session, subscriber.checked, topic) {
-                return None;
-            }
-            let outbound = &session.outbound;
-            let inflight = usize::from(outbound.unacknowledged()) + outbound.queued();
-            Some(MemberLoad {
-                online: session.connection.is_some(),
-                inflight,
-            })
-        };
-        let node = self.trie.find(TopicFilter::trusted(&key.filter));
-        let group = node
-            .and_then(|node| self.trie.entry_mut(node))
-            .and_then(|entry| entry.groups.find_mut(&key.name));
-        let Some(group) = group else {
-            self.clients.counters.dropped_no_member += 1;
-            return;
-        };
-        let picked = group.pick_member(strategy, hash, load);
-        self.backlog.spend(picked.steps);
-        if let Some(member) = picked.member {
-            let mut matched = Match::of(&member);
-            matched.group = Some(Rc::new(key.clone()));
-            return self.clients.deliver(publication, &matched, now);
-        }
-        match group.pick_shard(strategy, hash, Some(id)) {
-            Some(shard) if hops < SHARED_HOPS_MAX => {
-                let letter = mail::Publish {
-                    message: publication.keep().share(),
-                    plain: false,
-                    groups: vec![key.clone()],
-                    hash,
-                    hops: hops + 1,
-                };
-                self.stage(Phase::Live, shard, Mail::Publish(letter));
-            }
-            _ => self.clients.counters.dropped_no_member += 1,
-        }
-    }
-
     fn mail_publish(
         &mut self,
         publication: &mut Publication<'_>,
         plain: ShardSet,
-        groups: Picks,
+        picks: &mut Picks,
         hash: u64,
     ) {
         let mut receivers = plain;
-        for (shard, _) in &groups {
-            receivers.insert(*shard);
+        for shard in picks.shards() {
+            receivers.insert(shard);
         }
         for shard in receivers.iter() {
-            let of_shard = groups.iter().filter(|(to, _)| *to == shard);
             let letter = mail::Publish {
                 message: publication.keep().share(),
                 plain: plain.contains(shard),
-                groups: of_shard.map(|(_, group)| group.clone()).collect(),
+                groups: picks.take(shard),
                 hash,
                 hops: 0,
             };
