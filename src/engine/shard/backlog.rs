@@ -221,6 +221,8 @@ impl ShardCore {
         if is_behind {
             self.clients.ready.compact();
         }
+        self.clients.sessions.move_some();
+        self.clients.connections.move_some();
     }
 
     /// This turn does whatever there is: the last before a stop.
