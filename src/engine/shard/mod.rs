@@ -78,6 +78,7 @@ use matches::Matches;
 use overload::Memory;
 use presence::Presence;
 use questions::Questions;
+use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -145,6 +146,8 @@ pub struct ShardCore {
     /// Room for its share groups.
     picks: Picks,
     memory: Memory,
+    /// Statistics that are being counted.
+    counting: Option<Sums>,
 }
 
 impl ShardCore {
@@ -186,6 +189,7 @@ impl ShardCore {
             matches: Matches::default(),
             picks: Picks::default(),
             memory: Memory::default(),
+            counting: None,
         }
     }
 
@@ -271,6 +275,7 @@ impl ShardCore {
             || !self.commands.is_empty()
             || self.memory.is_searching()
             || self.may_resume_publishers()
+            || self.counting.is_some()
     }
 
     // Inputs.
