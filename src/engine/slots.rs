@@ -112,6 +112,7 @@ impl<K, T> Slots<K, T> {
     }
 
     /// The value of `key`, if it is still there.
+    #[inline(always)]
     #[must_use]
     pub fn get(&self, key: Key<K>) -> Option<&T> {
         let entry = self.slots.get_unmoved(key.slot())?;
@@ -123,6 +124,7 @@ impl<K, T> Slots<K, T> {
     }
 
     /// The value of `key`, if it is still there.
+    #[inline(always)]
     pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
         let generation = self.slots.get_unmoved(key.slot())?.generation;
         if generation == key.generation {

@@ -8,38 +8,41 @@ const CHUNK: usize = 1_024;
 /// The vector.
 #[derive(Debug)]
 pub struct Chunked<T> {
-    /// All but the last are full.
-    chunks: Vec<Vec<T>>,
+    /// The last one has defaults where no item is yet.
+    chunks: Vec<Box<[T; CHUNK]>>,
+    len: usize,
 }
 
 impl<T> Default for Chunked<T> {
     fn default() -> Self {
-        Chunked { chunks: Vec::new() }
+        Chunked {
+            chunks: Vec::new(),
+            len: 0,
+        }
     }
 }
 
-impl<T> Chunked<T> {
+impl<T: Default> Chunked<T> {
     /// Items in it.
     #[must_use]
-    pub fn len(&self) -> usize {
-        let last = self.chunks.last().map_or(0, Vec::len);
-        self.chunks.len().saturating_sub(1) * CHUNK + last
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    /// The item at a place.
+    /// The item at a place, perhaps a default if there is none yet.
     #[inline]
     #[must_use]
     pub fn get(&self, place: usize) -> Option<&T> {
         self.chunks.get(place / CHUNK)?.get(place % CHUNK)
     }
 
-    /// The item at a place, to change it.
+    /// The item at a place, to change it; perhaps a default if there is none yet.
     #[inline]
     pub fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
@@ -47,21 +50,15 @@ impl<T> Chunked<T> {
 
     /// Adds an item at the end.
     pub fn push(&mut self, item: T) {
-        match self.chunks.last_mut() {
-            Some(last) if last.len() < CHUNK => {
-                if last.len() == last.capacity() {
-                    // Doubling would hold as much again as there is.
-                    last.reserve_exact(last.len() / 8 + 64);
-                }
-                last.push(item);
-            }
-            _ => {
-                // Who has one full chunk is likely to fill another.
-                let room = if self.chunks.is_empty() { 1 } else { CHUNK };
-                let mut chunk = Vec::with_capacity(room);
-                chunk.push(item);
-                self.chunks.push(chunk);
-            }
+        if self.len == self.chunks.len() * CHUNK {
+            let chunk = (0..CHUNK).map(|_| T::default()).collect::<Box<[T]>>();
+            // It has that length.
+            self.chunks.extend(chunk.try_into());
+        }
+        let place = self.len;
+        if let Some(slot) = self.get_mut(place) {
+            *slot = item;
+            self.len += 1;
         }
     }
 }
@@ -72,7 +69,7 @@ mod tests {
 
     #[test]
     fn every_item_is_found_and_none_moves_to_another_chunk() {
-        let mut chunked = Chunked::default();
+        let mut chunked = Chunked::<usize>::default();
         assert_eq!((chunked.len(), chunked.get(0)), (0, None));
         for count in 1..=CHUNK * 3 + 5 {
             chunked.push(count);
@@ -81,9 +78,9 @@ mod tests {
                 assert_eq!(chunked.get(place), Some(&(place + 1)));
                 assert_eq!(chunked.get_mut(place), Some(&mut (place + 1)));
             }
-            assert_eq!(chunked.get(count), None);
         }
-        let rooms = chunked.chunks.iter().map(Vec::capacity);
-        assert!(rooms.into_iter().all(|room| room < CHUNK * 5 / 4));
+        let first = chunked.chunks[0].as_ptr();
+        (0..CHUNK * 4).for_each(|count| chunked.push(count));
+        assert_eq!(chunked.chunks[0].as_ptr(), first);
     }
 }

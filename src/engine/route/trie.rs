@@ -60,7 +60,7 @@ impl Entry {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Node {
     level: CompactString,
     hash: u32,
@@ -154,12 +154,19 @@ impl Trie {
     }
 
     fn child(&self, parent: u32, level: &str) -> Option<u32> {
+        self.child_node(parent, level).map(|(id, _)| id)
+    }
+
+    #[inline]
+    fn child_node(&self, parent: u32, level: &str) -> Option<(u32, &Node)> {
         let hash = spread(self.hashing.of(parent, level) as u32);
-        let found = self.children.find(hash, |&id| {
-            self.node(id)
-                .is_some_and(|node| node.parent == parent && *node.level == *level)
+        let mut found = None;
+        let id = self.children.find(hash, |&id| {
+            let node = self.node(id);
+            found = node.filter(|node| node.parent == parent && *node.level == *level);
+            found.is_some()
         });
-        found.copied()
+        Some((*id?, found?))
     }
 
     fn child_of_filter(&self, parent: u32, level: &str) -> Option<u32> {
@@ -308,13 +315,21 @@ impl Trie {
     /// Appends the nodes whose filters match `topic` (4.7), in no particular order.
     pub fn matches(&self, topic: TopicName<'_>, found: &mut Vec<NodeId>) {
         let dollar = topic.is_dollar();
-        self.walk(ROOT, Some(topic.as_str()), dollar, found);
+        if let Some(root) = self.node(ROOT) {
+            self.walk(ROOT, root, Some(topic.as_str()), dollar, found);
+        }
     }
 
     /// `rest` is what follows the node's level, `None` at the topic's end. Recursion is as deep as the
     /// topic has levels, which `topic_levels_max` bounds.
-    fn walk(&self, id: u32, rest: Option<&str>, dollar: bool, found: &mut Vec<NodeId>) {
-        let Some(node) = self.node(id) else { return };
+    fn walk(
+        &self,
+        id: u32,
+        node: &Node,
+        rest: Option<&str>,
+        dollar: bool,
+        found: &mut Vec<NodeId>,
+    ) {
         // '#' also matches the level above it; at the root no wildcard sees '$' topics [MQTT-4.7.2-1].
         if node.pound != NONE && !dollar {
             found.push(node.pound);
@@ -329,11 +344,14 @@ impl Trie {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
         };
-        if node.plus != NONE && !dollar {
-            self.walk(node.plus, rest, false, found);
+        if node.plus != NONE
+            && !dollar
+            && let Some(child) = self.node(node.plus)
+        {
+            self.walk(node.plus, child, rest, false, found);
         }
-        if let Some(child) = self.child(id, level) {
-            self.walk(child, rest, false, found);
+        if let Some((id, child)) = self.child_node(id, level) {
+            self.walk(id, child, rest, false, found);
         }
     }
 }

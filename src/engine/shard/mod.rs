@@ -300,11 +300,13 @@ impl ShardCore {
             return;
         };
         connection.outbox.end_send();
-        let session = connection.session;
+        let (session, is_paused) = (connection.session, connection.is_paused);
         if connection.outbox.has_pending() {
             self.clients.mark_ready(key);
         }
-        self.resume_if_room(key);
+        if is_paused {
+            self.resume_if_room(key);
+        }
         if let Some(session) = session {
             self.clients.pump(session, now);
             self.pump_replay(session, now);

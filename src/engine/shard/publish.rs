@@ -325,8 +325,8 @@ impl ShardCore {
             self.deliver_local(publication, &nodes, publisher, now);
         }
         let hash = self.group_hash(publication.topic, publisher_hash);
-        let mut picks = std::mem::take(&mut self.picks);
         if groups > 0 {
+            let mut picks = std::mem::take(&mut self.picks);
             self.pick_groups(&nodes, hash, &mut picks);
             self.clients.encoder.begin();
             let mut cost = groups;
@@ -334,10 +334,12 @@ impl ShardCore {
                 cost += self.deliver_to_pick(publication, &pick, hash, now);
             }
             self.backlog.spend(cost);
+            self.mail_publish(publication, shards, Some(&mut picks), hash);
+            self.picks = picks;
+        } else if !shards.is_empty() {
+            self.mail_publish(publication, shards, None, hash);
         }
         self.last_match.keep(nodes);
-        self.mail_publish(publication, shards, &mut picks, hash);
-        self.picks = picks;
         let mut receipt = Receipt::default();
         if publication.retain && self.settings.retain_available {
             receipt.letter = self.retain_somewhere(publication);
@@ -373,7 +375,7 @@ impl ShardCore {
             matched |= !entry.local.is_empty() || !entry.groups.is_empty();
         }
         matched |= !shards.is_empty();
-        self.mail_publish(publication, shards, picks, hash);
+        self.mail_publish(publication, shards, Some(picks), hash);
         let mut letter = 0;
         if publication.retain && self.settings.retain_available {
             letter = self.retain_somewhere(publication);
@@ -494,18 +496,20 @@ impl ShardCore {
         &mut self,
         publication: &mut Publication<'_>,
         plain: ShardSet,
-        picks: &mut Picks,
+        mut picks: Option<&mut Picks>,
         hash: u64,
     ) {
         let mut receivers = plain;
-        for shard in picks.shards() {
+        for shard in picks.iter().flat_map(|picks| picks.shards()) {
             receivers.insert(shard);
         }
         for shard in receivers.iter() {
             let letter = mail::Publish {
                 message: publication.keep().share(),
                 plain: plain.contains(shard),
-                groups: picks.take(shard),
+                groups: picks
+                    .as_mut()
+                    .map_or_else(Vec::new, |picks| picks.take(shard)),
                 hash,
                 hops: 0,
             };
