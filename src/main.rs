@@ -23,7 +23,7 @@ use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds};
 use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
-use ringmq::shard::ring::heap::Heap;
+use ringmq::shard::ring::heap::{self, Heap};
 use sd_notify::NotifyState;
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
@@ -123,6 +123,7 @@ fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, Confi
 }
 
 fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
+    heap::use_small_pages();
     machine::check_memlock()?;
     raise_descriptor_limit(&config);
     let signals = Signals::new(SIGNALS)?;

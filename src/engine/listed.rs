@@ -6,7 +6,7 @@
 //! Not here: order. Who leaves makes the last item take its place.
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
+use std::ops::{Bound, Deref};
 
 /// Longer ones have an index.
 const SCANNED_MAX: usize = 32;
@@ -69,6 +69,26 @@ impl<T: Keyed> Listed<T> {
         match self {
             Listed::Short(list) => list.iter().position(|item| item.key() == key),
             Listed::Long(indexed) => indexed.places.get(key).map(|&place| place as usize),
+        }
+    }
+
+    /// Appends the places of the next items after a key, in the order of keys: at most `most` of a long list,
+    /// all of a short one. Whether more follow. So a walk that goes on later comes to each item that
+    /// stays exactly once, whoever comes and leaves meanwhile.
+    pub fn places_after(&self, after: Option<&T::Key>, most: usize, into: &mut Vec<u32>) -> bool {
+        match self {
+            Listed::Short(list) => {
+                let places = (0..).zip(list);
+                let next = places.filter(|(_, item)| after.is_none_or(|after| item.key() > after));
+                into.extend(next.map(|(place, _)| place));
+                false
+            }
+            Listed::Long(indexed) => {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                let mut next = indexed.places.range((from, Bound::Unbounded));
+                into.extend(next.by_ref().take(most).map(|(_, &place)| place));
+                next.next().is_some()
+            }
         }
     }
 
@@ -188,6 +208,33 @@ mod tests {
         }
         if let Listed::Long(indexed) = listed {
             assert_eq!(indexed.places.len(), keys.len());
+        }
+    }
+
+    #[test]
+    fn a_walk_that_goes_on_later_comes_to_each_item_that_stays_once() {
+        for before in [100, 33, 20] {
+            let mut listed = Listed::default();
+            for key in 0..before {
+                listed.put(Item(key * 2, "stays"));
+            }
+            let (mut seen, mut places, mut after) = (Vec::new(), Vec::new(), None);
+            loop {
+                let more = listed.places_after(after.as_ref(), 7, &mut places);
+                seen.extend(places.drain(..).map(|place| listed[place as usize].0));
+                after = seen.last().copied();
+                if !more {
+                    break;
+                }
+                // Those it has seen leave, the last ones take their places; one comes.
+                for gone in seen.iter().take(seen.len() - 1) {
+                    listed.remove(gone);
+                }
+                listed.put(Item(1_001, "new"));
+            }
+            seen.retain(|key| *key != 1_001);
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq((0..before).map(|key| key * 2)));
         }
     }
 

@@ -172,10 +172,10 @@ impl Staged {
         self.retained
     }
 
-    /// Whether that letter, and each before it, is visible.
+    /// The last one that is visible with each before it.
     #[must_use]
-    pub const fn is_visible(&self, letter: u64) -> bool {
-        letter <= self.retained_visible
+    pub const fn visible(&self) -> u64 {
+        self.retained_visible
     }
 
     /// Shards that have no room for letters that are staged.

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod codec;
 pub mod fanout;
+pub mod growing;
 pub mod hashing;
 pub mod keys;
 pub mod limits;

@@ -27,6 +27,12 @@ impl<T> Parted<T> {
         (hash >> PART_SHIFT) as usize % PARTS
     }
 
+    /// Whether it has no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(HashTable::is_empty)
+    }
+
     /// The entry of a hash that is the wanted one.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
@@ -94,7 +100,7 @@ mod tests {
             assert_eq!(table.remove(hash(&n), |&other| other == n, hash), Some(n));
             assert_eq!(table.remove(hash(&n), |&other| other == n, hash), None);
         }
-        assert!(table.parts.iter().all(HashTable::is_empty));
+        assert!(table.is_empty());
         let kept: usize = table.parts.iter().map(HashTable::capacity).sum();
         assert!(kept < 256 * 16, "room for {kept}");
     }

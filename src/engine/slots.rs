@@ -1,6 +1,7 @@
 //! A table whose handles are (slot, generation): a handle to what is gone finds nothing, even when
 //! the slot has been used again.
 
+use super::growing::Growing;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -53,15 +54,27 @@ impl<K> fmt::Debug for Key<K> {
     }
 }
 
+/// No key has this generation: it stands where an entry has moved to a larger table.
+const MOVED: u32 = u32::MAX;
+
 struct Slot<T> {
     generation: u32,
     value: Option<T>,
 }
 
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Slot {
+            generation: MOVED,
+            value: None,
+        }
+    }
+}
+
 /// The table.
 pub struct Slots<K, T> {
     names: PhantomData<fn() -> K>,
-    slots: Vec<Slot<T>>,
+    slots: Growing<Slot<T>>,
     free: Vec<u32>,
 }
 
@@ -69,7 +82,7 @@ impl<K, T> Default for Slots<K, T> {
     fn default() -> Self {
         Slots {
             names: PhantomData,
-            slots: Vec::new(),
+            slots: Growing::default(),
             free: Vec::new(),
         }
     }
@@ -99,24 +112,47 @@ impl<K, T> Slots<K, T> {
     }
 
     /// The value of `key`, if it is still there.
+    #[inline(always)]
     #[must_use]
     pub fn get(&self, key: Key<K>) -> Option<&T> {
-        let entry = self.slots.get(key.slot())?;
+        let entry = self.slots.get_unmoved(key.slot())?;
         if entry.generation == key.generation {
             entry.value.as_ref()
         } else {
-            None
+            self.get_moved(key)
         }
     }
 
     /// The value of `key`, if it is still there.
+    #[inline(always)]
     pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
-        let entry = self.slots.get_mut(key.slot())?;
-        if entry.generation == key.generation {
-            entry.value.as_mut()
+        let generation = self.slots.get_unmoved(key.slot())?.generation;
+        if generation == key.generation {
+            self.slots.get_unmoved_mut(key.slot())?.value.as_mut()
         } else {
-            None
+            self.get_moved_mut(key)
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_moved(&self, key: Key<K>) -> Option<&T> {
+        let entry = self.slots.get(key.slot())?;
+        let value = entry.value.as_ref();
+        value.filter(|_| entry.generation == key.generation)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_moved_mut(&mut self, key: Key<K>) -> Option<&mut T> {
+        let entry = self.slots.get_mut(key.slot())?;
+        let is_it = entry.generation == key.generation;
+        entry.value.as_mut().filter(|_| is_it)
+    }
+
+    /// Goes on with the growth of the table, so that it does not stay half done.
+    pub fn move_some(&mut self) {
+        self.slots.move_some();
     }
 
     /// Takes the value out; `key` finds nothing from now on.
@@ -126,7 +162,7 @@ impl<K, T> Slots<K, T> {
             return None;
         }
         let value = entry.value.take()?;
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.generation = (entry.generation + 1) % MOVED;
         self.free.push(key.slot);
         Some(value)
     }
@@ -163,21 +199,53 @@ impl<K, T> Slots<K, T> {
 
     /// All handles, in the order of their slots.
     pub fn keys(&self) -> impl Iterator<Item = Key<K>> + '_ {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.value.is_some())
-            .map(|(slot, entry)| Key {
+        (0..self.slots.len()).filter_map(|slot| {
+            let entry = self.slots.get(slot)?;
+            entry.value.as_ref()?;
+            Some(Key {
                 slot: slot as u32,
                 generation: entry.generation,
                 of: PhantomData,
             })
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_hold_while_the_table_grows() {
+        let mut slots = Slots::<(), _>::default();
+        let mut keys = Vec::new();
+        let mut gone = Vec::new();
+        for n in 0..50_000_u32 {
+            keys.push((slots.insert(n), n));
+            if n % 3 == 0 {
+                let (key, value) = keys.swap_remove(keys.len() * 2 / 3);
+                assert_eq!(slots.get_mut(key), Some(&mut { value }));
+                assert_eq!(slots.remove(key), Some(value));
+                gone.push(key);
+            }
+            for (key, value) in [keys.first(), keys.get(keys.len() / 2), keys.last()]
+                .into_iter()
+                .flatten()
+            {
+                assert_eq!(slots.get(*key), Some(value));
+            }
+            let key = gone[gone.len() / 2];
+            assert_eq!(slots.get(key), None);
+            assert_eq!(slots.get_mut(key), None);
+        }
+        assert_eq!(slots.len(), keys.len());
+        assert_eq!(slots.keys().count(), keys.len());
+        assert!(
+            keys.iter()
+                .all(|(key, value)| slots.get(*key) == Some(value))
+        );
+        assert!(gone.iter().all(|key| slots.get(*key).is_none()));
+    }
 
     #[test]
     fn a_key_to_a_reused_slot_finds_nothing() {

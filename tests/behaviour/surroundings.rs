@@ -271,6 +271,18 @@ fn shards_that_are_not_pinned_serve_too() {
     broker.stop();
 }
 
+#[test]
+fn no_turn_has_to_clear_a_huge_page() {
+    let broker = Broker::start(1);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.id())).expect("status");
+    let huge_pages = status.lines().find(|line| line.starts_with("THP_enabled:"));
+    // Older kernels do not say.
+    if let Some(line) = huge_pages {
+        assert_eq!(line.split_whitespace().last(), Some("0"));
+    }
+    broker.stop();
+}
+
 fn cpus_allowed(status: &str) -> String {
     let line = status
         .lines()

@@ -4,7 +4,7 @@ use super::{Path, matches};
 use arbitrary::Arbitrary;
 use ringmq::engine::codec::Version;
 use ringmq::engine::codec::topic::{TopicFilter, TopicName};
-use ringmq::engine::keys::SessionKey;
+use ringmq::engine::keys::{GroupKey, SessionKey};
 use ringmq::engine::message::Qos;
 use ringmq::engine::route::shared::MemberCount;
 use ringmq::engine::route::subscriber::Subscriber;
@@ -188,13 +188,16 @@ fn fill(entry: &mut Entry, wanted: &Wanted, sessions: &[SessionKey]) {
             entry.remote.remove(shard);
         }
     }
-    let name = "g".into();
-    if let Some(group) = entry.groups.find_or_add(&name, SHARDS) {
+    let key = GroupKey {
+        filter: "f".into(),
+        name: "g".into(),
+    };
+    if let Some(group) = entry.groups.find_or_add(&key, SHARDS) {
         for shard in 0..SHARDS {
             let members = wanted.members.get(&shard).copied().unwrap_or(0);
             let online = members;
             group.set_count(shard, MemberCount { members, online });
         }
     }
-    entry.groups.prune(&name);
+    entry.groups.prune(&key.name);
 }

@@ -3,6 +3,7 @@
 //! Each shard holds a replica of the topic trie: local subscriptions in full, of other shards only
 //! that they have some. Retained messages are split among the shards by topic.
 
+pub mod chunked;
 pub mod last_match;
 pub mod members;
 pub mod retained;

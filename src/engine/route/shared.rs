@@ -6,9 +6,10 @@
 use super::ShardSet;
 use super::members::{MemberLoad, Members, Picked, Way};
 use super::subscriber::Subscriber;
-use crate::engine::keys::ShardId;
+use crate::engine::keys::{GroupKey, ShardId};
 use crate::engine::listed::{Keyed, Listed};
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// How a message finds its member.
@@ -40,8 +41,8 @@ pub struct MemberCount {
 /// A share group on one filter.
 #[derive(Debug)]
 pub struct Group {
-    /// Share name.
-    pub name: Arc<str>,
+    /// Filter and share name, as messages for its members remember them.
+    pub named: Rc<GroupKey>,
     /// Members on this shard.
     pub members: Members,
     counts: Vec<MemberCount>,
@@ -52,9 +53,9 @@ pub struct Group {
 impl Group {
     /// A group without members.
     #[must_use]
-    pub fn new(name: &Arc<str>, shards: ShardId) -> Self {
+    pub fn new(named: &GroupKey, shards: ShardId) -> Self {
         Group {
-            name: Arc::clone(name),
+            named: Rc::new(named.clone()),
             members: Members::default(),
             counts: vec![MemberCount::default(); usize::from(shards)],
             turn: 0,
@@ -101,17 +102,11 @@ impl Group {
         hash: u64,
         without: ShardSet,
     ) -> Option<ShardId> {
-        let counts: Vec<_> = (0..)
-            .zip(&self.counts)
-            .map(|(shard, count)| {
-                if without.contains(shard) {
-                    Default::default()
-                } else {
-                    *count
-                }
-            })
-            .collect();
-        let any_online = counts.iter().any(|count| count.online > 0);
+        let counts = || {
+            let counts = (0..).zip(&self.counts);
+            counts.filter(|(shard, _)| !without.contains(*shard))
+        };
+        let any_online = counts().any(|(_, count)| count.online > 0);
         let weight = |count: &MemberCount| {
             u64::from(if any_online {
                 count.online
@@ -119,15 +114,14 @@ impl Group {
                 count.members
             })
         };
-        let total: u64 = counts.iter().map(weight).sum();
+        let total: u64 = counts().map(|(_, count)| weight(count)).sum();
         if total == 0 {
             return None;
         }
         if strategy == SharedStrategy::Sticky
             && let Some(shard) = self.sticky
-            && counts
-                .get(usize::from(shard))
-                .is_some_and(|count| weight(count) > 0)
+            && !without.contains(shard)
+            && weight(&self.count(shard)) > 0
         {
             return Some(shard);
         }
@@ -139,14 +133,18 @@ impl Group {
                 self.turn % total
             }
         };
-        for (shard, count) in (0..).zip(&counts) {
+        let mut picked = None;
+        for (shard, count) in counts() {
             if position < weight(count) {
-                self.sticky = Some(shard);
-                return Some(shard);
+                picked = Some(shard);
+                break;
             }
             position -= weight(count);
         }
-        None
+        if picked.is_some() {
+            self.sticky = picked;
+        }
+        picked
     }
 
     /// Picks the member on this shard. `load` tells for a subscriber whether it is connected and how
@@ -172,7 +170,7 @@ impl Keyed for Group {
     type Key = Arc<str>;
 
     fn key(&self) -> &Arc<str> {
-        &self.name
+        &self.named.name
     }
 }
 
@@ -201,12 +199,30 @@ impl Groups {
     }
 
     /// The group of that name, made if need be; one left empty must be [`Groups::prune`]d.
-    pub fn find_or_add(&mut self, name: &Arc<str>, shards: ShardId) -> Option<&mut Group> {
+    pub fn find_or_add(&mut self, key: &GroupKey, shards: ShardId) -> Option<&mut Group> {
         let groups = self.0.get_or_insert_default();
-        if groups.place(name).is_none() {
-            groups.put(Group::new(name, shards));
+        if groups.place(&key.name).is_none() {
+            groups.put(Group::new(key, shards));
         }
-        groups.find_mut(name)
+        groups.find_mut(&key.name)
+    }
+
+    /// Where the group of that name stands, until one comes or goes.
+    #[must_use]
+    pub fn place(&self, name: &Arc<str>) -> Option<usize> {
+        self.0.as_ref()?.place(name)
+    }
+
+    /// The group that stands there, to change it.
+    pub fn at_mut(&mut self, place: usize) -> Option<&mut Group> {
+        self.0.as_mut()?.at_mut(place)
+    }
+
+    /// Appends the places of the next groups after a name: at most `most` if there are many. Whether more
+    /// follow. A walk that goes on later comes to each group that stays exactly once.
+    pub fn places_after(&self, after: Option<&Arc<str>>, most: usize, into: &mut Vec<u32>) -> bool {
+        let groups = self.0.as_ref();
+        groups.is_some_and(|groups| groups.places_after(after, most, into))
     }
 
     /// All of them.
@@ -231,8 +247,15 @@ impl Groups {
 mod tests {
     use super::*;
 
+    fn named(name: &str) -> GroupKey {
+        GroupKey {
+            filter: "t".into(),
+            name: name.into(),
+        }
+    }
+
     fn group(counts: &[(u32, u32)]) -> Group {
-        let mut group = Group::new(&"g".into(), counts.len() as ShardId);
+        let mut group = Group::new(&named("g"), counts.len() as ShardId);
         for (shard, &(members, online)) in (0..).zip(counts) {
             group.set_count(shard, MemberCount { members, online });
         }
@@ -286,14 +309,15 @@ mod tests {
     #[test]
     fn groups_of_one_filter_are_found_by_their_names() {
         let mut groups = Groups::default();
-        let names: Vec<Arc<str>> = (0..1_000).map(|n| n.to_string().into()).collect();
+        let keys: Vec<_> = (0..1_000).map(|n| named(&n.to_string())).collect();
+        let names: Vec<_> = keys.iter().map(|key| Arc::clone(&key.name)).collect();
         let count = MemberCount {
             members: 1,
             online: 0,
         };
-        for name in &names {
-            groups.find_or_add(name, 2).unwrap().set_count(1, count);
-            groups.find_or_add(name, 2).unwrap();
+        for key in &keys {
+            groups.find_or_add(key, 2).unwrap().set_count(1, count);
+            groups.find_or_add(key, 2).unwrap();
         }
         assert_eq!(groups.len(), names.len());
         groups.prune(&names[5]);

@@ -1,18 +1,19 @@
 //! The topic trie: filters to local subscribers, interested shards and share groups.
 //!
-//! Nodes live in one vector; the child of a node by a level's text is found in one hash table for
+//! Nodes live in one vector in chunks; the child of a node by a level's text is found in one hash table for
 //! the whole trie, the wildcard children by index. An exact topic so costs one look-up per level. A
 //! node without entry and children is removed, so an empty trie holds nothing.
 
 use super::ShardSet;
+use super::chunked::Chunked;
 use super::shared::Groups;
 use super::subscriber::Subscriber;
 use super::subscribers::Subscribers;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::hashing::Hashing;
 use crate::engine::keys::SessionKey;
+use crate::engine::parted::Parted;
 use compact_str::CompactString;
-use hashbrown::HashTable;
 use std::sync::Arc;
 
 /// Names a node that holds an entry; stays valid until the entry is empty.
@@ -59,7 +60,7 @@ impl Entry {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Node {
     level: CompactString,
     hash: u32,
@@ -74,10 +75,10 @@ struct Node {
 /// The trie of one shard.
 pub struct Trie {
     hashing: Hashing,
-    nodes: Vec<Node>,
+    nodes: Chunked<Node>,
     free: Vec<u32>,
     /// Children by (parent, level); the table holds node numbers.
-    children: HashTable<u32>,
+    children: Parted<u32>,
     entries: usize,
     /// Grows when an entry comes or goes.
     version: u64,
@@ -88,6 +89,15 @@ impl Default for Trie {
     fn default() -> Self {
         Trie::new(Hashing::default())
     }
+}
+
+/// What a table is told of a hash that a node keeps: it looks at bits from all over it.
+const fn spread(hash: u32) -> u64 {
+    (hash as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn hash_of(nodes: &Chunked<Node>, id: u32) -> u64 {
+    nodes.get(id as usize).map_or(0, |node| spread(node.hash))
 }
 
 impl Node {
@@ -109,11 +119,13 @@ impl Trie {
     /// An empty trie.
     #[must_use]
     pub fn new(hashing: Hashing) -> Self {
+        let mut nodes = Chunked::default();
+        nodes.push(Node::new("", 0, NONE));
         Trie {
             hashing,
-            nodes: vec![Node::new("", 0, NONE)],
+            nodes,
             free: Vec::new(),
-            children: HashTable::new(),
+            children: Parted::default(),
             entries: 0,
             version: 1,
         }
@@ -142,11 +154,19 @@ impl Trie {
     }
 
     fn child(&self, parent: u32, level: &str) -> Option<u32> {
-        let found = self.children.find(self.hashing.of(parent, level), |&id| {
-            self.node(id)
-                .is_some_and(|node| node.parent == parent && *node.level == *level)
+        self.child_node(parent, level).map(|(id, _)| id)
+    }
+
+    #[inline]
+    fn child_node(&self, parent: u32, level: &str) -> Option<(u32, &Node)> {
+        let hash = spread(self.hashing.of(parent, level) as u32);
+        let mut found = None;
+        let id = self.children.find(hash, |&id| {
+            let node = self.node(id);
+            found = node.filter(|node| node.parent == parent && *node.level == *level);
+            found.is_some()
         });
-        found.copied()
+        Some((*id?, found?))
     }
 
     fn child_of_filter(&self, parent: u32, level: &str) -> Option<u32> {
@@ -199,8 +219,8 @@ impl Trie {
     }
 
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {
-        let hash = self.hashing.of(parent, level);
-        let node = Node::new(level, hash as u32, parent);
+        let hash = self.hashing.of(parent, level) as u32;
+        let node = Node::new(level, hash, parent);
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.nodes.get_mut(id as usize) {
@@ -209,10 +229,6 @@ impl Trie {
                 id
             }
             None => {
-                if self.nodes.len() == self.nodes.capacity() {
-                    // Doubling would hold as much again as there is.
-                    self.nodes.reserve_exact(self.nodes.len() / 8 + 64);
-                }
                 self.nodes.push(node);
                 self.nodes.len() as u32 - 1
             }
@@ -226,13 +242,8 @@ impl Trie {
             }
         }
         if level != "+" && level != "#" {
-            let (nodes, hashing) = (&self.nodes, &self.hashing);
-            let rehash = |&id: &u32| {
-                nodes
-                    .get(id as usize)
-                    .map_or(0, |node| hashing.of(node.parent, &node.level))
-            };
-            self.children.insert_unique(hash, id, rehash);
+            let rehash = |&id: &u32| hash_of(&self.nodes, id);
+            self.children.insert_unique(spread(hash), id, rehash);
         }
         id
     }
@@ -263,8 +274,7 @@ impl Trie {
             return;
         };
         let level = std::mem::take(&mut node.level);
-        let hash = self.hashing.of(parent, &level);
-        debug_assert_eq!(hash as u32, node.hash);
+        let hash = spread(node.hash);
         if let Some(parent) = self.nodes.get_mut(parent as usize) {
             parent.children -= 1;
             match &*level {
@@ -273,9 +283,8 @@ impl Trie {
                 _ => {}
             }
         }
-        if let Ok(found) = self.children.find_entry(hash, |&other| other == id) {
-            found.remove();
-        }
+        let rehash = |&id: &u32| hash_of(&self.nodes, id);
+        self.children.remove(hash, |&other| other == id, rehash);
         self.free.push(id);
     }
 
@@ -293,16 +302,34 @@ impl Trie {
         levels.join("/")
     }
 
+    /// The same, shared with the groups on it if there are any.
+    #[must_use]
+    pub fn shared_filter(&self, id: NodeId) -> Arc<str> {
+        let group = self.entry(id).and_then(|entry| entry.groups.first());
+        group.map_or_else(
+            || self.filter_text(id).into(),
+            |group| Arc::clone(&group.named.filter),
+        )
+    }
+
     /// Appends the nodes whose filters match `topic` (4.7), in no particular order.
     pub fn matches(&self, topic: TopicName<'_>, found: &mut Vec<NodeId>) {
         let dollar = topic.is_dollar();
-        self.walk(ROOT, Some(topic.as_str()), dollar, found);
+        if let Some(root) = self.node(ROOT) {
+            self.walk(ROOT, root, Some(topic.as_str()), dollar, found);
+        }
     }
 
     /// `rest` is what follows the node's level, `None` at the topic's end. Recursion is as deep as the
     /// topic has levels, which `topic_levels_max` bounds.
-    fn walk(&self, id: u32, rest: Option<&str>, dollar: bool, found: &mut Vec<NodeId>) {
-        let Some(node) = self.node(id) else { return };
+    fn walk(
+        &self,
+        id: u32,
+        node: &Node,
+        rest: Option<&str>,
+        dollar: bool,
+        found: &mut Vec<NodeId>,
+    ) {
         // '#' also matches the level above it; at the root no wildcard sees '$' topics [MQTT-4.7.2-1].
         if node.pound != NONE && !dollar {
             found.push(node.pound);
@@ -317,11 +344,14 @@ impl Trie {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
         };
-        if node.plus != NONE && !dollar {
-            self.walk(node.plus, rest, false, found);
+        if node.plus != NONE
+            && !dollar
+            && let Some(child) = self.node(node.plus)
+        {
+            self.walk(node.plus, child, rest, false, found);
         }
-        if let Some(child) = self.child(id, level) {
-            self.walk(child, rest, false, found);
+        if let Some((id, child)) = self.child_node(id, level) {
+            self.walk(id, child, rest, false, found);
         }
     }
 }

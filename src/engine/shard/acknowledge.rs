@@ -63,7 +63,7 @@ impl ShardCore {
 
     /// Whether what an acknowledgement waits for is safe.
     fn is_safe(&self, receipt: Receipt) -> bool {
-        self.clients.journal.is_stored(receipt.ticket) && self.staged.is_visible(receipt.letter)
+        self.clients.journal.is_stored(receipt.ticket) && receipt.letter <= self.staged.visible()
     }
 
     /// Sends an acknowledgement once what it needs is safe; in the order of the publishes.
@@ -74,7 +74,7 @@ impl ShardCore {
         };
         if !is_safe || !connection.awaiting_store.is_empty() {
             if connection.awaiting_store.is_empty() {
-                self.clients.journal.wait(key);
+                self.clients.journal.wait(key, receipt);
             }
             connection.awaiting_store.push_back((receipt, ack));
             let max = usize::from(self.settings.limits.receive_maximum);
@@ -87,8 +87,9 @@ impl ShardCore {
         self.control(key, |out| ack.encode(version, out));
     }
 
+    /// Sends what is safe by now of the acknowledgements that wait.
     pub(super) fn release_stored_acks(&mut self) {
-        for key in self.clients.journal.take_waiting() {
+        while let Some(key) = self.clients.journal.next_due(self.staged.visible()) {
             while let Some(connection) = self.clients.connections.get_mut(key) {
                 let version = connection.version;
                 let Some((receipt, ack)) = connection.awaiting_store.pop_front() else {
@@ -99,7 +100,7 @@ impl ShardCore {
                     if let Some(connection) = self.clients.connections.get_mut(key) {
                         connection.awaiting_store.push_front((receipt, ack));
                     }
-                    self.clients.journal.wait(key);
+                    self.clients.journal.wait(key, receipt);
                     break;
                 }
                 self.control(key, |out| ack.encode(version, out));

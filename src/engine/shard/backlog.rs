@@ -27,6 +27,8 @@ const SHARES: i64 = 8;
 const AHEAD: u32 = 4;
 /// A delivery that is kept, in a window or a queue, costs as much as so many others where it is the first.
 const KEPT: i64 = 8;
+/// What one share group costs, in deliveries, beside the delivery and the members that are looked at.
+pub(super) const GROUP_WORK: usize = 2;
 /// Bytes whose copy costs as much as an eighth of a delivery.
 const COPY_BYTES: usize = 256;
 /// Memory is looked at again after so much work: then a few megabytes may have been copied.
@@ -62,6 +64,11 @@ pub(super) struct Backlog {
 fn fan_out_work(receivers: usize, bytes: usize) -> i64 {
     let bytes = bytes.min(COPY_BYTES_MAX);
     (receivers * (DELIVERY + bytes / COPY_BYTES)) as i64
+}
+
+/// What comes to that for share groups.
+const fn group_work(deliveries: usize) -> i64 {
+    (deliveries * GROUP_WORK * DELIVERY) as i64
 }
 
 impl Backlog {
@@ -147,11 +154,10 @@ impl Backlog {
         self.work_left -= fan_out_work(receivers, bytes);
     }
 
-    /// Whether a message to so many should take its time.
-    pub(super) fn is_large(&self, receivers: usize, bytes: usize) -> bool {
-        fan_out_work(receivers, bytes) > self.work_per_turn / SHARES
-            && receivers > 1
-            && !self.is_unbounded
+    /// Whether a message to so many subscribers and share groups should take its time.
+    pub(super) fn is_large(&self, subscribers: usize, groups: usize, bytes: usize) -> bool {
+        let work = fan_out_work(subscribers + groups, bytes) + group_work(groups);
+        work > self.work_per_turn / SHARES && subscribers + groups > 1 && !self.is_unbounded
     }
 
     /// Whether this turn has work left for large fan-outs.
@@ -171,6 +177,11 @@ impl Backlog {
     /// One subscription of a large fan-out is looked at.
     pub(super) fn spend_on_joining(&mut self) {
         self.fan_out_left -= 1;
+    }
+
+    /// Share groups of a large fan-out cost as much as so many deliveries.
+    pub(super) fn spend_on_groups(&mut self, deliveries: usize) {
+        self.fan_out_left -= (deliveries * DELIVERY) as i64;
     }
 
     /// A packet is handled that costs little.
@@ -213,6 +224,8 @@ impl ShardCore {
         if is_behind {
             self.clients.ready.compact();
         }
+        self.clients.sessions.move_some();
+        self.clients.connections.move_some();
     }
 
     /// This turn does whatever there is: the last before a stop.

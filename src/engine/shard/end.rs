@@ -285,7 +285,8 @@ impl ShardCore {
             };
             let mut publication = Publication::of(&delivery.message);
             self.clients.encoder.begin();
-            self.deliver_to_group(&mut publication, group, 0, Passed::default(), now);
+            let cost = self.deliver_to_group(&mut publication, group, 0, Passed::default(), now);
+            self.backlog.spend(cost);
         }
     }
     /// First step of a shutdown: the wills of all clients, for those who are still there to get them.

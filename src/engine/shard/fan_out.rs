@@ -1,8 +1,9 @@
 //! Publishes that go to so many that their fan-out takes several turns.
 //!
-//! What others may learn of a publish happens at once when it begins: mail to other shards and what is
-//! retained is staged or kept, groups are picked, and who gets it here is written down. Only the deliveries
-//! of this shard take their time, and with them the acknowledgement.
+//! First a shard is picked for each share group, over turns if they are very many. What others may learn of
+//! a publish then happens at once: mail to other shards and what is retained is staged or kept, and who gets
+//! it here is written down. Only the deliveries of this shard take their time, and with them the
+//! acknowledgement.
 //!
 //! Invariants:
 //! - one fan-out runs at a time, others wait for it in order. Who brought one brings no more until it is
@@ -13,6 +14,7 @@
 
 use super::ShardCore;
 use super::matches::{Match, Matches};
+use super::picks::{Pick, Picks, Walk};
 use crate::engine::codec::Reason;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
@@ -65,6 +67,8 @@ pub(super) struct Taken {
 
 /// Who gets a publish here, once each.
 enum Receivers {
+    /// Not written down: share groups are picked for first, and nobody has learnt of the publish.
+    Picking(Walk, Picks),
     /// The subscriptions on one filter.
     Subscribers(Vec<Subscriber>),
     /// Subscriptions on several filters, of which a session may have some.
@@ -77,10 +81,18 @@ impl Receivers {
     fn at(&mut self, place: usize) -> Option<Match> {
         match self {
             Receivers::Subscribers(list) => list.get(place).map(Match::of),
-            Receivers::Joining(..) => None,
+            Receivers::Picking(..) | Receivers::Joining(..) => None,
             Receivers::Matches(matches) => matches.at(place),
         }
     }
+}
+
+/// Share groups that get a publish here.
+enum Groups {
+    /// This shard picked itself for them.
+    Picked(std::vec::IntoIter<Pick>),
+    /// Another shard did.
+    Named(std::vec::IntoIter<GroupKey>),
 }
 
 /// A publish whose deliveries are under way.
@@ -96,7 +108,7 @@ struct FanOut {
     receivers: Receivers,
     /// The one whose turn it is.
     next: usize,
-    groups: std::vec::IntoIter<GroupKey>,
+    groups: Groups,
     /// Sessions that have changed their subscriptions since.
     changed: BTreeSet<SessionKey>,
     /// Access rules have changed since.
@@ -250,55 +262,83 @@ impl ShardCore {
         may_go_on && self.fan_outs.can_go_on() && self.backlog.may_fan_out()
     }
 
-    /// Begins the next one: all that does not take long.
+    /// Begins the next one: all that does not take long, unless there are very many share groups.
     fn begin_fan_out(&mut self) {
         let Some(mut taken) = self.fan_outs.waiting.pop_front() else {
             return;
         };
         self.backlog.note_fan_out();
-        let message = taken.message.clone();
+        let mut walk = Walk::default();
+        let mut named = Vec::new();
+        match &mut taken.source {
+            Source::Shard { groups, .. } => named = std::mem::take(groups),
+            Source::Client { .. } | Source::Will => {
+                let topic = taken.message.topic();
+                taken.hash = self.group_hash(topic, taken.hash);
+                let nodes = self.last_match.take(&self.trie, TopicName::trusted(topic));
+                walk = self.walk_groups(&nodes);
+                self.last_match.keep(nodes);
+            }
+        }
+        let mut fan_out = Box::new(FanOut {
+            taken,
+            matched: true,
+            ticket: 0,
+            letter: 0,
+            full: ShardSet::default(),
+            receivers: Receivers::Picking(walk, Picks::default()),
+            next: 0,
+            groups: Groups::Named(named.into_iter()),
+            changed: BTreeSet::new(),
+            checks_all: false,
+        });
+        while matches!(fan_out.receivers, Receivers::Picking(..)) && self.backlog.may_fan_out() {
+            self.pick_next(&mut fan_out);
+        }
+        self.fan_outs.running = Some(fan_out);
+    }
+
+    /// Picks for the next share groups. After the last of them others learn of the publish.
+    fn pick_next(&mut self, fan_out: &mut FanOut) {
+        let Receivers::Picking(walk, picks) = &mut fan_out.receivers else {
+            return;
+        };
+        let met = self.pick_some(walk, fan_out.taken.hash, picks);
+        self.backlog.spend_on_groups(met);
+        if walk.is_through() {
+            let picks = std::mem::take(picks);
+            self.begin_deliveries(fan_out, picks);
+        }
+    }
+
+    /// What others may learn of a publish is staged or kept, and who gets it here is written down.
+    fn begin_deliveries(&mut self, fan_out: &mut FanOut, mut picks: Picks) {
+        let message = fan_out.taken.message.clone();
         let mut publication = Publication::of(&message);
-        let ticket = self.clients.journal.last_ticket();
+        fan_out.ticket = self.clients.journal.last_ticket();
         let nodes = self
             .last_match
             .take(&self.trie, TopicName::trusted(publication.topic));
         self.staged.take_full();
-        let (mut matched, mut letter, mut plain) = (true, 0, true);
-        let groups = match &mut taken.source {
-            Source::Shard {
-                plain: is_plain,
-                groups,
-                ..
-            } => {
-                plain = *is_plain;
-                std::mem::take(groups)
-            }
-            Source::Client { .. } | Source::Will => {
-                taken.hash = self.group_hash(publication.topic, taken.hash);
-                let (is_matched, here, of) =
-                    self.route_elsewhere(&mut publication, &nodes, taken.hash);
-                (matched, letter) = (is_matched, of);
-                here
-            }
-        };
-        let receivers = if plain {
+        let mut wants_plain = true;
+        if let Source::Shard { plain, .. } = fan_out.taken.source {
+            wants_plain = plain;
+        } else {
+            let hash = fan_out.taken.hash;
+            (fan_out.matched, fan_out.letter) =
+                self.route_elsewhere(&mut publication, &nodes, &mut picks, hash);
+            fan_out.groups = Groups::Picked(picks.here.into_iter());
+        }
+        fan_out.full = self.staged.take_full();
+        fan_out.receivers = if wants_plain {
             self.receivers(&nodes)
         } else {
             Receivers::Subscribers(Vec::new())
         };
         self.last_match.keep(nodes);
-        self.fan_outs.running = Some(Box::new(FanOut {
-            taken,
-            matched,
-            ticket,
-            letter,
-            full: self.staged.take_full(),
-            receivers,
-            next: 0,
-            groups: groups.into_iter(),
-            changed: BTreeSet::new(),
-            checks_all: false,
-        }));
+        // Whoever changed something before is written down as it is now.
+        fan_out.changed.clear();
+        fan_out.checks_all = false;
     }
 
     /// Writes down who has subscribed.
@@ -351,7 +391,9 @@ impl ShardCore {
         };
         let mut is_through = false;
         while !is_through && self.backlog.may_fan_out() {
-            if let Receivers::Joining(..) = fan_out.receivers {
+            if let Receivers::Picking(..) = fan_out.receivers {
+                self.pick_next(fan_out);
+            } else if let Receivers::Joining(..) = fan_out.receivers {
                 self.join_next(fan_out);
             } else if let Some(matched) = fan_out.receivers.at(fan_out.next) {
                 fan_out.next += 1;
@@ -361,19 +403,41 @@ impl ShardCore {
                 } else {
                     self.deliver_next(fan_out, &mut publication, matched, now);
                 }
-            } else if let Some(group) = fan_out.groups.next() {
-                self.backlog.spend_on_fan_out(&publication);
-                let passed = match fan_out.taken.source {
-                    Source::Shard { passed, .. } => passed,
-                    _ => Passed::default(),
-                };
-                self.deliver_to_group(&mut publication, &group, fan_out.taken.hash, passed, now);
             } else {
-                is_through = true;
+                is_through = !self.deliver_to_next_group(fan_out, &mut publication, now);
             }
         }
         self.clients.routed_by = None;
         is_through
+    }
+
+    /// Delivers to the next share group; whether there was one.
+    fn deliver_to_next_group(
+        &mut self,
+        fan_out: &mut FanOut,
+        publication: &mut Publication<'_>,
+        now: Timestamp,
+    ) -> bool {
+        let Taken { hash, source, .. } = &fan_out.taken;
+        let cost = match &mut fan_out.groups {
+            Groups::Picked(groups) => groups
+                .next()
+                .map(|pick| self.deliver_to_pick(publication, &pick, *hash, now)),
+            Groups::Named(groups) => {
+                let passed = match source {
+                    Source::Shard { passed, .. } => *passed,
+                    _ => Passed::default(),
+                };
+                groups
+                    .next()
+                    .map(|group| self.deliver_to_group(publication, &group, *hash, passed, now))
+            }
+        };
+        if let Some(cost) = cost {
+            self.backlog.spend_on_groups(cost);
+            self.backlog.spend_on_fan_out(publication);
+        }
+        cost.is_some()
     }
 
     /// Joins the next subscription to those of its session.

@@ -5,9 +5,11 @@
 //!
 //! Invariant: what is passed on by a queue or a window stands in `passed_on` until it has found its member.
 //!
-//! Not here: who is next among those that can (`crate::engine::route::members`).
+//! Not here: which shard is picked first (`super::picks`), and who is next among those that can
+//! (`crate::engine::route::members`).
 
 use super::ShardCore;
+use super::backlog::GROUP_WORK;
 use super::matches::Match;
 use crate::engine::codec::topic::TopicFilter;
 use crate::engine::fanout::publication::Publication;
@@ -16,6 +18,7 @@ use crate::engine::limits::SHARED_HOPS_MAX;
 use crate::engine::mail::{self, Mail, Passed, Phase};
 use crate::engine::route::ShardSet;
 use crate::engine::route::members::MemberLoad;
+use crate::engine::route::shared::Group;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
 use crate::engine::session::Delivery;
@@ -25,6 +28,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// What it costs to find a group by its name, in deliveries.
+const FIND_WORK: usize = 4;
 /// Messages that are taken out of a queue at once.
 const TAKEN_AT_ONCE: usize = 256;
 /// What it takes to pass one on, in deliveries.
@@ -33,6 +38,9 @@ const PASS_WORK: usize = 8;
 const LOOKS_PER_DELIVERY: usize = 64;
 /// Eighths of a delivery in one.
 const STEPS: usize = 8;
+
+/// Where a group stands: its filter's node, and its place among the groups there.
+type Place = (NodeId, usize);
 
 /// Where a message may be passed on to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,46 +74,77 @@ impl Recalls {
 
 impl ShardCore {
     /// Delivers to a member of a share group on this shard; if none is there any more that can take it,
-    /// another shard picks again. The encoder has begun this publish.
+    /// another shard picks again. The encoder has begun this publish. What it cost, in deliveries.
     pub(super) fn deliver_to_group(
         &mut self,
         publication: &mut Publication<'_>,
         key: &GroupKey,
         hash: u64,
+        passed: Passed,
+        now: Timestamp,
+    ) -> usize {
+        if let Some(at) = self.place_of_group(key) {
+            return FIND_WORK + self.deliver_to_member(publication, at, hash, passed, now);
+        }
+        self.clients.counters.dropped_no_member += 1;
+        FIND_WORK
+    }
+
+    /// Where a group stands.
+    fn place_of_group(&self, key: &GroupKey) -> Option<Place> {
+        let node = self.trie.find(TopicFilter::trusted(&key.filter))?;
+        let place = self.trie.entry(node)?.groups.place(&key.name)?;
+        Some((node, place))
+    }
+
+    fn group_at(&mut self, (node, place): Place) -> Option<&mut Group> {
+        self.trie.entry_mut(node)?.groups.at_mut(place)
+    }
+
+    /// The same for a group that stands there.
+    pub(super) fn deliver_to_member(
+        &mut self,
+        publication: &mut Publication<'_>,
+        at: Place,
+        hash: u64,
         mut passed: Passed,
         now: Timestamp,
-    ) {
+    ) -> usize {
         let is_too_large = Cell::new(false);
-        let picked = self.pick_member(publication, key, hash, now, Some(&is_too_large));
-        let Some(picked) = picked else {
+        let picked = self.pick_member(publication, at, hash, now, Some(&is_too_large));
+        let Some((named, picked, steps)) = picked else {
             self.clients.counters.dropped_no_member += 1;
-            return;
+            return GROUP_WORK;
         };
+        let cost = GROUP_WORK + steps;
         passed.tried.insert(self.id);
         let other = match picked {
             Some(member) if self.is_there(&member) => None,
-            Some(_) => self.other_shard(key, hash, passed, Wanted::Connected),
-            None if is_too_large.get() => self.other_shard(key, hash, passed, Wanted::Untried),
-            None => self.other_shard(key, hash, passed, Wanted::Any),
+            Some(_) => self.other_shard(at, hash, passed, Wanted::Connected),
+            None if is_too_large.get() => self.other_shard(at, hash, passed, Wanted::Untried),
+            None => self.other_shard(at, hash, passed, Wanted::Any),
         };
         if let Some(shard) = other {
             passed.hops += 1;
-            return self.mail_to_group(publication, key, hash, shard, passed);
+            self.mail_to_group(publication, &named, hash, shard, passed);
+            return cost;
         }
         if let Some(member) = picked {
             let mut matched = Match::of(&member);
-            matched.group = Some(Rc::new(key.clone()));
-            return self.clients.deliver(publication, &matched, now);
+            matched.group = Some(named);
+            self.clients.deliver(publication, &matched, now);
+            return cost;
         }
         // Nobody takes so large a one: one of them has lost it.
         let anyone = match is_too_large.get() {
-            true => self.pick_member(publication, key, hash, now, None),
+            true => self.pick_member(publication, at, hash, now, None),
             false => None,
         };
-        match anyone.flatten() {
+        match anyone.and_then(|(_, anyone, _)| anyone) {
             Some(member) => self.clients.deliver(publication, &Match::of(&member), now),
             None => self.clients.counters.dropped_no_member += 1,
         }
+        cost
     }
 
     fn is_there(&self, member: &Subscriber) -> bool {
@@ -113,17 +152,16 @@ impl ShardCore {
         session.is_some_and(|session| session.connection.is_some())
     }
 
-    /// The member of a group whose turn it is on this shard, if one may and can get the message; the outer
-    /// `None` if there is no such group. `is_too_large` is set where a client takes less; without it that is
-    /// not looked at.
+    /// A group, the member of it whose turn it is on this shard, if one may and can get the message, and the
+    /// steps that took. `is_too_large` is set where a client takes less; without it that is not looked at.
     fn pick_member(
         &mut self,
         publication: &Publication<'_>,
-        key: &GroupKey,
+        (node, place): Place,
         hash: u64,
         now: Timestamp,
         is_too_large: Option<&Cell<bool>>,
-    ) -> Option<Option<Subscriber>> {
+    ) -> Option<(Rc<GroupKey>, Option<Subscriber>, usize)> {
         let strategy = self.settings.shared_strategy;
         let clients = &self.clients;
         let load = |subscriber: &Subscriber| {
@@ -144,17 +182,15 @@ impl ShardCore {
                 inflight,
             })
         };
-        let node = self.trie.find(TopicFilter::trusted(&key.filter))?;
-        let group = self.trie.entry_mut(node)?.groups.find_mut(&key.name)?;
+        let group = self.trie.entry_mut(node)?.groups.at_mut(place)?;
         let picked = group.pick_member(strategy, hash, load);
-        self.backlog.spend(picked.steps);
-        Some(picked.member)
+        Some((Rc::clone(&group.named), picked.member, picked.steps))
     }
 
     /// Another shard that may have a member for a message.
     fn other_shard(
         &mut self,
-        key: &GroupKey,
+        at: Place,
         hash: u64,
         passed: Passed,
         wanted: Wanted,
@@ -165,8 +201,7 @@ impl ShardCore {
         let strategy = self.settings.shared_strategy;
         let mut here = ShardSet::default();
         here.insert(self.id);
-        let node = self.trie.find(TopicFilter::trusted(&key.filter))?;
-        let group = self.trie.entry_mut(node)?.groups.find_mut(&key.name)?;
+        let group = self.group_at(at)?;
         let fresh = group.pick_shard(strategy, hash, passed.tried);
         match wanted {
             Wanted::Connected => fresh.filter(|shard| group.count(*shard).online > 0),
@@ -228,15 +263,16 @@ impl ShardCore {
         }
         let hash = self.group_hash(publication.topic, 0);
         let strategy = self.settings.shared_strategy;
-        let node = self.trie.find(TopicFilter::trusted(&key.filter));
-        let entry = node.and_then(|node| self.trie.entry_mut(node));
-        let group = entry.and_then(|entry| entry.groups.find_mut(&key.name));
+        let at = self.place_of_group(key);
+        let group = at.and_then(|at| self.group_at(at));
         let shard = group.and_then(|group| group.pick_shard(strategy, hash, ShardSet::default()));
         match shard {
             None => self.clients.counters.dropped_no_member += 1,
             Some(shard) if shard == self.id => {
                 self.clients.encoder.begin();
-                self.deliver_to_group(&mut publication, key, hash, Passed::default(), now);
+                let cost =
+                    self.deliver_to_group(&mut publication, key, hash, Passed::default(), now);
+                self.backlog.spend(cost);
             }
             Some(shard) => {
                 self.mail_to_group(&mut publication, key, hash, shard, Passed::default());
@@ -296,8 +332,7 @@ impl ShardCore {
         let members: Vec<_> = group.members.sessions().filter_map(waiting).collect();
         let looks = group.members.len();
         if !members.is_empty() {
-            let filter = self.trie.filter_text(node).into();
-            self.recalls.current = Some((GroupKey { filter, name }, members));
+            self.recalls.current = Some(((*group.named).clone(), members));
         }
         1 + looks / LOOKS_PER_DELIVERY
     }

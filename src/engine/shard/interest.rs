@@ -135,7 +135,7 @@ impl Interest {
             InterestChange::Group(key, count) => {
                 let node = trie.insert(TopicFilter::trusted(&key.filter));
                 if let Some(entry) = trie.entry_mut(node) {
-                    if let Some(group) = entry.groups.find_or_add(&key.name, shards)
+                    if let Some(group) = entry.groups.find_or_add(key, shards)
                         && group.set_count(from, *count)
                     {
                         awake = Some((node, Arc::clone(&key.name)));

@@ -5,7 +5,8 @@
 //! Not here: the acknowledgements that wait; each connection has its own.
 
 use crate::engine::keys::ConnectionKey;
-use crate::engine::record::{Persist, Record};
+use crate::engine::record::{Persist, Receipt, Record};
+use std::collections::BTreeSet;
 
 /// The journal of one shard.
 #[derive(Debug, Default)]
@@ -14,8 +15,10 @@ pub(super) struct Journal {
     records: Vec<Persist>,
     last_ticket: u64,
     stored_through: u64,
-    /// Connections with acknowledgements that wait for the store.
-    waiting: Vec<ConnectionKey>,
+    /// Connections with acknowledgements that wait, by what the first of them waits for: a ticket to be
+    /// stored, then a letter to be visible.
+    for_store: BTreeSet<(u64, ConnectionKey)>,
+    for_mail: BTreeSet<(u64, ConnectionKey)>,
 }
 
 impl Journal {
@@ -53,18 +56,32 @@ impl Journal {
     }
 
     /// Whether acknowledgements wait.
-    pub(super) const fn is_awaited(&self) -> bool {
-        !self.waiting.is_empty()
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.for_store.is_empty() || !self.for_mail.is_empty()
     }
 
-    /// A connection has acknowledgements that wait.
-    pub(super) fn wait(&mut self, connection: ConnectionKey) {
-        self.waiting.push(connection);
+    /// A connection's first acknowledgement waits for this.
+    pub(super) fn wait(&mut self, connection: ConnectionKey, receipt: Receipt) {
+        if self.is_stored(receipt.ticket) {
+            self.for_mail.insert((receipt.letter, connection));
+        } else {
+            self.for_store.insert((receipt.ticket, connection));
+        }
     }
 
-    /// Who waits, in the order they came; those that have to wait on must say so again.
-    pub(super) fn take_waiting(&mut self) -> Vec<ConnectionKey> {
-        std::mem::take(&mut self.waiting)
+    /// The next one that need not wait any longer, when letters up to `visible` are; if it has to for its
+    /// next acknowledgement, it must say so again. Those that wait on are not looked at.
+    pub(super) fn next_due(&mut self, visible: u64) -> Option<ConnectionKey> {
+        let stored = self.stored_through;
+        let due = |first: Option<&(u64, _)>, until| first.is_some_and(|first| first.0 <= until);
+        let next = if due(self.for_store.first(), stored) {
+            self.for_store.pop_first()
+        } else if due(self.for_mail.first(), visible) {
+            self.for_mail.pop_first()
+        } else {
+            None
+        };
+        next.map(|(_, connection)| connection)
     }
 }
 
@@ -72,6 +89,7 @@ impl Journal {
 mod tests {
     use super::*;
     use crate::engine::message::{Message, Qos};
+    use crate::engine::slots::Slots;
     use std::sync::Arc;
 
     fn record() -> Record {
@@ -92,6 +110,27 @@ mod tests {
         }
         assert_eq!(tickets, [1, 2, 3, 4]);
         assert_eq!(journal.last_ticket(), 4);
+    }
+
+    #[test]
+    fn only_who_has_what_it_waits_for_is_looked_at() {
+        let mut connections = Slots::default();
+        let keys: Vec<ConnectionKey> = (0..6).map(|_| connections.insert(())).collect();
+        let mut journal = Journal::default();
+        for (n, &key) in (0..).zip(&keys) {
+            // The even ones wait for the store, the odd ones for mail.
+            let (ticket, letter) = if n % 2 == 0 { (10 - n, 0) } else { (0, 10 - n) };
+            journal.wait(key, Receipt { ticket, letter });
+        }
+        assert_eq!(journal.next_due(4), None);
+        let mut due = |stored, visible| {
+            journal.advance(stored);
+            std::iter::from_fn(|| journal.next_due(visible)).collect::<Vec<_>>()
+        };
+        assert_eq!(due(7, 6), [keys[4], keys[5]]);
+        assert_eq!(due(10, 6), [keys[2], keys[0]]);
+        assert_eq!(due(10, 9), [keys[3], keys[1]]);
+        assert!(!journal.is_awaited());
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod matches;
 mod notes;
 mod overload;
 mod pause;
+mod picks;
 mod presence;
 mod publish;
 mod questions;
@@ -77,8 +78,10 @@ use hold::Releases;
 use interest::Interest;
 use matches::Matches;
 use overload::Memory;
+use picks::Picks;
 use presence::Presence;
 use questions::Questions;
+use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -145,7 +148,11 @@ pub struct ShardCore {
     last_match: LastMatch,
     /// Room for the matches of the publish at hand.
     matches: Matches,
+    /// Room for its share groups.
+    picks: Picks,
     memory: Memory,
+    /// Statistics that are being counted.
+    counting: Option<Sums>,
 }
 
 impl ShardCore {
@@ -187,7 +194,9 @@ impl ShardCore {
             questions: Questions::default(),
             last_match: LastMatch::default(),
             matches: Matches::default(),
+            picks: Picks::default(),
             memory: Memory::default(),
+            counting: None,
         }
     }
 
@@ -290,6 +299,7 @@ impl ShardCore {
             || !self.commands.is_empty()
             || self.memory.is_searching()
             || self.may_resume_publishers()
+            || self.counting.is_some()
     }
 
     // Inputs.
@@ -314,11 +324,13 @@ impl ShardCore {
             return;
         };
         connection.outbox.end_send();
-        let session = connection.session;
+        let (session, is_paused) = (connection.session, connection.is_paused);
         if connection.outbox.has_pending() {
             self.clients.mark_ready(key);
         }
-        self.resume_if_room(key);
+        if is_paused {
+            self.resume_if_room(key);
+        }
         if let Some(session) = session {
             self.clients.pump(session, now);
             self.pump_replay(session, now);

@@ -177,9 +177,8 @@ impl ShardCore {
 
     fn announce_group(&mut self, node: NodeId, name: &Arc<str>, count: MemberCount) {
         self.backlog.spend(ANNOUNCE_WORK);
-        let filter = self.trie.filter_text(node).into();
         let key = GroupKey {
-            filter,
+            filter: self.trie.shared_filter(node),
             name: Arc::clone(name),
         };
         self.announce(&InterestChange::Group(key, count));

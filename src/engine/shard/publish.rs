@@ -6,12 +6,13 @@
 use super::ShardCore;
 use super::fan_out::{Source, Taken};
 use super::matches::Match;
+use super::picks::Picks;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
 use crate::engine::codec::topic::{TopicError, TopicName, is_reserved};
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::publication::Publication;
-use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
+use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{self, Mail, Passed, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::record::{Receipt, Record};
@@ -23,8 +24,6 @@ use std::sync::Arc;
 
 /// What keeping a retained message costs, in deliveries.
 const RETAIN_WORK: usize = 4;
-/// Share groups with the shards that were picked for them.
-type Picks = Vec<(ShardId, GroupKey)>;
 
 /// What routing did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,7 +316,7 @@ impl ShardCore {
         }
         if self
             .backlog
-            .is_large(locals + groups, publication.payload.len())
+            .is_large(locals, groups, publication.payload.len())
         {
             self.last_match.keep(nodes);
             return None;
@@ -326,18 +325,22 @@ impl ShardCore {
         if locals > 0 {
             self.deliver_local(publication, &nodes, publisher, now);
         }
-        let mut elsewhere = Vec::new();
         let hash = self.group_hash(publication.topic, publisher_hash);
         if groups > 0 {
-            let here;
-            (here, elsewhere) = self.pick_groups(&nodes, hash);
+            let mut picks = std::mem::take(&mut self.picks);
+            self.pick_groups(&nodes, hash, &mut picks);
             self.clients.encoder.begin();
-            for (_, group) in here {
-                self.deliver_to_group(publication, &group, hash, Passed::default(), now);
+            let mut cost = groups;
+            for pick in picks.here.drain(..) {
+                cost += self.deliver_to_pick(publication, &pick, hash, now);
             }
+            self.backlog.spend(cost);
+            self.mail_publish(publication, shards, Some(&mut picks), hash);
+            self.picks = picks;
+        } else if !shards.is_empty() {
+            self.mail_publish(publication, shards, None, hash);
         }
         self.last_match.keep(nodes);
-        self.mail_publish(publication, shards, elsewhere, hash);
         let mut receipt = Receipt::default();
         if publication.retain && self.settings.retain_available {
             receipt.letter = self.retain_somewhere(publication);
@@ -357,14 +360,15 @@ impl ShardCore {
         }
     }
 
-    /// The part of routing that does not take long however many get it: mail, groups and what is retained.
-    /// Whether anyone wants it, the groups that picked this shard, and the letter to wait for.
+    /// The part of routing that does not take long however many get it: mail and what is retained. Whether
+    /// anyone wants it, and the letter to wait for.
     pub(super) fn route_elsewhere(
         &mut self,
         publication: &mut Publication<'_>,
         nodes: &[u32],
+        picks: &mut Picks,
         hash: u64,
-    ) -> (bool, Vec<GroupKey>, u64) {
+    ) -> (bool, u64) {
         let mut shards = ShardSet::default();
         let mut matched = false;
         for entry in nodes.iter().filter_map(|&node| self.trie.entry(node)) {
@@ -372,15 +376,12 @@ impl ShardCore {
             matched |= !entry.local.is_empty() || !entry.groups.is_empty();
         }
         matched |= !shards.is_empty();
-        let (here, elsewhere) = self.pick_groups(nodes, hash);
-        self.backlog.spend((here.len() + elsewhere.len()) / 2);
-        self.mail_publish(publication, shards, elsewhere, hash);
+        self.mail_publish(publication, shards, Some(picks), hash);
         let mut letter = 0;
         if publication.retain && self.settings.retain_available {
             letter = self.retain_somewhere(publication);
         }
-        let here = here.into_iter().map(|(_, group)| group).collect();
-        (matched, here, letter)
+        (matched, letter)
     }
 
     /// A publish that entered on another shard.
@@ -426,7 +427,8 @@ impl ShardCore {
             self.last_match.keep(nodes);
         }
         for group in groups {
-            self.deliver_to_group(&mut publication, &group, hash, passed, now);
+            let cost = self.deliver_to_group(&mut publication, &group, hash, passed, now);
+            self.backlog.spend(cost);
         }
         self.clients.routed_by = None;
         self.disconnect_overflowed(now);
@@ -441,9 +443,11 @@ impl ShardCore {
     ) -> bool {
         let nodes = nodes.unwrap_or_default().iter();
         let entries = nodes.filter_map(|&node| self.trie.entry(node));
-        let receivers = groups + entries.map(|entry| entry.local.len()).sum::<usize>();
+        let locals = entries.map(|entry| entry.local.len()).sum();
         self.fan_outs.delay(publication.topic)
-            || self.backlog.is_large(receivers, publication.payload.len())
+            || self
+                .backlog
+                .is_large(locals, groups, publication.payload.len())
     }
 
     /// Delivers to the plain subscribers of this shard, each session once.
@@ -489,55 +493,24 @@ impl ShardCore {
         }
     }
 
-    /// Picks a shard for each share group that matches: this one, and others.
-    fn pick_groups(&mut self, nodes: &[u32], hash: u64) -> (Picks, Picks) {
-        let strategy = self.settings.shared_strategy;
-        let mut picked = Vec::new();
-        for &node in nodes {
-            if self
-                .trie
-                .entry(node)
-                .is_none_or(|entry| entry.groups.is_empty())
-            {
-                continue;
-            }
-            let filter: Arc<str> = self.trie.filter_text(node).into();
-            let Some(entry) = self.trie.entry_mut(node) else {
-                continue;
-            };
-            for group in entry.groups.iter_mut() {
-                if let Some(shard) = group.pick_shard(strategy, hash, ShardSet::default()) {
-                    let name = Arc::clone(&group.name);
-                    picked.push((
-                        shard,
-                        GroupKey {
-                            filter: Arc::clone(&filter),
-                            name,
-                        },
-                    ));
-                }
-            }
-        }
-        picked.into_iter().partition(|(shard, _)| *shard == self.id)
-    }
-
     fn mail_publish(
         &mut self,
         publication: &mut Publication<'_>,
         plain: ShardSet,
-        groups: Picks,
+        mut picks: Option<&mut Picks>,
         hash: u64,
     ) {
         let mut receivers = plain;
-        for (shard, _) in &groups {
-            receivers.insert(*shard);
+        for shard in picks.iter().flat_map(|picks| picks.shards()) {
+            receivers.insert(shard);
         }
         for shard in receivers.iter() {
-            let of_shard = groups.iter().filter(|(to, _)| *to == shard);
             let letter = mail::Publish {
                 message: publication.keep().share(),
                 plain: plain.contains(shard),
-                groups: of_shard.map(|(_, group)| group.clone()).collect(),
+                groups: picks
+                    .as_mut()
+                    .map_or_else(Vec::new, |picks| picks.take(shard)),
                 hash,
                 passed: Passed::default(),
             };

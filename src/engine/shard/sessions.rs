@@ -74,6 +74,11 @@ impl Sessions {
         self.slots.get_mut(key)
     }
 
+    /// Goes on with the growth of the table, so that it does not stay half done.
+    pub(super) fn move_some(&mut self) {
+        self.slots.move_some();
+    }
+
     /// Places in the table, free ones included.
     pub(super) fn slots(&self) -> usize {
         self.slots.slots()

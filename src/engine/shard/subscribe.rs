@@ -8,7 +8,7 @@ use crate::engine::codec::subscribe::{
 };
 use crate::engine::codec::topic::{Subscribed, TopicError};
 use crate::engine::codec::{Reason, Version};
-use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey};
 use crate::engine::mail::InterestChange;
 use crate::engine::message::Qos;
 use crate::engine::route::shared::Groups;
@@ -267,8 +267,12 @@ impl ShardCore {
     fn join_group(&mut self, node: NodeId, name: &Arc<str>, subscriber: Subscriber) {
         let is_online = self.is_online(subscriber.session);
         let shards = self.shards;
+        let key = GroupKey {
+            filter: self.trie.shared_filter(node),
+            name: Arc::clone(name),
+        };
         self.change_group(node, name, |groups| {
-            if let Some(group) = groups.find_or_add(name, shards) {
+            if let Some(group) = groups.find_or_add(&key, shards) {
                 group.members.join(subscriber, is_online);
             }
         });

@@ -6,6 +6,7 @@ use crate::engine::turn;
 use crate::shard::orders::{Event, Order};
 use crate::shard::ring::Ring;
 use crossbeam_channel::{Receiver, Sender};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// The shard's ends of the control plane's queues, and how far a stop has got.
@@ -15,6 +16,8 @@ pub(super) struct Orders {
     events: Sender<Event>,
     /// Accepts no more; to be told when everything of then is visible to the others.
     is_draining: bool,
+    /// Questions for statistics that are not answered yet.
+    asked: VecDeque<u64>,
     stop_by: Option<Instant>,
 }
 
@@ -25,6 +28,7 @@ impl Orders {
             orders,
             events,
             is_draining: false,
+            asked: VecDeque::new(),
             stop_by: None,
         }
     }
@@ -70,22 +74,31 @@ impl Shell {
                 self.follow(ring, order);
             }
         }
+        self.tell_statistics(ring);
+    }
+
+    /// Answers questions for statistics, over turns if there are very many sessions.
+    fn tell_statistics(&mut self, ring: &Ring) {
+        while let Some(&number) = self.orders.asked.front() {
+            let Some(mut list) = self.core.count_statistics() else {
+                return;
+            };
+            let longest = self.clock.take_turn_max();
+            list.push(("turn_us_max", longest.as_micros() as u64));
+            list.push(("mailboxes_full", self.mailroom.full()));
+            let of_ring = ring.counters();
+            list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
+            list.push(("connections_refused_descriptors", of_ring.accepts_refused));
+            let answer = Event::Statistics(self.orders.shard, number, list);
+            let _ = self.orders.events.send(answer);
+            self.orders.asked.pop_front();
+        }
     }
 
     fn follow(&mut self, ring: &mut Ring, order: Order) {
         let now = self.clock.now();
         match order {
-            Order::Statistics(number) => {
-                let mut list = self.core.statistics();
-                let longest = self.clock.take_turn_max();
-                list.push(("turn_us_max", longest.as_micros() as u64));
-                list.push(("mailboxes_full", self.mailroom.full()));
-                let of_ring = ring.counters();
-                list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
-                list.push(("connections_refused_descriptors", of_ring.accepts_refused));
-                let answer = Event::Statistics(self.orders.shard, number, list);
-                let _ = self.orders.events.send(answer);
-            }
+            Order::Statistics(number) => self.orders.asked.push_back(number),
             Order::Tls(configs) => self.admission.set_tls(&configs),
             Order::Acl(number, acl) => {
                 self.core.set_acl(acl);

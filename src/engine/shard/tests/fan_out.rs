@@ -1,9 +1,10 @@
 //! Publishes that go to so many that it takes several turns.
 
-use super::pair::Pair;
-use super::{DELIVERED_T, PUBLISH_T, SUBSCRIBE_T, Shard, messages};
+use super::pair::{NOW, Pair};
+use super::{DELIVERED_T, PUBLISH_T, SUBSCRIBE_T, Shard, counter, messages};
 use crate::engine::access::acl::Acl;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::mail::Mail;
 use std::sync::Arc;
 
 const SUBSCRIBERS: u8 = 12;
@@ -285,6 +286,81 @@ fn a_share_group_of_very_many_on_one_filter_is_worked_off_too() {
     assert!(shard.core.fans_out());
     assert!(finish(&mut shard) > 2);
     assert_eq!(shard.hear(member), b"\x30\x04\x00\x01u1".repeat(16));
+}
+
+/// SUBSCRIBE or UNSUBSCRIBE of share groups on `u` with such numbers.
+fn groups(first: u8, numbers: std::ops::Range<u32>, options: &[u8]) -> Vec<u8> {
+    let filters = numbers.flat_map(|n| {
+        let filter = format!("$share/{n:03}/u").into_bytes();
+        [&[0, filter.len() as u8], &filter[..], options].concat()
+    });
+    let body: Vec<u8> = [0, 1].into_iter().chain(filters).collect();
+    let length = [body.len() as u8 | 0x80, (body.len() >> 7) as u8];
+    [&[first], &length[..], &body].concat()
+}
+
+#[test]
+fn very_many_share_groups_are_picked_for_over_turns_before_anyone_learns_of_the_publish() {
+    const MANY: u32 = 500;
+    let (mut shard, _) = crowded_shard();
+    let member = shard.connect(b'm', true);
+    receive(&mut shard, member, &groups(0x82, 0..MANY, &[0]));
+    finish(&mut shard);
+    shard.hear(member);
+    let publisher = shard.connect(b'z', true);
+    receive(&mut shard, publisher, b"\x33\x06\x00\x01u\x00\x071");
+    work(&mut shard);
+    assert_eq!(counter(&shard, "retained_messages"), 0, "it has not begun");
+    assert_eq!(shard.hear(member), b"");
+    // Some that were picked for leave, and some that were not.
+    let left = [groups(0xA2, 0..10, &[]), groups(0xA2, 480..490, &[])].concat();
+    receive(&mut shard, member, &left);
+    assert!(finish(&mut shard) > 20);
+    assert_eq!(counter(&shard, "retained_messages"), 1);
+    let heard = shard.hear(member);
+    let copies = heard.windows(6).filter(|six| *six == b"\x30\x04\x00\x01u1");
+    assert_eq!(copies.count(), MANY as usize - 20, "one for each");
+    assert_eq!(shard.hear(publisher), b"\x40\x02\x00\x07");
+}
+
+#[test]
+fn very_many_share_groups_elsewhere_get_one_letter_before_the_retained_message() {
+    const MANY: u32 = 200;
+    let mut pair = Pair::with(|settings| settings.limits.turn_deliveries_max = 8);
+    let member = pair.connect(1);
+    pair.turn(1);
+    pair.receive(1, member, &groups(0x82, 0..MANY, &[0]));
+    while pair.cores[1].has_work() {
+        pair.work_off(1);
+        pair.settle();
+    }
+    pair.hear(1, member);
+    let publisher = pair.connect(0);
+    pair.turn(0);
+    pair.receive(0, publisher, b"\x31\x04\x00\x01u1");
+    while pair.cores[0].fans_out() {
+        pair.work_off(0);
+    }
+    let mut mail = Vec::new();
+    pair.cores[0].staged().flush(|_, letter| {
+        mail.push(letter);
+        Ok(())
+    });
+    let Some(Mail::Publish(letter)) = mail.first() else {
+        panic!("{mail:?}");
+    };
+    assert_eq!((letter.groups.len(), letter.plain), (MANY as usize, false));
+    assert!(mail.len() <= 2, "{mail:?}");
+    for letter in mail {
+        pair.cores[1].mail(NOW, 0, letter);
+    }
+    while pair.cores[1].fans_out() {
+        pair.work_off(1);
+    }
+    assert_eq!(
+        pair.hear(1, member),
+        b"\x30\x04\x00\x01u1".repeat(MANY as usize)
+    );
 }
 
 #[test]

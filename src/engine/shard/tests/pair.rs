@@ -9,7 +9,7 @@ use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-const NOW: Timestamp = Timestamp::from_ms(1_000);
+pub(super) const NOW: Timestamp = Timestamp::from_ms(1_000);
 
 /// Two shards and what is on its way to each.
 pub(super) struct Pair {
