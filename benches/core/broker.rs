@@ -78,6 +78,7 @@ impl Broker {
     pub fn turn(&mut self, mut hear: impl FnMut(ConnectionKey, &[u8])) {
         self.core.begin_drain();
         self.core.end_drain(NOW);
+        self.core.work_off(NOW);
         let stored = self.core.take_persist().next_back();
         if let Some(through) = stored.map(|persist| persist.ticket) {
             self.core.stored(through);

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use ringmq::engine::message::{LocalMessage, Message, Qos};
-use ringmq::engine::outbox::outgoing::{Outgoing, SharedPayload};
+use ringmq::engine::outbox::outgoing::{Full, Outgoing, SharedPayload};
 use ringmq::shard::peer::Peer;
 use ringmq::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, RingConfig, SocketKey};
 use std::io::{Read, Write};
@@ -23,8 +23,12 @@ fn with_payloads(parts: usize, payload_bytes: usize) -> (Outgoing, Vec<u8>) {
             message: LocalMessage::new(Arc::new(message)),
         });
         if part % 3 == 2 {
-            let full = std::mem::take(last);
-            outgoing.earlier.push_back(full);
+            let stretch = std::mem::take(last);
+            let more = outgoing.more.get_or_insert_default();
+            more.earlier.push_back(Full {
+                stretch,
+                ..Full::default()
+            });
         }
     }
     outgoing.last.copied.extend_from_slice(b"end");

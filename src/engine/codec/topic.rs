@@ -69,6 +69,10 @@ pub fn is_shared(filter: &str) -> bool {
 /// subscriptions. Others with `$` are passed on like any (4.7.2).
 #[must_use]
 pub fn is_reserved(topic: &str) -> bool {
+    // Asked for each publish.
+    if topic.as_bytes().first() != Some(&b'$') {
+        return false;
+    }
     let first = topic.split_once('/').map_or(topic, |(first, _)| first);
     matches!(first, "$SYS" | "$share" | QUEUE)
 }

@@ -58,7 +58,24 @@ impl Encoder {
     ///
     /// # Errors
     /// As [`Encoder::put`].
+    #[inline]
     pub fn put_with_alias(
+        &mut self,
+        publication: &mut Publication<'_>,
+        form: Form<'_>,
+        now: Timestamp,
+        connection: &mut Connection,
+        spare: &mut SpareBuffers,
+    ) -> Result<(usize, bool), usize> {
+        if connection.alias_out_max > 0 {
+            return self.put_under_alias(publication, form, now, connection, spare);
+        }
+        let (max, outbox) = (connection.packet_bytes_max, &mut connection.outbox);
+        let put = self.put(publication, &form, now, max, outbox, spare);
+        put.map(|copied_bytes| (copied_bytes, false))
+    }
+
+    fn put_under_alias(
         &mut self,
         publication: &mut Publication<'_>,
         mut form: Form<'_>,

@@ -10,7 +10,7 @@ mod spare;
 pub use crate::engine::limits::SPARE_BYTES_MAX;
 use crate::engine::limits::{STRETCH_BYTES, STRETCH_FULL_BYTES};
 use crate::engine::message::LocalMessage;
-use outgoing::{Droppable, Outgoing, SharedPayload, Stretch};
+use outgoing::{Droppable, Full, More, Outgoing, SharedPayload};
 pub use spare::SpareBuffers;
 
 /// What gives way when a QoS 0 message finds no room.
@@ -27,26 +27,19 @@ pub enum OutboxFull {
 #[derive(Debug, Default)]
 pub struct Outbox {
     pending: Outgoing,
-    /// What stands copied before the last stretch of `pending`, and the memory that takes.
-    earlier_bytes: usize,
-    earlier_held_bytes: usize,
-    shared_bytes: usize,
+    /// What waits and is not copied into the last stretch: earlier stretches, and payloads that are shared.
+    beside_bytes: usize,
     in_flight_bytes: usize,
     is_sending: bool,
     /// Batches that are out; it may begin anew.
     sent: u32,
-    /// No stretch before this one has a frame that may be dropped.
-    droppable_from: usize,
 }
 
 impl Outbox {
     /// Bytes waiting and in flight.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.pending.last.copied.len()
-            + self.earlier_bytes
-            + self.shared_bytes
-            + self.in_flight_bytes
+        self.pending.last.copied.len() + self.beside_bytes + self.in_flight_bytes
     }
 
     /// Whether something waits that is not in flight.
@@ -58,8 +51,9 @@ impl Outbox {
     /// Memory it keeps from being used otherwise, payloads that others refer to included.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let pending = self.pending.last.held_bytes() + self.earlier_held_bytes;
-        pending + self.shared_bytes + self.in_flight_bytes
+        let more = self.pending.more.as_ref();
+        let more = more.map_or(0, |more| more.memory_bytes());
+        self.pending.last.held_bytes() + more + self.beside_bytes + self.in_flight_bytes
     }
 
     /// Batches that are out, counted round.
@@ -70,15 +64,7 @@ impl Outbox {
 
     /// Drops what waits and is not in flight.
     pub fn forget_pending(&mut self) {
-        self.take_pending();
-    }
-
-    fn take_pending(&mut self) -> Outgoing {
-        self.earlier_bytes = 0;
-        self.earlier_held_bytes = 0;
-        self.shared_bytes = 0;
-        self.droppable_from = 0;
-        std::mem::take(&mut self.pending)
+        self.take_rest();
     }
 
     /// Whether a batch is in flight.
@@ -90,7 +76,9 @@ impl Outbox {
     /// The buffer to append a packet to.
     pub fn buffer(&mut self, spare: &mut SpareBuffers) -> &mut Vec<u8> {
         let copied = &self.pending.last.copied;
-        if copied.capacity() == 0 || copied.len() >= STRETCH_FULL_BYTES {
+        if copied.capacity() == 0 {
+            self.pending.last = spare.take();
+        } else if copied.len() >= STRETCH_FULL_BYTES {
             self.begin_stretch(spare);
         }
         &mut self.pending.last.copied
@@ -99,21 +87,20 @@ impl Outbox {
     #[cold]
     fn begin_stretch(&mut self, spare: &mut SpareBuffers) {
         let mut fresh = spare.take();
-        if self.pending.last.is_empty() {
-            self.pending.last = fresh;
-            return;
-        }
         // A client that is so far behind fills this one too: it does not have to grow.
         fresh.copied.reserve_exact(STRETCH_BYTES);
-        let full = std::mem::replace(&mut self.pending.last, fresh);
-        self.earlier_bytes += full.copied.len();
-        self.earlier_held_bytes += full.held_bytes();
-        self.pending.earlier.push_back(full);
+        let stretch = std::mem::replace(&mut self.pending.last, fresh);
+        self.beside_bytes += stretch.copied.len();
+        let more = self.pending.more.get_or_insert_default();
+        let droppable = std::mem::take(&mut more.droppable);
+        let full = Full { stretch, droppable };
+        more.held_bytes += full.held_bytes();
+        more.earlier.push_back(full);
     }
 
     /// Appends the payload of `message` after what is in the buffer so far.
     pub fn push_shared(&mut self, message: LocalMessage) {
-        self.shared_bytes += message.payload().len();
+        self.beside_bytes += message.payload().len();
         let last = &mut self.pending.last;
         let at = last.copied.len();
         last.shared.push(SharedPayload { at, message });
@@ -121,9 +108,10 @@ impl Outbox {
 
     /// Notes that the last `copied_bytes`, and the payload after them, may be dropped later.
     pub fn mark_droppable(&mut self, copied_bytes: usize, has_payload: bool) {
-        let last = &mut self.pending.last;
-        last.droppable.push(Droppable {
-            at: (last.copied.len() - copied_bytes) as u32,
+        let at = self.pending.last.copied.len() - copied_bytes;
+        let more = self.pending.more.get_or_insert_default();
+        more.droppable.push(Droppable {
+            at: at as u32,
             bytes: copied_bytes as u32,
             has_payload,
         });
@@ -132,57 +120,33 @@ impl Outbox {
     /// Drops the oldest droppable frames until `bytes` more fit below `bytes_max`, and somewhat more so
     /// that the next few fit too. Returns how many.
     pub fn drop_oldest(&mut self, bytes: usize, bytes_max: usize) -> usize {
-        let more = (bytes_max / 8).min(STRETCH_BYTES / 2);
-        let wanted = (self.bytes() + bytes + more).saturating_sub(bytes_max);
+        let further = (bytes_max / 8).min(STRETCH_BYTES / 2);
+        let wanted = (self.bytes() + bytes + further).saturating_sub(bytes_max);
+        let Some(more) = &mut self.pending.more else {
+            return 0;
+        };
         let (mut count, mut gained) = (0, 0);
-        while gained < wanted {
-            let place = self.droppable_from;
-            let is_last = place == self.pending.earlier.len();
-            let Some(stretch) = self.pending.stretch_mut(place) else {
-                break;
-            };
-            let (held, copied) = (stretch.held_bytes(), stretch.copied.len());
-            let (frames, freed) = stretch.drop_oldest(wanted - gained);
-            let gone = copied - stretch.copied.len();
-            let has_more = !stretch.droppable.is_empty();
+        while gained < wanted
+            && let Some(full) = more.earlier.get_mut(more.droppable_from)
+        {
+            let held = full.held_bytes();
+            let Full { stretch, droppable } = full;
+            let (frames, freed) = stretch.drop_oldest(droppable, wanted - gained);
+            let has_more = !droppable.is_empty();
+            more.held_bytes = more.held_bytes + full.held_bytes() - held;
             count += frames;
             gained += freed;
-            self.shared_bytes -= freed - gone;
-            if is_last {
-                break;
-            }
-            self.earlier_bytes -= gone;
-            let now_held = stretch_held(&self.pending, place);
-            self.earlier_held_bytes = self.earlier_held_bytes + now_held - held;
+            self.beside_bytes -= freed;
             if !has_more {
-                self.close_gap(place);
+                more.close_gap();
             }
         }
-        count
-    }
-
-    /// A stretch before the last has no frame left that may be dropped: it goes if it is empty, and what is
-    /// left of two joins if that is little, so that there are not many stretches with a few bytes each.
-    fn close_gap(&mut self, place: usize) {
-        self.droppable_from = place + 1;
-        let earlier = &mut self.pending.earlier;
-        let before = place.checked_sub(1);
-        let len = |place: usize| earlier.get(place).map_or(0, |stretch| stretch.copied.len());
-        let joins = before.is_some_and(|before| len(before) + len(place) <= STRETCH_FULL_BYTES);
-        let is_empty = earlier.get(place).is_some_and(Stretch::is_empty);
-        if !joins && !is_empty {
-            return;
-        }
-        let Some(left) = earlier.remove(place) else {
-            return;
-        };
-        self.droppable_from = place;
-        self.earlier_held_bytes -= left.held_bytes();
-        if let Some(before) = before.and_then(|before| earlier.get_mut(before)) {
-            let held = before.held_bytes();
-            before.append(left);
-            self.earlier_held_bytes = self.earlier_held_bytes + before.held_bytes() - held;
-        }
+        let last = &mut self.pending.last;
+        let copied = last.copied.len();
+        let left = wanted.saturating_sub(gained);
+        let (frames, freed) = last.drop_oldest(&mut more.droppable, left);
+        self.beside_bytes -= freed - (copied - last.copied.len());
+        count + frames
     }
 
     /// Takes everything that waits as the batch to send, `None` if there is nothing or a batch is in
@@ -193,11 +157,10 @@ impl Outbox {
         }
         self.is_sending = true;
         self.in_flight_bytes = self.bytes();
-        let mut batch = self.take_pending();
-        for stretch in &mut batch.earlier {
-            stretch.droppable = Vec::new();
+        let mut batch = self.take_rest();
+        if batch.more.is_some() {
+            batch.forget_droppable();
         }
-        batch.last.droppable = Vec::new();
         Some(batch)
     }
 
@@ -209,14 +172,57 @@ impl Outbox {
     }
 
     /// Takes what waits, for a connection that is being closed.
-    #[must_use]
     pub fn take_rest(&mut self) -> Outgoing {
-        self.take_pending()
+        self.beside_bytes = 0;
+        std::mem::take(&mut self.pending)
     }
 }
 
-fn stretch_held(pending: &Outgoing, place: usize) -> usize {
-    pending.earlier.get(place).map_or(0, Stretch::held_bytes)
+impl More {
+    /// A stretch before the last has no frame left that may be dropped: it goes if it is empty, and what is
+    /// left of two joins if that is little, so that there are not many stretches with a few bytes each.
+    fn close_gap(&mut self) {
+        let place = self.droppable_from;
+        self.droppable_from = place + 1;
+        let before = place.checked_sub(1);
+        let len = |place: usize| {
+            let full = self.earlier.get(place);
+            full.map_or(0, |full| full.stretch.copied.len())
+        };
+        let joins = before.is_some_and(|before| len(before) + len(place) <= STRETCH_FULL_BYTES);
+        let full = self.earlier.get(place);
+        let is_empty = full.is_some_and(|full| full.stretch.is_empty());
+        if !joins && !is_empty {
+            return;
+        }
+        let Some(left) = self.earlier.remove(place) else {
+            return;
+        };
+        self.droppable_from = place;
+        self.held_bytes -= left.held_bytes();
+        if let Some(before) = before.and_then(|before| self.earlier.get_mut(before)) {
+            let held = before.held_bytes();
+            before.stretch.append(left.stretch);
+            self.held_bytes = self.held_bytes + before.held_bytes() - held;
+        }
+    }
+}
+
+impl Outgoing {
+    /// From now on nothing of it may be dropped.
+    #[cold]
+    fn forget_droppable(&mut self) {
+        let Some(more) = &mut self.more else {
+            return;
+        };
+        more.droppable = Vec::new();
+        for full in &mut more.earlier {
+            full.droppable = Vec::new();
+        }
+        if more.earlier.is_empty() {
+            self.more = None;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -311,12 +317,11 @@ mod tests {
                     let fits = outbox.bytes() + bytes <= bytes_max;
                     assert!(!is_too_much || fits || !left, "seed {seed}");
                 }
-                let held = |stretch: &Stretch| stretch.held_bytes();
-                let pending = &outbox.pending;
-                let earlier = pending.earlier.iter().map(held).sum::<usize>();
-                let held = earlier + held(&pending.last) + outbox.shared_bytes;
-                assert_eq!(outbox.held_bytes(), held, "seed {seed}");
-                assert_eq!(outbox.bytes(), pending.len(), "seed {seed}");
+                assert_eq!(outbox.bytes(), outbox.pending.len(), "seed {seed}");
+                if let Some(more) = &outbox.pending.more {
+                    let held = more.earlier.iter().map(Full::held_bytes);
+                    assert_eq!(more.held_bytes, held.sum::<usize>(), "seed {seed}");
+                }
                 if next(60) == 0 {
                     let batch = outbox.begin_send().expect("something waits");
                     let wire: Vec<u8> = batch.slices().flatten().copied().collect();
@@ -341,10 +346,10 @@ mod tests {
             append(&mut outbox, &mut spare, &publish);
             outbox.drop_oldest(1_000, 200_000);
         }
-        let stretches = &outbox.pending.earlier;
-        let buffers = stretches.iter().map(|stretch| stretch.copied.capacity());
+        let stretches = &outbox.pending.more.as_ref().expect("several").earlier;
+        let buffers = stretches.iter().map(|full| full.stretch.copied.capacity());
         assert!(buffers.max() <= Some(STRETCH_BYTES));
         assert!(stretches.len() < 30, "{} stretches", stretches.len());
-        assert!(outbox.held_bytes() < 400_000, "{}", outbox.held_bytes());
+        assert!(outbox.held_bytes() < 450_000, "{}", outbox.held_bytes());
     }
 }

@@ -7,15 +7,15 @@
 //! reuse when it has been sent.
 
 use crate::engine::message::LocalMessage;
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 
 /// Bytes for one connection, in wire order.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    /// What stands before the last stretch.
-    pub earlier: VecDeque<Stretch>,
-    /// The one that is written to.
+    /// The stretch that is written to.
     pub last: Stretch,
+    /// What few batches have: apart, so that the others stay small.
+    pub more: Option<Box<More>>,
 }
 
 /// A part of a batch.
@@ -25,6 +25,26 @@ pub struct Stretch {
     pub copied: Vec<u8>,
     /// Payloads that were not, ordered by `at`.
     pub shared: Vec<SharedPayload>,
+}
+
+/// What stands before the last stretch, and what may be dropped.
+#[derive(Debug, Default)]
+pub struct More {
+    /// The stretches that are full.
+    pub earlier: VecDeque<Full>,
+    /// Memory of their own that they take.
+    pub held_bytes: usize,
+    /// No stretch before this one has a frame that may be dropped.
+    pub droppable_from: usize,
+    /// What may be dropped of the last stretch.
+    pub droppable: Vec<Droppable>,
+}
+
+/// A stretch that is full.
+#[derive(Debug, Default)]
+pub struct Full {
+    /// Its bytes.
+    pub stretch: Stretch,
     /// Frames that may be dropped as long as they are not in flight, in order; kept only where the oldest are
     /// to give way.
     pub droppable: Vec<Droppable>,
@@ -56,50 +76,126 @@ impl Droppable {
     }
 }
 
+impl More {
+    /// The stretches before the last, and the marks of the last, with the memory that they take.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let earlier = self.earlier.capacity() * size_of::<Full>();
+        self.held_bytes + earlier + self.droppable.capacity() * size_of::<Droppable>()
+    }
+}
+
+impl Full {
+    /// Memory of its own that it takes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.stretch.held_bytes() + self.droppable.capacity() * size_of::<Droppable>()
+    }
+}
+
 impl From<Vec<u8>> for Outgoing {
     fn from(copied: Vec<u8>) -> Self {
         let last = Stretch {
             copied,
             ..Stretch::default()
         };
-        Outgoing {
-            earlier: VecDeque::new(),
-            last,
-        }
+        Outgoing { last, more: None }
     }
 }
 
 impl Outgoing {
+    /// The stretches before the last.
+    fn earlier(&self) -> impl Iterator<Item = &Stretch> {
+        let full = self.more.iter().flat_map(|more| &more.earlier);
+        full.map(|full| &full.stretch)
+    }
+
     /// Bytes that go over the wire.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.earlier.iter().map(Stretch::len).sum::<usize>() + self.last.len()
+        self.earlier().map(Stretch::len).sum::<usize>() + self.last.len()
     }
 
     /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.last.is_empty() && self.earlier.is_empty()
+        self.last.is_empty() && self.earlier().next().is_none()
     }
 
     /// The batch as slices in wire order, for a vectored write.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let earlier = self.earlier.iter().flat_map(Stretch::slices);
-        earlier.chain(self.last.slices())
+    #[must_use]
+    pub fn slices(&self) -> Slices<'_> {
+        let mut earlier = self.more.as_ref().map(|more| more.earlier.iter());
+        let first = earlier.as_mut().and_then(Iterator::next);
+        let (stretch, last) = match first {
+            Some(full) => (&full.stretch, Some(&self.last)),
+            None => (&self.last, None),
+        };
+        Slices {
+            stretch,
+            from: 0,
+            shared: stretch.shared.iter(),
+            earlier,
+            last,
+        }
     }
 
     /// Its bytes, if they stand in one buffer.
     #[must_use]
     pub fn single(&self) -> Option<&[u8]> {
-        (self.earlier.is_empty() && self.last.shared.is_empty()).then_some(&*self.last.copied)
+        (self.more.is_none() && self.last.shared.is_empty()).then_some(&*self.last.copied)
     }
+}
 
-    /// A stretch by its place, the last one included.
-    pub fn stretch_mut(&mut self, place: usize) -> Option<&mut Stretch> {
-        if place == self.earlier.len() {
-            Some(&mut self.last)
-        } else {
-            self.earlier.get_mut(place)
+/// A batch's bytes, slice by slice; none of them is empty.
+#[derive(Debug)]
+pub struct Slices<'a> {
+    stretch: &'a Stretch,
+    /// What was copied is through up to here.
+    from: usize,
+    shared: std::slice::Iter<'a, SharedPayload>,
+    /// Stretches that come after this one.
+    earlier: Option<vec_deque::Iter<'a, Full>>,
+    last: Option<&'a Stretch>,
+}
+
+impl<'a> Slices<'a> {
+    /// Goes to the next stretch, if there is one.
+    fn go_on(&mut self) -> bool {
+        let earlier = self.earlier.as_mut().and_then(Iterator::next);
+        let next = earlier
+            .map(|full| &full.stretch)
+            .or_else(|| self.last.take());
+        let Some(next) = next else {
+            return false;
+        };
+        (self.stretch, self.from, self.shared) = (next, 0, next.shared.iter());
+        true
+    }
+}
+
+impl<'a> Iterator for Slices<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let part = self.shared.as_slice().first();
+            let copied = &self.stretch.copied;
+            let until = part.map_or(copied.len(), |part| part.at);
+            let slice = copied.get(self.from..until).unwrap_or_default();
+            self.from = until;
+            if !slice.is_empty() {
+                return Some(slice);
+            }
+            if let Some(part) = part {
+                self.shared.next();
+                let payload = part.message.payload();
+                if !payload.is_empty() {
+                    return Some(payload);
+                }
+            } else if !self.go_on() {
+                return None;
+            }
         }
     }
 }
@@ -128,44 +224,30 @@ impl Stretch {
     pub fn clear(&mut self) {
         self.copied.clear();
         self.shared.clear();
-        self.droppable = Vec::new();
     }
 
     /// Memory of its own that it takes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let parts = self.shared.capacity() * size_of::<SharedPayload>();
-        let marks = self.droppable.capacity() * size_of::<Droppable>();
-        self.copied.capacity() + parts + marks
-    }
-
-    /// The stretch as slices in wire order.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        let parts = self.shared.iter().flat_map(move |part| {
-            let copied = self.copied.get(start..part.at).unwrap_or_default();
-            start = part.at;
-            [copied, part.message.payload()]
-        });
-        let last = self.shared.last().map_or(0, |part| part.at);
-        parts
-            .chain([self.copied.get(last..).unwrap_or_default()])
-            .filter(|slice| !slice.is_empty())
+        self.copied.capacity() + self.shared.capacity() * size_of::<SharedPayload>()
     }
 
     /// Drops the oldest frames that may be dropped, until so many bytes are gained or there are no more.
     /// Returns how many, and their bytes.
-    pub fn drop_oldest(&mut self, wanted: usize) -> (usize, usize) {
+    pub fn drop_oldest(&mut self, droppable: &mut Vec<Droppable>, wanted: usize) -> (usize, usize) {
         let (mut count, mut gained) = (0, 0);
         while gained < wanted
-            && let Some(frame) = self.droppable.get(count)
+            && let Some(frame) = droppable.get(count)
         {
             gained += frame.bytes as usize + self.payload_bytes(frame);
             count += 1;
         }
-        let gone: Vec<_> = self.droppable.drain(..count).collect();
+        let gone: Vec<_> = droppable.drain(..count).collect();
         if !gone.is_empty() {
-            self.rebuild_without(&gone);
+            let removed = self.rebuild_without(&gone);
+            for frame in droppable {
+                frame.at -= removed as u32;
+            }
         }
         (count, gained)
     }
@@ -180,7 +262,8 @@ impl Stretch {
         part.map_or(0, |part| part.message.payload().len())
     }
 
-    fn rebuild_without(&mut self, gone: &[Droppable]) {
+    /// Returns the bytes that were copied and are gone.
+    fn rebuild_without(&mut self, gone: &[Droppable]) -> usize {
         let gone_bytes: usize = gone.iter().map(|frame| frame.bytes as usize).sum();
         let old = std::mem::take(&mut self.copied);
         let mut parts = std::mem::take(&mut self.shared).into_iter().peekable();
@@ -212,12 +295,10 @@ impl Stretch {
                 break;
             }
         }
-        for frame in &mut self.droppable {
-            frame.at -= removed as u32;
-        }
+        removed
     }
 
-    /// Appends another, none of whose frames may be dropped.
+    /// Appends another.
     pub fn append(&mut self, other: Stretch) {
         let moved = self.copied.len();
         self.copied.extend_from_slice(&other.copied);
@@ -246,10 +327,14 @@ mod tests {
         };
         let mut batch = Outgoing::from(b"headtail".to_vec());
         batch.last.shared = vec![shared(4, b"ONE"), shared(4, b"TWO")];
-        batch.earlier.push_back(Stretch {
+        let stretch = Stretch {
             copied: b"before".to_vec(),
             shared: vec![shared(6, b"THIS")],
-            ..Stretch::default()
+        };
+        let more = batch.more.get_or_insert_default();
+        more.earlier.push_back(Full {
+            stretch,
+            ..Full::default()
         });
         let wire: Vec<u8> = batch.slices().flatten().copied().collect();
         assert_eq!(wire, b"beforeTHISheadONETWOtail");

@@ -32,8 +32,10 @@ impl SpareBuffers {
 
     /// Takes a batch back.
     pub fn give(&mut self, batch: Outgoing) {
-        for stretch in batch.earlier {
-            self.give_stretch(stretch);
+        if let Some(more) = batch.more {
+            for full in more.earlier {
+                self.give_stretch(full.stretch);
+            }
         }
         self.give_stretch(batch.last);
     }
