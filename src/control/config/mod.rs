@@ -11,12 +11,13 @@ mod file;
 mod flags;
 mod listener;
 mod method;
+mod paths;
 mod place;
 mod ranges;
 
 pub use authentication::AuthenticationConfig;
 pub use error::ConfigError;
-pub use flags::{Flags, LogLevel};
+pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;
 
 use crate::control::cgroup::Bound;
@@ -48,8 +49,8 @@ pub struct Config {
     pub cpus: Cpus,
     /// The CPU quota that decided how many shards there are.
     pub cpu_quota: Option<Bound>,
-    /// How much to log.
-    pub log: LogLevel,
+    /// How to log.
+    pub log: LogConfig,
     /// Settings of the shards' cores.
     pub settings: Settings,
     /// How long a stop may take.
@@ -77,7 +78,8 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place and the remedy.
     pub fn load(sources: &Sources<'_>, flags: &Flags) -> Result<Self, ConfigError> {
-        let (raw, places) = place::merge(sources)?;
+        let (mut raw, places) = place::merge(sources)?;
+        paths::settle(&mut raw, &places);
         let mut settings = settings(&raw, &places)?;
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
         ranges::check_sections(&raw, &places)?;
@@ -109,7 +111,11 @@ impl Config {
                 pinned: raw.pin.unwrap_or(true),
             },
             cpu_quota,
-            log: flags.log.or(raw.log).unwrap_or_default(),
+            log: LogConfig {
+                level: flags.log.or(raw.log).unwrap_or_default(),
+                format: raw.log_format.unwrap_or_default(),
+                file: raw.log_file.clone(),
+            },
             settings,
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),

@@ -22,8 +22,8 @@ pub(super) struct Places<'a> {
 impl Places<'_> {
     /// An error about the value of `key` (`section.key`).
     pub(super) fn wrong(&self, key: &str, text: String) -> ConfigError {
-        if let Some(variable) = self.variables.get(key) {
-            return ConfigError::new(variable.clone(), text);
+        if let Some(variable) = self.variable(key) {
+            return ConfigError::new(variable.to_owned(), text);
         }
         let place = match self.file {
             Some((path, source)) => match line_of(source, key) {
@@ -33,6 +33,20 @@ impl Places<'_> {
             None => key.to_owned(),
         };
         ConfigError::new(place, text)
+    }
+
+    /// The folder of the file, if that says the value of `key`.
+    pub(super) fn folder(&self, key: &str) -> Option<&Path> {
+        let (path, _) = self.file.filter(|_| self.variable(key).is_none())?;
+        path.parent()
+    }
+
+    /// The variable that says the value of `key`, alone or with all of a section.
+    fn variable(&self, key: &str) -> Option<&str> {
+        let ends = key.match_indices('.').map(|(at, _)| at);
+        let mut keys = std::iter::once(key.len()).chain(ends.rev());
+        keys.find_map(|end| self.variables.get(key.get(..end)?))
+            .map(String::as_str)
     }
 }
 
@@ -46,21 +60,16 @@ pub(super) fn merge<'a>(sources: &Sources<'a>) -> Result<(FileConfig, Places<'a>
         Some((path, source)) => read_file(path, source)?,
         None => Table::new(),
     };
-    for (name, value) in &sources.environment {
+    // A section comes before its keys.
+    let mut environment: Vec<_> = sources.environment.iter().collect();
+    environment.sort();
+    for (name, value) in environment {
         let counts = name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX);
         if let Some(rest) = name.strip_prefix(PREFIX).filter(|_| counts) {
-            let (section, key) = match rest.split_once("__") {
-                Some((section, key)) => (section.to_lowercase(), key.to_lowercase()),
-                None => (String::new(), rest.to_lowercase()),
-            };
-            let value = typed(name, value, &section, &key)?;
-            insert(&mut table, &section, &key, value);
-            let full = if section.is_empty() {
-                key
-            } else {
-                format!("{section}.{key}")
-            };
-            places.variables.insert(full, name.clone());
+            let key = rest.to_lowercase().replace("__", ".");
+            let value = typed(name, value, &key)?;
+            insert(&mut table, &key, value);
+            places.variables.insert(key, name.clone());
         }
     }
     let raw = FileConfig::deserialize(table)
@@ -83,7 +92,7 @@ fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {
 }
 
 /// A variable's value in the type its key has: as TOML, as plain text, or as a list of plain texts.
-fn typed(name: &str, text: &str, section: &str, key: &str) -> Result<Value, ConfigError> {
+fn typed(name: &str, text: &str, key: &str) -> Result<Value, ConfigError> {
     let as_toml = toml::from_str::<Table>(&format!("value = {text}"))
         .ok()
         .and_then(|mut table| table.remove("value"));
@@ -97,7 +106,7 @@ fn typed(name: &str, text: &str, section: &str, key: &str) -> Result<Value, Conf
     let mut first_error = None;
     for candidate in candidates {
         let mut table = Table::new();
-        insert(&mut table, section, key, candidate.clone());
+        insert(&mut table, key, candidate.clone());
         match FileConfig::deserialize(table) {
             Ok(_) => return Ok(candidate),
             Err(error) => first_error = first_error.or(Some(error)),
@@ -107,20 +116,27 @@ fn typed(name: &str, text: &str, section: &str, key: &str) -> Result<Value, Conf
     Err(ConfigError::new(name.to_owned(), text))
 }
 
-fn insert(table: &mut Table, section: &str, key: &str, value: Value) {
-    if section.is_empty() {
-        table.insert(key.to_owned(), value);
-    } else {
-        let section = table
-            .entry(section.to_owned())
-            .or_insert_with(|| Value::Table(Table::new()));
-        if let Value::Table(section) = section {
-            section.insert(key.to_owned(), value);
+/// Sets `key` (`section.section.key`); what stood in the way of its sections goes.
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let section = table
+                .entry(section.to_owned())
+                .or_insert_with(|| Value::Table(Table::new()));
+            if !section.is_table() {
+                *section = Value::Table(Table::new());
+            }
+            if let Value::Table(section) = section {
+                insert(section, rest, value);
+            }
         }
     }
 }
 
-/// The line on which `key` is set, counted from 1.
+/// The line on which `key` is set or its section begins, counted from 1.
 fn line_of(source: &str, key: &str) -> Option<usize> {
     let mut current = "";
     for (number, line) in (1..).zip(source.lines()) {
@@ -128,6 +144,9 @@ fn line_of(source: &str, key: &str) -> Option<usize> {
         if line.starts_with('[') {
             let header = line.trim_start_matches('[');
             current = header.split(']').next().unwrap_or_default().trim();
+            if current == key {
+                return Some(number);
+            }
         } else if let Some((name, _)) = line.split_once('=') {
             let parts = current.split('.').chain(name.split('.'));
             let parts = parts.map(str::trim).filter(|part| !part.is_empty());

@@ -3,7 +3,10 @@
 //! Not here: certificates and their reload ([`crate::shard::certificates`]).
 
 use super::{Arrival, TransportError};
-use rustls::ServerConnection;
+use rustls::{
+    AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
+    ServerConnection,
+};
 use std::io::{Read, Write};
 
 /// Takes records and appends their plain text to `into`.
@@ -16,11 +19,12 @@ pub fn receive(
     into: &mut Vec<u8>,
 ) -> Result<Arrival, TransportError> {
     let wrong = |error: &dyn std::fmt::Display| TransportError::Tls(error.to_string());
+    let failed = |error: &Error| TransportError::Tls(words(error));
     let mut arrival = Arrival::Open;
     while !records.is_empty() {
         // Takes a part only: as much as fits beside plain text that has not been read.
         let taken = tls.read_tls(&mut records).map_err(|error| wrong(&error))?;
-        let state = tls.process_new_packets().map_err(|error| wrong(&error))?;
+        let state = tls.process_new_packets().map_err(|error| failed(&error))?;
         let bytes = state.plaintext_bytes_to_read();
         if bytes > 0 {
             let start = into.len();
@@ -39,6 +43,62 @@ pub fn receive(
         }
     }
     Ok(arrival)
+}
+
+/// What failed, in an operator's words.
+fn words(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(error) => of_certificate(error),
+        Error::NoCertificatesPresented => {
+            "it shows no certificate, and client_certificate is \"required\"".to_owned()
+        }
+        Error::AlertReceived(
+            alert @ (AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown),
+        ) => format!("it does not trust the broker's certificate (it says {alert:?})"),
+        Error::AlertReceived(alert) => format!("it ends the handshake (it says {alert:?})"),
+        Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled)
+        | Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired) => {
+            "it offers no version of TLS that is served (version_min)".to_owned()
+        }
+        Error::PeerIncompatible(_) => {
+            format!("it and the broker have no way in common: {error}")
+        }
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "what it sends is not TLS".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What is wrong with a client's certificate.
+fn of_certificate(error: &CertificateError) -> String {
+    let text = match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has ended",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "does not count yet; compare the clocks"
+        }
+        CertificateError::Revoked => "is revoked (client_crl)",
+        CertificateError::UnknownIssuer => "is of no CA that is in client_ca",
+        CertificateError::UnknownRevocationStatus => {
+            "is of a CA whose list is not in client_crl (client_crl_depth)"
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "is not for clients (its extended key usage)"
+        }
+        CertificateError::BadSignature => "has a signature that is wrong",
+        CertificateError::BadEncoding => "cannot be read",
+        CertificateError::Other(OtherError(other))
+            if other.downcast_ref() == Some(&webpki::Error::UnsupportedCertVersion) =>
+        {
+            "is of X.509 version 1, which says too little of what it is for; have the CA sign one of \
+             version 3 (`openssl x509 -req` with -extfile)"
+        }
+        _ => return format!("its certificate is not valid: {error}"),
+    };
+    format!("its certificate {text}")
 }
 
 /// Encrypts bytes; they leave by [`take_wire`].

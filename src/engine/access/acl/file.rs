@@ -88,6 +88,9 @@ fn parse_line(line: &str) -> Result<Line<'_>, String> {
     let (keyword, rest) = split_word(line);
     match keyword {
         "user" if rest.is_empty() => Err("no user name; write 'user NAME'".into()),
+        "user" if rest.trim() != rest => {
+            Err("the user name begins or ends with a blank of another kind; leave it out".into())
+        }
         "user" => Ok(Line::User(rest)),
         "topic" => {
             let (access, filter) = parse_rule(keyword, rest)?;
