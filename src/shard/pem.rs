@@ -91,7 +91,7 @@ impl<'a> Pem<'a> {
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         if self.sections.iter().any(|section| section.label == TRUSTED) {
             return Err(
-                "has a TRUSTED CERTIFICATE, which only OpenSSL reads; `openssl x509 -in FILE -out FILE` \
+                "has a TRUSTED CERTIFICATE, which only OpenSSL reads; `openssl x509 -in OLD -out NEW` \
                  makes a CERTIFICATE of it"
                     .to_owned(),
             );
@@ -119,8 +119,8 @@ impl<'a> Pem<'a> {
         match key {
             None => Err(self.without("PRIVATE KEY", "openssl pkey -inform DER")),
             Some(key) if key.is_encrypted => Err(
-                "is encrypted, and nobody is there to type its password; `openssl pkey -in FILE -out \
-                 FILE` decrypts it: let only the broker read that"
+                "is encrypted, and nobody is there to type its password; `openssl pkey -in OLD -out \
+                 NEW` decrypts it: let only the broker read that"
                     .to_owned(),
             ),
             Some(_) => PrivateKeyDer::from_pem_slice(self.bytes)
@@ -145,7 +145,7 @@ impl<'a> Pem<'a> {
     /// What to say of a file without a section.
     fn without(&self, label: &str, conversion: &str) -> String {
         if self.sections.is_empty() && self.bytes.starts_with(&[0x30]) {
-            return format!("is DER, not PEM; `{conversion} -in FILE -out FILE` makes PEM of it");
+            return format!("is DER, not PEM; `{conversion} -in OLD -out NEW` makes PEM of it");
         }
         match self.sections.first() {
             Some(other) => format!("has no {label} in PEM, but a {}", other.label),
