@@ -127,11 +127,22 @@ fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, Confi
         }
         None => None,
     };
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => environment.push((name, value)),
+            Err(_) if name.starts_with("RINGMQ_") => {
+                return Err(ConfigError::new(name, "its value is not UTF-8".to_owned()));
+            }
+            Err(_) => {}
+        }
+    }
     let sources = Sources {
         file: path.zip(text.as_deref()),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
+        environment,
         cpus_available: machine::cpus(),
         cpu_quota: bounds.cpu.clone(),
     };

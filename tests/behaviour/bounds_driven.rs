@@ -342,7 +342,7 @@ driven! {
             let mut readers: Vec<_> = (0..3).map(|_| driven.v5()).collect();
             readers.iter_mut().for_each(|reader| reader.subscribe("t", 0));
             let mut publisher = driven.v5();
-            driven.rises_while(|| publisher.publish("t", 0, &"x".repeat(1_500)));
+            driven.rises_while(|| publisher.publish("t", 0, "x".repeat(1_500)));
         };
     unfinished_publishes: "unfinished QoS 2 inbound, publishes that wait to be stored" "protocol_errors"
         "[limits]\nreceive_maximum = 2\n", |driven| {

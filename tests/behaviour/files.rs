@@ -180,6 +180,17 @@ fn check_config_finds_what_a_start_would_refuse() {
             &[":3", "none of TLS"],
         ),
         (
+            format!(
+                "{tls}{}[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n[listener.tls]\n",
+                pair("server")
+            ),
+            &[":8", "none of TLS"],
+        ),
+        (
+            format!("{tls}{}client_crl = \"x\"\n", pair("server")),
+            &[":2", "client_crl means nothing"],
+        ),
+        (
             format!("{plain}mode = \"0600\"\n"),
             &[":3", "mode", "none of sockets"],
         ),

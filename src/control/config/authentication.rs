@@ -7,6 +7,7 @@ use super::place::Places;
 use crate::control::authn::certificate::IdentityFrom;
 use crate::control::authn::http::HttpConfig;
 use crate::control::authn::jwt::{Algorithm, JwtConfig, KeySource};
+use crate::control::text::without_mark;
 use crate::engine::access::Secret;
 use crate::engine::shard::{Authentication, ClientIdPolicy};
 use std::path::PathBuf;
@@ -103,7 +104,8 @@ fn jwt_config(jwt: &FileJwt, places: &Places<'_>) -> Result<JwtConfig, ConfigErr
     let secret = jwt.secret_file.as_ref().map(|path| {
         let bytes = std::fs::read(path)
             .map_err(|error| wrong(format!("{}: cannot be read: {error}", path.display())))?;
-        Ok(KeySource::Secret(Secret::new(bytes.trim_ascii_end())))
+        let secret = without_mark(&bytes).trim_ascii_end();
+        Ok(KeySource::Secret(Secret::new(secret)))
     });
     let sources = [
         secret.transpose()?,

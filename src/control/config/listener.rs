@@ -96,18 +96,19 @@ pub(super) fn listeners(
         url: url.clone(),
         ..FileListener::default()
     });
-    let wrong = |mistake: Mistake| {
+    let wrong = |mistake: Mistake, number: Option<usize>| {
         if from_cli {
             ConfigError::flag("--listen", mistake.text)
         } else if tables.is_empty() {
             places.wrong("listen", mistake.text)
         } else {
-            places.wrong(&format!("listener.{}", mistake.key), mistake.text)
+            places.wrong_of(number, &format!("listener.{}", mistake.key), mistake.text)
         }
     };
     let (mut listeners, mut urls) = (Vec::new(), Vec::new());
-    for table in plain.chain(tables.iter().cloned()) {
-        listeners.push(listener(raw, &table, surroundings).map_err(&wrong)?);
+    for (number, table) in plain.chain(tables.iter().cloned()).enumerate() {
+        let listener = listener(raw, &table, surroundings);
+        listeners.push(listener.map_err(|mistake| wrong(mistake, Some(number)))?);
         urls.push(table.url);
     }
     let is_default = !from_cli && raw.listen.is_none() && tables.is_empty();
@@ -116,7 +117,7 @@ pub(super) fn listeners(
     {
         tcp.addresses.push(DEFAULT_IPV6);
     }
-    keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into()))?;
+    keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into(), None))?;
     Ok(listeners)
 }
 
@@ -369,6 +370,11 @@ fn tls_files(
     if client_certificate != ClientCertificate::None && tls.client_ca.is_none() {
         return Err(format!(
             "{url}: client certificates are wanted; name their CA with `client_ca`"
+        ));
+    }
+    if tls.client_crl.is_some() && client_certificate == ClientCertificate::None {
+        return Err(format!(
+            "{url}: client_crl means nothing without client certificates; name their CA with `client_ca`"
         ));
     }
     let first = KeyPair {

@@ -22,11 +22,16 @@ pub(super) struct Places<'a> {
 impl Places<'_> {
     /// An error about the value of `key` (`section.key`).
     pub(super) fn wrong(&self, key: &str, text: String) -> ConfigError {
+        self.wrong_of(None, key, text)
+    }
+
+    /// The same; `listener` is which of several `[[listener]]` tables the key stands in, from 0.
+    pub(super) fn wrong_of(&self, listener: Option<usize>, key: &str, text: String) -> ConfigError {
         if let Some(variable) = self.variable(key) {
             return ConfigError::new(variable.to_owned(), text);
         }
         let place = match self.file {
-            Some((path, source)) => match line_of(source, key) {
+            Some((path, source)) => match line_of(source, key, listener) {
                 Some(line) => format!("{}:{line}: {key}", path.display()),
                 None => format!("{}: {key}", path.display()),
             },
@@ -137,13 +142,23 @@ fn insert(table: &mut Table, key: &str, value: Value) {
 }
 
 /// The line on which `key` is set or its section begins, counted from 1.
-fn line_of(source: &str, key: &str) -> Option<usize> {
+fn line_of(source: &str, key: &str, listener: Option<usize>) -> Option<usize> {
     let mut current = "";
+    let mut listeners = 0;
+    let mut table = None;
     for (number, line) in (1..).zip(source.lines()) {
         let line = line.trim();
         if line.starts_with('[') {
             let header = line.trim_start_matches('[');
             current = header.split(']').next().unwrap_or_default().trim();
+            listeners += usize::from(current == "listener");
+        }
+        let is_here = listener.is_none_or(|listener| listeners == listener + 1);
+        if !is_here {
+            continue;
+        }
+        if line.starts_with('[') {
+            table = table.or((listener.is_some() && current == "listener").then_some(number));
             if current == key {
                 return Some(number);
             }
@@ -155,5 +170,6 @@ fn line_of(source: &str, key: &str) -> Option<usize> {
             }
         }
     }
-    None
+    // What is not said may be missing in a listener's table.
+    table
 }
