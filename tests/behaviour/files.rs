@@ -108,6 +108,27 @@ fn a_byte_that_is_not_utf8_is_named_by_its_line_and_no_hash_is_shown() {
     let folder = Folder::new();
     let bytes = [b"# remark\nf\xfcr:", HASH.as_bytes(), b"hunter2\n"].concat();
     let path = folder.write("file", bytes);
+    // Nor where a file is taken for one of another kind.
+    let users = folder.write("users", format!("anna:{HASH}\n"));
+    let log = wrong(&format!("acl_file = {users:?}\n"));
+    assert!(log.contains("line 1: ") && !log.contains("argon2"), "{log}");
+    let log = wrong(&format!("anna:{HASH}\n"));
+    assert!(
+        log.contains("ringmq.toml:1") && !log.contains("argon2"),
+        "{log}"
+    );
+    for secret in [
+        "headers = \"hunter2\"",
+        "headers = { Authorization = [\"hunter2\"] }",
+        "[authentication.http.headers]\nAuthorization = [\"hunter2\"]",
+    ] {
+        let hook = "[authentication.http]\nauthenticate_url = \"http://a/\"";
+        let log = wrong(&format!("{hook}\n{secret}\n"));
+        assert!(
+            log.contains("headers are a table") && !log.contains("hunter2"),
+            "{log}"
+        );
+    }
     for key in ["password_file = ", "acl_file = ", "[bans]\nfile = "] {
         let log = wrong(&format!("{key}{path:?}\n"));
         assert!(

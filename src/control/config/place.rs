@@ -89,11 +89,29 @@ fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {
         let number = before.matches('\n').count() + 1;
         let line = source.lines().nth(number - 1).unwrap_or_default();
         let key = line.split('=').next().unwrap_or_default().trim();
-        let place = format!("{}:{number}: {key}", path.display());
-        ConfigError::new(place, error.message().to_owned())
+        let mut headers = before.lines().chain([line]).map(str::trim);
+        let section = headers
+            .rfind(|line| line.starts_with('['))
+            .unwrap_or_default();
+        let text = message(error, &[section, key]);
+        // What is no key may be anything, such as a hash of another file.
+        let is_key = |c: char| c.is_alphanumeric() || "_-.[]\"' ".contains(c);
+        if key.chars().all(is_key) {
+            ConfigError::new(format!("{}:{number}: {key}", path.display()), text)
+        } else {
+            ConfigError::new(format!("{}:{number}", path.display()), text)
+        }
     };
     toml::from_str::<FileConfig>(source).map_err(|error| explain(&error))?;
     toml::from_str(source).map_err(|error| explain(&error))
+}
+
+/// What is wrong, without a value that may be secret.
+fn message(error: &toml::de::Error, keys: &[&str]) -> String {
+    if keys.iter().any(|key| key.contains("headers")) {
+        return "headers are a table of texts, such as { Authorization = \"...\" }".to_owned();
+    }
+    error.message().to_owned()
 }
 
 /// A variable's value in the type its key has: as TOML, as plain text, or as a list of plain texts.
@@ -117,7 +135,7 @@ fn typed(name: &str, text: &str, key: &str) -> Result<Value, ConfigError> {
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    let text = first_error.map_or_else(String::new, |error| error.message().to_owned());
+    let text = first_error.map_or_else(String::new, |error| message(&error, &[key]));
     Err(ConfigError::new(name.to_owned(), text))
 }
 
