@@ -11,6 +11,7 @@ mod client;
 mod oracle;
 mod random;
 mod run;
+mod storage;
 mod wire;
 mod world;
 

@@ -1,0 +1,183 @@
+//! What a log asks of a disk. [`Directory`] is a real one; the tests have one that loses what was not synced.
+//!
+//! Each call blocks until the system has done it. Nothing is safe before [`Disk::sync`] or
+//! [`Disk::sync_directory`] has returned.
+
+use super::segment::{file_name, number_of};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The segments' files.
+pub trait Disk {
+    /// Numbers of the segments that are there.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    fn segments(&mut self) -> io::Result<Vec<u64>>;
+
+    /// Makes a segment of so many bytes, all zero.
+    ///
+    /// # Errors
+    /// There is no room, or it cannot be made; then it is not there.
+    fn create(&mut self, segment: u64, bytes: u64) -> io::Result<()>;
+
+    /// Removes a segment.
+    ///
+    /// # Errors
+    /// It is still there.
+    fn remove(&mut self, segment: u64) -> io::Result<()>;
+
+    /// Makes lasting which segments there are.
+    ///
+    /// # Errors
+    /// Nobody knows which there are after a crash.
+    fn sync_directory(&mut self) -> io::Result<()>;
+
+    /// Writes all parts, one behind the other.
+    ///
+    /// # Errors
+    /// Some of it may be written.
+    fn write(&mut self, segment: u64, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
+
+    /// Makes lasting what was written to a segment.
+    ///
+    /// # Errors
+    /// Nobody knows what is; a second try would not tell.
+    fn sync(&mut self, segment: u64) -> io::Result<()>;
+
+    /// All bytes of a segment.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn read(&mut self, segment: u64) -> io::Result<Vec<u8>>;
+}
+
+/// A directory of the file system, for one process at a time.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    directory: File,
+    /// Held as long as this is there.
+    _lock: File,
+    open: HashMap<u64, File>,
+}
+
+/// Name of the file that is locked.
+const LOCK: &str = "LOCK";
+
+impl Directory {
+    /// Takes a directory, which is made if it is missing; only its owner may look into it.
+    ///
+    /// # Errors
+    /// It cannot be made or opened, or another process has it ([`io::ErrorKind::WouldBlock`]).
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mode = Mode::from_raw_mode(0o700);
+        match rustix::fs::mkdir(path, mode) {
+            Err(error) if error != rustix::io::Errno::EXIST => return Err(error.into()),
+            _ => {}
+        }
+        let directory = File::open(path)?;
+        let lock = rustix::fs::openat(
+            &directory,
+            LOCK,
+            OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o600),
+        )?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Directory {
+            path: path.to_owned(),
+            directory,
+            _lock: lock.into(),
+            open: HashMap::new(),
+        })
+    }
+
+    fn file(&mut self, segment: u64) -> io::Result<&File> {
+        match self.open.entry(segment) {
+            std::collections::hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                let flags = OFlags::RDWR | OFlags::CLOEXEC;
+                let name = file_name(segment);
+                let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty())?;
+                Ok(free.insert(file.into()))
+            }
+        }
+    }
+}
+
+impl Disk for Directory {
+    fn segments(&mut self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            numbers.extend(entry?.file_name().to_str().and_then(number_of));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn create(&mut self, segment: u64, bytes: u64) -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let name = file_name(segment);
+        let mode = Mode::from_raw_mode(0o600);
+        let file = rustix::fs::openat(&self.directory, &name, flags, mode)?;
+        if let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty())?;
+            return Err(error.into());
+        }
+        self.open.insert(segment, file.into());
+        Ok(())
+    }
+
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.open.remove(&segment);
+        let flags = rustix::fs::AtFlags::empty();
+        Ok(rustix::fs::unlinkat(
+            &self.directory,
+            file_name(segment),
+            flags,
+        )?)
+    }
+
+    fn sync_directory(&mut self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+
+    fn write(
+        &mut self,
+        segment: u64,
+        mut offset: u64,
+        mut parts: &mut [IoSlice<'_>],
+    ) -> io::Result<()> {
+        let file = self.file(segment)?;
+        while !parts.is_empty() {
+            // The kernel takes so many at once.
+            let at_once = parts.get(..parts.len().min(1_024)).unwrap_or_default();
+            match rustix::io::pwritev(file, at_once, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut parts, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, segment: u64) -> io::Result<()> {
+        self.file(segment)?.sync_data()
+    }
+
+    fn read(&mut self, segment: u64) -> io::Result<Vec<u8>> {
+        let file = self.file(segment)?;
+        let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,324 @@
+//! The log: frames of all shards, one behind the other, in segments of a directory.
+//!
+//! Whoever has a [`Log`] writes groups of frames ([`Log::append`]) and makes them safe ([`Log::sync`]); nothing of
+//! it is read but when it is opened. It has no thread and no clock and does only what it is asked for, so that
+//! the tests run it on a disk that forgets.
+//!
+//! Invariants:
+//! - Sequences ascend by one over the whole log. A segment's first block says which is its first, and it is
+//!   begun only when all before it is safe.
+//! - A block that is safe is not written again: each group ends at a block's end.
+//! - After a failed sync nothing is ever said to be safe again: the kernel has forgotten what is not.
+//!
+//! Not here: what the records mean (`super::record`), and which of them are alive.
+
+pub mod disk;
+pub mod frame;
+pub mod scan;
+pub mod segment;
+
+use disk::Disk;
+use frame::{Frame, Kind};
+use scan::{Damage, Scan};
+use segment::{BLOCK_BYTES, LogId, SegmentHead};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+
+/// How large segments are, and how often they may be asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// Bytes of a segment with its first block; whole blocks, at least one frame of the largest size.
+    pub segment_bytes: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why a log cannot go on.
+#[derive(Debug)]
+pub enum LogError {
+    /// There is no room for another segment. What was appended is still right; it may be tried again.
+    Full(io::Error),
+    /// The disk has failed: what is not safe yet never will be.
+    Failed(io::Error),
+    /// It had failed before.
+    HasFailed,
+    /// What stands there is not what was written.
+    Damaged(Damage),
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogError::Full(error) => write!(f, "no room for another segment: {error}"),
+            LogError::Failed(error) => write!(f, "the disk has failed: {error}"),
+            LogError::HasFailed => f.write_str("the disk had failed before"),
+            LogError::Damaged(damage) => damage.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+impl LogError {
+    fn of_creation(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full(error),
+            _ => LogError::Failed(error),
+        }
+    }
+}
+
+/// The end of a log that is written to.
+#[derive(Debug)]
+pub struct Log<D> {
+    disk: D,
+    config: LogConfig,
+    id: LogId,
+    oldest: u64,
+    /// The segment that is written to, and how far it is.
+    segment: u64,
+    offset: u64,
+    /// The next frame's place.
+    sequence: u64,
+    /// Everything before it is safe.
+    synced: u64,
+    has_failed: bool,
+    padding: Vec<u8>,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log on a disk, or begins one there, named `id`. Hands every frame that is to be kept to `take`, in
+    /// order, and begins a new segment. `now_ms` is the wall clock.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if something is missing or wrong that was safe; nothing was changed then. The disk
+    /// comes back.
+    pub fn open(
+        mut disk: D,
+        config: LogConfig,
+        id: LogId,
+        now_ms: u64,
+        take: impl FnMut(frame::Found<'_>),
+    ) -> Result<(Self, Scan), (LogError, D)> {
+        let scan = match scan::scan(&mut disk, take) {
+            Ok(scan) => scan,
+            Err(error) => return Err((error, disk)),
+        };
+        let mut log = Log {
+            disk,
+            config,
+            id: scan.log.unwrap_or(id),
+            oldest: scan.segments.first().copied().unwrap_or(1),
+            segment: scan.segments.last().copied().unwrap_or(0),
+            offset: 0,
+            sequence: scan.next_sequence,
+            synced: scan.next_sequence - 1,
+            has_failed: false,
+            padding: vec![0; BLOCK_BYTES],
+        };
+        match log.begin(&scan, now_ms) {
+            Ok(()) => Ok((log, scan)),
+            Err(error) => Err((error, log.disk)),
+        }
+    }
+
+    /// Goes on behind what was found.
+    fn begin(&mut self, scan: &Scan, now_ms: u64) -> Result<(), LogError> {
+        for left_over in &scan.left_over {
+            self.disk.remove(*left_over).map_err(LogError::Failed)?;
+        }
+        if let Some(last) = scan.segments.last() {
+            // A process that was killed may have left what only the kernel has.
+            let synced = self.disk.sync(*last);
+            let synced = synced.and_then(|()| self.disk.sync_directory());
+            synced.map_err(LogError::Failed)?;
+        }
+        self.begin_segment(now_ms)
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub const fn id(&self) -> &LogId {
+        &self.id
+    }
+
+    /// The place that the next frame gets.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The segment that is written to.
+    #[must_use]
+    pub const fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// The disk.
+    pub const fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// The disk, for whoever changes how it behaves.
+    pub const fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Gives the disk back.
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+
+    /// Writes frames that have been sealed, in order, and takes those that are written out of `frames`. They are
+    /// safe after the next [`Log::sync`]. `written` gets each.
+    ///
+    /// # Errors
+    /// [`LogError::Full`]: what is left in `frames` may be given again later.
+    pub fn append(
+        &mut self,
+        frames: &mut VecDeque<Frame>,
+        now_ms: u64,
+        mut written: impl FnMut(Frame),
+    ) -> Result<(), LogError> {
+        self.check()?;
+        while !frames.is_empty() {
+            let (count, bytes) = self.group(frames);
+            if count == 0 {
+                self.end_segment()?;
+                self.begin_segment(now_ms)?;
+                continue;
+            }
+            for frame in frames.iter_mut().take(count) {
+                frame.stamp(&self.id, self.segment, self.sequence, self.synced);
+                self.sequence += 1;
+            }
+            let padding_bytes = bytes.next_multiple_of(BLOCK_BYTES) - bytes;
+            let padding = self
+                .padding
+                .get(..padding_bytes)
+                .filter(|padding| !padding.is_empty());
+            let parts = frames.iter().take(count).map(Frame::wire).chain(padding);
+            let mut parts: Vec<_> = parts.map(IoSlice::new).collect();
+            let wrote = self.disk.write(self.segment, self.offset, &mut parts);
+            self.note(wrote)?;
+            self.offset += (bytes + padding_bytes) as u64;
+            frames.drain(..count).for_each(&mut written);
+        }
+        Ok(())
+    }
+
+    /// How many of the frames go into this segment, and their bytes.
+    fn group(&self, frames: &VecDeque<Frame>) -> (usize, usize) {
+        let room = (self.config.segment_bytes.saturating_sub(self.offset)) as usize;
+        let (mut count, mut bytes) = (0, 0);
+        for frame in frames {
+            if bytes + frame.wire().len() > room {
+                break;
+            }
+            bytes += frame.wire().len();
+            count += 1;
+        }
+        (count, bytes)
+    }
+
+    /// Makes safe what was written.
+    ///
+    /// # Errors
+    /// Nothing more will ever be safe.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        let synced = self.disk.sync(self.segment);
+        self.note(synced)?;
+        self.synced = self.sequence - 1;
+        Ok(())
+    }
+
+    /// Removes the oldest segment, of which nothing is needed any more. No other is removed before that lasts:
+    /// what comes back after a crash has no gap.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove_oldest(&mut self, now_ms: u64) -> Result<(), LogError> {
+        self.check()?;
+        if self.oldest < self.segment {
+            // Who finds it missing has to know that this is right.
+            self.note_down(Kind::Oldest, self.oldest + 1, now_ms)?;
+            let removed = self.disk.remove(self.oldest);
+            let removed = removed.and_then(|()| self.disk.sync_directory());
+            self.note(removed)?;
+            self.oldest += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes down what is safe, for when nothing else is written for a while: damage of what is then cannot be
+    /// taken for a torn end.
+    ///
+    /// # Errors
+    /// As [`Log::append`] and [`Log::sync`].
+    pub fn mark(&mut self, now_ms: u64) -> Result<(), LogError> {
+        self.note_down(Kind::Mark, 0, now_ms)
+    }
+
+    fn note_down(&mut self, kind: Kind, value: u64, now_ms: u64) -> Result<(), LogError> {
+        let mut note = VecDeque::from([Frame::note(kind, value)]);
+        self.append(&mut note, now_ms, drop)?;
+        self.sync()
+    }
+
+    /// Segments there are.
+    #[must_use]
+    pub const fn segments(&self) -> u64 {
+        self.segment - self.oldest + 1
+    }
+
+    fn end_segment(&mut self) -> Result<(), LogError> {
+        // Its end must not be missing when the next one says where it is.
+        if self.synced + 1 < self.sequence {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, now_ms: u64) -> Result<(), LogError> {
+        let number = self.segment + 1;
+        self.disk
+            .create(number, self.config.segment_bytes)
+            .map_err(LogError::of_creation)?;
+        let head = SegmentHead {
+            log: self.id,
+            number,
+            made_at_ms: now_ms,
+            oldest: self.oldest,
+            first_sequence: self.sequence,
+        };
+        let block = head.encode();
+        let wrote = self.disk.write(number, 0, &mut [IoSlice::new(&block)]);
+        let begun = wrote
+            .and_then(|()| self.disk.sync(number))
+            .and_then(|()| self.disk.sync_directory());
+        self.note(begun)?;
+        self.segment = number;
+        self.offset = BLOCK_BYTES as u64;
+        Ok(())
+    }
+
+    const fn check(&self) -> Result<(), LogError> {
+        if self.has_failed {
+            return Err(LogError::HasFailed);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, done: io::Result<()>) -> Result<(), LogError> {
+        self.has_failed |= done.is_err();
+        done.map_err(LogError::Failed)
+    }
+}
