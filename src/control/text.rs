@@ -1,5 +1,5 @@
-//! Text files as editors leave them: a byte order mark is skipped, bytes that are not UTF-8 are named by their
-//! line, and are no matter in a remark.
+//! Text files as editors leave them: a byte order mark is skipped, bytes that are not UTF-8 are named by
+//! their line, and are no matter in a remark.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! PEM files as people have them: with remarks between the sections, Windows line ends, a byte order mark. What
-//! cannot be meant is refused by its line, so that no certificate is left out in silence.
+//! PEM files as people have them: with remarks between the sections, Windows line ends, a byte order mark.
+//! What cannot be meant is refused by its line, so that no certificate is left out in silence.
 //!
 //! Not here: what the sections hold.
 

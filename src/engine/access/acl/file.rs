@@ -103,7 +103,7 @@ fn parse_line(line: &str) -> Result<Line<'_>, String> {
             Ok(Line::Pattern(Rule::pattern(access, filter)))
         }
         // Not shown: it may be a hash, of a file that is none of this kind.
-        _ => Err("its first word is none of user, topic and pattern".into()),
+        _ => Err("its first word is unknown; write user, topic or pattern".into()),
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
             ("pattern dev-%c/x", 1, "'dev-%c' mixes"),
             ("pattern read x/%u%c", 1, "'%u%c' mixes"),
             ("pattern read a+/%u", 1, "must be whole levels"),
-            ("\u{1b}[2J x", 1, "'?[2J'"),
+            ("topic \u{1b}[2J x", 1, "'?[2J'"),
         ] {
             let text = error(file);
             assert!(text.starts_with(&format!("line {line}: ")), "{text}");
