@@ -5,6 +5,7 @@
 
 use clap::Parser;
 use crossbeam_channel::Receiver;
+use ringmq::cli::bench_storage::{self, BenchStorageArgs};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::passwd::{self, PasswdArgs};
 use ringmq::control::authn::certificate::CertificateMethod;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let path = match &cli.command {
         Some(Command::Passwd(args)) => return change_password(args),
+        Some(Command::BenchStorage(args)) => return measure_disk(args),
         Some(Command::CheckConfig { file }) => Some(file.clone()),
         None => cli.config.clone(),
     };
@@ -108,6 +110,19 @@ fn change_password(args: &PasswdArgs) -> ExitCode {
         }
         Err(error) => {
             log::say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure_disk(args: &BenchStorageArgs) -> ExitCode {
+    match bench_storage::run(args) {
+        Ok(report) => {
+            answer(&report.to_string());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log::say(&format!("the disk cannot be measured: {error}"));
             ExitCode::FAILURE
         }
     }

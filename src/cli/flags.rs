@@ -1,5 +1,6 @@
 //! The command line exactly as typed.
 
+use crate::cli::bench_storage::BenchStorageArgs;
 use crate::cli::passwd::PasswdArgs;
 use crate::control::config::Flags;
 use clap::{Parser, Subcommand};
@@ -30,4 +31,6 @@ pub enum Command {
     },
     /// Add, change or delete a user of a password file
     Passwd(PasswdArgs),
+    /// Measure what keeping acknowledged messages costs on a disk
+    BenchStorage(BenchStorageArgs),
 }

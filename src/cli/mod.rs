@@ -1,4 +1,5 @@
 //! The program's commands: flags as typed, and what runs without a broker.
 
+pub mod bench_storage;
 pub mod flags;
 pub mod passwd;

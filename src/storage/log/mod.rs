@@ -16,6 +16,7 @@ pub mod disk;
 pub mod frame;
 pub mod scan;
 pub mod segment;
+pub mod writer;
 
 use disk::Disk;
 use frame::{Frame, Kind};
