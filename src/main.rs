@@ -12,12 +12,15 @@ use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
 use ringmq::control::cgroup::Bounds;
+use ringmq::control::check;
 use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::control::log;
 use ringmq::control::machine::{self, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
 use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
+use ringmq::control::service;
+use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch;
 use ringmq::control::watch::bans::Bans;
 use ringmq::shard::boot::{Rules, Shards};
@@ -67,14 +70,17 @@ fn main() -> ExitCode {
         }
     };
     if cli.command.is_some() {
-        if let Err(error) = Files::load(&config) {
+        if let Err(error) = check(&config) {
             log::say(&error.to_string());
             return ExitCode::from(2);
         }
         answer("the configuration is correct");
         return ExitCode::SUCCESS;
     }
-    log::start(config.log);
+    if let Err(error) = log::start(&config.log) {
+        log::say(&error.to_string());
+        return ExitCode::FAILURE;
+    }
     let ended = run(config, &bounds);
     if let Err(error) = &ended {
         error!("{error}");
@@ -82,6 +88,13 @@ fn main() -> ExitCode {
     log::flush();
     // Not by returning: a shard that hangs must not hold up the end.
     std::process::exit(i32::from(ended.is_err()))
+}
+
+/// What a start would refuse, beyond the configuration file itself.
+fn check(config: &Config) -> Result<(), Box<dyn Error>> {
+    let files = Files::load(config)?;
+    authenticators(config, &files)?;
+    Ok(check::check(config, &files)?)
 }
 
 /// Says something on standard output.
@@ -117,20 +130,35 @@ fn measure_disk(args: &BenchStorageArgs) -> ExitCode {
 }
 
 fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, ConfigError> {
+    // Errors and names in it count from its whole path.
+    let path = path.and_then(|path| std::path::absolute(path).ok());
+    let path = path.as_deref();
     let text = match path {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
-            ConfigError::new(
-                path.display().to_string(),
-                format!("cannot be read: {error}"),
-            )
-        })?),
+        Some(path) => {
+            let wrong = |text: String| ConfigError::new(path.display().to_string(), text);
+            let bytes = std::fs::read(path);
+            let bytes = bytes.map_err(|error| wrong(format!("cannot be read: {error}")))?;
+            let text = text::decode(&bytes, Remarks::BehindValues);
+            Some(text.map_err(|error| wrong(error.to_string()))?)
+        }
         None => None,
     };
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => environment.push((name, value)),
+            Err(_) if name.starts_with("RINGMQ_") => {
+                return Err(ConfigError::new(name, "its value is not UTF-8".to_owned()));
+            }
+            Err(_) => {}
+        }
+    }
     let sources = Sources {
         file: path.zip(text.as_deref()),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
+        environment,
         cpus_available: machine::cpus(),
         cpu_quota: bounds.cpu.clone(),
     };
@@ -197,9 +225,9 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         config.silence_seconds_max,
     );
     // A service manager may wait for this; without one nothing happens.
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    service::tell(NotifyState::Ready);
     control.serve()?;
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    service::tell(NotifyState::Stopping);
     info!("stopping");
     shards.stop(config.shutdown_deadline)?;
     info!("stopped");

@@ -1,5 +1,5 @@
-//! What the log of acknowledged messages costs on a disk, beside its floor: the same groups of bytes appended to
-//! one plain file with `fdatasync`, by the same thread, and nothing else.
+//! What the log of acknowledged messages costs on a disk, beside its floor: the same groups of bytes
+//! appended to one plain file with `fdatasync`, by the same thread, and nothing else.
 //!
 //! Producers make frames as shards do: turns of 64 publishes, each with its body, an entry for every queue
 //! it goes into, and later the end of each entry. They go on when what they have in flight is safe.
@@ -33,22 +33,27 @@ pub struct BenchStorageArgs {
     #[arg(long, value_name = "DIRECTORY")]
     directory: PathBuf,
     /// Bytes of a payload
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=65_536))]
     payload: u32,
     /// Queues that each message goes into
-    #[arg(long, value_name = "QUEUES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "QUEUES", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     fan_out: u32,
     /// Shards that write
-    #[arg(long, value_name = "SHARDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "SHARDS", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=128))]
     shards: u16,
     /// Publishes of a shard that are not safe yet
     #[arg(long, value_name = "PUBLISHES", default_value_t = 8_192)]
     in_flight: u64,
     /// Seconds of each run
-    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
     /// Runs of each kind, one after the other in turns
-    #[arg(long, value_name = "RUNS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "RUNS", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
 }
 
@@ -265,7 +270,8 @@ fn measure(
     }
 }
 
-/// What one shard does: turns of publishes, each in a frame; how many became safe, and how long frames waited.
+/// What one shard does: turns of publishes, each in a frame; how many became safe, and how long frames
+/// waited.
 fn produce(
     args: &BenchStorageArgs,
     shard: u16,

@@ -10,6 +10,7 @@ use crate::control::authn::password::{
     PasswordFile, PasswordFileError, SCRAM_PREFIX, UserNameError, check_user_name, entry,
     hash_argon2id, hash_scram, with_secret,
 };
+use crate::control::text::MARK;
 use crate::engine::access::Secret;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -100,7 +101,7 @@ pub enum PasswdError {
         /// The file.
         file: PathBuf,
         /// What is wrong.
-        text: &'static str,
+        text: String,
     },
     /// The system refused.
     System {
@@ -229,7 +230,9 @@ pub fn edit(text: &str, user: &str, edit: Edit) -> Result<String, EditError> {
     let mut edited =
         String::with_capacity(text.len() + new_line.as_ref().map_or(0, String::len) + 2);
     let mut is_found = false;
-    for line in text.split_inclusive('\n') {
+    let (mark, lines) = text.split_at(text.strip_prefix(MARK).map_or(0, |_| MARK.len()));
+    edited.push_str(mark);
+    for line in lines.split_inclusive('\n') {
         let body = line.trim_end_matches(['\n', '\r']);
         let is_meant =
             kind(body, user).is_some_and(|kind| is_scram.is_none_or(|wanted| wanted == kind));
@@ -248,7 +251,7 @@ pub fn edit(text: &str, user: &str, edit: Edit) -> Result<String, EditError> {
         return Err(EditError::UnknownUser);
     }
     if let Some(new_line) = new_line {
-        if !edited.is_empty() && !edited.ends_with('\n') {
+        if edited.len() > mark.len() && !edited.ends_with('\n') {
             edited.push('\n');
         }
         edited.push_str(&new_line);
@@ -260,27 +263,45 @@ pub fn edit(text: &str, user: &str, edit: Edit) -> Result<String, EditError> {
 
 /// The file's text and metadata; of a file to be made, nothing.
 fn read(file: &Path, create: bool) -> Result<(String, Option<fs::Metadata>), PasswdError> {
-    let state = |text| PasswdError::State {
+    let state = |text: String| PasswdError::State {
         file: file.to_owned(),
         text,
     };
     let metadata = match fs::symlink_metadata(file) {
-        Ok(_) if create => return Err(state("it exists already; leave out --create to change it")),
+        Ok(_) if create => {
+            return Err(state(
+                "it exists already; leave out --create to change it".into(),
+            ));
+        }
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return if create {
                 Ok((String::new(), None))
             } else {
-                Err(state("it does not exist; --create makes it"))
+                Err(state("it does not exist; --create makes it".into()))
             };
         }
         Err(error) => return Err(system(file, "read the file")(error)),
     };
     if !metadata.is_file() {
-        return Err(state("it is not a plain file; name the password file"));
+        return Err(state(
+            "it is not a plain file; name the password file".into(),
+        ));
     }
     let bytes = fs::read(file).map_err(system(file, "read the file"))?;
-    let text = String::from_utf8(bytes).map_err(|_| state("it is not UTF-8; convert it first"))?;
+    // Every byte of it is to stay: also in remarks there is none that is not UTF-8.
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().get(..error.utf8_error().valid_up_to());
+        let ends = before
+            .iter()
+            .copied()
+            .flatten()
+            .filter(|byte| **byte == b'\n');
+        state(format!(
+            "line {}: it has a byte that is not UTF-8; convert the file first",
+            ends.count() + 1
+        ))
+    })?;
     Ok((text, Some(metadata)))
 }
 
@@ -370,7 +391,8 @@ impl Draft {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(PasswdError::State {
                 file: path,
                 text: "it exists: another `ringmq passwd` is at work, or one was interrupted; remove it \
-                       if none runs",
+                       if none runs"
+                    .to_owned(),
             }),
             Err(error) => Err(system(&path, "make the file")(error)),
         }
@@ -443,6 +465,17 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_and_blanks_hide_no_user() {
+        let text = |hash: &str| format!("\u{feff}anna:{hash}\n");
+        assert_eq!(set(&text(ARGON2), "anna"), Ok(text(OTHER)));
+        assert_eq!(
+            set(&format!(" anna :{ARGON2}\n"), "anna"),
+            Ok(format!("anna:{OTHER}\n"))
+        );
+        assert_eq!(set("\u{feff}", "anna"), Ok(text(OTHER)));
+    }
+
+    #[test]
     fn a_scram_line_and_another_are_changed_apart() {
         let new = SCRAM.replace("4096", "5000");
         let both = edit(
@@ -469,7 +502,7 @@ mod tests {
 
     #[test]
     fn names_that_would_break_the_file_are_refused() {
-        for name in ["", "a:b", "a\nb", "a\rb", "#a", "a\0"] {
+        for name in ["", "a:b", "a\nb", "a\rb", "#a", "a\0", " a", "a "] {
             let outcome = set("", name);
             assert!(
                 matches!(outcome, Err(EditError::UserName(_))),

@@ -4,18 +4,23 @@
 //! pipe, a full disk, a reader that stalls); what finds no room or cannot be written is counted, and said as
 //! soon as that is possible again.
 
-use crate::control::config::LogLevel;
+use crate::control::config::{LogConfig, LogFormat, LogLevel};
 use crossbeam_channel::{Receiver, Sender};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
@@ -23,6 +28,8 @@ use tracing_subscriber::{Layer, fmt};
 const LINES_MAX: usize = 4_096;
 /// Longest line; the rest of it is cut off.
 const LINE_BYTES_MAX: usize = 8_192;
+/// How much of a line in JSON is kept until its message is cut, so that it stays JSON.
+const JSON_BYTES_MAX: usize = 1 << 20;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// Events of this target are answers to the operator: written at every level.
@@ -34,12 +41,18 @@ enum Entry {
     Line(Vec<u8>),
     /// Everything before is to be written; say when.
     Flush(Sender<()>),
+    /// Somebody wants the file to be opened anew.
+    Wake,
 }
 
 struct Log {
     entries: Sender<Entry>,
     counts: &'static Counts,
+    is_json: bool,
 }
+
+/// Whether the file is to be opened anew; not an entry, since there may be no room for one.
+static REOPEN: AtomicBool = AtomicBool::new(false);
 
 /// What became of lines.
 #[derive(Debug, Default)]
@@ -53,35 +66,158 @@ static COUNTS: Counts = Counts {
     failed: AtomicU64::new(0),
 };
 
-/// Begins the log on standard error.
-pub fn start(level: LogLevel) {
-    let level = match level {
+/// Begins the log, on standard error or in a file.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn start(config: &LogConfig) -> io::Result<()> {
+    let level = match config.level {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
     };
+    let mut place: Box<dyn Place> = match &config.file {
+        Some(path) => Box::new(LogFile::open(path)?),
+        None => Box::new(io::stderr()),
+    };
     let (entries, to_write) = crossbeam_channel::bounded(LINES_MAX);
     let writes = thread::Builder::new().name("log".into());
-    let started = writes.spawn(move || write(&to_write, io::stderr(), &COUNTS));
+    let started = writes.spawn(move || write(&to_write, &mut *place, &COUNTS));
     if started.is_err() {
-        return say(
-            "no thread for the log can be started; raise the limit of threads (`ulimit -u`)",
-        );
+        say("no thread for the log can be started; raise the limit of threads (`ulimit -u`)");
+        return Ok(());
     }
     let log = LOG.get_or_init(|| Log {
         entries,
         counts: &COUNTS,
+        is_json: config.format == LogFormat::Json,
     });
     let wanted = Targets::new()
         .with_default(LevelFilter::from_level(level))
         .with_target(ANSWER, LevelFilter::INFO);
-    let lines = fmt::layer()
-        .with_writer(Lines(log))
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_filter(wanted);
+    let is_terminal = config.file.is_none() && io::stderr().is_terminal();
+    let is_journal = config.file.is_none() && writes_to_journal();
+    let lines = fmt::layer().with_writer(Lines(log)).with_ansi(is_terminal);
+    let plain = fmt::format().with_target(false);
+    let lines = match (config.format, is_journal) {
+        (LogFormat::Json, _) => {
+            let json = plain.json().flatten_event(true);
+            let form = Prioritised(json, is_journal);
+            lines
+                .fmt_fields(JsonFields::new())
+                .event_format(form)
+                .boxed()
+        }
+        // The journal has a time of its own.
+        (LogFormat::Text, true) => lines
+            .event_format(Prioritised(plain.with_ansi(false).without_time(), true))
+            .boxed(),
+        (LogFormat::Text, false) => lines.event_format(plain.with_ansi(is_terminal)).boxed(),
+    };
+    let lines = lines.with_filter(wanted);
     tracing_subscriber::registry().with(lines).init();
+    Ok(())
+}
+
+/// Whether standard error is systemd's journal.
+fn writes_to_journal() -> bool {
+    let said = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let stream = rustix::fs::fstat(io::stderr());
+    stream.is_ok_and(|stream| is_stream(&said, stream.st_dev, stream.st_ino))
+}
+
+/// Whether `DEVICE:INODE` says this stream: a child of a service may have another one.
+fn is_stream(said: &str, device: u64, inode: u64) -> bool {
+    let parts = said.split_once(':');
+    let parts = parts.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
+    parts == Some((device, inode))
+}
+
+/// Lines with their priority in front, as the journal takes them, if that is wanted.
+struct Prioritised<F>(F, bool);
+
+impl<S, N, F> FormatEvent<S, N> for Prioritised<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        if self.1 {
+            to.write_str(priority(*event.metadata().level()))?;
+        }
+        self.0.format_event(context, to, event)
+    }
+}
+
+/// As sd-daemon(3) has them.
+const fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+/// Has the log file opened anew, as after it was moved away.
+pub fn reopen() {
+    if let Some(log) = LOG.get() {
+        REOPEN.store(true, Ordering::Relaxed);
+        // Without room there is something to write anyway.
+        let _ = log.entries.try_send(Entry::Wake);
+    }
+}
+
+/// Where lines go.
+trait Place: Write + Send {
+    /// Goes on in a new file of the same name, if it is one.
+    fn reopen(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Place for io::Stderr {}
+
+struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let named =
+            |e: io::Error| io::Error::new(e.kind(), format!("log_file: {}: {e}", path.display()));
+        let mut options = File::options();
+        let file = options.append(true).create(true).mode(0o640).open(path);
+        Ok(LogFile {
+            path: path.to_owned(),
+            file: file.map_err(named)?,
+        })
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Place for LogFile {
+    fn reopen(&mut self) -> io::Result<()> {
+        *self = LogFile::open(&self.path)?;
+        Ok(())
+    }
 }
 
 /// Waits a moment until what was logged is written.
@@ -110,10 +246,19 @@ pub fn lines_lost() -> (u64, u64) {
     (load(&COUNTS.left_out), load(&COUNTS.failed))
 }
 
-fn write(entries: &Receiver<Entry>, mut to: impl Write, counts: &Counts) {
+fn write(entries: &Receiver<Entry>, to: &mut dyn Place, counts: &Counts) {
     let mut said = (0, 0);
     for entry in entries {
+        if REOPEN.swap(false, Ordering::Relaxed)
+            && let Err(error) = to.reopen()
+        {
+            // The old file stays; an operator looks there or at standard error.
+            let text = format!("{error}: lines go on to the file that was open before\n");
+            let _ = to.write_all(text.as_bytes());
+            say(text.trim_end());
+        }
         match entry {
+            Entry::Wake => {}
             Entry::Line(line) => {
                 let now = (
                     counts.left_out.load(Ordering::Relaxed),
@@ -160,7 +305,12 @@ impl<'a> MakeWriter<'a> for Lines {
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = LINE_BYTES_MAX.saturating_sub(self.bytes.len());
+        let bytes_max = if self.log.is_json {
+            JSON_BYTES_MAX
+        } else {
+            LINE_BYTES_MAX
+        };
+        let room = bytes_max.saturating_sub(self.bytes.len());
         self.bytes.extend(bytes.iter().take(room));
         Ok(bytes.len())
     }
@@ -173,13 +323,33 @@ impl Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.len() == LINE_BYTES_MAX {
+        if self.log.is_json && bytes.len() > LINE_BYTES_MAX {
+            bytes = shortened(&bytes);
+        } else if bytes.len() == LINE_BYTES_MAX {
             bytes.extend_from_slice("...\n".as_bytes());
         }
         if self.log.entries.try_send(Entry::Line(bytes)).is_err() {
             self.log.counts.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A line in JSON with its message cut.
+fn shortened(line: &[u8]) -> Vec<u8> {
+    let begin = line.iter().position(|byte| *byte == b'{').unwrap_or(0);
+    let (priority, json) = line.split_at(begin);
+    let mut fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(json).unwrap_or_default();
+    let message = fields.get("message").and_then(serde_json::Value::as_str);
+    // Each character may take six bytes.
+    let kept = message.unwrap_or("a log line was too long").chars();
+    let kept: String = kept.take(LINE_BYTES_MAX / 8).chain("...".chars()).collect();
+    fields.retain(|name, _| matches!(name.as_str(), "timestamp" | "level"));
+    fields.insert("message".to_owned(), kept.into());
+    let mut cut = priority.to_owned();
+    cut.extend_from_slice(serde_json::Value::Object(fields).to_string().as_bytes());
+    cut.push(b'\n');
+    cut
 }
 
 #[cfg(test)]
@@ -189,12 +359,14 @@ mod tests {
 
     /// Where lines go, out of order at times.
     #[derive(Clone, Default)]
-    struct Place {
+    struct Frail {
         is_broken: Arc<Mutex<bool>>,
         written: Arc<Mutex<Vec<u8>>>,
     }
 
-    impl Write for Place {
+    impl Place for Frail {}
+
+    impl Write for Frail {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             if *self.is_broken.lock().unwrap() {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -209,6 +381,28 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_is_known_by_its_stream_and_lines_by_their_priority() {
+        assert!(is_stream("9:77", 9, 77));
+        for said in ["", "9", "9:", "9:78", "8:77", "a:b"] {
+            assert!(!is_stream(said, 9, 77), "{said}");
+        }
+        let all = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG];
+        assert_eq!(all.map(priority), ["<3>", "<4>", "<6>", "<7>"]);
+    }
+
+    #[test]
+    fn a_long_line_in_json_stays_json() {
+        let message = "\u{1}".repeat(LINE_BYTES_MAX);
+        let long = serde_json::json!({"level": "INFO", "message": message, "more": 1});
+        let cut = shortened(format!("<6>{long}\n").as_bytes());
+        assert!(cut.len() < LINE_BYTES_MAX && cut.ends_with(b"}\n"));
+        let json: serde_json::Value = serde_json::from_slice(&cut[3..]).unwrap();
+        assert_eq!(json["level"], "INFO");
+        assert!(json["message"].as_str().unwrap().ends_with("\u{1}..."));
+        assert!(shortened(b"no JSON").ends_with(b"too long...\"}\n"));
+    }
+
+    #[test]
     fn what_could_not_be_written_is_counted_and_said_when_it_can_be() {
         static LOST: Counts = Counts {
             left_out: AtomicU64::new(0),
@@ -218,6 +412,7 @@ mod tests {
         let log: &'static Log = Box::leak(Box::new(Log {
             entries,
             counts: &LOST,
+            is_json: false,
         }));
         let lines = Lines(log);
         let say = |text: &str| writeln!(lines.make_writer(), "{text}").unwrap();
@@ -225,9 +420,9 @@ mod tests {
         say("first");
         say("second");
         say("third");
-        let place = Place::default();
-        let to = place.clone();
-        thread::spawn(move || write(&to_write, to, &LOST));
+        let place = Frail::default();
+        let mut to = place.clone();
+        thread::spawn(move || write(&to_write, &mut to, &LOST));
         let flush = || {
             let (done, is_done) = crossbeam_channel::bounded(1);
             log.entries.send(Entry::Flush(done)).unwrap();

@@ -5,6 +5,7 @@
 pub mod authn;
 pub mod census;
 pub mod cgroup;
+pub mod check;
 pub mod config;
 pub mod log;
 pub mod machine;
@@ -12,5 +13,7 @@ pub mod memory;
 pub mod plane;
 pub mod reload;
 pub mod rollout;
+pub mod service;
+pub mod text;
 pub mod watch;
 pub mod watchdog;

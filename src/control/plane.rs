@@ -7,6 +7,7 @@ use crate::control::log;
 use crate::control::memory::MemoryWatch;
 use crate::control::reload::{self, Files, Reloaded};
 use crate::control::rollout::Rollout;
+use crate::control::service;
 use crate::control::watch::Record;
 use crate::control::watch::bans::{Bans, Who};
 use crate::control::watch::pace::Pace;
@@ -28,6 +29,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that may change are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is said again what has ended or will soon.
+const TERMS_INTERVAL: Duration = Duration::from_secs(86_400);
 /// How often all bans are put together for the shards: with very many that takes milliseconds.
 const BANS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -77,6 +80,8 @@ pub struct ControlPlane<'a> {
     ban_duration: Duration,
     /// When files were last looked at.
     looked_at: Instant,
+    /// When it was last said what has ended or will soon.
+    terms_told_at: Instant,
     watchdog: Watchdog,
     /// When the shards were last looked at.
     watched_at: Instant,
@@ -107,6 +112,7 @@ impl<'a> ControlPlane<'a> {
             handed: Handed::default(),
             ban_duration,
             looked_at: Instant::now(),
+            terms_told_at: Instant::now(),
             watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
             watched_at: Instant::now(),
         }
@@ -117,6 +123,7 @@ impl<'a> ControlPlane<'a> {
     /// # Errors
     /// A shard cannot go on.
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
+        self.tell_terms();
         loop {
             if self.bans_pace.is_due(Instant::now()) {
                 self.enforce_bans();
@@ -135,6 +142,9 @@ impl<'a> ControlPlane<'a> {
             if self.looked_at.elapsed() >= FILES_INTERVAL {
                 self.looked_at = Instant::now();
                 self.reload(false);
+                if self.terms_told_at.elapsed() >= TERMS_INTERVAL {
+                    self.tell_terms();
+                }
                 if self.bans.expire(Instant::now()) {
                     self.bans_pace.ask();
                 }
@@ -196,7 +206,7 @@ impl<'a> ControlPlane<'a> {
         match self.watchdog.look(self.shards.pulses()) {
             Health::Well => {
                 // Nobody may be listening.
-                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                service::tell(NotifyState::Watchdog);
             }
             Health::Silent => {}
             Health::Dead(shard) => {
@@ -264,6 +274,7 @@ impl<'a> ControlPlane<'a> {
         let done = self.files.reload(is_asked);
         if is_asked {
             let _ = self.records.try_send(Record::Reopen);
+            log::reopen();
         }
         if is_asked && done.is_empty() {
             info!("SIGHUP: there is nothing to reload");
@@ -283,6 +294,14 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
+    /// Says which certificates and revocation lists have ended or will soon.
+    fn tell_terms(&mut self) {
+        self.terms_told_at = Instant::now();
+        for warning in self.files.term_warnings() {
+            warn!("{warning}");
+        }
+    }
+
     fn tell_reloaded(&self, what: &str) {
         info!("{what} reloaded");
         self.record("reloaded", what);
@@ -293,6 +312,7 @@ impl<'a> ControlPlane<'a> {
         Some(match reloaded {
             Reloaded::Certificates(configs) => {
                 self.shards.set_tls(configs);
+                self.tell_terms();
                 "certificates are"
             }
             Reloaded::Users => "the password file is",

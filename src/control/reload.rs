@@ -8,9 +8,10 @@
 use crate::control::authn::jwt::{JwtMethod, KeySource};
 use crate::control::authn::password::{PasswordFile, PasswordMethod};
 use crate::control::config::Config;
+use crate::control::text::{self, Remarks};
 use crate::control::watch::bans::{self, Who};
 use crate::engine::access::acl::Acl;
-use crate::shard::certificates::{TlsFiles, TlsSettings};
+use crate::shard::certificates::{CERTIFICATE, REVOCATION_LIST, Term, TlsFiles, TlsSettings};
 use crate::shard::listener::ListenerConfig;
 use rustls::ServerConfig;
 use std::fmt;
@@ -309,10 +310,72 @@ impl Files {
     #[must_use]
     pub fn certificate_expires_s(&self) -> Option<i64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        let all = self.certificates.iter().flatten();
-        let first = all.map(|tls| tls.settings.expires_unix_s).min()?;
+        let own = self.terms().filter(|term| term.what == CERTIFICATE);
+        let first = own.map(|term| term.ends_unix_s).min()?;
         Some(first.saturating_sub_unsigned(now.as_secs()))
     }
+
+    fn terms(&self) -> impl Iterator<Item = &Term> {
+        let all = self.certificates.iter().flatten();
+        all.flat_map(|tls| &tls.settings.terms)
+    }
+
+    /// The first server certificate that has ended.
+    #[must_use]
+    pub fn ended_certificate(&self) -> Option<String> {
+        let mut own = self.terms().filter(|term| term.what == CERTIFICATE);
+        own.find_map(|term| ended(term, now_unix_s()))
+    }
+
+    /// What to warn of: certificates that end soon or have ended, revocation lists that are out of date.
+    #[must_use]
+    pub fn term_warnings(&self) -> Vec<String> {
+        let now = now_unix_s();
+        let warnings = self.terms().filter_map(|term| warning(term, now));
+        let mut all: Vec<_> = warnings.collect();
+        // Several listeners may have the same files.
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// Seconds since 1970.
+fn now_unix_s() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
+
+const DAY_S: i64 = 86_400;
+/// From when on it is said that a certificate ends.
+const ENDS_SOON_S: i64 = 30 * DAY_S;
+
+/// What to say of something that has ended.
+fn ended(term: &Term, now: i64) -> Option<String> {
+    let (path, what) = (term.path.display(), term.what);
+    let days = (now - term.ends_unix_s).div_euclid(DAY_S);
+    let when = match days {
+        0 => "today".to_owned(),
+        1 => "yesterday".to_owned(),
+        days => format!("{days} days ago"),
+    };
+    (term.ends_unix_s <= now).then(|| match what {
+        REVOCATION_LIST => format!(
+            "{path}: {what} is out of date since {when}: what was revoked later is not in it; get a newer one"
+        ),
+        _ => format!("{path}: {what} has ended {when}: clients will not trust it; get a new one"),
+    })
+}
+
+/// What to say of something that has ended, or of a certificate that will soon.
+fn warning(term: &Term, now: i64) -> Option<String> {
+    let left = term.ends_unix_s - now;
+    let is_soon = term.what == CERTIFICATE && (1..=ENDS_SOON_S).contains(&left);
+    let soon = || {
+        let (path, what, days) = (term.path.display(), term.what, left / DAY_S);
+        format!("{path}: {what} ends in {days} days; put a new one in its place")
+    };
+    ended(term, now).or_else(|| is_soon.then(soon))
 }
 
 fn tls_files(listener: &ListenerConfig) -> Option<&TlsFiles> {
@@ -349,13 +412,13 @@ fn stamp(path: &Path) -> Stamp {
 fn read_text(path: &Path) -> Result<String, FileError> {
     let unreadable = |error| FileError::new(path, format_args!("cannot be read: {error}"));
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let bounded = &mut file.take(FILE_BYTES_MAX + 1);
-    let bytes = bounded.read_to_string(&mut text).map_err(unreadable)?;
-    if bytes as u64 > FILE_BYTES_MAX {
+    let count = bounded.read_to_end(&mut bytes).map_err(unreadable)?;
+    if count as u64 > FILE_BYTES_MAX {
         return Err(FileError::new(path, "is larger than 64 MiB"));
     }
-    Ok(text)
+    text::decode(&bytes, Remarks::OwnLines).map_err(|error| FileError::new(path, error))
 }
 
 fn read_users(path: &Path) -> Result<PasswordFile, FileError> {
@@ -373,6 +436,34 @@ fn read_access(path: &Path) -> Result<Acl, FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ends_is_told_of_in_time() {
+        let term = |what| Term {
+            path: "/etc/x.pem".into(),
+            what,
+            ends_unix_s: 1_000 * DAY_S,
+        };
+        let at = |what, days: i64| warning(&term(what), days * DAY_S);
+        assert_eq!(at(CERTIFICATE, 969), None);
+        assert_eq!(
+            at(CERTIFICATE, 970).unwrap(),
+            "/etc/x.pem: the certificate ends in 30 days; put a new one in its place"
+        );
+        assert!(at(CERTIFICATE, 1_000).unwrap().contains("has ended today"));
+        assert!(
+            at(CERTIFICATE, 1_007)
+                .unwrap()
+                .contains("has ended 7 days ago")
+        );
+        assert_eq!(at(REVOCATION_LIST, 999), None);
+        assert!(
+            at(REVOCATION_LIST, 1_001)
+                .unwrap()
+                .contains("out of date since yesterday")
+        );
+        assert_eq!(ended(&term(CERTIFICATE), 999 * DAY_S), None);
+    }
 
     #[test]
     fn what_says_the_same_as_before_is_not_put_in_force_again() {

@@ -6,10 +6,10 @@
 //! Tickets for resumption are made by a key of this set: a reload makes those of before worthless, so that
 //! a client certificate that is revoked cannot be carried on by a resumed session.
 
+use crate::shard::pem::Pem;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{
     ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
 };
@@ -20,7 +20,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{
+    CertificateRevocationList, FromDer, GeneralName, SubjectPublicKeyInfo, X509Certificate,
+};
 
 /// Whether clients have to show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -33,6 +35,17 @@ pub enum ClientCertificate {
     Optional,
     /// They have to.
     Required,
+}
+
+/// Whose revocation the lists of `client_crl` have to tell of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationDepth {
+    /// The client's own certificate.
+    #[default]
+    Leaf,
+    /// Those of the CAs between as well.
+    Chain,
 }
 
 /// A certificate chain and its key, in PEM.
@@ -53,12 +66,16 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
     /// Revoked client certificates.
     pub client_crl: Option<PathBuf>,
+    /// Whose revocation these have to tell of.
+    pub client_crl_depth: RevocationDepth,
     /// Whether clients are asked for one.
     pub client_certificate: ClientCertificate,
     /// Whether TLS 1.2 is refused.
     pub requires_1_3: bool,
     /// Protocol to agree on where the client proposes any.
     pub alpn: &'static str,
+    /// Most plain text of one record to clients; `None` for what TLS allows.
+    pub record_bytes_max: Option<usize>,
 }
 
 /// A file that cannot be used.
@@ -83,13 +100,29 @@ fn wrong(path: &Path, text: impl fmt::Display) -> CertificateError {
     }
 }
 
-/// Settings made of files, and when the first of the certificates ends.
+/// Until when a file of a set serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// The file.
+    pub path: PathBuf,
+    /// What in it, in an operator's words.
+    pub what: &'static str,
+    /// Seconds since 1970.
+    pub ends_unix_s: i64,
+}
+
+/// How a server's own certificate is called in a [`Term`].
+pub const CERTIFICATE: &str = "the certificate";
+/// How a revocation list is called in a [`Term`].
+pub const REVOCATION_LIST: &str = "the revocation list";
+
+/// Settings made of files, and until when these serve.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     /// For connections.
     pub config: Arc<ServerConfig>,
-    /// Seconds since 1970 at which the first of the server's certificates expires.
-    pub expires_unix_s: i64,
+    /// Until when the server's certificates and the revocation lists serve.
+    pub terms: Vec<Term>,
 }
 
 impl TlsFiles {
@@ -119,10 +152,14 @@ impl TlsFiles {
     pub fn load(&self) -> Result<TlsSettings, CertificateError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut resolver = ByName::default();
-        let mut expires_unix_s = i64::MAX;
+        let mut terms = Vec::new();
         for pair in &self.pairs {
-            let (certified, names, expires) = load_pair(pair, &provider)?;
-            expires_unix_s = expires_unix_s.min(expires);
+            let (certified, names, ends_unix_s) = load_pair(pair, &provider)?;
+            terms.push(Term {
+                path: pair.certificate.clone(),
+                what: CERTIFICATE,
+                ends_unix_s,
+            });
             resolver.entries.push((names, certified));
         }
         let versions: &[_] = if self.requires_1_3 {
@@ -135,22 +172,25 @@ impl TlsFiles {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(|error| wrong(&at, error))?;
-        let builder = match self.verifier(&provider)? {
+        let builder = match self.verifier(&provider, &mut terms)? {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![self.alpn.as_bytes().to_vec()];
+        // With the five bytes of a record's head, as rustls counts.
+        config.max_fragment_size = self.record_bytes_max.map(|bytes| bytes + 5);
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| wrong(&at, error))?;
         Ok(TlsSettings {
             config: Arc::new(config),
-            expires_unix_s,
+            terms,
         })
     }
 
     fn verifier(
         &self,
         provider: &Arc<CryptoProvider>,
+        terms: &mut Vec<Term>,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, CertificateError> {
         let Some(path) = &self.client_ca else {
             return Ok(None);
@@ -159,13 +199,27 @@ impl TlsFiles {
             return Ok(None);
         }
         let mut roots = RootCertStore::empty();
-        for certificate in read_certificates(path)? {
-            roots.add(certificate).map_err(|error| wrong(path, error))?;
+        for (number, certificate) in (1..).zip(read_certificates(path)?) {
+            let added = roots.add(certificate);
+            added.map_err(|_| wrong(path, format!("certificate {number} is not one of a CA")))?;
         }
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
         if let Some(path) = &self.client_crl {
-            builder = builder.with_crls(read_crls(path)?);
+            let lists = Pem::new(&read(path)?).and_then(|pem| pem.revocation_lists());
+            let lists = lists.map_err(|text| wrong(path, text))?;
+            terms.extend(lists.iter().filter_map(|list| {
+                let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
+                Some(Term {
+                    path: path.clone(),
+                    what: REVOCATION_LIST,
+                    ends_unix_s: parsed.next_update()?.timestamp(),
+                })
+            }));
+            builder = builder.with_crls(lists);
+            if self.client_crl_depth == RevocationDepth::Leaf {
+                builder = builder.only_check_end_entity_revocation();
+            }
         }
         if self.client_certificate == ClientCertificate::Optional {
             builder = builder.allow_unauthenticated();
@@ -181,45 +235,73 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let bytes = read(path)?;
-    let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let list = list.map_err(|error| wrong(path, error))?;
-    if list.is_empty() {
-        return Err(wrong(path, "has no CERTIFICATE section in PEM"));
-    }
-    Ok(list)
-}
-
-fn read_crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, CertificateError> {
-    let bytes = read(path)?;
-    let list: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-    let list = list.map_err(|error| wrong(path, error))?;
-    if list.is_empty() {
-        return Err(wrong(path, "has no X509 CRL section in PEM"));
-    }
-    Ok(list)
+    let certificates = Pem::new(&read(path)?).and_then(|pem| pem.certificates());
+    certificates.map_err(|text| wrong(path, text))
 }
 
 type Loaded = (Arc<CertifiedKey>, Vec<String>, i64);
 
 fn load_pair(pair: &KeyPair, provider: &CryptoProvider) -> Result<Loaded, CertificateError> {
     let chain = read_certificates(&pair.certificate)?;
-    let (names, expires) = match chain.first() {
-        Some(leaf) => names_and_expiry(leaf, &pair.certificate)?,
-        None => return Err(wrong(&pair.certificate, "is empty")),
-    };
-    let key = PrivateKeyDer::from_pem_slice(&read(&pair.key)?)
-        .map_err(|error| wrong(&pair.key, format!("is no private key in PEM: {error}")))?;
-    let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
-        let text = format!("does not fit {}: {error}", pair.certificate.display());
+    let of_chain = |text: &str| wrong(&pair.certificate, text);
+    let parsed = chain.iter().map(|der| X509Certificate::from_der(der));
+    let parsed: Vec<_> = parsed
+        .map(|read| read.map(|(_, certificate)| certificate))
+        .collect::<Result<_, _>>()
+        .map_err(|_| of_chain("has a CERTIFICATE that is none of X.509"))?;
+    let own = parsed.first().ok_or_else(|| of_chain("is empty"))?;
+    let key = Pem::new(&read(&pair.key)?).and_then(|pem| pem.private_key());
+    let key = key.map_err(|text| wrong(&pair.key, text))?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| {
+        let text = "has a key of a kind that is not served: RSA of 2048 to 8192 bits, ECDSA on P-256, \
+                    P-384 or P-521, and Ed25519 are";
         wrong(&pair.key, text)
     })?;
-    Ok((Arc::new(certified), names, expires))
+    check_order(&parsed).map_err(of_chain)?;
+    if let Some(public) = key.public_key() {
+        let fits = |certificate: &X509Certificate<'_>| has_key(certificate, &public);
+        if !fits(own) {
+            return Err(if parsed.iter().any(fits) {
+                of_chain(WRONG_ORDER)
+            } else {
+                let certificate = pair.certificate.display();
+                let text = format!("is not the key of the certificate in {certificate}");
+                wrong(&pair.key, text)
+            });
+        }
+    }
+    let (names, ends_unix_s) = (names(own), own.validity().not_after.timestamp());
+    Ok((Arc::new(CertifiedKey::new(chain, key)), names, ends_unix_s))
 }
 
-fn names_and_expiry(leaf: &[u8], path: &Path) -> Result<(Vec<String>, i64), CertificateError> {
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| wrong(path, error))?;
-    let alternative = parsed.subject_alternative_name().ok().flatten();
+/// Whether a certificate is of this public key. Compared without what stands beside it: keys of one kind are
+/// named in more than one way.
+fn has_key(certificate: &X509Certificate<'_>, public: &[u8]) -> bool {
+    SubjectPublicKeyInfo::from_der(public).is_ok_and(|(_, public)| {
+        public.subject_public_key == certificate.public_key().subject_public_key
+    })
+}
+
+const WRONG_ORDER: &str = "the chain is in the wrong order: first the server's own certificate, then that of \
+    its CA, then that CA's own";
+
+/// Whether no certificate's CA stands elsewhere than behind it.
+fn check_order(chain: &[X509Certificate<'_>]) -> Result<(), &'static str> {
+    for (at, pair) in chain.windows(2).enumerate() {
+        let [one, next] = pair else { continue };
+        let is_of = |ca: &X509Certificate<'_>| ca.subject() == one.issuer();
+        let is_own_ca = is_of(one);
+        let others = chain.iter().enumerate().filter(|(other, _)| *other != at);
+        if !is_own_ca && !is_of(next) && others.into_iter().any(|(_, ca)| is_of(ca)) {
+            return Err(WRONG_ORDER);
+        }
+    }
+    Ok(())
+}
+
+/// The server names that a certificate is for.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let alternative = certificate.subject_alternative_name().ok().flatten();
     let names = alternative
         .iter()
         .flat_map(|names| &names.value.general_names);
@@ -227,7 +309,7 @@ fn names_and_expiry(leaf: &[u8], path: &Path) -> Result<(Vec<String>, i64), Cert
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         _ => None,
     });
-    Ok((dns.collect(), parsed.validity().not_after.timestamp()))
+    dns.collect()
 }
 
 /// Chooses the certificate whose names fit; the first if none does or no name is asked for.
@@ -281,9 +363,11 @@ mod tests {
             }],
             client_ca: None,
             client_crl: None,
+            client_crl_depth: RevocationDepth::Leaf,
             client_certificate: ClientCertificate::None,
             requires_1_3: false,
             alpn: "mqtt",
+            record_bytes_max: None,
         };
         let error = files.load().unwrap_err().to_string();
         assert!(error.contains("/nowhere/cert.pem"), "{error}");

@@ -21,6 +21,7 @@ pub mod mailbox;
 pub mod meter;
 pub mod orders;
 pub mod peer;
+pub mod pem;
 pub mod pulse;
 pub mod questions;
 pub mod ring;

@@ -16,6 +16,7 @@ mod bounds;
 mod bounds_driven;
 mod bridge;
 mod cross_shard;
+mod files;
 mod groups;
 mod guard;
 mod limits;

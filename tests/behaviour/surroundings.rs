@@ -1,7 +1,7 @@
 //! What surrounds the process goes wrong: nobody reads its log, descriptors run out, a thread of it is stopped,
 //! signals come that mean nothing. It goes on, or it ends with an error that says why.
 
-use crate::support::{Broker, Connect, Setup, Version, eventually, free_port, unique};
+use crate::support::{Broker, Client, Connect, Setup, Version, eventually, free_port, unique};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,42 +12,35 @@ use std::time::{Duration, Instant};
 struct Unheard {
     child: Child,
     address: SocketAddr,
-    /// Of its WebSocket.
-    visited: SocketAddr,
 }
 
 impl Unheard {
     fn start(setup: &Setup, stderr: Stdio) -> Self {
-        let [address, visited] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let setup = setup.clone().listen(&format!("mqtt://{address}"));
-        let setup = setup.listen(&format!("ws://{visited}"));
         let child = setup.spawn(stderr);
         eventually("it listens", || TcpStream::connect(address).ok().map(drop));
-        Unheard {
-            child,
-            address,
-            visited,
+        Unheard { child, address }
+    }
+
+    /// Clients that want what they may not: each is a line in the log at level `debug`.
+    fn visit(&self, count: usize) {
+        for _ in 0..count {
+            let mut client = self.client("visitor");
+            client.subscribe_refused("secret", 0x80);
         }
     }
 
-    /// Somebody who knows nothing of MQTT: each visit is a line in the log at level `debug`, said before the
-    /// visitor is sent away.
-    fn visit(&self, count: usize) {
-        for _ in 0..count {
-            let mut stream = TcpStream::connect(self.visited).expect("it accepts");
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("send");
-            let mut answer = Vec::new();
-            // Closed or reset, both will do.
-            let _ = stream.read_to_end(&mut answer);
-        }
+    fn client(&self, stem: &str) -> Client {
+        let stream = TcpStream::connect(self.address).expect("it accepts");
+        let client = Client::over(stream, Version::V4);
+        let (client, connack) = Connect::v4(&unique(stem)).attempt_over(client);
+        assert!(connack.is_some());
+        client
     }
 
     fn serves(&self) {
-        let stream = TcpStream::connect(self.address).expect("it accepts");
-        let client = crate::support::Client::over(stream, Version::V4);
-        let (mut client, connack) = Connect::v4(&unique("unheard")).attempt_over(client);
-        assert!(connack.is_some());
-        client.ping();
+        self.client("unheard").ping();
     }
 
     fn signal(&self, signal: Signal) {
@@ -68,9 +61,13 @@ impl Drop for Unheard {
     }
 }
 
-/// Everything is said in the log.
+/// Everything is said in the log, and nobody may anything.
 fn talkative() -> Setup {
-    Setup::new().shards(2).arg("--log").arg("debug")
+    let rules = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("rules"));
+    std::fs::write(&rules, "").expect("write the rules");
+    let config = format!("acl_file = {rules:?}\n");
+    let setup = Setup::new().shards(2).config(&config);
+    setup.arg("--log").arg("debug")
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Certificates for one test: a CA, a server of it for `localhost`, clients of it, revocation lists.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, SigningKey,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A folder with `ca.pem`, `server.pem`, `server.key`, and what a test adds.
 pub struct Certificates {
@@ -18,20 +21,40 @@ pub struct Certificates {
 
 impl Certificates {
     pub fn new() -> Self {
+        let certificates = Self::of("a test's CA", |params, key| {
+            CertifiedIssuer::self_signed(params, key)
+        });
+        certificates.write("ca.pem", &certificates.issuer.pem());
+        certificates.server("server", "localhost", 1);
+        certificates
+    }
+
+    /// Those of a CA between this one and its clients; `ca.pem` is this one's, `between.pem` its own.
+    pub fn below(&self) -> Self {
+        let certificates = Self::of("a CA between", |params, key| {
+            CertifiedIssuer::signed_by(params, key, &self.issuer)
+        });
+        certificates.write("ca.pem", &self.issuer.pem());
+        certificates.write("between.pem", &certificates.issuer.pem());
+        certificates
+    }
+
+    fn of(
+        name: &str,
+        sign: impl FnOnce(
+            CertificateParams,
+            KeyPair,
+        ) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error>,
+    ) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(super::unique("certificates"));
         std::fs::create_dir_all(&folder).expect("make a folder");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "a test's CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("make a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("sign the CA");
-        let certificates = Certificates { folder, issuer };
-        certificates.write("ca.pem", &certificates.issuer.pem());
-        certificates.server("server", "localhost", 1);
-        certificates
+        let issuer = sign(params, key).expect("sign the CA");
+        Certificates { folder, issuer }
     }
 
     /// Where a file of the folder is.
@@ -59,6 +82,51 @@ impl Certificates {
         self.sign(file, params, serial);
     }
 
+    /// Makes `FILE.pem` and `FILE.key` for a server, which end in so many days.
+    pub fn server_for(&self, file: &str, days: i64) {
+        let names = vec!["localhost".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a time");
+        let ends = rcgen::date_time_ymd(1970, 1, 1) + now;
+        // Some minutes more, so that it is a matter of whole days.
+        let minutes = Duration::from_secs(600);
+        let distance = Duration::from_secs(days.unsigned_abs() * 86_400);
+        params.not_after = if days < 0 {
+            ends - distance - minutes
+        } else {
+            ends + distance + minutes
+        };
+        self.sign(file, params, 7);
+    }
+
+    /// Makes `FILE.pem` and `FILE.key` of X.509 version 1, as `openssl x509 -req` does without -extfile.
+    pub fn version_1(&self, file: &str, common_name: &str) {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        let key = KeyPair::generate().expect("make a key");
+        let signed = params.self_signed(&key).expect("sign");
+        // Without the version in front and the extensions at the end.
+        let whole = children(signed.der());
+        let fields: Vec<_> = children(whole[0])
+            .into_iter()
+            .filter(|field| !matches!(field[0], 0xA0 | 0xA3))
+            .collect();
+        let content = element(0x30, &fields.concat());
+        let signature = key.sign(&content).expect("sign");
+        let signature = element(0x03, &[&[0], &signature[..]].concat());
+        let der = element(0x30, &[&content[..], whole[1], &signature].concat());
+        let base64 = STANDARD.encode(der);
+        let lines: Vec<_> = base64.as_bytes().chunks(64).collect();
+        let body = String::from_utf8(lines.join(&b'\n')).expect("base64");
+        let [begin, end] = ["BEGIN", "END"].map(|word| format!("-----{word} CERTIFICATE-----"));
+        self.write(&format!("{file}.pem"), &format!("{begin}\n{body}\n{end}\n"));
+        self.write(&format!("{file}.key"), &key.serialize_pem());
+    }
+
     fn sign(&self, file: &str, mut params: CertificateParams, serial: u64) {
         params.serial_number = Some(SerialNumber::from(serial));
         let key = KeyPair::generate().expect("make a key");
@@ -69,6 +137,11 @@ impl Certificates {
 
     /// Writes `crl.pem`, which revokes the certificates with these serial numbers.
     pub fn revoke(&self, serials: &[u64]) {
+        self.revoke_until(serials, 2090);
+    }
+
+    /// The same, of a list that is out of date after a year.
+    pub fn revoke_until(&self, serials: &[u64], last_year: i32) {
         let year = rcgen::date_time_ymd;
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -78,7 +151,7 @@ impl Certificates {
         });
         let params = CertificateRevocationListParams {
             this_update: year(2024, 1, 1),
-            next_update: year(2090, 1, 1),
+            next_update: year(last_year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -110,12 +183,12 @@ impl Certificates {
         let config = match client {
             None => builder.with_no_client_auth(),
             Some(client) => {
-                let certificate =
-                    CertificateDer::from_pem_file(self.path(&format!("{client}.pem")));
+                let chain = CertificateDer::pem_file_iter(self.path(&format!("{client}.pem")));
+                let chain: Result<Vec<_>, _> = chain.expect("read a chain").collect();
                 let key = PrivateKeyDer::from_pem_file(self.path(&format!("{client}.key")));
                 builder
                     .with_client_auth_cert(
-                        vec![certificate.expect("read a certificate")],
+                        chain.expect("read a certificate"),
                         key.expect("read a key"),
                     )
                     .expect("certificate and key")
@@ -129,4 +202,46 @@ impl Drop for Certificates {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The elements of a DER sequence, each whole.
+fn children(sequence: &[u8]) -> Vec<&[u8]> {
+    let (_, mut rest) = split(sequence);
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let (head, content) = split(rest);
+        let (one, others) = rest.split_at(head + content.len());
+        all.push(one);
+        rest = others;
+    }
+    all
+}
+
+/// Bytes of the first element's head, and its content.
+fn split(der: &[u8]) -> (usize, &[u8]) {
+    let (head, length) = match der[1] {
+        short if short < 0x80 => (2, usize::from(short)),
+        0x81 => (3, usize::from(der[2])),
+        0x82 => (4, usize::from(u16::from_be_bytes([der[2], der[3]]))),
+        other => panic!("a length of {other:#x}"),
+    };
+    (head, &der[head..head + length])
+}
+
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("a short element");
+    let mut der = vec![tag];
+    match length {
+        0..0x80 => der.push(length as u8),
+        _ => {
+            der.push(0x82);
+            der.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    // Shorter than 256 bytes it would have to be written shorter.
+    if (0x80..0x100).contains(&length) {
+        der.splice(1..4, [0x81, length as u8]);
+    }
+    der.extend_from_slice(content);
+    der
 }

@@ -4,6 +4,7 @@
 
 use super::{CertificateNames, Credentials, Method, Verdict};
 use crate::engine::access::{Identity, Refusal};
+use x509_parser::asn1_rs::{Any, Tag};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// Reads the names of a certificate; `None` if it is not one certificate in DER.
@@ -18,7 +19,7 @@ pub fn names(der: &[u8]) -> Option<CertificateNames> {
     }
     let mut common_names = certificate.subject().iter_common_name();
     let common_name = match (common_names.next(), common_names.next()) {
-        (Some(only), None) => only.as_str().ok().and_then(usable),
+        (Some(only), None) => text(only.attr_value()).as_deref().and_then(usable),
         _ => None,
     };
     let alternative = certificate.subject_alternative_name().ok()?;
@@ -39,6 +40,35 @@ pub fn names(der: &[u8]) -> Option<CertificateNames> {
         common_name,
         alternative_names: dns.chain(mail).chain(uri).collect(),
     })
+}
+
+/// The text of a name in any of the string types of X.520. TeletexString is read as Latin-1, as OpenSSL and
+/// browsers do.
+fn text(value: &Any<'_>) -> Option<String> {
+    let bytes = value.data;
+    match value.tag() {
+        Tag::TeletexString => Some(bytes.iter().copied().map(char::from).collect()),
+        Tag::BmpString => {
+            let (units, []) = bytes.as_chunks::<2>() else {
+                return None;
+            };
+            let units = units.iter().map(|unit| u16::from_be_bytes(*unit));
+            char::decode_utf16(units).collect::<Result<_, _>>().ok()
+        }
+        Tag::UniversalString => {
+            let (characters, []) = bytes.as_chunks::<4>() else {
+                return None;
+            };
+            let characters = characters.iter().map(|four| u32::from_be_bytes(*four));
+            characters.map(char::from_u32).collect()
+        }
+        Tag::Utf8String
+        | Tag::PrintableString
+        | Tag::Ia5String
+        | Tag::NumericString
+        | Tag::VisibleString => std::str::from_utf8(bytes).ok().map(str::to_owned),
+        _ => None,
+    }
 }
 
 fn usable(text: &str) -> Option<Box<str>> {
@@ -148,6 +178,25 @@ mod tests {
             "urn:dev:7",
         ];
         assert_eq!(alternative, expected);
+    }
+
+    #[test]
+    fn names_of_every_string_type_are_read() {
+        let read = |tag, bytes: &[u8]| {
+            let length = u8::try_from(bytes.len()).unwrap();
+            let der = [&[tag, length], bytes].concat();
+            text(&Any::from_der(&der).unwrap().1)
+        };
+        assert_eq!(read(0x0C, "J\u{fc}".as_bytes()).as_deref(), Some("J\u{fc}"));
+        assert_eq!(read(0x14, b"J\xfc").as_deref(), Some("J\u{fc}"));
+        assert_eq!(read(0x1E, b"\0J\0\xfc").as_deref(), Some("J\u{fc}"));
+        assert_eq!(read(0x1C, b"\0\0\0J").as_deref(), Some("J"));
+        for tag in [0x13, 0x16, 0x12, 0x1A] {
+            assert_eq!(read(tag, b"7").as_deref(), Some("7"));
+        }
+        assert_eq!(read(0x1E, b"\0J\0"), None);
+        assert_eq!(read(0x1E, b"\xd8\0"), None);
+        assert_eq!(read(0x04, b"J"), None);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Invariants: only http:// and https://, no redirect is followed, no proxy of the environment is used, and
 //! https:// always verifies the server's certificate. Not here: what an answer means.
 
+use crate::shard::pem::Pem;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::{HeaderMap, StatusCode, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Largest file with certificates.
 const CA_FILE_BYTES_MAX: usize = 4 << 20;
@@ -218,16 +218,13 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, SettingError> {
         SettingError::new("ca_file", format!("{}: {text}", path.display()))
     };
     let pem = file(path, CA_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;
-    let mut certificates: Vec<Certificate<'static>> = Vec::new();
-    for item in parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(_) => return Err(wrong(&"it is not PEM")),
-        }
-    }
-    let ders = certificates.iter().map(|it| CertificateDer::from(it.der()));
-    let (usable, _) = RootCertStore::empty().add_parsable_certificates(ders);
+    let certificates = Pem::new(&pem).and_then(|pem| pem.certificates());
+    let certificates = certificates.map_err(|text| wrong(&text))?;
+    let (usable, _) = RootCertStore::empty().add_parsable_certificates(certificates.clone());
+    let certificates: Vec<_> = certificates
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
     if usable == 0 {
         return Err(wrong(&"there is no certificate in it"));
     }

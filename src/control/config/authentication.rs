@@ -7,6 +7,7 @@ use super::place::Places;
 use crate::control::authn::certificate::IdentityFrom;
 use crate::control::authn::http::HttpConfig;
 use crate::control::authn::jwt::{Algorithm, JwtConfig, KeySource};
+use crate::control::text::without_mark;
 use crate::engine::access::Secret;
 use crate::engine::shard::{Authentication, ClientIdPolicy};
 use std::path::PathBuf;
@@ -80,7 +81,11 @@ pub(super) fn authentication(
             .as_ref()
             .map(|jwt| jwt_config(jwt, places))
             .transpose()?,
-        http: section.http.as_ref().map(http_config),
+        http: section
+            .http
+            .as_ref()
+            .map(|http| http_config(http, places))
+            .transpose()?,
         threads: section.threads.unwrap_or(THREADS),
     };
     Ok((config, for_shards))
@@ -99,7 +104,8 @@ fn jwt_config(jwt: &FileJwt, places: &Places<'_>) -> Result<JwtConfig, ConfigErr
     let secret = jwt.secret_file.as_ref().map(|path| {
         let bytes = std::fs::read(path)
             .map_err(|error| wrong(format!("{}: cannot be read: {error}", path.display())))?;
-        Ok(KeySource::Secret(Secret::new(bytes.trim_ascii_end())))
+        let secret = without_mark(&bytes).trim_ascii_end();
+        Ok(KeySource::Secret(Secret::new(secret)))
     });
     let sources = [
         secret.transpose()?,
@@ -130,8 +136,12 @@ fn jwt_config(jwt: &FileJwt, places: &Places<'_>) -> Result<JwtConfig, ConfigErr
     Ok(config)
 }
 
-fn http_config(http: &FileHttp) -> HttpConfig {
-    let mut config = HttpConfig::new(http.authenticate_url.clone());
+fn http_config(http: &FileHttp, places: &Places<'_>) -> Result<HttpConfig, ConfigError> {
+    let Some(url) = http.authenticate_url.clone() else {
+        let text = "say with `authenticate_url` who is asked";
+        return Err(places.wrong("authentication.http", text.into()));
+    };
+    let mut config = HttpConfig::new(url);
     config.timeout_ms = http.timeout_ms.unwrap_or(config.timeout_ms);
     config.cache_ttl_ms = http.cache_ttl_ms.unwrap_or(config.cache_ttl_ms);
     config.cache_max = http.cache_max.unwrap_or(config.cache_max);
@@ -140,5 +150,5 @@ fn http_config(http: &FileHttp) -> HttpConfig {
     let headers = http.headers.iter().flatten();
     let headers = headers.map(|(name, value)| (name.clone(), Secret::new(value.as_bytes())));
     config.headers = headers.collect();
-    config
+    Ok(config)
 }

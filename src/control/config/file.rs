@@ -1,6 +1,6 @@
 //! The keys of the configuration file, with their types and nothing else.
 
-use super::flags::LogLevel;
+use super::flags::{LogFormat, LogLevel};
 use super::method::MethodName;
 use crate::control::authn::certificate::IdentityFrom;
 use crate::control::authn::jwt::Algorithm;
@@ -9,7 +9,7 @@ use crate::engine::outbox;
 use crate::engine::route::shared;
 use crate::engine::session::outbound;
 use crate::engine::shard::ClientIdPolicy;
-use crate::shard::certificates::ClientCertificate;
+use crate::shard::certificates::{ClientCertificate, RevocationDepth};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ pub(super) struct FileConfig {
     #[serde(default)]
     pub authentication: FileAuthentication,
     pub log: Option<LogLevel>,
+    pub log_format: Option<LogFormat>,
+    pub log_file: Option<PathBuf>,
     #[serde(default)]
     pub limits: FileLimits,
     #[serde(default)]
@@ -78,7 +80,7 @@ pub(super) struct FileJwt {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileHttp {
-    pub authenticate_url: String,
+    pub authenticate_url: Option<String>,
     pub timeout_ms: Option<u64>,
     pub cache_ttl_ms: Option<u64>,
     pub cache_max: Option<usize>,
@@ -141,8 +143,10 @@ pub(super) struct FileTls {
     pub also: Option<Vec<FileKeyPair>>,
     pub client_ca: Option<PathBuf>,
     pub client_crl: Option<PathBuf>,
+    pub client_crl_depth: Option<RevocationDepth>,
     pub client_certificate: Option<ClientCertificate>,
     pub version_min: Option<String>,
+    pub record_bytes_max: Option<usize>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,6 +1,7 @@
 //! Settings that the command line may give; they go before environment and file.
 
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
 /// Settings on the command line, as typed.
 #[derive(Debug, Default, Args)]
@@ -29,4 +30,26 @@ pub enum LogLevel {
     #[default]
     Info,
     Debug,
+}
+
+/// Forms of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How the broker logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How much.
+    pub level: LogLevel,
+    /// In which form.
+    pub format: LogFormat,
+    /// Where to, in place of standard error.
+    pub file: Option<PathBuf>,
 }

@@ -10,7 +10,7 @@ use super::file::{FileClientLimits, FileConfig, FileListener, FileTls};
 use super::flags::Flags;
 use super::method::MethodName;
 use super::place::Places;
-use super::ranges::{self, LISTENER_CONNECT_RATE, LISTENER_CONNECTIONS};
+use super::ranges::{self, LISTENER_CONNECT_RATE, LISTENER_CONNECTIONS, RECORD_BYTES};
 use crate::engine::codec::Version;
 use crate::engine::limits::Limits;
 use crate::engine::shard::ListenerPolicy;
@@ -96,18 +96,19 @@ pub(super) fn listeners(
         url: url.clone(),
         ..FileListener::default()
     });
-    let wrong = |mistake: Mistake| {
+    let wrong = |mistake: Mistake, number: Option<usize>| {
         if from_cli {
             ConfigError::flag("--listen", mistake.text)
         } else if tables.is_empty() {
             places.wrong("listen", mistake.text)
         } else {
-            places.wrong(&format!("listener.{}", mistake.key), mistake.text)
+            places.wrong_of(number, &format!("listener.{}", mistake.key), mistake.text)
         }
     };
     let (mut listeners, mut urls) = (Vec::new(), Vec::new());
-    for table in plain.chain(tables.iter().cloned()) {
-        listeners.push(listener(raw, &table, surroundings).map_err(&wrong)?);
+    for (number, table) in plain.chain(tables.iter().cloned()).enumerate() {
+        let listener = listener(raw, &table, surroundings);
+        listeners.push(listener.map_err(|mistake| wrong(mistake, Some(number)))?);
         urls.push(table.url);
     }
     let is_default = !from_cli && raw.listen.is_none() && tables.is_empty();
@@ -116,7 +117,7 @@ pub(super) fn listeners(
     {
         tcp.addresses.push(DEFAULT_IPV6);
     }
-    keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into()))?;
+    keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into(), None))?;
     Ok(listeners)
 }
 
@@ -165,6 +166,7 @@ fn listener(
     if !path.is_empty() && !has_websocket && scheme != "unix" {
         return Err(form().into());
     }
+    check_fitting(table, has_tls, has_websocket, scheme)?;
     let websocket = has_websocket.then(|| websocket(table, path, surroundings));
     let tls = if has_tls {
         Some(tls_files(raw, table, has_websocket)?)
@@ -211,6 +213,63 @@ fn websocket(
         path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
         origins: table.origins.clone().unwrap_or_default(),
         connect_bytes_max: surroundings.connect_bytes_max,
+    })
+}
+
+/// Sees to it that no key stands where it would mean nothing.
+fn check_fitting(
+    table: &FileListener,
+    has_tls: bool,
+    has_websocket: bool,
+    scheme: &str,
+) -> Result<(), Mistake> {
+    let is_unix = scheme == "unix";
+    let websockets = "WebSockets: ws:// or wss://";
+    let unix = "sockets in the file system: unix://";
+    let keys = [
+        (
+            "tls",
+            table.tls.is_some(),
+            has_tls,
+            "TLS: mqtts:// or wss://",
+        ),
+        (
+            "any_path",
+            table.any_path.is_some(),
+            has_websocket,
+            websockets,
+        ),
+        (
+            "origins",
+            table.origins.is_some(),
+            has_websocket,
+            websockets,
+        ),
+        (
+            "forwarded_from",
+            table.forwarded_from.is_some(),
+            has_websocket,
+            websockets,
+        ),
+        (
+            "real_ip_from",
+            table.real_ip_from.is_some(),
+            has_websocket,
+            websockets,
+        ),
+        ("mode", table.mode.is_some(), is_unix, unix),
+        ("owner_uid", table.owner_uid.is_some(), is_unix, unix),
+        ("owner_gid", table.owner_gid.is_some(), is_unix, unix),
+    ];
+    let mut astray = keys
+        .into_iter()
+        .filter(|(_, is_said, fits, _)| *is_said && !*fits);
+    astray.next().map_or(Ok(()), |(key, _, _, kind)| {
+        let text = format!(
+            "{} is none of {kind}; change the URL or leave it out",
+            table.url
+        );
+        Err(Mistake::new(key, text))
     })
 }
 
@@ -268,7 +327,7 @@ fn proxies(table: &FileListener) -> Result<TrustedProxies, Mistake> {
     }
 }
 
-fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Place, String>> {
+fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Place, Mistake>> {
     if !host.is_empty() || path.len() < 2 {
         return None;
     }
@@ -278,7 +337,7 @@ fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Pla
             Ok(mode) if mode <= 0o777 => Some(mode),
             _ => {
                 let text = format!("mode {text:?} is not octal permission bits such as \"0660\"");
-                return Some(Err(text));
+                return Some(Err(Mistake::new("mode", text)));
             }
         },
     };
@@ -313,6 +372,11 @@ fn tls_files(
             "{url}: client certificates are wanted; name their CA with `client_ca`"
         ));
     }
+    if tls.client_crl.is_some() && client_certificate == ClientCertificate::None {
+        return Err(format!(
+            "{url}: client_crl means nothing without client certificates; name their CA with `client_ca`"
+        ));
+    }
     let first = KeyPair {
         certificate: certificate.clone(),
         key: key.clone(),
@@ -330,12 +394,18 @@ fn tls_files(
             ));
         }
     };
+    let record_bytes = tls.record_bytes_max.map(|bytes| bytes as u64);
+    if let Some(text) = record_bytes.and_then(|bytes| ranges::wrong(bytes, &RECORD_BYTES)) {
+        return Err(format!("tls.record_bytes_max {text}"));
+    }
     Ok(TlsFiles {
         pairs: std::iter::once(first).chain(more).collect(),
         client_ca: tls.client_ca.clone(),
         client_crl: tls.client_crl.clone(),
+        client_crl_depth: tls.client_crl_depth.unwrap_or_default(),
         client_certificate,
         requires_1_3,
+        record_bytes_max: tls.record_bytes_max,
         alpn: if is_websocket { "http/1.1" } else { "mqtt" },
     })
 }

@@ -11,12 +11,13 @@ mod file;
 mod flags;
 mod listener;
 mod method;
+mod paths;
 mod place;
 mod ranges;
 
 pub use authentication::AuthenticationConfig;
 pub use error::ConfigError;
-pub use flags::{Flags, LogLevel};
+pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;
 
 use crate::control::cgroup::Bound;
@@ -48,8 +49,8 @@ pub struct Config {
     pub cpus: Cpus,
     /// The CPU quota that decided how many shards there are.
     pub cpu_quota: Option<Bound>,
-    /// How much to log.
-    pub log: LogLevel,
+    /// How to log.
+    pub log: LogConfig,
     /// Settings of the shards' cores.
     pub settings: Settings,
     /// How long a stop may take.
@@ -77,7 +78,8 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place and the remedy.
     pub fn load(sources: &Sources<'_>, flags: &Flags) -> Result<Self, ConfigError> {
-        let (raw, places) = place::merge(sources)?;
+        let (mut raw, places) = place::merge(sources)?;
+        paths::settle(&mut raw, &places);
         let mut settings = settings(&raw, &places)?;
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
         ranges::check_sections(&raw, &places)?;
@@ -109,7 +111,11 @@ impl Config {
                 pinned: raw.pin.unwrap_or(true),
             },
             cpu_quota,
-            log: flags.log.or(raw.log).unwrap_or_default(),
+            log: LogConfig {
+                level: flags.log.or(raw.log).unwrap_or_default(),
+                format: raw.log_format.unwrap_or_default(),
+                file: raw.log_file.clone(),
+            },
             settings,
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
@@ -308,6 +314,57 @@ mod tests {
         };
         let typed = Typed::parse_from([&["ringmq"], args].concat());
         Config::load(&sources, &typed.flags).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nested_keys_and_whole_tables_may_be_said_by_environment() {
+        let hook = "RINGMQ_AUTHENTICATION__HTTP__AUTHENTICATE_URL";
+        let timeout = "RINGMQ_AUTHENTICATION__HTTP__TIMEOUT_MS";
+        let listener = "[{ url = \"mqtt://127.0.0.1:1\", limits = { inflight_max = 3 } }]";
+        let environment = [
+            (timeout, "5"),
+            (hook, "http://a/"),
+            ("RINGMQ_AUTHENTICATION__HTTP__HEADERS__AUTHORIZATION", "x"),
+            ("RINGMQ_LISTENER", listener),
+        ];
+        let config = load("", &environment, &[]).unwrap();
+        let http = config.authentication.http.unwrap();
+        assert_eq!((http.timeout_ms, http.headers.len()), (5, 1));
+        let own = config.settings.listeners[0].limits.as_deref().unwrap();
+        assert_eq!(own.inflight_max, 3);
+        // One key of a section that the file begins.
+        let file = "[authentication.http]\nauthenticate_url = \"http://a/\"\ntimeout_ms = 7\n";
+        let config = load(file, &environment[..1], &[]).unwrap();
+        assert_eq!(config.authentication.http.unwrap().timeout_ms, 5);
+        for (name, value) in [
+            (timeout, "0"),
+            ("RINGMQ_AUTHENTICATION__HTTP__NO_SUCH", "1"),
+            ("RINGMQ_LISTENER", "[{ url = \"x\" }]"),
+        ] {
+            let error = load(file, &[(name, value)], &[]).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_every_file_is_made_whole() {
+        let (keys, paths) = (include_str!("file.rs"), include_str!("paths.rs"));
+        let lines = keys
+            .lines()
+            .filter(|line| line.contains("PathBuf>") || line.ends_with(": PathBuf,"));
+        let names: Vec<_> = lines
+            .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next())
+            .collect();
+        assert!(names.len() >= 15, "{names:?}");
+        for name in names {
+            assert!(paths.contains(&format!(".{name}")), "{name}");
+        }
+        let text = "acl_file = \"a\"\naudit_file = \"/b\"\n[bans]\nfile = \"x/../c\"\n";
+        let place = std::env::current_dir().unwrap();
+        let config = load(text, &[], &[]).unwrap();
+        assert_eq!(config.acl_file, Some(place.join("a")));
+        assert_eq!(config.audit_file, Some("/b".into()));
+        assert_eq!(config.bans.file, Some(place.join("x/../c")));
     }
 
     #[test]

@@ -22,17 +22,36 @@ pub(super) struct Places<'a> {
 impl Places<'_> {
     /// An error about the value of `key` (`section.key`).
     pub(super) fn wrong(&self, key: &str, text: String) -> ConfigError {
-        if let Some(variable) = self.variables.get(key) {
-            return ConfigError::new(variable.clone(), text);
+        self.wrong_of(None, key, text)
+    }
+
+    /// The same; `listener` is which of several `[[listener]]` tables the key stands in, from 0.
+    pub(super) fn wrong_of(&self, listener: Option<usize>, key: &str, text: String) -> ConfigError {
+        if let Some(variable) = self.variable(key) {
+            return ConfigError::new(variable.to_owned(), text);
         }
         let place = match self.file {
-            Some((path, source)) => match line_of(source, key) {
+            Some((path, source)) => match line_of(source, key, listener) {
                 Some(line) => format!("{}:{line}: {key}", path.display()),
                 None => format!("{}: {key}", path.display()),
             },
             None => key.to_owned(),
         };
         ConfigError::new(place, text)
+    }
+
+    /// The folder of the file, if that says the value of `key`.
+    pub(super) fn folder(&self, key: &str) -> Option<&Path> {
+        let (path, _) = self.file.filter(|_| self.variable(key).is_none())?;
+        path.parent()
+    }
+
+    /// The variable that says the value of `key`, alone or with all of a section.
+    fn variable(&self, key: &str) -> Option<&str> {
+        let ends = key.match_indices('.').map(|(at, _)| at);
+        let mut keys = std::iter::once(key.len()).chain(ends.rev());
+        keys.find_map(|end| self.variables.get(key.get(..end)?))
+            .map(String::as_str)
     }
 }
 
@@ -46,21 +65,16 @@ pub(super) fn merge<'a>(sources: &Sources<'a>) -> Result<(FileConfig, Places<'a>
         Some((path, source)) => read_file(path, source)?,
         None => Table::new(),
     };
-    for (name, value) in &sources.environment {
+    // A section comes before its keys.
+    let mut environment: Vec<_> = sources.environment.iter().collect();
+    environment.sort();
+    for (name, value) in environment {
         let counts = name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX);
         if let Some(rest) = name.strip_prefix(PREFIX).filter(|_| counts) {
-            let (section, key) = match rest.split_once("__") {
-                Some((section, key)) => (section.to_lowercase(), key.to_lowercase()),
-                None => (String::new(), rest.to_lowercase()),
-            };
-            let value = typed(name, value, &section, &key)?;
-            insert(&mut table, &section, &key, value);
-            let full = if section.is_empty() {
-                key
-            } else {
-                format!("{section}.{key}")
-            };
-            places.variables.insert(full, name.clone());
+            let key = rest.to_lowercase().replace("__", ".");
+            let value = typed(name, value, &key)?;
+            insert(&mut table, &key, value);
+            places.variables.insert(key, name.clone());
         }
     }
     let raw = FileConfig::deserialize(table)
@@ -75,15 +89,33 @@ fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {
         let number = before.matches('\n').count() + 1;
         let line = source.lines().nth(number - 1).unwrap_or_default();
         let key = line.split('=').next().unwrap_or_default().trim();
-        let place = format!("{}:{number}: {key}", path.display());
-        ConfigError::new(place, error.message().to_owned())
+        let mut headers = before.lines().chain([line]).map(str::trim);
+        let section = headers
+            .rfind(|line| line.starts_with('['))
+            .unwrap_or_default();
+        let text = message(error, &[section, key]);
+        // What is no key may be anything, such as a hash of another file.
+        let is_key = |c: char| c.is_alphanumeric() || "_-.[]\"' ".contains(c);
+        if key.chars().all(is_key) {
+            ConfigError::new(format!("{}:{number}: {key}", path.display()), text)
+        } else {
+            ConfigError::new(format!("{}:{number}", path.display()), text)
+        }
     };
     toml::from_str::<FileConfig>(source).map_err(|error| explain(&error))?;
     toml::from_str(source).map_err(|error| explain(&error))
 }
 
+/// What is wrong, without a value that may be secret.
+fn message(error: &toml::de::Error, keys: &[&str]) -> String {
+    if keys.iter().any(|key| key.contains("headers")) {
+        return "headers are a table of texts, such as { Authorization = \"...\" }".to_owned();
+    }
+    error.message().to_owned()
+}
+
 /// A variable's value in the type its key has: as TOML, as plain text, or as a list of plain texts.
-fn typed(name: &str, text: &str, section: &str, key: &str) -> Result<Value, ConfigError> {
+fn typed(name: &str, text: &str, key: &str) -> Result<Value, ConfigError> {
     let as_toml = toml::from_str::<Table>(&format!("value = {text}"))
         .ok()
         .and_then(|mut table| table.remove("value"));
@@ -97,37 +129,57 @@ fn typed(name: &str, text: &str, section: &str, key: &str) -> Result<Value, Conf
     let mut first_error = None;
     for candidate in candidates {
         let mut table = Table::new();
-        insert(&mut table, section, key, candidate.clone());
+        insert(&mut table, key, candidate.clone());
         match FileConfig::deserialize(table) {
             Ok(_) => return Ok(candidate),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    let text = first_error.map_or_else(String::new, |error| error.message().to_owned());
+    let text = first_error.map_or_else(String::new, |error| message(&error, &[key]));
     Err(ConfigError::new(name.to_owned(), text))
 }
 
-fn insert(table: &mut Table, section: &str, key: &str, value: Value) {
-    if section.is_empty() {
-        table.insert(key.to_owned(), value);
-    } else {
-        let section = table
-            .entry(section.to_owned())
-            .or_insert_with(|| Value::Table(Table::new()));
-        if let Value::Table(section) = section {
-            section.insert(key.to_owned(), value);
+/// Sets `key` (`section.section.key`); what stood in the way of its sections goes.
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let section = table
+                .entry(section.to_owned())
+                .or_insert_with(|| Value::Table(Table::new()));
+            if !section.is_table() {
+                *section = Value::Table(Table::new());
+            }
+            if let Value::Table(section) = section {
+                insert(section, rest, value);
+            }
         }
     }
 }
 
-/// The line on which `key` is set, counted from 1.
-fn line_of(source: &str, key: &str) -> Option<usize> {
+/// The line on which `key` is set or its section begins, counted from 1.
+fn line_of(source: &str, key: &str, listener: Option<usize>) -> Option<usize> {
     let mut current = "";
+    let mut listeners = 0;
+    let mut table = None;
     for (number, line) in (1..).zip(source.lines()) {
         let line = line.trim();
         if line.starts_with('[') {
             let header = line.trim_start_matches('[');
             current = header.split(']').next().unwrap_or_default().trim();
+            listeners += usize::from(current == "listener");
+        }
+        let is_here = listener.is_none_or(|listener| listeners == listener + 1);
+        if !is_here {
+            continue;
+        }
+        if line.starts_with('[') {
+            table = table.or((listener.is_some() && current == "listener").then_some(number));
+            if current == key {
+                return Some(number);
+            }
         } else if let Some((name, _)) = line.split_once('=') {
             let parts = current.split('.').chain(name.split('.'));
             let parts = parts.map(str::trim).filter(|part| !part.is_empty());
@@ -136,5 +188,6 @@ fn line_of(source: &str, key: &str) -> Option<usize> {
             }
         }
     }
-    None
+    // What is not said may be missing in a listener's table.
+    table
 }

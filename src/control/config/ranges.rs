@@ -126,3 +126,5 @@ pub(super) fn wrong_limit(limits: &Limits) -> Option<(&'static str, String)> {
 pub(super) const LISTENER_CONNECTIONS: RangeInclusive<u64> = 1..=CONNECTIONS_MAX;
 /// Of its rate.
 pub(super) const LISTENER_CONNECT_RATE: RangeInclusive<u64> = 0..=CONNECTIONS_MAX;
+/// What may be said of the plain text of a TLS record: what small devices hold, and what TLS allows.
+pub(super) const RECORD_BYTES: RangeInclusive<u64> = 512..=16_384;

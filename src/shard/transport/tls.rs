@@ -3,7 +3,11 @@
 //! Not here: certificates and their reload ([`crate::shard::certificates`]).
 
 use super::{Arrival, TransportError};
-use rustls::ServerConnection;
+use rustls::{
+    AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
+    ServerConnection,
+};
+use std::fmt;
 use std::io::{Read, Write};
 
 /// Takes records and appends their plain text to `into`.
@@ -15,12 +19,13 @@ pub fn receive(
     mut records: &[u8],
     into: &mut Vec<u8>,
 ) -> Result<Arrival, TransportError> {
-    let wrong = |error: &dyn std::fmt::Display| TransportError::Tls(error.to_string());
+    let wrong = |error: &dyn fmt::Display| TransportError::Tls(error.to_string());
+    let failed = |error: &Error| TransportError::Tls(words(error));
     let mut arrival = Arrival::Open;
     while !records.is_empty() {
         // Takes a part only: as much as fits beside plain text that has not been read.
         let taken = tls.read_tls(&mut records).map_err(|error| wrong(&error))?;
-        let state = tls.process_new_packets().map_err(|error| wrong(&error))?;
+        let state = tls.process_new_packets().map_err(|error| failed(&error))?;
         let bytes = state.plaintext_bytes_to_read();
         if bytes > 0 {
             let start = into.len();
@@ -41,6 +46,93 @@ pub fn receive(
     Ok(arrival)
 }
 
+/// What failed, in an operator's words.
+fn words(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(error) => of_certificate(error),
+        Error::NoCertificatesPresented => {
+            "it shows no certificate, and client_certificate is \"required\"".to_owned()
+        }
+        Error::AlertReceived(
+            alert @ (AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown),
+        ) => format!(
+            "it does not trust the broker's certificate (it says: {})",
+            plain(alert)
+        ),
+        Error::AlertReceived(alert) => {
+            format!("it ends the handshake (it says: {})", plain(alert))
+        }
+        Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled)
+        | Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired) => {
+            "it offers no version of TLS that is served (version_min)".to_owned()
+        }
+        Error::PeerIncompatible(why) => {
+            format!("it and the broker have no way in common: {}", plain(why))
+        }
+        Error::PeerMisbehaved(why) => format!("it breaks the rules of TLS: {}", plain(why)),
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "what it sends is not TLS".to_owned()
+        }
+        Error::InvalidMessage(why) => format!("what it sends is not valid: {}", plain(why)),
+        _ => error.to_string(),
+    }
+}
+
+/// What an error is called, as words: `NoSuchThing { .. }` is "no such thing".
+fn plain(error: &impl fmt::Debug) -> String {
+    let name = format!("{error:?}");
+    let name = name.split(|c: char| !c.is_alphanumeric()).next();
+    let mut words = String::new();
+    for c in name.unwrap_or_default().chars() {
+        if c.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.extend(c.to_lowercase());
+    }
+    words
+}
+
+/// What is wrong with a client's certificate.
+fn of_certificate(error: &CertificateError) -> String {
+    let text = match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has ended",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "does not count yet; compare the clocks"
+        }
+        CertificateError::Revoked => "is revoked (client_crl)",
+        CertificateError::UnknownIssuer => "is of no CA that is in client_ca",
+        CertificateError::UnknownRevocationStatus => {
+            "is of a CA whose list is not in client_crl (client_crl_depth)"
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "is not for clients (its extended key usage)"
+        }
+        CertificateError::BadSignature => "has a signature that is wrong",
+        CertificateError::BadEncoding => "cannot be read",
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "is signed in a way that is not served, such as SHA-1 or RSA of less than 2048 bits"
+        }
+        CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
+            Some(webpki::Error::UnsupportedCertVersion) => {
+                "is of X.509 version 1, which says too little of what it is for; have the CA sign one of \
+                 version 3 (`openssl x509 -req` with -extfile)"
+            }
+            Some(webpki::Error::CaUsedAsEndEntity) => {
+                "is that of a CA; have the CA sign one for the client"
+            }
+            Some(webpki::Error::EndEntityUsedAsCa) => "is signed by one that is none of a CA",
+            Some(why) => return format!("its certificate is not valid: {}", plain(why)),
+            None => "is not valid",
+        },
+        why => return format!("its certificate is not valid: {}", plain(why)),
+    };
+    format!("its certificate {text}")
+}
+
 /// Encrypts bytes; they leave by [`take_wire`].
 pub fn send<'a>(tls: &mut ServerConnection, slices: impl Iterator<Item = &'a [u8]>) {
     let mut writer = tls.writer();
@@ -56,6 +148,56 @@ pub fn take_wire(tls: &mut ServerConnection, wire: &mut Vec<u8>) {
         // Writing to memory does not fail.
         if tls.write_tls(wire).is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::PeerMisbehaved;
+    use std::sync::Arc;
+
+    #[test]
+    fn refusals_are_told_in_words() {
+        let other = |error: webpki::Error| {
+            let other = OtherError(Arc::new(error));
+            Error::InvalidCertificate(CertificateError::Other(other))
+        };
+        for (error, wanted) in [
+            (Error::NoCertificatesPresented, "it shows no certificate"),
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                "its certificate is of no CA that is in client_ca",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::NotValidForName),
+                "its certificate is not valid: not valid for name",
+            ),
+            (
+                other(webpki::Error::UnsupportedCertVersion),
+                "X.509 version 1",
+            ),
+            (other(webpki::Error::CaUsedAsEndEntity), "is that of a CA;"),
+            (
+                other(webpki::Error::PathLenConstraintViolated),
+                "not valid: path len constraint violated",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::BadCertificate),
+                "(it says: bad certificate)",
+            ),
+            (
+                Error::PeerMisbehaved(PeerMisbehaved::TooMuchEarlyDataReceived),
+                "rules of TLS: too much early data received",
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                "what it sends is not TLS",
+            ),
+        ] {
+            let said = words(&error);
+            assert!(said.contains(wanted), "{said}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a log asks of a disk. [`Directory`] is a real one; the tests have one that loses what was not synced.
+//! What a log asks of a disk. [`Directory`] is a real one; the tests have one that loses what was not
+//! synced.
 //!
 //! Each call blocks until the system has done it. Nothing is safe before [`Disk::sync`] or
 //! [`Disk::sync_directory`] has returned.

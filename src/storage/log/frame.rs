@@ -1,11 +1,12 @@
 //! Frames: what a shard hands over at once, checked as a whole.
 //!
 //! ```text
-//! length u32 | shard u16 | kind u16 | sequence u64 | ticket u64 | synced u64 | crc(records) u32 | crc(header) u32
+//! length u32 | shard u16 | kind u16 | sequence u64 | ticket u64 | synced u64 |
+//! crc(records) u32 | crc(header) u32
 //! ```
-//! Little endian. The shard writes the records and their checksum; place and order are stamped by who writes
-//! to the disk. The header's checksum is seeded with the log's identity and the segment's number, so that a
-//! stale block of another file never passes.
+//! Little endian. The shard writes the records and their checksum; place and order are stamped by who
+//! writes to the disk. The header's checksum is seeded with the log's identity and the segment's number,
+//! so that a stale block of another file never passes.
 
 use super::segment::LogId;
 

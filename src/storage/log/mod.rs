@@ -1,8 +1,8 @@
 //! The log: frames of all shards, one behind the other, in segments of a directory.
 //!
-//! Whoever has a [`Log`] writes groups of frames ([`Log::append`]) and makes them safe ([`Log::sync`]); nothing of
-//! it is read but when it is opened. It has no thread and no clock and does only what it is asked for, so that
-//! the tests run it on a disk that forgets.
+//! Whoever has a [`Log`] writes groups of frames ([`Log::append`]) and makes them safe ([`Log::sync`]);
+//! nothing of it is read but when it is opened. It has no thread and no clock and does only what it is
+//! asked for, so that the tests run it on a disk that forgets.
 //!
 //! Invariants:
 //! - Sequences ascend by one over the whole log. A segment's first block says which is its first, and it is
@@ -95,12 +95,12 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens the log on a disk, or begins one there, named `id`. Hands every frame that is to be kept to `take`, in
-    /// order, and begins a new segment. `now_ms` is the wall clock.
+    /// Opens the log on a disk, or begins one there, named `id`. Hands every frame that is to be kept to
+    /// `take`, in order, and begins a new segment. `now_ms` is the wall clock.
     ///
     /// # Errors
-    /// [`LogError::Damaged`] if something is missing or wrong that was safe; nothing was changed then. The disk
-    /// comes back.
+    /// [`LogError::Damaged`] if something is missing or wrong that was safe; nothing was changed then.
+    /// The disk comes back.
     pub fn open(
         mut disk: D,
         config: LogConfig,
@@ -177,8 +177,8 @@ impl<D: Disk> Log<D> {
         self.disk
     }
 
-    /// Writes frames that have been sealed, in order, and takes those that are written out of `frames`. They are
-    /// safe after the next [`Log::sync`]. `written` gets each.
+    /// Writes frames that have been sealed, in order, and takes those that are written out of `frames`.
+    /// They are safe after the next [`Log::sync`]. `written` gets each.
     ///
     /// # Errors
     /// [`LogError::Full`]: what is left in `frames` may be given again later.
@@ -241,8 +241,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Removes the oldest segment, of which nothing is needed any more. No other is removed before that lasts:
-    /// what comes back after a crash has no gap.
+    /// Removes the oldest segment, of which nothing is needed any more. No other is removed before that
+    /// lasts: what comes back after a crash has no gap.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -259,8 +259,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Writes down what is safe, for when nothing else is written for a while: damage of what is then cannot be
-    /// taken for a torn end.
+    /// Writes down what is safe, for when nothing else is written for a while: damage of what is then
+    /// cannot be taken for a torn end.
     ///
     /// # Errors
     /// As [`Log::append`] and [`Log::sync`].

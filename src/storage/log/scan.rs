@@ -1,7 +1,7 @@
 //! Reading a log that was closed somehow: what is to be kept, what was never safe, what is damaged.
 //!
-//! A frame that is wrong was never safe if nothing later says that it was; then it and all behind it is cut off
-//! (a torn tail). Everything else that is wrong refuses the log, by name and place.
+//! A frame that is wrong was never safe if nothing later says that it was; then it and all behind it is
+//! cut off (a torn tail). Everything else that is wrong refuses the log, by name and place.
 
 use super::LogError;
 use super::disk::Disk;
@@ -179,8 +179,8 @@ fn is_blank_behind(bytes: &[u8]) -> bool {
     behind.iter().all(|byte| *byte == 0)
 }
 
-/// Reads a segment up to where the next one begins, or up to its end if it is the last. Returns what it says is the
-/// oldest segment.
+/// Reads a segment up to where the next one begins, or up to its end if it is the last. Returns what it
+/// says is the oldest segment.
 fn read_segment<D: Disk>(
     disk: &mut D,
     head: &SegmentHead,

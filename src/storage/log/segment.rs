@@ -1,7 +1,8 @@
 //! Segments: the files of a log, each with a block of its own in front.
 //!
 //! ```text
-//! magic 8 | version u32 | log 16 | number u64 | made at u64 (wall, ms) | oldest u64 | first sequence u64 | crc u32
+//! magic 8 | version u32 | log 16 | number u64 | made at u64 (wall, ms) | oldest u64 |
+//! first sequence u64 | crc u32
 //! ```
 
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The thread that writes a log: it takes all frames that wait, writes them, makes them safe, tells whose they
-//! are, and begins again. So groups form by themselves while the disk is busy.
+//! The thread that writes a log: it takes all frames that wait, writes them, makes them safe, tells
+//! whose they are, and begins again. So groups form by themselves while the disk is busy.
 //!
 //! Invariant: what is told to be safe is; after a failure nothing is told any more.
 
@@ -24,8 +24,8 @@ const QUIET: Duration = Duration::from_millis(100);
 /// How a log is written.
 #[derive(Clone, Copy, Debug)]
 pub struct WriterConfig {
-    /// Time between the beginnings of two syncs at least: a fast disk would be asked thousands of times a second
-    /// for nothing.
+    /// Time between the beginnings of two syncs at least: a fast disk would be asked thousands of times
+    /// a second for nothing.
     pub commit_interval: Duration,
     /// Segments beyond which the oldest goes, where nothing in it is needed.
     pub segments_max: Option<u64>,
@@ -65,7 +65,8 @@ pub struct Writer<D> {
 }
 
 impl<D: Disk + Send + 'static> Writer<D> {
-    /// Starts the thread. `wake` is called with the number of each shard that has news, once for each group.
+    /// Starts the thread. `wake` is called with the number of each shard that has news, once for each
+    /// group.
     ///
     /// # Errors
     /// The system has no thread.

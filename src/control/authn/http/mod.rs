@@ -28,6 +28,10 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// Answers that refuse a client without more words, as servers for other brokers give them.
+const REFUSED_STATUS: u16 = 401;
+const FORBIDDEN_STATUS: u16 = 403;
+
 /// Headers that the broker sets itself.
 const OWN_HEADERS: &[&str] = &[
     "connection",
@@ -181,10 +185,15 @@ impl HttpMethod {
             certificate_common_name: certificate.and_then(|names| names.common_name.as_deref()),
         };
         let json = serde_json::to_vec(&question).map_err(|_| Silence::Malformed)?;
-        let answer = self
+        let asked = self
             .client
-            .post_json(&json, &self.headers, ANSWER_BYTES_MAX)
-            .map_err(Silence::Fetch)?;
+            .post_json(&json, &self.headers, ANSWER_BYTES_MAX);
+        let answer = match asked {
+            Err(FetchError::Status(REFUSED_STATUS | FORBIDDEN_STATUS)) => {
+                return Ok(Verdict::Refuse(Refusal::NotAuthorized));
+            }
+            asked => asked.map_err(Silence::Fetch)?,
+        };
         let answer: Answer = serde_json::from_slice(&answer).map_err(|_| Silence::Malformed)?;
         match answer.result {
             Outcome::Deny => Ok(Verdict::Refuse(Refusal::BadCredentials)),
@@ -488,7 +497,7 @@ mod tests {
         for status in [
             "201 Created",
             "302 Found\r\nLocation: /",
-            "401 No",
+            "404 Not Found",
             "500 Oops",
         ] {
             let server = StandIn::new(move |_| Reply::status(status));
@@ -496,6 +505,21 @@ mod tests {
                 is_unavailable(&method(&server).authenticate(&credentials())),
                 "{status}"
             );
+        }
+    }
+
+    #[test]
+    fn statuses_that_refuse_are_an_answer() {
+        for status in ["401 Unauthorized", "403 Forbidden"] {
+            let server = StandIn::new(move |_| Reply::status(status));
+            let mut config = config(&server);
+            // Also where silence would let the next method be asked.
+            config.fail_open = true;
+            let verdict = HttpMethod::new(&config)
+                .unwrap()
+                .authenticate(&credentials());
+            let is_refused = matches!(verdict, Verdict::Refuse(Refusal::NotAuthorized));
+            assert!(is_refused, "{status}: {verdict:?}");
         }
     }
 

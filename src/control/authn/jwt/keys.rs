@@ -3,6 +3,7 @@
 //! Invariant: every key is tied to the algorithms it fits, which are all of one family; a key that fits none
 //! of the configured ones is not kept.
 
+use crate::control::text::without_mark;
 use crate::engine::access::Secret;
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
@@ -104,6 +105,7 @@ impl KeySet {
     /// The public key in a PEM file; `Err` says what is wrong with the file, `Ok(None)` is for a key that
     /// fits no algorithm.
     pub(super) fn pem(pem: &[u8], allowed: &[Algorithm]) -> Result<Option<Self>, &'static str> {
+        let pem = without_mark(pem);
         let text = str::from_utf8(pem).map_err(|_| "it is not PEM")?;
         if text.contains("PRIVATE KEY-----") {
             return Err("it has a private key; give the broker the public key only");
@@ -138,7 +140,7 @@ impl KeySet {
         struct Jwks {
             keys: Vec<Value>,
         }
-        let set: Jwks = serde_json::from_slice(json)
+        let set: Jwks = serde_json::from_slice(without_mark(json))
             .map_err(|_| "it is not a key set of the form {\"keys\": [...]}")?;
         let usable = |value: Value| {
             let key = usable(&serde_json::from_value(value).ok()?, allowed)?;

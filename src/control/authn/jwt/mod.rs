@@ -290,6 +290,23 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::{EncodingKey, Header, encode};
+
+    #[test]
+    fn the_token_that_is_shown_to_operators_is_let_in() {
+        let shown = include_str!("../README.md");
+        let token = shown.lines().find(|line| line.starts_with("eyJ")).unwrap();
+        let (_, secret) = shown.split_once("with the line: ").unwrap();
+        let secret = secret.lines().next().unwrap();
+        let keys = KeySource::Secret(Secret::new(secret.as_bytes()));
+        let mut config = JwtConfig::new(vec![Algorithm::HS256], keys);
+        config.client_id_claim = Some("client_id".to_owned());
+        let verdict = method(config).authenticate(&credentials(token.as_bytes()));
+        let Verdict::Allow(identity) = verdict else {
+            panic!("{verdict:?}")
+        };
+        assert_eq!(identity.user_name.as_deref(), Some("ann"));
+        assert!(identity.client_id.unwrap().allows("pump-7") && identity.acl.is_some());
+    }
     use serde_json::json;
 
     /// Whether claims are let in by a method that has the shared secret.

@@ -1,6 +1,7 @@
 //! The password file: users with their hashes, and the method `password_file` that asks it.
 //!
-//! A line is `USER:HASH`; blank lines and lines that begin with `#` are remarks. A hash is argon2id in
+//! A line is `USER:HASH`; blanks around a user's name do not count. Blank lines and lines that begin with `#`
+//! are remarks. A hash is argon2id in
 //! PHC form, Mosquitto's `$7$` (PBKDF2) or `$6$` (SHA-512), or SCRAM-SHA-256. A user may have one SCRAM
 //! line beside one of another form; with a SCRAM line alone the plain password works too.
 //!
@@ -24,6 +25,7 @@ pub use hash::{hash_argon2id, hash_scram};
 pub(crate) use strangers::with_secret;
 
 use super::{Credentials, Method, Verdict};
+use crate::control::text::MARK;
 use crate::engine::access::{Identity, Refusal};
 use hash::Parsed;
 use std::collections::HashMap;
@@ -50,6 +52,8 @@ pub enum UserNameError {
     Character,
     /// It begins with `#`, which would make its line a remark.
     Remark,
+    /// It begins or ends with a blank, which would not count.
+    Blank,
 }
 
 impl fmt::Display for UserNameError {
@@ -61,6 +65,7 @@ impl fmt::Display for UserNameError {
                 "the user name has a colon or a control character; leave those out"
             }
             UserNameError::Remark => "the user name begins with '#', as remarks do; choose another",
+            UserNameError::Blank => "the user name begins or ends with a blank; leave that out",
         })
     }
 }
@@ -80,6 +85,8 @@ pub fn check_user_name(name: &str) -> Result<(), UserNameError> {
         Err(UserNameError::Character)
     } else if name.starts_with('#') {
         Err(UserNameError::Remark)
+    } else if name.trim() != name {
+        Err(UserNameError::Blank)
     } else {
         Ok(())
     }
@@ -104,7 +111,8 @@ impl std::error::Error for PasswordFileError {}
 
 /// Whether a line says nothing.
 fn is_remark(line: &str) -> bool {
-    line.starts_with('#') || line.trim().is_empty()
+    let line = line.trim_start();
+    line.is_empty() || line.starts_with('#')
 }
 
 /// User and hash of a line; `None` for remarks and for lines of no form.
@@ -112,7 +120,8 @@ pub(crate) fn entry(line: &str) -> Option<(&str, &str)> {
     if is_remark(line) {
         return None;
     }
-    line.split_once(':')
+    let (name, hash) = line.split_once(':')?;
+    Some((name.trim(), hash))
 }
 
 /// A user's lines, with their numbers.
@@ -153,6 +162,7 @@ impl PasswordFile {
     /// # Errors
     /// The first line that is wrong.
     pub fn parse(text: &str) -> Result<Self, PasswordFileError> {
+        let text = text.strip_prefix(MARK).unwrap_or(text);
         let mut users: HashMap<Box<str>, User> = HashMap::new();
         for (number, line) in (1..).zip(text.lines()) {
             if !is_remark(line) {
@@ -221,8 +231,9 @@ fn add(users: &mut HashMap<Box<str>, User>, number: usize, line: &str) -> Result
     let Some((name, hash)) = line.split_once(':') else {
         return Err("it has no colon; the form is USER:HASH".to_owned());
     };
+    let name = name.trim();
     check_user_name(name).map_err(|error| error.to_string())?;
-    let parsed = hash::parse(hash.trim_end())?;
+    let parsed = hash::parse(hash.trim())?;
     let user = users.entry(name.into()).or_default();
     let (kind, earlier) = match parsed {
         Parsed::Password(hash) => {
@@ -354,6 +365,18 @@ mod tests {
             file.verify("# users", b"password"),
             Err(Refusal::BadCredentials)
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_blanks_around_names_do_not_count() {
+        let file = file(&format!(
+            "\u{feff}anna:{ARGON2}\n  # remark\n \tbert : {ARGON2}\n"
+        ));
+        assert_eq!(file.verify("anna", b"password"), Ok(()));
+        assert_eq!(file.verify("bert", b"password"), Ok(()));
+        assert!(error(&format!(" :{ARGON2}")).starts_with("line 1: the user name is empty"));
+        assert_eq!(check_user_name(" anna"), Err(UserNameError::Blank));
+        assert_eq!(check_user_name("anna\u{a0}"), Err(UserNameError::Blank));
     }
 
     #[test]

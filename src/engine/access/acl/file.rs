@@ -88,6 +88,9 @@ fn parse_line(line: &str) -> Result<Line<'_>, String> {
     let (keyword, rest) = split_word(line);
     match keyword {
         "user" if rest.is_empty() => Err("no user name; write 'user NAME'".into()),
+        "user" if rest.trim() != rest => {
+            Err("the user name begins or ends with a blank of another kind; leave it out".into())
+        }
         "user" => Ok(Line::User(rest)),
         "topic" => {
             let (access, filter) = parse_rule(keyword, rest)?;
@@ -99,10 +102,8 @@ fn parse_line(line: &str) -> Result<Line<'_>, String> {
             check_pattern(filter)?;
             Ok(Line::Pattern(Rule::pattern(access, filter)))
         }
-        _ => Err(format!(
-            "unknown keyword '{}'; write user, topic or pattern",
-            shown(keyword)
-        )),
+        // Not shown: it may be a hash, of a file that is none of this kind.
+        _ => Err("its first word is unknown; write user, topic or pattern".into()),
     }
 }
 
@@ -250,7 +251,7 @@ mod tests {
             ("pattern dev-%c/x", 1, "'dev-%c' mixes"),
             ("pattern read x/%u%c", 1, "'%u%c' mixes"),
             ("pattern read a+/%u", 1, "must be whole levels"),
-            ("\u{1b}[2J x", 1, "'?[2J'"),
+            ("topic \u{1b}[2J x", 1, "'?[2J'"),
         ] {
             let text = error(file);
             assert!(text.starts_with(&format!("line {line}: ")), "{text}");

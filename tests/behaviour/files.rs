@@ -1,0 +1,608 @@
+//! Files as people have them: read, or refused by line and in words; where names count from; what a start would
+//! refuse; where the log goes.
+
+use crate::support::{
+    Broker, Certificates, Client, Connect, Packet, Setup, Wire, eventually, refused_handshake,
+    unique,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+/// Of `password`.
+const HASH: &str =
+    "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("files"));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What `check-config` says of a configuration that is wrong.
+fn wrong(config: &str) -> String {
+    let folder = Folder::new();
+    let outcome = Setup::new()
+        .arg("check-config")
+        .arg(&folder.write("ringmq.toml", config))
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(2), "{config}: {outcome:?}");
+    outcome.log
+}
+
+/// What it says of one that is correct.
+fn right(config: &str) {
+    let folder = Folder::new();
+    let outcome = Setup::new()
+        .arg("check-config")
+        .arg(&folder.write("ringmq.toml", config))
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(0), "{config}: {outcome:?}");
+}
+
+#[test]
+fn files_of_other_editors_are_read() {
+    let folder = Folder::new();
+    folder.write(
+        "users",
+        format!("\u{feff}anna:{HASH}\r\n\r\n  bert:{HASH}\r\n"),
+    );
+    folder.write(
+        "access",
+        b"\xef\xbb\xbf# f\xfcr alle\r\n  user anna \r\n\ttopic write a\r\n",
+    );
+    folder.write("bans", b"\xef\xbb\xbfuser bert\r\n# K\xfcche\r\n");
+    let config = folder.write(
+        "ringmq.toml",
+        b"\xef\xbb\xbfpassword_file = \"users\" # f\xfcr alle\r\nacl_file = \"access\"\r\n\
+          [bans]\r\n# \xfc\r\nfile = \"bans\"\r\n",
+    );
+    let broker = Setup::new().shards(1).arg("--config").arg(&config).start();
+    let login = |user: &str| Connect::v5(&unique("c")).login(user, "password");
+    let mut anna = login("anna").open(&broker);
+    assert_eq!(anna.publish_code("a"), 0x10);
+    assert_eq!(anna.publish_code("b"), 0x87);
+    let (_, answer) = login("bert").attempt(&broker);
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0x8A, .. })),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_byte_that_is_not_utf8_is_named_by_its_line_and_no_hash_is_shown() {
+    let folder = Folder::new();
+    let bytes = [b"# remark\nf\xfcr:", HASH.as_bytes(), b"hunter2\n"].concat();
+    let path = folder.write("file", bytes);
+    // Nor where a file is taken for one of another kind.
+    let users = folder.write("users", format!("anna:{HASH}\n"));
+    let log = wrong(&format!("acl_file = {users:?}\n"));
+    assert!(log.contains("line 1: ") && !log.contains("argon2"), "{log}");
+    let log = wrong(&format!("anna:{HASH}\n"));
+    assert!(
+        log.contains("ringmq.toml:1") && !log.contains("argon2"),
+        "{log}"
+    );
+    for secret in [
+        "headers = \"hunter2\"",
+        "headers = { Authorization = [\"hunter2\"] }",
+        "[authentication.http.headers]\nAuthorization = [\"hunter2\"]",
+    ] {
+        let hook = "[authentication.http]\nauthenticate_url = \"http://a/\"";
+        let log = wrong(&format!("{hook}\n{secret}\n"));
+        assert!(
+            log.contains("headers are a table") && !log.contains("hunter2"),
+            "{log}"
+        );
+    }
+    for key in ["password_file = ", "acl_file = ", "[bans]\nfile = "] {
+        let log = wrong(&format!("{key}{path:?}\n"));
+        assert!(
+            log.contains(&format!("{path}: line 2: ")) && log.contains("UTF-8"),
+            "{log}"
+        );
+        assert!(!log.contains("hunter2") && !log.contains("argon2"), "{log}");
+    }
+    let config = folder.write("ringmq.toml", b"# \xfc\nlog = \"\xfc\"\n");
+    let outcome = Setup::new().arg("check-config").arg(&config).run_to_end();
+    assert!(
+        outcome.log.contains(&format!("{config}: line 2: ")),
+        "{}",
+        outcome.log
+    );
+}
+
+#[test]
+fn names_count_from_the_configuration_files_folder() {
+    let folder = Folder::new();
+    fs::create_dir(folder.0.join("conf")).unwrap();
+    let config = folder.write("conf/ringmq.toml", "password_file = \"./sub/users\"\n");
+    let whole = folder.0.join("conf/sub/users").display().to_string();
+    let check = Setup::new().arg("check-config").arg(&config);
+    let log = check.run_to_end().log;
+    assert!(log.contains(&format!("{whole}: ")), "{log}");
+    // In the environment they count from where the broker was started.
+    let here = std::env::current_dir().unwrap().join("no-such-users");
+    let log = check
+        .env("RINGMQ_PASSWORD_FILE", "no-such-users")
+        .run_to_end()
+        .log;
+    assert!(log.contains(&format!("{}: ", here.display())), "{log}");
+    fs::create_dir(folder.0.join("conf/sub")).unwrap();
+    folder.write("conf/sub/users", format!("anna:{HASH}\n"));
+    let broker = Setup::new().shards(1).arg("--config").arg(&config).start();
+    Connect::v5("c").login("anna", "password").open(&broker);
+}
+
+#[test]
+fn check_config_finds_what_a_start_would_refuse() {
+    let certificates = Certificates::new();
+    certificates.server_for("old", -3);
+    let pair = |name: &str| {
+        let [pem, key] = ["pem", "key"].map(|end| certificates.path(&format!("{name}.{end}")));
+        format!("certificate = {pem:?}\nkey = {key:?}\n")
+    };
+    let plain = "[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n";
+    let tls = "[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n[listener.tls]\n";
+    let hook = "[authentication.http]\nauthenticate_url = ";
+    for (config, parts) in [
+        (
+            "audit_file = \"no/audit\"\n".to_owned(),
+            &["audit_file", "/no does not exist"][..],
+        ),
+        (
+            "log_file = \"no/log\"\n".to_owned(),
+            &["log_file", "/no does not exist"],
+        ),
+        (
+            "audit_file = \"/\"\n".to_owned(),
+            &["audit_file", "is a folder"],
+        ),
+        (
+            "listen = [\"unix:///no/such/socket\"]\n".to_owned(),
+            &["/no/such does not exist"],
+        ),
+        (
+            format!("{plain}[listener.tls]\n{}", pair("server")),
+            &[":3", "none of TLS"],
+        ),
+        (
+            format!(
+                "{tls}{}[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n[listener.tls]\n",
+                pair("server")
+            ),
+            &[":8", "none of TLS"],
+        ),
+        (
+            format!("{tls}{}client_crl = \"x\"\n", pair("server")),
+            &[":2", "client_crl means nothing"],
+        ),
+        (
+            format!("{plain}mode = \"0600\"\n"),
+            &[":3", "mode", "none of sockets"],
+        ),
+        (format!("{plain}owner_uid = 1\n"), &[":3", "owner_uid"]),
+        (
+            format!("{plain}any_path = true\n"),
+            &[":3", "any_path", "WebSocket"],
+        ),
+        (
+            format!("{tls}{}", pair("old")),
+            &["old.pem", "has ended 3 days ago"],
+        ),
+        (
+            format!("{tls}{}record_bytes_max = 100\n", pair("server")),
+            &["record_bytes_max", "512"],
+        ),
+        (
+            format!("{hook}\"ftp://a/\"\n"),
+            &["authenticate_url", "http://"],
+        ),
+        (
+            format!("{hook}\"https://a/\"\nca_file = \"no.pem\"\n"),
+            &["ca_file", "/no.pem"],
+        ),
+        (
+            "[authentication.http]\ntimeout_ms = 5\n".to_owned(),
+            &[":1", "authenticate_url"],
+        ),
+    ] {
+        let log = wrong(&config);
+        for part in parts {
+            assert!(log.contains(part), "no {part} in {log}");
+        }
+    }
+    right(&format!("{tls}{}record_bytes_max = 512\n", pair("server")));
+}
+
+#[test]
+fn certificates_that_end_are_told_of_at_the_start_and_serve() {
+    let certificates = Certificates::new();
+    certificates.server_for("soon", 10);
+    certificates.server_for("later", 40);
+    certificates.server_for("old", -3);
+    let start = |name: &str| {
+        let section = certificates
+            .section()
+            .replace("server.", &format!("{name}."));
+        let config = format!("[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{section}");
+        let broker = Setup::new().shards(1).config(&config).start();
+        // Its line comes after all those of the start.
+        broker.counters();
+        broker
+    };
+    let log = start("soon").log();
+    assert!(log.contains("WARN") && log.contains("soon.pem: the certificate ends in 10 days"));
+    assert!(!start("later").log().contains("later.pem"));
+    let old = start("old");
+    let log = old.log();
+    assert!(
+        log.contains("old.pem: the certificate has ended 3 days ago"),
+        "{log}"
+    );
+    let refused = refused_handshake(Wire::Tls(&certificates, None), old.address());
+    assert!(
+        refused.contains("expired"),
+        "it is shown to clients: {refused}"
+    );
+}
+
+/// A client that trusts any server, as devices without a clock do.
+#[derive(Debug)]
+struct Trusting;
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = aws_lc_rs::default_provider();
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// Connects and shows `client`'s certificate, whatever it is.
+fn dial_trusting(
+    certificates: &Certificates,
+    client: &str,
+    address: SocketAddr,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let chain = CertificateDer::from_pem_file(certificates.path(&format!("{client}.pem"))).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certificates.path(&format!("{client}.key"))).unwrap();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![chain], key));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting))
+        .with_client_cert_resolver(Arc::new(shown));
+    let name = "localhost".try_into().unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    StreamOwned::new(connection, TcpStream::connect(address).unwrap())
+}
+
+#[test]
+fn a_certificate_of_version_1_serves_and_one_of_a_client_is_refused_in_words() {
+    let certificates = Certificates::new();
+    certificates.version_1("v1", "localhost");
+    certificates.client("good", "device", 10);
+    let section = certificates.section().replace("server.", "v1.");
+    let config = format!(
+        "[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{section}client_ca = {:?}\n",
+        certificates.path("ca.pem")
+    );
+    let broker = Setup::new().shards(1).config(&config).start();
+    let connect = Connect::v5("c").encode();
+    let mut link = dial_trusting(&certificates, "good", broker.address());
+    link.write_all(&connect).unwrap();
+    let mut answer = [0; 4];
+    link.read_exact(&mut answer).unwrap();
+    assert_eq!((answer[0], answer[3]), (0x20, 0));
+    let mut link = dial_trusting(&certificates, "v1", broker.address());
+    let refused = link
+        .write_all(&connect)
+        .and_then(|()| link.read_exact(&mut answer));
+    assert!(refused.is_err());
+    eventually("the cause stands in the log", || {
+        broker
+            .log()
+            .contains("its certificate is of X.509 version 1")
+            .then_some(())
+    });
+}
+
+#[test]
+fn revocation_is_asked_of_the_clients_own_certificate_or_of_the_whole_chain() {
+    let root = Certificates::new();
+    let between = root.below();
+    between.client("good", "device-1", 10);
+    between.client("stolen", "device-2", 11);
+    for name in ["good", "stolen"] {
+        let file = format!("{name}.pem");
+        let own = fs::read_to_string(between.path(&file)).unwrap();
+        let ca = fs::read_to_string(between.path("between.pem")).unwrap();
+        between.write(&file, &(own + &ca));
+    }
+    between.revoke_until(&[11], 2025);
+    let start = |depth: &str| {
+        let config = format!(
+            "allow_anonymous = true\n[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{}client_ca = {:?}\n\
+             client_crl = {:?}\n{depth}",
+            root.section(),
+            root.path("ca.pem"),
+            between.path("crl.pem"),
+        );
+        Setup::new().shards(1).config(&config).start()
+    };
+    let told = |broker: &Broker, words: &str| {
+        eventually("the cause stands in the log", || {
+            broker.log().contains(words).then_some(())
+        });
+    };
+    let broker = start("");
+    told(&broker, "crl.pem: the revocation list is out of date");
+    let link = Wire::Tls(&between, Some("good")).dial(broker.address());
+    let (_, answer) =
+        Connect::v5("c").attempt_over(Client::across(link.unwrap(), Connect::v5("c").version));
+    assert!(answer.is_some(), "{}", broker.log());
+    let refused = refused_handshake(Wire::Tls(&between, Some("stolen")), broker.address());
+    assert!(refused.contains("CertificateRevoked"), "{refused}");
+    told(&broker, "its certificate is revoked (client_crl)");
+    let broker = start("client_crl_depth = \"chain\"\n");
+    refused_handshake(Wire::Tls(&between, Some("good")), broker.address());
+    told(&broker, "is not in client_crl (client_crl_depth)");
+}
+
+/// Passes bytes on; the lengths of the records that the broker sends.
+fn spy(broker: SocketAddr) -> (SocketAddr, Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (lengths, heard) = channel();
+    thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let server = TcpStream::connect(broker).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let (mut server, mut client) = (server, client);
+        let mut head = [0; 5];
+        while server.read_exact(&mut head).is_ok() {
+            let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
+            let mut body = vec![0; length];
+            if server.read_exact(&mut body).is_err() || lengths.send(length).is_err() {
+                return;
+            }
+            if client.write_all(&[&head[..], &body].concat()).is_err() {
+                return;
+            }
+        }
+    });
+    (address, heard)
+}
+
+#[test]
+fn records_are_as_small_as_a_listener_says() {
+    let certificates = Certificates::new();
+    let longest = |more: &str| {
+        let section = certificates.section();
+        let config = format!("[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{section}{more}");
+        let broker = Setup::new().shards(1).config(&config).start();
+        let (address, lengths) = spy(broker.address());
+        let connect = Connect::v5("c");
+        let link = Wire::Tls(&certificates, None).dial(address).unwrap();
+        let (mut client, answer) = connect.attempt_over(Client::across(link, connect.version));
+        assert!(answer.is_some());
+        client.subscribe("t", 0);
+        client.publish("t", 0, vec![b'x'; 20_000]);
+        assert_eq!(client.recv_publish().payload.len(), 20_000);
+        lengths.try_iter().max().unwrap()
+    };
+    // A byte of kind and the tag are more than the plain text.
+    assert!(longest("record_bytes_max = 512\n") <= 512 + 17);
+    assert!(longest("") > 4_096);
+}
+
+/// A broker whose standard error is a file of the folder.
+struct Elsewhere(Child);
+
+impl Elsewhere {
+    fn start(setup: &Setup, stderr: File) -> Self {
+        Elsewhere(setup.spawn(Stdio::from(stderr)))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.0.id() as i32).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn lines_when(folder: &Folder, name: &str, holds: &str) -> Vec<String> {
+    eventually(holds, || {
+        let text = folder.read(name);
+        let lines = text.lines().map(str::to_owned).collect();
+        (text.contains(holds) && text.ends_with('\n')).then_some(lines)
+    })
+}
+
+#[test]
+fn the_journal_gets_priorities_and_no_times() {
+    let folder = Folder::new();
+    let file = File::create(folder.0.join("stderr")).unwrap();
+    let place = file.metadata().unwrap();
+    let setup = Setup::new().shards(1).listen("mqtt://127.0.0.1:0").env(
+        "JOURNAL_STREAM",
+        &format!("{}:{}", place.dev(), place.ino()),
+    );
+    let _broker = Elsewhere::start(&setup, file);
+    let lines = lines_when(&folder, "stderr", "listening on");
+    assert!(lines.iter().all(|line| line.starts_with('<')), "{lines:?}");
+    let listening = lines.iter().find(|line| line.contains("listening"));
+    assert!(
+        listening.unwrap().starts_with("<6> INFO listening on"),
+        "{lines:?}"
+    );
+    // Of another stream, such as that of the service that started this one, the journal is not the reader.
+    let file = File::create(folder.0.join("other")).unwrap();
+    let _broker = Elsewhere::start(&setup, file);
+    let lines = lines_when(&folder, "other", "listening on");
+    assert!(lines.iter().all(|line| line.starts_with("20")), "{lines:?}");
+}
+
+#[test]
+fn lines_are_json_where_that_is_wanted() {
+    let folder = Folder::new();
+    let file = File::create(folder.0.join("stderr")).unwrap();
+    let setup = Setup::new()
+        .shards(1)
+        .listen("mqtt://127.0.0.1:0")
+        .config("log_format = \"json\"\n");
+    let _broker = Elsewhere::start(&setup, file);
+    for line in lines_when(&folder, "stderr", "listening on") {
+        let line: serde_json::Value = serde_json::from_str(&line).expect(&line);
+        for key in ["timestamp", "level", "message"] {
+            assert!(line[key].is_string(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_log_file_is_opened_anew_on_sighup() {
+    let folder = Folder::new();
+    let config = folder.write("ringmq.toml", "log_file = \"ringmq.log\"\n");
+    let file = File::create(folder.0.join("stderr")).unwrap();
+    let setup = Setup::new()
+        .shards(1)
+        .listen("mqtt://127.0.0.1:0")
+        .arg("--config")
+        .arg(&config);
+    let broker = Elsewhere::start(&setup, file);
+    lines_when(&folder, "ringmq.log", "listening on");
+    fs::rename(folder.0.join("ringmq.log"), folder.0.join("ringmq.log.1")).unwrap();
+    broker.signal(Signal::HUP);
+    eventually("a new file", || {
+        folder.0.join("ringmq.log").exists().then_some(())
+    });
+    broker.signal(Signal::USR1);
+    lines_when(&folder, "ringmq.log", "counters ");
+    assert!(!folder.read("ringmq.log.1").contains("counters "));
+    assert_eq!(folder.read("stderr"), "");
+    let outcome = Setup::new()
+        .listen("mqtt://127.0.0.1:0")
+        .env("RINGMQ_LOG_FILE", "/no/such/folder/log")
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    assert!(
+        outcome.log.contains("log_file: /no/such/folder/log: "),
+        "{}",
+        outcome.log
+    );
+}
+
+/// The unit runs as a user that the file beside it makes, and the README installs both.
+#[test]
+fn the_unit_runs_as_a_user_that_is_made_for_it() {
+    let text =
+        |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (unit, users) = (
+        text("scripts/ringmq.service"),
+        text("scripts/ringmq.sysusers"),
+    );
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    let user = value("User=");
+    assert_eq!(user, value("Group="));
+    assert!(
+        users
+            .lines()
+            .any(|line| line.starts_with(&format!("u {user} "))),
+        "{users}"
+    );
+    assert!(
+        !unit.contains("DynamicUser"),
+        "its group would not exist before"
+    );
+    let readme = text("README.md");
+    let config = value("ExecStart=/usr/local/bin/ringmq --config ");
+    let folder = Path::new(&config).parent().unwrap().to_str().unwrap();
+    for part in ["scripts/ringmq.service", "scripts/ringmq.sysusers", folder] {
+        assert!(readme.contains(part), "no {part}");
+    }
+    // What the README's example for it writes has to be where the unit lets it be written.
+    let (_, example) = readme
+        .split_once("\n# /etc/ringmq/ringmq.toml\n")
+        .expect("the example");
+    let (example, _) = example.split_once("```").unwrap();
+    assert!(example.contains("/var/log/ringmq/") && unit.contains("LogsDirectory=ringmq"));
+}
