@@ -61,6 +61,16 @@ pub struct Gauges {
     pub progress: AtomicU64,
     /// Stormy clients that are not back.
     pub away: AtomicU64,
+    /// Of the deliveries owed, those of the warm-up.
+    pub warmup_owed: AtomicU64,
+    /// Of these, how many came.
+    pub warmup_delivered: AtomicU64,
+    /// Clients that were asked whether the broker still answers them.
+    pub probed: AtomicU64,
+    /// Of these, how many got an answer.
+    pub answered: AtomicU64,
+    /// This worker has asked.
+    pub has_probed: AtomicBool,
 }
 
 impl Gauges {
@@ -81,6 +91,10 @@ pub struct Control {
     pub measure_from_ns: AtomicU64,
     /// Stormy clients drop now.
     pub storm: AtomicBool,
+    /// Clients ask now whether the broker answers.
+    pub probe: AtomicBool,
+    /// Aliases were asked for and the broker takes too few.
+    pub lacks_aliases: AtomicBool,
     /// The clock's zero.
     pub origin: Instant,
     /// Of each worker.
@@ -106,6 +120,8 @@ impl Control {
             start_ns: AtomicU64::new(0),
             measure_from_ns: AtomicU64::new(0),
             storm: AtomicBool::new(false),
+            probe: AtomicBool::new(false),
+            lacks_aliases: AtomicBool::new(false),
             origin: Instant::now(),
             gauges: (0..workers).map(|_| Gauges::default()).collect(),
             sent: counters(publishers),
@@ -129,6 +145,11 @@ impl Control {
     /// Moves on and wakes everybody.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes everybody.
+    pub fn wake(&self) {
         for (waker, _) in self.wakers.get().into_iter().flatten() {
             // A worker that is gone has said why.
             let _ = waker.wake();

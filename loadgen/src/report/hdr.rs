@@ -1,7 +1,7 @@
 //! Files that HdrHistogram's own tools read: percentile distributions and interval logs.
 
 use crate::measure::Measure;
-use crate::run::{Outcome, Second};
+use crate::outcome::{Outcome, Second};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};

@@ -120,7 +120,7 @@ impl Worker {
             }
         };
         let interests = Interest::READABLE | Interest::WRITABLE;
-        if let Some(socket) = connection.transport().socket()
+        if let Some(socket) = connection.transport().source()
             && let Err(error) = self
                 .poll
                 .registry()
@@ -142,13 +142,8 @@ impl Worker {
             return Ok(());
         };
         let closed = |error: std::io::Error| ConnectionError::Closed(error.to_string());
-        if let Some(socket) = connection.transport().socket() {
-            if let Some(error) = socket.take_error().map_err(closed)? {
-                return Err(closed(error));
-            }
-            if socket.peer_addr().is_err() {
-                return Ok(());
-            }
+        if !connection.transport().is_connected().map_err(closed)? {
+            return Ok(());
         }
         if !connection.transport().is_established().map_err(closed)? {
             return Ok(());
@@ -223,6 +218,11 @@ impl Worker {
                 .get_or_insert_with(|| Box::new(Publishing::new(number, first_stream)));
             publishing.inflight_max = connack.receive_maximum.min(plan.settings.inflight_max);
             publishing.alias_max = connack.topic_alias_max;
+            let spec = group.spec.publish.as_ref().filter(|spec| spec.is_aliased);
+            if spec.is_some_and(|spec| spec.topics > u32::from(connack.topic_alias_max)) {
+                let lacks = &self.context.control.lacks_aliases;
+                lacks.store(true, Ordering::Relaxed);
+            }
         }
         let Some(subscribe) = &group.spec.subscribe else {
             return;

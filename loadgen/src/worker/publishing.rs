@@ -153,6 +153,8 @@ impl Publishing {
         if time_ns >= context.measure_from_ns {
             context.meters.counts.published += 1;
             context.meters.counts.published_bytes += bytes as u64;
+        } else {
+            context.warmup_owed += u64::from(owed);
         }
     }
 

@@ -149,6 +149,8 @@ impl Subscribing {
             if context.is_storming {
                 context.meters.record(Measure::DeliverInStorm, latency);
             }
+        } else {
+            context.warmup_delivered += 1;
         }
         context.note_delivery(stamp);
     }

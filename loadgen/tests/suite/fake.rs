@@ -15,7 +15,7 @@ use std::time::Duration;
 use tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
 use tungstenite::{Message, WebSocket};
 
-/// What is done to every fifth delivery of a subscriber.
+/// What is done to every fifth delivery of a subscriber, or to everybody after the twentieth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -23,6 +23,10 @@ pub enum Fault {
     Double,
     Reorder,
     Damage,
+    /// Nothing is read or written any more.
+    Stop,
+    /// All connections end.
+    Die,
 }
 
 /// How packets travel.
@@ -193,6 +197,13 @@ fn serve_stream<S: Read + Write>(
     let (sender, receiver) = channel_of_packets();
     let mut incoming = Vec::new();
     loop {
+        match fault {
+            Fault::Stop if is_twentieth(subscribers) => loop {
+                thread::park();
+            },
+            Fault::Die if is_twentieth(subscribers) => return Ok(()),
+            _ => {}
+        }
         match channel.read(&mut incoming) {
             Err(error) if !is_timeout(&error) => return Err(error),
             _ => {}
@@ -206,6 +217,13 @@ fn serve_stream<S: Read + Write>(
             channel.write(&outgoing)?;
         }
     }
+}
+
+fn is_twentieth(subscribers: &Subscribers) -> bool {
+    let subscribers = subscribers.lock().unwrap();
+    subscribers
+        .iter()
+        .any(|subscriber| subscriber.deliveries >= 20)
 }
 
 /// Agrees to the subprotocol.

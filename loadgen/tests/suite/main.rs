@@ -11,3 +11,4 @@ mod refusals;
 mod scenarios;
 mod support;
 mod transports;
+mod truth;
