@@ -5,6 +5,7 @@
 //! codec can hide here; only `floor`, which is no load, borrows its ring.
 
 mod args;
+mod calibrate;
 mod codec;
 mod connection;
 mod control;
@@ -27,7 +28,7 @@ use outcome::Outcome;
 use plan::scenario::{self, Workload};
 use plan::{Plan, mixed, preset};
 use report::{IntervalLog, Progress, RunRecord, SecondRecord};
-use ringmq::shard::ring::floor::Way;
+use ringmq::shard::ring::floor::{Direction, Way};
 use run::Surroundings;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{Write, stdout};
@@ -107,6 +108,21 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         Command::Mixed(args) => single(mixed::workload(args).map_err(wrong)?, &args.common),
         Command::Preset(args) => single(preset::workload(args).map_err(wrong)?, &args.common),
         Command::Floor(args) => floor(args),
+        Command::Calibrate(args) => {
+            let interrupt = interrupt()?;
+            let found = calibrate::calibrate(args, &interrupt);
+            let found = found.map_err(|why| Failure(FAILED, why))?;
+            print(&if args.json {
+                found.document() + "\n"
+            } else {
+                found.table()
+            })?;
+            Ok(if found.rate_per_second.is_some() {
+                0
+            } else {
+                LIMITED
+            })
+        }
         Command::Report(args) => {
             let said = report::render(args).map_err(|why| Failure(FAILED, why))?;
             print(&said)
@@ -127,7 +143,13 @@ fn floor(args: &args::Floor) -> Result<u8, Failure> {
         FloorWay::ZeroCopy => Way::ZeroCopy,
         FloorWay::Deferred => Way::Deferred,
     };
-    ringmq::shard::ring::floor::serve(listener, way).map_err(|e| failed(e.to_string()))?;
+    let direction = if args.fan_in {
+        Direction::In
+    } else {
+        Direction::Out
+    };
+    let served = ringmq::shard::ring::floor::serve(listener, way, direction);
+    served.map_err(|e| failed(e.to_string()))?;
     Ok(0)
 }
 

@@ -50,8 +50,10 @@ pub enum Command {
     Mixed(Mixed),
     /// A workload of the Open MQTT Benchmark Suite by its name
     Preset(PresetRun),
-    /// The floor under a fan-out: relays bytes by io_uring alone; to be measured like a broker
+    /// The floor under a fan-out or fan-in: relays bytes by io_uring alone; to be measured like a broker
     Floor(Floor),
+    /// What a message costs this generator on this machine, and the highest rate that it can judge
+    Calibrate(Calibrate),
     /// Renders results (`--json`) as one HTML page or as SVG
     Report(Report),
 }
@@ -90,6 +92,29 @@ pub struct Floor {
     /// How the bytes are handed to the kernel
     #[arg(long, value_enum, default_value = "plain")]
     pub way: FloorWay,
+    /// The floor under a fan-in: what came from any publisher goes out in one send to each subscriber
+    #[arg(long, conflicts_with = "way")]
+    pub fan_in: bool,
+}
+
+/// What the generator itself costs, measured against the floor.
+#[derive(Clone, Debug, Parser)]
+pub struct Calibrate {
+    /// Subscribers of the fan-out
+    #[arg(long, default_value_t = 100, value_parser = clients())]
+    pub subscribers: u32,
+    /// Payload bytes
+    #[arg(long, default_value = "64")]
+    pub size: String,
+    /// How long each trial publishes
+    #[arg(long, default_value = "2s", value_name = "TIME")]
+    pub trial: String,
+    /// Threads; as many as CPUs this process may use unless given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Print the result as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Ways of [`ringmq::shard::ring::floor`].

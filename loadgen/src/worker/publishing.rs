@@ -85,7 +85,10 @@ impl Publishing {
             Pace::Rate(rate) => {
                 (self.sent < self.scheduled).then(|| context.intended_ns(self.sent, slot, rate))
             }
-            Pace::Window(window) => has_room(window).then(|| context.control.now_ns()),
+            Pace::Window(window) => {
+                let now = context.control.now_ns();
+                (has_room(window) && now >= context.start_ns).then_some(now)
+            }
             Pace::Think(_) => {
                 let now = context.control.now_ns();
                 (has_room(1) && now >= self.resumes_ns).then_some(now)

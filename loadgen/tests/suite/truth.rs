@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -394,4 +394,75 @@ fn a_broker_on_a_unix_socket_is_loaded() {
     let json = clean(&url, &["p2p", "--pairs=5", "--messages=20", "--qos=1"]);
     assert_eq!(json["delivered"]["messages"], 100, "{json}");
     drop(broker);
+}
+
+#[test]
+fn calibration_says_what_a_message_costs_and_what_can_be_judged() {
+    let run = |more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(["calibrate", "--subscribers=10", "--trial=200ms"])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let output = run(&["--json"]);
+    let said = text(&output.stderr);
+    let json: Value = serde_json::from_slice(&output.stdout).expect(&said);
+    assert!(json["delivery_cpu_us"].as_f64() > Some(0.0), "{json}");
+    // A machine that runs other tests may leave no rate that can be judged.
+    let found = json["rate_per_second"].as_f64();
+    assert_eq!(
+        output.status.code(),
+        Some(if found.is_some() { 0 } else { 5 }),
+        "{json}"
+    );
+    let each = found.map(|rate| rate * 10.0);
+    assert_eq!(json["deliveries_per_second"].as_f64(), each, "{json}");
+}
+
+#[test]
+fn the_floor_under_a_fan_in_passes_on_every_message() {
+    let floor = Process::start(&["floor", "--fan-in", "--listen=127.0.0.1:0"]);
+    let address = floor.said.rsplit("mqtt://").next().unwrap();
+    for size in ["64", "16-5000"] {
+        let args = [
+            "fanin",
+            "--publishers=200",
+            "--messages=20",
+            "--window=4",
+            "--size",
+            size,
+        ];
+        let json = clean(address, &args);
+        assert_eq!(json["delivered"]["messages"], 4000, "{size}: {json}");
+    }
+}
+
+/// A loadgen that serves, until it is dropped.
+struct Process {
+    child: Child,
+    /// Its first line.
+    said: String,
+}
+
+impl Process {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut said).unwrap();
+        let said = said.trim().to_owned();
+        Process { child, said }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
