@@ -113,6 +113,7 @@ fn run_once(mut plan: Plan, interrupt: &AtomicBool) -> Result<Outcome, String> {
         broker: None,
         interrupt,
         observer: &mut |_| {},
+        gate: None,
     };
     run::run(plan, surroundings)
 }

@@ -15,6 +15,8 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
+    /// Nothing yet.
+    Wait,
     /// Clients connect and subscribe.
     Connect,
     /// Publishers publish.
@@ -30,7 +32,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 6] = [
+    const ALL: [Phase; 7] = [
+        Phase::Wait,
         Phase::Connect,
         Phase::Publish,
         Phase::Drain,

@@ -16,8 +16,6 @@ const GAP: f64 = 1.05;
 const TRIALS_MAX: u32 = 40;
 /// A part of each trial that is not measured.
 const WARMUP_SHARE: f64 = 0.2;
-/// Share of the schedule that must have gone out.
-const SENT_SHARE: f64 = 0.99;
 /// A trial that stalls has failed; there is no need to wait for long.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -61,8 +59,12 @@ fn failure(outcome: &Outcome, slo: Slo, latency_ns: Option<u64>) -> Option<Strin
     if let Some(why) = end.failure.as_ref().or(end.gave_up.as_ref()) {
         return Some(why.clone());
     }
-    let verdict = verdict::judge(outcome, Some(slo));
-    match (verdict, latency_ns) {
+    match (verdict::judge(outcome, Some(slo)), latency_ns) {
+        (Verdict::Clean, _) => None,
+        (Verdict::ObjectiveMissed, _) if verdict::is_late(outcome) => Some(format!(
+            "{} of {scheduled} were not sent in time",
+            outcome.unsent
+        )),
         (Verdict::ObjectiveMissed, Some(ns)) => Some(format!("{:.2} ms", ns as f64 / 1e6)),
         (Verdict::ObjectiveMissed, None) => Some("nothing was delivered".into()),
         (Verdict::Breach | Verdict::Lossy, _) => Some("messages were lost or damaged".into()),
@@ -70,10 +72,6 @@ fn failure(outcome: &Outcome, slo: Slo, latency_ns: Option<u64>) -> Option<Strin
         (Verdict::MachineBound, _) => Some("the machine was the limit".into()),
         (Verdict::Incomplete, _) => Some("it did not come to its end".into()),
         (Verdict::Interrupted, _) => Some("interrupted".into()),
-        (Verdict::Clean, _) => {
-            let is_late = (outcome.meters.counts.published as f64) < SENT_SHARE * scheduled as f64;
-            is_late.then(|| format!("{} of {scheduled} were not sent in time", outcome.unsent))
-        }
     }
 }
 

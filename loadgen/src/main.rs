@@ -9,6 +9,7 @@ mod calibrate;
 mod codec;
 mod connection;
 mod control;
+mod distributed;
 mod find_max;
 mod limits;
 mod measure;
@@ -22,7 +23,7 @@ mod verdict;
 mod verify;
 mod worker;
 
-use args::{Args, Command, Common, FloorWay, Output, Search};
+use args::{Args, Command, Common, Fanin, Fanout, FloorWay, P2p, Search, Shared};
 use clap::Parser;
 use outcome::Outcome;
 use plan::scenario::{self, Workload};
@@ -82,31 +83,48 @@ fn refuse_tokens() -> Option<ExitCode> {
     })
 }
 
+/// The workload that a command names, if it names one.
+fn workload(command: &Command) -> Option<Result<Workload, String>> {
+    Some(match command {
+        Command::Fanout(args) => scenario::fanout(args),
+        Command::Fanin(args) => scenario::fanin(args),
+        Command::P2p(args) => scenario::p2p(args),
+        Command::Shared(args) => scenario::shared(args),
+        Command::Connect(args) => scenario::connect(args),
+        Command::Retained(args) => scenario::retained(args),
+        Command::Storm(args) => scenario::storm(args),
+        Command::Slow(args) => scenario::slow(args),
+        Command::Mixed(args) => mixed::workload(args),
+        Command::Preset(args) => preset::workload(args),
+        Command::Floor(_) | Command::Worker(_) | Command::Calibrate(_) | Command::Report(_) => {
+            return None;
+        }
+    })
+}
+
+fn load(command: &Command) -> Result<Workload, Failure> {
+    let workload = workload(command).unwrap_or_else(|| Err("this is no load".into()));
+    workload.map_err(|why| Failure(WRONG_ARGUMENTS, why))
+}
+
 fn execute(command: &Command) -> Result<u8, Failure> {
-    let wrong = |why| Failure(WRONG_ARGUMENTS, why);
     match command {
-        Command::Fanout(args) => {
-            let workload = scenario::fanout(args).map_err(wrong)?;
-            searched(workload, &args.search, &args.common)
+        Command::Fanout(Fanout { search, common, .. })
+        | Command::Fanin(Fanin { search, common, .. })
+        | Command::P2p(P2p { search, common, .. })
+        | Command::Shared(Shared { search, common, .. }) => {
+            searched(load(command)?, search, common)
         }
-        Command::Fanin(args) => {
-            let workload = scenario::fanin(args).map_err(wrong)?;
-            searched(workload, &args.search, &args.common)
+        Command::Connect(args::Connect { common, .. })
+        | Command::Retained(args::Retained { common, .. })
+        | Command::Storm(args::Storm { common, .. })
+        | Command::Slow(args::Slow { common, .. })
+        | Command::Mixed(args::Mixed { common, .. })
+        | Command::Preset(args::PresetRun { common, .. }) => single(load(command)?, common),
+        Command::Worker(args) => {
+            distributed::serve(args.listen).map_err(|why| Failure(FAILED, why))?;
+            Ok(0)
         }
-        Command::P2p(args) => {
-            let workload = scenario::p2p(args).map_err(wrong)?;
-            searched(workload, &args.search, &args.common)
-        }
-        Command::Shared(args) => {
-            let workload = scenario::shared(args).map_err(wrong)?;
-            searched(workload, &args.search, &args.common)
-        }
-        Command::Connect(args) => single(scenario::connect(args).map_err(wrong)?, &args.common),
-        Command::Retained(args) => single(scenario::retained(args).map_err(wrong)?, &args.common),
-        Command::Storm(args) => single(scenario::storm(args).map_err(wrong)?, &args.common),
-        Command::Slow(args) => single(scenario::slow(args).map_err(wrong)?, &args.common),
-        Command::Mixed(args) => single(mixed::workload(args).map_err(wrong)?, &args.common),
-        Command::Preset(args) => single(preset::workload(args).map_err(wrong)?, &args.common),
         Command::Floor(args) => floor(args),
         Command::Calibrate(args) => {
             let interrupt = interrupt()?;
@@ -183,13 +201,14 @@ struct Observed {
 /// Runs a plan; tells each second to progress, log and record.
 fn observed(
     plan: Plan,
-    output: &Output,
+    common: &Common,
     interrupt: &AtomicBool,
     progress: &mut Progress,
     mut log: Option<&mut IntervalLog>,
 ) -> Result<Observed, String> {
     let mut seconds = Vec::new();
     let mut first = None;
+    let output = &common.output;
     let broker = output.broker();
     let mut observer = |second: &outcome::Second| {
         let first = *first.get_or_insert(second.second);
@@ -199,12 +218,18 @@ fn observed(
             log.write(second);
         }
     };
-    let surroundings = Surroundings {
-        broker: broker.as_ref(),
-        interrupt,
-        observer: &mut observer,
+    let outcome = if output.workers.is_empty() {
+        let surroundings = Surroundings {
+            broker: broker.as_ref(),
+            interrupt,
+            observer: &mut observer,
+            gate: None,
+        };
+        run::run(plan, surroundings)
+    } else {
+        let url = &common.connection.broker;
+        distributed::gather(plan, url, &output.workers, interrupt, &mut observer)
     };
-    let outcome = run::run(plan, surroundings);
     progress.end();
     let outcome = outcome?;
     let verdict = verdict::judge(&outcome, output.slo);
@@ -227,7 +252,7 @@ fn single((settings, groups): Workload, common: &Common) -> Result<u8, Failure> 
     };
     let interrupt = interrupt()?;
     let mut progress = Progress::new(output.quiet);
-    let run = observed(plan, output, &interrupt, &mut progress, log.as_mut()).map_err(failed)?;
+    let run = observed(plan, common, &interrupt, &mut progress, log.as_mut()).map_err(failed)?;
     if output.json {
         print(&(run.record.document() + "\n"))?;
     } else {
@@ -256,7 +281,7 @@ fn searched(workload: Workload, search: &Search, common: &Common) -> Result<u8, 
     let mut silent = Progress::new(true);
     let mut records = Vec::new();
     let make = |plan| {
-        let run = observed(plan, output, &interrupt, &mut silent, None)?;
+        let run = observed(plan, common, &interrupt, &mut silent, None)?;
         records.push(run.record);
         Ok(run.outcome)
     };

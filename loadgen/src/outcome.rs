@@ -1,6 +1,6 @@
 //! What a run found: counts, latencies, what was lost, what the machine did meanwhile, how it ended.
 
-use crate::limits::Limits;
+use crate::limits::{Bound, Limits};
 use crate::measure::{Measure, Meters};
 use crate::plan::Plan;
 use crate::verify::Breaches;
@@ -66,6 +66,18 @@ pub struct Owed {
     pub warmup_came: u64,
 }
 
+/// What one of several generators did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Generator {
+    pub address: String,
+    pub host: String,
+    pub bound: Bound,
+    pub limits: Limits,
+    pub clients: u64,
+    pub published: u64,
+    pub delivered: u64,
+}
+
 /// What a run found.
 #[derive(Debug)]
 pub struct Outcome {
@@ -89,6 +101,10 @@ pub struct Outcome {
     pub limits: Limits,
     /// How it ended.
     pub end: End,
+    /// The second in which the measurement began, if it did.
+    pub load_second: Option<u64>,
+    /// Who made the load, if not this process.
+    pub generators: Vec<Generator>,
     /// When it began, in seconds since 1970.
     pub began_unix_s: u64,
     /// Aliases were asked for and the broker takes too few.
@@ -96,6 +112,50 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of a run in which nothing has happened yet.
+    pub fn empty(plan: Arc<Plan>) -> Self {
+        Outcome {
+            plan,
+            meters: Meters::default(),
+            breaches: Default::default(),
+            spans: Vec::new(),
+            unsent: 0,
+            owed: Owed::default(),
+            replay: (0, 0),
+            clients_in: 0,
+            limits: Limits::default(),
+            end: End::default(),
+            load_second: None,
+            generators: Vec::new(),
+            began_unix_s: 0,
+            lacks_aliases: false,
+        }
+    }
+
+    /// Clients that should have come in.
+    pub fn clients_wanted(&self) -> u64 {
+        u64::from(self.plan.clients()) * self.generators.len().max(1) as u64
+    }
+
+    /// Messages per second that the open loop was asked for.
+    pub fn rate(&self) -> Option<f64> {
+        let generators = self.generators.len().max(1) as f64;
+        self.plan.rate().map(|rate| rate * generators)
+    }
+
+    /// What is to be known of the generators.
+    pub fn limit_warnings(&self) -> Vec<String> {
+        if self.generators.is_empty() {
+            return self.limits.warnings();
+        }
+        let mut said = Vec::new();
+        for generator in &self.generators {
+            let warnings = generator.limits.warnings().into_iter();
+            said.extend(warnings.map(|text| format!("worker {}: {text}", generator.address)));
+        }
+        said
+    }
+
     /// A part of the run by its name.
     pub fn span(&self, name: &str) -> Option<&Span> {
         self.spans.iter().find(|span| span.name == name)

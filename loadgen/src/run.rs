@@ -35,6 +35,8 @@ pub struct Surroundings<'a> {
     pub interrupt: &'a AtomicBool,
     /// Hears of each second.
     pub observer: Observer<'a>,
+    /// Asked before clients connect and before they publish; false stops the run.
+    pub gate: Option<&'a mut dyn FnMut() -> bool>,
 }
 
 /// Why a run stops before its end.
@@ -72,6 +74,7 @@ pub fn run(plan: Plan, surroundings: Surroundings<'_>) -> Result<Outcome, String
         end: End::default(),
         clients_in: 0,
         replay: (0, 0),
+        load_second: None,
         last_progress: (0, Instant::now()),
     };
     conductor.conduct_to_some_end();
@@ -151,6 +154,7 @@ struct Conductor<'a> {
     end: End,
     clients_in: u64,
     replay: (u64, u64),
+    load_second: Option<u64>,
     last_progress: (u64, Instant),
 }
 
@@ -197,6 +201,8 @@ impl Conductor<'_> {
 
     fn conduct(&mut self) -> Result<(), Stop> {
         let settings = self.plan.settings.clone();
+        self.pass_gate()?;
+        self.control.enter(Phase::Connect);
         self.mark("connect");
         self.connect()?;
         self.close("connect", None);
@@ -206,6 +212,7 @@ impl Conductor<'_> {
             self.close("hold", None);
         }
         if !self.plan.publishers.is_empty() {
+            self.pass_gate()?;
             self.publish()?;
         }
         if self.plan.has_late_subscribers() {
@@ -218,6 +225,12 @@ impl Conductor<'_> {
             })?;
         }
         Ok(())
+    }
+
+    fn pass_gate(&mut self) -> Result<(), Stop> {
+        let gate = self.surroundings.gate.as_mut();
+        let may_pass = gate.is_none_or(|gate| gate());
+        may_pass.then_some(()).ok_or(Stop::Interrupted)
     }
 
     fn connect(&mut self) -> Result<(), Stop> {
@@ -242,6 +255,7 @@ impl Conductor<'_> {
         let start = Instant::now() + lead;
         let start_ns = self.control.now_ns() + lead.as_nanos() as u64;
         let measure_from_ns = start_ns + settings.warmup.as_nanos() as u64;
+        self.load_second = Some(measure_from_ns / 1_000_000_000);
         self.control.start_ns.store(start_ns, Ordering::Release);
         let measure_from = &self.control.measure_from_ns;
         measure_from.store(measure_from_ns, Ordering::Release);
@@ -478,14 +492,14 @@ impl Conductor<'_> {
                 warmup_came,
             },
             lacks_aliases: self.control.lacks_aliases.load(Ordering::Relaxed),
-            plan: self.plan,
             meters: self.total,
             spans: self.spans,
             replay: self.replay,
             clients_in: self.clients_in,
             limits,
-            began_unix_s: 0,
+            load_second: self.load_second,
             end: self.end,
+            ..Outcome::empty(self.plan)
         }
     }
 }

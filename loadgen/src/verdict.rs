@@ -13,7 +13,7 @@ pub enum Verdict {
     Clean,
     /// Messages of QoS 0 were lost, no more than the command allows.
     Lossy,
-    /// The objective was not held.
+    /// The objective was not held, or the rate that was asked for was not made.
     ObjectiveMissed,
     /// The generator was the limit: the numbers are not the broker's.
     GeneratorBound,
@@ -54,6 +54,15 @@ impl Verdict {
     }
 }
 
+/// Share of an open loop's schedule that may stay unsent.
+const UNSENT_SHARE_MAX: f64 = 0.01;
+
+/// Whether an open loop did not make its rate.
+pub fn is_late(outcome: &Outcome) -> bool {
+    let scheduled = outcome.unsent + outcome.meters.counts.published;
+    outcome.unsent as f64 > UNSENT_SHARE_MAX * scheduled as f64
+}
+
 /// Judges a run; `slo` is the objective that it was given.
 pub fn judge(outcome: &Outcome, slo: Option<Slo>) -> Verdict {
     let is_missed = slo.is_some_and(|slo| {
@@ -63,7 +72,7 @@ pub fn judge(outcome: &Outcome, slo: Option<Slo>) -> Verdict {
     let lost: u64 = outcome.breaches.iter().map(|b| b.lost).sum();
     if has_breach(outcome) {
         Verdict::Breach
-    } else if outcome.end.is_interrupted {
+    } else if outcome.end.is_interrupted && outcome.end.failure.is_none() {
         Verdict::Interrupted
     } else if is_incomplete(outcome) {
         Verdict::Incomplete
@@ -71,7 +80,7 @@ pub fn judge(outcome: &Outcome, slo: Option<Slo>) -> Verdict {
         match outcome.limits.bound() {
             Bound::Machine => Verdict::MachineBound,
             Bound::Generator => Verdict::GeneratorBound,
-            Bound::Neither if is_missed => Verdict::ObjectiveMissed,
+            Bound::Neither if is_missed || is_late(outcome) => Verdict::ObjectiveMissed,
             Bound::Neither if lost > 0 => Verdict::Lossy,
             Bound::Neither => Verdict::Clean,
         }
@@ -103,7 +112,7 @@ fn is_incomplete(outcome: &Outcome) -> bool {
     let end = &outcome.end;
     let owed = outcome.owed.owed + outcome.owed.warmup_owed;
     let came = outcome.owed.came + outcome.owed.warmup_came;
-    outcome.clients_in < u64::from(outcome.plan.clients())
+    outcome.clients_in < outcome.clients_wanted()
         || outcome.replay.0 != outcome.replay.1
         || end.gave_up.is_some()
         || end.failure.is_some()

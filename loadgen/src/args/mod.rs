@@ -52,6 +52,8 @@ pub enum Command {
     Preset(PresetRun),
     /// The floor under a fan-out or fan-in: relays bytes by io_uring alone; to be measured like a broker
     Floor(Floor),
+    /// Makes its part of a load that another loadgen asks for by --workers
+    Worker(Worker),
     /// What a message costs this generator on this machine, and the highest rate that it can judge
     Calibrate(Calibrate),
     /// Renders results (`--json`) as one HTML page or as SVG
@@ -95,6 +97,15 @@ pub struct Floor {
     /// The floor under a fan-in: what came from any publisher goes out in one send to each subscriber
     #[arg(long, conflicts_with = "way")]
     pub fan_in: bool,
+}
+
+/// Makes loads that another loadgen asks for.
+#[derive(Clone, Debug, Parser)]
+pub struct Worker {
+    /// Address to listen on; port 0 picks one, which is printed. Whoever reaches it can make it load any
+    /// broker: keep it in a network of your own
+    #[arg(long, default_value = "127.0.0.1:7883", value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
 }
 
 /// What the generator itself costs, measured against the floor.

@@ -232,7 +232,7 @@ pub struct Search {
     #[arg(
         long,
         requires = "slo",
-        conflicts_with_all = ["rate", "window", "messages", "duration", "warmup", "hlog"]
+        conflicts_with_all = ["rate", "window", "messages", "duration", "warmup", "hlog", "workers"]
     )]
     pub find_max: bool,
     /// Rate of the first trial
@@ -268,6 +268,14 @@ pub struct Output {
     /// The objective: a percentile of the latency, such as p99=10ms; a run that misses it ends with code 4
     #[arg(long, value_name = "PXX=TIME")]
     pub slo: Option<Slo>,
+    /// Workers (`loadgen worker`) that make the load, each all of it with topics and clients of its own
+    #[arg(
+        long,
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        conflicts_with_all = ["pid", "broker_cgroup", "hlog"]
+    )]
+    pub workers: Vec<String>,
     /// Version of the broker, to stand in the result
     #[arg(long, value_name = "TEXT")]
     pub broker_version: Option<String>,

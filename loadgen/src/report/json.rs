@@ -5,7 +5,7 @@ use crate::args::Output;
 use crate::find_max::Found;
 use crate::limits::Limits;
 use crate::measure::Measure;
-use crate::outcome::{End, Outcome, Second, Span};
+use crate::outcome::{End, Generator, Outcome, Second, Span};
 use crate::transport::without_secrets;
 use crate::verdict::Verdict;
 use hdrhistogram::Histogram;
@@ -35,6 +35,9 @@ pub struct RunRecord {
     /// What the generator had to wait for.
     #[serde(default)]
     pub limits: Limits,
+    /// Who made the load, if others did: each with its own limits.
+    #[serde(default)]
+    pub workers: Vec<Generator>,
     pub loadgen: String,
     #[serde(default)]
     pub loadgen_commit: String,
@@ -281,6 +284,7 @@ impl RunRecord {
             warnings: warnings(outcome),
             end: outcome.end.clone(),
             limits: outcome.limits,
+            workers: outcome.generators.clone(),
             loadgen: env!("CARGO_PKG_VERSION").to_owned(),
             loadgen_commit: env!("LOADGEN_COMMIT").to_owned(),
             command: command(),
@@ -295,7 +299,7 @@ impl RunRecord {
             protocol: settings.protocol,
             clients: outcome.clients_in,
             threads: settings.threads,
-            rate_per_second: outcome.plan.rate(),
+            rate_per_second: outcome.rate(),
             warmup_s: settings.warmup.as_secs_f64(),
             elapsed_s: outcome.main_span().map_or(0.0, |s| s.elapsed.as_secs_f64()),
             published: flow(counts.published, counts.published_bytes),

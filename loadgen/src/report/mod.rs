@@ -47,7 +47,7 @@ pub fn warnings(outcome: &Outcome) -> Vec<String> {
         };
         warnings.push(format!("{lost} deliveries were {what}"));
     }
-    warnings.extend(outcome.limits.warnings());
+    warnings.extend(outcome.limit_warnings());
     if outcome.unsent > 0 {
         warnings.push(format!(
             "{} scheduled messages were never sent: the broker did not take them in time, so that \

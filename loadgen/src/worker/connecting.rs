@@ -32,7 +32,8 @@ pub struct Connecting {
     total: usize,
     /// Connects per second, of this worker.
     rate: Option<f64>,
-    began_ns: u64,
+    /// Nobody comes in before.
+    began_ns: Option<u64>,
     in_setup: usize,
     in_setup_max: usize,
     retries: BinaryHeap<Reverse<(u64, usize)>>,
@@ -54,7 +55,7 @@ impl Connecting {
             next: 0,
             total,
             rate: plan.settings.connect_rate.map(|rate| rate * share),
-            began_ns: 0,
+            began_ns: None,
             in_setup: 0,
             in_setup_max: plan.settings.connecting_max.div_ceil(workers) as usize,
             retries: BinaryHeap::new(),
@@ -66,12 +67,17 @@ impl Connecting {
         }
     }
 
+    /// Lets them come in.
+    pub const fn begin(&mut self, now_ns: u64) {
+        self.began_ns = Some(now_ns);
+    }
+
     fn next_first_ns(&self) -> Option<u64> {
         if self.next >= self.total || self.in_setup >= self.in_setup_max {
             return None;
         }
         let offset = self.rate.map_or(0.0, |rate| self.next as f64 * 1e9 / rate);
-        Some(self.began_ns + offset as u64)
+        Some(self.began_ns? + offset as u64)
     }
 
     /// When the next connect is due.

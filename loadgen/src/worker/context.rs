@@ -57,7 +57,7 @@ impl Context {
         Context {
             plan,
             control,
-            phase: Phase::Connect,
+            phase: Phase::Wait,
             meters: Meters::default(),
             breaches: [Breaches::default(); 3],
             seen,

@@ -282,7 +282,8 @@ impl Worker {
                 self.stop_watch();
                 self.clear_retained();
             }
-            Phase::Connect | Phase::Finish => {}
+            Phase::Connect => self.connecting.begin(self.context.control.now_ns()),
+            Phase::Wait | Phase::Finish => {}
         }
     }
 

@@ -63,7 +63,7 @@ impl Publishing {
             return false;
         }
         match context.phase {
-            Phase::Connect => true,
+            Phase::Wait | Phase::Connect => true,
             Phase::Publish => match context.plan.settings.finish {
                 Finish::Messages(messages) => self.sent >= messages,
                 Finish::After(_) => false,

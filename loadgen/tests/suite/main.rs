@@ -3,6 +3,7 @@
 //! The broker's binary lies beside the load generator's when the whole workspace is tested.
 
 mod agreement;
+mod distributed;
 mod fake;
 mod faults;
 mod latency;

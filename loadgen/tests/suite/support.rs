@@ -42,6 +42,25 @@ impl Broker {
         Broker { child, address }
     }
 
+    /// Waits until so many clients are connected: as many sockets of the kernel's table have its port and
+    /// are established.
+    pub fn wait_for_clients(&self, count: usize) {
+        let port: u16 = self.address.rsplit(':').next().unwrap().parse().unwrap();
+        let local = format!(":{port:04X}");
+        loop {
+            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let is_one = |line: &&str| {
+                let mut fields = line.split_ascii_whitespace().skip(1);
+                let is_local = fields.next().is_some_and(|field| field.ends_with(&local));
+                is_local && fields.nth(1) == Some("01")
+            };
+            if table.lines().filter(is_one).count() >= count {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     pub fn pid(&self) -> String {
         self.child.id().to_string()
     }
@@ -127,5 +146,34 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A loadgen that serves, until it is dropped.
+pub struct Process {
+    child: Child,
+    /// Its first line.
+    pub said: String,
+}
+
+impl Process {
+    pub fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut said).unwrap();
+        let said = said.trim().to_owned();
+        Process { child, said }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
