@@ -94,6 +94,8 @@ pub struct Control {
     pub measure_from_ns: AtomicU64,
     /// Stormy clients drop now.
     pub storm: AtomicBool,
+    /// Those who leave before the publishing leave now.
+    pub leave: AtomicBool,
     /// Clients ask now whether the broker answers.
     pub probe: AtomicBool,
     /// Aliases were asked for and the broker takes too few.
@@ -123,6 +125,7 @@ impl Control {
             start_ns: AtomicU64::new(0),
             measure_from_ns: AtomicU64::new(0),
             storm: AtomicBool::new(false),
+            leave: AtomicBool::new(false),
             probe: AtomicBool::new(false),
             lacks_aliases: AtomicBool::new(false),
             origin: Instant::now(),

@@ -94,6 +94,11 @@ fn workload(command: &Command) -> Option<Result<Workload, String>> {
         Command::Retained(args) => scenario::retained(args),
         Command::Storm(args) => scenario::storm(args),
         Command::Slow(args) => scenario::slow(args),
+        Command::Offline(args) => scenario::offline("offline", args, None),
+        Command::Restart(args) => {
+            let command = Some(args.command.as_str());
+            scenario::offline("restart", &args.offline, command)
+        }
         Command::Mixed(args) => mixed::workload(args),
         Command::Preset(args) => preset::workload(args),
         Command::Floor(_) | Command::Worker(_) | Command::Calibrate(_) | Command::Report(_) => {
@@ -121,6 +126,9 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         | Command::Slow(args::Slow { common, .. })
         | Command::Mixed(args::Mixed { common, .. })
         | Command::Preset(args::PresetRun { common, .. }) => single(load(command)?, common),
+        Command::Offline(offline) | Command::Restart(args::Restart { offline, .. }) => {
+            single(load(command)?, &offline.common)
+        }
         Command::Worker(args) => {
             distributed::serve(args.listen).map_err(|why| Failure(FAILED, why))?;
             Ok(0)

@@ -6,10 +6,11 @@ use crate::measure::Meters;
 use crate::measure::host::{self, Broker};
 use crate::outcome::{End, Outcome, Owed, Second, Span};
 use crate::plan::{Finish, Plan};
-use crate::worker::{Interval, Results, Worker, settle_shared};
+use crate::worker::{Interval, Results, Worker, sent_in_stream, settle_shared};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -211,11 +212,19 @@ impl Conductor<'_> {
             self.sleep_until(Instant::now() + settings.hold)?;
             self.close("hold", None);
         }
+        if self.plan.away() > 0 {
+            self.leave()?;
+        }
         if !self.plan.publishers.is_empty() {
             self.pass_gate()?;
             self.publish()?;
         }
-        if self.plan.has_late_subscribers() {
+        if let Some(command) = &settings.command {
+            self.mark("command");
+            self.run_command(command)?;
+            self.close("command", None);
+        }
+        if self.plan.has_late_subscribers() || self.plan.away() > 0 {
             self.replay()?;
         }
         if settings.clears_retained {
@@ -338,8 +347,52 @@ impl Conductor<'_> {
         self.sleep_until(Instant::now() + settle)
     }
 
+    fn leave(&mut self) -> Result<(), Stop> {
+        let wanted = u64::from(self.plan.away());
+        self.control.leave.store(true, Ordering::Release);
+        self.control.wake();
+        let all_gone = self.wait("leaving", |c| c.control.sum(|g| &g.away) >= wanted)?;
+        let lost = || Stop::Failed("clients were lost before they could leave".into());
+        all_gone.then_some(()).ok_or_else(lost)
+    }
+
+    /// Runs the command of a restart, for as long as it takes.
+    fn run_command(&mut self, command: &str) -> Result<(), Stop> {
+        let failed =
+            |error: std::io::Error| Stop::Failed(format!("cannot run `{command}`: {error}"));
+        let mut shell = Command::new("/bin/sh");
+        // What it prints has no place in the result.
+        let spawned = shell
+            .args(["-c", command])
+            .stdout(std::io::stderr())
+            .spawn();
+        let mut child = spawned.map_err(failed)?;
+        loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                let why = || Stop::Failed(format!("`{command}` ended with {status}"));
+                return status.success().then_some(()).ok_or_else(why);
+            }
+            self.look()?;
+        }
+    }
+
+    /// What was sent to those who were away.
+    fn sent_to_away(&self) -> u64 {
+        let mut sent = 0;
+        for group in self.plan.groups.iter().filter(|g| g.spec.is_away) {
+            for index in 0..group.spec.count {
+                let streams = group.sources(index);
+                let each = streams
+                    .iter()
+                    .map(|s| sent_in_stream(&self.plan, &self.control, s));
+                sent += each.map(u64::from).sum::<u64>();
+            }
+        }
+        sent
+    }
+
     fn replay(&mut self) -> Result<(), Stop> {
-        let mut wanted = 0;
+        let mut wanted = self.sent_to_away();
         for group in &self.plan.groups {
             if group.spec.subscribe.as_ref().is_some_and(|s| s.is_late) {
                 let each = (0..group.spec.count).map(|index| group.sources(index).len() as u64);

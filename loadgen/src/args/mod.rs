@@ -46,6 +46,10 @@ pub enum Command {
     Storm(Storm),
     /// Fan-out where some subscribers stall or read slowly; the others are measured
     Slow(Slow),
+    /// Sessions that stay: subscribers leave, messages are published, they come back and get all of them
+    Offline(Offline),
+    /// The same, with a command in the middle that restarts the broker: what survives is counted
+    Restart(Restart),
     /// Client groups, topics, rates and sizes from a TOML file
     Mixed(Mixed),
     /// A workload of the Open MQTT Benchmark Suite by its name
@@ -260,6 +264,40 @@ pub struct Slow {
     pub load: Load,
     #[command(flatten)]
     pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Offline {
+    /// Subscribers, each with a session that stays; each gets what all publishers send
+    #[arg(long, default_value_t = 10, value_parser = clients())]
+    pub subscribers: u32,
+    /// Publishers, each with a topic of its own
+    #[arg(long, default_value_t = 1, value_parser = clients())]
+    pub publishers: u32,
+    /// Messages of each publisher while the subscribers are away
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub messages: u32,
+    /// Messages per publisher that wait for their acknowledgement
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    pub window: u32,
+    /// Payload bytes: N, LOW-HIGH, or SIZE:WEIGHT,SIZE:WEIGHT...
+    #[arg(long, default_value = "64")]
+    pub size: crate::plan::size::Sizes,
+    /// QoS of publishes and subscriptions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub qos: u8,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Restart {
+    /// What a shell runs when everything is published and acknowledged; it returns when the broker is back,
+    /// or on its way
+    #[arg(long)]
+    pub command: String,
+    #[command(flatten)]
+    pub offline: Offline,
 }
 
 #[derive(Clone, Debug, Parser)]

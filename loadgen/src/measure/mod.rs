@@ -26,7 +26,7 @@ pub enum Measure {
     Reconnect,
     /// Deliveries while a storm lasts.
     DeliverInStorm,
-    /// SUBSCRIBE to each retained message.
+    /// SUBSCRIBE to each retained message, or coming back to each that was missed.
     Replay,
     /// SUBSCRIBE to the last retained message.
     ReplayWhole,

@@ -130,6 +130,7 @@ impl Group {
             subscribe,
             reading: self.reading,
             is_stormy: false,
+            is_away: false,
             is_clean: self.clean,
         })
     }

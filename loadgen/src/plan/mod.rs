@@ -33,6 +33,8 @@ pub struct GroupSpec {
     pub reading: Reading,
     /// Whether they all drop and come back in the middle of the run.
     pub is_stormy: bool,
+    /// Whether they leave before anything is published, and come back when everything is.
+    pub is_away: bool,
     /// Clean session, or one that stays.
     pub is_clean: bool,
 }
@@ -150,6 +152,8 @@ pub struct Settings {
     pub loss_share_max: f64,
     /// Retained messages are removed at the end.
     pub clears_retained: bool,
+    /// Run by a shell when everything is published and those who left are not back yet.
+    pub command: Option<String>,
 }
 
 /// When everybody comes back at once.
@@ -187,6 +191,7 @@ impl Group {
     pub fn is_owed(&self) -> bool {
         self.spec.reading == Reading::Fast
             && !self.spec.is_stormy
+            && !self.spec.is_away
             && self.spec.subscribe.as_ref().is_some_and(|s| !s.is_late)
     }
 }
@@ -289,6 +294,12 @@ impl Plan {
     pub fn has_late_subscribers(&self) -> bool {
         let mut subscribes = self.groups.iter().filter_map(|g| g.spec.subscribe.as_ref());
         subscribes.any(|subscribe| subscribe.is_late)
+    }
+
+    /// Clients that leave and come back.
+    pub fn away(&self) -> u32 {
+        let away = self.groups.iter().filter(|group| group.spec.is_away);
+        away.map(|group| group.spec.count).sum()
     }
 
     /// Messages per second of the open loop, if there is one.

@@ -35,6 +35,7 @@ pub fn settings(scenario: &str, connection: &Connection, clients: u32) -> Result
         tolerates_failures: false,
         loss_share_max: 0.0,
         clears_retained: false,
+        command: None,
     })
 }
 
@@ -70,6 +71,7 @@ fn group(name: &str, count: u32) -> GroupSpec {
         subscribe: None,
         reading: Reading::Fast,
         is_stormy: false,
+        is_away: false,
         is_clean: true,
     }
 }
@@ -312,4 +314,36 @@ pub fn slow(args: &args::Slow) -> Result<Workload, String> {
         groups.push(slow);
     }
     Ok((settings, groups))
+}
+
+/// Sessions that stay: everybody leaves, messages are published, everybody comes back for them.
+pub fn offline(
+    name: &str,
+    args: &args::Offline,
+    command: Option<&str>,
+) -> Result<Workload, String> {
+    let clients = args.subscribers + args.publishers;
+    let mut settings = settings(name, &args.common.connection, clients)?;
+    settings.finish = Finish::Messages(args.messages);
+    settings.command = command.map(str::to_owned);
+    let mut publishers = group("publishers", args.publishers);
+    publishers.publish = Some(PublishSpec {
+        topic: "loadgen/{run}/{i}".into(),
+        topics: 1,
+        qos: args.qos,
+        is_retained: false,
+        sizes: args.size.clone(),
+        pace: Pace::Window(args.window),
+        is_aliased: false,
+    });
+    let mut away = group("away", args.subscribers);
+    away.is_away = true;
+    away.is_clean = false;
+    away.subscribe = Some(SubscribeSpec {
+        filters: vec!["loadgen/{run}/#".into()],
+        qos: args.qos,
+        share: None,
+        is_late: false,
+    });
+    Ok((settings, vec![away, publishers]))
 }

@@ -56,7 +56,9 @@ pub fn warnings(outcome: &Outcome) -> Vec<String> {
         ));
     }
     let disconnected = outcome.meters.counts.disconnected;
-    if disconnected > 0 && outcome.plan.settings.storm.is_none() {
+    let settings = &outcome.plan.settings;
+    let is_wanted = settings.storm.is_some() || settings.command.is_some();
+    if disconnected > 0 && !is_wanted {
         warnings.push(format!("{disconnected} clients lost their connection"));
     }
     if outcome.lacks_aliases {

@@ -13,10 +13,10 @@ const LATENCIES: [(Measure, &str); 8] = [
     (Measure::Deliver, "publish to deliver"),
     (Measure::DeliverInStorm, "the same, in the storm"),
     (Measure::Ack, "publish to ack"),
-    (Measure::Replay, "subscribe to retained"),
-    (Measure::ReplayWhole, "subscribe to last one"),
+    (Measure::Replay, "to retained or missed"),
+    (Measure::ReplayWhole, "to the last retained"),
     (Measure::Connect, "connect"),
-    (Measure::Reconnect, "connect, in the storm"),
+    (Measure::Reconnect, "connect again"),
     (Measure::Subscribe, "subscribe"),
 ];
 
@@ -118,7 +118,10 @@ fn verification(outcome: &Outcome, out: &mut String) {
     }
     let (wanted, replayed) = outcome.replay;
     if wanted > 0 {
-        let _ = writeln!(out, "retained messages: {replayed} of {wanted} came");
+        let _ = writeln!(
+            out,
+            "retained or missed messages: {replayed} of {wanted} came"
+        );
     }
     let refused = outcome.meters.counts.refused;
     if refused > 0 {

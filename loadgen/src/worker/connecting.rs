@@ -1,7 +1,7 @@
 //! Bringing clients in: at the rate that was asked for, so many at a time, again after a storm.
 
 use super::Worker;
-use super::client::{Client, Stage};
+use super::client::Stage;
 use super::publishing::Publishing;
 use super::subscribing::Subscribing;
 use crate::codec::{self, Connack};
@@ -38,6 +38,7 @@ pub struct Connecting {
     in_setup_max: usize,
     retries: BinaryHeap<Reverse<(u64, usize)>>,
     has_stormed: bool,
+    has_left: bool,
     order_entries: usize,
     /// Clients that are in.
     pub ready: u64,
@@ -60,6 +61,7 @@ impl Connecting {
             in_setup_max: plan.settings.connecting_max.div_ceil(workers) as usize,
             retries: BinaryHeap::new(),
             has_stormed: false,
+            has_left: false,
             order_entries: 0,
             ready: 0,
             failed: 0,
@@ -199,10 +201,12 @@ impl Worker {
         self.context.meters.counts.connected += 1;
         client.failures = 0;
         self.equip(local, connack);
+        let is_returning = self.clients[local].is_returning;
+        // Whoever comes back to a session that stays has its subscription there, or has lost it.
         let subscribes_now = self.clients[local]
             .subscribing
             .as_ref()
-            .is_some_and(|s| !s.is_late);
+            .is_some_and(|s| !s.is_late && !(s.is_away && is_returning));
         if subscribes_now {
             self.subscribe(local);
         } else {
@@ -250,6 +254,7 @@ impl Worker {
             qos: subscribe.qos,
             share,
             is_late: subscribe.is_late,
+            is_away: group.spec.is_away,
             is_owed: group.is_owed(),
             trackers,
             order,
@@ -344,7 +349,10 @@ impl Worker {
             self.connecting.retries.push(Reverse((due, local)));
             return;
         }
-        let is_tolerated = plan.settings.tolerates_failures || group.spec.reading != Reading::Fast;
+        // A broker that is restarted takes the publishers' connections with it; they have done their part.
+        let is_restart = plan.settings.command.is_some() && self.context.phase > Phase::Publish;
+        let is_tolerated =
+            plan.settings.tolerates_failures || group.spec.reading != Reading::Fast || is_restart;
         if is_tolerated {
             self.connecting.failed += 1;
             return;
@@ -376,24 +384,72 @@ impl Worker {
         self.connecting.in_setup_max = usize::MAX;
         let now = self.context.control.now_ns();
         let plan = self.context.plan.clone();
-        let is_stormy = |c: &Client| plan.groups[c.group as usize].spec.is_stormy;
-        for (local, client) in self.clients.iter_mut().enumerate() {
-            if !is_stormy(client) || client.stage != Stage::Ready {
+        for local in 0..self.clients.len() {
+            let client = &self.clients[local];
+            let is_stormy = plan.groups[client.group as usize].spec.is_stormy;
+            if is_stormy && client.stage == Stage::Ready {
+                self.drop_client(local);
+                self.clients[local].began_ns = now;
+                self.connecting.retries.push(Reverse((now, local)));
+            }
+        }
+        self.tell_away();
+    }
+
+    /// Ends the connection of a client that will come back.
+    fn drop_client(&mut self, local: usize) {
+        let client = &mut self.clients[local];
+        client.connection = None;
+        client.stage = Stage::Idle;
+        client.is_dirty = false;
+        client.awaits_writable = false;
+        client.is_returning = true;
+        client.failures = 0;
+        self.connecting.ready -= 1;
+        self.connecting.away += 1;
+    }
+
+    fn tell_away(&self) {
+        let gauges = &self.context.control.gauges[self.number as usize];
+        gauges.away.store(self.connecting.away, Ordering::Relaxed);
+    }
+
+    fn is_away(&self, local: usize) -> bool {
+        let group = self.clients[local].group as usize;
+        self.context.plan.groups[group].spec.is_away
+    }
+
+    /// Those who leave say so, and go.
+    pub(super) fn follow_leave(&mut self) {
+        let is_time = self.context.control.leave.load(Ordering::Acquire);
+        if !is_time || self.connecting.has_left {
+            return;
+        }
+        self.connecting.has_left = true;
+        for local in 0..self.clients.len() {
+            if !self.is_away(local) || self.clients[local].stage != Stage::Ready {
                 continue;
             }
-            client.connection = None;
-            client.stage = Stage::Idle;
-            client.is_dirty = false;
-            client.awaits_writable = false;
-            client.is_returning = true;
-            client.began_ns = now;
-            client.failures = 0;
-            self.connecting.ready -= 1;
-            self.connecting.away += 1;
-            self.connecting.retries.push(Reverse((now, local)));
+            if let Some(connection) = &mut self.clients[local].connection {
+                connection.outgoing().extend_from_slice(&codec::DISCONNECT);
+                // Gone either way: a session that stays is there for this.
+                let _ = connection.flush();
+            }
+            self.drop_client(local);
         }
-        self.context.control.gauges[self.number as usize]
-            .away
-            .store(self.connecting.away, Ordering::Relaxed);
+        self.tell_away();
+    }
+
+    /// Those who left come back.
+    pub(super) fn come_back(&mut self) {
+        let now = self.context.control.now_ns();
+        for local in 0..self.clients.len() {
+            if self.is_away(local) && self.clients[local].is_returning {
+                let client = &mut self.clients[local];
+                client.began_ns = now;
+                client.subscribed_ns = now;
+                self.connecting.retries.push(Reverse((now, local)));
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ mod results;
 mod subscribing;
 
 pub use context::Context;
-pub use results::{Results, settle_shared};
+pub use results::{Results, sent_in_stream, settle_shared};
 
 use crate::control::{Control, Phase};
 use crate::measure::Meters;
@@ -166,6 +166,7 @@ impl Worker {
         while self.context.phase != Phase::Finish {
             self.follow_phase();
             self.follow_storm();
+            self.follow_leave();
             self.follow_probe();
             self.connect_due();
             self.publish_due();
@@ -277,7 +278,10 @@ impl Worker {
         match phase {
             Phase::Publish => self.begin_publishing(),
             Phase::Drain => self.schedules.clear(),
-            Phase::Replay => self.subscribe_late(),
+            Phase::Replay => {
+                self.subscribe_late();
+                self.come_back();
+            }
             Phase::Clear => {
                 self.stop_watch();
                 self.clear_retained();

@@ -24,7 +24,7 @@ pub struct Results {
 }
 
 /// Messages that were sent in a stream.
-fn sent_in_stream(plan: &Plan, control: &Control, stream: u32) -> u32 {
+pub fn sent_in_stream(plan: &Plan, control: &Control, stream: u32) -> u32 {
     let number = plan.streams.publishers[stream as usize];
     let publisher = plan.publishers[number as usize];
     let spec = plan.groups[publisher.group as usize].spec.publish.as_ref();
@@ -61,7 +61,8 @@ impl Worker {
             let Some(subscribing) = &client.subscribing else {
                 continue;
             };
-            if subscribing.share.is_some() || !(subscribing.is_owed || subscribing.is_late) {
+            let counts = subscribing.is_owed || subscribing.is_late || subscribing.is_away;
+            if subscribing.share.is_some() || !counts {
                 continue;
             }
             for (stream, tracker) in subscribing.sources.iter().zip(&subscribing.trackers) {

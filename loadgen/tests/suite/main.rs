@@ -4,6 +4,7 @@
 
 mod agreement;
 mod distributed;
+mod durability;
 mod fake;
 mod faults;
 mod latency;
