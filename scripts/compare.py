@@ -434,13 +434,14 @@ def write_readme_section(folder):
         for key in facts["titles"]:
             good = [r for r in by_broker.get(key, []) if "failed" not in r]
             values = [shown(medians(good, column)[0]) for column in (rate, latency("p99"), cpu)]
-            cells.append(" / ".join(values))
+            words = unclean(by_broker.get(key, []))
+            cells.append(" / ".join(values) + (f" ({words})" if words else ""))
         rows.append(f"| {workload} | " + " | ".join(cells) + " |")
     text = "\n".join([
         f"Medians of {facts['rounds']} interleaved rounds on {facts['host']['cpu']}, Linux {facts['host']['kernel']}, loopback,"
         f" broker on CPU {facts['host']['broker_cpus']}, loadgen on CPU {facts['host']['loadgen_cpus']}; commit"
         f" `{facts['commit']}`. Each cell: deliveries per second (connections for connects, publishes for max-) / p99 in ms / broker CPU in us per"
-        f" delivery (or connection). Everything else, with the spread and the raw data: [{relative}]({relative}/README.md).",
+        f" delivery (or connection); in brackets what runs were that were not clean. Everything else, with the spread and the raw data: [{relative}]({relative}/README.md).",
         "", *rows, "",
         f"![latency by percentile]({relative}/plots/fanout-open-40k-latency.svg)",
     ])

@@ -17,6 +17,10 @@ const CPU_WAIT_SHARE_MAX: f64 = 0.10;
 const THROTTLED_SHARE_MAX: f64 = 0.02;
 /// Share of the machine's CPU time that a hypervisor may give to others.
 const STOLEN_SHARE_MAX: f64 = 0.05;
+/// A machine that is busy for more than this share of its CPU time has none for who wants more.
+const MACHINE_SHARE_MAX: f64 = 0.97;
+/// The machine's use is counted in ticks of 10 ms: it says nothing of a shorter time than this.
+const TICKS_MIN: Duration = Duration::from_millis(200);
 /// Share of the machine's CPU time that other work may take unsaid.
 const OTHERS_SHARE_MAX: f64 = 0.10;
 /// Load average per CPU before the run that goes unsaid.
@@ -48,6 +52,9 @@ pub struct Limits {
     pub stolen_share: f64,
     /// How late the latest hundredth of the publishes left, by no fault of the broker.
     pub lag_p99_ns: Option<u64>,
+    /// Of the machine's CPU time: what somebody used.
+    #[serde(default)]
+    pub machine_busy_share: Option<f64>,
     /// The time that the broker's threads, all together, were ready and had no CPU.
     pub broker_wait_share: Option<f64>,
     /// Of the machine's CPU time: what went neither to this process nor to the broker, if it is watched.
@@ -78,6 +85,11 @@ impl Limits {
     pub fn note_span(&mut self, span: &Span, is_broker_here: bool) {
         let whole = span.elapsed * self.cpus.max(1) as u32;
         self.throttled_share = span.throttled.map_or(0.0, |t| share(t, span.elapsed));
+        if span.elapsed < TICKS_MIN {
+            return;
+        }
+        let busy = span.machine_cpu.map(|busy| share(busy, whole));
+        self.machine_busy_share = busy.map(|share| share.min(1.0));
         self.stolen_share = span.stolen.map_or(0.0, |t| share(t, whole));
         self.broker_wait_share = span.broker_waited.map(|t| share(t, span.elapsed));
         let broker_cpu = span.broker_cpu.unwrap_or_default();
@@ -101,6 +113,7 @@ impl Limits {
         if self.cpu_wait_share > CPU_WAIT_SHARE_MAX
             || self.throttled_share > THROTTLED_SHARE_MAX
             || self.stolen_share > STOLEN_SHARE_MAX
+            || self.machine_busy_share.unwrap_or(0.0) > MACHINE_SHARE_MAX
             || is_broker_starved
         {
             Bound::Machine
@@ -140,6 +153,16 @@ impl Limits {
             format!(
                 "the machine was the limit: a thread of the generator was ready for {wait} of the time and \
                  had no CPU; pin broker and generator to CPUs of their own, or use another machine"
+            ),
+        );
+        let busy = self.machine_busy_share.unwrap_or(0.0);
+        say(
+            busy > MACHINE_SHARE_MAX,
+            format!(
+                "the machine was the limit: {} of the time of its {} CPUs was used, by the generator, the \
+                 broker or others",
+                percent(busy),
+                self.cpus
             ),
         );
         say(
@@ -253,6 +276,22 @@ mod tests {
             assert_eq!(limits.bound(), Bound::Machine, "{held_back:?}");
             assert_eq!(limits.warnings().len(), 1, "{held_back:?}");
         }
+    }
+
+    #[test]
+    fn a_machine_without_an_idle_cpu_is_the_limit_whoever_used_it() {
+        let mut full = after(100, 0);
+        full.note_span(&span(1990, 100), true);
+        assert_eq!(full.bound(), Bound::Machine);
+        assert!(full.warnings()[0].contains("100 % of the time of its 2 CPUs"));
+        // Ticks say nothing of a short time.
+        let mut short = after(100, 0);
+        let ticks = Span {
+            elapsed: Duration::from_millis(15),
+            ..span(30, 10)
+        };
+        short.note_span(&ticks, true);
+        assert_eq!(short.bound(), Bound::Neither);
     }
 
     #[test]

@@ -265,15 +265,18 @@ fn single((settings, groups): Workload, common: &Common) -> Result<u8, Failure> 
         print(&(run.record.document() + "\n"))?;
     } else {
         print(&report::table(&run.outcome, run.verdict))?;
+        if let Some(objective) = &run.record.objective {
+            print(&(objective.line() + "\n"))?;
+        }
     }
     if let Some(why) = &run.outcome.end.failure {
         eprintln!("loadgen: {why}");
     }
     if let Some(log) = log {
-        log.finish().map_err(failed)?;
+        log.finish(run.verdict).map_err(failed)?;
     }
     if let Some(path) = &output.hgrm {
-        report::write_percentiles(path, &run.outcome).map_err(failed)?;
+        report::write_percentiles(path, &run.outcome, run.verdict).map_err(failed)?;
     }
     Ok(run.verdict.exit_code())
 }
@@ -310,13 +313,17 @@ fn searched(workload: Workload, search: &Search, common: &Common) -> Result<u8, 
         let shown = best.unwrap_or(records.len().saturating_sub(1));
         if let Some(mut record) = records.into_iter().nth(shown) {
             record.search = Some(report::search_record(&found));
+            if found.is_interrupted {
+                (record.verdict, record.is_clean) = (Some(Verdict::Interrupted), false);
+            }
             print(&(record.document() + "\n"))?;
         }
     } else {
         print(&report::search_table(&found))?;
     }
     if let (Some(path), Some((_, outcome))) = (&output.hgrm, &found.best) {
-        report::write_percentiles(path, outcome).map_err(|why| Failure(FAILED, why))?;
+        report::write_percentiles(path, outcome, Verdict::Clean)
+            .map_err(|why| Failure(FAILED, why))?;
     }
     Ok(match (&found.best, found.bound) {
         _ if found.is_interrupted => FAILED,

@@ -337,7 +337,7 @@ pub struct Report {
     #[arg(long, value_name = "FOLDER")]
     pub svg: Option<PathBuf>,
     /// Title of the page
-    #[arg(long, default_value = "MQTT broker load")]
+    #[arg(long, default_value = "MQTT broker load", requires = "html")]
     pub title: String,
 }
 

@@ -1,7 +1,7 @@
 //! A result for programs: one JSON document, read back by `loadgen report`.
 
 use super::{QUANTILES, warnings};
-use crate::args::Output;
+use crate::args::{Output, Slo};
 use crate::find_max::Found;
 use crate::limits::Limits;
 use crate::measure::Measure;
@@ -29,6 +29,9 @@ pub struct RunRecord {
     pub verdict: Option<Verdict>,
     pub is_clean: bool,
     pub warnings: Vec<String>,
+    /// What `--slo` asked for, and what was found.
+    #[serde(default)]
+    pub objective: Option<Objective>,
     /// How it ended; nothing for a run that came to its end.
     #[serde(default)]
     pub end: End,
@@ -93,6 +96,38 @@ pub struct RunRecord {
     pub seconds: Vec<SecondRecord>,
     /// What was searched for, if it was.
     pub search: Option<serde_json::Value>,
+}
+
+/// A percentile of the latency that the scenario is about, what it may be and what it was.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Objective {
+    pub quantile: f64,
+    pub limit_ns: u64,
+    pub found_ns: Option<u64>,
+}
+
+impl Objective {
+    /// Of a run that was given one.
+    pub fn new(outcome: &Outcome, slo: Slo) -> Self {
+        Objective {
+            quantile: slo.quantile,
+            limit_ns: slo.limit.as_nanos() as u64,
+            found_ns: outcome.main_quantile_ns(slo.quantile),
+        }
+    }
+
+    /// For people.
+    pub fn line(&self) -> String {
+        let found = self.found_ns.map_or_else(
+            || "nothing was measured".to_owned(),
+            |ns| format!("{:.3} ms", ns as f64 / 1e6),
+        );
+        format!(
+            "objective: {} % within {:.3} ms: {found}",
+            self.quantile * 100.0,
+            self.limit_ns as f64 / 1e6
+        )
+    }
 }
 
 /// The machine that the generator ran on.
@@ -282,6 +317,7 @@ impl RunRecord {
             verdict: Some(verdict),
             is_clean: verdict == Verdict::Clean,
             warnings: warnings(outcome),
+            objective: output.slo.map(|slo| Objective::new(outcome, slo)),
             end: outcome.end.clone(),
             limits: outcome.limits,
             workers: outcome.generators.clone(),

@@ -206,7 +206,7 @@ impl Worker {
         let subscribes_now = self.clients[local]
             .subscribing
             .as_ref()
-            .is_some_and(|s| !s.is_late && !(s.is_away && is_returning));
+            .is_some_and(|s| !(s.is_late || s.is_away && is_returning));
         if subscribes_now {
             self.subscribe(local);
         } else {

@@ -49,14 +49,20 @@ fn percentile_and_interval_files_hold_every_delivery() {
         "--hlog",
         hlog.as_str(),
     ];
-    clean(&broker.address, &args);
+    let json = clean(&broker.address, &args);
+    let word = json["verdict"].as_str().unwrap().replace('_', "-");
     let percentiles = std::fs::read_to_string(&hgrm.0).unwrap();
     assert!(percentiles.contains("1/(1-Percentile)"), "{percentiles}");
     assert!(
         percentiles.contains("Total count    =         3000"),
         "{percentiles}"
     );
+    assert!(
+        percentiles.contains(&format!("#[Verdict = {word}]")),
+        "{percentiles}"
+    );
     let log = std::fs::read_to_string(&hlog.0).unwrap();
+    assert!(log.ends_with(&format!("#[verdict: {word}]\n")), "{log}");
     let intervals = log
         .lines()
         .filter(|line| !line.starts_with('#') && line.contains(",HISTF"));

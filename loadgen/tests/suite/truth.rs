@@ -222,10 +222,9 @@ fn a_generator_that_gets_no_cpu_says_that_the_machine_was_the_limit() {
             "{pace}: {json}"
         );
         assert!(
-            json["limits"]["cpu_wait_share"].as_f64() > Some(0.1),
+            warnings(&json).contains("the machine was the limit"),
             "{pace}: {json}"
         );
-        assert!(warnings(&json).contains("had no CPU"), "{pace}: {json}");
     }
 }
 
@@ -270,6 +269,10 @@ fn an_objective_that_is_missed_is_code_4() {
         assert_eq!(or_limited(code, expected), expected, "{slo}: {json}");
         let missed = json["verdict"] == "objective_missed";
         assert_eq!(missed, code == 4, "{slo}: {json}");
+        assert!(
+            json["objective"]["found_ns"].as_u64() > Some(1_000),
+            "{slo}: {json}"
+        );
     }
     let connects = ["connect", "--clients=5", "--hold=1ms", "--slo=p50=1us"];
     let (code, json) = measured(&broker.address, &connects);
