@@ -197,12 +197,14 @@ fn serve_stream<S: Read + Write>(
     let (sender, receiver) = channel_of_packets();
     let mut incoming = Vec::new();
     loop {
-        match fault {
-            Fault::Stop if is_twentieth(subscribers) => loop {
+        if matches!(fault, Fault::Stop | Fault::Die) && is_twentieth(subscribers) {
+            // The first twenty are on their way, whoever comes first to notice.
+            let outgoing: Vec<u8> = receiver.try_iter().flatten().collect();
+            channel.write(&outgoing)?;
+            while fault == Fault::Stop {
                 thread::park();
-            },
-            Fault::Die if is_twentieth(subscribers) => return Ok(()),
-            _ => {}
+            }
+            return Ok(());
         }
         match channel.read(&mut incoming) {
             Err(error) if !is_timeout(&error) => return Err(error),
