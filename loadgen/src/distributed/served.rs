@@ -97,6 +97,9 @@ fn plan(task: Task) -> Result<Plan, String> {
     let (mut settings, groups) = crate::workload(&parsed.command)
         .ok_or("this is no load")?
         .map_err(|why| why.to_string())?;
+    if settings.command.is_some() {
+        return Err("a worker runs no commands that others send (restart --command)".into());
+    }
     settings.user = task.user;
     settings.password = task.password;
     Plan::new(settings, groups, task.seed)

@@ -1,6 +1,6 @@
 //! Several generators make one load: counts and histograms are added, each is judged by its own limits.
 
-use crate::support::{Broker, Process, clean, loadgen, measured, text};
+use crate::support::{Broker, Process, Scratch, clean, loadgen, measured, text};
 use std::net::TcpListener;
 
 fn worker() -> (Process, String) {
@@ -54,6 +54,17 @@ fn workers_that_are_not_there_or_refuse_are_named() {
     );
 
     let (_process, address) = worker();
+    let mark = Scratch::new("mark");
+    let command = format!("touch {}", mark.as_str());
+    let args = ["restart", "--command", &command, "--workers", &address];
+    let output = loadgen("127.0.0.1:1", &args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("runs no commands") && !mark.0.exists(),
+        "{said}"
+    );
+
     let args = [
         "fanout",
         "--subscribers=1",
