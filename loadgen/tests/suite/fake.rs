@@ -201,10 +201,12 @@ fn serve_stream<S: Read + Write>(
             // The first twenty are on their way, whoever comes first to notice.
             let outgoing: Vec<u8> = receiver.try_iter().flatten().collect();
             channel.write(&outgoing)?;
-            while fault == Fault::Stop {
+            if fault == Fault::Die {
+                return Ok(());
+            }
+            loop {
                 thread::park();
             }
-            return Ok(());
         }
         match channel.read(&mut incoming) {
             Err(error) if !is_timeout(&error) => return Err(error),
