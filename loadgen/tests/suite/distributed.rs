@@ -103,5 +103,5 @@ fn a_worker_that_dies_leaves_a_partial_result() {
     );
     let failure = json["end"]["failure"].as_str().unwrap();
     assert!(failure.contains("it is gone"), "{json}");
-    assert!(json["workers"][0]["clients"].as_u64() == Some(4), "{json}");
+    assert_eq!(json["workers"].as_array().map(Vec::len), Some(2), "{json}");
 }

@@ -197,7 +197,7 @@ fn serve_stream<S: Read + Write>(
     let (sender, receiver) = channel_of_packets();
     let mut incoming = Vec::new();
     loop {
-        if matches!(fault, Fault::Stop | Fault::Die) && is_twentieth(subscribers) {
+        if is_over(fault, subscribers) {
             // The first twenty are on their way, whoever comes first to notice.
             let outgoing: Vec<u8> = receiver.try_iter().flatten().collect();
             channel.write(&outgoing)?;
@@ -213,7 +213,9 @@ fn serve_stream<S: Read + Write>(
             _ => {}
         }
         let mut outgoing = Vec::new();
-        while let Some(packet) = take_packet(&mut incoming) {
+        while !is_over(fault, subscribers)
+            && let Some(packet) = take_packet(&mut incoming)
+        {
             handle(&packet, fault, &sender, subscribers, &mut outgoing);
         }
         outgoing.extend(receiver.try_iter().flatten());
@@ -223,7 +225,11 @@ fn serve_stream<S: Read + Write>(
     }
 }
 
-fn is_twentieth(subscribers: &Subscribers) -> bool {
+/// Whether the fake stops, or dies, now.
+fn is_over(fault: Fault, subscribers: &Subscribers) -> bool {
+    if !matches!(fault, Fault::Stop | Fault::Die) {
+        return false;
+    }
     let subscribers = subscribers.lock().unwrap();
     subscribers
         .iter()
