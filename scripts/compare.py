@@ -177,7 +177,7 @@ class Broker:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log)
             try:
                 wait_for(port, process, place / "log")
-                yield port, self.watch(process.pid, port)
+                yield port, [*self.watch(process.pid, port), f"--broker-version={self.version}"]
             finally:
                 if self.engine:
                     subprocess.run([self.engine, "stop", f"compare-{port}"], capture_output=True)
@@ -264,14 +264,27 @@ def latency(quantile):
     def find(result):
         for name in ("deliver", "replay_whole", "connect"):
             if name in result.get("latency", {}):
-                return result["latency"][name][quantile] / 1e6
+                found = result["latency"][name]
+                return found.get(quantile + "_ns", found.get(quantile)) / 1e6
         return None
     return find
 
 
+def verdict(result):
+    """One word; results before loadgen's second schema have only `is_clean`."""
+    if "failed" in result:
+        return "failed"
+    return (result.get("verdict") or ("clean" if result.get("is_clean") else "not clean")).replace("_", " ")
+
+
+def unclean(results):
+    """The verdicts other than "clean", each once."""
+    return ", ".join(sorted({verdict(r) for r in results} - {"clean"}))
+
+
 def rate(result):
     if result.get("search"):
-        return result["search"]["rate"]
+        return result["search"].get("rate_per_second", result["search"].get("rate"))
     if result.get("delivered", {}).get("messages"):
         return result["delivered"]["messages_per_second"]
     span = next((s for s in result.get("spans", []) if s["name"] == "connect"), None)
@@ -334,7 +347,8 @@ def summary(runs, titles):
                 value, spread = medians(good, column)
                 cells.append(shown(value) + spread)
             clean = sum(1 for r in good if r.get("is_clean"))
-            out.append(f"| {titles[key]} | " + " | ".join(cells) + f" | {clean} of {len(results)} |")
+            words = f" ({unclean(results)})" if unclean(results) else ""
+            out.append(f"| {titles[key]} | " + " | ".join(cells) + f" | {clean} of {len(results)}{words} |")
         for key, results in by_broker.items():
             notes = {w for r in results for w in r.get("warnings", [])} | {r["failed"] for r in results if "failed" in r}
             out += ["", *(f"- {titles[key]}: {note}" for note in sorted(notes)[:2])] if notes else []
@@ -378,9 +392,12 @@ def goals(runs):
             continue
         ratio = ours / theirs
         reached = ratio >= -goal if goal < 0 else ratio <= goal
+        # A run that lost messages, or that something else than the broker limited, reaches nothing.
+        words = unclean(by_broker.get(first, []) + by_broker.get(other, []))
+        judged = f"not judged: {words}" if words else "reached" if reached else "missed"
         bound = f">= {-goal}" if goal < 0 else f"<= {goal}"
         out.append(f"| {workload} | {title} | {shown(ours)} | {other}: {shown(theirs)} | {ratio:.3f} | {bound} |"
-                   f" {'reached' if reached else 'missed'} |")
+                   f" {judged} |")
     return "\n".join(out) if len(out) > 2 else ""
 
 
@@ -417,13 +434,14 @@ def write_readme_section(folder):
         for key in facts["titles"]:
             good = [r for r in by_broker.get(key, []) if "failed" not in r]
             values = [shown(medians(good, column)[0]) for column in (rate, latency("p99"), cpu)]
-            cells.append(" / ".join(values))
+            words = unclean(by_broker.get(key, []))
+            cells.append(" / ".join(values) + (f" ({words})" if words else ""))
         rows.append(f"| {workload} | " + " | ".join(cells) + " |")
     text = "\n".join([
         f"Medians of {facts['rounds']} interleaved rounds on {facts['host']['cpu']}, Linux {facts['host']['kernel']}, loopback,"
         f" broker on CPU {facts['host']['broker_cpus']}, loadgen on CPU {facts['host']['loadgen_cpus']}; commit"
         f" `{facts['commit']}`. Each cell: deliveries per second (connections for connects, publishes for max-) / p99 in ms / broker CPU in us per"
-        f" delivery (or connection). Everything else, with the spread and the raw data: [{relative}]({relative}/README.md).",
+        f" delivery (or connection); in brackets what runs were that were not clean. Everything else, with the spread and the raw data: [{relative}]({relative}/README.md).",
         "", *rows, "",
         f"![latency by percentile]({relative}/plots/fanout-open-40k-latency.svg)",
     ])

@@ -19,7 +19,9 @@ pub enum Packet<'a> {
     },
     /// DISCONNECT with its reason.
     Disconnect(u8),
-    /// PINGRESP and whatever else needs no answer.
+    /// PINGRESP.
+    Pong,
+    /// Whatever else needs no answer.
     Other,
 }
 
@@ -124,7 +126,8 @@ fn decode_body(first: u8, body: &[u8], protocol: u8) -> Option<Packet<'_>> {
             Packet::Suback(body.get(at..).filter(|codes| !codes.is_empty())?)
         }
         14 => Packet::Disconnect(body.first().copied().unwrap_or(0)),
-        11 | 13 | 15 => Packet::Other,
+        13 => Packet::Pong,
+        11 | 15 => Packet::Other,
         _ => return None,
     })
 }

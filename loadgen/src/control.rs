@@ -15,6 +15,8 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
+    /// Nothing yet.
+    Wait,
     /// Clients connect and subscribe.
     Connect,
     /// Publishers publish.
@@ -30,7 +32,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 6] = [
+    const ALL: [Phase; 7] = [
+        Phase::Wait,
         Phase::Connect,
         Phase::Publish,
         Phase::Drain,
@@ -61,6 +64,16 @@ pub struct Gauges {
     pub progress: AtomicU64,
     /// Stormy clients that are not back.
     pub away: AtomicU64,
+    /// Of the deliveries owed, those of the warm-up.
+    pub warmup_owed: AtomicU64,
+    /// Of these, how many came.
+    pub warmup_delivered: AtomicU64,
+    /// Clients that were asked whether the broker still answers them.
+    pub probed: AtomicU64,
+    /// Of these, how many got an answer.
+    pub answered: AtomicU64,
+    /// This worker has asked.
+    pub has_probed: AtomicBool,
 }
 
 impl Gauges {
@@ -81,6 +94,12 @@ pub struct Control {
     pub measure_from_ns: AtomicU64,
     /// Stormy clients drop now.
     pub storm: AtomicBool,
+    /// Those who leave before the publishing leave now.
+    pub leave: AtomicBool,
+    /// Clients ask now whether the broker answers.
+    pub probe: AtomicBool,
+    /// Aliases were asked for and the broker takes too few.
+    pub lacks_aliases: AtomicBool,
     /// The clock's zero.
     pub origin: Instant,
     /// Of each worker.
@@ -106,6 +125,9 @@ impl Control {
             start_ns: AtomicU64::new(0),
             measure_from_ns: AtomicU64::new(0),
             storm: AtomicBool::new(false),
+            leave: AtomicBool::new(false),
+            probe: AtomicBool::new(false),
+            lacks_aliases: AtomicBool::new(false),
             origin: Instant::now(),
             gauges: (0..workers).map(|_| Gauges::default()).collect(),
             sent: counters(publishers),
@@ -129,6 +151,11 @@ impl Control {
     /// Moves on and wakes everybody.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes everybody.
+    pub fn wake(&self) {
         for (waker, _) in self.wakers.get().into_iter().flatten() {
             // A worker that is gone has said why.
             let _ = waker.wake();

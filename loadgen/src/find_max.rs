@@ -2,10 +2,12 @@
 //! the gap until it is within 5 %.
 
 use crate::args::{Search, Slo};
+use crate::limits::Bound;
 use crate::measure::Measure;
+use crate::outcome::Outcome;
 use crate::plan::scenario::Workload;
 use crate::plan::{Finish, GroupSpec, Pace, Plan};
-use crate::run::{self, Outcome};
+use crate::verdict::{self, Verdict};
 use std::time::Duration;
 
 /// How exact the result is.
@@ -14,8 +16,6 @@ const GAP: f64 = 1.05;
 const TRIALS_MAX: u32 = 40;
 /// A part of each trial that is not measured.
 const WARMUP_SHARE: f64 = 0.2;
-/// Share of the schedule that must have gone out.
-const SENT_SHARE: f64 = 0.99;
 /// A trial that stalls has failed; there is no need to wait for long.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -38,8 +38,10 @@ pub struct Found {
     pub trials: Vec<Trial>,
     /// The run at the highest rate that held it.
     pub best: Option<(f64, Outcome)>,
-    /// Whether the generator was what failed in the last failing trial.
-    pub is_generator_bound: bool,
+    /// What was the limit in the last failing trial, if not the broker.
+    pub bound: Bound,
+    /// Somebody stopped the search.
+    pub is_interrupted: bool,
 }
 
 fn set_rate(groups: &mut [GroupSpec], rate: f64) {
@@ -50,25 +52,26 @@ fn set_rate(groups: &mut [GroupSpec], rate: f64) {
     }
 }
 
-/// Why an outcome does not hold the objective.
+/// Why an outcome does not hold the objective: only a clean run can.
 fn failure(outcome: &Outcome, slo: Slo, latency_ns: Option<u64>) -> Option<String> {
     let scheduled = outcome.unsent + outcome.meters.counts.published;
-    if let Some(why) = &outcome.gave_up {
+    let end = &outcome.end;
+    if let Some(why) = end.failure.as_ref().or(end.gave_up.as_ref()) {
         return Some(why.clone());
     }
-    if (outcome.meters.counts.published as f64) < SENT_SHARE * scheduled as f64 {
-        return Some(format!(
+    match (verdict::judge(outcome, Some(slo)), latency_ns) {
+        (Verdict::Clean, _) => None,
+        (Verdict::ObjectiveMissed, _) if verdict::is_late(outcome) => Some(format!(
             "{} of {scheduled} were not sent in time",
             outcome.unsent
-        ));
-    }
-    if !outcome.is_clean() || outcome.breaches.iter().any(|b| b.lost > 0) {
-        return Some("messages were lost or damaged".into());
-    }
-    match latency_ns {
-        Some(ns) if u128::from(ns) <= slo.limit.as_nanos() => None,
-        Some(ns) => Some(format!("{:.2} ms", ns as f64 / 1e6)),
-        None => Some("nothing was delivered".into()),
+        )),
+        (Verdict::ObjectiveMissed, Some(ns)) => Some(format!("{:.2} ms", ns as f64 / 1e6)),
+        (Verdict::ObjectiveMissed, None) => Some("nothing was delivered".into()),
+        (Verdict::Breach | Verdict::Lossy, _) => Some("messages were lost or damaged".into()),
+        (Verdict::GeneratorBound, _) => Some("the generator was the limit".into()),
+        (Verdict::MachineBound, _) => Some("the machine was the limit".into()),
+        (Verdict::Incomplete, _) => Some("it did not come to its end".into()),
+        (Verdict::Interrupted, _) => Some("interrupted".into()),
     }
 }
 
@@ -88,7 +91,8 @@ pub fn search(
         slo,
         trials: Vec::new(),
         best: None,
-        is_generator_bound: false,
+        bound: Bound::Neither,
+        is_interrupted: false,
     };
     let mut fails_at: Option<f64> = None;
     let mut rate = search.from;
@@ -98,7 +102,15 @@ pub fn search(
         settings.warmup = search.trial.mul_f64(WARMUP_SHARE);
         settings.patience = settings.patience.min(TRIAL_PATIENCE);
         set_rate(&mut groups, rate);
-        let outcome = make(Plan::new(settings, groups, seed + u64::from(trial))?)?;
+        let outcome = make(Plan::new(
+            settings,
+            groups,
+            seed.wrapping_add(u64::from(trial)),
+        )?)?;
+        if let (Some(why), true) = (&outcome.end.failure, found.trials.is_empty()) {
+            return Err(why.clone());
+        }
+        found.is_interrupted = outcome.end.is_interrupted;
         let latency_ns = outcome.quantile_ns(Measure::Deliver, slo.quantile);
         let trial = Trial {
             rate,
@@ -107,12 +119,15 @@ pub fn search(
         };
         tell(&trial);
         if trial.failure.is_some() {
-            found.is_generator_bound = run::is_generator_bound(&outcome);
+            found.bound = outcome.limits.bound();
             fails_at = Some(fails_at.map_or(rate, |high| high.min(rate)));
         } else {
             found.best = Some((rate, outcome));
         }
         found.trials.push(trial);
+        if found.is_interrupted {
+            break;
+        }
         let holds_at = found.best.as_ref().map(|(rate, _)| *rate);
         rate = match (holds_at, fails_at) {
             (Some(low), Some(high)) if high / low <= GAP => break,

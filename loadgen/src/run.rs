@@ -1,88 +1,62 @@
 //! The conductor: takes a run through its phases, gives up when nothing moves, gathers what was found.
 
-use crate::control::{Control, Phase};
+use crate::control::{Control, Gauges, Phase};
+use crate::limits::{self, Limits};
+use crate::measure::Meters;
 use crate::measure::host::{self, Broker};
-use crate::measure::{Measure, Meters};
+use crate::outcome::{End, Outcome, Owed, Second, Span};
 use crate::plan::{Finish, Plan};
-use crate::verify::Breaches;
-use crate::worker::{Interval, Results, Worker, settle_shared};
+use crate::worker::{Interval, Results, Worker, sent_in_stream, settle_shared};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How often the conductor looks.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long what is on its way may take to arrive when somebody stops the run.
+const ARRIVE_MAX: Duration = Duration::from_secs(2);
+/// How long the broker may take to answer a ping before it counts as standing still.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Descriptors that are not clients.
 const DESCRIPTORS_SPARE: u64 = 64;
-
-/// CPU time and memory over a part of the run.
-#[derive(Clone, Debug)]
-pub struct Span {
-    /// Which part.
-    pub name: &'static str,
-    /// How long it took.
-    pub elapsed: Duration,
-    /// CPU time of the broker, if it is watched.
-    pub broker_cpu: Option<Duration>,
-    /// The broker's resident bytes at its begin and end.
-    pub broker_resident: Option<(u64, u64)>,
-    /// CPU time of this process.
-    pub own_cpu: Duration,
-    /// Busy time of the machine, interrupts included.
-    pub machine_cpu: Option<Duration>,
-}
-
-/// One second of a run.
-#[derive(Clone, Debug)]
-pub struct Second {
-    /// Since the origin.
-    pub second: u64,
-    /// What was measured in it.
-    pub meters: Meters,
-}
-
-/// What a run found.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What was to be done.
-    pub plan: Arc<Plan>,
-    /// Everything measured.
-    pub meters: Meters,
-    /// By QoS.
-    pub breaches: [Breaches; 3],
-    /// Parts of the run, in order.
-    pub spans: Vec<Span>,
-    /// Messages of the schedule that were never sent, for the broker did not take them in time.
-    pub unsent: u64,
-    /// Deliveries owed and come.
-    pub owed: (u64, u64),
-    /// Retained messages that should have been replayed and were.
-    pub replay: (u64, u64),
-    /// Clients that were in at the end of the connect phase.
-    pub clients_in: u64,
-    /// Busiest worker: share of the load's time that it did not sleep.
-    pub busy: f64,
-    /// Why the run was ended early, if it was.
-    pub gave_up: Option<String>,
-}
 
 /// Who is told of each second: what it held, and of what second it is of the load.
 pub type Observer<'a> = &'a mut dyn FnMut(&Second);
 
-/// Runs a plan to its end.
+/// What a run is told from outside.
+pub struct Surroundings<'a> {
+    /// The broker, if its use of the machine is watched.
+    pub broker: Option<&'a Broker>,
+    /// Whether somebody wants the run to stop.
+    pub interrupt: &'a AtomicBool,
+    /// Hears of each second.
+    pub observer: Observer<'a>,
+    /// Asked before clients connect and before they publish; false stops the run.
+    pub gate: Option<&'a mut dyn FnMut() -> bool>,
+}
+
+/// Why a run stops before its end.
+enum Stop {
+    Interrupted,
+    Failed(String),
+}
+
+/// Runs a plan to its end. A run that cannot go on has an outcome, too: what it found until then.
 ///
 /// # Errors
-/// A message that names what went wrong: limits, the broker's absence or refusal, a client that lost
-/// its connection, or clients that did not get in.
-pub fn run(plan: Plan, broker: Option<&Broker>, observer: Observer<'_>) -> Result<Outcome, String> {
+/// A message that names what went wrong before there was a run: limits, or threads.
+pub fn run(plan: Plan, surroundings: Surroundings<'_>) -> Result<Outcome, String> {
     raise_descriptor_limit(u64::from(plan.clients()) + DESCRIPTORS_SPARE)?;
-    if let Some(broker) = broker {
+    if let Some(broker) = surroundings.broker {
         broker.usage()?;
     }
+    let load_before = host::load_average();
+    let began_unix_s = crate::report::unix_s();
     let threads = plan.settings.threads.clamp(1, plan.clients().max(1));
     let plan = Arc::new(plan);
     let control = Arc::new(Control::new(&plan, threads as usize));
@@ -92,24 +66,31 @@ pub fn run(plan: Plan, broker: Option<&Broker>, observer: Observer<'_>) -> Resul
     let mut conductor = Conductor {
         plan: plan.clone(),
         control: control.clone(),
-        broker,
+        surroundings,
         received,
         seconds: BTreeMap::new(),
-        observer,
         total: Meters::default(),
+        open: Vec::new(),
         spans: Vec::new(),
-        gave_up: None,
+        end: End::default(),
+        clients_in: 0,
+        replay: (0, 0),
+        load_second: None,
         last_progress: (0, Instant::now()),
     };
-    let conducted = conductor.conduct();
+    conductor.conduct_to_some_end();
     control.enter(Phase::Finish);
     let mut results = Vec::new();
     for handle in handles {
         results.push(handle.join().map_err(|_| "a worker panicked".to_owned())?);
     }
     conductor.take_seconds(u64::MAX);
-    let (clients_in, replay) = conducted?;
-    Ok(conductor.outcome(results, clients_in, replay))
+    let mut outcome = conductor.outcome(results);
+    outcome.began_unix_s = began_unix_s;
+    outcome.limits.load_before = load_before;
+    outcome.limits.load_after = host::load_average();
+    limits::complete(&mut outcome);
+    Ok(outcome)
 }
 
 fn start_workers(
@@ -164,13 +145,17 @@ fn raise_descriptor_limit(needed: u64) -> Result<(), String> {
 struct Conductor<'a> {
     plan: Arc<Plan>,
     control: Arc<Control>,
-    broker: Option<&'a Broker>,
+    surroundings: Surroundings<'a>,
     received: Receiver<Interval>,
     seconds: BTreeMap<u64, Meters>,
-    observer: Observer<'a>,
     total: Meters,
+    /// Parts of the run that have begun.
+    open: Vec<Mark>,
     spans: Vec<Span>,
-    gave_up: Option<String>,
+    end: End,
+    clients_in: u64,
+    replay: (u64, u64),
+    load_second: Option<u64>,
     last_progress: (u64, Instant),
 }
 
@@ -180,26 +165,67 @@ struct Mark {
     began: Instant,
     broker: Option<host::Use>,
     own_cpu: Duration,
-    machine_cpu: Option<Duration>,
+    machine: Option<host::MachineUse>,
+    throttled: Option<Duration>,
 }
 
 impl Conductor<'_> {
-    fn conduct(&mut self) -> Result<(u64, (u64, u64)), String> {
+    fn conduct_to_some_end(&mut self) {
+        match self.conduct() {
+            Ok(()) => {}
+            Err(Stop::Failed(why)) => self.end.failure = Some(why),
+            Err(Stop::Interrupted) => {
+                self.end.is_interrupted = true;
+                self.let_arrive();
+            }
+        }
+        let last = self.last_progress.1;
+        for name in self.open.iter().map(|mark| mark.name).collect::<Vec<_>>() {
+            self.close(name, Some(last));
+        }
+    }
+
+    /// What is on its way when somebody stops the run is not lost: it gets a moment to arrive.
+    fn let_arrive(&mut self) {
+        if self.control.phase() != Phase::Publish {
+            return;
+        }
+        self.control.enter(Phase::Drain);
+        let until = Instant::now() + ARRIVE_MAX.min(self.plan.settings.patience);
+        while Instant::now() < until && !self.is_drained() {
+            thread::sleep(LOOK);
+            if self.control.failure().is_some() {
+                break;
+            }
+        }
+    }
+
+    fn conduct(&mut self) -> Result<(), Stop> {
         let settings = self.plan.settings.clone();
-        let mark = self.mark("connect");
-        let clients_in = self.connect()?;
-        self.close(mark, None);
+        self.pass_gate()?;
+        self.control.enter(Phase::Connect);
+        self.mark("connect");
+        self.connect()?;
+        self.close("connect", None);
         if !settings.hold.is_zero() {
-            let mark = self.mark("hold");
+            self.mark("hold");
             self.sleep_until(Instant::now() + settings.hold)?;
-            self.close(mark, None);
+            self.close("hold", None);
+        }
+        if self.plan.away() > 0 {
+            self.leave()?;
         }
         if !self.plan.publishers.is_empty() {
+            self.pass_gate()?;
             self.publish()?;
         }
-        let mut replay = (0, 0);
-        if self.plan.has_late_subscribers() {
-            replay = self.replay()?;
+        if let Some(command) = &settings.command {
+            self.mark("command");
+            self.run_command(command)?;
+            self.close("command", None);
+        }
+        if self.plan.has_late_subscribers() || self.plan.away() > 0 {
+            self.replay()?;
         }
         if settings.clears_retained {
             self.control.enter(Phase::Clear);
@@ -207,37 +233,44 @@ impl Conductor<'_> {
                 c.control.is_publishing_over()
             })?;
         }
-        Ok((clients_in, replay))
+        Ok(())
     }
 
-    fn connect(&mut self) -> Result<u64, String> {
+    fn pass_gate(&mut self) -> Result<(), Stop> {
+        let gate = self.surroundings.gate.as_mut();
+        let may_pass = gate.is_none_or(|gate| gate());
+        may_pass.then_some(()).ok_or(Stop::Interrupted)
+    }
+
+    fn connect(&mut self) -> Result<(), Stop> {
         let wanted = u64::from(self.plan.clients());
         let all_in = self.wait("connecting", |c| {
-            c.control.sum(|g| &g.ready) + c.control.sum(|g| &g.failed) >= wanted
+            c.clients_in = c.control.sum(|g| &g.ready);
+            c.clients_in + c.control.sum(|g| &g.failed) >= wanted
         })?;
-        let ready = self.control.sum(|g| &g.ready);
         if !all_in && !self.plan.settings.tolerates_failures {
             let target = &self.plan.settings.target.text;
-            return Err(format!(
-                "{target} let {ready} of {wanted} clients in, then nothing came for {:?}",
-                self.plan.settings.patience
-            ));
+            return Err(Stop::Failed(format!(
+                "{target} let {} of {wanted} clients in, then nothing came for {:?}",
+                self.clients_in, self.plan.settings.patience
+            )));
         }
-        Ok(ready)
+        Ok(())
     }
 
-    fn publish(&mut self) -> Result<(), String> {
+    fn publish(&mut self) -> Result<(), Stop> {
         let settings = self.plan.settings.clone();
         let lead = Duration::from_millis(20);
         let start = Instant::now() + lead;
         let start_ns = self.control.now_ns() + lead.as_nanos() as u64;
         let measure_from_ns = start_ns + settings.warmup.as_nanos() as u64;
+        self.load_second = Some(measure_from_ns / 1_000_000_000);
         self.control.start_ns.store(start_ns, Ordering::Release);
         let measure_from = &self.control.measure_from_ns;
         measure_from.store(measure_from_ns, Ordering::Release);
         self.control.enter(Phase::Publish);
         self.sleep_until(start + settings.warmup)?;
-        let mark = self.mark("load");
+        self.mark("load");
         if let Some(storm) = settings.storm {
             self.sleep_until(start + storm.after)?;
             self.storm(storm.settle)?;
@@ -252,17 +285,49 @@ impl Conductor<'_> {
             })?;
         }
         self.control.enter(Phase::Drain);
-        self.wait("draining", |c| {
-            c.control.is_publishing_over()
-                && c.control.sum(|g| &g.delivered) >= c.control.sum(|g| &g.owed)
-        })?;
+        self.drain()?;
         let last = self.last_progress.1;
-        self.close(mark, Some(last));
+        self.close("load", Some(last));
         Ok(())
     }
 
-    fn storm(&mut self, settle: Duration) -> Result<(), String> {
-        let mark = self.mark("storm");
+    /// Waits for what is on its way. Where the broker still answers, what does not come is lost: that is
+    /// a result, and no reason to give up.
+    fn drain(&mut self) -> Result<(), Stop> {
+        let had_given_up = self.end.gave_up.is_some();
+        if self.wait("draining", |c| c.is_drained())? || had_given_up {
+            return Ok(());
+        }
+        if self.end.broker_answers == Some(true) && self.control.is_publishing_over() {
+            self.end.gave_up = None;
+        }
+        Ok(())
+    }
+
+    fn is_drained(&self) -> bool {
+        self.control.is_publishing_over()
+            && self.control.sum(|g| &g.delivered) >= self.control.sum(|g| &g.owed)
+    }
+
+    /// Whether the broker answers every client that asks.
+    fn broker_answers(&mut self) -> Result<bool, Stop> {
+        self.control.probe.store(true, Ordering::Release);
+        self.control.wake();
+        let until = Instant::now() + ANSWER_MAX.min(self.plan.settings.patience);
+        while Instant::now() < until {
+            self.look()?;
+            let mut gauges = self.control.gauges.iter();
+            let have_asked = gauges.all(|g| g.has_probed.load(Ordering::Acquire));
+            let asked = self.control.sum(|g| &g.probed);
+            if have_asked && asked > 0 && self.control.sum(|g| &g.answered) >= asked {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn storm(&mut self, settle: Duration) -> Result<(), Stop> {
+        self.mark("storm");
         self.control.storm.store(true, Ordering::Release);
         // Workers notice within their longest sleep.
         self.sleep_until(Instant::now() + Duration::from_millis(200))?;
@@ -274,32 +339,80 @@ impl Conductor<'_> {
             if away != seen.0 {
                 seen = (away, Instant::now());
             } else if seen.1.elapsed() > patience {
-                self.gave_up = Some(format!("{away} clients did not come back from the storm"));
+                self.end.gave_up = Some(format!("{away} clients did not come back from the storm"));
                 break;
             }
         }
-        self.close(mark, None);
+        self.close("storm", None);
         self.sleep_until(Instant::now() + settle)
     }
 
-    fn replay(&mut self) -> Result<(u64, u64), String> {
-        let mut wanted = 0;
+    fn leave(&mut self) -> Result<(), Stop> {
+        let wanted = u64::from(self.plan.away());
+        self.control.leave.store(true, Ordering::Release);
+        self.control.wake();
+        let all_gone = self.wait("leaving", |c| c.control.sum(|g| &g.away) >= wanted)?;
+        let lost = || Stop::Failed("clients were lost before they could leave".into());
+        all_gone.then_some(()).ok_or_else(lost)
+    }
+
+    /// Runs the command of a restart, for as long as it takes.
+    fn run_command(&mut self, command: &str) -> Result<(), Stop> {
+        let failed =
+            |error: std::io::Error| Stop::Failed(format!("cannot run `{command}`: {error}"));
+        let mut shell = Command::new("/bin/sh");
+        // What it prints has no place in the result.
+        let spawned = shell
+            .args(["-c", command])
+            .stdout(std::io::stderr())
+            .spawn();
+        let mut child = spawned.map_err(failed)?;
+        loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                let why = || Stop::Failed(format!("`{command}` ended with {status}"));
+                return status.success().then_some(()).ok_or_else(why);
+            }
+            self.look()?;
+        }
+    }
+
+    /// What was sent to those who were away.
+    fn sent_to_away(&self) -> u64 {
+        let mut sent = 0;
+        for group in self.plan.groups.iter().filter(|g| g.spec.is_away) {
+            for index in 0..group.spec.count {
+                let streams = group.sources(index);
+                let each = streams
+                    .iter()
+                    .map(|s| sent_in_stream(&self.plan, &self.control, s));
+                sent += each.map(u64::from).sum::<u64>();
+            }
+        }
+        sent
+    }
+
+    fn replay(&mut self) -> Result<(), Stop> {
+        let mut wanted = self.sent_to_away();
         for group in &self.plan.groups {
             if group.spec.subscribe.as_ref().is_some_and(|s| s.is_late) {
                 let each = (0..group.spec.count).map(|index| group.sources(index).len() as u64);
                 wanted += each.sum::<u64>();
             }
         }
-        let mark = self.mark("replay");
+        self.mark("replay");
+        self.replay.0 = wanted;
         self.control.enter(Phase::Replay);
-        self.wait("replaying", |c| c.control.sum(|g| &g.replayed) >= wanted)?;
+        self.wait("replaying", |c| {
+            c.replay.1 = c.control.sum(|g| &g.replayed);
+            c.replay.1 >= wanted
+        })?;
         let last = self.last_progress.1;
-        self.close(mark, Some(last));
-        Ok((wanted, self.control.sum(|g| &g.replayed)))
+        self.close("replay", Some(last));
+        Ok(())
     }
 
     /// Waits until `is_over`; false when nothing moved for the patience.
-    fn wait(&mut self, what: &str, is_over: impl Fn(&Self) -> bool) -> Result<bool, String> {
+    fn wait(&mut self, what: &str, is_over: impl Fn(&mut Self) -> bool) -> Result<bool, Stop> {
         let settings = &self.plan.settings;
         let per_connect = settings.connect_rate.map_or(0.0, |rate| 2.0 / rate);
         let per_message = self.plan.rate().map_or(0.0, |rate| 2.0 / rate);
@@ -309,15 +422,25 @@ impl Conductor<'_> {
         while !is_over(self) {
             self.look()?;
             if self.last_progress.1.elapsed() > patience {
-                self.gave_up
-                    .get_or_insert(format!("{what}: nothing moved for {patience:?}"));
+                if self.end.gave_up.is_none() {
+                    let answers = self.broker_answers()?;
+                    let and = if answers {
+                        "though it"
+                    } else {
+                        "and not every connection"
+                    };
+                    self.end.gave_up = Some(format!(
+                        "{what}: nothing moved for {patience:?}, {and} answers pings"
+                    ));
+                    self.end.broker_answers = Some(answers);
+                }
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn sleep_until(&mut self, time: Instant) -> Result<(), String> {
+    fn sleep_until(&mut self, time: Instant) -> Result<(), Stop> {
         while Instant::now() < time {
             self.look()?;
         }
@@ -325,17 +448,20 @@ impl Conductor<'_> {
     }
 
     /// One look at the workers: failures, progress, finished seconds.
-    fn look(&mut self) -> Result<(), String> {
+    fn look(&mut self) -> Result<(), Stop> {
         thread::sleep(LOOK);
         if let Some(failure) = self.control.failure() {
-            return Err(failure);
+            return Err(Stop::Failed(failure));
+        }
+        if self.surroundings.interrupt.load(Ordering::Relaxed) {
+            return Err(Stop::Interrupted);
         }
         let progress = self.control.sum(|g| &g.progress) + self.control.sum(|g| &g.failed);
         if progress != self.last_progress.0 {
             self.last_progress = (progress, Instant::now());
         }
         let now_s = self.control.now_ns() / 1_000_000_000;
-        self.take_seconds(now_s.saturating_sub(1));
+        self.take_seconds(now_s.saturating_sub(2));
         Ok(())
     }
 
@@ -351,118 +477,82 @@ impl Conductor<'_> {
             }
             let (second, meters) = entry.remove_entry();
             self.total.add(&meters);
-            (self.observer)(&Second { second, meters });
+            (self.surroundings.observer)(&Second { second, meters });
         }
     }
 
-    fn mark(&self, name: &'static str) -> Mark {
-        Mark {
+    fn broker_use(&self) -> Option<host::Use> {
+        self.surroundings.broker.and_then(|b| b.usage().ok())
+    }
+
+    fn mark(&mut self, name: &'static str) {
+        self.open.push(Mark {
             name,
             began: Instant::now(),
-            broker: self.broker.and_then(|broker| broker.usage().ok()),
+            broker: self.broker_use(),
             own_cpu: host::own_cpu(),
-            machine_cpu: host::machine_cpu(),
-        }
-    }
-
-    fn close(&mut self, mark: Mark, ended: Option<Instant>) {
-        let broker = self.broker.and_then(|broker| broker.usage().ok());
-        let both = mark.broker.zip(broker);
-        let machine = mark.machine_cpu.zip(host::machine_cpu());
-        self.spans.push(Span {
-            name: mark.name,
-            elapsed: ended
-                .unwrap_or_else(Instant::now)
-                .saturating_duration_since(mark.began),
-            broker_cpu: both.map(|(before, after)| after.cpu.saturating_sub(before.cpu)),
-            broker_resident: both.map(|(a, b)| (a.resident_bytes, b.resident_bytes)),
-            own_cpu: host::own_cpu().saturating_sub(mark.own_cpu),
-            machine_cpu: machine.map(|(before, after)| after.saturating_sub(before)),
+            machine: host::machine(),
+            throttled: host::throttled(),
         });
     }
 
-    fn outcome(self, mut results: Vec<Results>, clients_in: u64, replay: (u64, u64)) -> Outcome {
+    fn close(&mut self, name: &str, ended: Option<Instant>) {
+        let Some(at) = self.open.iter().position(|mark| mark.name == name) else {
+            return;
+        };
+        let mark = self.open.remove(at);
+        let both = mark.broker.zip(self.broker_use());
+        let machine = mark.machine.zip(host::machine());
+        let throttled = mark.throttled.zip(host::throttled());
+        let waits = both.and_then(|(a, b)| a.waited.zip(b.waited));
+        let less = |(before, after): (Duration, Duration)| after.saturating_sub(before);
+        self.spans.push(Span {
+            name: mark.name.to_owned(),
+            elapsed: ended
+                .unwrap_or_else(Instant::now)
+                .saturating_duration_since(mark.began),
+            broker_cpu: both.map(|(before, after)| less((before.cpu, after.cpu))),
+            broker_waited: waits.map(less),
+            broker_resident: both.map(|(a, b)| (a.resident_bytes, b.resident_bytes)),
+            own_cpu: host::own_cpu().saturating_sub(mark.own_cpu),
+            machine_cpu: machine.map(|(before, after)| less((before.busy, after.busy))),
+            stolen: machine.map(|(before, after)| less((before.stolen, after.stolen))),
+            throttled: throttled.map(less),
+        });
+    }
+
+    fn outcome(self, mut results: Vec<Results>) -> Outcome {
         let mut breaches = settle_shared(&self.plan, &self.control, &mut results);
+        let mut limits = Limits {
+            cpus: host::cpus(),
+            ..Limits::default()
+        };
         for result in &results {
             for (sum, one) in breaches.iter_mut().zip(result.breaches) {
                 *sum += one;
             }
+            limits.note_thread(result.used.0, result.used.1);
         }
+        let sum = |gauge: fn(&Gauges) -> &AtomicU64| self.control.sum(gauge);
+        let (warmup_owed, warmup_came) = (sum(|g| &g.warmup_owed), sum(|g| &g.warmup_delivered));
         Outcome {
             breaches,
             unsent: results.iter().map(|result| result.unsent).sum(),
-            busy: results.iter().map(|result| result.busy).fold(0.0, f64::max),
-            owed: (
-                self.control.sum(|g| &g.owed),
-                self.control.sum(|g| &g.delivered),
-            ),
-            plan: self.plan,
+            owed: Owed {
+                owed: sum(|g| &g.owed).saturating_sub(warmup_owed),
+                came: sum(|g| &g.delivered).saturating_sub(warmup_came),
+                warmup_owed,
+                warmup_came,
+            },
+            lacks_aliases: self.control.lacks_aliases.load(Ordering::Relaxed),
             meters: self.total,
             spans: self.spans,
-            replay,
-            clients_in,
-            gave_up: self.gave_up,
+            replay: self.replay,
+            clients_in: self.clients_in,
+            limits,
+            load_second: self.load_second,
+            end: self.end,
+            ..Outcome::empty(self.plan)
         }
     }
-}
-
-impl Outcome {
-    /// A part of the run by its name.
-    pub fn span(&self, name: &str) -> Option<&Span> {
-        self.spans.iter().find(|span| span.name == name)
-    }
-
-    /// The part that the scenario is about.
-    pub fn main_span(&self) -> Option<&Span> {
-        let by_name = |name| self.span(name);
-        by_name("replay")
-            .or_else(|| by_name("load"))
-            .or_else(|| by_name("connect"))
-    }
-
-    /// Whether nothing was seen that the QoS forbids and the run came to its end.
-    pub fn is_clean(&self) -> bool {
-        let forbids_loss = self.plan.settings.forbids_loss;
-        let mut by_qos = self.breaches.iter().enumerate();
-        by_qos.all(|(qos, breaches)| breaches.are_allowed(qos, forbids_loss))
-            && self.meters.counts.refused == 0
-            && !self.is_incomplete()
-    }
-
-    /// Whether clients were lost or what was to be measured did not happen.
-    pub fn is_incomplete(&self) -> bool {
-        let clients = u64::from(self.plan.clients());
-        let loses_only_qos_0 = !self.plan.settings.forbids_loss
-            && self.breaches[1].lost == 0
-            && self.breaches[2].lost == 0;
-        let is_storm_over = self.plan.settings.storm.is_none() || self.gave_up.is_none();
-        self.clients_in < clients
-            || self.replay.0 != self.replay.1
-            || !is_storm_over
-            || (self.gave_up.is_some() && !loses_only_qos_0)
-            || (self.owed.0 > 0 && self.owed.1 == 0)
-    }
-
-    /// Messages per second that a count over the main part makes.
-    pub fn per_second(&self, count: u64) -> f64 {
-        let elapsed = self.main_span().map_or(0.0, |s| s.elapsed.as_secs_f64());
-        count as f64 / elapsed.max(1e-9)
-    }
-
-    /// The quantile of a latency in ns.
-    pub fn quantile_ns(&self, measure: Measure, quantile: f64) -> Option<u64> {
-        let histogram = self.meters.latency(measure)?;
-        Some(histogram.value_at_quantile(quantile))
-    }
-}
-
-/// A worker that sleeps less than this share of the time may be what limits the run.
-const BUSY_MAX: f64 = 0.95;
-/// Publishes that leave later than this by the generator's own fault spoil its latencies.
-const LAG_NS_MAX: u64 = 5_000_000;
-
-/// Whether the generator, not the broker, was what limited the run.
-pub fn is_generator_bound(outcome: &Outcome) -> bool {
-    let lag = outcome.quantile_ns(Measure::Lag, 0.99).unwrap_or(0);
-    outcome.busy > BUSY_MAX || lag > LAG_NS_MAX
 }

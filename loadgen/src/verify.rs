@@ -1,5 +1,6 @@
 //! Whether subscribers got what their QoS promises: each message once, in order, undamaged.
 
+use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
 /// Messages that may be missing in one stream before they are given up as lost.
@@ -114,7 +115,7 @@ impl Seen {
 }
 
 /// Breaches over all subscribers, of one QoS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaches {
     /// Deliveries that were checked.
     pub delivered: u64,
@@ -129,12 +130,9 @@ pub struct Breaches {
 }
 
 impl Breaches {
-    /// Whether `qos` allows what was seen: QoS 0 may lose, QoS 1 may repeat.
-    pub const fn are_allowed(&self, qos: usize, forbids_loss: bool) -> bool {
-        self.reordered == 0
-            && self.corrupt == 0
-            && (self.lost == 0 || (qos == 0 && !forbids_loss))
-            && (self.duplicated == 0 || qos == 1)
+    /// Whether `qos` allows what came: QoS 1 may repeat. What did not come is judged elsewhere.
+    pub const fn are_allowed(&self, qos: usize) -> bool {
+        self.reordered == 0 && self.corrupt == 0 && (self.duplicated == 0 || qos == 1)
     }
 }
 
@@ -189,17 +187,18 @@ mod tests {
 
     #[test]
     fn each_qos_allows_what_it_allows() {
-        let lost = Breaches {
-            lost: 1,
-            ..Breaches::default()
-        };
-        assert!(lost.are_allowed(0, false) && !lost.are_allowed(0, true));
-        assert!(!lost.are_allowed(1, false) && !lost.are_allowed(2, false));
         let repeated = Breaches {
             duplicated: 1,
             ..Breaches::default()
         };
-        let allowed = [0, 1, 2].map(|qos| repeated.are_allowed(qos, false));
-        assert_eq!(allowed, [false, true, false]);
+        assert_eq!(
+            [0, 1, 2].map(|qos| repeated.are_allowed(qos)),
+            [false, true, false]
+        );
+        let damaged = Breaches {
+            corrupt: 1,
+            ..Breaches::default()
+        };
+        assert_eq!([0, 1, 2].map(|qos| damaged.are_allowed(qos)), [false; 3]);
     }
 }

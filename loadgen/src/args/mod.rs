@@ -4,7 +4,7 @@ mod options;
 mod value;
 
 pub use options::{Connection, Load, Output, Search, Wildcard};
-pub use value::{Slo, duration};
+pub use value::{Slo, duration, share};
 
 use crate::plan::preset::Preset;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -14,9 +14,11 @@ use std::time::Duration;
 
 /// Load generator for MQTT brokers: verified deliveries, latency from the intended send time.
 ///
-/// Exit codes: 0 the run is clean; 1 it could not be made or not be ended (no broker, refused, lost
-/// connections, stalled); 2 wrong arguments; 3 messages were lost, doubled, reordered or damaged against
-/// their QoS; 4 no rate holds the objective.
+/// Exit codes: 0 clean, or no more lost than --allow-loss; 1 the run could not be made or did not come to
+/// its end (no broker, refused, lost connections, stalled, interrupted); 2 wrong arguments; 3 messages were
+/// lost beyond --allow-loss, or doubled, reordered or damaged against their QoS; 4 the objective was
+/// missed, or no rate holds it; 5 the generator or the machine was the limit: the numbers are not the
+/// broker's.
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version)]
 pub struct Args {
@@ -44,12 +46,20 @@ pub enum Command {
     Storm(Storm),
     /// Fan-out where some subscribers stall or read slowly; the others are measured
     Slow(Slow),
+    /// Sessions that stay: subscribers leave, messages are published, they come back and get all of them
+    Offline(Offline),
+    /// The same, with a command in the middle that restarts the broker: what survives is counted
+    Restart(Restart),
     /// Client groups, topics, rates and sizes from a TOML file
     Mixed(Mixed),
     /// A workload of the Open MQTT Benchmark Suite by its name
     Preset(PresetRun),
-    /// The floor under a fan-out: relays bytes by io_uring alone; to be measured like a broker
+    /// The floor under a fan-out or fan-in: relays bytes by io_uring alone; to be measured like a broker
     Floor(Floor),
+    /// Makes its part of a load that another loadgen asks for by --workers
+    Worker(Worker),
+    /// What a message costs this generator on this machine, and the highest rate that it can judge
+    Calibrate(Calibrate),
     /// Renders results (`--json`) as one HTML page or as SVG
     Report(Report),
 }
@@ -88,6 +98,38 @@ pub struct Floor {
     /// How the bytes are handed to the kernel
     #[arg(long, value_enum, default_value = "plain")]
     pub way: FloorWay,
+    /// The floor under a fan-in: what came from any publisher goes out in one send to each subscriber
+    #[arg(long, conflicts_with = "way")]
+    pub fan_in: bool,
+}
+
+/// Makes loads that another loadgen asks for.
+#[derive(Clone, Debug, Parser)]
+pub struct Worker {
+    /// Address to listen on; port 0 picks one, which is printed. Whoever reaches it can make it load any
+    /// broker: keep it in a network of your own
+    #[arg(long, default_value = "127.0.0.1:7883", value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
+}
+
+/// What the generator itself costs, measured against the floor.
+#[derive(Clone, Debug, Parser)]
+pub struct Calibrate {
+    /// Subscribers of the fan-out
+    #[arg(long, default_value_t = 100, value_parser = clients())]
+    pub subscribers: u32,
+    /// Payload bytes
+    #[arg(long, default_value = "64")]
+    pub size: String,
+    /// How long each trial publishes
+    #[arg(long, default_value = "2s", value_name = "TIME")]
+    pub trial: String,
+    /// Threads; as many as CPUs this process may use unless given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Print the result as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Ways of [`ringmq::shard::ring::floor`].
@@ -225,6 +267,40 @@ pub struct Slow {
 }
 
 #[derive(Clone, Debug, Parser)]
+pub struct Offline {
+    /// Subscribers, each with a session that stays; each gets what all publishers send
+    #[arg(long, default_value_t = 10, value_parser = clients())]
+    pub subscribers: u32,
+    /// Publishers, each with a topic of its own
+    #[arg(long, default_value_t = 1, value_parser = clients())]
+    pub publishers: u32,
+    /// Messages of each publisher while the subscribers are away
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub messages: u32,
+    /// Messages per publisher that wait for their acknowledgement
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    pub window: u32,
+    /// Payload bytes: N, LOW-HIGH, or SIZE:WEIGHT,SIZE:WEIGHT...
+    #[arg(long, default_value = "64")]
+    pub size: crate::plan::size::Sizes,
+    /// QoS of publishes and subscriptions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub qos: u8,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Restart {
+    /// What a shell runs when everything is published and acknowledged; it returns when the broker is back,
+    /// or on its way
+    #[arg(long)]
+    pub command: String,
+    #[command(flatten)]
+    pub offline: Offline,
+}
+
+#[derive(Clone, Debug, Parser)]
 pub struct Mixed {
     /// The file; its keys are listed in perf/README.md
     pub file: PathBuf,
@@ -261,7 +337,7 @@ pub struct Report {
     #[arg(long, value_name = "FOLDER")]
     pub svg: Option<PathBuf>,
     /// Title of the page
-    #[arg(long, default_value = "MQTT broker load")]
+    #[arg(long, default_value = "MQTT broker load", requires = "html")]
     pub title: String,
 }
 
@@ -297,6 +373,13 @@ mod tests {
             &["--messages", "5", "--duration", "5s"],
             &["--find-max"],
             &["--find-max", "--slo", "p42=1ms"],
+            &["--find-max", "--slo=p99=1ms", "--duration=5s"],
+            &["--find-max", "--slo=p99=1ms", "--warmup=1s"],
+            &["--find-max", "--slo=p99=1ms", "--hlog=x"],
+            &["--from=5"],
+            &["--trial=5s"],
+            &["--password=x"],
+            &["--allow-loss=5"],
             &["--cert", "x"],
             &["--source", "nowhere"],
         ] {

@@ -1,6 +1,6 @@
 //! Groups of options that several workloads have.
 
-use super::value::{Slo, addresses, duration, rate};
+use super::value::{Slo, addresses, duration, rate, share};
 use crate::measure::host::Broker;
 use crate::plan::size::Sizes;
 use crate::plan::{Finish, Pace};
@@ -10,27 +10,31 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where a password may stand in the environment.
+const PASSWORD: &str = "LOADGEN_PASSWORD";
+
 /// How clients reach the broker.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
-    /// Broker: HOST:PORT or a URL with mqtt, mqtts, ws or wss
-    #[arg(long, default_value = "127.0.0.1:1883", value_name = "URL")]
+    /// Broker: HOST:PORT, mqtt://USER@HOST, mqtts://HOST, ws://HOST/PATH, wss://HOST/PATH, unix:///PATH
+    #[arg(
+        long,
+        default_value = "127.0.0.1:1883",
+        value_name = "URL",
+        env = "LOADGEN_BROKER",
+        hide_env_values = true
+    )]
     pub broker: String,
     /// Protocol version: 4 is 3.1.1, 5 is 5.0
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=5))]
     pub protocol: u8,
     /// User name
-    #[arg(long)]
+    #[arg(long, env = "LOADGEN_USER", hide_env_values = true)]
     pub user: Option<String>,
-    /// Password
-    #[arg(
-        long,
-        env = "LOADGEN_PASSWORD",
-        hide_env_values = true,
-        requires = "user"
-    )]
-    pub password: Option<String>,
+    /// File whose first line is the password; or LOADGEN_PASSWORD in the environment
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
     /// CA certificates (PEM), instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -65,6 +69,9 @@ pub struct Connection {
     /// Give up when nothing moves for so long
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
     pub patience: Duration,
+    /// Seed of topics, payloads and client ids; another each time unless given
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
     /// Threads; as many as CPUs this process may use unless given
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
@@ -85,6 +92,37 @@ impl Connection {
         }
     }
 
+    /// User name and password; `from_url` is the user that the broker's URL names.
+    ///
+    /// # Errors
+    /// A message that never holds the password.
+    pub fn credentials(
+        &self,
+        from_url: Option<&str>,
+    ) -> Result<(Option<String>, Option<String>), String> {
+        let user = match (&self.user, from_url) {
+            (Some(user), Some(other)) if user != other => {
+                return Err("--user and the broker's URL name different users".into());
+            }
+            (user, from_url) => user.clone().or_else(|| from_url.map(str::to_owned)),
+        };
+        let password = match (&self.password_file, std::env::var(PASSWORD).ok()) {
+            (Some(_), Some(_)) => {
+                return Err(format!("either --password-file or {PASSWORD}, not both"));
+            }
+            (Some(path), None) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+                Some(text.lines().next().unwrap_or_default().to_owned())
+            }
+            (None, from_environment) => from_environment,
+        };
+        if password.is_some() && user.is_none() {
+            return Err("there is a password but no user name (--user, mqtt://USER@HOST)".into());
+        }
+        Ok((user, password))
+    }
+
     /// Threads to run.
     pub fn threads(&self) -> u32 {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
@@ -102,6 +140,9 @@ pub enum Wildcard {
     /// `#` in place of publisher and topic
     Hash,
 }
+
+/// How long is published unless it is said.
+pub const DURATION: Duration = Duration::from_secs(10);
 
 /// What is published, and when.
 #[derive(Clone, Debug, Args)]
@@ -125,9 +166,9 @@ pub struct Load {
     /// Messages of each publisher
     #[arg(long, conflicts_with = "duration", value_parser = clap::value_parser!(u32).range(1..))]
     pub messages: Option<u32>,
-    /// How long to publish, warm-up included
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
-    pub duration: Duration,
+    /// How long to publish, warm-up included; 10s unless --messages is given
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
     /// Left out of the measurement at the start
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = duration)]
     pub warmup: Duration,
@@ -149,9 +190,9 @@ pub struct Load {
     /// Topic aliases, where the broker takes them (5.0)
     #[arg(long)]
     pub topic_alias: bool,
-    /// Lost QoS 0 messages are a breach too
-    #[arg(long)]
-    pub forbid_loss: bool,
+    /// Share of the deliveries at QoS 0 that may be lost, such as 1%
+    #[arg(long, default_value = "0%", value_name = "SHARE", value_parser = share)]
+    pub allow_loss: f64,
 }
 
 fn window() -> impl clap::builder::TypedValueParser<Value = u32> {
@@ -178,7 +219,7 @@ impl Load {
     pub fn finish(&self) -> Finish {
         match self.messages {
             Some(messages) => Finish::Messages(messages),
-            None => Finish::After(self.duration),
+            None => Finish::After(self.duration.unwrap_or(DURATION)),
         }
     }
 }
@@ -188,16 +229,29 @@ impl Load {
 #[command(next_help_heading = "Search")]
 pub struct Search {
     /// Look for the highest open-loop rate that holds the objective
-    #[arg(long, requires = "slo", conflicts_with_all = ["rate", "window", "messages"])]
+    #[arg(
+        long,
+        requires = "slo",
+        conflicts_with_all = ["rate", "window", "messages", "duration", "warmup", "hlog", "workers"]
+    )]
     pub find_max: bool,
-    /// The objective: a percentile of the delivery latency, such as p99=10ms
-    #[arg(long, value_name = "PXX=TIME", requires = "find_max")]
-    pub slo: Option<Slo>,
     /// Rate of the first trial
-    #[arg(long, default_value = "100", value_name = "PER_SECOND", value_parser = rate)]
+    #[arg(
+        long,
+        default_value = "100",
+        value_name = "PER_SECOND",
+        value_parser = rate,
+        requires = "find_max"
+    )]
     pub from: f64,
     /// How long a trial publishes
-    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    #[arg(
+        long,
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = duration,
+        requires = "find_max"
+    )]
     pub trial: Duration,
 }
 
@@ -211,6 +265,20 @@ pub struct Output {
     /// Cgroup (v2) of the broker, to report its CPU time and memory
     #[arg(long, value_name = "FOLDER")]
     pub broker_cgroup: Option<PathBuf>,
+    /// The objective: a percentile of the latency, such as p99=10ms; a run that misses it ends with code 4
+    #[arg(long, value_name = "PXX=TIME")]
+    pub slo: Option<Slo>,
+    /// Workers (`loadgen worker`) that make the load, each all of it with topics and clients of its own
+    #[arg(
+        long,
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        conflicts_with_all = ["pid", "broker_cgroup", "hlog"]
+    )]
+    pub workers: Vec<String>,
+    /// Version of the broker, to stand in the result
+    #[arg(long, value_name = "TEXT")]
+    pub broker_version: Option<String>,
     /// Print the result as JSON instead of a table
     #[arg(long)]
     pub json: bool,

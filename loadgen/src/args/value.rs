@@ -42,6 +42,15 @@ pub fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `5%`: a share between 0 and 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|n| n.trim().parse().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("not a share between 0% and 100%".into()),
+    }
+}
+
 /// `A,B,C` or `A-B`.
 pub fn addresses(text: &str) -> Result<Addresses, String> {
     let mut found = Vec::new();

@@ -3,6 +3,7 @@
 pub mod host;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
 /// Latencies are told apart from this on.
@@ -25,7 +26,7 @@ pub enum Measure {
     Reconnect,
     /// Deliveries while a storm lasts.
     DeliverInStorm,
-    /// SUBSCRIBE to each retained message.
+    /// SUBSCRIBE to each retained message, or coming back to each that was missed.
     Replay,
     /// SUBSCRIBE to the last retained message.
     ReplayWhole,
@@ -49,7 +50,7 @@ impl Measure {
 }
 
 /// Counts over a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub published: u64,
     pub published_bytes: u64,
@@ -88,8 +89,9 @@ pub fn histogram() -> Histogram<u64> {
 }
 
 /// Latencies and counts of some time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Meters {
+    #[serde(with = "encoded")]
     histograms: [Option<Box<Histogram<u64>>>; Measure::ALL.len()],
     /// Everything that is only counted.
     pub counts: Counts,
@@ -125,6 +127,54 @@ impl Meters {
     }
 }
 
+/// Histograms as they travel between machines: HdrHistogram's own form, in base 64.
+mod encoded {
+    use super::Measure;
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Serialize};
+
+    type Histograms = [Option<Box<Histogram<u64>>>; Measure::ALL.len()];
+
+    pub fn serialize<S: serde::Serializer>(all: &Histograms, to: S) -> Result<S::Ok, S::Error> {
+        let mut texts = Vec::new();
+        for histogram in all {
+            texts.push(match histogram {
+                None => None,
+                Some(histogram) => {
+                    let mut bytes = Vec::new();
+                    let written = V2Serializer::new().serialize(histogram, &mut bytes);
+                    written.map_err(|error| S::Error::custom(format!("{error:?}")))?;
+                    Some(BASE64_STANDARD.encode(bytes))
+                }
+            });
+        }
+        texts.serialize(to)
+    }
+
+    pub fn deserialize<'a, D: serde::Deserializer<'a>>(from: D) -> Result<Histograms, D::Error> {
+        let texts = Vec::<Option<String>>::deserialize(from)?;
+        let mut all = Histograms::default();
+        for (slot, text) in all.iter_mut().zip(texts) {
+            let Some(text) = text else {
+                continue;
+            };
+            let bytes = BASE64_STANDARD.decode(text).map_err(D::Error::custom)?;
+            let read = Deserializer::new().deserialize(&mut &bytes[..]);
+            let other: Histogram<u64> = read.map_err(|e| D::Error::custom(format!("{e:?}")))?;
+            let mut histogram = super::histogram();
+            histogram
+                .add(&other)
+                .map_err(|e| D::Error::custom(format!("{e:?}")))?;
+            *slot = Some(Box::new(histogram));
+        }
+        Ok(all)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,5 +198,22 @@ mod tests {
         assert_eq!(one.latency(Measure::Ack).map(Histogram::len), Some(2));
         assert_eq!(one.latency(Measure::Deliver).map(Histogram::len), Some(1));
         assert!(one.latency(Measure::Connect).is_none() && !one.is_empty());
+    }
+
+    #[test]
+    fn meters_travel_whole() {
+        let mut meters = Meters::default();
+        for ns in [5, 1_000, 70_000_000_000] {
+            meters.record(Measure::Deliver, ns);
+        }
+        meters.counts.delivered = 3;
+        let text = serde_json::to_string(&meters).unwrap();
+        let back: Meters = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            back.latency(Measure::Deliver),
+            meters.latency(Measure::Deliver)
+        );
+        assert_eq!(back.counts, meters.counts);
+        assert!(serde_json::from_str::<Meters>(&text.replace("\"H", "\"!")).is_err());
     }
 }

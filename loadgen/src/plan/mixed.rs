@@ -17,7 +17,7 @@
 use super::scenario::{self, Workload};
 use super::size::Sizes;
 use super::{Finish, GroupSpec, Pace, PublishSpec, Reading, Share, SubscribeSpec};
-use crate::args::{self, duration};
+use crate::args::{self, duration, share};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ struct File {
     #[serde(default)]
     warmup: Option<String>,
     #[serde(default)]
-    forbid_loss: bool,
+    allow_loss: Option<String>,
     #[serde(rename = "group")]
     groups: Vec<Group>,
 }
@@ -102,12 +102,15 @@ impl Group {
         if highest_qos.max(self.subscribe.as_ref().map_or(0, |s| s.qos)) > 2 {
             return Err("`qos` is 0, 1 or 2".into());
         }
+        if self.publish.as_ref().is_some_and(|p| p.topics == 0) {
+            return Err("`topics` is at least 1".into());
+        }
         let publish = match self.publish {
             None => None,
             Some(publish) => Some(PublishSpec {
                 pace: publish.pace()?,
                 topic: publish.topic,
-                topics: publish.topics.max(1),
+                topics: publish.topics,
                 qos: publish.qos,
                 is_retained: publish.retain,
                 sizes: publish.size,
@@ -127,6 +130,7 @@ impl Group {
             subscribe,
             reading: self.reading,
             is_stormy: false,
+            is_away: false,
             is_clean: self.clean,
         })
     }
@@ -154,13 +158,27 @@ pub fn workload(args: &args::Mixed) -> Result<Workload, String> {
         None => Ok(default),
     };
     settings.warmup = time(file.warmup, Duration::ZERO)?;
+    let has_duration = file.duration.is_some();
     let from_file = time(file.duration, Duration::from_secs(10))?;
     settings.finish = match (args.duration, file.messages) {
-        (Some(duration), _) => Finish::After(duration),
+        (Some(_), Some(_)) => {
+            return Err(named("`messages` ends the run: no --duration".into()));
+        }
+        (None, Some(_)) if has_duration => {
+            return Err(named("either `duration` or `messages`, not both".into()));
+        }
+        (Some(duration), None) => Finish::After(duration),
         (None, Some(messages)) => Finish::Messages(messages),
         (None, None) => Finish::After(from_file),
     };
-    settings.forbids_loss = file.forbid_loss;
+    if let Finish::After(duration) = settings.finish
+        && settings.warmup >= duration
+    {
+        return Err(named("the warm-up is as long as the run".into()));
+    }
+    if let Some(allowed) = &file.allow_loss {
+        settings.loss_share_max = share(allowed).map_err(|e| named(format!("allow_loss: {e}")))?;
+    }
     let mut publishes = specs.iter().filter_map(|spec| spec.publish.as_ref());
     settings.clears_retained = publishes.any(|publish| publish.is_retained);
     Ok((settings, specs))

@@ -33,6 +33,8 @@ pub struct GroupSpec {
     pub reading: Reading,
     /// Whether they all drop and come back in the middle of the run.
     pub is_stormy: bool,
+    /// Whether they leave before anything is published, and come back when everything is.
+    pub is_away: bool,
     /// Clean session, or one that stays.
     pub is_clean: bool,
 }
@@ -146,10 +148,12 @@ pub struct Settings {
     pub threads: u32,
     /// Failed connects are counted, not fatal.
     pub tolerates_failures: bool,
-    /// Lost QoS 0 messages are a breach too.
-    pub forbids_loss: bool,
+    /// Share of the deliveries at QoS 0 that may be lost.
+    pub loss_share_max: f64,
     /// Retained messages are removed at the end.
     pub clears_retained: bool,
+    /// Run by a shell when everything is published and those who left are not back yet.
+    pub command: Option<String>,
 }
 
 /// When everybody comes back at once.
@@ -187,6 +191,7 @@ impl Group {
     pub fn is_owed(&self) -> bool {
         self.spec.reading == Reading::Fast
             && !self.spec.is_stormy
+            && !self.spec.is_away
             && self.spec.subscribe.as_ref().is_some_and(|s| !s.is_late)
     }
 }
@@ -220,6 +225,8 @@ pub struct Plan {
     pub payloads: Payloads,
     /// Distinguishes topics and client ids of this run.
     pub run: String,
+    /// What the run's topics, payloads and client ids were made from.
+    pub seed: u64,
     /// Largest window of any publisher.
     pub window_max: u32,
 }
@@ -234,6 +241,7 @@ impl Plan {
         let mut first_client = 0;
         for spec in specs {
             let first_publisher = publishers.len() as u32;
+            check(&spec, settings.protocol).map_err(|why| format!("{}: {why}", spec.name))?;
             if let Some(publish) = &spec.publish {
                 let group = groups.len() as u32;
                 for index in 0..spec.count {
@@ -272,6 +280,7 @@ impl Plan {
             share_groups,
             payloads: Payloads::new(run, bytes_max),
             run: run_text,
+            seed: run,
             window_max,
         })
     }
@@ -285,6 +294,12 @@ impl Plan {
     pub fn has_late_subscribers(&self) -> bool {
         let mut subscribes = self.groups.iter().filter_map(|g| g.spec.subscribe.as_ref());
         subscribes.any(|subscribe| subscribe.is_late)
+    }
+
+    /// Clients that leave and come back.
+    pub fn away(&self) -> u32 {
+        let away = self.groups.iter().filter(|group| group.spec.is_away);
+        away.map(|group| group.spec.count).sum()
     }
 
     /// Messages per second of the open loop, if there is one.
@@ -321,6 +336,41 @@ impl Plan {
         let within = index % groups_of(self.groups.get(group)?)?;
         let before: u32 = self.groups[..group].iter().filter_map(groups_of).sum();
         Some((before + within) as usize)
+    }
+}
+
+/// Whether everything that a group is given has a meaning.
+fn check(spec: &GroupSpec, protocol: u8) -> Result<(), String> {
+    if let Some(publish) = &spec.publish {
+        if publish.topics > 1 && !publish.topic.contains("{t}") {
+            return Err("several topics need {t} in their pattern".into());
+        }
+        if publish.is_aliased && protocol != 5 {
+            return Err("topic aliases are of MQTT 5.0".into());
+        }
+        if publish.is_aliased && publish.topics > u32::from(u16::MAX) {
+            return Err("a connection has at most 65535 topic aliases".into());
+        }
+    }
+    let Some(subscribe) = &spec.subscribe else {
+        return match spec.reading {
+            Reading::Fast => Ok(()),
+            _ => Err("who subscribes to nothing cannot read slowly".into()),
+        };
+    };
+    if subscribe
+        .filters
+        .iter()
+        .any(|filter| filter.contains("{t}"))
+    {
+        return Err("a filter has no {t}: use + in its place".into());
+    }
+    match &subscribe.share {
+        Some(share) if share.groups > spec.count => Err(format!(
+            "{} shared groups need at least as many members, not {}",
+            share.groups, spec.count
+        )),
+        _ => Ok(()),
     }
 }
 

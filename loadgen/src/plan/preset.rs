@@ -100,6 +100,12 @@ pub fn workload(run: &PresetRun) -> Result<Workload, String> {
         _ => return Err(format!("{} is not known", preset.name())),
     };
     settings.scenario = preset.name();
+    if !settings.hold.is_zero() && !run.warmup.is_zero() {
+        return Err(format!(
+            "{} has no --warmup: it only connects",
+            preset.name()
+        ));
+    }
     if settings.hold.is_zero() {
         if run.warmup >= run.duration {
             return Err("the warm-up is as long as the run (--warmup, --duration)".into());

@@ -14,13 +14,14 @@ pub type Workload = (Settings, Vec<GroupSpec>);
 pub fn settings(scenario: &str, connection: &Connection, clients: u32) -> Result<Settings, String> {
     let tls = connection.tls();
     let target = Target::new(&connection.broker, &tls, &connection.source.0, clients)?;
+    let (user, password) = connection.credentials(target.user.as_deref())?;
     Ok(Settings {
         scenario: scenario.to_owned(),
         target: Arc::new(target),
         protocol: connection.protocol,
         keep_alive_s: connection.keep_alive,
-        user: connection.user.clone(),
-        password: connection.password.clone(),
+        user,
+        password,
         client_id_prefix: connection.client_id_prefix.clone(),
         connect_rate: connection.connect_rate,
         connecting_max: connection.connecting_max,
@@ -32,8 +33,9 @@ pub fn settings(scenario: &str, connection: &Connection, clients: u32) -> Result
         inflight_max: connection.inflight_max,
         threads: connection.threads(),
         tolerates_failures: false,
-        forbids_loss: false,
+        loss_share_max: 0.0,
         clears_retained: false,
+        command: None,
     })
 }
 
@@ -45,9 +47,12 @@ fn loaded(
     clients: u32,
 ) -> Result<Settings, String> {
     let mut settings = settings(scenario, connection, clients)?;
+    if load.topic_alias && connection.protocol != 5 {
+        return Err("topic aliases are of MQTT 5.0 (--topic-alias, --protocol=5)".into());
+    }
     settings.finish = load.finish();
     settings.warmup = load.warmup;
-    settings.forbids_loss = load.forbid_loss;
+    settings.loss_share_max = load.allow_loss;
     settings.clears_retained = load.retain;
     if let Finish::After(duration) = settings.finish
         && settings.warmup >= duration
@@ -66,6 +71,7 @@ fn group(name: &str, count: u32) -> GroupSpec {
         subscribe: None,
         reading: Reading::Fast,
         is_stormy: false,
+        is_away: false,
         is_clean: true,
     }
 }
@@ -184,6 +190,12 @@ pub fn p2p(args: &args::P2p) -> Result<Workload, String> {
 
 /// Many to groups that share.
 pub fn shared(args: &args::Shared) -> Result<Workload, String> {
+    if args.groups > args.subscribers {
+        return Err(format!(
+            "{} groups need at least as many members (--groups, --subscribers)",
+            args.groups
+        ));
+    }
     let clients = args.publishers + args.subscribers;
     let settings = loaded("shared", &args.common.connection, &args.load, clients)?;
     let wildcard = args.load.wildcard.unwrap_or(Wildcard::Hash);
@@ -224,8 +236,6 @@ pub fn retained(args: &args::Retained) -> Result<Workload, String> {
     let mut settings = settings("retained", connection, args.subscribers + 1)?;
     settings.finish = Finish::Messages(args.topics);
     settings.clears_retained = true;
-    // The replay is all there is: nothing of it may be missing.
-    settings.forbids_loss = true;
     let mut publisher = group("publisher", 1);
     publisher.publish = Some(PublishSpec {
         topic: "loadgen/{run}/{t}".into(),
@@ -248,6 +258,9 @@ pub fn retained(args: &args::Retained) -> Result<Workload, String> {
 
 /// Pairs under load while others come back.
 pub fn storm(args: &args::Storm) -> Result<Workload, String> {
+    if args.load.duration.is_some() || args.load.messages.is_some() {
+        return Err("a storm lasts --after and --settle: no --duration, no --messages".into());
+    }
     let clients = args.clients + args.pairs.saturating_mul(2);
     let mut settings = loaded("storm", &args.common.connection, &args.load, clients)?;
     settings.finish = Finish::After(Duration::from_secs(604_800));
@@ -277,6 +290,9 @@ pub fn slow(args: &args::Slow) -> Result<Workload, String> {
     if args.slow >= args.subscribers {
         return Err("some subscribers have to be fast (--slow, --subscribers)".into());
     }
+    if args.slow == 0 && args.slow_rate > 0 {
+        return Err("nobody is slow: no --slow-rate (--slow)".into());
+    }
     let settings = loaded(
         "slow",
         &args.common.connection,
@@ -298,4 +314,36 @@ pub fn slow(args: &args::Slow) -> Result<Workload, String> {
         groups.push(slow);
     }
     Ok((settings, groups))
+}
+
+/// Sessions that stay: everybody leaves, messages are published, everybody comes back for them.
+pub fn offline(
+    name: &str,
+    args: &args::Offline,
+    command: Option<&str>,
+) -> Result<Workload, String> {
+    let clients = args.subscribers + args.publishers;
+    let mut settings = settings(name, &args.common.connection, clients)?;
+    settings.finish = Finish::Messages(args.messages);
+    settings.command = command.map(str::to_owned);
+    let mut publishers = group("publishers", args.publishers);
+    publishers.publish = Some(PublishSpec {
+        topic: "loadgen/{run}/{i}".into(),
+        topics: 1,
+        qos: args.qos,
+        is_retained: false,
+        sizes: args.size.clone(),
+        pace: Pace::Window(args.window),
+        is_aliased: false,
+    });
+    let mut away = group("away", args.subscribers);
+    away.is_away = true;
+    away.is_clean = false;
+    away.subscribe = Some(SubscribeSpec {
+        filters: vec!["loadgen/{run}/#".into()],
+        qos: args.qos,
+        share: None,
+        is_late: false,
+    });
+    Ok((settings, vec![away, publishers]))
 }

@@ -9,10 +9,21 @@ pub fn expand(pattern: &str, client: u32, topic: u32, run: &str) -> Result<Strin
         .replace("{i}", &client.to_string())
         .replace("{t}", &topic.to_string())
         .replace("{run}", run);
+    if let Some(unknown) = placeholder(&text) {
+        return Err(format!(
+            "`{pattern}` holds `{unknown}`, which is not known: {{i}}, {{t}} and {{run}} are"
+        ));
+    }
     if text.is_empty() || text.len() > TOPIC_BYTES_MAX || text.contains('\0') {
         return Err(format!("`{pattern}` gives no valid topic"));
     }
     Ok(text)
+}
+
+/// What looks like a placeholder.
+fn placeholder(text: &str) -> Option<&str> {
+    let from = text.get(text.find('{')?..)?;
+    from.get(..=from.find('}')?)
 }
 
 /// Whether a topic may be published to.
@@ -88,6 +99,9 @@ mod tests {
     fn patterns_are_filled_in_and_checked() {
         assert_eq!(expand("x/{run}/{i}/{t}", 3, 4, "r").unwrap(), "x/r/3/4");
         assert!(expand("", 0, 0, "r").is_err());
+        let unknown = expand("x/{client}/y", 0, 0, "r").unwrap_err();
+        assert!(unknown.contains("`{client}`"), "{unknown}");
+        assert!(expand("x/{/y}", 0, 0, "r").is_err());
         assert!(check_topic("a/+").is_err());
         assert!(check_filter("a/#/b").is_err() && check_filter("a/b#").is_err());
         assert!(check_filter("+/a/#").is_ok());

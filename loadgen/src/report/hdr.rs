@@ -1,7 +1,8 @@
 //! Files that HdrHistogram's own tools read: percentile distributions and interval logs.
 
 use crate::measure::Measure;
-use crate::run::{Outcome, Second};
+use crate::outcome::{Outcome, Second};
+use crate::verdict::Verdict;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder};
@@ -15,17 +16,18 @@ const STEPS: u32 = 5;
 /// Nanoseconds of the unit in percentile files.
 const UNIT_NS: f64 = 1e3;
 
-/// Writes the delivery latency's percentiles in us.
+/// Writes the delivery latency's percentiles in us, and what the run was worth.
 ///
 /// # Errors
 /// A message that names the file.
-pub fn write_percentiles(path: &Path, outcome: &Outcome) -> Result<(), String> {
+pub fn write_percentiles(path: &Path, outcome: &Outcome, verdict: Verdict) -> Result<(), String> {
     let Some(histogram) = outcome.meters.latency(Measure::Deliver) else {
         return Err(format!("{}: there were no deliveries", path.display()));
     };
     let named = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
     let mut out = BufWriter::new(File::create(path).map_err(named)?);
     percentiles(histogram, &mut out).map_err(named)?;
+    writeln!(out, "#[Verdict = {}]", verdict.words()).map_err(named)?;
     out.flush().map_err(named)
 }
 
@@ -129,12 +131,14 @@ impl IntervalLog {
         Ok(())
     }
 
-    /// Ends the file.
+    /// Ends the file with what the run was worth.
     ///
     /// # Errors
     /// What went wrong first.
-    pub fn finish(mut self) -> Result<(), String> {
-        let flushed = self.file.flush().map_err(|error| error.to_string());
+    pub fn finish(mut self, verdict: Verdict) -> Result<(), String> {
+        let said = writeln!(self.file, "#[verdict: {}]", verdict.words());
+        let flushed = said.and_then(|()| self.file.flush());
+        let flushed = flushed.map_err(|error| error.to_string());
         match self.failure.take() {
             Some(failure) => Err(format!("the interval log is not complete: {failure}")),
             None => flushed,
@@ -164,7 +168,7 @@ mod tests {
         let mut log = IntervalLog::create(&path).unwrap();
         log.write(&second(7, 1_000_000));
         log.write(&second(9, 2_000_000));
-        log.finish().unwrap();
+        log.finish(Verdict::Clean).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let mut starts = Vec::new();

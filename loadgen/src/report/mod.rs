@@ -8,13 +8,12 @@ mod progress;
 mod table;
 
 pub use hdr::{IntervalLog, write_percentiles};
-pub use json::{RunRecord, SecondRecord, search_record};
+pub use json::{RunRecord, SecondRecord, search_record, unix_s};
 pub use page::render;
 pub use progress::Progress;
 pub use table::{search_table, table};
 
-use crate::measure::Measure;
-use crate::run::{Outcome, is_generator_bound};
+use crate::outcome::Outcome;
 
 /// Quantiles that every result names.
 pub const QUANTILES: [(&str, f64); 5] = [
@@ -28,19 +27,27 @@ pub const QUANTILES: [(&str, f64); 5] = [
 /// What somebody who reads the numbers has to know.
 pub fn warnings(outcome: &Outcome) -> Vec<String> {
     let mut warnings = Vec::new();
-    if is_generator_bound(outcome) {
-        let busy = outcome.busy * 100.0;
-        warnings.push(match outcome.quantile_ns(Measure::Lag, 0.99) {
-            Some(lag) => format!(
-                "the generator may be the limit: its busiest thread was {busy:.0} % busy, 1 % of \
-                 its publishes left {:.1} ms late or more",
-                lag as f64 / 1e6
-            ),
-            None => {
-                format!("the generator may be the limit: its busiest thread was {busy:.0} % busy")
-            }
-        });
+    let end = &outcome.end;
+    if let Some(why) = &end.failure {
+        warnings.push(format!("it could not go on, the result is partial: {why}"));
     }
+    if end.is_interrupted {
+        warnings.push("it was interrupted, the result is partial".into());
+    }
+    if let Some(why) = &end.gave_up {
+        warnings.push(format!("gave up, the result is partial: {why}"));
+    }
+    let lost: u64 = outcome.breaches.iter().map(|b| b.lost).sum();
+    if lost > 0 {
+        let over = end.failure.is_none() && end.gave_up.is_none() && !end.is_interrupted;
+        let what = if over {
+            "lost"
+        } else {
+            "not there when it ended"
+        };
+        warnings.push(format!("{lost} deliveries were {what}"));
+    }
+    warnings.extend(outcome.limit_warnings());
     if outcome.unsent > 0 {
         warnings.push(format!(
             "{} scheduled messages were never sent: the broker did not take them in time, so that \
@@ -48,12 +55,14 @@ pub fn warnings(outcome: &Outcome) -> Vec<String> {
             outcome.unsent
         ));
     }
-    let own_lost = outcome.meters.counts.disconnected;
-    if own_lost > 0 && outcome.plan.settings.storm.is_none() {
-        warnings.push(format!("{own_lost} clients lost their connection"));
+    let disconnected = outcome.meters.counts.disconnected;
+    let settings = &outcome.plan.settings;
+    let is_wanted = settings.storm.is_some() || settings.command.is_some();
+    if disconnected > 0 && !is_wanted {
+        warnings.push(format!("{disconnected} clients lost their connection"));
     }
-    if let Some(why) = &outcome.gave_up {
-        warnings.push(format!("gave up: {why}"));
+    if outcome.lacks_aliases {
+        warnings.push("topics were sent in full: the broker takes fewer topic aliases".into());
     }
     warnings
 }

@@ -1,6 +1,6 @@
 //! `loadgen report`: results as one self-contained HTML page, and as SVG.
 
-use super::json::RunRecord;
+use super::json::{RunRecord, date};
 use super::plot::{self, Labelled};
 use crate::args::Report;
 use std::fmt::Write;
@@ -145,28 +145,66 @@ fn page(title: &str, runs: &[Labelled]) -> Result<String, String> {
             let _ = writeln!(out, "<figure>{svg}</figure>");
         }
         for run in members {
-            let command = escape(&run.record.command.join(" "));
-            let host = &run.record.host;
-            let _ = writeln!(
-                out,
-                "<p>{}, on {} (Linux {}, {} CPUs for the generator):</p><pre>{command}</pre>",
-                escape(&run.label),
-                escape(&host.name),
-                escape(&host.kernel),
-                host.cpus
-            );
-            for warning in &run.record.warnings {
-                let _ = writeln!(out, "<p class=\"warning\">{}</p>", escape(warning));
-            }
+            origin(run, &mut out);
         }
     }
     out.push_str("</body></html>\n");
     Ok(out)
 }
 
+/// When, where, with what and how a run was made, and what has to be known of it.
+fn origin(run: &Labelled, out: &mut String) {
+    let record = &run.record;
+    let host = &record.host;
+    let mut facts = vec![
+        date(record.ended_unix_s),
+        format!("{}, Linux {}", host.name, host.kernel),
+        format!("{} {} CPUs for the generator", host.cpu_model, host.cpus),
+        format!("loadgen {} {}", record.loadgen, record.loadgen_commit),
+        format!("broker at {}", record.broker),
+    ];
+    facts.extend(host.governor.as_ref().map(|g| format!("governor {g}")));
+    facts.extend(record.broker_version.clone());
+    if record.schema >= 2 {
+        facts.push(format!("seed {}", record.seed));
+        let load = |load: Option<f64>| load.map_or_else(|| "?".into(), |load| format!("{load:.2}"));
+        let (before, after) = (record.limits.load_before, record.limits.load_after);
+        facts.push(format!(
+            "load {} before, {} after",
+            load(before),
+            load(after)
+        ));
+    }
+    let _ = writeln!(
+        out,
+        "<h3>{}: {}</h3><p>{}</p><pre>{}</pre>",
+        escape(&run.label),
+        record.words(),
+        escape(&facts.join("; ")),
+        escape(&shown(&record.command))
+    );
+    for warning in &record.warnings {
+        let _ = writeln!(out, "<p class=\"warning\">{}</p>", escape(warning));
+    }
+}
+
+/// A command without the password that old ones may hold.
+fn shown(command: &[String]) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for word in command {
+        let hides = words.last() == Some(&"--password");
+        words.push(match word {
+            _ if hides => "***",
+            word if word.starts_with("--password=") => "--password=***",
+            word => word,
+        });
+    }
+    words.join(" ")
+}
+
 fn table(runs: &[&Labelled], out: &mut String) {
     out.push_str(
-        "<table><tr><th>run</th><th>clean</th><th>published/s</th><th>delivered/s</th>\
+        "<table><tr><th>run</th><th>verdict</th><th>published/s</th><th>delivered/s</th>\
          <th>p50 ms</th><th>p99 ms</th><th>p99.9 ms</th><th>max ms</th><th>lost</th>\
          <th>broker CPU us</th><th>loadgen CPU us</th></tr>\n",
     );
@@ -181,13 +219,13 @@ fn table(runs: &[&Labelled], out: &mut String) {
         let us = |us: Option<f64>| us.map_or_else(|| "-".into(), |us| format!("{us:.3}"));
         let lost: u64 = record.breaches.iter().map(|b| b.lost).sum();
         let cells = [
-            if record.is_clean { "yes" } else { "no" }.to_owned(),
+            escape(record.words()),
             format!("{:.0}", record.published.messages_per_second),
             format!("{:.0}", record.delivered.messages_per_second),
-            ms(latency.map(|l| l.p50)),
-            ms(latency.map(|l| l.p99)),
-            ms(latency.map(|l| l.p99_9)),
-            ms(latency.map(|l| l.max)),
+            ms(latency.map(|l| l.p50_ns)),
+            ms(latency.map(|l| l.p99_ns)),
+            ms(latency.map(|l| l.p99_9_ns)),
+            ms(latency.map(|l| l.max_ns)),
             lost.to_string(),
             us(record.per_delivery.and_then(|cost| cost.broker_us)),
             us(record.per_delivery.map(|cost| cost.own_us)),

@@ -1,7 +1,7 @@
 //! A line per second while a run lasts: rewritten on a terminal, one below the other elsewhere.
 
 use crate::measure::Measure;
-use crate::run::Second;
+use crate::outcome::Second;
 use std::io::{IsTerminal, Write, stderr};
 
 /// Prints progress to standard error.

@@ -2,8 +2,10 @@
 
 use super::{QUANTILES, warnings};
 use crate::find_max::Found;
+use crate::limits::Bound;
 use crate::measure::Measure;
-use crate::run::{Outcome, Span};
+use crate::outcome::{Outcome, Span};
+use crate::verdict::Verdict;
 use std::fmt::Write;
 
 /// Names of the latencies in tables.
@@ -11,16 +13,16 @@ const LATENCIES: [(Measure, &str); 8] = [
     (Measure::Deliver, "publish to deliver"),
     (Measure::DeliverInStorm, "the same, in the storm"),
     (Measure::Ack, "publish to ack"),
-    (Measure::Replay, "subscribe to retained"),
-    (Measure::ReplayWhole, "subscribe to last one"),
+    (Measure::Replay, "to retained or missed"),
+    (Measure::ReplayWhole, "to the last retained"),
     (Measure::Connect, "connect"),
-    (Measure::Reconnect, "connect, in the storm"),
+    (Measure::Reconnect, "connect again"),
     (Measure::Subscribe, "subscribe"),
 ];
 
-/// The whole result.
-pub fn table(outcome: &Outcome) -> String {
-    let mut out = String::new();
+/// The whole result; its first word is the verdict.
+pub fn table(outcome: &Outcome, verdict: Verdict) -> String {
+    let mut out = format!("{}: ", verdict.words());
     throughput(outcome, &mut out);
     latencies(outcome, &mut out);
     verification(outcome, &mut out);
@@ -103,13 +105,23 @@ fn verification(outcome: &Outcome, out: &mut String) {
             b.delivered, b.lost, b.duplicated, b.reordered, b.corrupt
         );
     }
-    let (owed, came) = outcome.owed;
-    if owed > 0 {
-        let _ = writeln!(out, "owed deliveries: {came} of {owed} came");
+    let owed = outcome.owed;
+    if owed.owed > 0 {
+        let _ = writeln!(out, "owed deliveries: {} of {} came", owed.came, owed.owed);
+    }
+    if owed.warmup_owed > 0 {
+        let _ = writeln!(
+            out,
+            "of the warm-up: {} of {} came",
+            owed.warmup_came, owed.warmup_owed
+        );
     }
     let (wanted, replayed) = outcome.replay;
     if wanted > 0 {
-        let _ = writeln!(out, "retained messages: {replayed} of {wanted} came");
+        let _ = writeln!(
+            out,
+            "retained or missed messages: {replayed} of {wanted} came"
+        );
     }
     let refused = outcome.meters.counts.refused;
     if refused > 0 {
@@ -129,7 +141,7 @@ fn machine(outcome: &Outcome, span: &Span, out: &mut String) {
     if let Some(cpu) = span.broker_cpu {
         let _ = write!(out, ", broker {:>6.1} %", share(cpu));
     }
-    let counted = match span.name {
+    let counted = match span.name.as_str() {
         "connect" => ("connection", outcome.clients_in),
         "load" | "replay" => ("delivery", outcome.meters.counts.delivered),
         _ => ("", 0),
@@ -151,7 +163,13 @@ fn machine(outcome: &Outcome, span: &Span, out: &mut String) {
 
 /// The trials of a search and its result.
 pub fn search_table(found: &Found) -> String {
-    let mut out = String::new();
+    let mut out = match &found.best {
+        Some((rate, _)) => format!("{rate:.0} messages per second hold the objective\n"),
+        None => "no rate held the objective\n".to_owned(),
+    };
+    if found.is_interrupted {
+        out.insert_str(0, "interrupted: ");
+    }
     let _ = writeln!(out, "{:>14} {:>14}  result", "messages/s", "latency in ms");
     for trial in &found.trials {
         let ms = trial.latency_ns.map_or(f64::NAN, |ns| ns as f64 / 1e6);
@@ -164,12 +182,18 @@ pub fn search_table(found: &Found) -> String {
                 out,
                 "highest rate that holds it: {rate:.0} messages per second"
             );
-            out.push_str(&table(outcome));
+            out.push_str(&table(outcome, Verdict::Clean));
         }
         None => out.push_str("no rate holds it\n"),
     }
-    if found.is_generator_bound {
-        out.push_str("warning: beyond that rate the generator was the limit, not the broker\n");
+    match found.bound {
+        Bound::Neither => {}
+        Bound::Generator => {
+            out.push_str("warning: beyond that rate the generator was the limit, not the broker\n")
+        }
+        Bound::Machine => {
+            out.push_str("warning: beyond that rate the machine was the limit, not the broker\n")
+        }
     }
     out
 }

@@ -1,4 +1,4 @@
-//! Ways to a broker: TCP, TLS, WebSocket, WSS; all non-blocking.
+//! Ways to a broker: TCP, TLS, WebSocket, WSS, Unix sockets; all non-blocking.
 //!
 //! TLS comes from rustls and WebSocket from tungstenite; both run over the same [`Link`].
 
@@ -6,10 +6,11 @@ mod target;
 mod tls;
 mod websocket;
 
-pub use target::Target;
+pub use target::{Address, Target, without_secrets};
 pub use tls::TlsOptions;
 
-use mio::net::TcpStream;
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -18,27 +19,42 @@ use websocket::WebSocket;
 /// A byte stream below MQTT or WebSocket.
 enum Link {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<tls::TlsStream>),
 }
 
 impl Link {
-    fn socket(&mut self) -> &mut TcpStream {
+    fn source(&mut self) -> &mut dyn Source {
         match self {
             Link::Plain(stream) => stream,
+            Link::Unix(stream) => stream,
             Link::Tls(stream) => &mut stream.sock,
         }
     }
 
+    fn is_connected(&self) -> io::Result<bool> {
+        let stream = match self {
+            Link::Plain(stream) => stream,
+            Link::Tls(stream) => &stream.sock,
+            Link::Unix(stream) => {
+                let error = stream.take_error()?;
+                return error.map_or_else(|| Ok(stream.peer_addr().is_ok()), Err);
+            }
+        };
+        let error = stream.take_error()?;
+        error.map_or_else(|| Ok(stream.peer_addr().is_ok()), Err)
+    }
+
     fn is_established(&mut self) -> io::Result<bool> {
         match self {
-            Link::Plain(_) => Ok(true),
+            Link::Plain(_) | Link::Unix(_) => Ok(true),
             Link::Tls(stream) => tls::handshake(stream),
         }
     }
 
     fn wants_write(&self) -> bool {
         match self {
-            Link::Plain(_) => false,
+            Link::Plain(_) | Link::Unix(_) => false,
             Link::Tls(stream) => stream.conn.wants_write(),
         }
     }
@@ -48,6 +64,7 @@ impl Read for Link {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Link::Plain(stream) => stream.read(into),
+            Link::Unix(stream) => stream.read(into),
             Link::Tls(stream) => stream.read(into),
         }
     }
@@ -57,6 +74,7 @@ impl Write for Link {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Link::Plain(stream) => stream.write(bytes),
+            Link::Unix(stream) => stream.write(bytes),
             Link::Tls(stream) => stream.write(bytes),
         }
     }
@@ -64,6 +82,7 @@ impl Write for Link {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Link::Plain(stream) => stream.flush(),
+            Link::Unix(stream) => stream.flush(),
             Link::Tls(stream) => stream.flush(),
         }
     }
@@ -80,7 +99,13 @@ pub struct Transport(Layer);
 impl Transport {
     /// Begins a connection to `target` from its `nth` source address.
     pub fn connect(target: &Target, nth: u32) -> io::Result<Self> {
-        let address = target.address();
+        let address = match target.address() {
+            Address::Tcp(address) => *address,
+            Address::Unix(path) => {
+                let link = Link::Unix(UnixStream::connect(path)?);
+                return Ok(Transport(Layer::Bytes(link)));
+            }
+        };
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM,
@@ -104,12 +129,21 @@ impl Transport {
         }))
     }
 
-    /// The socket to wait on.
-    pub fn socket(&mut self) -> Option<&mut TcpStream> {
+    fn link(&mut self) -> Option<&mut Link> {
         match &mut self.0 {
-            Layer::Bytes(link) => Some(link.socket()),
-            Layer::WebSocket(websocket) => websocket.link().map(Link::socket),
+            Layer::Bytes(link) => Some(link),
+            Layer::WebSocket(websocket) => websocket.link(),
         }
+    }
+
+    /// What to wait on.
+    pub fn source(&mut self) -> Option<&mut dyn Source> {
+        self.link().map(Link::source)
+    }
+
+    /// Whether the socket is connected; the error if it cannot be.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        self.link().map_or(Ok(true), |link| link.is_connected())
     }
 
     /// Goes on with the handshakes below MQTT; whether they are over.
@@ -152,7 +186,7 @@ impl Transport {
 
     /// Whether a read that returns less than asked for has emptied the socket.
     pub const fn is_plain(&self) -> bool {
-        matches!(self.0, Layer::Bytes(Link::Plain(_)))
+        matches!(self.0, Layer::Bytes(Link::Plain(_) | Link::Unix(_)))
     }
 }
 

@@ -29,6 +29,13 @@ pub struct TlsOptions {
     pub is_insecure: bool,
 }
 
+impl TlsOptions {
+    /// Whether anything is given.
+    pub const fn is_any(&self) -> bool {
+        self.ca.is_some() || self.certificate.is_some() || self.key.is_some() || self.is_insecure
+    }
+}
+
 /// A configuration for all connections, with resumption off: every connect costs a full handshake.
 pub fn config(options: &TlsOptions, offers_mqtt: bool) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());

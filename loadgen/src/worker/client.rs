@@ -39,6 +39,8 @@ pub struct Client {
     pub failures: u32,
     /// Comes back from a storm.
     pub is_returning: bool,
+    /// Was asked whether the broker answers, and has had no answer.
+    pub is_probed: bool,
     /// Is in the list of clients to flush.
     pub is_dirty: bool,
     /// The poll tells when its socket is writable again.
@@ -61,6 +63,7 @@ impl Client {
             subscribed_ns: 0,
             failures: 0,
             is_returning: false,
+            is_probed: false,
             is_dirty: false,
             awaits_writable: false,
             publishing: None,

@@ -1,7 +1,7 @@
 //! Bringing clients in: at the rate that was asked for, so many at a time, again after a storm.
 
 use super::Worker;
-use super::client::{Client, Stage};
+use super::client::Stage;
 use super::publishing::Publishing;
 use super::subscribing::Subscribing;
 use crate::codec::{self, Connack};
@@ -32,11 +32,13 @@ pub struct Connecting {
     total: usize,
     /// Connects per second, of this worker.
     rate: Option<f64>,
-    began_ns: u64,
+    /// Nobody comes in before.
+    began_ns: Option<u64>,
     in_setup: usize,
     in_setup_max: usize,
     retries: BinaryHeap<Reverse<(u64, usize)>>,
     has_stormed: bool,
+    has_left: bool,
     order_entries: usize,
     /// Clients that are in.
     pub ready: u64,
@@ -54,11 +56,12 @@ impl Connecting {
             next: 0,
             total,
             rate: plan.settings.connect_rate.map(|rate| rate * share),
-            began_ns: 0,
+            began_ns: None,
             in_setup: 0,
             in_setup_max: plan.settings.connecting_max.div_ceil(workers) as usize,
             retries: BinaryHeap::new(),
             has_stormed: false,
+            has_left: false,
             order_entries: 0,
             ready: 0,
             failed: 0,
@@ -66,12 +69,17 @@ impl Connecting {
         }
     }
 
+    /// Lets them come in.
+    pub const fn begin(&mut self, now_ns: u64) {
+        self.began_ns = Some(now_ns);
+    }
+
     fn next_first_ns(&self) -> Option<u64> {
         if self.next >= self.total || self.in_setup >= self.in_setup_max {
             return None;
         }
         let offset = self.rate.map_or(0.0, |rate| self.next as f64 * 1e9 / rate);
-        Some(self.began_ns + offset as u64)
+        Some(self.began_ns? + offset as u64)
     }
 
     /// When the next connect is due.
@@ -120,7 +128,7 @@ impl Worker {
             }
         };
         let interests = Interest::READABLE | Interest::WRITABLE;
-        if let Some(socket) = connection.transport().socket()
+        if let Some(socket) = connection.transport().source()
             && let Err(error) = self
                 .poll
                 .registry()
@@ -142,13 +150,8 @@ impl Worker {
             return Ok(());
         };
         let closed = |error: std::io::Error| ConnectionError::Closed(error.to_string());
-        if let Some(socket) = connection.transport().socket() {
-            if let Some(error) = socket.take_error().map_err(closed)? {
-                return Err(closed(error));
-            }
-            if socket.peer_addr().is_err() {
-                return Ok(());
-            }
+        if !connection.transport().is_connected().map_err(closed)? {
+            return Ok(());
         }
         if !connection.transport().is_established().map_err(closed)? {
             return Ok(());
@@ -198,10 +201,12 @@ impl Worker {
         self.context.meters.counts.connected += 1;
         client.failures = 0;
         self.equip(local, connack);
+        let is_returning = self.clients[local].is_returning;
+        // Whoever comes back to a session that stays has its subscription there, or has lost it.
         let subscribes_now = self.clients[local]
             .subscribing
             .as_ref()
-            .is_some_and(|s| !s.is_late);
+            .is_some_and(|s| !(s.is_late || s.is_away && is_returning));
         if subscribes_now {
             self.subscribe(local);
         } else {
@@ -223,6 +228,11 @@ impl Worker {
                 .get_or_insert_with(|| Box::new(Publishing::new(number, first_stream)));
             publishing.inflight_max = connack.receive_maximum.min(plan.settings.inflight_max);
             publishing.alias_max = connack.topic_alias_max;
+            let spec = group.spec.publish.as_ref().filter(|spec| spec.is_aliased);
+            if spec.is_some_and(|spec| spec.topics > u32::from(connack.topic_alias_max)) {
+                let lacks = &self.context.control.lacks_aliases;
+                lacks.store(true, Ordering::Relaxed);
+            }
         }
         let Some(subscribe) = &group.spec.subscribe else {
             return;
@@ -244,6 +254,7 @@ impl Worker {
             qos: subscribe.qos,
             share,
             is_late: subscribe.is_late,
+            is_away: group.spec.is_away,
             is_owed: group.is_owed(),
             trackers,
             order,
@@ -338,7 +349,10 @@ impl Worker {
             self.connecting.retries.push(Reverse((due, local)));
             return;
         }
-        let is_tolerated = plan.settings.tolerates_failures || group.spec.reading != Reading::Fast;
+        // A broker that is restarted takes the publishers' connections with it; they have done their part.
+        let is_restart = plan.settings.command.is_some() && self.context.phase > Phase::Publish;
+        let is_tolerated =
+            plan.settings.tolerates_failures || group.spec.reading != Reading::Fast || is_restart;
         if is_tolerated {
             self.connecting.failed += 1;
             return;
@@ -370,24 +384,72 @@ impl Worker {
         self.connecting.in_setup_max = usize::MAX;
         let now = self.context.control.now_ns();
         let plan = self.context.plan.clone();
-        let is_stormy = |c: &Client| plan.groups[c.group as usize].spec.is_stormy;
-        for (local, client) in self.clients.iter_mut().enumerate() {
-            if !is_stormy(client) || client.stage != Stage::Ready {
+        for local in 0..self.clients.len() {
+            let client = &self.clients[local];
+            let is_stormy = plan.groups[client.group as usize].spec.is_stormy;
+            if is_stormy && client.stage == Stage::Ready {
+                self.drop_client(local);
+                self.clients[local].began_ns = now;
+                self.connecting.retries.push(Reverse((now, local)));
+            }
+        }
+        self.tell_away();
+    }
+
+    /// Ends the connection of a client that will come back.
+    fn drop_client(&mut self, local: usize) {
+        let client = &mut self.clients[local];
+        client.connection = None;
+        client.stage = Stage::Idle;
+        client.is_dirty = false;
+        client.awaits_writable = false;
+        client.is_returning = true;
+        client.failures = 0;
+        self.connecting.ready -= 1;
+        self.connecting.away += 1;
+    }
+
+    fn tell_away(&self) {
+        let gauges = &self.context.control.gauges[self.number as usize];
+        gauges.away.store(self.connecting.away, Ordering::Relaxed);
+    }
+
+    fn is_away(&self, local: usize) -> bool {
+        let group = self.clients[local].group as usize;
+        self.context.plan.groups[group].spec.is_away
+    }
+
+    /// Those who leave say so, and go.
+    pub(super) fn follow_leave(&mut self) {
+        let is_time = self.context.control.leave.load(Ordering::Acquire);
+        if !is_time || self.connecting.has_left {
+            return;
+        }
+        self.connecting.has_left = true;
+        for local in 0..self.clients.len() {
+            if !self.is_away(local) || self.clients[local].stage != Stage::Ready {
                 continue;
             }
-            client.connection = None;
-            client.stage = Stage::Idle;
-            client.is_dirty = false;
-            client.awaits_writable = false;
-            client.is_returning = true;
-            client.began_ns = now;
-            client.failures = 0;
-            self.connecting.ready -= 1;
-            self.connecting.away += 1;
-            self.connecting.retries.push(Reverse((now, local)));
+            if let Some(connection) = &mut self.clients[local].connection {
+                connection.outgoing().extend_from_slice(&codec::DISCONNECT);
+                // Gone either way: a session that stays is there for this.
+                let _ = connection.flush();
+            }
+            self.drop_client(local);
         }
-        self.context.control.gauges[self.number as usize]
-            .away
-            .store(self.connecting.away, Ordering::Relaxed);
+        self.tell_away();
+    }
+
+    /// Those who left come back.
+    pub(super) fn come_back(&mut self) {
+        let now = self.context.control.now_ns();
+        for local in 0..self.clients.len() {
+            if self.is_away(local) && self.clients[local].is_returning {
+                let client = &mut self.clients[local];
+                client.began_ns = now;
+                client.subscribed_ns = now;
+                self.connecting.retries.push(Reverse((now, local)));
+            }
+        }
     }
 }

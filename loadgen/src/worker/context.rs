@@ -32,6 +32,12 @@ pub struct Context {
     pub owed: u64,
     /// First deliveries of messages that are owed.
     pub delivered: u64,
+    /// Of the deliveries owed, those of the warm-up.
+    pub warmup_owed: u64,
+    /// Of these, how many came.
+    pub warmup_delivered: u64,
+    /// Clients that the broker answered when they asked.
+    pub answered: u64,
     /// Retained messages replayed.
     pub replayed: u64,
     /// Publishers of this worker that may go on.
@@ -51,7 +57,7 @@ impl Context {
         Context {
             plan,
             control,
-            phase: Phase::Connect,
+            phase: Phase::Wait,
             meters: Meters::default(),
             breaches: [Breaches::default(); 3],
             seen,
@@ -60,6 +66,9 @@ impl Context {
             is_storming: false,
             owed: 0,
             delivered: 0,
+            warmup_owed: 0,
+            warmup_delivered: 0,
+            answered: 0,
             replayed: 0,
             unblocked: Vec::new(),
             progress: 0,

@@ -183,6 +183,7 @@ fn handle(
             steps.push(Step::Subscribed(worst));
         }
         Packet::Disconnect(reason) => return Err(ConnectionError::Disconnected(reason)),
+        Packet::Pong => context.answered += u64::from(std::mem::take(&mut client.is_probed)),
         Packet::Other => {}
     }
     Ok(())

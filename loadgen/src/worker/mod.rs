@@ -13,10 +13,11 @@ mod results;
 mod subscribing;
 
 pub use context::Context;
-pub use results::{Results, settle_shared};
+pub use results::{Results, sent_in_stream, settle_shared};
 
 use crate::control::{Control, Phase};
 use crate::measure::Meters;
+use crate::measure::host::{self, ThreadUse};
 use crate::plan::{Finish, Pace, Plan, Reading};
 use client::{Client, Stage};
 use connecting::Connecting;
@@ -39,6 +40,7 @@ const WAKER: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 256 * 1024;
+const SECOND_NS: u64 = 1_000_000_000;
 /// Longest sleep, so that phases and seconds are noticed.
 const SLEEP_NS_MAX: u64 = 100_000_000;
 /// Below this the poll's milliseconds are too coarse and a timer is set.
@@ -79,11 +81,22 @@ pub struct Worker {
     next_slow_ns: u64,
     next_ping: usize,
     next_second_ns: u64,
+    /// Where within a second of the origin seconds begin.
+    second_offset_ns: u64,
     scratch: Vec<u8>,
     start_ns: u64,
-    idle_ns: u64,
     next_count_ns: u64,
-    load_began_ns: u64,
+    watch: Option<Watch>,
+    /// What the thread used while it was watched, and how long that was.
+    used: (ThreadUse, Duration),
+}
+
+/// The thread when watching it began.
+struct Watch {
+    began_ns: u64,
+    /// What it did not sleep, where the kernel does not say what it ran.
+    idle_ns: u64,
+    used: Option<ThreadUse>,
 }
 
 /// A worker that could not be set up.
@@ -135,12 +148,13 @@ impl Worker {
             slow: Vec::new(),
             next_slow_ns: 0,
             next_ping: 0,
-            next_second_ns: 1_000_000_000,
+            next_second_ns: SECOND_NS,
+            second_offset_ns: 0,
             scratch: vec![0; READ_BYTES],
             start_ns: u64::MAX,
-            idle_ns: 0,
             next_count_ns: 0,
-            load_began_ns: 0,
+            watch: None,
+            used: (ThreadUse::default(), Duration::ZERO),
         };
         Ok((worker, Arc::new(waker)))
     }
@@ -148,9 +162,12 @@ impl Worker {
     /// Runs until the conductor finishes the run; hands in what was verified.
     pub fn run(mut self) -> Results {
         let mut events = Events::with_capacity(1024);
+        self.start_watch();
         while self.context.phase != Phase::Finish {
             self.follow_phase();
             self.follow_storm();
+            self.follow_leave();
+            self.follow_probe();
             self.connect_due();
             self.publish_due();
             self.read_again();
@@ -189,10 +206,36 @@ impl Worker {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        if sleep > 0 {
-            self.idle_ns += self.context.control.now_ns() - now;
+        if sleep > 0
+            && let Some(watch) = &mut self.watch
+        {
+            watch.idle_ns += self.context.control.now_ns() - now;
         }
         Ok(())
+    }
+
+    fn start_watch(&mut self) {
+        self.watch = Some(Watch {
+            began_ns: self.context.control.now_ns(),
+            idle_ns: 0,
+            used: host::this_thread(),
+        });
+    }
+
+    /// Notes what the thread ran and waited for since the watch began.
+    fn stop_watch(&mut self) {
+        let Some(watch) = self.watch.take() else {
+            return;
+        };
+        let elapsed = self.context.control.now_ns().saturating_sub(watch.began_ns);
+        let used = match (watch.used, host::this_thread()) {
+            (Some(before), Some(after)) => after.since(before),
+            _ => ThreadUse {
+                ran: Duration::from_nanos(elapsed.saturating_sub(watch.idle_ns)),
+                waited: Duration::ZERO,
+            },
+        };
+        self.used = (used, Duration::from_nanos(elapsed));
     }
 
     fn set_timer(&self, ns: u64) {
@@ -235,9 +278,16 @@ impl Worker {
         match phase {
             Phase::Publish => self.begin_publishing(),
             Phase::Drain => self.schedules.clear(),
-            Phase::Replay => self.subscribe_late(),
-            Phase::Clear => self.clear_retained(),
-            Phase::Connect | Phase::Finish => {}
+            Phase::Replay => {
+                self.subscribe_late();
+                self.come_back();
+            }
+            Phase::Clear => {
+                self.stop_watch();
+                self.clear_retained();
+            }
+            Phase::Connect => self.connecting.begin(self.context.control.now_ns()),
+            Phase::Wait | Phase::Finish => {}
         }
     }
 
@@ -245,10 +295,13 @@ impl Worker {
         let control = self.context.control.clone();
         let plan = self.context.plan.clone();
         self.start_ns = control.start_ns.load(Ordering::Acquire);
-        self.load_began_ns = control.now_ns();
-        self.idle_ns = 0;
+        self.start_watch();
         self.context.start_ns = self.start_ns;
         self.context.measure_from_ns = control.measure_from_ns.load(Ordering::Acquire);
+        // From here on seconds begin with the measurement, so that its first one is a whole one.
+        self.send_interval();
+        self.second_offset_ns = self.context.measure_from_ns % SECOND_NS;
+        self.next_second_ns = self.second_end_ns(control.now_ns());
         let rounds_max = match plan.settings.finish {
             Finish::Messages(messages) => messages,
             Finish::After(_) => u32::MAX,
@@ -437,14 +490,19 @@ impl Worker {
             return;
         }
         self.send_interval();
-        self.next_second_ns = (now / 1_000_000_000 + 1) * 1_000_000_000;
+        self.next_second_ns = self.second_end_ns(now);
         self.ping();
+    }
+
+    fn second_end_ns(&self, now: u64) -> u64 {
+        let within = now.saturating_sub(self.second_offset_ns);
+        (within / SECOND_NS + 1) * SECOND_NS + self.second_offset_ns
     }
 
     fn send_interval(&mut self) {
         if !self.context.meters.is_empty() {
             let interval = Interval {
-                second: self.next_second_ns / 1_000_000_000 - 1,
+                second: (self.next_second_ns - self.second_offset_ns) / SECOND_NS - 1,
                 meters: std::mem::take(&mut self.context.meters),
             };
             // The conductor may have given up; then nobody wants it.
@@ -474,6 +532,31 @@ impl Worker {
         }
     }
 
+    /// Asks the broker, once, on every connection that is read, whether it still answers.
+    fn follow_probe(&mut self) {
+        let control = self.context.control.clone();
+        let gauges = &control.gauges[self.number as usize];
+        if !control.probe.load(Ordering::Acquire) || gauges.has_probed.load(Ordering::Relaxed) {
+            return;
+        }
+        let plan = self.context.plan.clone();
+        for local in 0..self.clients.len() {
+            let client = &mut self.clients[local];
+            let reads = plan.groups[client.group as usize].spec.reading == Reading::Fast;
+            if client.stage == Stage::Ready
+                && reads
+                && let Some(connection) = &mut client.connection
+            {
+                let ping = &crate::codec::PINGREQ;
+                connection.outgoing().extend_from_slice(ping);
+                client.is_probed = true;
+                gauges.probed.fetch_add(1, Ordering::Relaxed);
+                self.mark_dirty(local);
+            }
+        }
+        gauges.has_probed.store(true, Ordering::Release);
+    }
+
     /// Tells the conductor how things stand.
     fn report(&mut self, now: u64) {
         let gauges = &self.context.control.gauges[self.number as usize];
@@ -486,6 +569,10 @@ impl Worker {
             .failed
             .store(self.connecting.failed, Ordering::Relaxed);
         gauges.away.store(self.connecting.away, Ordering::Relaxed);
+        let warmup = (context.warmup_owed, context.warmup_delivered);
+        gauges.warmup_owed.store(warmup.0, Ordering::Relaxed);
+        gauges.warmup_delivered.store(warmup.1, Ordering::Relaxed);
+        gauges.answered.store(context.answered, Ordering::Relaxed);
         gauges.progress.store(context.progress, Ordering::Relaxed);
         if now >= self.next_count_ns {
             self.next_count_ns = now + COUNT_NS;

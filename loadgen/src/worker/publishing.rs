@@ -63,7 +63,7 @@ impl Publishing {
             return false;
         }
         match context.phase {
-            Phase::Connect => true,
+            Phase::Wait | Phase::Connect => true,
             Phase::Publish => match context.plan.settings.finish {
                 Finish::Messages(messages) => self.sent >= messages,
                 Finish::After(_) => false,
@@ -85,7 +85,10 @@ impl Publishing {
             Pace::Rate(rate) => {
                 (self.sent < self.scheduled).then(|| context.intended_ns(self.sent, slot, rate))
             }
-            Pace::Window(window) => has_room(window).then(|| context.control.now_ns()),
+            Pace::Window(window) => {
+                let now = context.control.now_ns();
+                (has_room(window) && now >= context.start_ns).then_some(now)
+            }
             Pace::Think(_) => {
                 let now = context.control.now_ns();
                 (has_room(1) && now >= self.resumes_ns).then_some(now)
@@ -153,6 +156,8 @@ impl Publishing {
         if time_ns >= context.measure_from_ns {
             context.meters.counts.published += 1;
             context.meters.counts.published_bytes += bytes as u64;
+        } else {
+            context.warmup_owed += u64::from(owed);
         }
     }
 

@@ -4,9 +4,11 @@ use super::Worker;
 use super::client::Stage;
 use crate::codec::DISCONNECT;
 use crate::control::Control;
+use crate::measure::host::ThreadUse;
 use crate::plan::Plan;
 use crate::verify::{Breaches, Seen};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What a worker found.
 #[derive(Debug, Default)]
@@ -17,12 +19,12 @@ pub struct Results {
     pub seen: Vec<Vec<Seen>>,
     /// Messages of the schedule that were never sent.
     pub unsent: u64,
-    /// Share of the load's time that the worker did not sleep.
-    pub busy: f64,
+    /// What the thread ran and waited for, and for how long it was watched.
+    pub used: (ThreadUse, Duration),
 }
 
 /// Messages that were sent in a stream.
-fn sent_in_stream(plan: &Plan, control: &Control, stream: u32) -> u32 {
+pub fn sent_in_stream(plan: &Plan, control: &Control, stream: u32) -> u32 {
     let number = plan.streams.publishers[stream as usize];
     let publisher = plan.publishers[number as usize];
     let spec = plan.groups[publisher.group as usize].spec.publish.as_ref();
@@ -34,6 +36,8 @@ fn sent_in_stream(plan: &Plan, control: &Control, stream: u32) -> u32 {
 impl Worker {
     pub(super) fn finish(mut self) -> Results {
         self.send_interval();
+        let now = self.context.control.now_ns();
+        self.report(now);
         for client in &mut self.clients {
             if client.stage == Stage::Ready
                 && let Some(connection) = &mut client.connection
@@ -43,14 +47,10 @@ impl Worker {
                 let _ = connection.flush();
             }
         }
-        let elapsed = self
-            .context
-            .control
-            .now_ns()
-            .saturating_sub(self.load_began_ns);
+        self.stop_watch();
         let mut results = Results {
             breaches: self.context.breaches,
-            busy: 1.0 - (self.idle_ns as f64 / elapsed.max(1) as f64).min(1.0),
+            used: self.used,
             ..Results::default()
         };
         let (plan, control) = (&self.context.plan, &self.context.control);
@@ -61,7 +61,8 @@ impl Worker {
             let Some(subscribing) = &client.subscribing else {
                 continue;
             };
-            if subscribing.share.is_some() || !(subscribing.is_owed || subscribing.is_late) {
+            let counts = subscribing.is_owed || subscribing.is_late || subscribing.is_away;
+            if subscribing.share.is_some() || !counts {
                 continue;
             }
             for (stream, tracker) in subscribing.sources.iter().zip(&subscribing.trackers) {

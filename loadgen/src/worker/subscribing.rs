@@ -19,6 +19,8 @@ pub struct Subscribing {
     pub share: Option<usize>,
     /// Subscribes late, for retained messages.
     pub is_late: bool,
+    /// Has left, and comes back for what was published meanwhile.
+    pub is_away: bool,
     /// What it gets counts as owed.
     pub is_owed: bool,
     /// One for each source; of a shared group's member only where it is known who got what.
@@ -116,7 +118,7 @@ impl Subscribing {
                 return;
             }
         }
-        if self.is_late {
+        if self.is_late || self.is_away {
             self.note_replayed(publish, now_ns - subscribed_ns, context);
         } else {
             self.note_live(publish, stamp, now_ns, context);
@@ -130,7 +132,7 @@ impl Subscribing {
         context.meters.counts.delivered += 1;
         context.meters.counts.delivered_bytes += publish.payload.len() as u64;
         context.meters.record(Measure::Replay, ns);
-        if self.replayed as usize == self.sources.len() {
+        if self.is_late && self.replayed as usize == self.sources.len() {
             context.meters.record(Measure::ReplayWhole, ns);
         }
     }
@@ -149,6 +151,8 @@ impl Subscribing {
             if context.is_storming {
                 context.meters.record(Measure::DeliverInStorm, latency);
             }
+        } else {
+            context.warmup_delivered += 1;
         }
         context.note_delivery(stamp);
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
 use tungstenite::{Message, WebSocket};
 
-/// What is done to every fifth delivery of a subscriber.
+/// What is done to every fifth delivery of a subscriber, or to everybody after the twentieth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -23,6 +23,10 @@ pub enum Fault {
     Double,
     Reorder,
     Damage,
+    /// Nothing is read or written any more.
+    Stop,
+    /// All connections end.
+    Die,
 }
 
 /// How packets travel.
@@ -193,12 +197,25 @@ fn serve_stream<S: Read + Write>(
     let (sender, receiver) = channel_of_packets();
     let mut incoming = Vec::new();
     loop {
+        if is_over(fault, subscribers) {
+            // The first twenty are on their way, whoever comes first to notice.
+            let outgoing: Vec<u8> = receiver.try_iter().flatten().collect();
+            channel.write(&outgoing)?;
+            if fault == Fault::Die {
+                return Ok(());
+            }
+            loop {
+                thread::park();
+            }
+        }
         match channel.read(&mut incoming) {
             Err(error) if !is_timeout(&error) => return Err(error),
             _ => {}
         }
         let mut outgoing = Vec::new();
-        while let Some(packet) = take_packet(&mut incoming) {
+        while !is_over(fault, subscribers)
+            && let Some(packet) = take_packet(&mut incoming)
+        {
             handle(&packet, fault, &sender, subscribers, &mut outgoing);
         }
         outgoing.extend(receiver.try_iter().flatten());
@@ -206,6 +223,17 @@ fn serve_stream<S: Read + Write>(
             channel.write(&outgoing)?;
         }
     }
+}
+
+/// Whether the fake stops, or dies, now.
+fn is_over(fault: Fault, subscribers: &Subscribers) -> bool {
+    if !matches!(fault, Fault::Stop | Fault::Die) {
+        return false;
+    }
+    let subscribers = subscribers.lock().unwrap();
+    subscribers
+        .iter()
+        .any(|subscriber| subscriber.deliveries >= 20)
 }
 
 /// Agrees to the subprotocol.

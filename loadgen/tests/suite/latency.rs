@@ -69,7 +69,10 @@ impl Proxy {
 }
 
 fn ms(json: &Value, percentile: &str) -> f64 {
-    json["latency"]["deliver"][percentile].as_f64().unwrap() / 1e6
+    json["latency"]["deliver"][format!("{percentile}_ns")]
+        .as_f64()
+        .unwrap()
+        / 1e6
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn a_stall_is_found_in_full_by_the_open_loop_and_hidden_by_the_closed_one() {
     let seconds = json["seconds"].as_array().unwrap();
     let worst = seconds
         .iter()
-        .map(|s| s["max"].as_f64().unwrap())
+        .map(|s| s["max_ns"].as_f64().unwrap())
         .fold(0.0, f64::max);
     assert!(worst / 1e6 >= stall_ms * 0.95, "{json}");
 

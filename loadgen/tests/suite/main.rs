@@ -3,6 +3,8 @@
 //! The broker's binary lies beside the load generator's when the whole workspace is tested.
 
 mod agreement;
+mod distributed;
+mod durability;
 mod fake;
 mod faults;
 mod latency;
@@ -11,3 +13,4 @@ mod refusals;
 mod scenarios;
 mod support;
 mod transports;
+mod truth;

@@ -1,6 +1,6 @@
 //! What comes out: tables, JSON, HdrHistogram's files, pages.
 
-use crate::support::{Broker, Scratch, clean, loadgen, text};
+use crate::support::{Broker, Scratch, clean, loadgen, or_limited, text};
 use std::process::Command;
 
 #[test]
@@ -10,7 +10,13 @@ fn the_table_names_throughput_latency_verification_and_cost() {
     let args = ["fanout", "--messages=50", "--window=4", "--pid", &pid];
     let output = loadgen(&broker.address, &args);
     let table = text(&output.stdout);
-    assert!(output.status.success(), "{table}{}", text(&output.stderr));
+    let code = output.status.code().unwrap();
+    assert_eq!(or_limited(code, 0), 0, "{table}{}", text(&output.stderr));
+    let (word, _) = table
+        .split_once(": fanout at ")
+        .expect("the verdict is the first word");
+    let words = ["clean", "generator-bound", "machine-bound"];
+    assert!(words.contains(&word), "{table}");
     for wanted in [
         "delivered            50000 messages",
         "p99.99",
@@ -43,14 +49,20 @@ fn percentile_and_interval_files_hold_every_delivery() {
         "--hlog",
         hlog.as_str(),
     ];
-    clean(&broker.address, &args);
+    let json = clean(&broker.address, &args);
+    let word = json["verdict"].as_str().unwrap().replace('_', "-");
     let percentiles = std::fs::read_to_string(&hgrm.0).unwrap();
     assert!(percentiles.contains("1/(1-Percentile)"), "{percentiles}");
     assert!(
         percentiles.contains("Total count    =         3000"),
         "{percentiles}"
     );
+    assert!(
+        percentiles.contains(&format!("#[Verdict = {word}]")),
+        "{percentiles}"
+    );
     let log = std::fs::read_to_string(&hlog.0).unwrap();
+    assert!(log.ends_with(&format!("#[verdict: {word}]\n")), "{log}");
     let intervals = log
         .lines()
         .filter(|line| !line.starts_with('#') && line.contains(",HISTF"));

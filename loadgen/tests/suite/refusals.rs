@@ -1,6 +1,6 @@
 //! Brokers that are not there, refuse, drop or stall: a clear message, an exit code, never a hang.
 
-use crate::support::{Broker, loadgen, measured, text};
+use crate::support::{Broker, Scratch, loadgen, measured, text};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -85,6 +85,18 @@ fn wrong_arguments_are_explained() {
         (&["mixed", "/nowhere.toml"], "/nowhere.toml"),
         (&["slow", "--subscribers=3", "--slow=3"], "--slow"),
         (&["fanout", "--warmup=20s"], "warm-up"),
+        (&["fanout", "--topic-alias"], "--protocol=5"),
+        (&["fanout", "--insecure"], "mqtts://"),
+        (&["shared", "--subscribers=2", "--groups=3"], "--groups"),
+        (&["storm", "--duration=5s"], "--after"),
+        (&["storm", "--messages=5"], "--after"),
+        (&["slow", "--slow=0", "--slow-rate=5"], "--slow"),
+        (&["preset", "conn-tcp-10K-100", "--warmup=1s"], "--warmup"),
+        (&["fanout", "--from=5"], "--find-max"),
+        (
+            &["fanout", "--password-file=/nowhere", "--user=x"],
+            "/nowhere",
+        ),
     ] {
         let output = loadgen("127.0.0.1:1", args);
         let said = text(&output.stderr);
@@ -94,6 +106,40 @@ fn wrong_arguments_are_explained() {
     let output = loadgen("ftp://127.0.0.1", &["fanout"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("ftp://"));
+}
+
+#[test]
+fn what_a_file_asks_for_and_cannot_have_is_named() {
+    let publish = |more: &str| format!("publish = {{ size = \"16\", window = 1, {more} }}");
+    let subscribe = |more: &str| format!("subscribe = {{ {more} }}");
+    for (head, group, wanted) in [
+        ("", publish("topic = \"a/{client}\""), "{client}"),
+        ("", publish("topic = \"a/{i}\", topics = 3"), "{t}"),
+        ("", publish("topic = \"a\", topics = 0"), "topics"),
+        ("", publish("topic = \"a\", topic_alias = true"), "5.0"),
+        ("", subscribe("filters = [\"a/{t}\"]"), "{t}"),
+        ("", subscribe("filters = [\"a/{x}\"]"), "{x}"),
+        ("", "reading = \"stalled\"".to_owned(), "slowly"),
+        (
+            "duration = \"1s\"\nwarmup = \"2s\"",
+            publish("topic = \"a\""),
+            "warm-up",
+        ),
+        (
+            "duration = \"1s\"\nmessages = 5",
+            publish("topic = \"a\""),
+            "not both",
+        ),
+        ("allow_loss = \"5\"", publish("topic = \"a\""), "allow_loss"),
+    ] {
+        let file = Scratch::new("mixed.toml");
+        let text = format!("{head}\n[[group]]\nname = \"x\"\nclients = 1\n{group}\n");
+        std::fs::write(&file.0, &text).unwrap();
+        let output = loadgen("127.0.0.1:1", &["mixed", file.as_str()]);
+        let said = crate::support::text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}: {said}");
+        assert!(said.contains(wanted), "{text}: {said}");
+    }
 }
 
 #[test]

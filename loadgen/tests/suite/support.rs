@@ -14,6 +14,11 @@ pub struct Broker {
 
 impl Broker {
     pub fn start() -> Self {
+        Self::listening(&[])
+    }
+
+    /// With more arguments than a listener on a free port.
+    pub fn listening(more: &[&str]) -> Self {
         let binary = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("ringmq");
         assert!(
             binary.exists(),
@@ -21,6 +26,7 @@ impl Broker {
         );
         let mut child = Command::new(binary)
             .args(["--listen", "mqtt://127.0.0.1:0", "--shards", "2"])
+            .args(more)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -34,6 +40,25 @@ impl Broker {
         let address = line.rsplit("mqtt://").next().unwrap().trim().to_owned();
         std::thread::spawn(move || lines.for_each(drop));
         Broker { child, address }
+    }
+
+    /// Waits until so many clients are connected: as many sockets of the kernel's table have its port and
+    /// are established.
+    pub fn wait_for_clients(&self, count: usize) {
+        let port: u16 = self.address.rsplit(':').next().unwrap().parse().unwrap();
+        let local = format!(":{port:04X}");
+        loop {
+            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let is_one = |line: &&str| {
+                let mut fields = line.split_ascii_whitespace().skip(1);
+                let is_local = fields.next().is_some_and(|field| field.ends_with(&local));
+                is_local && fields.nth(1) == Some("01")
+            };
+            if table.lines().filter(is_one).count() >= count {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub fn pid(&self) -> String {
@@ -71,15 +96,24 @@ pub fn measured(address: &str, args: &[&str]) -> (i32, Value) {
     (code, json)
 }
 
-/// Runs `loadgen --json`, which has to find everything as it should be.
+/// Runs `loadgen --json`, which has to find everything as it should be. A machine that runs tests beside
+/// each other may well be the limit, and loadgen says so: that is no fault of what is tested.
 pub fn clean(address: &str, args: &[&str]) -> Value {
     let (code, json) = measured(address, args);
+    let verdict = json["verdict"].as_str().unwrap();
+    let expected = ["clean", "generator_bound", "machine_bound"];
+    assert!(expected.contains(&verdict), "{args:?}: {json}");
     assert_eq!(
-        (code, &json["is_clean"]),
-        (0, &true.into()),
+        code,
+        if verdict == "clean" { 0 } else { 5 },
         "{args:?}: {json}"
     );
     json
+}
+
+/// What `code` would be if the machine had not been the limit, which a machine that runs other tests may be.
+pub fn or_limited(code: i32, otherwise: i32) -> i32 {
+    if code == 5 { otherwise } else { code }
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -112,5 +146,34 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A loadgen that serves, until it is dropped.
+pub struct Process {
+    child: Child,
+    /// Its first line.
+    pub said: String,
+}
+
+impl Process {
+    pub fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut said).unwrap();
+        let said = said.trim().to_owned();
+        Process { child, said }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -8,7 +8,12 @@
 //! It also tries what the broker does not do ([`Way`]), so that its gain can be measured where nothing else
 //! is in the way.
 //!
-//! Not here: short sends (a subscriber that does not read ends the program), more than one publisher.
+//! With [`Direction::In`] it is the floor under a fan-in instead: whole PUBLISH packets that came from any
+//! publisher since the last send go to the subscribers in one send each, and the next one leaves when that is
+//! over.
+//!
+//! Not here: short sends of a fan-out (a subscriber that does not read ends the program), more than one
+//! publisher of a fan-out.
 #![expect(unsafe_code, reason = "submissions name memory that outlives them")]
 
 use super::config::{RingConfig, TaskRun};
@@ -42,6 +47,16 @@ pub enum Way {
     Deferred,
 }
 
+/// Which way the messages go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// From one publisher to many subscribers, unread.
+    #[default]
+    Out,
+    /// From many publishers to few subscribers, batched.
+    In,
+}
+
 /// Sockets that can be registered.
 const FIXED_FILES_MAX: u32 = 16_384;
 
@@ -50,6 +65,8 @@ struct Connection {
     buffer: Vec<u8>,
     is_v5: bool,
     is_publisher: bool,
+    /// Of a fan-in: what is not a whole packet yet.
+    partial: Vec<u8>,
 }
 
 /// Bytes on their way to everybody.
@@ -64,6 +81,9 @@ struct Floor {
     listener: TcpListener,
     connections: Vec<Connection>,
     way: Way,
+    direction: Direction,
+    /// Of a fan-in: packets that wait for the next send.
+    batch: Vec<u8>,
     /// By their places among the connections.
     subscribers: Vec<usize>,
     rounds: Vec<Round>,
@@ -74,7 +94,7 @@ struct Floor {
 ///
 /// # Errors
 /// When the kernel refuses the ring or one of its operations.
-pub fn serve(listener: TcpListener, way: Way) -> Result<(), RingError> {
+pub fn serve(listener: TcpListener, way: Way, direction: Direction) -> Result<(), RingError> {
     let task_run = match way {
         Way::Deferred => TaskRun::Deferred,
         _ => TaskRun::Cooperative,
@@ -99,6 +119,8 @@ pub fn serve(listener: TcpListener, way: Way) -> Result<(), RingError> {
         listener,
         connections: Vec::new(),
         way,
+        direction,
+        batch: Vec::new(),
         subscribers: Vec::new(),
         rounds: Vec::new(),
         idle_rounds: Vec::new(),
@@ -111,6 +133,7 @@ pub fn serve(listener: TcpListener, way: Way) -> Result<(), RingError> {
         for completion in &completions {
             floor.completed(completion)?;
         }
+        floor.send_batch();
     }
 }
 
@@ -163,6 +186,7 @@ impl Floor {
                 buffer: vec![0; RECEIVE_BYTES],
                 is_v5: false,
                 is_publisher: false,
+                partial: Vec::new(),
             });
             self.push_receive(self.connections.len() - 1);
         }
@@ -185,6 +209,9 @@ impl Floor {
         match kind {
             0xC0 if is_small => self.send_round(b"\xD0\x00".to_vec(), &[which]),
             0xE0 if is_small => {}
+            _ if connection.is_publisher && self.direction == Direction::In => {
+                self.batch_packets(which, &bytes);
+            }
             _ if connection.is_publisher => {
                 let everybody = std::mem::take(&mut self.subscribers);
                 self.send_round(bytes, &everybody);
@@ -245,8 +272,45 @@ impl Floor {
         match self.way {
             Way::FixedFiles => opcode::Send::new(types::Fixed(to as u32), start, length).build(),
             Way::ZeroCopy => opcode::SendZc::new(descriptor, start, length).build(),
+            // A batch may be more than a socket takes at once; the kernel then goes on with the rest.
+            _ if self.direction == Direction::In => opcode::Send::new(descriptor, start, length)
+                .flags(libc::MSG_WAITALL)
+                .build(),
             _ => opcode::Send::new(descriptor, start, length).build(),
         }
+    }
+
+    /// Adds the PUBLISH packets of a publisher to the batch, as far as they are whole.
+    fn batch_packets(&mut self, which: usize, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(which) else {
+            return;
+        };
+        connection.partial.extend_from_slice(bytes);
+        let (mut used, mut pings) = (0, 0);
+        while let Some(packet) = connection.partial.get(used..).and_then(first_packet) {
+            used += packet.len();
+            match packet.first().map_or(0, |first| first & 0xF0) {
+                0x30 => self.batch.extend_from_slice(packet),
+                0xC0 => pings += 1,
+                _ => {}
+            }
+        }
+        connection.partial.drain(..used);
+        if pings > 0 {
+            self.send_round(b"\xD0\x00".repeat(pings), &[which]);
+        }
+    }
+
+    /// One send of the batch to each subscriber, unless the one before is still on its way.
+    fn send_batch(&mut self) {
+        let is_busy = self.idle_rounds.len() < self.rounds.len();
+        if self.batch.is_empty() || is_busy {
+            return;
+        }
+        let everybody = std::mem::take(&mut self.subscribers);
+        let batch = std::mem::take(&mut self.batch);
+        self.send_round(batch, &everybody);
+        self.subscribers = everybody;
     }
 
     fn sent(&mut self, which: usize, completion: &Completion) -> Result<(), RingError> {
@@ -269,5 +333,32 @@ impl Floor {
             }
         }
         Ok(())
+    }
+}
+
+/// The first whole MQTT packet of `bytes`.
+fn first_packet(bytes: &[u8]) -> Option<&[u8]> {
+    let mut length = 0;
+    for (at, byte) in bytes.iter().skip(1).take(4).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * at);
+        if byte & 0x80 == 0 {
+            return bytes.get(..at + 2 + length);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_told_apart_by_their_lengths() {
+        assert_eq!(first_packet(b"\x30\x02abc"), Some(&b"\x30\x02ab"[..]));
+        assert_eq!(first_packet(b"\x30\x02a"), None);
+        assert_eq!(first_packet(b"\x30\x80"), None);
+        let mut long = vec![0x30, 0x80, 1];
+        long.extend_from_slice(&[7; 130]);
+        assert_eq!(first_packet(&long).map(<[u8]>::len), Some(131));
     }
 }
