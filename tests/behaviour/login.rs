@@ -583,3 +583,18 @@ fn nobody_could_connect_is_a_mistake() {
 }
 
 crate::on_shards!([1, 2, 4] users_prove_themselves_by_password, scram_proves_both_sides_and_may_be_repeated);
+
+/// Who asks for none gets an identifier by the rule, and with it the ban on it.
+#[test]
+fn a_banned_identifier_is_banned_however_it_is_asked_for() {
+    let bans = Scratch::new("client ann\n");
+    let more = format!(
+        "[authentication]\nclient_id = \"user_name\"\n[bans]\nfile = {:?}\n",
+        bans.0
+    );
+    let (broker, _file) = with_users(2, &more);
+    for client_id in ["ann", ""] {
+        let connect = Connect::v5(client_id).login("ann", "secret");
+        assert_eq!(code(&broker, &connect), 0x8A, "{client_id:?}");
+    }
+}

@@ -78,7 +78,7 @@ pub(super) fn merge<'a>(sources: &Sources<'a>) -> Result<(FileConfig, Places<'a>
         }
     }
     let raw = FileConfig::deserialize(table)
-        .map_err(|error| ConfigError::new("configuration".into(), error.message().to_owned()))?;
+        .map_err(|error| ConfigError::new("configuration".into(), in_words(error.message())))?;
     Ok((raw, places))
 }
 
@@ -111,7 +111,33 @@ fn message(error: &toml::de::Error, keys: &[&str]) -> String {
     if keys.iter().any(|key| key.contains("headers")) {
         return "headers are a table of texts, such as { Authorization = \"...\" }".to_owned();
     }
-    error.message().to_owned()
+    in_words(error.message())
+}
+
+/// The parser's text, with an operator's words for its types.
+fn in_words(text: &str) -> String {
+    const WORDS: [(&str, &str); 5] = [
+        ("path string", "a text in quotes"),
+        ("a sequence", "a list, such as [\"...\"]"),
+        ("a string", "a text in quotes"),
+        ("a borrowed string", "a text in quotes"),
+        ("a boolean", "true or false"),
+    ];
+    let Some((before, expected)) = text.split_once("expected ") else {
+        return text.to_owned();
+    };
+    let (kind, rest) = expected.split_once('\n').unwrap_or((expected, ""));
+    let is_number = |kind: &str| {
+        let bits = kind.strip_prefix(['u', 'i']);
+        bits.is_some_and(|bits| bits == "size" || bits.parse::<u8>().is_ok())
+    };
+    let word = match WORDS.iter().find(|(known, _)| *known == kind) {
+        Some((_, word)) => word,
+        None if is_number(kind) => "a whole number, not too large and without a unit",
+        None if kind.starts_with("struct ") => "a section with keys",
+        None => kind,
+    };
+    format!("{before}expected {word}{rest}")
 }
 
 /// A variable's value in the type its key has: as TOML, as plain text, or as a list of plain texts.
@@ -190,4 +216,26 @@ fn line_of(source: &str, key: &str, listener: Option<usize>) -> Option<usize> {
     }
     // What is not said may be missing in a listener's table.
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_told_in_an_operators_words() {
+        for (source, words) in [
+            ("[limits]\nmax_packet_bytes = \"2M\"", "a whole number"),
+            ("[mqtt]\nkeep_alive_seconds_max = 70000", "a whole number"),
+            ("limits = 1", "a section with keys"),
+            ("listen = \"x\"", "a list"),
+            ("pin = 1", "true or false"),
+            ("acl_file = 1", "a text in quotes"),
+        ] {
+            let error = read_file(Path::new("f"), source).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+            let is_rust = ["usize", "u16", "struct", "sequence", "boolean"];
+            assert!(!is_rust.iter().any(|name| error.contains(name)), "{error}");
+        }
+    }
 }

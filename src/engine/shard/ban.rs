@@ -46,7 +46,8 @@ impl ShardCore {
             let admitted = connection.admitted.as_deref();
             let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
             let banned = &self.banned;
-            banned.contain_seen(connection.network, user_name, client_id)
+            banned.contain(client_id, user_name)
+                || banned.contain_seen(connection.network, user_name, client_id)
         })
     }
 

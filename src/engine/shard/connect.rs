@@ -110,16 +110,17 @@ impl ShardCore {
         connect: &Connect<'_>,
         stream: &[u8],
     ) -> Result<bool, (Reason, &'static str)> {
-        if self.is_banned_as_seen(key, connect.client_id) {
-            self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, "banned"));
-        }
         let rule = self.check_client_id(key, connect.client_id)?;
         let assigned = connect
             .client_id
             .is_empty()
             .then(|| self.assign_client_id(rule.as_ref()));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        // By the identifier that it gets, which may be its user's.
+        if self.is_banned_as_seen(key, client_id) {
+            self.clients.counters.connections_banned += 1;
+            return Err((Reason::Banned, "banned"));
+        }
         let home = home_shard(client_id, self.shards);
         let is_adopted = self
             .clients

@@ -106,8 +106,17 @@ impl Callback for Upgrade {
         let agreed = HeaderValue::from_static(subprotocol);
         response.headers_mut().insert(SUBPROTOCOL_HEADER, agreed);
         if let Some(header) = self.forwarded_header
-            && let Some(client) = forwarded_for(request.headers(), header)
+            && let Some(value) = request.headers().get_all(header).iter().next_back()
         {
+            let Some(client) = forwarded_for(value.as_bytes()) else {
+                // Whom it hides might be banned.
+                let value = shown(value.as_bytes());
+                let text =
+                    format!("the header {header} is {value}, which does not end with an address");
+                let mut response = ErrorResponse::new(Some(text));
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                return Err(response);
+            };
             // Nobody else sets it.
             let _ = self.forwarded_for.set(client);
         }
@@ -174,12 +183,19 @@ fn subprotocol(headers: &HeaderMap) -> Option<&'static str> {
     SUBPROTOCOLS.into_iter().find(|known| asked.contains(known))
 }
 
-/// The client as the nearest proxy saw it: the last entry, since a client may have sent entries itself.
-fn forwarded_for(headers: &HeaderMap, header: &str) -> Option<SocketAddr> {
-    let value = headers.get_all(header).iter().next_back()?.to_str().ok()?;
-    let text = value.rsplit(',').next().map(str::trim)?;
-    let with_port = text.parse().ok();
-    with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 0)))
+/// The client as the nearest proxy saw it: the last entry, since a client may have sent entries itself,
+/// whatever bytes they are.
+fn forwarded_for(value: &[u8]) -> Option<SocketAddr> {
+    let last = value.rsplit(|byte| *byte == b',').next()?;
+    let text = std::str::from_utf8(last).ok()?.trim();
+    if let Ok(with_port) = text.parse() {
+        return Some(with_port);
+    }
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let ip = bracketed.unwrap_or(text).parse::<IpAddr>().ok()?;
+    Some(SocketAddr::new(ip, 0))
 }
 
 /// Bytes of a request, and how it will be judged once it is whole.
@@ -379,4 +395,23 @@ fn fail(open: &mut tungstenite::WebSocket<Buffers>, code: CloseCode, text: &str)
     let _ = open.close(Some(frame));
     let _ = open.flush();
     TransportError::WebSocket(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_what_the_nearest_proxy_adds_whatever_stands_before() {
+        let of = |value: &[u8]| forwarded_for(value).map(|client| client.to_string());
+        let wanted = Some("10.9.9.9:0".to_owned());
+        for value in [&b"10.9.9.9"[..], b"\xff, 10.9.9.9", b"6.6.6.6,10.9.9.9 "] {
+            assert_eq!(of(value), wanted);
+        }
+        assert_eq!(of(b"[2001:db8::1]"), Some("[2001:db8::1]:0".to_owned()));
+        assert_eq!(of(b"10.9.9.9:77"), Some("10.9.9.9:77".to_owned()));
+        for value in [&b"10.9.9.9, "[..], b"10.9.9.9, \xff", b"unknown", b""] {
+            assert_eq!(of(value), None, "such a request is refused");
+        }
+    }
 }
