@@ -5,6 +5,7 @@ use super::profile::Profile;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing;
 use ringmq::engine::route::ShardSet;
+use ringmq::engine::route::retained::Budget;
 use ringmq::engine::session::outbound::QueueFull;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
@@ -115,14 +116,15 @@ impl World {
         // By receiver, then sender.
         let row = || (0..count).map(|_| Mailbox::default()).collect();
         let mailboxes: Vec<Vec<Mailbox>> = (0..count).map(|_| row()).collect();
+        let budget = Arc::new(Budget::default());
+        let core = |id: ShardId| {
+            let (settings, counts) = (profile.settings(), Arc::clone(&counts));
+            let mut core = ShardCore::new(id, count, settings, u64::from(id) + 1, counts);
+            core.share_retained(Arc::clone(&budget));
+            core
+        };
         let shard = |id| Shard {
-            core: ShardCore::new(
-                id,
-                count,
-                profile.settings(),
-                u64::from(id) + 1,
-                Arc::clone(&counts),
-            ),
+            core: core(id),
             pending: Pending::default(),
             way: Way {
                 mailboxes: mailboxes
