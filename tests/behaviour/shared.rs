@@ -172,8 +172,8 @@ fn a_member_passes_on_what_it_cannot_take(shards: usize) {
             publisher.publish(&topic, 1, text(n));
             publisher.publish(&topic, 0, text(n));
         }
-        let got = large.drain();
-        assert_eq!(got.len(), 32, "{name}");
+        // The last of them may still be on their way from shard to shard.
+        let got: Vec<_> = (0..32).map(|_| large.recv_publish()).collect();
         got.iter().for_each(|publish| large.complete(publish));
         small.iter_mut().for_each(Client::expect_nothing);
         let counters = broker.counters();
