@@ -5,9 +5,9 @@
 
 use clap::Parser;
 use crossbeam_channel::Receiver;
-use ringmq::cli::bench_storage::{self, BenchStorageArgs};
+use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
-use ringmq::cli::passwd::{self, PasswdArgs};
+use ringmq::cli::passwd;
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
@@ -56,8 +56,8 @@ const SIGNALS_MAX: usize = 64;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let path = match &cli.command {
-        Some(Command::Passwd(args)) => return change_password(args),
-        Some(Command::BenchStorage(args)) => return measure_disk(args),
+        Some(Command::Passwd(args)) => return tell(passwd::run(args)),
+        Some(Command::BenchStorage(args)) => return tell(measure_disk(args)),
         Some(Command::CheckConfig { file }) => Some(file.clone()),
         None => cli.config.clone(),
     };
@@ -103,8 +103,9 @@ fn answer(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn change_password(args: &PasswdArgs) -> ExitCode {
-    match passwd::run(args) {
+/// What a command without a broker came to.
+fn tell(ended: Result<impl ToString, impl ToString>) -> ExitCode {
+    match ended {
         Ok(done) => {
             answer(&done.to_string());
             ExitCode::SUCCESS
@@ -116,17 +117,8 @@ fn change_password(args: &PasswdArgs) -> ExitCode {
     }
 }
 
-fn measure_disk(args: &BenchStorageArgs) -> ExitCode {
-    match bench_storage::run(args) {
-        Ok(report) => {
-            answer(&report.to_string());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            log::say(&format!("the disk cannot be measured: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+fn measure_disk(args: &BenchStorageArgs) -> Result<Report, String> {
+    bench_storage::run(args).map_err(|error| format!("the disk cannot be measured: {error}"))
 }
 
 fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, ConfigError> {

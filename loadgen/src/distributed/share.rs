@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What one generator found.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Share {
     meters: Meters,
     breaches: [Breaches; 3],
@@ -53,23 +53,11 @@ impl Share {
     /// Of a worker that is gone.
     pub fn missing(why: String) -> Self {
         Share {
-            meters: Meters::default(),
-            breaches: Default::default(),
-            spans: Vec::new(),
-            unsent: 0,
-            owed: Owed::default(),
-            replay: (0, 0),
-            clients_in: 0,
-            limits: Limits::default(),
             end: End {
                 failure: Some(why),
                 ..End::default()
             },
-            began_unix_s: 0,
-            lacks_aliases: false,
-            load_second: None,
-            seconds: Vec::new(),
-            host: String::new(),
+            ..Share::default()
         }
     }
 }

@@ -93,20 +93,24 @@ fn a_broker_that_dies_leaves_a_partial_result_in_every_output() {
 
 /// Runs loadgen, and interrupts it when it has told of a second with deliveries.
 fn interrupted(address: &str, more: &[&str]) -> (i32, String) {
+    let args = ["--rate=500", "--broker", address];
+    interrupted_at([&args[..], more].concat(), |line| {
+        line.contains("messages/s") || !line.contains("delivered         0")
+    })
+}
+
+/// Runs a fan-out, and interrupts it at such a line of its progress; its code, and what it says.
+fn interrupted_at(args: Vec<&str>, is_time: impl Fn(&str) -> bool) -> (i32, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(["fanout", "--subscribers=2", "--rate=500"])
-        .args(["--broker", address])
-        .args(more)
+        .args(["fanout", "--subscribers=2"])
+        .args(args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let told = lines.find(|line| {
-        let line = line.as_ref().unwrap();
-        line.contains("messages/s") || !line.contains("delivered         0")
-    });
-    assert!(told.is_some(), "loadgen tells of its progress");
+    let told = lines.any(|line| is_time(&line.unwrap()));
+    assert!(told, "loadgen tells of its progress");
     let pid = Pid::from_raw(child.id() as i32).unwrap();
     kill_process(pid, Signal::INT).unwrap();
     lines.for_each(drop);
@@ -141,32 +145,10 @@ fn ctrl_c_leaves_a_partial_result_that_says_so() {
 #[test]
 fn an_interrupted_search_says_so() {
     let broker = Broker::start();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args([
-            "fanout",
-            "--subscribers=2",
-            "--find-max",
-            "--slo=p99=10s",
-            "--trial=1s",
-        ])
-        .args(["--broker", &broker.address])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("messages/s")));
-    let pid = Pid::from_raw(child.id() as i32).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
-    lines.for_each(drop);
-    let mut said = String::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
+    let args = ["--find-max", "--slo=p99=10s", "--trial=1s", "--broker"];
+    let args = [&args[..], &[&broker.address]].concat();
+    let (code, said) = interrupted_at(args, |line| line.contains("messages/s"));
+    assert_eq!(code, 1, "{said}");
     assert!(said.starts_with("interrupted: "), "{said}");
 }
 

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 /// Work counts in eighths of a delivery, which take some 15 ns each.
-const DELIVERY: usize = 8;
+pub(super) const DELIVERY: usize = 8;
 /// A connection gets this part of a turn's work while others wait; pings and acknowledgements have as much
 /// for themselves, so that they go on when others have used up a turn.
 const SHARES: i64 = 8;

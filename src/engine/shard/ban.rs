@@ -6,6 +6,7 @@ use super::ShardCore;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -27,8 +28,7 @@ impl ShardCore {
         session.is_some_and(|session| {
             let holder = session.holder.as_deref();
             let user_name = holder.and_then(|holder| holder.user_name.as_deref());
-            let (banned, id) = (&self.banned, &*session.client_id);
-            banned.contain(id, user_name) || banned.contain_seen(connection.network, user_name, id)
+            self.bans(connection, &session.client_id, user_name)
         })
     }
 
@@ -45,10 +45,15 @@ impl ShardCore {
         connection.is_some_and(|connection| {
             let admitted = connection.admitted.as_deref();
             let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
-            let banned = &self.banned;
-            banned.contain(client_id, user_name)
-                || banned.contain_seen(connection.network, user_name, client_id)
+            self.bans(connection, client_id, user_name)
         })
+    }
+
+    fn bans(&self, connection: &Connection, client_id: &str, user_name: Option<&str>) -> bool {
+        self.banned.contain(client_id, user_name)
+            || self
+                .banned
+                .contain_seen(connection.network, user_name, client_id)
     }
 
     /// A connection is banned, by its address or its names: it is closed, or its CONNECT will be refused.

@@ -9,7 +9,7 @@
 //! (`crate::engine::route::members`).
 
 use super::ShardCore;
-use super::backlog::GROUP_WORK;
+use super::backlog::{DELIVERY, GROUP_WORK};
 use super::matches::Match;
 use crate::engine::codec::topic::TopicFilter;
 use crate::engine::fanout::publication::Publication;
@@ -36,8 +36,6 @@ const TAKEN_AT_ONCE: usize = 256;
 const PASS_WORK: usize = 8;
 /// Members or queued messages that are looked at in the time of a delivery.
 const LOOKS_PER_DELIVERY: usize = 64;
-/// Eighths of a delivery in one.
-const STEPS: usize = 8;
 
 /// Where a group stands: its filter's node, and its place among the groups there.
 type Place = (NodeId, usize);
@@ -246,7 +244,7 @@ impl ShardCore {
                 None => self.recall_next(),
             };
             self.backlog.spend(work);
-            left = left.saturating_sub(work * STEPS);
+            left = left.saturating_sub(work * DELIVERY);
         }
         self.disconnect_overflowed(now);
     }

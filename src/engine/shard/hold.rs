@@ -15,6 +15,7 @@ use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::trie::{NodeId, Trie};
 use crate::engine::session::Delivery;
 use crate::engine::session::losses::LossReason;
+use crate::engine::session::replay::Replay;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 
@@ -38,6 +39,11 @@ impl Releases {
 }
 
 impl Clients {
+    /// What is due to a session of retained messages, and what waits behind them.
+    fn replay_of(&mut self, key: SessionKey) -> Option<&mut Replay> {
+        self.sessions.get_mut(key)?.replay.as_deref_mut()
+    }
+
     /// Puts a live message behind the retained ones that are still on their way, or behind those of its topic
     /// that wait for them; false if there are none.
     pub(super) fn hold(
@@ -92,8 +98,7 @@ impl ShardCore {
     /// After an UNSUBSCRIBE: live messages that no subscription of the session asks for any more are
     /// dropped, and those that no retained message is due before any more go.
     pub(super) fn review_held(&mut self, key: SessionKey, now: Timestamp) {
-        let session = self.clients.sessions.get_mut(key);
-        if let Some(replay) = session.and_then(|session| session.replay.as_mut()) {
+        if let Some(replay) = self.clients.replay_of(key) {
             replay.held.begin_review();
             self.release_held(key, now);
         }
@@ -101,8 +106,7 @@ impl ShardCore {
 
     /// What waits in a session may go: some of it does at once, the rest over turns.
     pub(super) fn release_held(&mut self, key: SessionKey, now: Timestamp) {
-        let session = self.clients.sessions.get_mut(key);
-        let Some(replay) = session.and_then(|session| session.replay.as_mut()) else {
+        let Some(replay) = self.clients.replay_of(key) else {
             return;
         };
         if replay.is_releasing {
@@ -113,8 +117,7 @@ impl ShardCore {
         if is_done {
             return;
         }
-        let session = self.clients.sessions.get_mut(key);
-        if let Some(replay) = session.and_then(|session| session.replay.as_mut()) {
+        if let Some(replay) = self.clients.replay_of(key) {
             replay.is_releasing = true;
             self.releases.0.push_back(key);
         }
@@ -132,8 +135,7 @@ impl ShardCore {
                 self.releases.0.push_back(key);
                 continue;
             }
-            let session = self.clients.sessions.get_mut(key);
-            if let Some(replay) = session.and_then(|session| session.replay.as_mut()) {
+            if let Some(replay) = self.clients.replay_of(key) {
                 replay.end_release();
                 self.pump_replay(key, now);
             }
@@ -196,8 +198,7 @@ impl ShardCore {
 
     /// Looks at the next held message after an UNSUBSCRIBE.
     fn review_one(&mut self, key: SessionKey, now: Timestamp) -> Option<usize> {
-        let session = self.clients.sessions.get_mut(key)?;
-        let replay = session.replay.as_mut()?;
+        let replay = self.clients.replay_of(key)?;
         let Some((place, delivery, is_first)) = replay.held.next_to_review() else {
             self.disconnect_overflowed(now);
             return None;

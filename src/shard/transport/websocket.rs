@@ -96,9 +96,7 @@ impl Callback for Upgrade {
         mut response: Response,
     ) -> Result<Response, ErrorResponse> {
         if let Err((status, text)) = self.setup.check(request) {
-            let mut response = ErrorResponse::new(Some(text));
-            *response.status_mut() = status;
-            return Err(response);
+            return Err(refusal(status, text));
         }
         let Some(subprotocol) = subprotocol(request.headers()) else {
             return Err(ErrorResponse::new(None));
@@ -113,9 +111,7 @@ impl Callback for Upgrade {
                 let value = shown(value.as_bytes());
                 let text =
                     format!("the header {header} is {value}, which does not end with an address");
-                let mut response = ErrorResponse::new(Some(text));
-                *response.status_mut() = StatusCode::BAD_REQUEST;
-                return Err(response);
+                return Err(refusal(StatusCode::BAD_REQUEST, text));
             };
             // Nobody else sets it.
             let _ = self.forwarded_for.set(client);
@@ -159,6 +155,12 @@ impl WebSocketSetup {
         }
         Ok(())
     }
+}
+
+fn refusal(status: StatusCode, text: String) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(text));
+    *response.status_mut() = status;
+    response
 }
 
 /// A path without the slash at its end.

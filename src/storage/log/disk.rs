@@ -50,11 +50,11 @@ pub trait Disk {
     /// Nobody knows what is; a second try would not tell.
     fn sync(&mut self, segment: u64) -> io::Result<()>;
 
-    /// All bytes of a segment.
+    /// The first bytes of a segment, so many if it has them.
     ///
     /// # Errors
     /// They cannot be read.
-    fn read(&mut self, segment: u64) -> io::Result<Vec<u8>>;
+    fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
 }
 
 /// A directory of the file system, for one process at a time.
@@ -174,10 +174,10 @@ impl Disk for Directory {
         self.file(segment)?.sync_data()
     }
 
-    fn read(&mut self, segment: u64) -> io::Result<Vec<u8>> {
+    fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
         let file = self.file(segment)?;
         let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
+        let mut bytes = vec![0; length.min(bytes_max)];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }

@@ -144,12 +144,6 @@ impl<D: Disk> Log<D> {
         self.begin_segment(now_ms)
     }
 
-    /// Its identity.
-    #[must_use]
-    pub const fn id(&self) -> &LogId {
-        &self.id
-    }
-
     /// The place that the next frame gets.
     #[must_use]
     pub const fn next_sequence(&self) -> u64 {

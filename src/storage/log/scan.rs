@@ -141,13 +141,12 @@ fn read_heads<D: Disk>(
 ) -> Result<Vec<SegmentHead>, LogError> {
     let mut heads: Vec<SegmentHead> = Vec::new();
     for (place, &number) in numbers.iter().enumerate() {
-        let bytes = disk.read(number).map_err(LogError::Failed)?;
+        let block = disk.read(number, BLOCK_BYTES).map_err(LogError::Failed)?;
         let is_last = place + 1 == numbers.len();
-        let block = bytes.get(..BLOCK_BYTES).unwrap_or(&bytes);
-        let head = match SegmentHead::decode(block) {
+        let head = match SegmentHead::decode(&block) {
             Ok(head) => head,
             // Nothing goes behind a first block before it is safe.
-            Err(_) if is_last && is_blank_behind(&bytes) => {
+            Err(_) if is_last && is_blank_behind(&read_all(disk, number)?) => {
                 found.left_over.push(number);
                 continue;
             }
@@ -174,6 +173,10 @@ fn read_heads<D: Disk>(
     Ok(heads)
 }
 
+fn read_all<D: Disk>(disk: &mut D, segment: u64) -> Result<Vec<u8>, LogError> {
+    disk.read(segment, usize::MAX).map_err(LogError::Failed)
+}
+
 fn is_blank_behind(bytes: &[u8]) -> bool {
     let behind = bytes.get(BLOCK_BYTES..).unwrap_or_default();
     behind.iter().all(|byte| *byte == 0)
@@ -189,7 +192,7 @@ fn read_segment<D: Disk>(
     take: &mut impl FnMut(Found<'_>),
 ) -> Result<u64, LogError> {
     let number = head.number;
-    let bytes = disk.read(number).map_err(LogError::Failed)?;
+    let bytes = read_all(disk, number)?;
     let end = next.map(|next| next.first_sequence);
     if found.next_sequence != head.first_sequence {
         let what = What::Frame(found.next_sequence);

@@ -229,8 +229,9 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn read(&mut self, segment: u64) -> io::Result<Vec<u8>> {
+    fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
         self.strike()?;
-        Ok(self.file(segment)?.cached.clone())
+        let bytes = &self.file(segment)?.cached;
+        Ok(bytes[..bytes.len().min(bytes_max)].to_vec())
     }
 }

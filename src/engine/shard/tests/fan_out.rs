@@ -22,15 +22,9 @@ fn crowded_shard() -> (Shard, Vec<ConnectionKey>) {
     (shard, keys)
 }
 
-/// Another turn begins; what was filled before is taken to be sent.
-fn turn(shard: &mut Shard) {
-    while shard.core.next_ready().is_some() {}
-    shard.core.begin_turn();
-}
-
 /// A client sends something in a turn of its own.
 fn receive(shard: &mut Shard, key: ConnectionKey, packet: &[u8]) {
-    turn(shard);
+    shard.begin_turn();
     shard.receive(key, packet);
 }
 
@@ -51,7 +45,7 @@ fn heard_over_turns(shard: &mut Shard, key: ConnectionKey) -> Vec<u8> {
 }
 
 fn work(shard: &mut Shard) {
-    turn(shard);
+    shard.begin_turn();
     shard.core.work_off(shard.now);
 }
 
@@ -73,7 +67,7 @@ fn heard_by(shard: &mut Shard, keys: &[ConnectionKey]) -> Vec<Vec<u8>> {
 fn a_large_fan_out_goes_over_turns_and_is_acknowledged_at_its_end() {
     let (mut shard, keys) = crowded_shard();
     let [publisher, other] = [b'y', b'z'].map(|id| shard.connect(id, true));
-    turn(&mut shard);
+    shard.begin_turn();
     shard.receive(
         publisher,
         &[b"\x32\x07\x00\x01t\x00\x09ab", &b"\xC0\x00"[..]].concat(),
@@ -154,7 +148,7 @@ fn nothing_comes_after_unsuback_though_a_fan_out_had_begun() {
     receive(&mut shard, publisher, PUBLISH_T);
     work(&mut shard);
     let last = keys[keys.len() - 1];
-    turn(&mut shard);
+    shard.begin_turn();
     assert_eq!(
         shard.say(last, b"\xA2\x05\x00\x02\x00\x01t"),
         b"\xB0\x02\x00\x02"
@@ -173,7 +167,7 @@ fn retained_messages_stay_behind_the_live_copies_of_their_fan_out() {
     let last = keys[keys.len() - 1];
     assert!(!shard.core.may_end_drain(), "live copies are on their way");
     receive(&mut shard, last, SUBSCRIBE_T);
-    turn(&mut shard);
+    shard.begin_turn();
     shard.core.begin_drain();
     while !shard.core.may_end_drain() {
         work(&mut shard);
@@ -235,13 +229,13 @@ fn a_session_with_several_filters_gets_one_copy_of_a_large_fan_out() {
 fn a_repeat_of_a_publish_that_waits_is_answered_with_it_and_delivered_once() {
     let (mut shard, keys) = crowded_shard();
     let never = b"\x05\x11\xFF\xFF\xFF\xFF";
-    turn(&mut shard);
+    shard.begin_turn();
     let publisher = shard.connect_with(never, b"\x00\x01z");
     shard.hear(publisher);
     let publish = |dup: u8| [0x34 | dup, 7, 0, 1, b't', 0, 9, 0, b'1'];
     shard.receive(publisher, &publish(0));
     work(&mut shard);
-    turn(&mut shard);
+    shard.begin_turn();
     let again = shard.connect_with(never, b"\x00\x01z");
     shard.hear(again);
     shard.receive(again, &publish(8));
@@ -258,7 +252,7 @@ fn a_will_to_very_many_and_the_last_turn_are_complete() {
     let (mut shard, keys) = crowded_shard();
     let will = b"\x10\x13\x00\x04MQTT\x04\x06\x00\x00\x00\x01w\x00\x01t\x00\x01x";
     let key = shard.core.accept(shard.now, 0).unwrap();
-    turn(&mut shard);
+    shard.begin_turn();
     shard.say(key, will);
     let publisher = shard.connect(b'z', true);
     receive(&mut shard, publisher, &messages(1..=1));

@@ -14,12 +14,6 @@ fn slow_shard() -> Shard {
     Shard::new(|settings| settings.limits.turn_deliveries_max = 8)
 }
 
-/// What was filled is taken to be sent, and the next turn begins.
-fn begin_turn(shard: &mut Shard) {
-    while shard.core.next_ready().is_some() {}
-    shard.core.begin_turn();
-}
-
 fn packet(first: u8, filters: &[&str]) -> Vec<u8> {
     let mut body = vec![0, 9];
     for filter in filters {
@@ -45,7 +39,7 @@ fn has(shard: &Shard, filter: &str) -> bool {
 fn turns(shard: &mut Shard, key: ConnectionKey, count: usize) -> Vec<u8> {
     let mut heard = Vec::new();
     for _ in 0..count {
-        begin_turn(shard);
+        shard.begin_turn();
         shard.core.work_off(shard.now);
         heard.extend(shard.hear(key));
     }
@@ -57,7 +51,7 @@ fn many_filters_are_done_over_turns_and_answered_at_once_while_the_next_packet_w
     let mut shard = slow_shard();
     let [client, other] = [b's', b'o'].map(|id| shard.connect(id, true));
     let filters = ["t", "u", "v", "w"];
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, &[&packet(0x82, &filters), PING].concat());
     assert_eq!(shard.hear(client), b"");
     assert!(has(&shard, "t") && !has(&shard, "u"));
@@ -68,7 +62,7 @@ fn many_filters_are_done_over_turns_and_answered_at_once_while_the_next_packet_w
     assert_eq!(heard, [SUBACK_4, PONG].concat());
     assert!(filters.iter().all(|filter| has(&shard, filter)));
 
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, &[&packet(0xA2, &filters), PING].concat());
     assert!(!has(&shard, "t") && has(&shard, "u"));
     assert_eq!(turns(&mut shard, client, 2), b"");
@@ -85,7 +79,7 @@ fn levels_cost_too() {
     for (deep, are_all_done) in [(String::new(), true), ("/a".repeat(60), false)] {
         let texts = texts(&deep);
         let filters: Vec<&str> = texts.iter().map(|text| &**text).collect();
-        begin_turn(&mut shard);
+        shard.begin_turn();
         shard.receive(client, &packet(0x82, &filters));
         assert!(has(&shard, filters[0]));
         assert_eq!(has(&shard, filters[5]), are_all_done);
@@ -100,20 +94,20 @@ fn a_connection_that_ends_in_between_leaves_what_was_done_and_nothing_that_is_he
     let publisher = shard.connect(b'p', true);
     shard.receive(publisher, b"\x31\x06\x00\x01told");
     let client = shard.connect(b's', false);
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, &packet(0x82, &["t", "u", "v"]));
     // Another connection of the client takes over.
     let client = shard.connect(b's', false);
     assert!(has(&shard, "t") && !has(&shard, "u"));
     // No SUBACK; what is retained for the one that was done.
     assert_eq!(turns(&mut shard, client, 5), b"\x31\x06\x00\x01told");
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(publisher, PUBLISH_T);
     assert_eq!(turns(&mut shard, client, 5), DELIVERED_T);
 
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, &packet(0x82, &["u", "v"]));
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, b"\xE0\x00");
     let client = shard.connect(b's', true);
     assert_eq!(turns(&mut shard, client, 5), b"");
@@ -125,7 +119,7 @@ fn a_connection_that_ends_in_between_leaves_what_was_done_and_nothing_that_is_he
 fn what_came_before_the_end_of_a_connection_is_done_before_it() {
     let mut shard = slow_shard();
     let client = shard.connect(b's', false);
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, &packet(0x82, &["t", "u", "v"]));
     shard.core.receive_ended(shard.now, client);
     turns(&mut shard, client, 5);

@@ -13,12 +13,7 @@ const SMALL: &[u8] = &[10, 0x11, 0xFF, 0xFF, 0xFF, 0xFF, 0x27, 0, 0, 0, 60];
 fn rest(shard: &mut Shard) -> usize {
     let mut turns = 0;
     while shard.core.has_work() {
-        while let Some(key) = shard.core.next_ready() {
-            if let Some(batch) = shard.core.take_outgoing(key) {
-                shard.core.sent(shard.now, key, batch);
-            }
-        }
-        shard.core.begin_turn();
+        shard.begin_turn_sent();
         shard.core.work_off(shard.now);
         shard.take_commands();
         turns += 1;

@@ -26,12 +26,6 @@ fn payloads(mut heard: &[u8]) -> Vec<String> {
     payloads
 }
 
-/// Nothing that comes has to wait for its turn.
-fn begin_turn(shard: &mut Shard) {
-    while shard.core.next_ready().is_some() {}
-    shard.core.begin_turn();
-}
-
 /// A client with `k/+` that then subscribes to everything, and gets no answer from the retained messages yet;
 /// meanwhile so many messages come to it by both, and as many by the second alone.
 fn with_held(shard: &mut Shard) -> (ConnectionKey, ConnectionKey) {
@@ -40,12 +34,12 @@ fn with_held(shard: &mut Shard) -> (ConnectionKey, ConnectionKey) {
     shard
         .core
         .receive(shard.now, publisher, b"\x31\x06\x00\x01told");
-    begin_turn(shard);
+    shard.begin_turn();
     shard.receive(client, b"\x82\x06\x00\x02\x00\x01#\x00");
     for number in 0..PUBLISHES {
         for place in ["k", "x"] {
             let topic = format!("{place}/{}", number % 100);
-            begin_turn(shard);
+            shard.begin_turn();
             shard.receive(publisher, &publish(&topic, number.to_string().as_bytes()));
         }
     }
@@ -61,7 +55,7 @@ fn turns(shard: &mut Shard, client: ConnectionKey) -> Vec<Vec<String>> {
         if !shard.core.has_work() {
             return heard;
         }
-        begin_turn(shard);
+        shard.begin_turn();
         shard.core.work_off(shard.now);
     }
 }
@@ -70,7 +64,7 @@ fn turns(shard: &mut Shard, client: ConnectionKey) -> Vec<Vec<String>> {
 fn after_an_unsubscribe_what_is_still_asked_for_goes_over_turns_and_in_order() {
     let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 256);
     let (client, publisher) = with_held(&mut shard);
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, b"\xA2\x05\x00\x03\x00\x01#");
     shard.receive(publisher, &publish("k/99", b"new"));
     let heard = turns(&mut shard, client);
@@ -86,12 +80,12 @@ fn after_an_unsubscribe_what_is_still_asked_for_goes_over_turns_and_in_order() {
 fn what_waits_for_no_retained_message_goes_before_those_of_a_later_subscription() {
     let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 256);
     let (client, publisher) = with_held(&mut shard);
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, b"\xA2\x05\x00\x03\x00\x01#");
     // Its live copy comes to nobody.
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(publisher, b"\x31\x09\x00\x03x/9last");
-    begin_turn(&mut shard);
+    shard.begin_turn();
     shard.receive(client, b"\x82\x08\x00\x04\x00\x03x/+\x00");
     let heard = turns(&mut shard, client).concat();
     assert_eq!(heard.last().map(String::as_str), Some("last"));

@@ -86,6 +86,22 @@ impl Shard {
         }
     }
 
+    /// Another turn begins, with work to give: what was filled before is taken to be sent.
+    fn begin_turn(&mut self) {
+        while self.core.next_ready().is_some() {}
+        self.core.begin_turn();
+    }
+
+    /// The same, and all of that has been sent.
+    fn begin_turn_sent(&mut self) {
+        while let Some(key) = self.core.next_ready() {
+            if let Some(batch) = self.core.take_outgoing(key) {
+                self.core.sent(self.now, key, batch);
+            }
+        }
+        self.core.begin_turn();
+    }
+
     fn take_commands(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         self.core.take_commands(&mut commands);

@@ -37,12 +37,7 @@ fn told(shard: &mut Shard) -> Vec<u32> {
 }
 
 fn turn(shard: &mut Shard) {
-    while let Some(key) = shard.core.next_ready() {
-        if let Some(batch) = shard.core.take_outgoing(key) {
-            shard.core.sent(shard.now, key, batch);
-        }
-    }
-    shard.core.begin_turn();
+    shard.begin_turn_sent();
     shard.core.work_off(shard.now);
     shard.take_commands();
 }

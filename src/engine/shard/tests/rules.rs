@@ -10,7 +10,7 @@ fn set_rules(shard: &mut Shard, text: &str) {
 }
 
 fn subscribe(shard: &mut Shard, key: ConnectionKey, filter: &str, kind: u8) {
-    begin(shard);
+    shard.begin_turn_sent();
     let options: &[u8] = if kind == 0x82 { &[0] } else { &[] };
     let name = filter.as_bytes();
     let body = [&[0, 1, 0, name.len() as u8], name, options].concat();
@@ -36,18 +36,8 @@ fn is_marking(shard: &Shard) -> bool {
     is_marking
 }
 
-/// A turn with work to give: what went before has been sent.
-fn begin(shard: &mut Shard) {
-    while let Some(key) = shard.core.next_ready() {
-        if let Some(batch) = shard.core.take_outgoing(key) {
-            shard.core.sent(shard.now, key, batch);
-        }
-    }
-    shard.core.begin_turn();
-}
-
 fn turn(shard: &mut Shard) {
-    begin(shard);
+    shard.begin_turn_sent();
     shard.core.work_off(shard.now);
 }
 
@@ -61,7 +51,7 @@ fn new_rules_hold_before_the_subscriptions_are_marked() {
     subscribe(&mut shard, shared, "$share/g/t", 0x82);
     set_rules(&mut shard, "topic write #\n");
     assert_eq!(checked(&shard, subscriber), 0, "no turn was done since");
-    begin(&mut shard);
+    shard.begin_turn_sent();
     shard.receive(publisher, PUBLISH_T);
     assert_eq!(
         (shard.hear(subscriber), shard.hear(shared)),
@@ -76,19 +66,19 @@ fn new_rules_hold_before_the_subscriptions_are_marked() {
         (1, 1)
     );
     set_rules(&mut shard, "topic #\n");
-    begin(&mut shard);
+    shard.begin_turn_sent();
     shard.receive(publisher, PUBLISH_T);
     let heard = (shard.hear(subscriber), shard.hear(shared));
     assert_eq!(heard, (DELIVERED_T.to_vec(), DELIVERED_T.to_vec()));
     set_rules(&mut shard, "topic read #\n");
-    begin(&mut shard);
+    shard.begin_turn_sent();
     shard.receive(publisher, PUBLISH_T);
     assert_eq!(shard.hear(subscriber), b"", "nobody may publish");
-    begin(&mut shard);
+    shard.begin_turn_sent();
     let late = shard.connect(b'l', true);
     assert_eq!(shard.say(late, SUBSCRIBE_T), b"\x90\x03\x00\x07\x01");
     set_rules(&mut shard, "topic deny #\n");
-    begin(&mut shard);
+    shard.begin_turn_sent();
     assert_eq!(shard.say(late, SUBSCRIBE_T), b"\x90\x03\x00\x07\x80");
 }
 
@@ -138,10 +128,10 @@ fn a_session_that_comes_back_with_other_rights_gets_no_more_than_these() {
     shard.say(subscriber, SUBSCRIBE_T);
     shard.say(subscriber, b"\xE0\x00");
     set_rules(&mut shard, "topic write #\n");
-    begin(&mut shard);
+    shard.begin_turn_sent();
     let again = shard.connect(b's', false);
     while is_marking(&shard) {
-        begin(&mut shard);
+        shard.begin_turn_sent();
         shard.receive(publisher, PUBLISH_T);
         assert_eq!(shard.hear(again), b"");
         shard.take_commands();
