@@ -85,15 +85,21 @@ impl<T: Default> Growing<T> {
     }
 
     /// Goes on with what moves, so that it does not stay half done if no more items come.
+    #[inline]
     pub fn move_some(&mut self) {
         if self.next.capacity() > 0 {
             self.move_next();
         } else if self.left.capacity() > 0 {
-            let left = self.left.len().saturating_sub(MOVED_AT_ONCE);
-            self.left.truncate(left);
-            if left == 0 {
-                self.left = Vec::new();
-            }
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
+        let left = self.left.len().saturating_sub(MOVED_AT_ONCE);
+        self.left.truncate(left);
+        if left == 0 {
+            self.left = Vec::new();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Buffers to use again, so that a delivery allocates nothing in steady state.
 
-use super::outgoing::{Outgoing, Stretch};
+use super::outgoing::{More, Outgoing, Stretch};
 use crate::engine::limits::{SPARE_BUFFERS_MAX, SPARE_BYTES_MAX, STRETCH_BYTES};
 
 /// Buffers that are not in use.
@@ -31,15 +31,23 @@ impl SpareBuffers {
     }
 
     /// Takes a batch back.
+    #[inline(always)]
     pub fn give(&mut self, batch: Outgoing) {
-        if let Some(more) = batch.more {
-            for full in more.earlier {
-                self.give_stretch(full.stretch);
-            }
+        let Outgoing { last, more } = batch;
+        if let Some(more) = more {
+            self.give_earlier(*more);
         }
-        self.give_stretch(batch.last);
+        self.give_stretch(last);
     }
 
+    #[cold]
+    fn give_earlier(&mut self, more: More) {
+        for full in more.earlier {
+            self.give_stretch(full.stretch);
+        }
+    }
+
+    #[inline(always)]
     fn give_stretch(&mut self, mut stretch: Stretch) {
         let bytes = stretch.copied.capacity();
         let fits = (1..=STRETCH_BYTES).contains(&bytes);

@@ -67,8 +67,8 @@ struct Node {
     parent: u32,
     plus: u32,
     pound: u32,
-    /// Children of all kinds.
-    children: u32,
+    /// Children without a wildcard.
+    exact_children: u32,
     entry: Option<Box<Entry>>,
 }
 
@@ -101,6 +101,10 @@ fn hash_of(nodes: &Chunked<Node>, id: u32) -> u64 {
 }
 
 impl Node {
+    const fn has_children(&self) -> bool {
+        self.exact_children > 0 || self.plus != NONE || self.pound != NONE
+    }
+
     fn new(level: &str, hash: u32, parent: u32) -> Self {
         let level = level.into();
         Node {
@@ -109,7 +113,7 @@ impl Node {
             parent,
             plus: NONE,
             pound: NONE,
-            children: 0,
+            exact_children: 0,
             entry: None,
         }
     }
@@ -157,7 +161,7 @@ impl Trie {
         self.child_node(parent, level).map(|(id, _)| id)
     }
 
-    #[inline]
+    #[inline(always)]
     fn child_node(&self, parent: u32, level: &str) -> Option<(u32, &Node)> {
         let hash = spread(self.hashing.of(parent, level) as u32);
         let mut found = None;
@@ -234,11 +238,10 @@ impl Trie {
             }
         };
         if let Some(parent) = self.nodes.get_mut(parent as usize) {
-            parent.children += 1;
             match level {
                 "+" => parent.plus = id,
                 "#" => parent.pound = id,
-                _ => {}
+                _ => parent.exact_children += 1,
             }
         }
         if level != "+" && level != "#" {
@@ -260,7 +263,7 @@ impl Trie {
         }
         while id != ROOT {
             let Some(node) = self.node(id) else { return };
-            if node.children > 0 || node.entry.is_some() {
+            if node.has_children() || node.entry.is_some() {
                 return;
             }
             let parent = node.parent;
@@ -276,11 +279,10 @@ impl Trie {
         let level = std::mem::take(&mut node.level);
         let hash = spread(node.hash);
         if let Some(parent) = self.nodes.get_mut(parent as usize) {
-            parent.children -= 1;
             match &*level {
                 "+" => parent.plus = NONE,
                 "#" => parent.pound = NONE,
-                _ => {}
+                _ => parent.exact_children -= 1,
             }
         }
         let rehash = |&id: &u32| hash_of(&self.nodes, id);
@@ -350,7 +352,10 @@ impl Trie {
         {
             self.walk(node.plus, child, rest, false, found);
         }
-        if let Some((id, child)) = self.child_node(id, level) {
+        // Most ends of filters have none.
+        if node.exact_children > 0
+            && let Some((id, child)) = self.child_node(id, level)
+        {
             self.walk(id, child, rest, false, found);
         }
     }

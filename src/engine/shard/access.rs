@@ -35,9 +35,17 @@ impl Clients {
         }
     }
 
+    #[inline]
     fn allows(&self, key: SessionKey, access: Access, topic: &str) -> bool {
         let session = self.sessions.get(key);
-        let rights = session.and_then(|session| self.rights(session));
+        session.is_none_or(|session| {
+            let is_free = self.rules.acl.is_none() && session.holder.is_none();
+            is_free || self.allows_by_rules(session, access, topic)
+        })
+    }
+
+    fn allows_by_rules(&self, session: &Session, access: Access, topic: &str) -> bool {
+        let rights = self.rights(session);
         rights.is_none_or(|rights| rights.allows(access, topic))
     }
 

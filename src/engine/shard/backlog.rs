@@ -243,14 +243,26 @@ impl ShardCore {
         self.backlog.is_spent()
     }
 
+    /// Whether work waits that does not belong to a connection's packets: in most turns there is none.
+    pub(super) fn has_postponed(&self) -> bool {
+        !self.ended.is_empty()
+            || !self.clients.rules.marking.is_empty()
+            || !self.releases.is_empty()
+            || self.may_tell()
+            || self.may_pass_on()
+    }
+
     /// Goes on with large fan-outs, and handles packets that wait, in order, as far as this turn's work
     /// allows.
     pub fn work_off(&mut self, now: Timestamp) {
-        self.remove_ended();
-        self.mark_some();
-        self.tell_some();
-        self.release_some(now);
-        self.pass_some_on(now);
+        if self.has_postponed() {
+            self.remove_ended();
+            self.mark_some();
+            self.tell_some();
+            self.release_some(now);
+            self.pass_some_on(now);
+        }
+        self.disconnect_overflowed(now);
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

@@ -129,6 +129,12 @@ impl Clients {
             if is_fast {
                 return self.lose(key, LossReason::RateLimited, 1);
             }
+            let bytes_max = self.shortage.qos_0_bytes_max;
+            if !has_room(connection, publication, bytes_max)
+                && !self.make_room(publication, key, connection_key)
+            {
+                return;
+            }
             let ids = subscription_ids.as_slice();
             return self.send_at_most_once(publication, key, connection_key, retain, ids, now);
         }
@@ -190,6 +196,7 @@ impl Clients {
         fits
     }
 
+    /// Appends a message to an outbox that has room for it.
     fn send_at_most_once(
         &mut self,
         publication: &mut Publication<'_>,
@@ -199,16 +206,7 @@ impl Clients {
         subscription_ids: &[u32],
         now: Timestamp,
     ) {
-        let bytes_max = self.shortage.qos_0_bytes_max;
         let oldest_give_way = self.settings.outbox_full == OutboxFull::DropOldest;
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if !has_room(connection, publication, bytes_max)
-            && !self.make_room(publication, session, key)
-        {
-            return;
-        }
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -230,7 +228,9 @@ impl Clients {
                     connection.outbox.mark_droppable(copied_bytes, has_payload);
                 }
                 self.counters.messages_sent += 1;
-                self.mark_ready(key);
+                if !std::mem::replace(&mut connection.is_ready, true) {
+                    self.ready.push(key);
+                }
             }
             Err(_) => self.lose(session, LossReason::TooLarge, 1),
         }

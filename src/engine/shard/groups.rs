@@ -246,7 +246,6 @@ impl ShardCore {
             self.backlog.spend(work);
             left = left.saturating_sub(work * DELIVERY);
         }
-        self.disconnect_overflowed(now);
     }
 
     /// Gives a group's message to another member.

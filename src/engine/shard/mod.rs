@@ -290,11 +290,7 @@ impl ShardCore {
         self.wants_drain()
             || !self.backlog.is_empty()
             || self.fans_out()
-            || !self.ended.is_empty()
-            || !self.releases.is_empty()
-            || !self.clients.rules.marking.is_empty()
-            || self.may_tell()
-            || self.may_pass_on()
+            || self.has_postponed()
             || !self.clients.ready.is_empty()
             || !self.commands.is_empty()
             || self.memory.is_searching()
@@ -331,9 +327,11 @@ impl ShardCore {
         if is_paused {
             self.resume_if_room(key);
         }
-        if let Some(session) = session {
-            self.clients.pump(session, now);
-            self.pump_replay(session, now);
+        if let Some(key) = session
+            && self.clients.is_owed(key)
+        {
+            self.clients.pump(key, now);
+            self.pump_replay(key, now);
         }
     }
 

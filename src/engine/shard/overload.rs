@@ -221,10 +221,15 @@ impl ShardCore {
     }
 
     /// A client makes the broker keep more: while memory is very short it is not read until there is more.
+    #[inline]
     pub(super) fn pause_for_memory(&mut self, key: ConnectionKey) {
-        if self.clients.shortage.stage < Stage::Pause {
-            return;
+        if self.clients.shortage.stage >= Stage::Pause {
+            self.wait_for_memory(key);
         }
+    }
+
+    #[cold]
+    fn wait_for_memory(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };

@@ -159,14 +159,20 @@ impl ShardCore {
     }
 
     /// A publish is accepted: from now on a QoS 2 one is known when it comes again.
+    #[inline]
     fn accept_publish(&mut self, key: ConnectionKey, (qos, packet_id): (Qos, u16), reason: Reason) {
+        if qos == Qos::ExactlyOnce {
+            self.accept_once(key, packet_id, reason);
+        }
+    }
+
+    fn accept_once(&mut self, key: ConnectionKey, packet_id: u16, reason: Reason) {
         let Some(connection) = self.clients.connections.get(key) else {
             return;
         };
         // Who cannot be told that it failed must not be left waiting.
         let is_refused = connection.version.is_v5() && reason.is_error();
-        if qos == Qos::ExactlyOnce
-            && !is_refused
+        if !is_refused
             && let Some(session) = connection.session
             && let Some(session) = self.clients.sessions.get_mut(session)
         {
@@ -224,8 +230,11 @@ impl ShardCore {
             ));
         }
         // Only 5.0 clients know the limit; others are not read while they are above it.
+        if publish.qos == Qos::AtMostOnce {
+            return Ok(());
+        }
         let waiting = self.clients.connections.get(key);
-        let waiting = waiting.filter(|c| c.version.is_v5() && publish.qos != Qos::AtMostOnce);
+        let waiting = waiting.filter(|c| c.version.is_v5());
         let waiting = waiting.map_or(0, |c| c.awaiting_store.len());
         if waiting >= usize::from(settings.limits.receive_maximum) {
             return Err((
@@ -265,6 +274,7 @@ impl ShardCore {
     }
 
     /// Disconnects sessions whose queue overflowed under that policy.
+    #[inline]
     pub(super) fn disconnect_overflowed(&mut self, now: Timestamp) {
         while let Some(session) = self.clients.overflowed.pop() {
             let connection = self

@@ -145,6 +145,8 @@ impl ShardCore {
                     used += bytes;
                     self.staged.take_full();
                     match Packet::decode(frame, version) {
+                        // Most packets are these: they are not moved about.
+                        Ok(Packet::Publish(ref publish)) => self.publish(now, key, publish),
                         Ok(packet) => self.packet(now, key, version, packet),
                         Err(error) => self.refuse_packet(key, error, now),
                     }

@@ -89,6 +89,15 @@ impl Clients {
         }
     }
 
+    /// Whether a session waits for its connection to have room: else there is nothing to pump.
+    #[inline]
+    pub(super) fn is_owed(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some_and(|session| {
+            let outbound = &session.outbound;
+            outbound.queued() > 0 || session.replay.is_some() || outbound.is_held_back()
+        })
+    }
+
     /// Sends what waits in a session's queue as far as window and outbox have room.
     pub(super) fn pump(&mut self, key: SessionKey, now: Timestamp) {
         if self
