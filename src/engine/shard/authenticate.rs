@@ -207,7 +207,7 @@ impl ShardCore {
         if let Some(connection) = self.clients.connections.get_mut(key) {
             stream.append(&mut connection.partial);
             self.receive(now, key, &stream);
-            self.resume_if_room(key);
+            self.end_or_resume(now, key);
         }
     }
 

@@ -30,7 +30,7 @@ impl ShardCore {
     /// What it sent before and what still waits is handled first.
     pub fn receive_ended(&mut self, now: Timestamp, key: ConnectionKey) {
         if let Some(connection) = self.clients.connections.get_mut(key)
-            && connection.hold.is_some()
+            && (connection.hold.is_some() || connection.is_asking())
         {
             connection.has_ended = true;
             return;

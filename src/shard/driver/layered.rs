@@ -128,6 +128,10 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
+        if let Some(under) = &mut entry.under {
+            // Its home shard is to hear of it too, if it is on its way there.
+            under.link.has_ended = true;
+        }
         let origin = entry.origin;
         let state = match entry.state {
             State::Open(connection) => Some(connection),

@@ -1,0 +1,75 @@
+//! What outsiders try: guesses in parallel, silence, headers of their own, files that are none; and honest
+//! clients that look like them.
+
+use crate::login::{Scratch, hook, now_s, passwd, token};
+use crate::support::{
+    Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, unique,
+};
+use serde_json::json;
+use std::net::Shutdown;
+
+const SECRET: &str = "a secret of thirty-two bytes or more";
+
+/// Sends all it has to say in one go and says that nothing more comes.
+fn say_all_and_half_close(wire: Wire<'_>, broker: &Broker, listener: usize, login: (&str, &str)) {
+    for qos in [0, 1] {
+        let subscriber = Connect::v5(&unique("s")).login("ann", "secret");
+        let mut subscriber = subscriber.open(broker);
+        let topic = unique("t");
+        subscriber.subscribe(&topic, 1);
+        let link = wire.dial(broker.addresses()[listener]).expect("connect");
+        let mut client = Client::across(link, Version::V4);
+        let connect = Connect::v4(&unique("c")).login(login.0, login.1);
+        let mut all = connect.encode();
+        for n in 0..20_u8 {
+            let publish = Publish::new(&topic, qos, [n]).id(u16::from(n) + 1);
+            all.extend(publish.encode(Version::V4));
+        }
+        all.extend([0xE0, 0]);
+        client.send(&all);
+        client.stream().shutdown(Shutdown::Write).expect("shutdown");
+        for n in 0..20_u8 {
+            subscriber.expect(&topic, [n]);
+        }
+        let said = client.drain_to_close();
+        assert!(
+            matches!(said.first(), Some(Packet::Connack { code: 0, .. })),
+            "{said:?}"
+        );
+    }
+}
+
+/// The answer on who it is comes when the end of the connection is long known.
+fn what_stands_before_a_half_close_is_served(shards: usize) {
+    let (users, secret) = (Scratch::new(""), Scratch::new(SECRET));
+    passwd(&users.0, &[], "ann", "secret");
+    let certificates = Certificates::new();
+    let config = format!(
+        "password_file = {:?}\n{}[authentication.jwt]\nsecret_file = {:?}\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n\
+         [[listener]]\nurl = \"ws://127.0.0.1:0\"\n[[listener]]\nurl = \"wss://127.0.0.1:0\"\n",
+        users.0,
+        certificates.section(),
+        secret.0
+    );
+    let broker = Setup::new().shards(shards).config(&config).start();
+    let password = ("ann", "secret");
+    let wires = [
+        Wire::Tcp,
+        Wire::Tls(&certificates, None),
+        Wire::WebSocket,
+        Wire::Wss(&certificates),
+    ];
+    for (listener, wire) in wires.into_iter().enumerate() {
+        say_all_and_half_close(wire, &broker, listener, password);
+    }
+    let claims = json!({"sub": "bob", "exp": now_s() + 600});
+    let bearer = token(&claims, SECRET.as_bytes());
+    say_all_and_half_close(Wire::Tcp, &broker, 0, ("bob", &bearer));
+    let url = hook(|_| json!({"result": "allow"}).to_string());
+    let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
+    let broker = Setup::new().shards(shards).config(&config).start();
+    say_all_and_half_close(Wire::Tcp, &broker, 0, password);
+}
+
+crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served);
