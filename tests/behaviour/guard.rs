@@ -686,7 +686,7 @@ fn send_and_reset(broker: &Broker, from: [u8; 4], count: usize, bytes: impl Fn(u
     }
 }
 
-fn dial_from(broker: &Broker, from: [u8; 4]) -> Socket {
+pub(crate) fn dial_from(broker: &Broker, from: [u8; 4]) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket
         .bind(&SocketAddr::from((from, 0)).into())
@@ -695,7 +695,7 @@ fn dial_from(broker: &Broker, from: [u8; 4]) -> Socket {
     socket
 }
 
-fn open_from(broker: &Broker, from: [u8; 4], connect: &Connect) -> Client {
+pub(crate) fn open_from(broker: &Broker, from: [u8; 4], connect: &Connect) -> Client {
     let client = Client::over(dial_from(broker, from).into(), connect.version);
     match connect.attempt_over(client) {
         (client, Some(Packet::Connack { code: 0, .. })) => client,

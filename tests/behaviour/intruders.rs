@@ -1,12 +1,18 @@
 //! What outsiders try: guesses in parallel, silence, headers of their own, files that are none; and honest
 //! clients that look like them.
 
-use crate::login::{Scratch, hook, now_s, passwd, token};
+use crate::guard::dial_from;
+use crate::login::{
+    METHOD, Scram, Scratch, auth, begin_scram, hook, now_s, passwd, token, with_users,
+};
 use crate::support::{
-    Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, unique,
+    Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
+    unique,
 };
 use serde_json::json;
+use std::io::Write;
 use std::net::Shutdown;
+use std::time::Duration;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
 
@@ -70,6 +76,36 @@ fn what_stands_before_a_half_close_is_served(shards: usize) {
     let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
     let broker = Setup::new().shards(shards).config(&config).start();
     say_all_and_half_close(Wire::Tcp, &broker, 0, password);
+}
+
+/// A guess costs as much where nobody waits for the answer, and over a connection that is open already.
+#[test]
+fn a_wrong_password_counts_however_it_comes() {
+    let (broker, _users) = with_users(
+        2,
+        "[authentication]\nscram = true\n[bans]\nfailed_logins_max = 3\n",
+    );
+    for n in 1..=3 {
+        let socket = dial_from(&broker, [127, 0, 0, 2]);
+        let connect = Connect::v5(&unique("c")).login("ann", "wrong").encode();
+        (&socket).write_all(&connect).expect("send");
+        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        drop(socket);
+        broker.await_counter("connects_unauthenticated", n);
+    }
+    let said = |line: &str| eventually(line, || broker.log().contains(line).then_some(()));
+    said("address 127.0.0.2/32 is banned");
+    let scram = Scram::new("ann", "secret");
+    for _ in 0..3 {
+        let (mut client, server_first) = begin_scram(&broker, &scram);
+        client.send(&auth(0x18, METHOD, &scram.last(&server_first).0));
+        assert!(matches!(client.recv(), Packet::Connack { code: 0, .. }));
+        client.send(&auth(0x19, METHOD, b"n,,n=ann,r=x"));
+        client.recv_auth();
+        client.send(&auth(0x18, METHOD, b"c=biws,r=x,p=AAAA"));
+        client.expect_error(&[0x87]);
+    }
+    said("address 127.0.0.1/32 is banned");
 }
 
 crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served);

@@ -85,7 +85,7 @@ impl AuditLog {
                 put_reason(&mut line, *reason, text);
                 "refused"
             }
-            Event::Disconnected { reason, text } => {
+            Event::Disconnected { reason, text, .. } => {
                 put_reason(&mut line, *reason, text);
                 "disconnected"
             }

@@ -89,6 +89,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the client failed to prove who it is: not where nobody could judge it.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Refusal::Unavailable)
+    }
+
     /// Why, in an operator's words.
     #[must_use]
     pub const fn text(self) -> &'static str {

@@ -132,6 +132,8 @@ pub struct Connection {
     pub authentication_method: Option<Box<str>>,
     /// Whose turn it is while the client authenticates anew.
     pub reauthentication: Turn,
+    /// Whether it is closed for failing to authenticate anew.
+    pub has_failed_login: bool,
     /// Its CONNECT, while it is being found out who sent it.
     pub gate: Option<Box<Gate>>,
     /// Whether it is known who it is.
@@ -184,6 +186,7 @@ impl Connection {
             awaiting_store: VecDeque::new(),
             authentication_method: None,
             reauthentication: Turn::Nobody,
+            has_failed_login: false,
             gate: None,
             is_identified: false,
             admitted: None,

@@ -185,7 +185,7 @@ impl ShardCore {
             let event = Event::Refused {
                 reason: refusal.reason().byte(),
                 text: refusal.text().into(),
-                is_login_failure: refusal != Refusal::Unavailable,
+                is_login_failure: refusal.is_failure(),
             };
             self.note(key, connect.client_id, connect.user_name, event);
         }
@@ -265,13 +265,34 @@ impl ShardCore {
                     self.disconnect(key, Reason::PacketTooLarge, AUTH_TOO_LARGE, now);
                 }
             }
+            // Somebody else's right password counts as a wrong one, or it could be told apart.
             Answer::Allow(_) | Answer::NotMine => {
-                self.disconnect(key, Reason::NotAuthorized, NOT_AUTHENTICATED, now);
+                self.fail_again(now, key, Refusal::NotAuthorized);
             }
-            Answer::Refuse(refusal) => {
-                self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
-            }
+            Answer::Refuse(refusal) => self.fail_again(now, key, refusal),
         }
+    }
+
+    /// A client that was let in has failed to prove anew who it is.
+    fn fail_again(&mut self, now: Timestamp, key: ConnectionKey, refusal: Refusal) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.has_failed_login = refusal.is_failure();
+        }
+        self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
+    }
+
+    /// Whether somebody waits for an answer of the methods to this connection: else it has ended meanwhile.
+    #[must_use]
+    pub fn awaits_answer(&self, key: ConnectionKey) -> bool {
+        let connection = self.clients.connections.get(key);
+        connection.is_some_and(|connection| {
+            connection.is_asking() || connection.reauthentication == Turn::Broker
+        })
+    }
+
+    /// Somebody who did not wait for the answer had failed to prove who it is.
+    pub fn note_failure_of_gone(&mut self) {
+        self.clients.counters.connects_unauthenticated += 1;
     }
 
     /// Sends an AUTH, if it is within what the client takes `[MQTT-3.1.2-24]`.

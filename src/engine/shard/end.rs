@@ -154,7 +154,12 @@ impl ShardCore {
             Some((reason, text)) => (reason.byte(), text),
             None => (0, Box::default()),
         };
-        self.note_session(session_key, Event::Disconnected { reason, text });
+        let event = Event::Disconnected {
+            reason,
+            text,
+            is_login_failure: connection.has_failed_login,
+        };
+        self.note_session(session_key, event);
         self.close_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;

@@ -1,10 +1,12 @@
 //! What the core noted about connections, with where they come from, for whoever keeps account.
 
 use super::Shell;
+use crate::engine::access::Refusal;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::shard::account::Entry;
 use crate::shard::handover::Origin;
+use crate::shard::questions::Asker;
 use crate::shard::transport::TransportError;
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -68,7 +70,11 @@ impl Shell {
     ) {
         let (reason, text) = (0, failure.to_string().into());
         let event = if has_begun {
-            Event::Disconnected { reason, text }
+            Event::Disconnected {
+                reason,
+                text,
+                is_login_failure: false,
+            }
         } else {
             Event::Refused {
                 reason,
@@ -82,6 +88,20 @@ impl Shell {
             event,
         };
         self.keep_account(vec![entry(note, Some(origin))]);
+    }
+
+    /// Somebody who has gone had failed to prove who it is.
+    pub(super) fn record_failed_login(&mut self, asker: Asker, refusal: Refusal) {
+        let note = Note {
+            client_id: asker.client_id,
+            user_name: asker.user_name,
+            event: Event::Refused {
+                reason: refusal.reason().byte(),
+                text: refusal.text().into(),
+                is_login_failure: true,
+            },
+        };
+        self.keep_account(vec![entry(note, Some(asker.origin))]);
     }
 
     /// Says in the log what tells why, and hands all on where somebody reads it.
