@@ -9,9 +9,11 @@ use crate::support::{
     Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
     unique,
 };
+use rustix::process::Signal;
 use serde_json::json;
 use std::io::Write;
 use std::net::Shutdown;
+use std::sync::mpsc;
 use std::time::Duration;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
@@ -106,6 +108,72 @@ fn a_wrong_password_counts_however_it_comes() {
         client.expect_error(&[0x87]);
     }
     said("address 127.0.0.1/32 is banned");
+}
+
+/// Who is banned while it is being found out who it is learns nothing of its password.
+#[test]
+fn a_ban_answers_right_and_wrong_alike() {
+    for ban in ["user ann", "address 127.0.0.1"] {
+        let bans = Scratch::new("");
+        let (release, released) = mpsc::channel::<()>();
+        let url = hook(move |asked| {
+            // Nobody says so: the sender goes.
+            let _ = released.recv();
+            let is_right = asked["password"] == "secret";
+            json!({"result": if is_right { "allow" } else { "deny" }}).to_string()
+        });
+        let config = format!(
+            "allow_anonymous = true\n[bans]\nfile = {:?}\n[authentication.http]\n\
+             authenticate_url = {url:?}\n",
+            bans.0
+        );
+        let broker = Setup::new().shards(1).config(&config).start();
+        let waiting = ["secret", "wrong", "secret", "wrong"].map(|password| {
+            let mut client = Client::dial(&broker, Version::V5);
+            client.send(&Connect::v5(&unique("c")).login("ann", password).encode());
+            client
+        });
+        broker.await_counter("authentications", 4);
+        std::fs::write(&bans.0, format!("{ban}\nclient probe\n")).unwrap();
+        broker.signal(Signal::HUP);
+        eventually("the ban is in force", || {
+            let (_, answer) = Connect::v5("probe").attempt(&broker);
+            (!matches!(answer, Some(Packet::Connack { code: 0, .. }))).then_some(())
+        });
+        drop(release);
+        for mut client in waiting {
+            let answer = client.recv();
+            assert!(
+                matches!(answer, Packet::Connack { code: 0x8A, .. }),
+                "{ban}: {answer:?}"
+            );
+        }
+    }
+}
+
+/// However many guesses are under way when an address is banned, that is said once.
+#[test]
+fn a_ban_is_said_once() {
+    let (broker, _users) = with_users(2, "[bans]\nfailed_logins_max = 3\n");
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = Client::dial(&broker, Version::V5);
+            client.send_lossy(&Connect::v5(&unique("c")).login("ann", "wrong").encode());
+            client
+        })
+        .collect();
+    for mut client in clients {
+        client.drain_to_close();
+    }
+    let line = "address 127.0.0.1/32 is banned";
+    eventually(line, || broker.log().contains(line).then_some(()));
+    broker.counters();
+    assert_eq!(
+        broker.log().matches("is banned").count(),
+        1,
+        "{}",
+        broker.log()
+    );
 }
 
 crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served);

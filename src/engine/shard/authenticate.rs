@@ -15,7 +15,7 @@ use crate::engine::access::{
 };
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::control::{Auth, encode_auth};
-use crate::engine::codec::frame::{Frame, Split, split};
+use crate::engine::codec::frame::Frame;
 use crate::engine::codec::{Packet, Reason};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Gate, Turn};
@@ -101,6 +101,10 @@ impl ShardCore {
 
     /// The packet after a CONNECT that began an exchange; it has to go on with it.
     pub(super) fn exchange_packet(&mut self, key: ConnectionKey, frame: Frame<'_>) -> bool {
+        if self.is_banned_at_gate(key) {
+            self.turn_away_banned(key);
+            return false;
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return false;
         };
@@ -137,6 +141,9 @@ impl ShardCore {
 
     /// The methods' answer to a step of this connection.
     pub fn authenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
+        if self.is_banned_at_gate(key) {
+            return self.turn_away_banned(key);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
@@ -174,21 +181,14 @@ impl ShardCore {
 
     /// Notes who failed to prove who it is.
     fn note_login_failure(&mut self, key: ConnectionKey, refusal: Refusal) {
-        let connection = self.clients.connections.get(key);
-        let Some(gate) = connection.and_then(|connection| connection.gate.as_ref()) else {
-            return;
-        };
-        let packet = gate.packet.clone();
-        if let Ok(Split::Whole(frame, _)) = split(&packet, packet.len())
-            && let Ok(connect) = Connect::decode(frame.body)
-        {
+        self.with_gated(key, |core, connect| {
             let event = Event::Refused {
                 reason: refusal.reason().byte(),
                 text: refusal.text().into(),
                 is_login_failure: refusal.is_failure(),
             };
-            self.note(key, connect.client_id, connect.user_name, event);
-        }
+            core.note(key, connect.client_id, connect.user_name, event);
+        });
     }
 
     /// Goes on with the CONNECT as if it came now.
@@ -218,6 +218,9 @@ impl ShardCore {
         key: ConnectionKey,
         auth: &Auth<'_>,
     ) {
+        if self.is_banned(key) {
+            return self.ban(now, key);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
@@ -243,6 +246,9 @@ impl ShardCore {
     }
 
     fn reauthenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
+        if self.is_banned(key) {
+            return self.ban(now, key);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };

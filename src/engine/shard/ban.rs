@@ -1,15 +1,23 @@
 //! Bans: who is there is told and closed, who comes is refused with its CONNECT.
 //!
+//! Invariant: who is banned while it is being found out who it is gets the same answer whatever the methods
+//! say, or a ban would tell right passwords from wrong ones.
+//!
 //! Not here: the look at those who are there, which goes over turns (`crate::shard::driver::sweep`).
 
 use super::ShardCore;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::Reason;
+use crate::engine::codec::connect::Connect;
+use crate::engine::codec::frame::{Split, split};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::sync::Arc;
+
+/// What a client is told that is banned, at whichever step that is seen.
+pub(super) const BANNED: &str = "banned (bans.file, or a ban for a time)";
 
 impl ShardCore {
     /// Who is banned from now on: asked of who comes; who is there is asked by [`ShardCore::is_banned`].
@@ -49,7 +57,49 @@ impl ShardCore {
         })
     }
 
-    fn bans(&self, connection: &Connection, client_id: &str, user_name: Option<&str>) -> bool {
+    /// Whether a client at the gate is banned, by its address or by the names that it claims.
+    pub(super) fn is_banned_at_gate(&mut self, key: ConnectionKey) -> bool {
+        let connection = self.clients.connections.get(key);
+        connection.is_some_and(|connection| connection.is_banned)
+            || self
+                .with_gated(key, |core, connect| {
+                    let connection = core.clients.connections.get(key);
+                    connection.is_some_and(|connection| {
+                        core.bans(connection, connect.client_id, connect.user_name)
+                    })
+                })
+                .unwrap_or(false)
+    }
+
+    /// Refuses a client at the gate that is banned.
+    pub(super) fn turn_away_banned(&mut self, key: ConnectionKey) {
+        self.clients.counters.connections_banned += 1;
+        self.with_gated(key, |core, connect| {
+            core.turn_away(key, connect, Reason::Banned, BANNED);
+        });
+    }
+
+    /// Does something with the CONNECT that waits at the gate, if one does.
+    pub(super) fn with_gated<T>(
+        &mut self,
+        key: ConnectionKey,
+        does: impl FnOnce(&mut Self, &Connect<'_>) -> T,
+    ) -> Option<T> {
+        let gate = self.clients.connections.get(key)?.gate.as_ref()?;
+        let packet = gate.packet.clone();
+        let Ok(Split::Whole(frame, _)) = split(&packet, packet.len()) else {
+            return None;
+        };
+        let connect = Connect::decode(frame.body).ok()?;
+        Some(does(self, &connect))
+    }
+
+    pub(super) fn bans(
+        &self,
+        connection: &Connection,
+        client_id: &str,
+        user_name: Option<&str>,
+    ) -> bool {
         self.banned.contain(client_id, user_name)
             || self
                 .banned
@@ -66,6 +116,9 @@ impl ShardCore {
             self.disconnect(key, Reason::AdministrativeAction, "banned", now);
         } else {
             connection.is_banned = true;
+            if connection.gate.is_some() {
+                self.turn_away_banned(key);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! CONNECT: whose it is, whether it is welcome, and which session it gets (3.1.4).
 
 use super::authenticate::Identified;
+use super::ban::BANNED;
 use super::end::WillFate;
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
@@ -86,7 +87,7 @@ impl ShardCore {
     }
 
     /// Refuses a CONNECT that was understood.
-    fn turn_away(
+    pub(super) fn turn_away(
         &mut self,
         key: ConnectionKey,
         connect: &Connect<'_>,
@@ -119,7 +120,7 @@ impl ShardCore {
         // By the identifier that it gets, which may be its user's.
         if self.is_banned_as_seen(key, client_id) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, "banned"));
+            return Err((Reason::Banned, BANNED));
         }
         let home = home_shard(client_id, self.shards);
         let is_adopted = self
@@ -210,9 +211,10 @@ impl ShardCore {
             .as_ref()
             .and_then(|admitted| admitted.identity.user_name.as_deref())
             .or(connect.user_name);
-        if connection.is_banned || self.banned.contain(connect.client_id, user_name) {
+        // Also by what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
+        if connection.is_banned || self.bans(connection, connect.client_id, user_name) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, "banned (bans.file, or a ban for a time)"));
+            return Err((Reason::Banned, BANNED));
         }
         if connection.is_hasty {
             self.clients.counters.connections_refused_rate += 1;

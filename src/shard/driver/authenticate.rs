@@ -47,12 +47,24 @@ impl Methods {
 impl Shell {
     /// Puts a question to the methods; one too many is answered at once.
     pub(super) fn ask(&mut self, connection: ConnectionKey, step: Step) {
+        if self.is_at_banned_address(connection) {
+            return self.core.ban(self.clock.now(), connection);
+        }
         let Some((asker, work)) = self.work(connection, step) else {
             return self.refuse_busy(connection);
         };
         if !self.methods.ask(connection, asker, work) {
             self.refuse_busy(connection);
         }
+    }
+
+    /// Whether a connection comes from an address that is not served, by the bans of this moment: those that
+    /// are there are looked at over turns.
+    fn is_at_banned_address(&mut self, connection: ConnectionKey) -> bool {
+        let socket = self.sockets.socket(connection);
+        let entry = socket.and_then(|socket| self.sockets.entry(socket));
+        let ip = entry.and_then(|entry| entry.origin.counted);
+        ip.is_some_and(|ip| self.admission.is_banned(ip))
     }
 
     fn refuse_busy(&mut self, connection: ConnectionKey) {
@@ -107,6 +119,11 @@ impl Shell {
         while let Ok(reply) = self.methods.replies.try_recv() {
             if !self.core.awaits_answer(reply.connection) {
                 self.account_for_gone(reply);
+                continue;
+            }
+            if self.is_at_banned_address(reply.connection) {
+                self.core.ban(self.clock.now(), reply.connection);
+                self.carry_out(ring);
                 continue;
             }
             let socket = self.sockets.socket(reply.connection);
