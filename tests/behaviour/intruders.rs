@@ -1,7 +1,7 @@
 //! What outsiders try: guesses in parallel, silence, headers of their own, files that are none; and honest
 //! clients that look like them.
 
-use crate::guard::dial_from;
+use crate::guard::{dial_from, open_from};
 use crate::login::{
     METHOD, Scram, Scratch, auth, begin_scram, hook, now_s, passwd, token, with_users,
 };
@@ -11,8 +11,9 @@ use crate::support::{
 };
 use rustix::process::Signal;
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -176,4 +177,88 @@ fn a_ban_is_said_once() {
     );
 }
 
-crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served);
+/// Says nothing from an address of this machine.
+fn silent_from(broker: &Broker, listener: usize, from: [u8; 4]) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    let from = SocketAddr::from((from, 0));
+    socket.bind(&from.into()).expect("bind");
+    let to = broker.addresses()[listener];
+    socket.connect(&to.into()).expect("connect");
+    Client::over(socket.into(), Version::V5)
+}
+
+/// The listeners of every kind; where the last one's clients are is said by a proxy.
+fn of_every_kind(certificates: &Certificates) -> String {
+    let kinds = ["mqtt", "mqtts", "ws", "wss"];
+    let listeners = kinds.map(|kind| format!("[[listener]]\nurl = \"{kind}://127.0.0.1:0\"\n"));
+    format!(
+        "{}{}[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1/32\"]\n",
+        certificates.section(),
+        listeners.concat()
+    )
+}
+
+/// They are closed before they have said anything, whatever lies under MQTT, and wait in nobody's place.
+fn silence_of_those_that_are_not_served_takes_no_place(shards: usize) {
+    let bans = Scratch::new("address 127.0.0.2\naddress 10.0.0.2\n");
+    let certificates = Certificates::new();
+    let config = format!(
+        "[bans]\nfile = {:?}\n[limits]\nconnecting_max = 64\nconnections_per_address_max = 1\n\
+         connect_timeout_ms = 600000\n{}",
+        bans.0,
+        of_every_kind(&certificates)
+    );
+    let broker = Setup::new().shards(shards).config(&config).start();
+    let by_proxy = |host: &str| {
+        let mut client = silent_from(&broker, 4, [127, 0, 0, 1]);
+        client.send(format!("PROXY TCP4 {host} 127.0.0.1 4660 1883\r\n").as_bytes());
+        client
+    };
+    let full = silent_from(&broker, 0, [127, 0, 0, 3]);
+    let full_too = by_proxy("10.0.0.3");
+    broker.await_counter("connections", 2);
+    for _ in 0..3 {
+        for listener in 0..4 {
+            silent_from(&broker, listener, [127, 0, 0, 2]).expect_closed();
+            silent_from(&broker, listener, [127, 0, 0, 3]).expect_closed();
+        }
+        by_proxy("10.0.0.2").expect_closed();
+        by_proxy("10.0.0.3").expect_closed();
+    }
+    let counters = broker.counters();
+    assert_eq!(counters.get("connections_banned"), 15);
+    assert_eq!(counters.get("connections_refused_full"), 15);
+    assert_eq!(counters.get("connections"), 2);
+    // Those that are there when they are banned go as well.
+    std::fs::write(&bans.0, "address 127.0.0.3\naddress 10.0.0.3\n").unwrap();
+    broker.signal(Signal::HUP);
+    for mut client in [full, full_too] {
+        client.expect_closed();
+    }
+}
+
+/// One address cannot fill the room of those that are about to connect, whatever lies under MQTT.
+#[test]
+fn silence_of_one_address_leaves_room_for_others() {
+    let certificates = Certificates::new();
+    let config = format!(
+        "[limits]\nconnecting_max = 8\nconnect_timeout_ms = 600000\n{}",
+        of_every_kind(&certificates)
+    );
+    let broker = Setup::new().shards(1).config(&config).start();
+    let _waiting: Vec<_> = (0..4)
+        .map(|listener| silent_from(&broker, listener, [127, 0, 0, 2]))
+        .collect();
+    broker.await_counter("connections", 4);
+    for listener in 0..4 {
+        silent_from(&broker, listener, [127, 0, 0, 2]).expect_closed();
+    }
+    let others =
+        [3, 4, 5].map(|last| open_from(&broker, [127, 0, 0, last], &Connect::v5(&unique("c"))));
+    assert_eq!(broker.counters().get("connections_refused_connecting"), 4);
+    assert_eq!(broker.counters().get("accepts_paused_connecting"), 0);
+    drop(others);
+}
+
+crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served,
+    silence_of_those_that_are_not_served_takes_no_place);

@@ -103,8 +103,8 @@ pub struct Connection {
     pub is_adopted: bool,
     /// Why the broker closes it, also in an operator's words.
     pub goodbye: Option<(Reason, Box<str>)>,
-    /// Whether its address is banned.
-    pub is_banned: bool,
+    /// The network for which it counts as one that has not sent its CONNECT.
+    pub connects_from: Option<IpNet>,
     /// Whether it came faster after others than its listener allows.
     pub is_hasty: bool,
     /// Whether it is one too many, and accepted only to be told so.
@@ -172,7 +172,7 @@ impl Connection {
             connect_by,
             is_adopted,
             goodbye: None,
-            is_banned: false,
+            connects_from: None,
             is_hasty: false,
             is_surplus: false,
             partial: Vec::new(),

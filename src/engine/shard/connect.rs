@@ -135,7 +135,8 @@ impl ShardCore {
                 self.timers
                     .set(left.timer_at, never, Owner::Connection(key));
             }
-            self.admission.settle();
+            self.admission
+                .settle(left.as_ref().and_then(|left| left.connects_from));
             self.clients.counters.connections_handed_over += 1;
             self.commands.push(Command::Handover {
                 connection: key,
@@ -212,7 +213,7 @@ impl ShardCore {
             .and_then(|admitted| admitted.identity.user_name.as_deref())
             .or(connect.user_name);
         // Also by what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
-        if connection.is_banned || self.bans(connection, connect.client_id, user_name) {
+        if self.bans(connection, connect.client_id, user_name) {
             self.clients.counters.connections_banned += 1;
             return Err((Reason::Banned, BANNED));
         }
@@ -224,7 +225,7 @@ impl ShardCore {
         }
         if connection.is_surplus {
             self.clients.counters.connections_refused_full += 1;
-            let text = "too many connections (connections_max, limits.connections_per_address_max)";
+            let text = "too many connections (connections_max)";
             return Err((Reason::QuotaExceeded, text));
         }
         // Who comes back takes or drops what waits for it: that is how memory becomes free.
@@ -385,7 +386,7 @@ impl ShardCore {
             return;
         };
         connection.session = Some(session);
-        self.admission.settle();
+        self.admission.settle(connection.connects_from.take());
         let seconds = imposed.unwrap_or(connect.keep_alive_seconds);
         connection.silence_ms_max = u64::from(seconds) * 1500;
         connection.window_max = connect

@@ -40,8 +40,8 @@ impl ShardCore {
 
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
-        if self.clients.connections.get(key).is_some() {
-            self.admission.settle();
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            self.admission.settle(connection.connects_from.take());
             self.close_connection(key);
         }
     }

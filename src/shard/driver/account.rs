@@ -3,6 +3,7 @@
 use super::Shell;
 use crate::engine::access::Refusal;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::shard::unheard::TurnedAway;
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::shard::account::Entry;
 use crate::shard::handover::Origin;
@@ -86,6 +87,21 @@ impl Shell {
             client_id: "".into(),
             user_name: None,
             event,
+        };
+        self.keep_account(vec![entry(note, Some(origin))]);
+    }
+
+    /// Somebody was not let in because of its address.
+    pub(super) fn record_turned_away(&mut self, origin: Origin, why: TurnedAway) {
+        self.core.note_turned_away(why);
+        let note = Note {
+            client_id: "".into(),
+            user_name: None,
+            event: Event::Refused {
+                reason: why.reason().byte(),
+                text: why.text().into(),
+                is_login_failure: false,
+            },
         };
         self.keep_account(vec![entry(note, Some(origin))]);
     }

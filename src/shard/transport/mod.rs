@@ -240,7 +240,7 @@ impl Layers {
     /// Whether no proxy can still say otherwise.
     #[must_use]
     pub fn is_peer_known(&self) -> bool {
-        !self.awaits_proxy && self.websocket.as_ref().is_none_or(WebSocket::is_open)
+        !self.awaits_proxy && self.websocket.as_ref().is_none_or(WebSocket::knows_client)
     }
 
     /// The certificate that the client showed, in DER; verified.

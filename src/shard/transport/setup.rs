@@ -46,6 +46,13 @@ impl TransportSetup {
         is_among(&self.proxies.header_from, peer)
     }
 
+    /// Whether `peer` is the client itself: no proxy that is trusted to name another.
+    #[must_use]
+    pub fn is_client(&self, peer: Peer) -> bool {
+        let may_forward = self.websocket.is_some() && self.forwarded_header(peer).is_some();
+        !self.expects_proxy_header(peer) && !may_forward
+    }
+
     /// The header by which `peer` names the client, if it is a proxy that is trusted: the one that it sets.
     /// Any other may be the client's own.
     #[must_use]

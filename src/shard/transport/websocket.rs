@@ -247,6 +247,15 @@ impl WebSocket {
         matches!(self.state, State::Open(_))
     }
 
+    /// Whether no header can still say where the client is.
+    pub(super) fn knows_client(&self) -> bool {
+        match &self.state {
+            State::Upgrading(pending) => pending.upgrade.forwarded_header.is_none(),
+            State::Open(_) => true,
+            State::Gone(_) => false,
+        }
+    }
+
     pub(super) fn forwarded_for(&self) -> Option<SocketAddr> {
         self.forwarded_for.get().copied()
     }
