@@ -619,8 +619,8 @@ fn queues_are_bounded_by_listener() {
     }
 }
 
-/// The address in the audit log of a client that comes through a WebSocket with these headers.
-fn peer_by_headers(trust: &str, headers: &str) -> String {
+/// The address in the audit log of a client that comes through a WebSocket with these headers, behind these bytes.
+pub(crate) fn peer_by_headers(trust: &str, before: &str, headers: &str) -> String {
     let log = Scratch::new("");
     let config = format!(
         "audit_file = {:?}\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n{trust}\n",
@@ -629,7 +629,7 @@ fn peer_by_headers(trust: &str, headers: &str) -> String {
     let broker = start(2, &config);
     let mut stream = std::net::TcpStream::connect(broker.address()).unwrap();
     let upgrade = format!(
-        "GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "{before}GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Protocol: mqtt\r\n{headers}\r\n"
     );
@@ -670,7 +670,7 @@ fn forwarded_addresses_count_from_trusted_proxies_and_by_their_header_only() {
         (sets_real, forwarded, "127.0.0.1:"),
         (others, &both, "127.0.0.1:"),
     ] {
-        let peer = peer_by_headers(trust, headers);
+        let peer = peer_by_headers(trust, "", headers);
         assert!(peer.starts_with(wanted), "{trust} {headers}: {peer}");
     }
 }

@@ -1,7 +1,7 @@
 //! What outsiders try: guesses in parallel, silence, headers of their own, files that are none; and honest
 //! clients that look like them.
 
-use crate::guard::{dial_from, open_from};
+use crate::guard::{dial_from, open_from, peer_by_headers};
 use crate::login::{
     METHOD, Scram, Scratch, auth, begin_scram, hook, now_s, passwd, token, with_users,
 };
@@ -258,6 +258,27 @@ fn silence_of_one_address_leaves_room_for_others() {
     assert_eq!(broker.counters().get("connections_refused_connecting"), 4);
     assert_eq!(broker.counters().get("accepts_paused_connecting"), 0);
     drop(others);
+}
+
+/// Behind a PROXY header the word of him counts whom it names, not of who sends it: its requests are others'.
+#[test]
+fn who_comes_through_a_proxy_does_not_name_himself() {
+    let proxy = "proxy_protocol_from = [\"127.0.0.0/8\"]\n";
+    let named = "PROXY TCP4 10.0.0.7 127.0.0.1 4660 8083\r\n";
+    for (trust, before, wanted) in [
+        ("127.0.0.0/8", named, "10.0.0.7:4660"),
+        ("10.0.0.7/32", named, "6.6.6.6:0"),
+        ("127.0.0.0/8", "PROXY UNKNOWN\r\n", "127.0.0.1:"),
+    ] {
+        for (key, header) in [
+            ("forwarded_from", "X-Forwarded-For: 6.6.6.6\r\n"),
+            ("real_ip_from", "X-Real-IP: 6.6.6.6\r\n"),
+        ] {
+            let trust = format!("{proxy}{key} = [\"{trust}\"]\n");
+            let peer = peer_by_headers(&trust, before, header);
+            assert!(peer.starts_with(wanted), "{trust} {before}: {peer}");
+        }
+    }
 }
 
 crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served,

@@ -243,6 +243,13 @@ impl WebSocket {
         }
     }
 
+    /// A proxy that is trusted names the client by this header.
+    pub(super) fn trust(&mut self, forwarded_header: Option<&'static str>) {
+        if let State::Upgrading(pending) = &mut self.state {
+            pending.upgrade.forwarded_header = forwarded_header;
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
     }
