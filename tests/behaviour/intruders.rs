@@ -3,10 +3,11 @@
 
 use crate::guard::{dial_from, open_from, peer_by_headers};
 use crate::login::{
-    METHOD, Scram, Scratch, auth, begin_scram, hook, now_s, passwd, token, with_users,
+    METHOD, Scram, Scratch, auth, begin_scram, code, hook, now_s, passwd, property, token,
+    with_users,
 };
 use crate::support::{
-    Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
+    Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually, prop,
     unique,
 };
 use rustix::process::Signal;
@@ -281,5 +282,38 @@ fn who_comes_through_a_proxy_does_not_name_himself() {
     }
 }
 
+/// Where identifiers are bound to users, nobody has one of theirs without being them.
+fn anonymous_clients_have_no_identifier_of_a_user(shards: usize) {
+    for rule in ["user_name", "user_name_prefix"] {
+        let config = format!("allow_anonymous = true\n[authentication]\nclient_id = {rule:?}\n");
+        let (broker, _users) = with_users(shards, &config);
+        let mut ann = Connect::v5("ann")
+            .persistent()
+            .login("ann", "secret")
+            .open(&broker);
+        ann.subscribe("t", 1);
+        ann.disconnect();
+        for (version, refused) in [(Version::V5, 0x85), (Version::V4, 2)] {
+            for id in ["ann", "ann-1", "bob", "ringmq-1"] {
+                assert_eq!(
+                    code(&broker, &Connect::new(version, id)),
+                    refused,
+                    "{rule} {id}"
+                );
+            }
+        }
+        let anonymous = Connect::v5("").open(&broker);
+        let assigned = property(&anonymous.connack, prop::ASSIGNED_CLIENT_ID);
+        assert!(assigned.starts_with(b"ringmq") && !assigned.contains(&b'-'));
+        Connect::v4("").open(&broker).ping();
+        let again = Connect::v5("ann")
+            .persistent()
+            .login("ann", "secret")
+            .open(&broker);
+        assert!(again.session_present, "{rule}");
+    }
+}
+
 crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served,
-    silence_of_those_that_are_not_served_takes_no_place);
+    silence_of_those_that_are_not_served_takes_no_place,
+    anonymous_clients_have_no_identifier_of_a_user);

@@ -326,6 +326,15 @@ impl ShardCore {
         let user_name = identity.and_then(|identity| identity.user_name.as_deref());
         let of_identity = identity.and_then(|identity| identity.client_id.clone());
         let of_settings = self.settings.authentication.client_id.for_user(user_name);
+        if of_settings == Some(ClientIdRule::Assigned) && of_identity.is_none() && !asked.is_empty()
+        {
+            let text =
+                "clients without a user name no client identifier here (authentication.client_id)";
+            return Err((Reason::ClientIdentifierNotValid, text));
+        }
+        // Who vouches for a client without naming a user may name its identifier.
+        let of_settings =
+            of_settings.filter(|rule| of_identity.is_none() || *rule != ClientIdRule::Assigned);
         for rule in [&of_identity, &of_settings].into_iter().flatten() {
             if !asked.is_empty() && !rule.allows(asked) {
                 let text = "this client identifier is not for this user";

@@ -259,22 +259,21 @@ impl ShardCore {
 
     /// A client identifier that nobody has and whose session lives here `[MQTT-3.2.2-16]`.
     fn assign_client_id(&mut self, rule: Option<&ClientIdRule>) -> String {
-        let prefix = match rule {
+        let (prefix, separator) = match rule {
             Some(ClientIdRule::Exactly(only)) => return only.to_string(),
-            Some(ClientIdRule::OfUser(name)) => name,
-            None => "ringmq",
+            Some(ClientIdRule::OfUser(name)) => (&**name, Some(ClientIdRule::SEPARATOR)),
+            // It must not begin as those of a user do who is called so.
+            Some(ClientIdRule::Assigned) => ("ringmq", None),
+            None => ("ringmq", Some(ClientIdRule::SEPARATOR)),
         };
+        let separator = separator.map_or_else(String::new, String::from);
         loop {
             // A step of a full-period generator: no value comes twice in a run.
             self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut mixed = self.seed;
             mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let id = format!(
-                "{prefix}{}{:016x}",
-                ClientIdRule::SEPARATOR,
-                mixed ^ mixed >> 31
-            );
+            let id = format!("{prefix}{separator}{:016x}", mixed ^ mixed >> 31);
             let is_free = self.clients.sessions.find(&id).is_none();
             if is_free && home_shard(&id, self.shards) == self.id {
                 return id;
