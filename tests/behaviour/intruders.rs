@@ -314,6 +314,77 @@ fn anonymous_clients_have_no_identifier_of_a_user(shards: usize) {
     }
 }
 
+/// A pipe that nobody writes into.
+fn pipe() -> Scratch {
+    let pipe = Scratch::new("");
+    make_pipe(&pipe.0);
+    pipe
+}
+
+fn make_pipe(path: &str) {
+    std::fs::remove_file(path).expect("remove");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).expect("make a pipe");
+}
+
+/// Neither waited for nor read without end, whatever names it.
+#[test]
+fn what_is_no_plain_file_is_refused_at_once() {
+    let (certificates, pipe) = (Certificates::new(), pipe());
+    let good = |name: &str| certificates.path(name);
+    for (path, kind) in [(pipe.0.as_str(), "a pipe"), ("/dev/zero", "a device")] {
+        let tls = |certificate: &str, key: &str, more: &str| {
+            format!(
+                "[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{more}[[listener]]\n\
+                 url = \"mqtts://127.0.0.1:0\"\n"
+            )
+        };
+        let both = (good("server.pem"), good("server.key"));
+        let ca = good("ca.pem");
+        let configs = [
+            format!("password_file = {path:?}\n"),
+            format!("acl_file = {path:?}\n"),
+            format!("[bans]\nfile = {path:?}\n"),
+            format!("[authentication.jwt]\nsecret_file = {path:?}\n"),
+            format!("[authentication.jwt]\npublic_key_file = {path:?}\n"),
+            format!("[authentication.jwt]\njwks_file = {path:?}\n"),
+            format!(
+                "[authentication.http]\nauthenticate_url = \"https://127.0.0.1:9/\"\nca_file = {path:?}\n"
+            ),
+            tls(path, &both.1, ""),
+            tls(&both.0, path, ""),
+            tls(&both.0, &both.1, &format!("client_ca = {path:?}\n")),
+            tls(
+                &both.0,
+                &both.1,
+                &format!("client_ca = {ca:?}\nclient_crl = {path:?}\n"),
+            ),
+        ];
+        let setups = configs.iter().map(|config| Setup::new().config(config));
+        for setup in setups.chain([Setup::new().arg("--config").arg(path)]) {
+            let outcome = setup.run_to_end();
+            assert!(!outcome.status.success(), "{outcome:?}");
+            let text = format!("is {kind}; name a plain file");
+            let is_named = outcome.log.contains(path) && outcome.log.contains(&text);
+            assert!(is_named, "{outcome:?}");
+        }
+    }
+}
+
+/// A file that became a pipe is refused by a reload, and the control plane goes on.
+#[test]
+fn a_file_that_becomes_a_pipe_holds_up_no_reload() {
+    let (broker, users) = with_users(1, "");
+    make_pipe(&users.0);
+    broker.signal(Signal::HUP);
+    let line = "is a pipe; name a plain file";
+    eventually(line, || broker.log().contains(line).then_some(()));
+    broker.counters();
+    let login = Connect::v5(&unique("c")).login("ann", "secret");
+    assert_eq!(code(&broker, &login), 0, "what was before is in force");
+}
+
 crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served,
     silence_of_those_that_are_not_served_takes_no_place,
     anonymous_clients_have_no_identifier_of_a_user);

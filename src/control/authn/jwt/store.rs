@@ -7,6 +7,7 @@ use super::JwtError;
 use super::keys::{Choice, Key, KeySet, KeySource};
 use crate::control::authn::fetch::{self, Client, SettingError};
 use crate::engine::access::Secret;
+use crate::shard::files::KEYS_BYTES_MAX;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jsonwebtoken::Algorithm;
 use std::fmt;
@@ -15,9 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
-
-/// Largest file or answer with keys.
-const KEYS_BYTES_MAX: usize = 1 << 20;
 
 /// How long a server may take to answer.
 const TIMEOUT_MS: u64 = 5_000;
