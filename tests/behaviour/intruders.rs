@@ -385,6 +385,60 @@ fn a_file_that_becomes_a_pipe_holds_up_no_reload() {
     assert_eq!(code(&broker, &login), 0, "what was before is in force");
 }
 
+/// What a client calls itself cannot hide in a terminal or forge a line: neither log has letters that are not seen.
+#[test]
+fn no_log_has_letters_that_are_not_seen() {
+    let hidden = [
+        "\u{ad}",
+        "\u{7f}",
+        "\u{9b}",
+        "\u{61c}",
+        "\u{200b}",
+        "\u{200e}",
+        "\u{200f}",
+        "\u{202a}",
+        "\u{202e}",
+        "\u{2066}",
+        "\u{2069}",
+        "\u{2028}",
+        "\u{2029}",
+        "\u{feff}",
+        "\u{e0001}",
+    ];
+    for format in ["text", "json"] {
+        let audit = Scratch::new("");
+        let config = format!("log_format = {format:?}\naudit_file = {:?}\n", audit.0);
+        let broker = Setup::new().shards(1).config(&config).start();
+        for (n, letter) in hidden.iter().enumerate() {
+            let id = format!("id{n}-{letter}-end");
+            let _older = Connect::v5(&id).login(letter, "").open(&broker);
+            let newer = Connect::v5(&id).login(letter, "").open(&broker);
+            newer.disconnect();
+        }
+        let last = format!("id{}-", hidden.len() - 1);
+        let read = |path: &str| std::fs::read_to_string(path).unwrap();
+        eventually("all is written", || {
+            let audit = read(&audit.0);
+            let is_there = audit
+                .lines()
+                .any(|line| line.contains("disconnected") && line.contains(&last));
+            (is_there && broker.log().contains("id0-")).then_some(())
+        });
+        for text in [read(&audit.0), broker.log()] {
+            for letter in hidden {
+                assert!(!text.contains(letter), "{letter:?} in {text}");
+            }
+        }
+        let audit = read(&audit.0);
+        let first = audit
+            .lines()
+            .find(|line| line.contains("connected"))
+            .unwrap();
+        let first: serde_json::Value = serde_json::from_str(first).unwrap();
+        assert_eq!(first["client_id"], "id0-\u{ad}-end");
+    }
+}
+
 crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served,
     silence_of_those_that_are_not_served_takes_no_place,
     anonymous_clients_have_no_identifier_of_a_user);
