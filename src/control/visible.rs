@@ -1,5 +1,6 @@
-//! Letters that nobody sees, or that change how others are seen, spelled out in what is written for people and
-//! their tools: clients choose identifiers, user names and topics, and could hide in a terminal what they are.
+//! Letters that nobody sees, or that change how others are seen, spelled out in what is written for people
+//! and their tools: clients choose identifiers, user names and topics, and could hide in a terminal what they
+//! are.
 //!
 //! Both logs pass through here last, whoever wrote the line. Controls below U+0020 are not looked at: JSON
 //! escapes them, and what clients choose is quoted in text.

@@ -7,7 +7,7 @@
 //! Not here: the look at those who are there, which goes over turns (`crate::shard::driver::sweep`).
 
 use super::ShardCore;
-use super::unheard::TurnedAway;
+use super::unheard::{BANNED, TurnedAway};
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::Reason;
 use crate::engine::codec::connect::Connect;
@@ -17,9 +17,6 @@ use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::sync::Arc;
-
-/// What a client is told that is banned, at whichever step that is seen.
-pub(super) const BANNED: &str = "banned (bans.file, or a ban for a time)";
 
 impl ShardCore {
     /// Who is banned from now on: asked of who comes; who is there is asked by [`ShardCore::is_banned`].
@@ -111,7 +108,8 @@ impl ShardCore {
                 .contain_seen(connection.network, user_name, client_id)
     }
 
-    /// A connection is banned, by its address or its names: it is closed, and told so if it has said who it is.
+    /// A connection is banned, by its address or its names: it is closed, and told so if it has said who it
+    /// is.
     pub fn ban(&mut self, now: Timestamp, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;

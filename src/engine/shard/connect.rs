@@ -1,8 +1,8 @@
 //! CONNECT: whose it is, whether it is welcome, and which session it gets (3.1.4).
 
 use super::authenticate::Identified;
-use super::ban::BANNED;
 use super::end::WillFate;
+use super::unheard::BANNED;
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};

@@ -1,10 +1,13 @@
-//! Who is turned away before its CONNECT: by where it comes from. It is closed at once and not told why, since
-//! to wait for what it says would take a place from somebody who says something.
+//! Who is turned away before its CONNECT: by where it comes from. It is closed at once and not told why,
+//! since to wait for what it says would take a place from somebody who says something.
 
 use super::ShardCore;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use ipnet::IpNet;
+
+/// What a client is told that is banned, at whichever step that is seen.
+pub(super) const BANNED: &str = "banned (bans.file, or a ban for a time)";
 
 /// Why an address is not listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ impl TurnedAway {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            TurnedAway::Banned => super::ban::BANNED,
+            TurnedAway::Banned => BANNED,
             TurnedAway::TooMany => {
                 "too many connections from its address (limits.connections_per_address_max)"
             }

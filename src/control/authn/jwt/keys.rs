@@ -120,7 +120,8 @@ pub(super) enum Choice {
 }
 
 impl KeySet {
-    /// A shared secret; `Err` if it is too short for one of the algorithms, `Ok(None)` if none is of its family.
+    /// A shared secret; `Err` if it is too short for one of the algorithms, `Ok(None)` if none is of its
+    /// family.
     pub(super) fn secret(
         secret: &Secret,
         allowed: &[Algorithm],
