@@ -24,6 +24,7 @@ use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch;
 use ringmq::control::watch::bans::Bans;
 use ringmq::shard::boot::{Rules, Shards};
+use ringmq::shard::files;
 use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds};
 use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
@@ -128,8 +129,8 @@ fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, Confi
     let text = match path {
         Some(path) => {
             let wrong = |text: String| ConfigError::new(path.display().to_string(), text);
-            let bytes = std::fs::read(path);
-            let bytes = bytes.map_err(|error| wrong(format!("cannot be read: {error}")))?;
+            let bytes = files::read(path, files::CONFIG_BYTES_MAX);
+            let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
             let text = text::decode(&bytes, Remarks::BehindValues);
             Some(text.map_err(|error| wrong(error.to_string()))?)
         }

@@ -12,6 +12,7 @@ use crate::control::authn::password::{
 };
 use crate::control::text::MARK;
 use crate::engine::access::Secret;
+use crate::shard::files;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -288,7 +289,8 @@ fn read(file: &Path, create: bool) -> Result<(String, Option<fs::Metadata>), Pas
             "it is not a plain file; name the password file".into(),
         ));
     }
-    let bytes = fs::read(file).map_err(system(file, "read the file"))?;
+    let bytes =
+        files::read(file, files::LIST_BYTES_MAX).map_err(|error| state(error.to_string()))?;
     // Every byte of it is to stay: also in remarks there is none that is not UTF-8.
     let text = String::from_utf8(bytes).map_err(|error| {
         let before = error.as_bytes().get(..error.utf8_error().valid_up_to());

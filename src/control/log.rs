@@ -5,7 +5,9 @@
 //! soon as that is possible again.
 
 use crate::control::config::{LogConfig, LogFormat, LogLevel};
+use crate::control::visible::spelled_out;
 use crossbeam_channel::{Receiver, Sender};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -322,15 +324,27 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut bytes = visible(std::mem::take(&mut self.bytes));
         if self.log.is_json && bytes.len() > LINE_BYTES_MAX {
-            bytes = shortened(&bytes);
-        } else if bytes.len() == LINE_BYTES_MAX {
+            bytes = visible(shortened(&bytes));
+        } else if bytes.len() >= LINE_BYTES_MAX {
+            bytes.truncate(LINE_BYTES_MAX);
             bytes.extend_from_slice("...\n".as_bytes());
         }
         if self.log.entries.try_send(Entry::Line(bytes)).is_err() {
             self.log.counts.left_out.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// A line with letters spelled out that nobody sees.
+fn visible(line: Vec<u8>) -> Vec<u8> {
+    if line.iter().all(|byte| *byte < 0x7F) {
+        return line;
+    }
+    match spelled_out(&String::from_utf8_lossy(&line)) {
+        Cow::Borrowed(_) => line,
+        Cow::Owned(spelled) => spelled.into_bytes(),
     }
 }
 
@@ -341,9 +355,12 @@ fn shortened(line: &[u8]) -> Vec<u8> {
     let mut fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(json).unwrap_or_default();
     let message = fields.get("message").and_then(serde_json::Value::as_str);
-    // Each character may take six bytes.
+    // Each character may take twelve bytes.
     let kept = message.unwrap_or("a log line was too long").chars();
-    let kept: String = kept.take(LINE_BYTES_MAX / 8).chain("...".chars()).collect();
+    let kept: String = kept
+        .take(LINE_BYTES_MAX / 16)
+        .chain("...".chars())
+        .collect();
     fields.retain(|name, _| matches!(name.as_str(), "timestamp" | "level"));
     fields.insert("message".to_owned(), kept.into());
     let mut cut = priority.to_owned();

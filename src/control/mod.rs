@@ -15,5 +15,6 @@ pub mod reload;
 pub mod rollout;
 pub mod service;
 pub mod text;
+pub mod visible;
 pub mod watch;
 pub mod watchdog;

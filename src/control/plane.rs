@@ -249,10 +249,13 @@ impl<'a> ControlPlane<'a> {
 
     /// Bans who fails again and again.
     fn ban(&mut self, who: Who) {
-        let seconds = self.ban_duration.as_secs();
-        warn!("{who} is banned for {seconds} s: too many failures");
-        self.record("banned", &who.to_string());
-        self.bans.add(who, Instant::now() + self.ban_duration);
+        let (now, seconds) = (Instant::now(), self.ban_duration.as_secs());
+        // Failures that were under way when it was banned make it last longer, but are no news.
+        if !self.bans.is_in_force(&who, now) {
+            warn!("{who} is banned for {seconds} s: too many failures");
+            self.record("banned", &who.to_string());
+        }
+        self.bans.add(who, now + self.ban_duration);
         self.bans_pace.ask();
     }
 

@@ -12,16 +12,13 @@ use crate::control::text::{self, Remarks};
 use crate::control::watch::bans::{self, Who};
 use crate::engine::access::acl::Acl;
 use crate::shard::certificates::{CERTIFICATE, REVOCATION_LIST, Term, TlsFiles, TlsSettings};
+use crate::shard::files;
 use crate::shard::listener::ListenerConfig;
 use rustls::ServerConfig;
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Largest file of users or rules.
-const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// What is said to be reloaded: bans.
 pub const BANS: &str = "the bans are";
@@ -410,14 +407,8 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 fn read_text(path: &Path) -> Result<String, FileError> {
-    let unreadable = |error| FileError::new(path, format_args!("cannot be read: {error}"));
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    let bounded = &mut file.take(FILE_BYTES_MAX + 1);
-    let count = bounded.read_to_end(&mut bytes).map_err(unreadable)?;
-    if count as u64 > FILE_BYTES_MAX {
-        return Err(FileError::new(path, "is larger than 64 MiB"));
-    }
+    let bytes = files::read(path, files::LIST_BYTES_MAX);
+    let bytes = bytes.map_err(|error| FileError::new(path, error))?;
     text::decode(&bytes, Remarks::OwnLines).map_err(|error| FileError::new(path, error))
 }
 

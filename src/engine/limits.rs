@@ -36,6 +36,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Most connections of all shards together that have not sent their CONNECT.
     pub connecting_max: usize,
+    /// Of these, from one address; 0 for half of them.
+    pub connecting_per_address_max: usize,
     /// Most connections accepted per second by all shards together, 0 for no limit.
     pub connect_rate_max: u64,
     /// Longest turn of a shard after which it accepts nobody for a moment.
@@ -149,6 +151,7 @@ impl Default for Limits {
             receive_maximum: 1_024,
             connections_max: 1_000_000,
             connecting_max: 10_000,
+            connecting_per_address_max: 0,
             connect_rate_max: 0,
             accept_lag_ms_max: 50,
             connect_timeout_ms: 10_000,

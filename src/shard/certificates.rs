@@ -6,6 +6,7 @@
 //! Tickets for resumption are made by a key of this set: a reload makes those of before worthless, so that
 //! a client certificate that is revoked cannot be carried on by a resumed session.
 
+use crate::shard::files;
 use crate::shard::pem::Pem;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
@@ -206,7 +207,8 @@ impl TlsFiles {
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
         if let Some(path) = &self.client_crl {
-            let lists = Pem::new(&read(path)?).and_then(|pem| pem.revocation_lists());
+            let lists = Pem::new(&read(path, files::LIST_BYTES_MAX)?)
+                .and_then(|pem| pem.revocation_lists());
             let lists = lists.map_err(|text| wrong(path, text))?;
             terms.extend(lists.iter().filter_map(|list| {
                 let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
@@ -230,12 +232,13 @@ impl TlsFiles {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    std::fs::read(path).map_err(|error| wrong(path, format!("cannot be read: {error}")))
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CertificateError> {
+    files::read(path, bytes_max).map_err(|error| wrong(path, error))
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let certificates = Pem::new(&read(path)?).and_then(|pem| pem.certificates());
+    let certificates =
+        Pem::new(&read(path, files::CERTIFICATES_BYTES_MAX)?).and_then(|pem| pem.certificates());
     certificates.map_err(|text| wrong(path, text))
 }
 
@@ -250,7 +253,8 @@ fn load_pair(pair: &KeyPair, provider: &CryptoProvider) -> Result<Loaded, Certif
         .collect::<Result<_, _>>()
         .map_err(|_| of_chain("has a CERTIFICATE that is none of X.509"))?;
     let own = parsed.first().ok_or_else(|| of_chain("is empty"))?;
-    let key = Pem::new(&read(&pair.key)?).and_then(|pem| pem.private_key());
+    let key = Pem::new(&read(&pair.key, files::CERTIFICATES_BYTES_MAX)?)
+        .and_then(|pem| pem.private_key());
     let key = key.map_err(|text| wrong(&pair.key, text))?;
     let key = provider.key_provider.load_private_key(key).map_err(|_| {
         let text = "has a key of a kind that is not served: RSA of 2048 to 8192 bits, ECDSA on P-256, \

@@ -12,6 +12,8 @@ pub struct Link {
     pub(super) is_paused: bool,
     /// Whether larger messages were allowed.
     pub(super) is_opened: bool,
+    /// Whether the layers have ended: nothing more comes through them.
+    pub(super) has_ended: bool,
 }
 
 impl Link {
@@ -22,6 +24,7 @@ impl Link {
             is_queued: false,
             is_paused: false,
             is_opened: false,
+            has_ended: false,
         }
     }
 

@@ -14,6 +14,7 @@ pub mod bans;
 pub mod boot;
 pub mod certificates;
 pub mod driver;
+pub mod files;
 pub mod handover;
 pub mod link;
 pub mod listener;

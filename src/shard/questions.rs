@@ -5,9 +5,21 @@
 
 use crate::engine::access::{Answer, Shown};
 use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::shard::handover::Origin;
 use crate::shard::peer::Peer;
 use std::fmt;
 use std::sync::Arc;
+
+/// Whom a question is about, for the account of those who do not wait for the answer.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Client identifier of its CONNECT; empty where it has been let in before.
+    pub client_id: Box<str>,
+    /// User name of its CONNECT.
+    pub user_name: Option<Box<str>>,
+}
 
 /// A question of a shard.
 #[derive(Debug)]
@@ -16,6 +28,8 @@ pub struct Question {
     pub shard: ShardId,
     /// About which connection.
     pub connection: ConnectionKey,
+    /// Whom.
+    pub asker: Asker,
     /// What.
     pub work: Work,
 }
@@ -56,6 +70,8 @@ pub trait Exchange: fmt::Debug + Send {
 pub struct Reply {
     /// About which connection.
     pub connection: ConnectionKey,
+    /// Whom.
+    pub asker: Asker,
     /// What the methods say.
     pub answer: Answer,
     /// The exchange, if it goes on.

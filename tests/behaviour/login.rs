@@ -16,10 +16,10 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A file that goes when the test ends.
-struct Scratch(String);
+pub(crate) struct Scratch(pub(crate) String);
 
 impl Scratch {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("scratch"));
         std::fs::write(&path, text).unwrap();
         Scratch(path)
@@ -32,7 +32,7 @@ impl Drop for Scratch {
     }
 }
 
-fn passwd(file: &str, args: &[&str], user: &str, password: &str) {
+pub(crate) fn passwd(file: &str, args: &[&str], user: &str, password: &str) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringmq"))
         .arg("passwd")
         .args(args)
@@ -47,7 +47,7 @@ fn passwd(file: &str, args: &[&str], user: &str, password: &str) {
     assert!(child.wait().unwrap().success());
 }
 
-fn with_users(shards: usize, more: &str) -> (Broker, Scratch) {
+pub(crate) fn with_users(shards: usize, more: &str) -> (Broker, Scratch) {
     let file = Scratch::new("");
     passwd(&file.0, &[], "ann", "secret");
     passwd(&file.0, &["--scram"], "ann", "secret");
@@ -56,11 +56,11 @@ fn with_users(shards: usize, more: &str) -> (Broker, Scratch) {
 }
 
 /// A property that has to be there.
-fn property(props: &Props, id: u8) -> Vec<u8> {
+pub(crate) fn property(props: &Props, id: u8) -> Vec<u8> {
     props.bytes(id).expect("the property is there").to_vec()
 }
 
-fn code(broker: &Broker, connect: &Connect) -> u8 {
+pub(crate) fn code(broker: &Broker, connect: &Connect) -> u8 {
     match connect.attempt(broker).1 {
         Some(Packet::Connack { code, .. }) => code,
         other => panic!("no CONNACK: {other:?}"),
@@ -130,7 +130,7 @@ fn anonymous_clients_come_in_beside_users_where_that_is_said() {
     );
 }
 
-fn auth(code: u8, method: &str, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn auth(code: u8, method: &str, bytes: &[u8]) -> Vec<u8> {
     let props = Props::new()
         .text(prop::AUTH_METHOD, method)
         .text(prop::AUTH_DATA, bytes);
@@ -140,25 +140,25 @@ fn auth(code: u8, method: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The client's side of RFC 7677, written apart from the broker's.
-struct Scram {
+pub(crate) struct Scram {
     first_bare: String,
     password: &'static str,
 }
 
 impl Scram {
-    fn new(user: &str, password: &'static str) -> Self {
+    pub(crate) fn new(user: &str, password: &'static str) -> Self {
         Scram {
             first_bare: format!("n={user},r=client-nonce"),
             password,
         }
     }
 
-    fn first(&self) -> Vec<u8> {
+    pub(crate) fn first(&self) -> Vec<u8> {
         format!("n,,{}", self.first_bare).into_bytes()
     }
 
     /// The answer to the server's first message, and the signature that the server has to show.
-    fn last(&self, server_first: &[u8]) -> (Vec<u8>, String) {
+    pub(crate) fn last(&self, server_first: &[u8]) -> (Vec<u8>, String) {
         let server_first = std::str::from_utf8(server_first).unwrap();
         let field = |name: &str| {
             let found = server_first
@@ -199,9 +199,9 @@ impl Scram {
     }
 }
 
-const METHOD: &str = "SCRAM-SHA-256";
+pub(crate) const METHOD: &str = "SCRAM-SHA-256";
 
-fn begin_scram(broker: &Broker, scram: &Scram) -> (Client, Vec<u8>) {
+pub(crate) fn begin_scram(broker: &Broker, scram: &Scram) -> (Client, Vec<u8>) {
     let mut connect = Connect::v5(&unique("scram"));
     connect.props = Props::new()
         .text(prop::AUTH_METHOD, METHOD)
@@ -380,14 +380,14 @@ fn salts_of_unknown_users_survive_a_restart() {
     assert_eq!(salts(), before);
 }
 
-fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs()
 }
 
-fn token(claims: &serde_json::Value, secret: &[u8]) -> String {
+pub(crate) fn token(claims: &serde_json::Value, secret: &[u8]) -> String {
     jsonwebtoken::encode(
         &Header::default(),
         claims,
@@ -446,7 +446,7 @@ fn tokens_name_user_client_identifier_and_rights_and_end() {
 }
 
 /// Answers each POST by what `judge` says to its body.
-fn hook(judge: impl Fn(&serde_json::Value) -> String + Send + 'static) -> String {
+pub(crate) fn hook(judge: impl Fn(&serde_json::Value) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/auth", listener.local_addr().unwrap());
     std::thread::spawn(move || {

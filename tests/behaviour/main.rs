@@ -19,6 +19,7 @@ mod cross_shard;
 mod files;
 mod groups;
 mod guard;
+mod intruders;
 mod limits;
 mod liveness;
 mod login;

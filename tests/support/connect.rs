@@ -190,7 +190,8 @@ impl Connect {
 
     /// The same over a connection that stands already.
     pub fn attempt_over(&self, mut client: Client) -> (Client, Option<Packet>) {
-        client.send(&self.encode());
+        // Whose address is not served may be closed already.
+        client.send_lossy(&self.encode());
         let answer = client.next_packet();
         if let Some(Packet::Connack {
             session_present,

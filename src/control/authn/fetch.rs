@@ -3,10 +3,10 @@
 //! Invariants: only http:// and https://, no redirect is followed, no proxy of the environment is used, and
 //! https:// always verifies the server's certificate. Not here: what an answer means.
 
+use crate::shard::files::{self, ReadError};
 use crate::shard::pem::Pem;
 use rustls::RootCertStore;
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +14,6 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::{HeaderMap, StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-
-/// Largest file with certificates.
-const CA_FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Where systems keep the certificates of authorities they trust.
 const SYSTEM_CA_FILES: &[&str] = &[
@@ -90,8 +87,11 @@ fn bounded(reader: impl Read, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
 
 /// Reads a file of at most `bytes_max`.
 pub(super) fn file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
-    let file = File::open(path).map_err(|error| FetchError::Failed(error.to_string()))?;
-    bounded(file, bytes_max)
+    files::read(path, bytes_max).map_err(|error| match error {
+        ReadError::TooLarge { bytes_max } => FetchError::TooLarge { bytes_max },
+        ReadError::System(error) => FetchError::Failed(error.to_string()),
+        ReadError::Kind(_) => FetchError::Failed(format!("it {error}")),
+    })
 }
 
 /// Asks one URL.
@@ -217,7 +217,7 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConfig, SettingError> {
     let wrong = |text: &dyn fmt::Display| {
         SettingError::new("ca_file", format!("{}: {text}", path.display()))
     };
-    let pem = file(path, CA_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;
+    let pem = file(path, files::CERTIFICATES_BYTES_MAX).map_err(|error| wrong(&error))?;
     let certificates = Pem::new(&pem).and_then(|pem| pem.certificates());
     let certificates = certificates.map_err(|text| wrong(&text))?;
     let (usable, _) = RootCertStore::empty().add_parsable_certificates(certificates.clone());

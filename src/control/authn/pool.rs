@@ -157,6 +157,7 @@ fn work(
         let (answer, exchange) = authenticators.answer(question.work);
         let reply = Reply {
             connection: question.connection,
+            asker: question.asker,
             answer,
             exchange,
         };

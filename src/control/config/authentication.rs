@@ -10,6 +10,7 @@ use crate::control::authn::jwt::{Algorithm, JwtConfig, KeySource};
 use crate::control::text::without_mark;
 use crate::engine::access::Secret;
 use crate::engine::shard::{Authentication, ClientIdPolicy};
+use crate::shard::files;
 use std::path::PathBuf;
 
 /// What the control plane has to know of authentication.
@@ -102,8 +103,8 @@ fn jwt_config(jwt: &FileJwt, places: &Places<'_>) -> Result<JwtConfig, ConfigErr
         ca_file: jwt.jwks_ca_file.clone(),
     });
     let secret = jwt.secret_file.as_ref().map(|path| {
-        let bytes = std::fs::read(path)
-            .map_err(|error| wrong(format!("{}: cannot be read: {error}", path.display())))?;
+        let bytes = files::read(path, files::KEYS_BYTES_MAX)
+            .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
         let secret = without_mark(&bytes).trim_ascii_end();
         Ok(KeySource::Secret(Secret::new(secret)))
     });

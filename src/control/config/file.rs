@@ -185,6 +185,7 @@ file_limits! {
     receive_maximum: u16,
     connections_max: usize,
     connecting_max: usize,
+    connecting_per_address_max: usize,
     connect_rate_max: u64,
     accept_lag_ms_max: u64,
     connect_timeout_ms: u64,

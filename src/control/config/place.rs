@@ -94,9 +94,12 @@ fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {
             .rfind(|line| line.starts_with('['))
             .unwrap_or_default();
         let text = message(error, &[section, key]);
-        // What is no key may be anything, such as a hash of another file.
+        // What is no key may be anything, such as a hash of another file; and of the hook's headers somebody
+        // may have written the value in the name's place.
         let is_key = |c: char| c.is_alphanumeric() || "_-.[]\"' ".contains(c);
-        if key.chars().all(is_key) {
+        let may_be_secret = !key.starts_with('[') && section.contains("headers");
+        let is_set = line.contains('=') || key.starts_with('[');
+        if is_set && !may_be_secret && key.chars().all(is_key) {
             ConfigError::new(format!("{}:{number}: {key}", path.display()), text)
         } else {
             ConfigError::new(format!("{}:{number}", path.display()), text)
@@ -236,6 +239,20 @@ mod tests {
             assert!(error.contains(words), "{error}");
             let is_rust = ["usize", "u16", "struct", "sequence", "boolean"];
             assert!(!is_rust.iter().any(|name| error.contains(name)), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        for source in [
+            "[authentication.http.headers]\n\"Bearer hush\" = 5",
+            "[authentication.http]\nheaders = { \"Bearer hush\" = 5 }",
+            "[authentication.http]\nhush",
+            "hush\n",
+        ] {
+            let error = read_file(Path::new("f"), source).unwrap_err().to_string();
+            assert!(!error.contains("hush"), "{error}");
+            assert!(error.starts_with("f:"), "{error}");
         }
     }
 }

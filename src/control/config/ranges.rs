@@ -93,6 +93,7 @@ pub(super) fn wrong_limit(limits: &Limits) -> Option<(&'static str, String)> {
         receive_maximum: 1..=65_535,
         connections_max: 1..=CONNECTIONS_MAX,
         connecting_max: 1..=CONNECTIONS_MAX,
+        connecting_per_address_max: 0..=CONNECTIONS_MAX,
         connect_rate_max: 0..=CONNECTIONS_MAX,
         accept_lag_ms_max: 1..=WAIT_MS_MAX,
         connect_timeout_ms: 1..=WAIT_MS_MAX,

@@ -1,5 +1,6 @@
 //! The audit log: one JSON object per line, in a file of its own, begun anew on SIGHUP.
 
+use crate::control::visible::spelled_out;
 use crate::engine::codec::Reason;
 use crate::engine::telemetry::notes::Event;
 use crate::shard::account::Entry;
@@ -85,7 +86,7 @@ impl AuditLog {
                 put_reason(&mut line, *reason, text);
                 "refused"
             }
-            Event::Disconnected { reason, text } => {
+            Event::Disconnected { reason, text, .. } => {
                 put_reason(&mut line, *reason, text);
                 "disconnected"
             }
@@ -124,7 +125,8 @@ impl AuditLog {
         let now_ms = now.map_or(0, |now| now.as_millis() as u64);
         line.insert("event".into(), json!(kind));
         line.insert("time_unix_ms".into(), json!(now_ms));
-        let written = writeln!(self.file, "{}", Value::Object(line));
+        let line = Value::Object(line).to_string();
+        let written = writeln!(self.file, "{}", spelled_out(&line));
         if let Err(failure) = written {
             self.failure.get_or_insert(failure);
         }

@@ -111,6 +111,13 @@ impl Bans {
         self.by_end.insert(end, who);
     }
 
+    /// Whether a ban for a time is in force.
+    #[must_use]
+    pub fn is_in_force(&self, who: &Who, now: Instant) -> bool {
+        let end = self.temporary.get(who);
+        end.is_some_and(|(until, _)| *until > now)
+    }
+
     /// Ends those whose time is over; whether there were any.
     pub fn expire(&mut self, now: Instant) -> bool {
         let before = self.by_end.len();
@@ -256,7 +263,9 @@ mod tests {
         let who = || Who::User("u".into());
         bans.add(who(), after(10));
         bans.add(Who::User("other".into()), after(10));
+        assert!(bans.is_in_force(&who(), after(9)) && !bans.is_in_force(&who(), after(10)));
         bans.add(who(), after(20));
+        assert!(bans.is_in_force(&who(), after(19)));
         assert!(bans.expire(after(10)) && bans.names().contain("", Some("u")));
         assert!(!bans.names().contain("", Some("other")));
         assert!(bans.expire(after(20)) && !bans.expire(after(20)));

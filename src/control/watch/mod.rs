@@ -124,11 +124,10 @@ impl Watch {
         let now = Instant::now();
         let ip = entry.peer.and_then(Peer::ip);
         let network = ip.map(|ip| counted_as(ip, self.ipv6_prefix_bits));
-        let banned = match entry.note.event {
-            notes::Event::Refused {
-                is_login_failure: true,
-                ..
-            } => network.and_then(|network| self.failed_logins.add(Who::Network(network), now)),
+        let banned = match &entry.note.event {
+            event if event.is_login_failure() => {
+                network.and_then(|network| self.failed_logins.add(Who::Network(network), now))
+            }
             // By its identifier alone, anybody could have somebody else's banned.
             notes::Event::Connected(_) if entry.peer.is_some() => {
                 let who = Who::Seen(Seen {

@@ -57,6 +57,8 @@ pub enum ClientIdRule {
     /// Those that begin with this name and the last [`ClientIdRule::SEPARATOR`] in them: so each belongs to
     /// one user only, whatever users are called.
     OfUser(Box<str>),
+    /// None that it names: it gets one that no user has.
+    Assigned,
 }
 
 impl ClientIdRule {
@@ -67,6 +69,7 @@ impl ClientIdRule {
     #[must_use]
     pub fn allows(&self, client_id: &str) -> bool {
         match self {
+            ClientIdRule::Assigned => false,
             ClientIdRule::Exactly(only) => **only == *client_id,
             ClientIdRule::OfUser(name) => {
                 let user = client_id.rsplit_once(Self::SEPARATOR);
@@ -89,6 +92,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the client failed to prove who it is: not where nobody could judge it.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Refusal::Unavailable)
+    }
+
     /// Why, in an operator's words.
     #[must_use]
     pub const fn text(self) -> &'static str {

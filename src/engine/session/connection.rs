@@ -103,8 +103,8 @@ pub struct Connection {
     pub is_adopted: bool,
     /// Why the broker closes it, also in an operator's words.
     pub goodbye: Option<(Reason, Box<str>)>,
-    /// Whether its address is banned.
-    pub is_banned: bool,
+    /// The network for which it counts as one that has not sent its CONNECT.
+    pub connects_from: Option<IpNet>,
     /// Whether it came faster after others than its listener allows.
     pub is_hasty: bool,
     /// Whether it is one too many, and accepted only to be told so.
@@ -132,6 +132,8 @@ pub struct Connection {
     pub authentication_method: Option<Box<str>>,
     /// Whose turn it is while the client authenticates anew.
     pub reauthentication: Turn,
+    /// Whether it is closed for failing to authenticate anew.
+    pub has_failed_login: bool,
     /// Its CONNECT, while it is being found out who sent it.
     pub gate: Option<Box<Gate>>,
     /// Whether it is known who it is.
@@ -170,7 +172,7 @@ impl Connection {
             connect_by,
             is_adopted,
             goodbye: None,
-            is_banned: false,
+            connects_from: None,
             is_hasty: false,
             is_surplus: false,
             partial: Vec::new(),
@@ -184,6 +186,7 @@ impl Connection {
             awaiting_store: VecDeque::new(),
             authentication_method: None,
             reauthentication: Turn::Nobody,
+            has_failed_login: false,
             gate: None,
             is_identified: false,
             admitted: None,

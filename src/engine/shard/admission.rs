@@ -8,6 +8,8 @@ use super::ShardCore;
 use crate::engine::overload::Stage;
 use crate::engine::session::rates::Bucket;
 use crate::engine::time::Timestamp;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,6 +18,15 @@ const LATE_PAUSE_MS: u64 = 10;
 
 /// While new clients are refused this part of those that may be about to connect may be.
 const CONNECTING_SHARE_REFUSING: usize = 64;
+
+/// Most connections of a shard that have not sent their CONNECT.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectingMax {
+    /// Wherever they come from.
+    pub of_all: usize,
+    /// From one address.
+    pub of_address: usize,
+}
 
 /// Connections of all shards, and of each listener.
 #[derive(Debug)]
@@ -68,6 +79,8 @@ pub(super) struct Admission {
     pub counts: Arc<ConnectionCounts>,
     /// Accepted here and not yet heard as CONNECT.
     pub connecting: usize,
+    /// Of these, by the network that counts as their address, where that is known.
+    by_network: BTreeMap<IpNet, usize>,
     /// Connections that may still come in this second.
     allowance: u64,
     /// When the allowance was last raised.
@@ -112,16 +125,32 @@ impl ShardCore {
                 admission.not_before = now.plus_ms(1000_u64.div_ceil(rate));
             }
         }
-        let mut connecting_max = limits.connecting_max.div_ceil(usize::from(self.shards));
-        if self.clients.shortage.stage >= Stage::Refuse {
-            // Most will be refused; what it takes to tell them so must stay little.
-            connecting_max = connecting_max.div_ceil(CONNECTING_SHARE_REFUSING);
-        }
-        if admission.connecting >= connecting_max {
+        if self.admission.connecting >= self.connecting_max().of_all {
             self.clients.counters.accepts_paused_connecting += 1;
             return false;
         }
-        admission.not_before <= now
+        self.admission.not_before <= now
+    }
+
+    /// Most connections that may be about to connect to this shard now.
+    pub(super) fn connecting_max(&self) -> ConnectingMax {
+        let limits = &self.settings.limits;
+        let part = |max: usize| {
+            let max = max.div_ceil(usize::from(self.shards));
+            if self.clients.shortage.stage >= Stage::Refuse {
+                // Most will be refused; what it takes to tell them so must stay little.
+                return max.div_ceil(CONNECTING_SHARE_REFUSING);
+            }
+            max
+        };
+        let of_address = match limits.connecting_per_address_max {
+            0 => limits.connecting_max.div_ceil(2),
+            max => max,
+        };
+        ConnectingMax {
+            of_all: part(limits.connecting_max),
+            of_address: part(of_address),
+        }
     }
 
     /// When the shell has to ask again though nothing happens.
@@ -138,6 +167,7 @@ impl Admission {
         Admission {
             counts,
             connecting: 0,
+            by_network: BTreeMap::new(),
             allowance: 0,
             raised_at: Timestamp::default(),
             not_before: Timestamp::default(),
@@ -160,8 +190,26 @@ impl Admission {
         self.allowance = self.allowance.saturating_sub(1);
     }
 
-    /// One has sent its CONNECT, moved on, or left before.
-    pub(super) fn settle(&mut self) {
+    /// It is known where one of them comes from.
+    pub(super) fn count_from(&mut self, network: IpNet) {
+        *self.by_network.entry(network).or_default() += 1;
+    }
+
+    /// How many of them come from there.
+    pub(super) fn connecting_from(&self, network: IpNet) -> usize {
+        self.by_network.get(&network).copied().unwrap_or_default()
+    }
+
+    /// One has sent its CONNECT, moved on, or left before; it was counted for a network, if that was known.
+    pub(super) fn settle(&mut self, counted_from: Option<IpNet>) {
         self.connecting = self.connecting.saturating_sub(1);
+        if let Some(network) = counted_from
+            && let Some(count) = self.by_network.get_mut(&network)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&network);
+            }
+        }
     }
 }

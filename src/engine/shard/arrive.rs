@@ -30,13 +30,6 @@ impl ShardCore {
         Some(key)
     }
 
-    /// Too many connections come from the address of this one: its CONNECT will be refused.
-    pub fn refuse_surplus(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.is_surplus = true;
-        }
-    }
-
     /// Another shard handed over a connection whose client identifier lives here; what it sent so far
     /// is to be [`ShardCore::receive`]d next.
     pub fn adopt(

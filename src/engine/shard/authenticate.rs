@@ -15,7 +15,7 @@ use crate::engine::access::{
 };
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::control::{Auth, encode_auth};
-use crate::engine::codec::frame::{Frame, Split, split};
+use crate::engine::codec::frame::Frame;
 use crate::engine::codec::{Packet, Reason};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Gate, Turn};
@@ -101,6 +101,10 @@ impl ShardCore {
 
     /// The packet after a CONNECT that began an exchange; it has to go on with it.
     pub(super) fn exchange_packet(&mut self, key: ConnectionKey, frame: Frame<'_>) -> bool {
+        if self.is_banned_at_gate(key) {
+            self.turn_away_banned(key);
+            return false;
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return false;
         };
@@ -137,6 +141,9 @@ impl ShardCore {
 
     /// The methods' answer to a step of this connection.
     pub fn authenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
+        if self.is_banned_at_gate(key) {
+            return self.turn_away_banned(key);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
@@ -174,21 +181,14 @@ impl ShardCore {
 
     /// Notes who failed to prove who it is.
     fn note_login_failure(&mut self, key: ConnectionKey, refusal: Refusal) {
-        let connection = self.clients.connections.get(key);
-        let Some(gate) = connection.and_then(|connection| connection.gate.as_ref()) else {
-            return;
-        };
-        let packet = gate.packet.clone();
-        if let Ok(Split::Whole(frame, _)) = split(&packet, packet.len())
-            && let Ok(connect) = Connect::decode(frame.body)
-        {
+        self.with_gated(key, |core, connect| {
             let event = Event::Refused {
                 reason: refusal.reason().byte(),
                 text: refusal.text().into(),
-                is_login_failure: refusal != Refusal::Unavailable,
+                is_login_failure: refusal.is_failure(),
             };
-            self.note(key, connect.client_id, connect.user_name, event);
-        }
+            core.note(key, connect.client_id, connect.user_name, event);
+        });
     }
 
     /// Goes on with the CONNECT as if it came now.
@@ -207,7 +207,7 @@ impl ShardCore {
         if let Some(connection) = self.clients.connections.get_mut(key) {
             stream.append(&mut connection.partial);
             self.receive(now, key, &stream);
-            self.resume_if_room(key);
+            self.end_or_resume(now, key);
         }
     }
 
@@ -218,6 +218,9 @@ impl ShardCore {
         key: ConnectionKey,
         auth: &Auth<'_>,
     ) {
+        if self.is_banned(key) {
+            return self.ban(now, key);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
@@ -243,6 +246,9 @@ impl ShardCore {
     }
 
     fn reauthenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
+        if self.is_banned(key) {
+            return self.ban(now, key);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
@@ -265,13 +271,34 @@ impl ShardCore {
                     self.disconnect(key, Reason::PacketTooLarge, AUTH_TOO_LARGE, now);
                 }
             }
+            // Somebody else's right password counts as a wrong one, or it could be told apart.
             Answer::Allow(_) | Answer::NotMine => {
-                self.disconnect(key, Reason::NotAuthorized, NOT_AUTHENTICATED, now);
+                self.fail_again(now, key, Refusal::NotAuthorized);
             }
-            Answer::Refuse(refusal) => {
-                self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
-            }
+            Answer::Refuse(refusal) => self.fail_again(now, key, refusal),
         }
+    }
+
+    /// A client that was let in has failed to prove anew who it is.
+    fn fail_again(&mut self, now: Timestamp, key: ConnectionKey, refusal: Refusal) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.has_failed_login = refusal.is_failure();
+        }
+        self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
+    }
+
+    /// Whether somebody waits for an answer of the methods to this connection: else it has ended meanwhile.
+    #[must_use]
+    pub fn awaits_answer(&self, key: ConnectionKey) -> bool {
+        let connection = self.clients.connections.get(key);
+        connection.is_some_and(|connection| {
+            connection.is_asking() || connection.reauthentication == Turn::Broker
+        })
+    }
+
+    /// Somebody who did not wait for the answer had failed to prove who it is.
+    pub fn note_failure_of_gone(&mut self) {
+        self.clients.counters.connects_unauthenticated += 1;
     }
 
     /// Sends an AUTH, if it is within what the client takes `[MQTT-3.1.2-24]`.
@@ -299,6 +326,15 @@ impl ShardCore {
         let user_name = identity.and_then(|identity| identity.user_name.as_deref());
         let of_identity = identity.and_then(|identity| identity.client_id.clone());
         let of_settings = self.settings.authentication.client_id.for_user(user_name);
+        if of_settings == Some(ClientIdRule::Assigned) && of_identity.is_none() && !asked.is_empty()
+        {
+            let text =
+                "clients without a user name no client identifier here (authentication.client_id)";
+            return Err((Reason::ClientIdentifierNotValid, text));
+        }
+        // Who vouches for a client without naming a user may name its identifier.
+        let of_settings =
+            of_settings.filter(|rule| of_identity.is_none() || *rule != ClientIdRule::Assigned);
         for rule in [&of_identity, &of_settings].into_iter().flatten() {
             if !asked.is_empty() && !rule.allows(asked) {
                 let text = "this client identifier is not for this user";

@@ -385,10 +385,17 @@ impl ShardCore {
             self.go_on_with_filters(now, key);
         }
         self.take_up(now, key);
+        self.end_or_resume(now, key);
+    }
+
+    /// What waited is handled, as far as it goes: a connection of which no more bytes come ends with it, any
+    /// other is read again.
+    pub(super) fn end_or_resume(&mut self, now: Timestamp, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get(key) else {
             return;
         };
-        if connection.hold.is_none() && connection.has_ended {
+        if connection.has_ended {
+            // Unless more of it still waits.
             return self.receive_ended(now, key);
         }
         self.resume_if_room(key);

@@ -2,6 +2,7 @@
 
 use super::authenticate::Identified;
 use super::end::WillFate;
+use super::unheard::BANNED;
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
@@ -86,7 +87,7 @@ impl ShardCore {
     }
 
     /// Refuses a CONNECT that was understood.
-    fn turn_away(
+    pub(super) fn turn_away(
         &mut self,
         key: ConnectionKey,
         connect: &Connect<'_>,
@@ -119,7 +120,7 @@ impl ShardCore {
         // By the identifier that it gets, which may be its user's.
         if self.is_banned_as_seen(key, client_id) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, "banned"));
+            return Err((Reason::Banned, BANNED));
         }
         let home = home_shard(client_id, self.shards);
         let is_adopted = self
@@ -134,7 +135,8 @@ impl ShardCore {
                 self.timers
                     .set(left.timer_at, never, Owner::Connection(key));
             }
-            self.admission.settle();
+            self.admission
+                .settle(left.as_ref().and_then(|left| left.connects_from));
             self.clients.counters.connections_handed_over += 1;
             self.commands.push(Command::Handover {
                 connection: key,
@@ -210,9 +212,10 @@ impl ShardCore {
             .as_ref()
             .and_then(|admitted| admitted.identity.user_name.as_deref())
             .or(connect.user_name);
-        if connection.is_banned || self.banned.contain(connect.client_id, user_name) {
+        // Also by what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
+        if self.bans(connection, connect.client_id, user_name) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, "banned (bans.file, or a ban for a time)"));
+            return Err((Reason::Banned, BANNED));
         }
         if connection.is_hasty {
             self.clients.counters.connections_refused_rate += 1;
@@ -222,7 +225,7 @@ impl ShardCore {
         }
         if connection.is_surplus {
             self.clients.counters.connections_refused_full += 1;
-            let text = "too many connections (connections_max, limits.connections_per_address_max)";
+            let text = "too many connections (connections_max)";
             return Err((Reason::QuotaExceeded, text));
         }
         // Who comes back takes or drops what waits for it: that is how memory becomes free.
@@ -256,22 +259,21 @@ impl ShardCore {
 
     /// A client identifier that nobody has and whose session lives here `[MQTT-3.2.2-16]`.
     fn assign_client_id(&mut self, rule: Option<&ClientIdRule>) -> String {
-        let prefix = match rule {
+        let (prefix, separator) = match rule {
             Some(ClientIdRule::Exactly(only)) => return only.to_string(),
-            Some(ClientIdRule::OfUser(name)) => name,
-            None => "ringmq",
+            Some(ClientIdRule::OfUser(name)) => (&**name, Some(ClientIdRule::SEPARATOR)),
+            // It must not begin as those of a user do who is called so.
+            Some(ClientIdRule::Assigned) => ("ringmq", None),
+            None => ("ringmq", Some(ClientIdRule::SEPARATOR)),
         };
+        let separator = separator.map_or_else(String::new, String::from);
         loop {
             // A step of a full-period generator: no value comes twice in a run.
             self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut mixed = self.seed;
             mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let id = format!(
-                "{prefix}{}{:016x}",
-                ClientIdRule::SEPARATOR,
-                mixed ^ mixed >> 31
-            );
+            let id = format!("{prefix}{separator}{:016x}", mixed ^ mixed >> 31);
             let is_free = self.clients.sessions.find(&id).is_none();
             if is_free && home_shard(&id, self.shards) == self.id {
                 return id;
@@ -383,7 +385,7 @@ impl ShardCore {
             return;
         };
         connection.session = Some(session);
-        self.admission.settle();
+        self.admission.settle(connection.connects_from.take());
         let seconds = imposed.unwrap_or(connect.keep_alive_seconds);
         connection.silence_ms_max = u64::from(seconds) * 1500;
         connection.window_max = connect

@@ -30,7 +30,7 @@ impl ShardCore {
     /// What it sent before and what still waits is handled first.
     pub fn receive_ended(&mut self, now: Timestamp, key: ConnectionKey) {
         if let Some(connection) = self.clients.connections.get_mut(key)
-            && connection.hold.is_some()
+            && (connection.hold.is_some() || connection.is_asking())
         {
             connection.has_ended = true;
             return;
@@ -40,8 +40,8 @@ impl ShardCore {
 
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
-        if self.clients.connections.get(key).is_some() {
-            self.admission.settle();
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            self.admission.settle(connection.connects_from.take());
             self.close_connection(key);
         }
     }
@@ -154,7 +154,12 @@ impl ShardCore {
             Some((reason, text)) => (reason.byte(), text),
             None => (0, Box::default()),
         };
-        self.note_session(session_key, Event::Disconnected { reason, text });
+        let event = Event::Disconnected {
+            reason,
+            text,
+            is_login_failure: connection.has_failed_login,
+        };
+        self.note_session(session_key, event);
         self.close_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;

@@ -50,6 +50,7 @@ mod statistics;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+pub mod unheard;
 mod window;
 
 pub use admission::ConnectionCounts;

@@ -50,7 +50,8 @@ pub struct Authentication {
     pub client_id: ClientIdPolicy,
 }
 
-/// How client identifiers depend on users. Clients without user name are free.
+/// How client identifiers depend on users. A client without a user then names none itself: any could be, or
+/// begin with, the name of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientIdPolicy {
@@ -64,14 +65,14 @@ pub enum ClientIdPolicy {
 }
 
 impl ClientIdPolicy {
-    /// The rule for a user.
+    /// The rule for a user, or for a client without one.
     #[must_use]
     pub fn for_user(self, user_name: Option<&str>) -> Option<ClientIdRule> {
-        let user_name = user_name?;
-        match self {
-            ClientIdPolicy::Any => None,
-            ClientIdPolicy::UserName => Some(ClientIdRule::Exactly(user_name.into())),
-            ClientIdPolicy::UserNamePrefix => Some(ClientIdRule::OfUser(user_name.into())),
+        match (self, user_name) {
+            (ClientIdPolicy::Any, _) => None,
+            (_, None) => Some(ClientIdRule::Assigned),
+            (ClientIdPolicy::UserName, Some(name)) => Some(ClientIdRule::Exactly(name.into())),
+            (ClientIdPolicy::UserNamePrefix, Some(name)) => Some(ClientIdRule::OfUser(name.into())),
         }
     }
 }

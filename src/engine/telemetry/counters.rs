@@ -58,6 +58,8 @@ counters! {
     connections_handed_over,
     /// Connections refused because `connections_max` is reached.
     connections_refused_full,
+    /// Connections closed at once because so many from their address had not sent their CONNECT.
+    connections_refused_connecting,
     /// Connections refused because memory is almost gone.
     connections_refused_memory,
     /// Connections closed because memory was almost gone and they held most of it.

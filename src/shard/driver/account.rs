@@ -1,10 +1,13 @@
 //! What the core noted about connections, with where they come from, for whoever keeps account.
 
 use super::Shell;
+use crate::engine::access::Refusal;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::shard::unheard::TurnedAway;
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::shard::account::Entry;
 use crate::shard::handover::Origin;
+use crate::shard::questions::Asker;
 use crate::shard::transport::TransportError;
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -68,7 +71,11 @@ impl Shell {
     ) {
         let (reason, text) = (0, failure.to_string().into());
         let event = if has_begun {
-            Event::Disconnected { reason, text }
+            Event::Disconnected {
+                reason,
+                text,
+                is_login_failure: false,
+            }
         } else {
             Event::Refused {
                 reason,
@@ -82,6 +89,35 @@ impl Shell {
             event,
         };
         self.keep_account(vec![entry(note, Some(origin))]);
+    }
+
+    /// Somebody was not let in because of its address.
+    pub(super) fn record_turned_away(&mut self, origin: Origin, why: TurnedAway) {
+        self.core.note_turned_away(why);
+        let note = Note {
+            client_id: "".into(),
+            user_name: None,
+            event: Event::Refused {
+                reason: why.reason().byte(),
+                text: why.text().into(),
+                is_login_failure: false,
+            },
+        };
+        self.keep_account(vec![entry(note, Some(origin))]);
+    }
+
+    /// Somebody who has gone had failed to prove who it is.
+    pub(super) fn record_failed_login(&mut self, asker: Asker, refusal: Refusal) {
+        let note = Note {
+            client_id: asker.client_id,
+            user_name: asker.user_name,
+            event: Event::Refused {
+                reason: refusal.reason().byte(),
+                text: refusal.text().into(),
+                is_login_failure: true,
+            },
+        };
+        self.keep_account(vec![entry(note, Some(asker.origin))]);
     }
 
     /// Says in the log what tells why, and hands all on where somebody reads it.

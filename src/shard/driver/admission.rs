@@ -2,6 +2,7 @@
 
 use super::Shell;
 use super::sockets::State;
+use crate::engine::shard::unheard::TurnedAway;
 use crate::shard::addresses::Addresses;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::listener::ListenerSetup;
@@ -111,10 +112,13 @@ impl Admission {
         }
     }
 
-    /// A connection counts for `ip` from now on, no longer for `before`; whether that is not one too many.
-    fn count(&self, before: Option<IpAddr>, ip: IpAddr) -> bool {
-        self.forget(before);
-        self.addresses.enter(ip)
+    /// A connection counts for `ip` from now on, unless that would be one too many.
+    fn count(&self, ip: IpAddr) -> bool {
+        let fits = self.addresses.enter(ip);
+        if !fits {
+            self.addresses.leave(ip);
+        }
+        fits
     }
 
     /// A connection is gone for good.
@@ -152,30 +156,42 @@ impl Shell {
         }
     }
 
-    /// It is known now where a client is: counts its address, and tells the core if it is one too many or
-    /// banned.
-    pub(super) fn check_address(&mut self, socket: SocketKey) {
+    /// Counts one more connection from an address.
+    ///
+    /// # Errors
+    /// It is not to be listened to, and not counted.
+    pub(super) fn let_in(&mut self, ip: IpAddr) -> Result<(), TurnedAway> {
+        if self.admission.is_banned(ip) {
+            return Err(TurnedAway::Banned);
+        }
+        if !self.core.may_connect_from(self.admission.network(ip)) {
+            return Err(TurnedAway::TooManyConnecting);
+        }
+        if !self.admission.count(ip) {
+            return Err(TurnedAway::TooMany);
+        }
+        Ok(())
+    }
+
+    /// It is known now where a client is: counts its address, or closes its connection.
+    pub(super) fn check_address(&mut self, ring: &mut Ring, socket: SocketKey) {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
-        let Some(ip) = entry.origin.peer.ip() else {
+        let (State::Open(connection), Some(ip), None) =
+            (&entry.state, entry.origin.peer.ip(), entry.origin.counted)
+        else {
             return;
         };
-        if entry.origin.counted == Some(ip) {
-            return;
+        let connection = *connection;
+        if let Err(why) = self.let_in(ip) {
+            self.core.turn_away_unheard(connection, why);
+            return self.carry_out(ring);
         }
-        let before = entry.origin.counted.replace(ip);
-        let fits = self.admission.count(before, ip);
-        let State::Open(connection) = entry.state else {
-            return;
-        };
+        if let Some(entry) = self.sockets.entry(socket) {
+            entry.origin.counted = Some(ip);
+        }
         self.core.locate(connection, self.admission.network(ip));
-        if !fits {
-            self.core.refuse_surplus(connection);
-        }
-        if self.admission.is_banned(ip) {
-            self.core.ban(self.clock.now(), connection);
-        }
     }
 }
 
@@ -190,10 +206,11 @@ mod tests {
         let admission = Admission::new(vec![], vec![], Addresses::new(1, 64), banned);
         let first = IpAddr::from([192, 0, 2, 1]);
         let second = IpAddr::from([192, 0, 2, 2]);
-        assert!(admission.count(None, first));
-        assert!(admission.count(Some(first), second));
-        assert!(admission.count(None, first));
-        assert!(!admission.count(None, second));
+        assert!(admission.count(first) && admission.count(second));
+        assert!(!admission.count(first) && !admission.count(first));
+        // Who was not let in does not count.
+        admission.forget(Some(first));
+        assert!(admission.count(first) && !admission.count(second));
         assert!(admission.is_banned(IpAddr::from([10, 1, 2, 3])));
         assert!(admission.is_banned("::ffff:10.1.2.3".parse().unwrap()));
         assert!(!admission.is_banned(IpAddr::from([10, 2, 0, 1])));

@@ -107,6 +107,11 @@ impl Surroundings for Around<'_> {
         shell.core.receive(now, connection, &handover.bytes);
         shell.carry_out(ring);
         shell.empty_inbox(ring, socket);
+        let link = shell.sockets.link(socket);
+        if link.is_some_and(|link| link.has_ended) {
+            shell.core.receive_ended(now, connection);
+            shell.carry_out(ring);
+        }
     }
 
     fn follow_control(&mut self) {

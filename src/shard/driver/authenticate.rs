@@ -3,7 +3,7 @@
 use super::Shell;
 use crate::engine::access::{Answer, Refusal, Step};
 use crate::engine::keys::{ConnectionKey, ShardId};
-use crate::shard::questions::{Question, Reply, Visitor, Work};
+use crate::shard::questions::{Asker, Question, Reply, Visitor, Work};
 use crate::shard::ring::Ring;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,10 +30,11 @@ impl Methods {
     }
 
     /// Asks; false if too many questions wait.
-    fn ask(&self, connection: ConnectionKey, work: Work) -> bool {
+    fn ask(&self, connection: ConnectionKey, asker: Asker, work: Work) -> bool {
         let question = Question {
             shard: self.shard,
             connection,
+            asker,
             work,
         };
         match self.questions.try_send(question) {
@@ -46,12 +47,24 @@ impl Methods {
 impl Shell {
     /// Puts a question to the methods; one too many is answered at once.
     pub(super) fn ask(&mut self, connection: ConnectionKey, step: Step) {
-        let Some(work) = self.work(connection, step) else {
+        if self.is_at_banned_address(connection) {
+            return self.core.ban(self.clock.now(), connection);
+        }
+        let Some((asker, work)) = self.work(connection, step) else {
             return self.refuse_busy(connection);
         };
-        if !self.methods.ask(connection, work) {
+        if !self.methods.ask(connection, asker, work) {
             self.refuse_busy(connection);
         }
+    }
+
+    /// Whether a connection comes from an address that is not served, by the bans of this moment: those that
+    /// are there are looked at over turns.
+    fn is_at_banned_address(&mut self, connection: ConnectionKey) -> bool {
+        let socket = self.sockets.socket(connection);
+        let entry = socket.and_then(|socket| self.sockets.entry(socket));
+        let ip = entry.and_then(|entry| entry.origin.counted);
+        ip.is_some_and(|ip| self.admission.is_banned(ip))
     }
 
     fn refuse_busy(&mut self, connection: ConnectionKey) {
@@ -61,14 +74,21 @@ impl Shell {
             .authenticated(self.clock.now(), connection, refusal);
     }
 
-    fn work(&mut self, connection: ConnectionKey, step: Step) -> Option<Work> {
+    fn work(&mut self, connection: ConnectionKey, step: Step) -> Option<(Asker, Work)> {
         let socket = self.sockets.socket(connection)?;
         let listener = self.sockets.entry(socket)?.origin.listener;
         let setup = self.admission.setup(listener);
         let methods = setup.and_then(|setup| setup.methods.clone());
         let entry = self.sockets.entry(socket)?;
-        Some(match step {
+        let mut asker = Asker {
+            origin: entry.origin,
+            client_id: Box::default(),
+            user_name: None,
+        };
+        let work = match step {
             Step::Connect(shown) => {
+                asker.client_id.clone_from(&shown.client_id);
+                asker.user_name.clone_from(&shown.user_name);
                 let under = entry.under.as_ref();
                 let certificate = under.and_then(|under| under.link.certificate());
                 Work::Connect(Box::new(Visitor {
@@ -80,12 +100,32 @@ impl Shell {
             }
             Step::Again(bytes) => Work::Begin(methods, bytes),
             Step::Continue(bytes) => Work::Continue(entry.exchange.take()?, bytes),
-        })
+        };
+        Some((asker, work))
+    }
+
+    /// Who does not wait for the answer has failed all the same, or guesses would cost nothing.
+    fn account_for_gone(&mut self, reply: Reply) {
+        if let Answer::Refuse(refusal) = reply.answer
+            && refusal.is_failure()
+        {
+            self.core.note_failure_of_gone();
+            self.record_failed_login(reply.asker, refusal);
+        }
     }
 
     /// Passes the methods' answers on to the core.
     pub(super) fn take_replies(&mut self, ring: &mut Ring) {
         while let Ok(reply) = self.methods.replies.try_recv() {
+            if !self.core.awaits_answer(reply.connection) {
+                self.account_for_gone(reply);
+                continue;
+            }
+            if self.is_at_banned_address(reply.connection) {
+                self.core.ban(self.clock.now(), reply.connection);
+                self.carry_out(ring);
+                continue;
+            }
             let socket = self.sockets.socket(reply.connection);
             if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
                 entry.exchange = reply.exchange;
@@ -110,6 +150,8 @@ impl Shell {
 mod tests {
     use super::*;
     use crate::engine::slots::Slots;
+    use crate::shard::handover::Origin;
+    use crate::shard::peer::Peer;
 
     #[test]
     fn a_question_that_finds_no_room_is_not_asked() {
@@ -117,8 +159,17 @@ mod tests {
         let (_answer, replies) = crossbeam_channel::bounded(1);
         let methods = Methods::new(2, questions, replies);
         let connection = Slots::default().insert(());
-        assert!(methods.ask(connection, Work::Begin(None, Box::default())));
-        assert!(!methods.ask(connection, Work::Begin(None, Box::default())));
+        let asker = || Asker {
+            origin: Origin {
+                listener: 0,
+                peer: Peer::Unix,
+                counted: None,
+            },
+            client_id: Box::default(),
+            user_name: None,
+        };
+        let ask = || methods.ask(connection, asker(), Work::Begin(None, Box::default()));
+        assert!(ask() && !ask());
         let question = asked.recv().unwrap();
         assert_eq!((question.shard, question.connection), (2, connection));
         assert!(methods.is_empty());

@@ -22,22 +22,35 @@ impl Handler for Shell {
         let Some((listener, setup)) = self.admission.listener(listener) else {
             return;
         };
-        let link = match Layers::new(&setup.transport, peer) {
-            Ok(layers) => layers.map(Link::new),
-            Err(error) => return warn!("a connection cannot be served: {error}"),
+        let ip = peer.ip().filter(|_| setup.transport.is_client(peer));
+        let mut origin = Origin {
+            listener,
+            peer,
+            counted: None,
         };
-        if let Some(connection) = self.core.accept(self.clock.now(), listener) {
-            let socket = ring.adopt(descriptor);
-            let origin = Origin {
-                listener,
-                peer,
-                counted: None,
-            };
-            let is_known = link.is_none();
-            self.sockets.insert(socket, connection, origin, link);
-            if is_known {
-                self.check_address(socket);
+        // Who is not listened to costs neither a place nor a handshake.
+        if let Some(ip) = ip {
+            if let Err(why) = self.let_in(ip) {
+                return self.record_turned_away(origin, why);
             }
+            origin.counted = Some(ip);
+        }
+        let layers = self.admission.setup(listener);
+        let layers = layers.map(|setup| Layers::new(&setup.transport, peer));
+        let link = match layers.transpose() {
+            Ok(layers) => layers.flatten().map(Link::new),
+            Err(error) => {
+                self.admission.forget(origin.counted);
+                return warn!("a connection cannot be served: {error}");
+            }
+        };
+        let Some(connection) = self.core.accept(self.clock.now(), listener) else {
+            return self.admission.forget(origin.counted);
+        };
+        let socket = ring.adopt(descriptor);
+        self.sockets.insert(socket, connection, origin, link);
+        if let Some(ip) = ip {
+            self.core.locate(connection, self.admission.network(ip));
         }
     }
 

@@ -72,7 +72,7 @@ impl Shell {
             return;
         };
         let arrival = link.layers.receive(bytes, &mut plain);
-        self.learn_peer(socket);
+        self.learn_peer(ring, socket);
         self.pass_up(ring, socket, &plain);
         self.handshakes.plain = plain;
         self.pump(ring, socket);
@@ -97,14 +97,14 @@ impl Shell {
     }
 
     /// A proxy may have said where the client is.
-    fn learn_peer(&mut self, socket: SocketKey) {
+    fn learn_peer(&mut self, ring: &mut Ring, socket: SocketKey) {
         if let Some(entry) = self.sockets.entry(socket)
+            && entry.origin.counted.is_none()
             && let Some(Under { link, .. }) = entry.under.as_deref()
         {
-            let before = std::mem::replace(&mut entry.origin.peer, link.layers.peer());
-            let is_known = link.layers.is_peer_known();
-            if is_known && (before != entry.origin.peer || entry.origin.counted.is_none()) {
-                self.check_address(socket);
+            entry.origin.peer = link.layers.peer();
+            if link.layers.is_peer_known() {
+                self.check_address(ring, socket);
             }
         }
     }
@@ -128,6 +128,10 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
+        if let Some(under) = &mut entry.under {
+            // Its home shard is to hear of it too, if it is on its way there.
+            under.link.has_ended = true;
+        }
         let origin = entry.origin;
         let state = match entry.state {
             State::Open(connection) => Some(connection),

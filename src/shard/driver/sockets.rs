@@ -99,11 +99,11 @@ impl Sockets {
         self.by_slot.len()
     }
 
-    /// The connection of the core at a place, and its address if it has one.
+    /// The connection of the core at a place, and the address for which it counts, if that is known.
     pub fn open_at(&self, place: usize) -> Option<(ConnectionKey, Option<IpAddr>)> {
         let socket = self.by_slot.get(place)?.as_ref()?;
         match socket.state {
-            State::Open(connection) => Some((connection, socket.origin.peer.ip())),
+            State::Open(connection) => Some((connection, socket.origin.counted)),
             _ => None,
         }
     }
@@ -136,7 +136,7 @@ mod tests {
         let origin = |last: u8| Origin {
             listener: 0,
             peer: Peer::internet(([192, 0, 2, last], 1).into()),
-            counted: None,
+            counted: Some(IpAddr::from([192, 0, 2, last])),
         };
         for slot in 0..3_u8 {
             let key = SocketKey::for_test(u32::from(slot));

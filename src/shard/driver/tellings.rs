@@ -129,7 +129,7 @@ fn line(note: &Note, peer: Option<SocketAddr>) -> Option<String> {
         Event::Connected(_) => return None,
         Event::Refused { reason, text, .. } => format!("{who} is refused: {text}{}", code(*reason)),
         Event::Disconnected { reason, .. } if is_told_elsewhere(*reason) => return None,
-        Event::Disconnected { reason, text } => {
+        Event::Disconnected { reason, text, .. } => {
             format!("{who} is disconnected: {text}{}", code(*reason))
         }
         Event::TakenOver => {
@@ -199,6 +199,7 @@ mod tests {
         let ended = |reason: u8, text: &str| Event::Disconnected {
             reason,
             text: text.into(),
+            is_login_failure: false,
         };
         let silent = line(&note("c", None, ended(0x8D, "nothing heard")), peer);
         assert!(

@@ -20,8 +20,9 @@ mod websocket;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::peer::Peer;
 use rustls::ServerConnection;
-use setup::TransportSetup;
+use setup::{TransportSetup, TrustedProxies};
 use std::fmt;
+use std::sync::Arc;
 use websocket::WebSocket;
 
 /// Bytes a peer may send ahead of a handshake step.
@@ -64,7 +65,8 @@ pub enum Arrival {
 
 /// The layers of one connection.
 pub struct Layers {
-    awaits_proxy: bool,
+    /// Whose word counts behind the PROXY header that is awaited.
+    awaits_proxy: Option<Arc<TrustedProxies>>,
     proxy_header: Vec<u8>,
     /// Where the client is, as proxies that are trusted say.
     peer: Peer,
@@ -82,7 +84,8 @@ impl Layers {
     /// A TLS connection cannot be made.
     pub fn new(setup: &TransportSetup, peer: Peer) -> Result<Option<Self>, TransportError> {
         let awaits_proxy = setup.expects_proxy_header(peer);
-        if !awaits_proxy && setup.tls.is_none() && setup.websocket.is_none() {
+        let awaits_proxy = awaits_proxy.then(|| Arc::clone(&setup.proxies));
+        if awaits_proxy.is_none() && setup.tls.is_none() && setup.websocket.is_none() {
             return Ok(None);
         }
         let tls = setup.tls.clone().map(ServerConnection::new).transpose();
@@ -91,7 +94,10 @@ impl Layers {
             // Bounded by what it is given: one batch at a time.
             tls.set_buffer_limit(None);
         }
-        let header = setup.forwarded_header(peer);
+        let header = match awaits_proxy {
+            None => setup.forwarded_header(peer),
+            Some(_) => None,
+        };
         let websocket = setup.websocket.as_ref();
         Ok(Some(Layers {
             awaits_proxy,
@@ -109,15 +115,22 @@ impl Layers {
     /// # Errors
     /// The peer broke the rules of a layer. Send what [`Layers::take_wire`] has, and close.
     pub fn receive(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> Result<Arrival, TransportError> {
-        if !self.awaits_proxy {
+        if self.awaits_proxy.is_none() {
             return self.receive_behind_proxy(bytes, into);
         }
         self.proxy_header.extend_from_slice(bytes);
         let Some(header) = proxy::parse(&self.proxy_header).map_err(TransportError::Proxy)? else {
             return Ok(Arrival::Open);
         };
-        self.awaits_proxy = false;
-        self.peer = header.source.map_or(self.peer, Peer::internet);
+        let proxies = self.awaits_proxy.take();
+        // Of somebody whom it does not name nothing is believed.
+        if let Some(source) = header.source {
+            self.peer = Peer::internet(source);
+            let forwarded = proxies.and_then(|proxies| proxies.forwarded_header(self.peer));
+            if let Some(websocket) = &mut self.websocket {
+                websocket.trust(forwarded);
+            }
+        }
         let all = std::mem::take(&mut self.proxy_header);
         let rest = all.get(header.bytes..).unwrap_or_default();
         self.receive_behind_proxy(rest, into)
@@ -213,7 +226,7 @@ impl Layers {
     /// Whether every handshake is over.
     #[must_use]
     pub fn is_established(&self) -> bool {
-        !self.awaits_proxy
+        self.awaits_proxy.is_none()
             && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
             && self.websocket.as_ref().is_none_or(WebSocket::is_open)
     }
@@ -221,7 +234,7 @@ impl Layers {
     /// Whether the layers have nothing more to do: MQTT bytes pass unchanged from now on.
     #[must_use]
     pub fn is_transparent(&self) -> bool {
-        !self.awaits_proxy && self.tls.is_none() && self.websocket.is_none()
+        self.awaits_proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
     }
 
     /// MQTT has begun: messages as large as its packets may come.
@@ -240,7 +253,7 @@ impl Layers {
     /// Whether no proxy can still say otherwise.
     #[must_use]
     pub fn is_peer_known(&self) -> bool {
-        !self.awaits_proxy && self.websocket.as_ref().is_none_or(WebSocket::is_open)
+        self.awaits_proxy.is_none() && self.websocket.as_ref().is_none_or(WebSocket::knows_client)
     }
 
     /// The certificate that the client showed, in DER; verified.

@@ -46,14 +46,29 @@ impl TransportSetup {
         is_among(&self.proxies.header_from, peer)
     }
 
+    /// Whether `peer` is the client itself: no proxy that is trusted to name another.
+    #[must_use]
+    pub fn is_client(&self, peer: Peer) -> bool {
+        let may_forward = self.websocket.is_some() && self.forwarded_header(peer).is_some();
+        !self.expects_proxy_header(peer) && !may_forward
+    }
+
     /// The header by which `peer` names the client, if it is a proxy that is trusted: the one that it sets.
     /// Any other may be the client's own.
     #[must_use]
     pub fn forwarded_header(&self, peer: Peer) -> Option<&'static str> {
-        if is_among(&self.proxies.forwarded_from, peer) {
+        self.proxies.forwarded_header(peer)
+    }
+}
+
+impl TrustedProxies {
+    /// The header by which `peer` names the client. Behind a PROXY header it is the one whom that names: what
+    /// the sender of the header passes on are others' requests, with headers of their own.
+    pub(super) fn forwarded_header(&self, peer: Peer) -> Option<&'static str> {
+        if is_among(&self.forwarded_from, peer) {
             return Some("X-Forwarded-For");
         }
-        is_among(&self.proxies.real_ip_from, peer).then_some("X-Real-IP")
+        is_among(&self.real_ip_from, peer).then_some("X-Real-IP")
     }
 }
 

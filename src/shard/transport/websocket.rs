@@ -141,7 +141,14 @@ impl WebSocketSetup {
             };
             return Err((StatusCode::BAD_REQUEST, text));
         }
-        if let Some(origin) = request.headers().get("Origin")
+        let mut origins = request.headers().get_all("Origin").iter();
+        let origin = origins.next();
+        if origins.next().is_some() {
+            // One of them might be let in, and the page be the other.
+            let text = "the header Origin stands there more than once".to_owned();
+            return Err((StatusCode::BAD_REQUEST, text));
+        }
+        if let Some(origin) = origin
             && !self.origins.is_empty()
             && !self
                 .origins
@@ -243,8 +250,24 @@ impl WebSocket {
         }
     }
 
+    /// A proxy that is trusted names the client by this header.
+    pub(super) fn trust(&mut self, forwarded_header: Option<&'static str>) {
+        if let State::Upgrading(pending) = &mut self.state {
+            pending.upgrade.forwarded_header = forwarded_header;
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
+    }
+
+    /// Whether no header can still say where the client is.
+    pub(super) fn knows_client(&self) -> bool {
+        match &self.state {
+            State::Upgrading(pending) => pending.upgrade.forwarded_header.is_none(),
+            State::Open(_) => true,
+            State::Gone(_) => false,
+        }
     }
 
     pub(super) fn forwarded_for(&self) -> Option<SocketAddr> {
@@ -267,17 +290,17 @@ impl WebSocket {
             let searched = pending.bytes.len().saturating_sub(REQUEST_END.len() - 1);
             pending.bytes.extend_from_slice(bytes);
             let unsearched = pending.bytes.get(searched..).unwrap_or_default();
-            if unsearched
-                .windows(REQUEST_END.len())
-                .any(|end| end == REQUEST_END)
-            {
-                return self.upgrade();
+            let mut ends = unsearched.windows(REQUEST_END.len());
+            let end = ends.position(|end| end == REQUEST_END);
+            let request_bytes = end.map(|end| searched + end + REQUEST_END.len());
+            // However its bytes come in: what stands behind the request is not of it.
+            if request_bytes.unwrap_or(pending.bytes.len()) > UPGRADE_BYTES_MAX {
+                return Err(self.refuse_long());
             }
-            if pending.bytes.len() > UPGRADE_BYTES_MAX {
-                let text = format!("the request is longer than {UPGRADE_BYTES_MAX} bytes");
-                return Err(TransportError::Upgrade(text));
-            }
-            return Ok(Arrival::Open);
+            return match request_bytes {
+                Some(_) => self.upgrade(),
+                None => Ok(Arrival::Open),
+            };
         }
         let State::Open(open) = &mut self.state else {
             return Ok(Arrival::Ended);
@@ -306,6 +329,14 @@ impl WebSocket {
                 Err(error) => return Err(fail(open, CloseCode::Protocol, &error.to_string())),
             }
         }
+    }
+
+    fn refuse_long(&mut self) -> TransportError {
+        let text = format!("the request is longer than {UPGRADE_BYTES_MAX} bytes");
+        let mut outgoing = Vec::new();
+        answer_failure(StatusCode::BAD_REQUEST, &text, &mut outgoing);
+        self.state = State::Gone(outgoing);
+        TransportError::Upgrade(text)
     }
 
     fn upgrade(&mut self) -> Result<Arrival, TransportError> {
@@ -402,6 +433,70 @@ fn fail(open: &mut tungstenite::WebSocket<Buffers>, code: CloseCode, text: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn websocket(origins: &[&str]) -> WebSocket {
+        let setup = WebSocketSetup {
+            path: None,
+            origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+            connect_bytes_max: 1_000,
+        };
+        WebSocket::new(Arc::new(setup), None)
+    }
+
+    /// A request with these headers beside those that it has to have.
+    fn request(headers: &str) -> Vec<u8> {
+        let text = "GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                    Sec-WebSocket-Protocol: mqtt\r\n";
+        format!("{text}{headers}\r\n").into_bytes()
+    }
+
+    fn answer(websocket: &mut WebSocket, request: &[u8], bytes_at_once: usize) -> String {
+        let mut parts = request.chunks(bytes_at_once);
+        // Until it is refused.
+        let _ = parts.try_for_each(|part| websocket.receive(part, &mut Vec::new()).map(|_| ()));
+        let answer = String::from_utf8(websocket.take_outgoing()).unwrap();
+        answer.chars().skip("HTTP/1.1 ".len()).take(3).collect()
+    }
+
+    #[test]
+    fn a_request_is_bounded_exactly_however_it_comes_in() {
+        let with_length = |bytes: usize| {
+            let padding = bytes - request("X: \r\n").len();
+            request(&format!("X: {}\r\n", "x".repeat(padding)))
+        };
+        for bytes_at_once in [UPGRADE_BYTES_MAX * 2, 1_000] {
+            for (bytes, status) in [
+                (UPGRADE_BYTES_MAX, "101"),
+                (UPGRADE_BYTES_MAX + 1, "400"),
+                (60_000, "400"),
+            ] {
+                let request = with_length(bytes);
+                assert_eq!(request.len(), bytes);
+                let status_of = answer(&mut websocket(&[]), &request, bytes_at_once);
+                assert_eq!(status_of, status, "{bytes} bytes by {bytes_at_once}");
+            }
+        }
+        // What stands behind it is no part of it.
+        let mut more = with_length(UPGRADE_BYTES_MAX);
+        more.extend([0x8A, 0x80, 0, 0, 0, 0]);
+        assert_eq!(answer(&mut websocket(&[]), &more, usize::MAX), "101");
+    }
+
+    #[test]
+    fn a_request_with_two_origins_is_refused() {
+        let one = "Origin: https://app.example\r\n";
+        let other = "Origin: https://evil.example\r\n";
+        for (headers, status) in [
+            (one.to_owned(), "101"),
+            (other.to_owned(), "403"),
+            (format!("{one}{other}"), "400"),
+            (format!("{one}{one}"), "400"),
+        ] {
+            let mut websocket = websocket(&["https://app.example"]);
+            assert_eq!(answer(&mut websocket, &request(&headers), 4_096), status);
+        }
+    }
 
     #[test]
     fn the_client_is_what_the_nearest_proxy_adds_whatever_stands_before() {

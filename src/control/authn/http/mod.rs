@@ -302,13 +302,18 @@ fn headers(pairs: &[(String, Secret)]) -> Result<HeaderMap, SettingError> {
     let wrong = |text: String| SettingError::new("headers", text);
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| wrong(format!("{name:?} is not the name of a header")))?;
+        // Not shown: somebody may have written the value in the name's place.
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+            wrong(
+                "one of them has no name that a header may have; write NAME = \"VALUE\"".to_owned(),
+            )
+        })?;
         if OWN_HEADERS.contains(&parsed.as_str()) {
-            return Err(wrong(format!("{name} is set by the broker; remove it")));
+            return Err(wrong(format!("{parsed} is set by the broker; remove it")));
         }
-        let mut value = HeaderValue::from_bytes(value.reveal())
-            .map_err(|_| wrong(format!("the value of {name} has bytes no header may have")))?;
+        let mut value = HeaderValue::from_bytes(value.reveal()).map_err(|_| {
+            wrong("the value of one of them has bytes no header may have".to_owned())
+        })?;
         value.set_sensitive(true);
         headers
             .try_append(parsed, value)
@@ -683,6 +688,8 @@ mod tests {
         assert_eq!(ca_file.key, "ca_file");
         for pairs in [
             header("no name", b"v"),
+            header("Bearer hush", b"Authorization"),
+            header("hush", b"Authorization\n"),
             header("X-Key", b"hush\r\nX-Other: 1"),
             header("Content-Length", b"0"),
             header("Host", b"elsewhere"),

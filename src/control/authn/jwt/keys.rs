@@ -46,7 +46,7 @@ impl Key {
     fn new(id: Option<String>, decoding: DecodingKey, allowed: &[Algorithm]) -> Option<Self> {
         let family = decoding.family();
         let possible: &[Algorithm] = match family {
-            AlgorithmFamily::Hmac if is_empty(&decoding) => &[],
+            AlgorithmFamily::Hmac => long_enough(&decoding),
             AlgorithmFamily::Ec => curve(&decoding),
             _ => family.algorithms(),
         };
@@ -63,8 +63,32 @@ impl Key {
     }
 }
 
-fn is_empty(key: &DecodingKey) -> bool {
-    key.try_get_as_bytes().is_ok_and(<[u8]>::is_empty)
+/// Algorithms by shared secrets, and how long these have to be at least: as the hash (RFC 7518, 3.2), since a
+/// shorter one can be guessed from one token.
+const SECRET_BYTES_MIN: [(Algorithm, usize); 3] = [
+    (Algorithm::HS256, 32),
+    (Algorithm::HS384, 48),
+    (Algorithm::HS512, 64),
+];
+
+/// What is said of one that is shorter.
+const SECRET_TOO_SHORT: &str = "the secret is too short to be safe: HS256 takes at least 32 bytes, HS384 48, \
+                                HS512 64 (RFC 7518, 3.2); `openssl rand -hex 32` makes one of 64 bytes";
+
+/// The algorithms that a shared secret is long enough for.
+fn long_enough(key: &DecodingKey) -> &'static [Algorithm] {
+    match key.try_get_as_bytes().map_or(0, <[u8]>::len) {
+        64.. => &[Algorithm::HS512, Algorithm::HS384, Algorithm::HS256],
+        48.. => &[Algorithm::HS384, Algorithm::HS256],
+        32.. => &[Algorithm::HS256],
+        _ => &[],
+    }
+}
+
+/// Whether a shared secret of so many bytes is too short for one of these.
+fn is_too_short(bytes: usize, algorithms: &[Algorithm]) -> bool {
+    let mut known = SECRET_BYTES_MIN.iter();
+    known.any(|(algorithm, min)| algorithms.contains(algorithm) && bytes < *min)
 }
 
 /// The algorithm of the curve an uncompressed point is on, by its length.
@@ -96,10 +120,17 @@ pub(super) enum Choice {
 }
 
 impl KeySet {
-    /// A shared secret; `None` if no algorithm is of its family, or it is empty.
-    pub(super) fn secret(secret: &Secret, allowed: &[Algorithm]) -> Option<Self> {
-        let key = Key::new(None, DecodingKey::from_secret(secret.reveal()), allowed)?;
-        Some(KeySet::single(key))
+    /// A shared secret; `Err` if it is too short for one of the algorithms, `Ok(None)` if none is of its
+    /// family.
+    pub(super) fn secret(
+        secret: &Secret,
+        allowed: &[Algorithm],
+    ) -> Result<Option<Self>, &'static str> {
+        if is_too_short(secret.reveal().len(), allowed) {
+            return Err(SECRET_TOO_SHORT);
+        }
+        let key = Key::new(None, DecodingKey::from_secret(secret.reveal()), allowed);
+        Ok(key.map(KeySet::single))
     }
 
     /// The public key in a PEM file; `Err` says what is wrong with the file, `Ok(None)` is for a key that
@@ -142,6 +173,9 @@ impl KeySet {
         }
         let set: Jwks = serde_json::from_slice(without_mark(json))
             .map_err(|_| "it is not a key set of the form {\"keys\": [...]}")?;
+        if secrets && set.keys.iter().any(|key| is_short_secret(key, allowed)) {
+            return Err(SECRET_TOO_SHORT);
+        }
         let usable = |value: Value| {
             let key = usable(&serde_json::from_value(value).ok()?, allowed)?;
             (secrets || key.decoding.family() != AlgorithmFamily::Hmac).then(|| Arc::new(key))
@@ -170,6 +204,31 @@ impl KeySet {
             None => Choice::None,
         }
     }
+}
+
+/// Whether a key of a set is a shared secret that is too short for what it states, or for any of `allowed`.
+fn is_short_secret(key: &Value, allowed: &[Algorithm]) -> bool {
+    let Ok(jwk) = serde_json::from_value::<Jwk>(key.clone()) else {
+        return false;
+    };
+    let Ok(decoding) = DecodingKey::from_jwk(&jwk) else {
+        return false;
+    };
+    let common = &jwk.common;
+    let is_other_use = |purpose: &PublicKeyUse| *purpose != PublicKeyUse::Signature;
+    if decoding.family() != AlgorithmFamily::Hmac
+        || common.public_key_use.as_ref().is_some_and(is_other_use)
+    {
+        return false;
+    }
+    let known = SECRET_BYTES_MIN.iter().map(|(algorithm, _)| *algorithm);
+    let mut meant = known.filter(|algorithm| {
+        let stated = common.key_algorithm;
+        let is_stated = stated.is_none_or(|stated| stated == KeyAlgorithm::from(*algorithm));
+        is_stated && allowed.contains(algorithm)
+    });
+    let long_enough = long_enough(&decoding);
+    meant.clone().next().is_some() && !meant.any(|algorithm| long_enough.contains(&algorithm))
 }
 
 /// A key of a set, if what it states of itself lets it verify signatures.

@@ -356,7 +356,7 @@ mod tests {
         let not_claims = encode(
             &Header::new(Algorithm::HS256),
             &json!(["ann"]),
-            &EncodingKey::from_secret(b"hush-hush"),
+            &EncodingKey::from_secret(SECRET),
         );
         assert!(!is_allowed(&method, &not_claims.unwrap()));
     }
@@ -404,7 +404,7 @@ mod tests {
         let mut config = secret_config();
         config.algorithms = vec![Algorithm::HS512];
         let method = method(config);
-        let key = EncodingKey::from_secret(b"hush-hush");
+        let key = EncodingKey::from_secret(SECRET);
         let with = |algorithm| signed(algorithm, None, &key, &claims());
         assert!(is_allowed(&method, &with(Algorithm::HS512)));
         assert!(!is_allowed(&method, &with(Algorithm::HS256)));
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn extensions_that_have_to_be_understood_are_refused() {
-        let key = EncodingKey::from_secret(b"hush-hush");
+        let key = EncodingKey::from_secret(SECRET);
         let mut header = Header::new(Algorithm::HS256);
         header.crit = Some(vec!["exp2".to_owned()]);
         let token = encode(&header, &claims(), &key).unwrap();
@@ -559,7 +559,7 @@ mod tests {
 
     #[test]
     fn each_algorithm_of_shared_secrets_works() {
-        let key = EncodingKey::from_secret(b"hush-hush");
+        let key = EncodingKey::from_secret(SECRET);
         for algorithm in HS {
             let token = signed(algorithm, None, &key, &claims());
             assert!(
@@ -575,6 +575,6 @@ mod tests {
         let verdict = method.authenticate(&credentials(hs256(&claims()).as_bytes()));
         let shown = format!("{method:?} {verdict:?}");
         assert!(!shown.contains("hush"), "{shown}");
-        assert!(!shown.contains(&format!("{:?}", b"hush-hush")), "{shown}");
+        assert!(!shown.contains(&format!("{SECRET:?}")), "{shown}");
     }
 }

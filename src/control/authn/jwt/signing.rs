@@ -39,8 +39,12 @@ pub(super) fn credentials(password: &[u8]) -> Credentials {
     }
 }
 
+/// Long enough for every algorithm.
+pub(super) const SECRET: &[u8] =
+    b"hush-hush hush-hush hush-hush hush-hush hush-hush hush-hush hush-hush";
+
 pub(super) fn secret_config() -> JwtConfig {
-    let secret = KeySource::Secret(Secret::new(b"hush-hush"));
+    let secret = KeySource::Secret(Secret::new(SECRET));
     JwtConfig::new(HS.to_vec(), secret)
 }
 
@@ -77,7 +81,7 @@ pub(super) fn signed(
 }
 
 pub(super) fn hs256(claims: &Value) -> String {
-    let key = EncodingKey::from_secret(b"hush-hush");
+    let key = EncodingKey::from_secret(SECRET);
     signed(Algorithm::HS256, None, &key, claims)
 }
 

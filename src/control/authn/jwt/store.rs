@@ -7,6 +7,7 @@ use super::JwtError;
 use super::keys::{Choice, Key, KeySet, KeySource};
 use crate::control::authn::fetch::{self, Client, SettingError};
 use crate::engine::access::Secret;
+use crate::shard::files::KEYS_BYTES_MAX;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jsonwebtoken::Algorithm;
 use std::fmt;
@@ -15,9 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
-
-/// Largest file or answer with keys.
-const KEYS_BYTES_MAX: usize = 1 << 20;
 
 /// How long a server may take to answer.
 const TIMEOUT_MS: u64 = 5_000;
@@ -63,7 +61,7 @@ enum Origin {
 impl Origin {
     fn place(&self) -> String {
         match self {
-            Origin::Secret(_) => "secret".to_owned(),
+            Origin::Secret(_) => "secret_file".to_owned(),
             Origin::Pem(path) | Origin::Jwks(path) => path.display().to_string(),
             Origin::Url(client) => client.place(),
         }
@@ -89,7 +87,7 @@ impl Shared {
             |path| fetch::file(path, KEYS_BYTES_MAX).map_err(|error| wrong(error.to_string()));
         let allowed = &self.algorithms;
         let set = match &self.origin {
-            Origin::Secret(secret) => Ok(KeySet::secret(secret, allowed)),
+            Origin::Secret(secret) => KeySet::secret(secret, allowed),
             Origin::Pem(path) => KeySet::pem(&file(path)?, allowed),
             Origin::Jwks(path) => KeySet::jwks(&file(path)?, allowed, true),
             Origin::Url(client) => {
@@ -306,11 +304,46 @@ mod tests {
         assert_eq!(key(JwtConfig::new(HS.to_vec(), never)), "refresh_s");
         let ftp = url("ftp://127.0.0.1/", 60);
         assert_eq!(key(JwtConfig::new(HS.to_vec(), ftp)), "url");
-        for (secret, algorithm) in [(&b""[..], Algorithm::HS256), (b"hush", Algorithm::RS256)] {
-            let secret = KeySource::Secret(Secret::new(secret));
-            let error = JwtMethod::new(JwtConfig::new(vec![algorithm], secret)).unwrap_err();
-            assert!(matches!(error, JwtError::NoKey { .. }), "{error}");
+        let secret = KeySource::Secret(Secret::new(b"hush"));
+        let error = JwtMethod::new(JwtConfig::new(vec![Algorithm::RS256], secret)).unwrap_err();
+        assert!(matches!(error, JwtError::NoKey { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_secret_that_can_be_guessed_is_refused() {
+        let scratch = Scratch::new();
+        for (algorithm, bytes_min) in [
+            (Algorithm::HS256, 32),
+            (Algorithm::HS384, 48),
+            (Algorithm::HS512, 64),
+        ] {
+            for bytes in [0, 1, bytes_min - 1, bytes_min] {
+                let secret = vec![b'x'; bytes];
+                let of_set = jwk(
+                    &EncodingKey::from_secret(&secret),
+                    algorithm,
+                    None,
+                    json!({}),
+                );
+                let file = scratch.write("set", &jwks(&[of_set]));
+                let sources = [
+                    KeySource::Secret(Secret::new(&secret)),
+                    KeySource::JwksFile(file),
+                ];
+                for source in sources {
+                    let method = JwtMethod::new(JwtConfig::new(vec![algorithm], source));
+                    assert_eq!(method.is_ok(), bytes == bytes_min, "{algorithm:?} {bytes}");
+                    let text = method
+                        .err()
+                        .map_or(String::new(), |error| error.to_string());
+                    assert_eq!(text.contains("RFC 7518"), bytes < bytes_min, "{text}");
+                }
+            }
         }
+        // One that is long enough for some only is too short for the others.
+        let secret = KeySource::Secret(Secret::new(&[b'x'; 40]));
+        let both = vec![Algorithm::HS256, Algorithm::HS512];
+        assert!(JwtMethod::new(JwtConfig::new(both, secret)).is_err());
     }
 
     #[test]
@@ -342,7 +375,7 @@ mod tests {
     #[test]
     fn a_secret_in_a_file_is_used_and_one_from_a_url_is_not() {
         let scratch = Scratch::new();
-        let secret = EncodingKey::from_secret(b"hush-hush");
+        let secret = EncodingKey::from_secret(SECRET);
         let key = jwk(&secret, Algorithm::HS256, Some("s"), json!({}));
         let token = signed(Algorithm::HS256, Some("s"), &secret, &claims());
         let method = set_method(&scratch, std::slice::from_ref(&key));

@@ -1,0 +1,114 @@
+//! Files that the broker reads whole, at the start and again while it runs: all of them in this one way, so
+//! that none can hold up whoever reads it. Opening never waits (for who writes into a pipe), only plain files
+//! are read, and no more of them than a bound.
+//!
+//! Not here: what they say.
+
+use rustix::fs::OFlags;
+use std::fmt;
+use std::fs::{File, FileType};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Largest configuration file.
+pub const CONFIG_BYTES_MAX: usize = 4 << 20;
+/// Largest file of users, access rules or bans, and largest revocation list.
+pub const LIST_BYTES_MAX: usize = 64 << 20;
+/// Largest file of certificates, of CAs, and with a private key.
+pub const CERTIFICATES_BYTES_MAX: usize = 4 << 20;
+/// Largest file of keys of tokens, and with a secret.
+pub const KEYS_BYTES_MAX: usize = 1 << 20;
+
+/// Why a file cannot be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The system says no.
+    System(io::Error),
+    /// It is something else than a plain file.
+    Kind(&'static str),
+    /// There is more than is allowed.
+    TooLarge {
+        /// What is allowed.
+        bytes_max: usize,
+    },
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::System(error) => write!(f, "cannot be read: {error}"),
+            ReadError::Kind(kind) => write!(f, "is {kind}; name a plain file"),
+            ReadError::TooLarge { bytes_max } if bytes_max % (1 << 20) == 0 => {
+                write!(f, "is larger than {} MiB", bytes_max >> 20)
+            }
+            ReadError::TooLarge { bytes_max } => write!(f, "is larger than {bytes_max} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// What a file is called that is none of the plain ones.
+fn kind(file: FileType) -> &'static str {
+    if file.is_dir() {
+        "a directory"
+    } else if file.is_fifo() {
+        "a pipe"
+    } else if file.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// Reads a plain file of at most `bytes_max`, or what a link leads to.
+///
+/// # Errors
+/// It cannot be opened, is no plain file, or is larger.
+pub fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let file = opened.map_err(ReadError::System)?;
+    let is = file.metadata().map_err(ReadError::System)?;
+    if !is.is_file() {
+        return Err(ReadError::Kind(kind(is.file_type())));
+    }
+    let too_large = ReadError::TooLarge { bytes_max };
+    if is.len() > bytes_max as u64 {
+        return Err(too_large);
+    }
+    let mut bytes = Vec::new();
+    // It may grow meanwhile; one byte more shows that.
+    let read = file.take(bytes_max as u64 + 1).read_to_end(&mut bytes);
+    match read.map_err(ReadError::System)? {
+        count if count > bytes_max => Err(too_large),
+        _ => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(path: &str) -> String {
+        read(Path::new(path), 1 << 20).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_plain_files_are_read_and_none_is_waited_for() {
+        assert_eq!(error("/dev/zero"), "is a device; name a plain file");
+        assert_eq!(error("/dev"), "is a directory; name a plain file");
+        assert!(error("/nowhere/at/all").starts_with("cannot be read: "));
+        let own = std::env::current_exe().unwrap();
+        let text = read(&own, 1 << 20).unwrap_err().to_string();
+        assert_eq!(text, "is larger than 1 MiB");
+        let text = read(&own, 1_000).unwrap_err().to_string();
+        assert_eq!(text, "is larger than 1000 bytes");
+        // What the system makes up is a plain file of no length, and bounded all the same.
+        assert!(read(Path::new("/proc/self/maps"), 10).is_err());
+    }
+}
