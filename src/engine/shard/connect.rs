@@ -345,6 +345,7 @@ impl ShardCore {
         let ends = clean_start || session.ends_with_connection();
         if let Some(older) = session.connection {
             self.clients.counters.takeovers += 1;
+            self.sum_up_denials(session_key);
             self.note_session(session_key, Event::TakenOver);
             let text = "another connection with the same client identifier";
             self.say_goodbye(older, Reason::SessionTakenOver, text);

@@ -20,6 +20,7 @@ impl ShardCore {
             match owner {
                 Owner::Connection(key) => self.connection_due(key, at, now),
                 Owner::Session(key) => self.session_due(key, at, now),
+                Owner::Denials(key) => self.sum_up_denials(key),
             }
         }
         let expired = self.retained.expire(now, self.backlog.left());

@@ -154,6 +154,7 @@ impl ShardCore {
             Some((reason, text)) => (reason.byte(), text),
             None => (0, Box::default()),
         };
+        self.sum_up_denials(session_key);
         self.note_session(session_key, Event::Disconnected { reason, text });
         self.close_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
@@ -262,6 +263,7 @@ impl ShardCore {
     /// a share group goes to another member.
     pub(super) fn end_session(&mut self, key: SessionKey, now: Timestamp) {
         self.publish_will(key, now);
+        self.sum_up_denials(key);
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;
         };

@@ -9,7 +9,6 @@ use crate::shard::peer::Peer;
 use crate::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, SocketKey};
 use crate::shard::transport::Layers;
 use std::os::fd::OwnedFd;
-use tracing::warn;
 
 impl Handler for Shell {
     fn accepted(
@@ -24,7 +23,15 @@ impl Handler for Shell {
         };
         let link = match Layers::new(&setup.transport, peer) {
             Ok(layers) => layers.map(Link::new),
-            Err(error) => return warn!("a connection cannot be served: {error}"),
+            Err(error) => {
+                let counted = None;
+                let origin = Origin {
+                    listener,
+                    peer,
+                    counted,
+                };
+                return self.record_failure(origin, false, &error);
+            }
         };
         if let Some(connection) = self.core.accept(self.clock.now(), listener) {
             let socket = ring.adopt(descriptor);
