@@ -213,7 +213,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         bans,
         records_to,
         MemoryWatch::new(meter, &settings.limits),
-        config.bans.duration,
+        &config.bans,
         config.silence_seconds_max,
     );
     // A service manager may wait for this; without one nothing happens.

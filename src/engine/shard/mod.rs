@@ -43,6 +43,7 @@ mod questions;
 mod rate;
 mod ready;
 mod receive;
+mod refusals;
 mod replay;
 mod sessions;
 mod settings;

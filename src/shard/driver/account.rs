@@ -5,7 +5,6 @@ use crate::engine::keys::ConnectionKey;
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::shard::account::Entry;
 use crate::shard::handover::Origin;
-use crate::shard::transport::TransportError;
 use crossbeam_channel::{Sender, TrySendError};
 
 /// The way to whoever keeps account.
@@ -60,13 +59,8 @@ impl Shell {
     }
 
     /// Layers of a connection failed, of which MQTT had begun or not.
-    pub(super) fn record_failure(
-        &mut self,
-        origin: Origin,
-        has_begun: bool,
-        failure: &TransportError,
-    ) {
-        let (reason, text) = (0, failure.to_string().into());
+    pub(super) fn record_failure(&mut self, origin: Origin, has_begun: bool, failure: &str) {
+        let (reason, text) = (0, failure.into());
         let event = if has_begun {
             Event::Disconnected { reason, text }
         } else {

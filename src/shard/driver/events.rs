@@ -21,30 +21,24 @@ impl Handler for Shell {
         let Some((listener, setup)) = self.admission.listener(listener) else {
             return;
         };
+        let origin = Origin {
+            listener,
+            peer,
+            counted: None,
+        };
         let link = match Layers::new(&setup.transport, peer) {
             Ok(layers) => layers.map(Link::new),
-            Err(error) => {
-                let counted = None;
-                let origin = Origin {
-                    listener,
-                    peer,
-                    counted,
-                };
-                return self.record_failure(origin, false, &error);
-            }
+            Err(error) => return self.record_failure(origin, false, &error.to_string()),
         };
-        if let Some(connection) = self.core.accept(self.clock.now(), listener) {
-            let socket = ring.adopt(descriptor);
-            let origin = Origin {
-                listener,
-                peer,
-                counted: None,
-            };
-            let is_known = link.is_none();
-            self.sockets.insert(socket, connection, origin, link);
-            if is_known {
-                self.check_address(socket);
-            }
+        let Some(connection) = self.core.accept(self.clock.now(), listener) else {
+            let text = self.core.far_too_many();
+            return self.record_failure(origin, false, &text);
+        };
+        let socket = ring.adopt(descriptor);
+        let is_known = link.is_none();
+        self.sockets.insert(socket, connection, origin, link);
+        if is_known {
+            self.check_address(socket);
         }
     }
 
