@@ -291,24 +291,4 @@ impl ShardCore {
             self.backlog.spend(cost);
         }
     }
-    /// First step of a shutdown: the wills of all clients, for those who are still there to get them.
-    pub fn publish_wills(&mut self, now: Timestamp) {
-        let sessions: Vec<_> = self.clients.sessions.keys().collect();
-        for session in sessions {
-            self.publish_will(session, now);
-        }
-    }
-
-    /// Last step of a shutdown: every client is told and closed.
-    pub fn disconnect_all(&mut self, now: Timestamp) {
-        let connections: Vec<_> = self.clients.connections.keys().collect();
-        for key in connections {
-            self.disconnect(
-                key,
-                Reason::ServerShuttingDown,
-                "the broker is stopping",
-                now,
-            );
-        }
-    }
 }

@@ -25,6 +25,7 @@ mod due;
 mod end;
 mod ended;
 mod fan_out;
+mod farewell;
 mod filters;
 mod groups;
 mod hold;
@@ -74,6 +75,7 @@ use backlog::Backlog;
 use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
+use farewell::Farewell;
 use groups::Recalls;
 use hold::Releases;
 use interest::Interest;
@@ -139,6 +141,7 @@ pub struct ShardCore {
     backlog: Backlog,
     fan_outs: FanOuts,
     ended: Ended,
+    farewell: Farewell,
     releases: Releases,
     presence: Presence,
     recalls: Recalls,
@@ -188,6 +191,7 @@ impl ShardCore {
             backlog: Backlog::new(shards, turn_deliveries_max),
             fan_outs: FanOuts::default(),
             ended: Ended::default(),
+            farewell: Farewell::default(),
             releases: Releases::default(),
             presence: Presence::default(),
             recalls: Recalls::default(),
@@ -301,6 +305,7 @@ impl ShardCore {
             || self.memory.is_searching()
             || self.may_resume_publishers()
             || self.counting.is_some()
+            || self.takes_leave()
     }
 
     // Inputs.

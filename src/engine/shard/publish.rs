@@ -440,6 +440,7 @@ impl ShardCore {
             self.backlog.spend(cost);
         }
         self.clients.routed_by = None;
+        self.charge_looks();
         self.disconnect_overflowed(now);
     }
 

@@ -187,7 +187,8 @@ impl Shell {
         self.report_losses(false);
         self.tellings.sum_up(self.clock.turn_at(), false);
         self.survey_sockets(ring);
-        let is_flushed = self.core.staged().is_empty() && !self.core.fans_out();
+        let has_more = self.core.fans_out() || self.core.has_wills_due();
+        let is_flushed = self.core.staged().is_empty() && !has_more;
         self.orders.tell_drained(is_flushed);
         self.sweep.rest(rest)
     }

@@ -178,7 +178,8 @@ fn denials_that_were_only_counted_are_told_though_nothing_more_is_denied() {
     let newer = shard.connect(b'c', true);
     assert_eq!(denials(&mut shard), (0, vec![2]), "taken over");
     deny(&mut shard, newer, 2);
-    shard.core.disconnect_all(shard.now);
+    shard.core.disconnect_all();
+    turn(&mut shard);
     assert_eq!(denials(&mut shard), (1, vec![1]), "at the broker's end");
     assert!(shard.core.timers.is_empty(), "no timer is left over");
 }
