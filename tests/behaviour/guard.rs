@@ -510,8 +510,11 @@ fn the_log_tells_why_clients_are_not_served() {
 /// What was only counted is told when the broker stops: nothing follows that could tell it.
 #[test]
 fn what_was_counted_is_told_at_the_end() {
-    let rules = Scratch::new("topic readwrite open\n");
-    let config = format!("log = \"debug\"\nacl_file = {:?}\n", rules.0);
+    let (rules, audit) = (Scratch::new("topic readwrite open\n"), Scratch::new(""));
+    let config = format!(
+        "log = \"debug\"\nacl_file = {:?}\naudit_file = {:?}\n",
+        rules.0, audit.0
+    );
     let mut broker = start(1, &config);
     let mut client = Connect::v5("eager").open(&broker);
     for _ in 0..30 {
@@ -539,6 +542,23 @@ fn what_was_counted_is_told_at_the_end() {
         count.split(' ').next()?.parse::<usize>().ok()
     });
     assert_eq!(denied + lines.sum::<usize>(), 20, "{log}");
+    // So it is in the audit log, whose last lines come with the end of the shards.
+    let audited = audit.lines();
+    let of = |kind: &str| {
+        audited
+            .iter()
+            .filter(|line| line["event"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let more = of("denied_more")
+        .into_iter()
+        .filter_map(|line| line["left_out"].as_u64());
+    assert_eq!(
+        of("denied").len() as u64 + more.sum::<u64>(),
+        20,
+        "{audited:?}"
+    );
+    assert_eq!(of("disconnected").len(), 1, "{audited:?}");
 }
 
 /// So do layers that fail, in the audit log as well, and levels of the protocol that are not known.
