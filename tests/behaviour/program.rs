@@ -469,7 +469,7 @@ fn exit_codes_tell_what_was_wrong() {
     let here = || Setup::new().listen("mqtt://127.0.0.1:0");
     // Wrong usage, wrong configuration.
     ends(here().arg("--no-such-flag"), 2, "--no-such-flag");
-    ends(here().config("shards = 0\n"), 2, "shards");
+    ends(here().config("no_such_key = 1\n"), 2, "no_such_key");
     // A wrong file.
     ends(
         here().config(&format!("acl_file = {rules:?}\n")),

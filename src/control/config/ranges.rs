@@ -15,8 +15,8 @@ const PACKET_BYTES: RangeInclusive<u64> = PACKET_BYTES_MIN as u64..=PACKET_BYTES
 const CONNECTIONS_MAX: u64 = 100_000_000;
 const RATE: RangeInclusive<u64> = 0..=1 << 30;
 
-/// What a broker without clients needs, so that four fifths of `limits.memory_max_bytes`, where shortage begins,
-/// leave something for clients. Measured with 1 to 16 shards: 19 to 171 MB, most of it mailboxes.
+/// What a broker without clients needs, so that four fifths of `limits.memory_max_bytes`, where shortage
+/// begins, leave something for clients. Measured with 1 to 16 shards: 19 to 171 MB, most of it mailboxes.
 const MEMORY_BYTES: u64 = 24 << 20;
 const MEMORY_OF_SHARD_BYTES: u64 = 8 << 20;
 const MEMORY_OF_LETTER_BYTES: u64 = 96;

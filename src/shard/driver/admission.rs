@@ -88,8 +88,7 @@ impl Admission {
         }
     }
 
-    /// A line for the log if descriptors have run out since the last, once in a while and at the end; so often
-    /// they have so far.
+    /// A line for the log if descriptors have run out since the last, once in a while and at the end.
     fn backoffs_line(&mut self, backoffs: u64, now: Instant, is_end: bool) -> Option<String> {
         let told_lately = self
             .backoffs_told_at
