@@ -1,10 +1,10 @@
 //! The `ringmq` program: read the configuration, start the shards, wait for signals, stop in order.
 //!
-//! Exit codes: 0 after a stop that was asked for, 1 if the broker cannot start or go on, or
-//! `passwd` fails, 2 if command line or configuration are wrong.
+//! Exit codes: 0 after a stop that was asked for, 1 if the broker cannot start or go on, or another command
+//! fails, 2 if command line, configuration or a file that it names are wrong.
 
 use clap::Parser;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::passwd;
@@ -21,8 +21,9 @@ use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
 use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
-use ringmq::control::watch;
-use ringmq::control::watch::bans::Bans;
+use ringmq::control::watch::bans::{Bans, Who};
+use ringmq::control::watch::{self, Record};
+use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
 use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds};
@@ -35,11 +36,14 @@ use signal_hook::consts::{
 };
 use signal_hook::iterator::Signals;
 use std::error::Error;
+use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 #[global_allocator]
@@ -51,6 +55,8 @@ const QUESTIONS_MAX: usize = 1024;
 const SIGNALS: [i32; 9] = [
     SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
 ];
+/// How often it is looked whether a thread has ended.
+const AWAITS: Duration = Duration::from_millis(2);
 /// Signals that may wait to be heard.
 const SIGNALS_MAX: usize = 64;
 
@@ -67,28 +73,56 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             log::say(&error.to_string());
-            return ExitCode::from(2);
+            return ExitCode::from(WRONG);
         }
     };
     if cli.command.is_some() {
         if let Err(error) = check(&config) {
             log::say(&error.to_string());
-            return ExitCode::from(2);
+            return ExitCode::from(WRONG);
         }
         answer("the configuration is correct");
         return ExitCode::SUCCESS;
     }
     if let Err(error) = log::start(&config.log) {
         log::say(&error.to_string());
-        return ExitCode::FAILURE;
+        return ExitCode::from(WRONG);
     }
     let ended = run(config, &bounds);
     if let Err(error) = &ended {
         error!("{error}");
     }
     log::flush();
+    let code = match &ended {
+        Ok(()) => 0,
+        Err(error) if error.is::<WrongFile>() => WRONG,
+        Err(_) => FAILED,
+    };
     // Not by returning: a shard that hangs must not hold up the end.
-    std::process::exit(i32::from(ended.is_err()))
+    std::process::exit(i32::from(code))
+}
+
+/// The broker cannot start or go on.
+const FAILED: u8 = 1;
+/// Command line, configuration or a file that it names are wrong.
+const WRONG: u8 = 2;
+
+/// A file that the configuration names cannot be used.
+#[derive(Debug)]
+struct WrongFile(String);
+
+impl fmt::Display for WrongFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for WrongFile {}
+
+impl WrongFile {
+    fn new(error: impl ToString) -> Self {
+        WrongFile(error.to_string())
+    }
 }
 
 /// What a start would refuse, beyond the configuration file itself.
@@ -167,7 +201,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
-    let files = Files::load(&config)?;
+    let files = Files::load(&config).map_err(WrongFile::new)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
     let mut bans = Bans::default();
@@ -192,18 +226,15 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         &rules,
         (&questions_to, &entries_to, &meter),
     )?;
+    // What is left of these are the shards' own: their end ends the account.
+    drop(entries_to);
     tell_start(&config, &memory, bounds);
     tell_places(&config, &places);
     if config.settings.authentication.has_methods {
         start_methods(&config, &files, &questions, &shards)?;
     }
-    if config.settings.takes_notes {
-        let path = config.audit_file.clone();
-        let reports = (entries, records);
-        let names = names(&config, &places);
-        watch::start(path, names, &config.bans, reports, misbehaving_to)
-            .map_err(|error| format!("audit_file: {error}"))?;
-    }
+    let reports = (entries, records);
+    let watch = keep_account(&config, &places, reports, misbehaving_to)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -214,7 +245,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         bans,
         records_to,
         MemoryWatch::new(meter, &settings.limits),
-        config.bans.duration,
+        &config.bans,
         config.silence_seconds_max,
     );
     // A service manager may wait for this; without one nothing happens.
@@ -222,9 +253,35 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     control.serve()?;
     service::tell(NotifyState::Stopping);
     info!("stopping");
+    let by = Instant::now() + config.shutdown_deadline;
     shards.stop(config.shutdown_deadline)?;
+    await_end(watch.as_ref(), by);
     info!("stopped");
     Ok(())
+}
+
+/// Starts the thread that keeps account of clients, if anybody wants that.
+fn keep_account(
+    config: &Config,
+    places: &Places,
+    reports: (Receiver<Vec<Entry>>, Receiver<Record>),
+    misbehaving_to: Sender<Who>,
+) -> Result<Option<JoinHandle<()>>, WrongFile> {
+    if !config.settings.takes_notes {
+        return Ok(None);
+    }
+    let path = config.audit_file.clone();
+    let names = names(config, places);
+    let started = watch::start(path, names, &config.bans, reports, misbehaving_to);
+    let wrong = |error| WrongFile(format!("audit_file: {error}"));
+    started.map(Some).map_err(wrong)
+}
+
+/// Waits until what was noted is written, on a disk that may hang.
+fn await_end(watch: Option<&JoinHandle<()>>, by: Instant) {
+    while watch.is_some_and(|watch| !watch.is_finished()) && Instant::now() < by {
+        std::thread::sleep(AWAITS);
+    }
 }
 
 fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
@@ -310,7 +367,8 @@ fn start_methods(
     questions: &Receiver<Question>,
     shards: &Shards,
 ) -> Result<(), Box<dyn Error>> {
-    let authenticators = Arc::new(authenticators(config, files)?);
+    let authenticators = authenticators(config, files).map_err(WrongFile::new)?;
+    let authenticators = Arc::new(authenticators);
     let threads = config.authentication.threads;
     Pool::start(threads, &authenticators, questions, &shards.replies())?;
     Ok(())

@@ -27,7 +27,7 @@ use args::{Args, Command, Common, Fanin, Fanout, FloorWay, P2p, Search, Shared};
 use clap::Parser;
 use outcome::Outcome;
 use plan::scenario::{self, Workload};
-use plan::{Plan, mixed, preset};
+use plan::{GroupSpec, Plan, mixed, preset};
 use report::{IntervalLog, Progress, RunRecord, SecondRecord};
 use ringmq::shard::ring::floor::{Direction, Way};
 use run::Surroundings;
@@ -81,6 +81,11 @@ fn refuse_tokens() -> Option<ExitCode> {
         );
         ExitCode::from(WRONG_ARGUMENTS)
     })
+}
+
+/// Refuses options that would mean nothing.
+fn check_said(groups: &[GroupSpec], common: &Common) -> Result<(), Failure> {
+    plan::check_said(groups, &common.connection).map_err(|why| Failure(WRONG_ARGUMENTS, why))
 }
 
 /// The workload that a command names, if it names one.
@@ -250,6 +255,7 @@ fn observed(
 }
 
 fn single((settings, groups): Workload, common: &Common) -> Result<u8, Failure> {
+    check_said(&groups, common)?;
     let failed = |why| Failure(FAILED, why);
     let output = &common.output;
     let seed = seed(common);
@@ -286,6 +292,7 @@ fn searched(workload: Workload, search: &Search, common: &Common) -> Result<u8, 
     let Some(slo) = common.output.slo.filter(|_| search.find_max) else {
         return single(workload, common);
     };
+    check_said(&workload.1, common)?;
     let output = &common.output;
     let interrupt = interrupt()?;
     let mut progress = Progress::new(output.quiet);

@@ -1,12 +1,12 @@
 //! What a start would find wrong beyond the configuration file itself, for `ringmq check-config`. Nothing is
-//! listened on and nothing is written.
+//! listened on, nothing is written and nothing removed.
 
 use crate::control::config::Config;
 use crate::control::reload::Files;
-use crate::shard::listener::Place;
+use crate::shard::listener::{Listener, Place};
 use std::path::Path;
 
-/// Looks at the folders of what the broker writes, and at the end of its certificates.
+/// Looks at the folders of what the broker writes, at where it listens, and at the end of its certificates.
 ///
 /// # Errors
 /// The first thing that is wrong, and the remedy.
@@ -24,6 +24,7 @@ pub fn check(config: &Config, files: &Files) -> Result<(), String> {
         if let Place::Unix(place) = &listener.place {
             check_folder(&listener.place.to_string(), &place.path)?;
         }
+        Listener::look(&listener.place).map_err(|error| error.to_string())?;
     }
     files.ended_certificate().map_or(Ok(()), Err)
 }

@@ -6,7 +6,7 @@
 
 use crate::control::config::{LogConfig, LogFormat, LogLevel};
 use crate::control::visible::spelled_out;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -34,6 +34,8 @@ const LINE_BYTES_MAX: usize = 8_192;
 const JSON_BYTES_MAX: usize = 1 << 20;
 /// How long the end of the process waits for lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// How soon it is said again what was lost, if that could not be said.
+const SAY_LOST_AGAIN: Duration = Duration::from_secs(1);
 /// Events of this target are answers to the operator: written at every level.
 pub const ANSWER: &str = "answer";
 
@@ -248,39 +250,75 @@ pub fn lines_lost() -> (u64, u64) {
     (load(&COUNTS.left_out), load(&COUNTS.failed))
 }
 
-fn write(entries: &Receiver<Entry>, to: &mut dyn Place, counts: &Counts) {
-    let mut said = (0, 0);
-    for entry in entries {
-        if REOPEN.swap(false, Ordering::Relaxed)
-            && let Err(error) = to.reopen()
-        {
+impl Counts {
+    fn lost(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Where lines go, and how many lost ones that place was told of.
+struct Written<'a> {
+    to: &'a mut dyn Place,
+    counts: &'a Counts,
+    said: u64,
+}
+
+impl Written<'_> {
+    fn owes_a_word(&self) -> bool {
+        self.counts.lost() != self.said
+    }
+
+    /// Says how many lines were lost since that was said, if that can be said now.
+    fn say_what_is_lost(&mut self) {
+        let lost = self.counts.lost();
+        if lost != self.said {
+            let more = lost - self.said;
+            let text = format!("{more} log lines were left out: nobody took them\n");
+            if self.to.write_all(text.as_bytes()).is_ok() {
+                self.said = lost;
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        if let Err(error) = self.to.reopen() {
             // The old file stays; an operator looks there or at standard error.
             let text = format!("{error}: lines go on to the file that was open before\n");
-            let _ = to.write_all(text.as_bytes());
+            let _ = self.to.write_all(text.as_bytes());
             say(text.trim_end());
         }
+    }
+}
+
+fn write(entries: &Receiver<Entry>, to: &mut dyn Place, counts: &Counts) {
+    let mut written = Written {
+        to,
+        counts,
+        said: 0,
+    };
+    loop {
+        // No line may follow that could say it.
+        let entry = if written.owes_a_word() {
+            entries.recv_timeout(SAY_LOST_AGAIN)
+        } else {
+            entries.recv().map_err(RecvTimeoutError::from)
+        };
+        if REOPEN.swap(false, Ordering::Relaxed) {
+            written.reopen();
+        }
+        written.say_what_is_lost();
         match entry {
-            Entry::Wake => {}
-            Entry::Line(line) => {
-                let now = (
-                    counts.left_out.load(Ordering::Relaxed),
-                    counts.failed.load(Ordering::Relaxed),
-                );
-                if now != said {
-                    let left_out = now.0 - said.0 + now.1 - said.1;
-                    let text = format!("{left_out} log lines were left out: nobody took them\n");
-                    if to.write_all(text.as_bytes()).is_ok() {
-                        said = now;
-                    }
-                }
-                if to.write_all(&line).is_err() {
+            Ok(Entry::Wake) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Entry::Line(line)) => {
+                if written.to.write_all(&line).is_err() {
                     counts.failed.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Entry::Flush(done) => {
-                let _ = to.flush();
+            Ok(Entry::Flush(done)) => {
+                let _ = written.to.flush();
                 let _ = done.send(());
             }
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
@@ -459,5 +497,16 @@ mod tests {
         assert_eq!(lines[2], "1 log lines were left out: nobody took them");
         assert_eq!(lines[3].len(), LINE_BYTES_MAX + 3);
         assert_eq!(LOST.failed.load(Ordering::Relaxed), 1);
+        // Nobody has to say more before that is said.
+        *place.is_broken.lock().unwrap() = true;
+        say("fifth");
+        flush();
+        place.written.lock().unwrap().clear();
+        *place.is_broken.lock().unwrap() = false;
+        while place.written.lock().unwrap().is_empty() {
+            thread::yield_now();
+        }
+        let written = String::from_utf8(place.written.lock().unwrap().clone()).unwrap();
+        assert_eq!(written, "1 log lines were left out: nobody took them\n");
     }
 }

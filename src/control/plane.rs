@@ -3,6 +3,7 @@
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
 use crate::control::census::{Census, Counts};
+use crate::control::config::BansConfig;
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
 use crate::control::reload::{self, Files, Reloaded};
@@ -77,7 +78,7 @@ pub struct ControlPlane<'a> {
     bans: Bans,
     bans_pace: Pace,
     handed: Handed,
-    ban_duration: Duration,
+    bans_config: BansConfig,
     /// When files were last looked at.
     looked_at: Instant,
     /// When it was last said what has ended or will soon.
@@ -96,7 +97,7 @@ impl<'a> ControlPlane<'a> {
         bans: Bans,
         records: Sender<Record>,
         memory: MemoryWatch,
-        ban_duration: Duration,
+        bans_config: &BansConfig,
         silence_seconds_max: u32,
     ) -> Self {
         ControlPlane {
@@ -110,7 +111,7 @@ impl<'a> ControlPlane<'a> {
             bans,
             bans_pace: Pace::new(BANS_INTERVAL),
             handed: Handed::default(),
-            ban_duration,
+            bans_config: bans_config.clone(),
             looked_at: Instant::now(),
             terms_told_at: Instant::now(),
             watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
@@ -125,6 +126,9 @@ impl<'a> ControlPlane<'a> {
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
         self.tell_terms();
         loop {
+            if self.bans.expire(Instant::now()) {
+                self.bans_pace.ask();
+            }
             if self.bans_pace.is_due(Instant::now()) {
                 self.enforce_bans();
             }
@@ -144,9 +148,6 @@ impl<'a> ControlPlane<'a> {
                 self.reload(false);
                 if self.terms_told_at.elapsed() >= TERMS_INTERVAL {
                     self.tell_terms();
-                }
-                if self.bans.expire(Instant::now()) {
-                    self.bans_pace.ask();
                 }
             }
             match heard? {
@@ -177,8 +178,12 @@ impl<'a> ControlPlane<'a> {
 
     /// The next thing that happens, or nothing for a while.
     fn listen(&mut self) -> Result<Heard, RecvError> {
-        let until_bans = self.bans_pace.wait(Instant::now());
-        let wait = until_bans.map_or(MEMORY_INTERVAL, |wait| wait.min(MEMORY_INTERVAL));
+        let now = Instant::now();
+        let until_bans = [self.bans_pace.wait(now), self.bans.wait(now)];
+        let wait = until_bans
+            .into_iter()
+            .flatten()
+            .fold(MEMORY_INTERVAL, Duration::min);
         select! {
             recv(self.shards.events) -> event => event.map(Heard::Shard),
             recv(self.ears.signals) -> signal => signal.map(Heard::Signal),
@@ -249,13 +254,15 @@ impl<'a> ControlPlane<'a> {
 
     /// Bans who fails again and again.
     fn ban(&mut self, who: Who) {
-        let (now, seconds) = (Instant::now(), self.ban_duration.as_secs());
+        let (now, duration) = (Instant::now(), self.bans_config.duration);
         // Failures that were under way when it was banned make it last longer, but are no news.
         if !self.bans.is_in_force(&who, now) {
-            warn!("{who} is banned for {seconds} s: too many failures");
-            self.record("banned", &who.to_string());
+            let why = self.bans_config.why(&who);
+            let seconds = duration.as_secs();
+            warn!("{who} is banned for {seconds} s (bans.seconds): {why}");
+            self.record("banned", &format!("{who}: {why}"));
         }
-        self.bans.add(who, now + self.ban_duration);
+        self.bans.add(who, now + duration);
         self.bans_pace.ask();
     }
 

@@ -184,6 +184,15 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Most connections from one address that have not sent their CONNECT.
+    #[must_use]
+    pub const fn connecting_of_address_max(&self) -> usize {
+        match self.connecting_per_address_max {
+            0 => self.connecting_max.div_ceil(2),
+            max => max,
+        }
+    }
+
     /// The bounds of topics among them.
     #[must_use]
     pub const fn topics(&self) -> TopicLimits {

@@ -15,6 +15,8 @@ pub enum Owner {
     Connection(ConnectionKey),
     /// Will delay or session expiry.
     Session(SessionKey),
+    /// Denials of a session's client that were left out are to be summed up.
+    Denials(SessionKey),
 }
 
 /// The deadlines of one shard.

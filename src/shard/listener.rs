@@ -129,8 +129,13 @@ impl fmt::Display for ListenError {
             ),
             (Place::Unix(_), io::ErrorKind::AddrInUse) => write!(
                 f,
-                "cannot listen on {place}: another program listens there, or it is no socket. Stop \
-                 that program or choose another path"
+                "cannot listen on {place}: another program listens there. Stop that program or choose \
+                 another path"
+            ),
+            (Place::Unix(_), io::ErrorKind::AlreadyExists) => write!(
+                f,
+                "cannot listen on {place}: what stands there is no socket. Remove it or choose another \
+                 path"
             ),
             (Place::Tcp(_), io::ErrorKind::PermissionDenied) => write!(
                 f,
@@ -230,6 +235,47 @@ impl Listener {
             place: place.clone(),
             source,
         })
+    }
+
+    /// What would keep a start from listening at `place`, as far as that is seen without listening: a broker
+    /// may be there already. Nothing is removed.
+    ///
+    /// # Errors
+    /// Names the place and what to do.
+    pub fn look(place: &Place) -> Result<(), ListenError> {
+        let seen = match place {
+            Place::Tcp(tcp) => look_for_addresses(tcp),
+            Place::Unix(unix) => is_socket(&unix.path).map(drop),
+        };
+        seen.map_err(|source| ListenError {
+            place: place.clone(),
+            source,
+        })
+    }
+}
+
+/// Whether this machine has one of the addresses; by a port that is free.
+fn look_for_addresses(tcp: &TcpPlace) -> io::Result<()> {
+    let mut lacking = None;
+    for address in &tcp.addresses {
+        let at = SocketAddr::new(address.ip(), 0);
+        let domain = Domain::for_address(at);
+        let bound = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))
+            .and_then(|socket| socket.bind(&at.into()));
+        match bound {
+            Err(error) if is_lacking(&error) => lacking = Some(error),
+            bound => return bound,
+        }
+    }
+    lacking.map_or(Ok(()), Err)
+}
+
+/// Whether a socket stands at `path`; an error if something else does.
+fn is_socket(path: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => Ok(false),
     }
 }
 
@@ -343,9 +389,8 @@ const LISTENS_ON_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a socket stands at `path` that nobody listens on any more.
 fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => {}
-        _ => return Ok(false),
+    if !is_socket(path)? {
+        return Ok(false);
     }
     let by = Instant::now() + LISTENS_ON_MAX;
     loop {

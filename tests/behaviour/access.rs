@@ -231,3 +231,23 @@ fn reloads_under_traffic_lose_nothing(shards: usize) {
 
 crate::on_shards!([1, 2, 4] rules_hold_where_messages_go, retained_messages_and_wills_obey,
     rules_change_under_traffic, reloads_under_traffic_lose_nothing, shared_subscriptions_pass_over_those_who_may_not);
+
+/// As the README of the methods says: at the start such a file is refused (`program.rs`), later it is as if
+/// it had not been written.
+#[test]
+fn an_unreadable_line_leaves_all_former_rules_in_force() {
+    let rules = Rules::new("topic readwrite a\n");
+    let broker = rules.broker(2);
+    let mut client = Connect::v5("c").open(&broker);
+    rules.change(&broker, "topic readwrite b\nno rule\n");
+    eventually("the line is named", || {
+        let log = broker.log();
+        let mut lines = log.lines();
+        let is_said = |line: &str| {
+            line.contains("not reloaded, what was before stays in force") && line.contains("line 2")
+        };
+        lines.any(is_said).then_some(())
+    });
+    assert_eq!(client.publish_code("a"), 0x10);
+    assert_eq!(client.publish_code("b"), 0x87);
+}

@@ -560,7 +560,7 @@ fn the_log_file_is_opened_anew_on_sighup() {
         .listen("mqtt://127.0.0.1:0")
         .env("RINGMQ_LOG_FILE", "/no/such/folder/log")
         .run_to_end();
-    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
     assert!(
         outcome.log.contains("log_file: /no/such/folder/log: "),
         "{}",
@@ -605,4 +605,84 @@ fn the_unit_runs_as_a_user_that_is_made_for_it() {
         .expect("the example");
     let (example, _) = example.split_once("```").unwrap();
     assert!(example.contains("/var/log/ringmq/") && unit.contains("LogsDirectory=ringmq"));
+}
+
+/// What `check-config` says of a listener.
+fn wrong_place(url: &str) -> String {
+    wrong(&format!("listen = [{url:?}]\nallow_anonymous = true\n"))
+}
+
+#[test]
+fn check_config_finds_where_a_start_could_not_listen() {
+    let folder = Folder::new();
+    let plain = folder.write("plain", "kept");
+    assert!(wrong_place(&format!("unix://{plain}")).contains("is no socket"));
+    assert_eq!(folder.read("plain"), "kept");
+    let long = format!("/{}", "x".repeat(107));
+    let said = wrong_place(&format!("unix://{long}"));
+    assert!(said.contains("108 bytes") && said.contains("107"), "{said}");
+    // Of TEST-NET-1, which no machine has.
+    let said = wrong_place("mqtt://192.0.2.1:1883");
+    assert!(said.contains("no interface of this machine"), "{said}");
+    // A broker that runs is no reason, nor is what it left behind.
+    let socket = folder.0.join("socket");
+    let broker = Setup::new()
+        .listen(&format!("unix://{}", socket.display()))
+        .start();
+    let config = format!("listen = [\"unix://{}\"]\n", socket.display());
+    let config = folder.write("ringmq.toml", config);
+    let check = Setup::new().arg("check-config").arg(&config);
+    assert_eq!(check.run_to_end().status.code(), Some(0));
+    drop(broker);
+    assert_eq!(check.run_to_end().status.code(), Some(0));
+    assert!(fs::metadata(&socket).is_ok(), "it is left where it was");
+}
+
+/// The TOML blocks of a text.
+fn toml_blocks(text: &str) -> Vec<String> {
+    let blocks = text.split("```toml\n").skip(1);
+    let block = |rest: &str| rest.split("```").next().unwrap_or_default().to_owned();
+    blocks.map(block).collect()
+}
+
+/// Every configuration that the READMEs print is accepted as it is printed; files that it names are made here.
+#[test]
+fn printed_configurations_are_accepted() {
+    let certificates = Certificates::new();
+    let mut checked = 0;
+    for (name, text) in [
+        ("README.md", include_str!("../../README.md")),
+        ("loadgen/README.md", include_str!("../../loadgen/README.md")),
+        (
+            "authn/README.md",
+            include_str!("../../src/control/authn/README.md"),
+        ),
+    ] {
+        for block in toml_blocks(text) {
+            let folder = Folder::new();
+            folder.write(
+                "server.pem",
+                fs::read(certificates.path("server.pem")).unwrap(),
+            );
+            folder.write(
+                "server.key",
+                fs::read(certificates.path("server.key")).unwrap(),
+            );
+            folder.write("users", format!("ann:{HASH}\n"));
+            folder.write("access", "topic readwrite #\n");
+            folder.write("secret", "correct horse battery staple 2026\n");
+            // The folder that the instructions make before.
+            let logs = folder.0.to_str().unwrap();
+            let config = block.replace("/var/log/ringmq", logs);
+            let config = folder.write("ringmq.toml", config);
+            let outcome = Setup::new().arg("check-config").arg(&config).run_to_end();
+            assert_eq!(
+                outcome.status.code(),
+                Some(0),
+                "{name}: {outcome:?}\n{block}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked >= 5, "{checked} blocks");
 }

@@ -368,3 +368,152 @@ on_shards!([1, 4]
     retained_bytes,
     outbox_bytes,
 );
+
+/// Who goes beyond a limit is told of in the log: what it was, the key and its value.
+#[test]
+fn the_log_names_the_limit_its_key_and_its_value() {
+    let config = "allow_anonymous = true\n[bans]\nflapping_connects_max = 5\nseconds = 77\n\
+                  [mqtt]\nshared_subscriptions = false\nwildcard_subscriptions = false\n\
+                  subscription_identifiers = false\nqos_max = 1\n\
+                  [limits]\nconnections_max = 4\nconnections_per_address_max = 2\ntopic_alias_max = 3\n\
+                  rate_exceeded = \"disconnect\"\npublish_rate_max = 3\nsubscribe_rate_max = 3\n\
+                  publish_bytes_rate_max = 1000\nfilters_per_subscribe_max = 2\n\
+                  [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.0/8\"]\n\
+                  [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nconnections_max = 1\n";
+    let broker = Broker::with_config(1, config);
+    let attempt = |host: u8, id: &str| {
+        let mut client = Client::dial(&broker, Version::V5);
+        let header = format!("PROXY TCP4 10.0.0.{host} 127.0.0.1 4660 1883\r\n");
+        client.send(header.as_bytes());
+        Connect::v5(id).attempt_over(client).0
+    };
+    let said = |line: &str| eventually(line, || broker.log().contains(line).then_some(()));
+    // Each ends its connection; there is room for the next when that is known.
+    let ends = |host: u8, deed: &dyn Fn(&mut Client), line: &str| {
+        let mut client = attempt(host, &format!("c{host}"));
+        deed(&mut client);
+        said(&format!(
+            "client \"c{host}\" from 10.0.0.{host}:4660 is disconnected: {line}"
+        ));
+        broker.await_counter("connections", 0);
+    };
+    let publish = |count: usize, bytes: usize| {
+        move |client: &mut Client| {
+            for _ in 0..count {
+                client.send_publish(&Publish::new("t", 0, vec![b'x'; bytes]));
+            }
+        }
+    };
+    let subscribe = |props: Props, filters: &'static [&'static str]| {
+        move |client: &mut Client| {
+            let filters: Vec<_> = filters.iter().map(|filter| (*filter, 0)).collect();
+            let bytes = client.subscribe_bytes(7, &props, &filters);
+            client.send(&bytes);
+        }
+    };
+    let plain = Props::new;
+    let rate = "more messages per second than may be (limits.publish_rate_max = 3)";
+    ends(1, &publish(4, 1), rate);
+    let bytes = "more bytes of topic and payload per second than may be (limits.publish_bytes_rate_max = 1000)";
+    ends(2, &publish(2, 900), bytes);
+    let filters = "more filters subscribed to or given up per second than may be (limits.subscribe_rate_max = 3)";
+    ends(3, &subscribe(plain(), &["a", "b", "c", "d"]), filters);
+    let in_one = "3 filters in one packet (limits.filters_per_subscribe_max = 2)";
+    ends(4, &subscribe(plain(), &["a", "b", "c"]), in_one);
+    let shared = "shared subscriptions, such as to \"a\", are switched off (mqtt.shared_subscriptions = false) \
+                  (Shared Subscriptions not supported (0x9E))";
+    ends(5, &subscribe(plain(), &["$share/g/a"]), shared);
+    let wildcard = "wildcard subscriptions, such as to \"a/#\", are switched off \
+                    (mqtt.wildcard_subscriptions = false)";
+    ends(6, &subscribe(plain(), &["a/#"]), wildcard);
+    let identifiers =
+        "subscription identifiers are switched off (mqtt.subscription_identifiers = false)";
+    let numbered = plain().variable(prop::SUBSCRIPTION_ID, 1);
+    ends(7, &subscribe(numbered, &["a"]), identifiers);
+    let qos = |client: &mut Client| {
+        client.send_publish(&Publish::new("t", 2, "x"));
+    };
+    ends(
+        8,
+        &qos,
+        "QoS of a PUBLISH above the announced maximum (mqtt.qos_max = 1)",
+    );
+    let alias = |client: &mut Client| {
+        let props = Props::new().two(prop::TOPIC_ALIAS, 4);
+        client.send_publish(&Publish::new("t", 0, "x").props(props));
+    };
+    ends(
+        9,
+        &alias,
+        "topic alias 4 is above the announced maximum [MQTT-3.3.2-9] (limits.topic_alias_max = 3)",
+    );
+    // Which of the limits of connections it is.
+    let refused = |host: u8, line: &str| {
+        let _client = attempt(host, "late");
+        said(&format!(
+            "client \"late\" from 10.0.0.{host}:4660 is refused: {line}"
+        ));
+    };
+    let first = [attempt(20, "a"), attempt(20, "b")];
+    refused(
+        20,
+        "as many connections from its address as may be (limits.connections_per_address_max = 2)",
+    );
+    broker.await_counter("connections", 2);
+    let second = [attempt(21, "a"), attempt(22, "b")];
+    broker.await_counter("connections", 2);
+    let third = [attempt(23, "c"), attempt(24, "d")];
+    broker.await_counter("connections", 4);
+    refused(
+        25,
+        "as many connections as may be (limits.connections_max = 4)",
+    );
+    drop((first, second, third));
+    broker.await_counter("connections", 0);
+    let second_listener = |id: &str| {
+        let stream = std::net::TcpStream::connect(broker.addresses()[1]).expect("it accepts");
+        Connect::v5(id)
+            .attempt_over(Client::over(stream, Version::V5))
+            .0
+    };
+    let _only = second_listener("only");
+    let _late = second_listener("later");
+    said(
+        "is refused: as many connections by its listener as may be (listener.connections_max = 1)",
+    );
+    for _ in 0..5 {
+        attempt(30, "flaps").disconnect();
+    }
+    said("is banned for 77 s (bans.seconds): 5 connects within 60 s (bans.flapping_connects_max)");
+    eventually("it is refused, by what it did", || {
+        let _client = attempt(30, "flaps");
+        let line = "client \"flaps\" from 10.0.0.30:4660 is refused: it connected too often";
+        broker.log().contains(line).then_some(())
+    });
+}
+
+/// A rule is named as the version has it that the client speaks. One address has three lines.
+#[test]
+fn each_version_is_told_in_its_own_words() {
+    let broker = Broker::start(1);
+    let said = |line: &str| eventually(line, || broker.log().contains(line).then_some(()));
+    let rule = "is disconnected: The flags of the fixed header are not those of the packet type.";
+    for (version, id, rule_number) in [
+        (Version::V4, "old", "[MQTT-2.2.2-2]"),
+        (Version::V3, "oldest", "(MQTT 3.1)"),
+    ] {
+        let mut client = Connect::new(version, id).open(&broker);
+        client.send(&[0x81, 6, 0, 7, 0, 1, b't', 0]);
+        eventually(rule_number, || {
+            let log = broker.log();
+            let mut lines = log
+                .lines()
+                .filter(|line| line.contains(&format!("client {id:?}")));
+            lines
+                .any(|line| line.contains(&format!("{rule} {rule_number}")))
+                .then_some(())
+        });
+    }
+    Connect::new(Version::V3, "").attempt(&broker);
+    said("is refused: The client identifier is empty. (MQTT 3.1)");
+}

@@ -578,7 +578,7 @@ fn nobody_could_connect_is_a_mistake() {
     let missing = Setup::new()
         .config("password_file = \"/nowhere/users\"\n")
         .run_to_end();
-    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(missing.status.code(), Some(2));
     assert!(missing.log.contains("/nowhere/users"), "{}", missing.log);
 }
 

@@ -453,3 +453,71 @@ fn a_service_manager_is_told() {
     hear("STOPPING=1");
     let _ = std::fs::remove_file(&path);
 }
+
+/// Each kind of failure has its exit code, as the README says.
+#[test]
+fn exit_codes_tell_what_was_wrong() {
+    let folder = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("codes"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let rules = format!("{folder}/rules");
+    std::fs::write(&rules, "topic nonsense\nno rule\n").unwrap();
+    let ends = |setup: Setup, code: i32, said: &str| {
+        let outcome = setup.shards(1).run_to_end();
+        assert_eq!(outcome.status.code(), Some(code), "{said}: {outcome:?}");
+        assert!(outcome.log.contains(said), "{said}: {outcome:?}");
+    };
+    let here = || Setup::new().listen("mqtt://127.0.0.1:0");
+    // Wrong usage, wrong configuration.
+    ends(here().arg("--no-such-flag"), 2, "--no-such-flag");
+    ends(here().config("no_such_key = 1\n"), 2, "no_such_key");
+    // A wrong file.
+    ends(
+        here().config(&format!("acl_file = {rules:?}\n")),
+        2,
+        "line 2",
+    );
+    for key in ["acl_file", "password_file", "audit_file", "log_file"] {
+        let path = format!("{folder}/missing/file");
+        ends(here().config(&format!("{key} = {path:?}\n")), 2, &path);
+    }
+    let path = format!("{folder}/none.pem");
+    let tls = format!("[tls]\ncertificate = {path:?}\nkey = {path:?}\n");
+    let secure = Setup::new().listen("mqtts://127.0.0.1:0");
+    ends(secure.config(&tls), 2, &path);
+    // It cannot start.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("mqtt://{}", taken.local_addr().unwrap());
+    ends(Setup::new().listen(&url), 1, "in use");
+    std::fs::write(format!("{folder}/plain"), "kept").unwrap();
+    let plain = format!("unix://{folder}/plain");
+    ends(Setup::new().listen(&plain), 1, "is no socket");
+    let kept = std::fs::read_to_string(format!("{folder}/plain")).unwrap();
+    assert_eq!(kept, "kept");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What would be dropped in silence is refused by name.
+#[test]
+fn listeners_of_the_file_are_not_dropped_by_a_flag() {
+    let setup = Setup::new().listen("mqtt://127.0.0.1:0");
+    let outcome = setup
+        .config("[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nconnections_max = 3\n")
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
+    assert!(
+        outcome.log.contains("--listen: stands beside [[listener]]"),
+        "{outcome:?}"
+    );
+    // What is advised has to help.
+    let two = |one: &str, other: &str| {
+        let config = format!("listen = [{one:?}, {other:?}]\n");
+        Setup::new().config(&config).run_to_end().log
+    };
+    let by_port = two("ws://127.0.0.1:9/a", "ws://127.0.0.1:9/b");
+    assert!(
+        by_port.contains("choose another port") && !by_port.contains("path"),
+        "{by_port}"
+    );
+    let by_path = two("unix:///tmp/a", "unix:///tmp/a");
+    assert!(by_path.contains("choose another path"), "{by_path}");
+}

@@ -291,13 +291,12 @@ impl World {
         for socket in self.sockets.iter_mut().flatten() {
             socket.peer.is_guilty = true;
         }
-        let now = self.now();
         for shard in 0..self.shards.len() {
-            self.shards[shard].core.publish_wills(now);
+            self.shards[shard].core.publish_wills();
         }
         self.rest();
         for shard in 0..self.shards.len() {
-            self.shards[shard].core.disconnect_all(now);
+            self.shards[shard].core.disconnect_all();
             self.carry_out(shard);
         }
         self.rest();

@@ -63,19 +63,22 @@ pub struct Connection {
     /// What client ids begin with
     #[arg(long, default_value = "loadgen", value_name = "TEXT")]
     pub client_id_prefix: String,
-    /// Unacknowledged publishes per publisher, if the broker takes as many
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
-    pub inflight_max: u16,
+    /// Unacknowledged publishes of QoS 1 and 2 per publisher, if the broker takes as many; 1000 unless given
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub inflight_max: Option<u16>,
     /// Give up when nothing moves for so long
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
     pub patience: Duration,
     /// Seed of topics, payloads and client ids; another each time unless given
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
-    /// Threads; as many as CPUs this process may use unless given
+    /// Threads, no more than clients; as many as CPUs this process may use unless given
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
 }
+
+/// Unacknowledged publishes per publisher unless they are said.
+const INFLIGHT_MAX: u16 = 1000;
 
 /// Addresses to come from.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +124,11 @@ impl Connection {
             return Err("there is a password but no user name (--user, mqtt://USER@HOST)".into());
         }
         Ok((user, password))
+    }
+
+    /// Unacknowledged publishes per publisher.
+    pub fn inflight_max(&self) -> u16 {
+        self.inflight_max.unwrap_or(INFLIGHT_MAX)
     }
 
     /// Threads to run.

@@ -10,6 +10,7 @@ pub mod size;
 pub mod streams;
 pub mod topic;
 
+use crate::args::Connection;
 use crate::stamp::Payloads;
 use crate::transport::Target;
 use serde::Deserialize;
@@ -229,6 +230,24 @@ pub struct Plan {
     pub seed: u64,
     /// Largest window of any publisher.
     pub window_max: u32,
+}
+
+/// Refuses what was asked for and would mean nothing with these groups.
+///
+/// # Errors
+/// Names the option.
+pub fn check_said(groups: &[GroupSpec], said: &Connection) -> Result<(), String> {
+    let mut publishes = groups.iter().filter_map(|spec| spec.publish.as_ref());
+    if said.inflight_max.is_some() && publishes.all(|publish| publish.qos == 0) {
+        return Err("--inflight-max means nothing: nobody publishes with QoS 1 or 2".into());
+    }
+    let clients = groups.iter().map(|spec| spec.count).sum();
+    match said.threads {
+        Some(threads) if threads > clients => Err(format!(
+            "--threads={threads} is more than the {clients} client(s) that there are"
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl Plan {

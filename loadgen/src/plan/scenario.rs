@@ -30,7 +30,7 @@ pub fn settings(scenario: &str, connection: &Connection, clients: u32) -> Result
         hold: Duration::ZERO,
         storm: None,
         patience: connection.patience,
-        inflight_max: connection.inflight_max,
+        inflight_max: connection.inflight_max(),
         threads: connection.threads(),
         tolerates_failures: false,
         loss_share_max: 0.0,

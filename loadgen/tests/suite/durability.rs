@@ -2,7 +2,8 @@
 //! counted as lost.
 
 use crate::fake::{self, Fault, Wire};
-use crate::support::{Broker, breaches, clean, measured, or_limited};
+use crate::support::{Broker, Scratch, breaches, clean, measured, or_limited};
+use std::process::Command;
 
 const OFFLINE: [&str; 3] = ["--subscribers=4", "--publishers=3", "--messages=50"];
 
@@ -75,4 +76,57 @@ fn a_restart_runs_its_command_in_the_middle() {
         "{json}"
     );
     assert_eq!(json["replay"], serde_json::json!([600, 0]), "{json}");
+}
+
+/// A broker that the command of a restart started, until it is dropped.
+struct Restarted(Scratch);
+
+impl Restarted {
+    fn pid(&self) -> String {
+        let pid = std::fs::read_to_string(&self.0.0).unwrap_or_default();
+        pid.trim().to_owned()
+    }
+}
+
+impl Drop for Restarted {
+    fn drop(&mut self) {
+        let pid = self.pid();
+        if !pid.is_empty() {
+            let _ = Command::new("kill").args(["-9", &pid]).status();
+        }
+    }
+}
+
+#[test]
+fn a_broker_that_is_restarted_is_found_again() {
+    let broker = Broker::start();
+    let restarted = Restarted(Scratch::new("pid"));
+    let log = Scratch::new("log");
+    let port: u16 = broker.address.rsplit(':').next().unwrap().parse().unwrap();
+    // The port is free when nothing listens there any more (0A in the kernel's table).
+    let command = format!(
+        "kill -9 {old}; while grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp; do sleep 0.02; done; \
+         {binary} --listen mqtt://{address} --shards 2 </dev/null >/dev/null 2>{log} & echo $! >{pid}; \
+         until grep -q 'listening on' {log}; do sleep 0.02; done",
+        old = broker.pid(),
+        binary = Broker::binary().display(),
+        address = broker.address,
+        log = log.as_str(),
+        pid = restarted.0.as_str(),
+    );
+    let args = [
+        &["restart"][..],
+        &OFFLINE,
+        &["--patience=5s", "--command", &command],
+    ];
+    let (code, json) = measured(&broker.address, &args.concat());
+    let new = restarted.pid();
+    assert!(!new.is_empty() && new != broker.pid(), "{json}");
+    // All came back, to a broker that keeps nothing on a disk: what was missed is lost, and counted so.
+    assert_eq!(json["latency"]["reconnect"]["count"], 4, "{json}");
+    assert_eq!(json["replay"], serde_json::json!([600, 0]), "{json}");
+    assert_eq!((code, &json["verdict"]), (3, &"breach".into()), "{json}");
+    assert_eq!(breaches(&json, "lost"), 600, "{json}");
+    let again = [&["fanout", "--subscribers=2", "--messages=5"][..]].concat();
+    clean(&broker.address, &again);
 }

@@ -93,6 +93,19 @@ fn wrong_arguments_are_explained() {
         (&["slow", "--slow=0", "--slow-rate=5"], "--slow"),
         (&["preset", "conn-tcp-10K-100", "--warmup=1s"], "--warmup"),
         (&["fanout", "--from=5"], "--find-max"),
+        (&["fanout", "--inflight-max=5"], "--inflight-max"),
+        (
+            &["connect", "--clients=5", "--inflight-max=5"],
+            "--inflight-max",
+        ),
+        (
+            &["fanout", "--find-max", "--slo=p99=1ms", "--inflight-max=5"],
+            "--inflight-max",
+        ),
+        (
+            &["p2p", "--pairs=2", "--threads=5"],
+            "--threads=5 is more than the 4 client(s)",
+        ),
         (
             &["fanout", "--password-file=/nowhere", "--user=x"],
             "/nowhere",

@@ -17,14 +17,19 @@ impl Broker {
         Self::listening(&[])
     }
 
-    /// With more arguments than a listener on a free port.
-    pub fn listening(more: &[&str]) -> Self {
+    /// The broker's program.
+    pub fn binary() -> PathBuf {
         let binary = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("ringmq");
         assert!(
             binary.exists(),
             "build the broker too: cargo test --workspace"
         );
-        let mut child = Command::new(binary)
+        binary
+    }
+
+    /// With more arguments than a listener on a free port.
+    pub fn listening(more: &[&str]) -> Self {
+        let mut child = Command::new(Self::binary())
             .args(["--listen", "mqtt://127.0.0.1:0", "--shards", "2"])
             .args(more)
             .stderr(Stdio::piped())

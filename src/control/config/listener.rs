@@ -27,6 +27,9 @@ const DEFAULT_IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST)
 /// Path of WebSockets where the URL names none.
 const WEBSOCKET_PATH: &str = "/mqtt";
 
+/// The longest path that the kernel takes for a socket.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
 /// A scheme, its default port, whether it is over TLS and WebSocket.
 const SCHEMES: [(&str, u16, bool, bool); 5] = [
     ("mqtt", 1883, false, false),
@@ -76,7 +79,12 @@ pub(super) fn listeners(
 ) -> Result<Vec<Listening>, ConfigError> {
     let from_cli = !flags.listen.is_empty();
     let tables = raw.listener.as_deref().unwrap_or_default();
-    if !from_cli && raw.listen.is_some() && !tables.is_empty() {
+    if from_cli && !tables.is_empty() {
+        let text = "stands beside [[listener]] of the configuration, whose settings it would drop; say \
+                    the URL there, or leave the tables out";
+        return Err(ConfigError::flag("--listen", text.into()));
+    }
+    if raw.listen.is_some() && !tables.is_empty() {
         let text = "stands beside [[listener]]; make each of its URLs a [[listener]] of its own";
         return Err(places.wrong("listen", text.into()));
     }
@@ -87,7 +95,6 @@ pub(super) fn listeners(
         (None, false) if tables.is_empty() => &default,
         (None, false) => &[],
     };
-    let tables = if from_cli { &[] } else { tables };
     if urls.is_empty() && tables.is_empty() {
         let text = "names no address; leave it out for port 1883 of 127.0.0.1 and ::1";
         return Err(places.wrong("listen", text.into()));
@@ -127,9 +134,14 @@ fn keep_apart(listeners: &mut [Listening], urls: &[String]) -> Result<(), String
     settle(&mut places.collect::<Vec<_>>()).map_err(|(earlier, later, place)| {
         let url = |number: usize| urls.get(number).map_or("", String::as_str);
         let (one, other) = (url(earlier), url(later));
+        // Of a WebSocket another path of the URL would change nothing.
+        let what = if place.starts_with('/') {
+            "path"
+        } else {
+            "port"
+        };
         format!(
-            "{place} is listened on twice, by {one} and by {other}; leave one out or choose another \
-             port or path"
+            "{place} is listened on twice, by {one} and by {other}; leave one out or choose another {what}"
         )
     })
 }
@@ -330,6 +342,13 @@ fn proxies(table: &FileListener) -> Result<TrustedProxies, Mistake> {
 fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Place, Mistake>> {
     if !host.is_empty() || path.len() < 2 {
         return None;
+    }
+    if path.len() > UNIX_PATH_BYTES_MAX {
+        let text = format!(
+            "{path} has {} bytes; a path of a socket has {UNIX_PATH_BYTES_MAX} at most",
+            path.len()
+        );
+        return Some(Err(text.into()));
     }
     let mode = match &table.mode {
         None => None,

@@ -82,6 +82,9 @@ impl Config {
         paths::settle(&mut raw, &places);
         let mut settings = settings(&raw, &places)?;
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
+        if let Some(text) = ranges::too_little_memory(&settings.limits, cpus.len()) {
+            return Err(places.wrong("limits.memory_max_bytes", text));
+        }
         ranges::check_sections(&raw, &places)?;
         let bans = bans(&raw.bans);
         settings.tells_why = true;
@@ -365,6 +368,26 @@ mod tests {
         assert_eq!(config.acl_file, Some(place.join("a")));
         assert_eq!(config.audit_file, Some("/b".into()));
         assert_eq!(config.bans.file, Some(place.join("x/../c")));
+    }
+
+    #[test]
+    fn memory_has_to_be_enough_for_a_broker_without_clients() {
+        let text = |bytes| format!("[limits]\nmemory_max_bytes = {bytes}\n");
+        for (shards, least) in [
+            ("1", 33_554_432),
+            ("2", 42_729_472),
+            ("16", 253_755_392_u64),
+        ] {
+            let shards = ["--shards", shards];
+            assert!(load(&text(least), &[], &shards).is_ok());
+            for less in [1, least - 1] {
+                let error = load(&text(less), &[], &shards).unwrap_err();
+                let start = format!("ringmq.toml:2: limits.memory_max_bytes: {less} is less than");
+                assert!(error.starts_with(&start), "{error}");
+                assert!(error.contains(&least.to_string()), "{error}");
+            }
+        }
+        assert!(load(&text(0), &[], &["--shards", "128"]).is_ok());
     }
 
     #[test]

@@ -91,15 +91,14 @@ impl AuditLog {
                 "disconnected"
             }
             Event::TakenOver => "taken_over",
-            Event::Denied {
-                action,
-                topic,
-                left_out,
-            } => {
+            Event::Denied { action, topic } => {
                 line.insert("action".into(), json!(action));
                 line.insert("topic".into(), json!(topic));
-                line.insert("left_out".into(), json!(left_out));
                 "denied"
+            }
+            Event::DeniedMore { left_out } => {
+                line.insert("left_out".into(), json!(left_out));
+                "denied_more"
             }
         };
         let address = entry.peer.and_then(Peer::address);

@@ -6,6 +6,7 @@
 //!   address ADDRESS    10.0.0.7, 10.0.0.0/8, 2001:db8::/32
 //! ```
 
+use crate::control::config::BansConfig;
 use crate::engine::access::bans::{BannedNames, Seen};
 use crate::shard::bans::BannedNetworks;
 use ipnet::IpNet;
@@ -80,6 +81,28 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(alone)
 }
 
+impl BansConfig {
+    /// What somebody has done who is banned for a time.
+    #[must_use]
+    pub fn why(&self, who: &Who) -> String {
+        let (what, key, max, window) = match who {
+            Who::Network(_) => (
+                "failed logins",
+                "bans.failed_logins_max",
+                self.failed_logins_max,
+                self.failed_logins_window,
+            ),
+            Who::Seen(_) | Who::ClientId(_) | Who::User(_) => (
+                "connects",
+                "bans.flapping_connects_max",
+                self.flapping_connects_max,
+                self.flapping_window,
+            ),
+        };
+        format!("{max} {what} within {} s ({key})", window.as_secs())
+    }
+}
+
 /// When a temporary ban ends, and a number that is its own.
 type End = (Instant, u64);
 
@@ -127,6 +150,13 @@ impl Bans {
             self.end_oldest();
         }
         self.by_end.len() < before
+    }
+
+    /// How long until one ends; `None` if none does.
+    #[must_use]
+    pub fn wait(&self, now: Instant) -> Option<Duration> {
+        let (&(until, _), _) = self.by_end.first_key_value()?;
+        Some(until.saturating_duration_since(now))
     }
 
     /// All last equally long, so the oldest is the one that ends first.
@@ -250,8 +280,10 @@ mod tests {
         let mut bans = Bans::default();
         bans.add(who(), after(30));
         assert!(!bans.expire(after(29)));
+        assert_eq!(bans.wait(after(29)), Some(Duration::from_secs(1)));
         assert!(bans.names().contain("c", None));
         assert!(bans.expire(after(30)));
+        assert_eq!(bans.wait(after(30)), None);
         assert_eq!(bans.names(), BannedNames::default());
     }
 

@@ -30,6 +30,16 @@ pub enum Version {
     V5,
 }
 
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Version::V3_1 => "3.1",
+            Version::V3_1_1 => "3.1.1",
+            Version::V5 => "5.0",
+        })
+    }
+}
+
 impl Version {
     /// Whether packets carry properties and reason codes.
     #[must_use]

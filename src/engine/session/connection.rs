@@ -43,6 +43,17 @@ pub enum Turn {
     Client,
 }
 
+/// Of what a connection is one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surplus {
+    /// Of all that the broker serves.
+    InAll,
+    /// Of those by its listener.
+    OfListener,
+    /// Of those from its address.
+    OfAddress,
+}
+
 /// Why packets of a connection wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -107,8 +118,8 @@ pub struct Connection {
     pub connects_from: Option<IpNet>,
     /// Whether it came faster after others than its listener allows.
     pub is_hasty: bool,
-    /// Whether it is one too many, and accepted only to be told so.
-    pub is_surplus: bool,
+    /// If it is one too many, and accepted only to be told so: of which.
+    pub surplus: Option<Surplus>,
     /// The beginning of a packet that is not whole yet, or packets that wait.
     pub partial: Vec<u8>,
     /// A large packet that is not whole yet, or waits; nothing else waits then but what came after it, in
@@ -174,7 +185,7 @@ impl Connection {
             goodbye: None,
             connects_from: None,
             is_hasty: false,
-            is_surplus: false,
+            surplus: None,
             partial: Vec::new(),
             unfinished: None,
             hold: None,

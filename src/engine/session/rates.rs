@@ -39,6 +39,17 @@ impl Bucket {
     }
 }
 
+/// What a client may not do faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// Messages that it publishes.
+    Publishes,
+    /// Their bytes.
+    PublishBytes,
+    /// Filters that it subscribes to or gives up.
+    Filters,
+}
+
 /// The buckets of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
@@ -68,22 +79,23 @@ impl Rates {
         any.then(|| Box::new(rates))
     }
 
-    /// A publish of so many bytes came: until when the client has to wait, if it was too much.
-    pub fn published(&mut self, bytes: u64, now: Timestamp) -> Option<Timestamp> {
-        let messages = self
-            .publishes
-            .as_mut()
-            .and_then(|bucket| bucket.take(1, now));
-        let bytes = self
-            .publish_bytes
-            .as_mut()
-            .and_then(|bucket| bucket.take(bytes, now));
-        messages.max(bytes)
+    /// A publish of so many bytes came: until when the client has to wait, if it was too much of something.
+    pub fn published(&mut self, bytes: u64, now: Timestamp) -> Option<(Timestamp, Rate)> {
+        let take = |bucket: &mut Option<Bucket>, tokens| bucket.as_mut()?.take(tokens, now);
+        let messages = take(&mut self.publishes, 1);
+        let bytes = take(&mut self.publish_bytes, bytes);
+        let rate = if messages >= bytes {
+            Rate::Publishes
+        } else {
+            Rate::PublishBytes
+        };
+        Some((messages.max(bytes)?, rate))
     }
 
     /// So many filters were subscribed to or given up.
-    pub fn subscribed(&mut self, filters: u64, now: Timestamp) -> Option<Timestamp> {
-        self.subscribes.as_mut()?.take(filters, now)
+    pub fn subscribed(&mut self, filters: u64, now: Timestamp) -> Option<(Timestamp, Rate)> {
+        let until = self.subscribes.as_mut()?.take(filters, now)?;
+        Some((until, Rate::Filters))
     }
 
     /// A message is to be delivered: whether it may be now.
@@ -118,8 +130,8 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(rates.published(1, at(0)), None);
         }
-        assert_eq!(rates.published(1, at(0)), Some(at(100)));
-        assert_eq!(rates.published(1, at(0)), Some(at(200)));
+        assert_eq!(rates.published(1, at(0)), Some((at(100), Rate::Publishes)));
+        assert_eq!(rates.published(1, at(0)), Some((at(200), Rate::Publishes)));
         assert_eq!(rates.published(1, at(300)), None);
         assert!(rates.may_deliver(at(0)));
         // Never more than a second's worth is saved up.
@@ -136,7 +148,10 @@ mod tests {
             ..Limits::default()
         };
         let mut rates = Rates::new(&limits, at(0)).unwrap();
-        assert_eq!(rates.published(3000, at(0)), Some(at(2000)));
+        assert_eq!(
+            rates.published(3000, at(0)),
+            Some((at(2000), Rate::PublishBytes))
+        );
         assert!(Rates::new(&Limits::default(), at(0)).is_none());
     }
 }

@@ -156,6 +156,12 @@ impl Replay {
         self.unconfirmed.contains_key(&node) || self.waiting.contains_key(&node)
     }
 
+    /// Tasks that [`Replay::is_unknown`] looks through.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        self.unconfirmed.len()
+    }
+
     /// Whether all of a session's `joined` subscriptions that match a topic are unknown to a shard which
     /// has confirmed changes up to `confirmed`. What such a shard sends was routed for another
     /// subscription that is gone, and newer messages may not come; unless older ones wait, which then

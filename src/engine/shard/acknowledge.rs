@@ -51,7 +51,7 @@ impl ShardCore {
             _ => outbound.pubcomp(id),
         };
         if !is_taken && outbound.awaits_other_than(ack.kind, id) {
-            let text = "an acknowledgement of the wrong kind for its message [MQTT-4.13.1-1]";
+            let text = "an acknowledgement of the wrong kind for its message";
             return self.violation(key, Reason::ProtocolError, text, now);
         }
         if let Some(answer) = answer {

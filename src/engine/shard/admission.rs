@@ -143,10 +143,7 @@ impl ShardCore {
             }
             max
         };
-        let of_address = match limits.connecting_per_address_max {
-            0 => limits.connecting_max.div_ceil(2),
-            max => max,
-        };
+        let of_address = limits.connecting_of_address_max();
         ConnectingMax {
             of_all: part(limits.connecting_max),
             of_address: part(of_address),

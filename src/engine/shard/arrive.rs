@@ -5,7 +5,7 @@
 use super::ShardCore;
 use crate::engine::access::Admitted;
 use crate::engine::keys::ConnectionKey;
-use crate::engine::session::connection::Connection;
+use crate::engine::session::connection::{Connection, Surplus};
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 
@@ -21,13 +21,26 @@ impl ShardCore {
         }
         self.clients.counters.connections_accepted += 1;
         let key = self.insert_connection(now, listener, false);
-        let is_surplus = count >= max || self.is_listener_full(listener);
+        let surplus = if count >= max {
+            Some(Surplus::InAll)
+        } else {
+            self.is_listener_full(listener)
+                .then_some(Surplus::OfListener)
+        };
         let is_hasty = self.is_hasty(now, listener);
         if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.is_hasty = is_hasty;
-            connection.is_surplus = is_surplus;
+            connection.surplus = surplus;
         }
         Some(key)
+    }
+
+    /// Why nobody is even told so.
+    #[must_use]
+    pub fn far_too_many(&self) -> String {
+        let settings = &self.settings;
+        let text = settings.too_many_connections(u16::MAX, Surplus::InAll);
+        format!("{text}, and too many more to be told so")
     }
 
     /// Another shard handed over a connection whose client identifier lives here; what it sent so far

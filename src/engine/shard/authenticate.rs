@@ -9,6 +9,7 @@
 //!
 //! Not here: the methods (`control::authn`).
 
+use super::refusals::Refused;
 use super::{Command, ShardCore};
 use crate::engine::access::{
     Admitted, Answer, ClientIdRule, EXCHANGE_METHOD, Refusal, Shown, Step,
@@ -16,7 +17,7 @@ use crate::engine::access::{
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::control::{Auth, encode_auth};
 use crate::engine::codec::frame::Frame;
-use crate::engine::codec::{Packet, Reason};
+use crate::engine::codec::{Packet, Reason, Version};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Gate, Turn};
 use crate::engine::telemetry::notes::Event;
@@ -32,8 +33,10 @@ pub(super) enum Identified {
     Refused(Reason, &'static str),
 }
 
+const SHOWS_NOTHING: &str = "it shows no user name or password, and may not be anonymous here \
+                             (allow_anonymous = false)";
 const NOT_AUTHENTICATED: &str = "not authenticated";
-const AUTH_TOO_LARGE: &str = "AUTH is larger than the client's maximum packet size";
+const AUTH_TOO_LARGE: &str = "AUTH is larger than the Maximum Packet Size of its CONNECT";
 
 impl ShardCore {
     /// Finds out who sent a CONNECT, or has that found out. `packet` is the CONNECT as it came.
@@ -54,7 +57,8 @@ impl ShardCore {
         let has_exchange = policy.is_some_and(|policy| policy.has_exchange);
         let method = connect.properties.authentication_method;
         if method.is_some_and(|method| !has_exchange || method != EXCHANGE_METHOD) {
-            let text = "this authentication method is not served";
+            let text =
+                "its authentication method is not served by its listener (authentication.scram)";
             return Identified::Refused(Reason::BadAuthenticationMethod, text);
         }
         let shows_nothing = connect.user_name.is_none() && connect.password.is_none();
@@ -68,7 +72,7 @@ impl ShardCore {
                 return Identified::Yes;
             }
             self.clients.counters.connects_unauthenticated += 1;
-            return Identified::Refused(Reason::NotAuthorized, NOT_AUTHENTICATED);
+            return Identified::Refused(Reason::NotAuthorized, SHOWS_NOTHING);
         }
         connection.gate = Some(Box::new(Gate {
             packet: packet.into(),
@@ -101,8 +105,8 @@ impl ShardCore {
 
     /// The packet after a CONNECT that began an exchange; it has to go on with it.
     pub(super) fn exchange_packet(&mut self, key: ConnectionKey, frame: Frame<'_>) -> bool {
-        if self.is_banned_at_gate(key) {
-            self.turn_away_banned(key);
+        if let Some(why) = self.why_banned_at_gate(key) {
+            self.turn_away_banned(key, why);
             return false;
         }
         let Some(connection) = self.clients.connections.get_mut(key) else {
@@ -123,12 +127,13 @@ impl ShardCore {
                 false
             }
             Ok(_) => {
-                let text = "the authentication is not over";
-                self.refuse(key, version, Reason::ProtocolError, text);
+                let text = "another packet than AUTH before the authentication was over";
+                self.refuse_exchange(key, version, Reason::ProtocolError, text);
                 false
             }
             Err(error) => {
-                self.refuse(key, version, error.reason(), &error.to_string());
+                let text = error.told(Some(version));
+                self.refuse_exchange(key, version, error.reason(), &text);
                 false
             }
         }
@@ -141,8 +146,8 @@ impl ShardCore {
 
     /// The methods' answer to a step of this connection.
     pub fn authenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
-        if self.is_banned_at_gate(key) {
-            return self.turn_away_banned(key);
+        if let Some(why) = self.why_banned_at_gate(key) {
+            return self.turn_away_banned(key, why);
         }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
@@ -164,7 +169,7 @@ impl ShardCore {
                 gate.is_asking = false;
                 if !self.send_auth(key, Reason::ContinueAuthentication, &bytes) {
                     let reason = Reason::ImplementationSpecificError;
-                    return self.refuse(key, version, reason, AUTH_TOO_LARGE);
+                    return self.refuse_exchange(key, version, reason, AUTH_TOO_LARGE);
                 }
                 return self.go_on_reading(now, key, Vec::new());
             }
@@ -175,17 +180,36 @@ impl ShardCore {
             Answer::Refuse(refusal) => refusal,
         };
         self.clients.counters.connects_unauthenticated += 1;
-        self.note_login_failure(key, refused);
+        let is_failure = refused != Refusal::Unavailable;
+        self.note_gate(key, refused.reason(), refused.text(), is_failure);
         self.refuse(key, version, refused.reason(), NOT_AUTHENTICATED);
     }
 
-    /// Notes who failed to prove who it is.
-    fn note_login_failure(&mut self, key: ConnectionKey, refusal: Refusal) {
+    /// An exchange breaks off.
+    fn refuse_exchange(
+        &mut self,
+        key: ConnectionKey,
+        version: Version,
+        reason: Reason,
+        text: &str,
+    ) {
+        self.note_gate(key, reason, text, false);
+        self.refuse(key, version, reason, text);
+    }
+
+    /// Notes who did not prove who it is, and why.
+    fn note_gate(
+        &mut self,
+        key: ConnectionKey,
+        reason: Reason,
+        text: &str,
+        is_login_failure: bool,
+    ) {
         self.with_gated(key, |core, connect| {
             let event = Event::Refused {
-                reason: refusal.reason().byte(),
-                text: refusal.text().into(),
-                is_login_failure: refusal.is_failure(),
+                reason: reason.byte(),
+                text: text.into(),
+                is_login_failure,
             };
             core.note(key, connect.client_id, connect.user_name, event);
         });
@@ -242,7 +266,12 @@ impl ShardCore {
                 Reason::ProtocolError
             }
         };
-        self.violation(key, reason, "authentication exchange not possible", now);
+        self.violation(
+            key,
+            reason,
+            "AUTH out of turn, or of another method than its CONNECT",
+            now,
+        );
     }
 
     fn reauthenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
@@ -318,7 +347,7 @@ impl ShardCore {
         &self,
         key: ConnectionKey,
         asked: &str,
-    ) -> Result<Option<ClientIdRule>, (Reason, &'static str)> {
+    ) -> Result<Option<ClientIdRule>, Refused> {
         let connection = self.clients.connections.get(key);
         let identity = connection
             .and_then(|connection| connection.admitted.as_deref())
@@ -330,15 +359,16 @@ impl ShardCore {
         {
             let text =
                 "clients without a user name no client identifier here (authentication.client_id)";
-            return Err((Reason::ClientIdentifierNotValid, text));
+            return Err((Reason::ClientIdentifierNotValid, text.into()));
         }
         // Who vouches for a client without naming a user may name its identifier.
         let of_settings =
             of_settings.filter(|rule| of_identity.is_none() || *rule != ClientIdRule::Assigned);
         for rule in [&of_identity, &of_settings].into_iter().flatten() {
             if !asked.is_empty() && !rule.allows(asked) {
-                let text = "this client identifier is not for this user";
-                return Err((Reason::ClientIdentifierNotValid, text));
+                let text = "its client identifier is not for its user (authentication.client_id, or the \
+                            client_id_claim of its token)";
+                return Err((Reason::ClientIdentifierNotValid, text.into()));
             }
         }
         Ok(of_identity.or(of_settings))

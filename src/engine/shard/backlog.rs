@@ -179,6 +179,11 @@ impl Backlog {
         self.fan_out_left -= 1;
     }
 
+    /// For deliveries of a large fan-out was looked through what their sessions wait for, in such steps.
+    pub(super) fn spend_on_looks(&mut self, steps: usize) {
+        self.fan_out_left -= steps as i64;
+    }
+
     /// Share groups of a large fan-out cost as much as so many deliveries.
     pub(super) fn spend_on_groups(&mut self, deliveries: usize) {
         self.fan_out_left -= (deliveries * DELIVERY) as i64;
@@ -192,6 +197,16 @@ impl Backlog {
     /// Deliveries that are left of this turn's work.
     pub(super) fn left(&self) -> usize {
         usize::try_from(self.work_left).unwrap_or(0) / DELIVERY
+    }
+
+    /// What was done in this turn, in such steps.
+    pub(super) fn spent(&self) -> usize {
+        usize::try_from(self.work_per_turn.saturating_sub(self.work_left)).unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn work_left(&self) -> i64 {
+        self.work_left
     }
 
     /// Whether this turn has done its work.
@@ -228,7 +243,13 @@ impl ShardCore {
         self.clients.connections.move_some();
     }
 
-    /// This turn does whatever there is: the last before a stop.
+    /// Work has its bounds again, after [`ShardCore::work_without_bound`].
+    pub fn work_with_bounds(&mut self) {
+        self.backlog.is_unbounded = false;
+        self.backlog.work_left = 0;
+    }
+
+    /// This turn does whatever there is: the last before clients are told of a stop.
     pub fn work_without_bound(&mut self, now: Timestamp) {
         self.backlog.is_unbounded = true;
         self.backlog.work_left = i64::MAX / 2;
@@ -250,6 +271,7 @@ impl ShardCore {
             || !self.releases.is_empty()
             || self.may_tell()
             || self.may_pass_on()
+            || self.takes_leave()
     }
 
     /// Goes on with large fan-outs, and handles packets that wait, in order, as far as this turn's work
@@ -261,6 +283,7 @@ impl ShardCore {
             self.tell_some();
             self.release_some(now);
             self.pass_some_on(now);
+            self.take_leave(now);
         }
         self.disconnect_overflowed(now);
         loop {

@@ -7,7 +7,7 @@
 //! Not here: the look at those who are there, which goes over turns (`crate::shard::driver::sweep`).
 
 use super::ShardCore;
-use super::unheard::{BANNED, TurnedAway};
+use super::unheard::TurnedAway;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::Reason;
 use crate::engine::codec::connect::Connect;
@@ -18,6 +18,15 @@ use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::sync::Arc;
 
+/// Why a client is banned: by what it is called, ...
+pub(super) const BY_NAME: &str = "its client identifier or user is banned (bans.file)";
+/// ... by what it did, ...
+pub(super) const AS_SEEN: &str = "it connected too often and is banned for bans.seconds \
+                                  (bans.flapping_connects_max)";
+/// ... or by where it is.
+pub(super) const BY_ADDRESS: &str = "its address is banned (bans.file, or for bans.seconds by \
+                                     bans.failed_logins_max)";
+
 impl ShardCore {
     /// Who is banned from now on: asked of who comes; who is there is asked by [`ShardCore::is_banned`].
     pub fn set_banned(&mut self, banned: Arc<BannedNames>) {
@@ -27,16 +36,16 @@ impl ShardCore {
     /// Whether the client of a connection is banned by its names, as far as they are known.
     #[must_use]
     pub fn is_banned(&self, key: ConnectionKey) -> bool {
-        let Some(connection) = self.clients.connections.get(key) else {
-            return false;
-        };
-        let session = connection.session;
-        let session = session.and_then(|session| self.clients.sessions.get(session));
-        session.is_some_and(|session| {
-            let holder = session.holder.as_deref();
-            let user_name = holder.and_then(|holder| holder.user_name.as_deref());
-            self.bans(connection, &session.client_id, user_name)
-        })
+        self.why_banned(key).is_some()
+    }
+
+    /// Why it is, if it is.
+    fn why_banned(&self, key: ConnectionKey) -> Option<&'static str> {
+        let connection = self.clients.connections.get(key)?;
+        let session = self.clients.sessions.get(connection.session?)?;
+        let holder = session.holder.as_deref();
+        let user_name = holder.and_then(|holder| holder.user_name.as_deref());
+        self.bans(connection, &session.client_id, user_name)
     }
 
     /// The network that counts as the address of a connection, once it is known.
@@ -52,32 +61,31 @@ impl ShardCore {
         }
     }
 
-    /// Whether a client that has proved who it is, or need not, is banned as it is seen.
-    pub(super) fn is_banned_as_seen(&self, key: ConnectionKey, client_id: &str) -> bool {
-        let connection = self.clients.connections.get(key);
-        connection.is_some_and(|connection| {
-            let admitted = connection.admitted.as_deref();
-            let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
-            self.bans(connection, client_id, user_name)
-        })
+    /// Why a client that has proved who it is, or need not, is banned as it is seen, if it is.
+    pub(super) fn why_banned_as_seen(
+        &self,
+        key: ConnectionKey,
+        client_id: &str,
+    ) -> Option<&'static str> {
+        let connection = self.clients.connections.get(key)?;
+        let admitted = connection.admitted.as_deref();
+        let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
+        self.bans(connection, client_id, user_name)
     }
 
-    /// Whether a client at the gate is banned by the names that it claims; addresses are the shell's.
-    pub(super) fn is_banned_at_gate(&mut self, key: ConnectionKey) -> bool {
-        let is_banned = self.with_gated(key, |core, connect| {
-            let connection = core.clients.connections.get(key);
-            connection.is_some_and(|connection| {
-                core.bans(connection, connect.client_id, connect.user_name)
-            })
-        });
-        is_banned.unwrap_or(false)
+    /// Why a client at the gate is banned by the names that it claims, if it is; addresses are the shell's.
+    pub(super) fn why_banned_at_gate(&mut self, key: ConnectionKey) -> Option<&'static str> {
+        self.with_gated(key, |core, connect| {
+            let connection = core.clients.connections.get(key)?;
+            core.bans(connection, connect.client_id, connect.user_name)
+        })?
     }
 
     /// Refuses a client at the gate that is banned.
-    pub(super) fn turn_away_banned(&mut self, key: ConnectionKey) {
+    pub(super) fn turn_away_banned(&mut self, key: ConnectionKey, why: &str) {
         self.clients.counters.connections_banned += 1;
         self.with_gated(key, |core, connect| {
-            core.turn_away(key, connect, Reason::Banned, BANNED);
+            core.turn_away(key, connect, Reason::Banned, why);
         });
     }
 
@@ -96,29 +104,35 @@ impl ShardCore {
         Some(does(self, &connect))
     }
 
+    /// Why a connection is banned by its names, or as it is seen, if it is.
     pub(super) fn bans(
         &self,
         connection: &Connection,
         client_id: &str,
         user_name: Option<&str>,
-    ) -> bool {
-        self.banned.contain(client_id, user_name)
-            || self
-                .banned
-                .contain_seen(connection.network, user_name, client_id)
+    ) -> Option<&'static str> {
+        let banned = &self.banned;
+        if banned.contain(client_id, user_name) {
+            return Some(BY_NAME);
+        }
+        banned
+            .contain_seen(connection.network, user_name, client_id)
+            .then_some(AS_SEEN)
     }
 
     /// A connection is banned, by its address or its names: it is closed, and told so if it has said who it
     /// is.
     pub fn ban(&mut self, now: Timestamp, key: ConnectionKey) {
+        let text = self.why_banned(key).unwrap_or(BY_ADDRESS);
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
         if connection.session.is_some() {
             self.clients.counters.connections_banned += 1;
-            self.disconnect(key, Reason::AdministrativeAction, "banned", now);
+            self.disconnect(key, Reason::AdministrativeAction, text, now);
         } else if connection.gate.is_some() {
-            self.turn_away_banned(key);
+            let text = self.why_banned_at_gate(key).unwrap_or(BY_ADDRESS);
+            self.turn_away_banned(key, text);
         } else {
             self.turn_away_unheard(key, TurnedAway::Banned);
         }

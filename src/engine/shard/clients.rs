@@ -38,6 +38,9 @@ pub(super) struct Clients {
     pub rules: Rules,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
+    /// Work of looking through what sessions wait for, in eighths of a delivery, that no turn was charged for
+    /// so far.
+    pub looks: usize,
     pub shortage: Shortage,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
@@ -64,6 +67,7 @@ impl Clients {
             journal: Journal::default(),
             rules: Rules::default(),
             routed_by: None,
+            looks: 0,
             shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
             overflowed: Vec::new(),
             passed_on: VecDeque::new(),

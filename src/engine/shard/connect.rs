@@ -2,7 +2,7 @@
 
 use super::authenticate::Identified;
 use super::end::WillFate;
-use super::unheard::BANNED;
+use super::refusals::{Refused, beyond, switched_off};
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
@@ -62,7 +62,7 @@ impl ShardCore {
         connection.is_bridge = connect.is_bridge;
         connection.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         if let Err((reason, text)) = self.check_connect(key, &connect) {
-            self.turn_away(key, &connect, reason, text);
+            self.turn_away(key, &connect, reason, &text);
             return false;
         }
         let packet = stream.get(..bytes).unwrap_or_default();
@@ -80,7 +80,7 @@ impl ShardCore {
         match self.welcome(now, key, &connect, stream) {
             Ok(is_open) => is_open,
             Err((reason, text)) => {
-                self.turn_away(key, &connect, reason, text);
+                self.turn_away(key, &connect, reason, &text);
                 false
             }
         }
@@ -92,7 +92,7 @@ impl ShardCore {
         key: ConnectionKey,
         connect: &Connect<'_>,
         reason: Reason,
-        text: &'static str,
+        text: &str,
     ) {
         let event = Event::Refused {
             reason: reason.byte(),
@@ -110,7 +110,7 @@ impl ShardCore {
         key: ConnectionKey,
         connect: &Connect<'_>,
         stream: &[u8],
-    ) -> Result<bool, (Reason, &'static str)> {
+    ) -> Result<bool, Refused> {
         let rule = self.check_client_id(key, connect.client_id)?;
         let assigned = connect
             .client_id
@@ -118,9 +118,9 @@ impl ShardCore {
             .then(|| self.assign_client_id(rule.as_ref()));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         // By the identifier that it gets, which may be its user's.
-        if self.is_banned_as_seen(key, client_id) {
+        if let Some(text) = self.why_banned_as_seen(key, client_id) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, BANNED));
+            return Err((Reason::Banned, text.into()));
         }
         let home = home_shard(client_id, self.shards);
         let is_adopted = self
@@ -151,8 +151,8 @@ impl ShardCore {
             && self.connack(key, connect, client_id, false).is_none()
         {
             self.clients.counters.connects_refused += 1;
-            let text = "CONNACK is larger than the client's maximum packet size";
-            return Err((Reason::ImplementationSpecificError, text));
+            let text = "CONNACK is larger than the Maximum Packet Size of its CONNECT";
+            return Err((Reason::ImplementationSpecificError, text.into()));
         }
         let holder = self.holder(key, client_id);
         let client_id: Rc<str> = client_id.into();
@@ -162,7 +162,7 @@ impl ShardCore {
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
         self.clients.counters.connects_refused += 1;
-        let text = refused.error.to_string();
+        let text = refused.error.told(refused.version);
         let reason = refused.error.reason();
         self.note_nameless(key, reason.byte(), &text);
         let Some(version) = refused.version else {
@@ -193,19 +193,17 @@ impl ShardCore {
         self.drop_connection(key);
     }
 
-    fn check_connect(
-        &mut self,
-        key: ConnectionKey,
-        connect: &Connect<'_>,
-    ) -> Result<(), (Reason, &'static str)> {
-        let settings = &self.settings;
+    fn check_connect(&mut self, key: ConnectionKey, connect: &Connect<'_>) -> Result<(), Refused> {
         let Some(connection) = self.clients.connections.get(key) else {
-            return Err((Reason::UnspecifiedError, "the connection is gone"));
+            return Err((Reason::UnspecifiedError, "the connection is gone".into()));
         };
-        let policy = settings.listener(connection.listener);
+        let policy = self.settings.listener(connection.listener);
         if policy.is_some_and(|policy| !policy.versions.contains(&connect.version)) {
-            let text = "this listener serves other protocol versions";
-            return Err((Reason::UnsupportedProtocolVersion, text));
+            let text = format!(
+                "its listener does not serve MQTT {} (listener.protocols)",
+                connect.version
+            );
+            return Err((Reason::UnsupportedProtocolVersion, text.into()));
         }
         let user_name = connection
             .admitted
@@ -213,48 +211,59 @@ impl ShardCore {
             .and_then(|admitted| admitted.identity.user_name.as_deref())
             .or(connect.user_name);
         // Also by what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
-        if self.bans(connection, connect.client_id, user_name) {
+        if let Some(text) = self.bans(connection, connect.client_id, user_name) {
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, BANNED));
+            return Err((Reason::Banned, text.into()));
         }
         if connection.is_hasty {
+            let max = policy.map_or(0, |policy| policy.connect_rate_max);
+            let what = "more connections per second by its listener than may be";
             self.clients.counters.connections_refused_rate += 1;
-            let text =
-                "too many connections per second by this listener (listener.connect_rate_max)";
+            let text = beyond(what, "listener.connect_rate_max", max);
             return Err((Reason::ConnectionRateExceeded, text));
         }
-        if connection.is_surplus {
+        if let Some(surplus) = connection.surplus {
+            let text = self
+                .settings
+                .too_many_connections(connection.listener, surplus);
             self.clients.counters.connections_refused_full += 1;
-            let text = "too many connections (connections_max)";
             return Err((Reason::QuotaExceeded, text));
         }
         // Who comes back takes or drops what waits for it: that is how memory becomes free.
         let is_known = self.clients.sessions.find(connect.client_id).is_some();
         if self.clients.shortage.stage >= Stage::Refuse && !is_known {
             self.clients.counters.connections_refused_memory += 1;
-            return Err((Reason::QuotaExceeded, "limits.memory_max_bytes is near"));
+            let text = self.memory.refusal();
+            return Err((Reason::QuotaExceeded, text));
         }
         if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
-            return Err((
-                Reason::ClientIdentifierNotValid,
-                "its client identifier is longer than 1024 bytes",
-            ));
+            let text = "its client identifier is longer than 1024 bytes";
+            return Err((Reason::ClientIdentifierNotValid, text.into()));
         }
-        if let Some(will) = &connect.will {
-            if will.qos > settings.qos_max {
-                return Err((Reason::QosNotSupported, "QoS of its will (mqtt.qos_max)")); // [MQTT-3.2.2-12]
-            }
-            if will.retain && !settings.retain_available {
-                return Err((
-                    Reason::RetainNotSupported,
-                    "RETAIN of its will (mqtt.retain_available)",
-                )); // [MQTT-3.2.2-13]
-            }
-            // Whether it may be published is asked when it is due.
-            TopicName::new(will.topic, settings.limits.topics())
-                .map_err(|_| (Reason::TopicNameInvalid, "the topic of its will"))?;
+        self.check_will(connect)
+    }
+
+    /// Whether its will is one that may be; whether it may be published is asked when it is due.
+    fn check_will(&self, connect: &Connect<'_>) -> Result<(), Refused> {
+        let settings = &self.settings;
+        let Some(will) = &connect.will else {
+            return Ok(());
+        };
+        if will.qos > settings.qos_max {
+            // [MQTT-3.2.2-12]
+            let text = beyond("QoS of its will", "mqtt.qos_max", settings.qos_max.bits());
+            return Err((Reason::QosNotSupported, text));
         }
-        Ok(())
+        if will.retain && !settings.retain_available {
+            // [MQTT-3.2.2-13]
+            let text = switched_off("its will is to be retained", "mqtt.retain_available");
+            return Err((Reason::RetainNotSupported, text));
+        }
+        let topic = TopicName::new(will.topic, settings.limits.topics());
+        topic.map(drop).map_err(|error| {
+            let text = format!("the topic of its will: {}", settings.topic_text(error));
+            (Reason::TopicNameInvalid, text.into())
+        })
     }
 
     /// A client identifier that nobody has and whose session lives here `[MQTT-3.2.2-16]`.
@@ -347,6 +356,7 @@ impl ShardCore {
         let ends = clean_start || session.ends_with_connection();
         if let Some(older) = session.connection {
             self.clients.counters.takeovers += 1;
+            self.sum_up_denials(session_key);
             self.note_session(session_key, Event::TakenOver);
             let text = "another connection with the same client identifier";
             self.say_goodbye(older, Reason::SessionTakenOver, text);

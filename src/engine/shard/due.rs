@@ -20,6 +20,7 @@ impl ShardCore {
             match owner {
                 Owner::Connection(key) => self.connection_due(key, at, now),
                 Owner::Session(key) => self.session_due(key, at, now),
+                Owner::Denials(key) => self.sum_up_denials(key),
             }
         }
         let expired = self.retained.expire(now, self.backlog.left());
@@ -49,20 +50,29 @@ impl ShardCore {
                 .set(Timestamp::NEVER, deadline, Owner::Connection(key));
         } else if connection.session.is_none() {
             self.clients.counters.connect_timeouts += 1;
-            self.note_nameless(
-                key,
-                0,
-                "its CONNECT did not come within limits.connect_timeout_ms",
-            );
+            let what = "its CONNECT did not come within limits.connect_timeout_ms";
+            let text = format!("{what} ({} ms)", self.settings.limits.connect_timeout_ms);
+            self.note_nameless(key, 0, &text);
             self.drop_connection(key);
         } else if connection.identity_ends_at <= now {
             self.clients.counters.identities_ended += 1;
-            let text = "the right to be connected has ended";
+            let text = "its right to be connected has ended, as its token or its server said";
             self.disconnect(key, Reason::NotAuthorized, text, now);
         } else {
+            let seconds = connection.silence_ms_max / 1500;
             self.clients.counters.keep_alive_timeouts += 1;
-            let text = "nothing heard for one and a half keep alive intervals";
-            self.disconnect(key, Reason::KeepAliveTimeout, text, now);
+            let what = "nothing heard for one and a half keep alive intervals";
+            let text = format!("{what} of {seconds} s{}", self.imposed(seconds));
+            self.disconnect(key, Reason::KeepAliveTimeout, &text, now);
+        }
+    }
+
+    /// Whose keep alive that may be.
+    fn imposed(&self, seconds: u64) -> &'static str {
+        if seconds > 0 && seconds == u64::from(self.settings.keep_alive_seconds_max) {
+            " (mqtt.keep_alive_seconds_max)"
+        } else {
+            ""
         }
     }
 

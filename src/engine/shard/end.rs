@@ -159,6 +159,7 @@ impl ShardCore {
             text,
             is_login_failure: connection.has_failed_login,
         };
+        self.sum_up_denials(session_key);
         self.note_session(session_key, event);
         self.close_connection(key);
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
@@ -267,6 +268,7 @@ impl ShardCore {
     /// a share group goes to another member.
     pub(super) fn end_session(&mut self, key: SessionKey, now: Timestamp) {
         self.publish_will(key, now);
+        self.sum_up_denials(key);
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;
         };
@@ -292,26 +294,6 @@ impl ShardCore {
             self.clients.encoder.begin();
             let cost = self.deliver_to_group(&mut publication, group, 0, Passed::default(), now);
             self.backlog.spend(cost);
-        }
-    }
-    /// First step of a shutdown: the wills of all clients, for those who are still there to get them.
-    pub fn publish_wills(&mut self, now: Timestamp) {
-        let sessions: Vec<_> = self.clients.sessions.keys().collect();
-        for session in sessions {
-            self.publish_will(session, now);
-        }
-    }
-
-    /// Last step of a shutdown: every client is told and closed.
-    pub fn disconnect_all(&mut self, now: Timestamp) {
-        let connections: Vec<_> = self.clients.connections.keys().collect();
-        for key in connections {
-            self.disconnect(
-                key,
-                Reason::ServerShuttingDown,
-                "the broker is stopping",
-                now,
-            );
         }
     }
 }

@@ -403,6 +403,8 @@ impl ShardCore {
                 } else {
                     self.deliver_next(fan_out, &mut publication, matched, now);
                 }
+                let looks = std::mem::take(&mut self.clients.looks);
+                self.backlog.spend_on_looks(looks);
             } else {
                 is_through = !self.deliver_to_next_group(fan_out, &mut publication, now);
             }

@@ -21,8 +21,9 @@ use std::collections::VecDeque;
 
 /// Work of a step, in eighths of a delivery: a message goes, a mark is taken away, ...
 const RELEASE_WORK: usize = 16;
-/// ... it is looked at whether subscriptions match a held message, or whether that is to be done.
+/// ... it is looked at whether subscriptions match a held message, ...
 const MATCHING_WORK: usize = 64;
+/// ... at one of them, or whether that is to be done.
 const LOOK_WORK: usize = 2;
 /// Steps for one session that are done at once.
 const STEPS_AT_ONCE: usize = 64;
@@ -67,6 +68,7 @@ impl Clients {
             && let Some(confirmed) = self.routed_by
         {
             let topic = TopicName::trusted(publication.topic);
+            self.looks += replay.unconfirmed() * LOOK_WORK;
             if replay.is_unknown(topic, matched.joined as usize, confirmed) {
                 // The retained messages that are due are as new.
                 return true;
@@ -130,6 +132,7 @@ impl ShardCore {
             && let Some(key) = self.releases.0.pop_front()
         {
             let (work, is_done) = self.go_on_with_held(key, now);
+            self.backlog.spend_steps(work);
             work_left = work_left.saturating_sub(work.max(1));
             if !is_done {
                 self.releases.0.push_back(key);
@@ -186,14 +189,16 @@ impl ShardCore {
             self.disconnect_overflowed(now);
             return None;
         };
-        if is_in_review
-            && delivery.group.is_none()
-            && own(&self.trie, &delivery.message, key).next().is_none()
-        {
-            return Some(MATCHING_WORK);
+        let mut work = RELEASE_WORK;
+        if is_in_review && delivery.group.is_none() {
+            let (mut own, matching_work) = own(&self.trie, &delivery.message, key);
+            if own.next().is_none() {
+                return Some(matching_work);
+            }
+            work += matching_work;
         }
         self.clients.deliver_kept(key, delivery, now);
-        Some(RELEASE_WORK)
+        Some(work)
     }
 
     /// Looks at the next held message after an UNSUBSCRIBE.
@@ -208,10 +213,11 @@ impl ShardCore {
         }
         let message = delivery.message.clone();
         let mut is_asked_for = delivery.group.is_some();
-        for (node, is_replaying) in own(&self.trie, &message, key) {
+        let (own, work) = own(&self.trie, &message, key);
+        for (node, is_replaying) in own {
             is_asked_for = true;
             if is_replaying && replay.waits_for(node, place) {
-                return Some(MATCHING_WORK);
+                return Some(work);
             }
         }
         if let Some(delivery) = replay.held.take(place)
@@ -219,21 +225,29 @@ impl ShardCore {
         {
             self.clients.deliver_kept(key, delivery, now);
         }
-        Some(MATCHING_WORK)
+        Some(work)
+    }
+
+    /// What was looked through for deliveries counts as work of this turn.
+    pub(super) fn charge_looks(&mut self) {
+        self.backlog
+            .spend_steps(std::mem::take(&mut self.clients.looks));
     }
 }
 
 /// Where the trie has a session's own subscriptions that match a message's topic, and whether retained
-/// messages are due to them.
+/// messages are due to them; with the work that it takes to look.
 fn own(
     trie: &Trie,
     message: &LocalMessage,
     key: SessionKey,
-) -> impl Iterator<Item = (NodeId, bool)> {
+) -> (impl Iterator<Item = (NodeId, bool)>, usize) {
     let mut nodes = Vec::new();
     trie.matches(TopicName::trusted(message.topic()), &mut nodes);
-    nodes.into_iter().filter_map(move |node| {
+    let work = MATCHING_WORK + nodes.len() * LOOK_WORK;
+    let own = nodes.into_iter().filter_map(move |node| {
         let known = trie.entry(node)?.local.find(key)?;
         Some((node, known.replaying))
-    })
+    });
+    (own, work)
 }

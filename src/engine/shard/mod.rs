@@ -25,6 +25,7 @@ mod due;
 mod end;
 mod ended;
 mod fan_out;
+mod farewell;
 mod filters;
 mod groups;
 mod hold;
@@ -43,6 +44,7 @@ mod questions;
 mod rate;
 mod ready;
 mod receive;
+mod refusals;
 mod replay;
 mod sessions;
 mod settings;
@@ -74,6 +76,7 @@ use backlog::Backlog;
 use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
+use farewell::Farewell;
 use groups::Recalls;
 use hold::Releases;
 use interest::Interest;
@@ -139,6 +142,7 @@ pub struct ShardCore {
     backlog: Backlog,
     fan_outs: FanOuts,
     ended: Ended,
+    farewell: Farewell,
     releases: Releases,
     presence: Presence,
     recalls: Recalls,
@@ -188,6 +192,7 @@ impl ShardCore {
             backlog: Backlog::new(shards, turn_deliveries_max),
             fan_outs: FanOuts::default(),
             ended: Ended::default(),
+            farewell: Farewell::default(),
             releases: Releases::default(),
             presence: Presence::default(),
             recalls: Recalls::default(),

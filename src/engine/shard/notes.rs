@@ -1,11 +1,13 @@
 //! Notes for the audit log.
 //!
-//! Invariant: their number is bounded, and what is left out is counted.
+//! Invariant: their number is bounded, and what is left out is counted. Of denials that count is a note of
+//! its own, at the end of the time for which they are counted together: nothing else has to come for it.
 
 use super::ShardCore;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::engine::time::Timestamp;
+use crate::engine::timer::Owner;
 use std::rc::Rc;
 
 /// How often a client's denials are noted one by one.
@@ -103,28 +105,49 @@ impl ShardCore {
         if !(self.settings.takes_notes || self.settings.tells_why) {
             return;
         }
-        let Some(session) = self.clients.sessions.get_mut(key) else {
+        let session = self.clients.sessions.get_mut(key);
+        let Some(holder) = session.and_then(|session| session.holder.as_mut()) else {
             return;
         };
-        let Some(holder) = &mut session.holder else {
-            return;
-        };
-        if holder
-            .denied_at
-            .is_some_and(|at| now < at.plus_ms(DENIALS_INTERVAL_MS))
+        let told_until = holder.denied_at.map(|at| at.plus_ms(DENIALS_INTERVAL_MS));
+        if let Some(until) = told_until
+            && now < until
         {
             holder.denials_left_out = holder.denials_left_out.saturating_add(1);
+            if holder.denials_left_out == 1 {
+                self.timers
+                    .set(Timestamp::NEVER, until, Owner::Denials(key));
+            }
             return;
         }
         holder.denied_at = Some(now);
         let left_out = std::mem::take(&mut holder.denials_left_out);
+        self.note_more_denied(key, told_until, left_out);
         let topic = topic.into();
-        let event = Event::Denied {
-            action,
-            topic,
-            left_out,
+        self.note_session(key, Event::Denied { action, topic });
+    }
+
+    /// Says how much more a client was denied than was said: its time has come, or the client goes.
+    pub(super) fn sum_up_denials(&mut self, key: SessionKey) {
+        let session = self.clients.sessions.get_mut(key);
+        let Some(holder) = session.and_then(|session| session.holder.as_mut()) else {
+            return;
         };
-        self.note_session(key, event);
+        let told_until = holder.denied_at.map(|at| at.plus_ms(DENIALS_INTERVAL_MS));
+        let left_out = std::mem::take(&mut holder.denials_left_out);
+        self.note_more_denied(key, told_until, left_out);
+    }
+
+    /// `due` is when that would have been said.
+    fn note_more_denied(&mut self, key: SessionKey, due: Option<Timestamp>, left_out: u32) {
+        if left_out > 0 {
+            self.timers.set(
+                due.unwrap_or(Timestamp::NEVER),
+                Timestamp::NEVER,
+                Owner::Denials(key),
+            );
+            self.note_session(key, Event::DeniedMore { left_out });
+        }
     }
 
     /// So many notes found no taker.

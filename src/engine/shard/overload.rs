@@ -7,6 +7,7 @@
 //! sessions stay as long as they may.
 
 use super::ShardCore;
+use super::refusals::beyond;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::outbox::SPARE_BYTES_MAX;
@@ -17,6 +18,7 @@ use crate::engine::overload::{
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::time::Timestamp;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// How soon memory is looked at again while it is short, though nothing happens.
@@ -152,6 +154,14 @@ impl Memory {
     /// Whether a search for those that hold most is under way.
     pub(super) const fn is_searching(&self) -> bool {
         matches!(&self.search, Some(search) if search.wanted_bytes > 0)
+    }
+}
+
+impl Memory {
+    /// Why new clients are refused.
+    pub(super) fn refusal(&self) -> Cow<'static, str> {
+        let what = "no new clients while memory is almost used up";
+        beyond(what, "limits.memory_max_bytes", self.max_bytes)
     }
 }
 
@@ -337,9 +347,9 @@ impl ShardCore {
             // It would be kept for a while otherwise, for a client that may not read.
             connection.outbox.forget_pending();
         }
-        let text =
-            "memory is almost gone (limits.memory_max_bytes), and this client holds much of it";
-        self.disconnect(key, Reason::QuotaExceeded, text, now);
+        let what = "memory is almost gone, and this client holds much of it";
+        let text = beyond(what, "limits.memory_max_bytes", self.memory.max_bytes);
+        self.disconnect(key, Reason::QuotaExceeded, &text, now);
     }
 }
 

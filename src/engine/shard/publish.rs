@@ -7,9 +7,10 @@ use super::ShardCore;
 use super::fan_out::{Source, Taken};
 use super::matches::Match;
 use super::picks::Picks;
+use super::refusals::{Refused, beyond, quoted, switched_off};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
-use crate::engine::codec::topic::{TopicError, TopicName, is_reserved};
+use crate::engine::codec::topic::{TopicName, is_reserved};
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
@@ -20,6 +21,7 @@ use crate::engine::route::retained::{Budget, Retained};
 use crate::engine::route::shared::SharedStrategy;
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
 use crate::engine::time::Timestamp;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What keeping a retained message costs, in deliveries.
@@ -54,8 +56,10 @@ impl ShardCore {
             return;
         };
         if alias > self.settings.limits.topic_alias_max {
-            let text = "topic alias above the announced maximum [MQTT-3.3.2-9]";
-            return self.violation(key, Reason::TopicAliasInvalid, text, now);
+            let what = format!("topic alias {alias} is above the announced maximum [MQTT-3.3.2-9]");
+            let max = self.settings.limits.topic_alias_max;
+            let text = beyond(&what, "limits.topic_alias_max", max);
+            return self.violation(key, Reason::TopicAliasInvalid, &text, now);
         }
         let aliases = connection.aliases();
         if !publish.topic.is_empty() {
@@ -66,8 +70,8 @@ impl ShardCore {
         match topic {
             Some(topic) => self.publish_to(now, key, publish, &topic),
             None => {
-                let text = "topic alias without a topic";
-                self.violation(key, Reason::ProtocolError, text, now);
+                let text = format!("topic alias {alias} was not set before it was used");
+                self.violation(key, Reason::ProtocolError, &text, now);
             }
         }
     }
@@ -80,7 +84,7 @@ impl ShardCore {
         topic: &str,
     ) {
         if let Err((reason, text)) = self.check_publish(key, publish, topic) {
-            return self.violation(key, reason, text, now);
+            return self.violation(key, reason, &text, now);
         }
         let Some(connection) = self.clients.connections.get(key) else {
             return;
@@ -98,8 +102,8 @@ impl ShardCore {
             let unfinished = session.inbound.unfinished();
             let is_v5 = connection.version.is_v5();
             if is_v5 && unfinished >= usize::from(self.settings.limits.receive_maximum) {
-                let text = "more unfinished publishes than the receive maximum [MQTT-3.3.4-7]";
-                return self.violation(key, Reason::ReceiveMaximumExceeded, text, now);
+                let text = self.too_many_unfinished();
+                return self.violation(key, Reason::ReceiveMaximumExceeded, &text, now);
             }
         }
         if let Some(reason) = self.refusal(now, session_key, publish, topic) {
@@ -208,26 +212,25 @@ impl ShardCore {
         key: ConnectionKey,
         publish: &Publish<'_>,
         topic: &str,
-    ) -> Result<(), (Reason, &'static str)> {
+    ) -> Result<(), Refused> {
         let settings = &self.settings;
-        match TopicName::new(topic, settings.limits.topics()) {
-            Ok(_) => {}
-            Err(TopicError::TooLong) => {
-                return Err((Reason::TopicNameInvalid, "limits.topic_bytes_max exceeded"));
-            }
-            Err(TopicError::TooDeep) => {
-                return Err((Reason::TopicNameInvalid, "limits.topic_levels_max exceeded"));
-            }
-            Err(_) => return Err((Reason::TopicNameInvalid, "topic name [MQTT-3.3.2-2]")),
+        if let Err(error) = TopicName::new(topic, settings.limits.topics()) {
+            let text = format!(
+                "the topic {} of a PUBLISH: {}",
+                quoted(topic),
+                settings.topic_text(error)
+            );
+            return Err((Reason::TopicNameInvalid, text.into()));
         }
         if publish.qos > settings.qos_max {
-            return Err((Reason::QosNotSupported, "QoS above the announced maximum"));
+            let what = "QoS of a PUBLISH above the announced maximum";
+            let text = beyond(what, "mqtt.qos_max", settings.qos_max.bits());
+            return Err((Reason::QosNotSupported, text));
         }
         if publish.retain && !settings.retain_available {
-            return Err((
-                Reason::RetainNotSupported,
-                "retained messages are switched off",
-            ));
+            let what = "retained messages are switched off";
+            let text = switched_off(what, "mqtt.retain_available");
+            return Err((Reason::RetainNotSupported, text));
         }
         // Only 5.0 clients know the limit; others are not read while they are above it.
         if publish.qos == Qos::AtMostOnce {
@@ -237,12 +240,15 @@ impl ShardCore {
         let waiting = waiting.filter(|c| c.version.is_v5());
         let waiting = waiting.map_or(0, |c| c.awaiting_store.len());
         if waiting >= usize::from(settings.limits.receive_maximum) {
-            return Err((
-                Reason::ReceiveMaximumExceeded,
-                "receive maximum [MQTT-3.3.4-7]",
-            ));
+            return Err((Reason::ReceiveMaximumExceeded, self.too_many_unfinished()));
         }
         Ok(())
+    }
+
+    fn too_many_unfinished(&self) -> Cow<'static, str> {
+        let what = "more unfinished publishes than announced [MQTT-3.3.4-7]";
+        let max = self.settings.limits.receive_maximum;
+        beyond(what, "limits.receive_maximum", max)
     }
 
     /// PUBACK or PUBREC `[MQTT-3.3.4-1]`. 3.x cannot be told of a failure: it gets the plain packet.
@@ -258,7 +264,9 @@ impl ShardCore {
             Qos::AtMostOnce => {
                 // Nothing to answer with: the only way to tell is to close (3.3.2.3.2).
                 if reason == Reason::PayloadFormatInvalid {
-                    self.violation(key, reason, "payload is not UTF-8", now);
+                    let text =
+                        "a payload is not UTF-8 that says it is (mqtt.validate_payload_format)";
+                    self.violation(key, reason, text, now);
                 }
                 return;
             }
@@ -283,7 +291,8 @@ impl ShardCore {
                 .get(session)
                 .and_then(|session| session.connection);
             if let Some(connection) = connection {
-                let text = "more messages than the session's queue holds";
+                let text = "its queue is full (limits.queue_messages_max, queue_bytes_max; \
+                            session.queue_full is disconnect)";
                 self.disconnect(connection, Reason::QuotaExceeded, text, now);
             }
         }
@@ -441,6 +450,7 @@ impl ShardCore {
             self.backlog.spend(cost);
         }
         self.clients.routed_by = None;
+        self.charge_looks();
         self.disconnect_overflowed(now);
     }
 

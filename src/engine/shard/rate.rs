@@ -5,6 +5,7 @@ use super::ShardCore;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::limits::RateExceeded;
+use crate::engine::session::rates::Rate;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {
@@ -22,7 +23,7 @@ impl ShardCore {
             .and_then(|c| c.rates.as_mut());
         let wait = rates.and_then(|rates| rates.published(bytes as u64, now));
         match wait {
-            Some(until) => self.slow_down(now, key, until),
+            Some((until, rate)) => self.slow_down(now, key, until, rate),
             None => true,
         }
     }
@@ -41,16 +42,23 @@ impl ShardCore {
             .and_then(|c| c.rates.as_mut());
         let wait = rates.and_then(|rates| rates.subscribed(filters as u64, now));
         match wait {
-            Some(until) => self.slow_down(now, key, until),
+            Some((until, rate)) => self.slow_down(now, key, until, rate),
             None => true,
         }
     }
 
-    fn slow_down(&mut self, now: Timestamp, key: ConnectionKey, until: Timestamp) -> bool {
+    fn slow_down(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        until: Timestamp,
+        rate: Rate,
+    ) -> bool {
         self.clients.counters.rates_exceeded += 1;
         if self.settings.limits.rate_exceeded == RateExceeded::Disconnect {
-            let text = "faster than this client may be";
-            self.violation(key, Reason::QuotaExceeded, text, now);
+            let listener = self.clients.connections.get(key).map_or(0, |c| c.listener);
+            let text = self.settings.too_fast(listener, rate);
+            self.violation(key, Reason::QuotaExceeded, &text, now);
             return false;
         }
         if let Some(connection) = self.clients.connections.get_mut(key) {

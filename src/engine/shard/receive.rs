@@ -2,6 +2,7 @@
 
 use super::ShardCore;
 use super::connect::NOT_CONNECT;
+use super::refusals::beyond;
 use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
@@ -15,8 +16,7 @@ const GATHERED_FROM_BYTES: usize = 16 * 1024;
 const BYTES_PER_DELIVERY: usize = 256;
 
 /// Why a connection is closed before its CONNECT is whole.
-const CONNECT_TOO_LARGE: &str =
-    "its CONNECT is larger than limits.connect_bytes_max, or has no length";
+const CONNECT_TOO_LARGE: &str = "its CONNECT is larger than may be, or has no length";
 
 /// Whether the first packet of a stream is a CONNECT, by its first byte.
 fn is_connect(stream: &[u8]) -> bool {
@@ -177,7 +177,9 @@ impl ShardCore {
                 Err(error) if is_open => self.refuse_packet(key, error, now),
                 Err(_) => {
                     self.clients.counters.protocol_errors += 1;
-                    self.drop_nameless(key, CONNECT_TOO_LARGE);
+                    let max = self.settings.limits.connect_bytes_max;
+                    let text = beyond(CONNECT_TOO_LARGE, "limits.connect_bytes_max", max);
+                    self.drop_nameless(key, &text);
                 }
             }
         }
@@ -211,7 +213,9 @@ impl ShardCore {
     /// A client broke a rule of the packet format: it is told where its version allows, and closed
     /// `[MQTT-4.13.1-1]`.
     fn refuse_packet(&mut self, key: ConnectionKey, error: DecodeError, now: Timestamp) {
-        self.violation(key, error.reason(), &error.to_string(), now);
+        let connection = self.clients.connections.get(key);
+        let text = error.told(connection.map(|connection| connection.version));
+        self.violation(key, error.reason(), &text, now);
     }
 
     /// Counts a breach of the protocol or a limit and disconnects.

@@ -2,6 +2,7 @@
 
 use super::ShardCore;
 use super::filters::Asker;
+use super::refusals::{beyond, quoted, switched_off};
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::subscribe::{
     Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, answer_bytes,
@@ -17,10 +18,11 @@ use crate::engine::route::trie::NodeId;
 use crate::engine::session::SubscriptionRef;
 use crate::engine::session::replay::ReplayTask;
 use crate::engine::time::Timestamp;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Why a SUBSCRIBE ends the connection instead of being answered.
-struct Fatal(Reason, &'static str);
+struct Fatal(Reason, Cow<'static, str>);
 
 impl ShardCore {
     pub(super) fn subscribe(
@@ -38,12 +40,14 @@ impl ShardCore {
         }
         self.backlog.spend(subscribe.requests.len());
         if subscribe.requests.len() > self.settings.limits.filters_per_subscribe_max {
-            let text = "more filters than limits.filters_per_subscribe_max";
-            return self.violation(key, Reason::QuotaExceeded, text, now);
+            let text = self.too_many_filters(subscribe.requests.len());
+            return self.violation(key, Reason::QuotaExceeded, &text, now);
         }
         if subscribe.subscription_id > 0 && !self.settings.subscription_identifiers {
             let reason = Reason::SubscriptionIdentifiersNotSupported;
-            return self.violation(key, reason, "switched off here", now);
+            let what = "subscription identifiers are switched off";
+            let text = switched_off(what, "mqtt.subscription_identifiers");
+            return self.violation(key, reason, &text, now);
         }
         if !self.may_answer(key, subscribe.requests.len(), now) {
             return;
@@ -51,7 +55,7 @@ impl ShardCore {
         // All are checked before one is done: a packet that ends the connection changes nothing.
         for request in &subscribe.requests {
             if let Err(Fatal(reason, text)) = self.check_request(request, version) {
-                return self.violation(key, reason, text, now);
+                return self.violation(key, reason, &text, now);
             }
         }
         let asker = Asker {
@@ -60,6 +64,12 @@ impl ShardCore {
             version,
         };
         self.begin_subscribing(now, asker, subscribe);
+    }
+
+    fn too_many_filters(&self, filters: usize) -> Cow<'static, str> {
+        let what = format!("{filters} filters in one packet");
+        let max = self.settings.limits.filters_per_subscribe_max;
+        beyond(&what, "limits.filters_per_subscribe_max", max)
     }
 
     /// Whether the answer for so many filters is within what the client takes `[MQTT-3.1.2-24]`. Ends the
@@ -71,7 +81,7 @@ impl ShardCore {
                 || answer_bytes(filters) <= connection.packet_bytes_max as usize
         });
         if !fits {
-            let text = "the answer is larger than the client's maximum packet size";
+            let text = "the answer is larger than the Maximum Packet Size of its CONNECT";
             self.violation(key, Reason::PacketTooLarge, text, now);
         }
         fits
@@ -199,7 +209,12 @@ impl ShardCore {
         match Subscribed::new(text, self.settings.limits.topics()) {
             Ok(subscribed) => Ok(Ok(subscribed)),
             Err(error @ (TopicError::Empty | TopicError::Wildcard)) if !version.is_v5() => {
-                Err(Fatal(error.filter_reason(), "topic filter"))
+                let filter = quoted(text);
+                let text = format!(
+                    "the topic filter {filter}: {}",
+                    self.settings.topic_text(error)
+                );
+                Err(Fatal(error.filter_reason(), text.into()))
             }
             Err(error) => Ok(Err(error.filter_reason())),
         }
@@ -211,18 +226,22 @@ impl ShardCore {
         subscribed: &Subscribed<'_>,
         version: Version,
     ) -> Result<Option<Reason>, Fatal> {
-        let reason = if subscribed.share.is_some() && !self.settings.shared_subscriptions {
-            Reason::SharedSubscriptionsNotSupported
-        } else if subscribed.filter.has_wildcard() && !self.settings.wildcard_subscriptions {
-            Reason::WildcardSubscriptionsNotSupported
-        } else {
-            return Ok(None);
-        };
-        if version.is_v5() {
-            Err(Fatal(reason, "switched off here"))
-        } else {
-            Ok(Some(reason))
+        let (reason, what, key) =
+            if subscribed.share.is_some() && !self.settings.shared_subscriptions {
+                let reason = Reason::SharedSubscriptionsNotSupported;
+                (reason, "shared", "mqtt.shared_subscriptions")
+            } else if subscribed.filter.has_wildcard() && !self.settings.wildcard_subscriptions {
+                let reason = Reason::WildcardSubscriptionsNotSupported;
+                (reason, "wildcard", "mqtt.wildcard_subscriptions")
+            } else {
+                return Ok(None);
+            };
+        if !version.is_v5() {
+            return Ok(Some(reason));
         }
+        let filter = quoted(subscribed.filter.as_str());
+        let what = format!("{what} subscriptions, such as to {filter}, are switched off");
+        Err(Fatal(reason, switched_off(&what, key)))
     }
 
     fn add_subscriber(
@@ -305,15 +324,15 @@ impl ShardCore {
             return;
         }
         if unsubscribe.filters.len() > self.settings.limits.filters_per_subscribe_max {
-            let text = "more filters than limits.filters_per_subscribe_max";
-            return self.violation(key, Reason::QuotaExceeded, text, now);
+            let text = self.too_many_filters(unsubscribe.filters.len());
+            return self.violation(key, Reason::QuotaExceeded, &text, now);
         }
         if !self.may_answer(key, unsubscribe.filters.len(), now) {
             return;
         }
         for filter in &unsubscribe.filters {
             if let Err(Fatal(reason, text)) = self.parse_filter(filter, version) {
-                return self.violation(key, reason, text, now);
+                return self.violation(key, reason, &text, now);
             }
         }
         self.backlog.spend(unsubscribe.filters.len());

@@ -1,13 +1,14 @@
 //! Who is turned away before its CONNECT: by where it comes from. It is closed at once and not told why,
 //! since to wait for what it says would take a place from somebody who says something.
 
-use super::ShardCore;
+use super::ban::BY_ADDRESS;
+use super::refusals::beyond;
+use super::{Settings, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::session::connection::Surplus;
 use ipnet::IpNet;
-
-/// What a client is told that is banned, at whichever step that is seen.
-pub(super) const BANNED: &str = "banned (bans.file, or a ban for a time)";
+use std::borrow::Cow;
 
 /// Why an address is not listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,24 +30,29 @@ impl TurnedAway {
             TurnedAway::TooMany | TurnedAway::TooManyConnecting => Reason::QuotaExceeded,
         }
     }
+}
 
-    /// Why, in an operator's words.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            TurnedAway::Banned => BANNED,
-            TurnedAway::TooMany => {
-                "too many connections from its address (limits.connections_per_address_max)"
-            }
-            TurnedAway::TooManyConnecting => {
-                "too many connections from its address have not sent their CONNECT \
-                 (limits.connecting_per_address_max)"
-            }
+impl Settings {
+    fn why_unheard(&self, why: TurnedAway) -> Cow<'static, str> {
+        match why {
+            TurnedAway::Banned => BY_ADDRESS.into(),
+            TurnedAway::TooMany => self.too_many_connections(u16::MAX, Surplus::OfAddress),
+            TurnedAway::TooManyConnecting => beyond(
+                "as many connections from its address as may be have not sent their CONNECT",
+                "limits.connecting_per_address_max",
+                self.limits.connecting_of_address_max(),
+            ),
         }
     }
 }
 
 impl ShardCore {
+    /// Why nobody listens to a connection, in an operator's words.
+    #[must_use]
+    pub fn why_unheard(&self, why: TurnedAway) -> Cow<'static, str> {
+        self.settings.why_unheard(why)
+    }
+
     /// Whether one more connection from this network may wait until it has sent its CONNECT: a part of the
     /// places is for others.
     #[must_use]
@@ -67,7 +73,8 @@ impl ShardCore {
     /// It turned out where a connection without CONNECT comes from: it is closed.
     pub fn turn_away_unheard(&mut self, key: ConnectionKey, why: TurnedAway) {
         self.note_turned_away(why);
-        self.note_nameless(key, why.reason().byte(), why.text());
+        let text = self.why_unheard(why);
+        self.note_nameless(key, why.reason().byte(), &text);
         self.drop_connection(key);
     }
 }

@@ -40,13 +40,16 @@ pub enum Event {
     },
     /// Its session was taken over by another connection.
     TakenOver,
-    /// It may not do that; so many more were left out since the last note of its kind.
+    /// It may not do that.
     Denied {
         /// `publish` or `subscribe`.
         action: &'static str,
         /// Topic or filter.
         topic: Box<str>,
-        /// Denials since the last note.
+    },
+    /// So much more it was denied since the last note of that.
+    DeniedMore {
+        /// Denials without a note of their own.
         left_out: u32,
     },
 }
@@ -62,7 +65,10 @@ impl Event {
             | Event::Disconnected {
                 is_login_failure, ..
             } => *is_login_failure,
-            Event::Connected(_) | Event::TakenOver | Event::Denied { .. } => false,
+            Event::Connected(_)
+            | Event::TakenOver
+            | Event::Denied { .. }
+            | Event::DeniedMore { .. } => false,
         }
     }
 
@@ -71,7 +77,10 @@ impl Event {
     pub fn tells_why(&self) -> bool {
         match self {
             Event::Connected(_) => false,
-            Event::Refused { .. } | Event::TakenOver | Event::Denied { .. } => true,
+            Event::Refused { .. }
+            | Event::TakenOver
+            | Event::Denied { .. }
+            | Event::DeniedMore { .. } => true,
             Event::Disconnected { text, .. } => !text.is_empty(),
         }
     }

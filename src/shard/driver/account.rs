@@ -8,7 +8,6 @@ use crate::engine::telemetry::notes::{Event, Note};
 use crate::shard::account::Entry;
 use crate::shard::handover::Origin;
 use crate::shard::questions::Asker;
-use crate::shard::transport::TransportError;
 use crossbeam_channel::{Sender, TrySendError};
 
 /// The way to whoever keeps account.
@@ -63,13 +62,8 @@ impl Shell {
     }
 
     /// Layers of a connection failed, of which MQTT had begun or not.
-    pub(super) fn record_failure(
-        &mut self,
-        origin: Origin,
-        has_begun: bool,
-        failure: &TransportError,
-    ) {
-        let (reason, text) = (0, failure.to_string().into());
+    pub(super) fn record_failure(&mut self, origin: Origin, has_begun: bool, failure: &str) {
+        let (reason, text) = (0, failure.into());
         let event = if has_begun {
             Event::Disconnected {
                 reason,
@@ -99,7 +93,7 @@ impl Shell {
             user_name: None,
             event: Event::Refused {
                 reason: why.reason().byte(),
-                text: why.text().into(),
+                text: self.core.why_unheard(why).into(),
                 is_login_failure: false,
             },
         };

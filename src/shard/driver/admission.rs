@@ -89,20 +89,21 @@ impl Admission {
         }
     }
 
-    /// A line for the log if descriptors have run out since the last, once in a while.
-    fn tell_backoffs(&mut self, backoffs: u64, now: Instant) -> Option<&'static str> {
+    /// A line for the log if descriptors have run out since the last, once in a while and at the end.
+    fn backoffs_line(&mut self, backoffs: u64, now: Instant, is_end: bool) -> Option<String> {
         let told_lately = self
             .backoffs_told_at
             .is_some_and(|at| now.saturating_duration_since(at) < BACKOFFS_INTERVAL);
-        if backoffs == self.backoffs_told || told_lately {
+        let more = backoffs.saturating_sub(self.backoffs_told);
+        if more == 0 || told_lately && !is_end {
             return None;
         }
         self.backoffs_told = backoffs;
         self.backoffs_told_at = Some(now);
-        Some(
+        Some(format!(
             "connections are refused: all descriptors of the process, or the system's memory for \
-             sockets, are in use; raise `ulimit -n` or LimitNOFILE=",
-        )
+             sockets, are in use ({more} more times); raise `ulimit -n` or LimitNOFILE="
+        ))
     }
 
     /// Accepts nobody any more.
@@ -150,8 +151,13 @@ impl Shell {
         let now = self.clock.now();
         let accepts = self.core.may_accept(now, lag.as_millis() as u64);
         self.admission.accept(ring, accepts);
+        self.tell_backoffs(ring, self.clock.turn_at(), false);
+    }
+
+    /// Says that descriptors have run out.
+    pub(super) fn tell_backoffs(&mut self, ring: &Ring, now: Instant, is_end: bool) {
         let backoffs = ring.counters().accept_backoffs;
-        if let Some(line) = self.admission.tell_backoffs(backoffs, self.clock.turn_at()) {
+        if let Some(line) = self.admission.backoffs_line(backoffs, now, is_end) {
             warn!("{line}");
         }
     }
@@ -220,20 +226,15 @@ mod tests {
     fn a_lack_of_descriptors_is_told_once_in_a_while() {
         let mut admission = Admission::new(vec![], vec![], Addresses::new(0, 64), Arc::default());
         let now = Instant::now();
-        assert_eq!(admission.tell_backoffs(0, now), None);
-        assert!(admission.tell_backoffs(1, now).is_some());
-        assert_eq!(
-            admission.tell_backoffs(9, now + BACKOFFS_INTERVAL / 2),
-            None
-        );
-        assert!(
-            admission
-                .tell_backoffs(9, now + BACKOFFS_INTERVAL)
-                .is_some()
-        );
-        assert_eq!(
-            admission.tell_backoffs(9, now + 3 * BACKOFFS_INTERVAL),
-            None
-        );
+        let mut tell = |backoffs, at, is_end| {
+            let line = admission.backoffs_line(backoffs, at, is_end);
+            line.map(|line| line.contains(&format!("({} more times)", backoffs)))
+        };
+        assert_eq!(tell(0, now, true), None);
+        assert_eq!(tell(1, now, false), Some(true));
+        assert_eq!(tell(9, now + BACKOFFS_INTERVAL / 2, false), None);
+        assert!(tell(9, now + BACKOFFS_INTERVAL, false).is_some());
+        assert_eq!(tell(9, now + 3 * BACKOFFS_INTERVAL, true), None);
+        assert!(tell(10, now + BACKOFFS_INTERVAL, true).is_some(), "the end");
     }
 }

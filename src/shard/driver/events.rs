@@ -9,7 +9,6 @@ use crate::shard::peer::Peer;
 use crate::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, SocketKey};
 use crate::shard::transport::Layers;
 use std::os::fd::OwnedFd;
-use tracing::warn;
 
 impl Handler for Shell {
     fn accepted(
@@ -41,11 +40,13 @@ impl Handler for Shell {
             Ok(layers) => layers.flatten().map(Link::new),
             Err(error) => {
                 self.admission.forget(origin.counted);
-                return warn!("a connection cannot be served: {error}");
+                return self.record_failure(origin, false, &error.to_string());
             }
         };
         let Some(connection) = self.core.accept(self.clock.now(), listener) else {
-            return self.admission.forget(origin.counted);
+            self.admission.forget(origin.counted);
+            let text = self.core.far_too_many();
+            return self.record_failure(origin, false, &text);
         };
         let socket = ring.adopt(descriptor);
         self.sockets.insert(socket, connection, origin, link);

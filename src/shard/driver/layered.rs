@@ -139,7 +139,7 @@ impl Shell {
         };
         if let Some(error) = error {
             let has_begun = state.and_then(|connection| self.core.packet_bytes_max(connection));
-            self.record_failure(origin, has_begun.is_some(), error);
+            self.record_failure(origin, has_begun.is_some(), &error.to_string());
         }
         if let Some(connection) = state {
             if error.is_some() {

@@ -166,6 +166,7 @@ impl Shell {
             }
             let now = Instant::now();
             if shell.orders.is_done(shell.sockets.count, now) {
+                shell.tell_rest(&ring, now);
                 return Ok(());
             }
             let deadline = match rest {
@@ -183,10 +184,11 @@ impl Shell {
         self.end_lingering(ring);
         let took = self.clock.end_turn(Instant::now());
         self.admit(ring, took);
-        self.report_losses();
-        self.tellings.sum_up(self.clock.turn_at());
+        self.report_losses(false);
+        self.tellings.sum_up(self.clock.turn_at(), false);
         self.survey_sockets(ring);
-        let is_flushed = self.core.staged().is_empty() && !self.core.fans_out();
+        let has_more = self.core.fans_out() || self.core.has_wills_due();
+        let is_flushed = self.core.staged().is_empty() && !has_more;
         self.orders.tell_drained(is_flushed);
         self.sweep.rest(rest)
     }
@@ -207,13 +209,20 @@ impl Shell {
     }
 
     /// Names those that have lost messages, once in a while and not all of many.
-    fn report_losses(&mut self) {
+    fn report_losses(&mut self, is_end: bool) {
         let now = self.clock.turn_at();
-        if self.core.has_losses() && now >= self.losses.due_at() {
+        if self.core.has_losses() && (is_end || now >= self.losses.due_at()) {
             let losses = self.core.take_losses();
             for line in self.losses.tell(now, &losses) {
                 warn!("{line}");
             }
         }
+    }
+
+    /// At the end: what would be said later.
+    fn tell_rest(&mut self, ring: &Ring, now: Instant) {
+        self.report_losses(true);
+        self.tellings.sum_up(now, true);
+        self.tell_backoffs(ring, now, true);
     }
 }

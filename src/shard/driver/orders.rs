@@ -110,14 +110,15 @@ impl Shell {
             Order::Bans(names, networks) => self.set_bans(names, networks),
             Order::StopAccepting => {
                 self.admission.stop(ring);
-                self.core.publish_wills(now);
+                self.core.publish_wills();
                 self.orders.is_draining = true;
             }
             Order::Stop(by) => {
                 // Wills of other shards are visible by now; they go out first.
                 self.core.work_without_bound(now);
                 turn::drain(&mut Around { shell: self, ring });
-                self.core.disconnect_all(now);
+                self.core.work_with_bounds();
+                self.core.disconnect_all();
                 self.orders.stop_by = Some(by);
             }
         }

@@ -45,7 +45,7 @@ impl Tellings {
         let Some(line) = line(&entry.note, entry.peer.and_then(Peer::address)) else {
             return;
         };
-        if let Event::Denied { .. } = entry.note.event {
+        if let Event::Denied { .. } | Event::DeniedMore { .. } = entry.note.event {
             // The core bounds these per client.
             return debug!("{line}");
         }
@@ -72,17 +72,16 @@ impl Tellings {
         takes
     }
 
-    /// Says how much was left out, once that is due.
-    pub fn sum_up(&mut self, now: Instant) {
-        for line in self.sums(now) {
-            info!("{line}");
+    /// Says how much was left out, once that is due, or at the shard's end.
+    pub fn sum_up(&mut self, now: Instant, is_end: bool) {
+        if is_end || self.due_at.is_some_and(|due_at| now >= due_at) {
+            for line in self.sums() {
+                info!("{line}");
+            }
         }
     }
 
-    fn sums(&mut self, now: Instant) -> Vec<String> {
-        if self.due_at.is_none_or(|due_at| now < due_at) {
-            return Vec::new();
-        }
+    fn sums(&mut self) -> Vec<String> {
         self.due_at = None;
         let told = std::mem::take(&mut self.by_address).into_iter();
         let left_out = told.filter(|(_, told)| told.left_out > 0);
@@ -135,16 +134,11 @@ fn line(note: &Note, peer: Option<SocketAddr>) -> Option<String> {
         Event::TakenOver => {
             format!("{who} is disconnected: a newer connection has its client identifier")
         }
-        Event::Denied {
-            action,
-            topic,
-            left_out,
-        } => {
-            let more = match left_out {
-                0 => String::new(),
-                count => format!("; {count} more were denied before"),
-            };
-            format!("{who} may not {action} to {topic:?} (acl_file){more}")
+        Event::Denied { action, topic } => {
+            format!("{who} may not {action} to {topic:?} (acl_file)")
+        }
+        Event::DeniedMore { left_out } => {
+            format!("{who} was denied so {left_out} more times (acl_file)")
         }
     })
 }
@@ -210,15 +204,18 @@ mod tests {
         for event in [ended(0, ""), ended(0x8E, "taken over"), ended(0x8B, "stop")] {
             assert_eq!(line(&note("c", None, event), peer), None);
         }
-        let denied = Event::Denied {
-            action: "publish",
-            topic: "a/b".into(),
-            left_out: 4,
+        let ends = |event, end: &str| {
+            let line = line(&note("c", None, event), peer).unwrap();
+            assert!(line.ends_with(end), "{line}");
         };
-        assert!(
-            line(&note("c", None, denied), peer)
-                .unwrap()
-                .ends_with("may not publish to \"a/b\" (acl_file); 4 more were denied before")
+        let (action, topic) = ("publish", "a/b".into());
+        ends(
+            Event::Denied { action, topic },
+            "may not publish to \"a/b\" (acl_file)",
+        );
+        ends(
+            Event::DeniedMore { left_out: 4 },
+            "was denied so 4 more times (acl_file)",
         );
     }
 
@@ -230,10 +227,11 @@ mod tests {
         let said = (0..10).filter(|_| tellings.takes(now, one)).count();
         assert_eq!(said, LINES_MAX as usize);
         assert!(tellings.takes(now, None), "another one");
-        assert!(tellings.sums(now).is_empty(), "not yet");
         let later = tellings.due_at().unwrap();
+        tellings.sum_up(now, false);
+        assert_eq!(tellings.due_at(), Some(later), "not yet");
         assert_eq!(
-            tellings.sums(later),
+            tellings.sums(),
             ["7 more such lines about 10.0.0.1 were left out"]
         );
         assert_eq!(tellings.due_at(), None);
@@ -241,7 +239,7 @@ mod tests {
         for n in 0..2 * ADDRESSES_MAX as u32 {
             tellings.takes(later, Some(IpAddr::from((n + 1_000).to_be_bytes())));
         }
-        let lines = tellings.sums(later + INTERVAL);
+        let lines = tellings.sums();
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].ends_with("more such lines about other addresses were left out"));
     }

@@ -92,3 +92,18 @@ fn what_waits_for_no_retained_message_goes_before_those_of_a_later_subscription(
     let numbers: Vec<u16> = heard.iter().filter_map(|text| text.parse().ok()).collect();
     assert!(numbers.len() > 64 && numbers.is_sorted(), "{numbers:?}");
 }
+
+#[test]
+fn held_messages_that_go_are_work_of_their_turn() {
+    let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 256);
+    let (client, _) = with_held(&mut shard);
+    shard.begin_turn();
+    shard.receive(client, b"\xA2\x05\x00\x03\x00\x01#");
+    shard.hear(client);
+    shard.begin_turn();
+    let begun = shard.core.backlog.work_left();
+    shard.core.release_some(shard.now);
+    let spent = begun - shard.core.backlog.work_left();
+    let part = shard.core.backlog.part_of_turn() as i64;
+    assert!(spent >= part, "{spent} of {part}");
+}

@@ -206,3 +206,35 @@ fn a_subscription_made_twice_gets_its_retained_messages_twice_after_all_know_of_
     let heard = pair.hear(0, subscriber);
     assert_eq!(heard, [b"\x90\x03\x00\x03\x00", &retained[..]].concat());
 }
+
+#[test]
+fn looking_through_subscriptions_that_no_shard_knows_yet_is_work_of_the_turn() {
+    const PACKETS: usize = 25;
+    const FILTERS: usize = 20;
+    let mut pair = Pair::new();
+    let (known, publisher) = (pair.connect(0), pair.connect(1));
+    pair.receive(0, known, b"\x82\x06\x00\x01\x00\x01t\x00");
+    pair.settle();
+    let subscriber = pair.connect(0);
+    pair.receive(0, subscriber, b"\x82\x06\x00\x01\x00\x01t\x00");
+    for packet in 0..PACKETS {
+        let number = |n| format!("\0\x03{:03}\0", packet * FILTERS + n);
+        let filters = (0..FILTERS).flat_map(|n| number(n).into_bytes());
+        let body: Vec<_> = [0, 2].into_iter().chain(filters).collect();
+        pair.turn(0);
+        pair.receive(
+            0,
+            subscriber,
+            &[&[0x82, body.len() as u8], &body[..]].concat(),
+        );
+    }
+    // None of them is told to the other shard yet, which knows of `t` by another client.
+    pair.receive(1, publisher, b"\x31\x04\x00\x01t1");
+    pair.flush(1);
+    pair.turn(0);
+    let begun = pair.cores[0].backlog.work_left();
+    pair.drain(0);
+    let spent = begun - pair.cores[0].backlog.work_left();
+    let looked_through = (PACKETS * FILTERS) as i64;
+    assert!(spent >= looked_through, "{spent} of {looked_through}");
+}

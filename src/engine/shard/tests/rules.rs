@@ -3,6 +3,7 @@
 use super::{DELIVERED_T, PUBLISH_T, SUBSCRIBE_T, Shard};
 use crate::engine::access::acl::Acl;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::telemetry::notes::Event;
 use std::sync::Arc;
 
 fn set_rules(shard: &mut Shard, text: &str) {
@@ -138,4 +139,47 @@ fn a_session_that_comes_back_with_other_rights_gets_no_more_than_these() {
         turn(&mut shard);
     }
     assert_eq!(checked(&shard, again), 1);
+}
+
+/// Denials that were noted one by one, and how many were only counted.
+fn denials(shard: &mut Shard) -> (usize, Vec<u32>) {
+    let mut notes = Vec::new();
+    shard.core.take_notes(&mut notes);
+    let events = || notes.iter().map(|(_, note)| &note.event);
+    let one_by_one = events().filter(|event| matches!(event, Event::Denied { .. }));
+    let counted = events().filter_map(|event| match event {
+        Event::DeniedMore { left_out } => Some(*left_out),
+        _ => None,
+    });
+    (one_by_one.count(), counted.collect())
+}
+
+#[test]
+fn denials_that_were_only_counted_are_told_though_nothing_more_is_denied() {
+    let mut shard = Shard::new(|settings| settings.tells_why = true);
+    set_rules(&mut shard, "topic read #\n");
+    let client = shard.connect(b'c', true);
+    let deny = |shard: &mut Shard, client, count| {
+        (0..count).for_each(|_| shard.receive(client, PUBLISH_T));
+    };
+    let timers = shard.core.timers.len();
+    deny(&mut shard, client, 5);
+    assert_eq!(denials(&mut shard), (1, vec![]));
+    let due = shard.core.deadline().expect("the shard wakes for it");
+    shard.now = due;
+    shard.core.tick(due);
+    assert_eq!(denials(&mut shard), (0, vec![4]));
+    assert_eq!(shard.core.timers.len(), timers);
+    // Denied again before that was told, and when the client is gone.
+    deny(&mut shard, client, 3);
+    shard.now = shard.now.plus_ms(2_000);
+    deny(&mut shard, client, 3);
+    assert_eq!(denials(&mut shard), (2, vec![2]));
+    let newer = shard.connect(b'c', true);
+    assert_eq!(denials(&mut shard), (0, vec![2]), "taken over");
+    deny(&mut shard, newer, 2);
+    shard.core.disconnect_all();
+    turn(&mut shard);
+    assert_eq!(denials(&mut shard), (1, vec![1]), "at the broker's end");
+    assert!(shard.core.timers.is_empty(), "no timer is left over");
 }

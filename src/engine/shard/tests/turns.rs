@@ -253,3 +253,49 @@ fn a_large_packet_waits_for_a_turn_that_has_work_left() {
     );
     assert_eq!(shard.hear(publisher), b"\xD0\x00");
 }
+
+/// Very many clients with wills, and who wants them.
+const LEAVING: usize = 5_000;
+
+#[test]
+fn wills_and_farewells_of_very_many_go_over_turns() {
+    let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 2_048);
+    for n in 0..LEAVING {
+        // With a will of QoS 0 to `t`.
+        let body = format!("\0\x04MQTT\x04\x06\0\0\0\x04{n:04}\0\x01t\0\x01w");
+        let key = shard.core.accept(shard.now, 0).unwrap();
+        shard.begin_turn_sent();
+        shard.receive(key, &[&[0x10, body.len() as u8], body.as_bytes()].concat());
+    }
+    let other = shard.connect(b'o', true);
+    shard.say(other, SUBSCRIBE_T);
+    shard.begin_turn_sent();
+    shard.take_commands();
+    shard.core.publish_wills();
+    let mut turns = 0;
+    let mut heard = Vec::new();
+    while shard.core.has_wills_due() {
+        assert!(shard.core.has_work(), "it does not sleep meanwhile");
+        shard.begin_turn_sent();
+        shard.core.work_off(shard.now);
+        let of_turn = shard.say(other, PING);
+        assert!(
+            of_turn.ends_with(PONG) && of_turn.len() < 300 * 6,
+            "{}",
+            of_turn.len()
+        );
+        heard.extend_from_slice(&of_turn[..of_turn.len() - PONG.len()]);
+        turns += 1;
+    }
+    assert!(turns > 5, "{turns}");
+    assert_eq!(heard, b"\x30\x04\0\x01tw".repeat(LEAVING));
+    shard.core.disconnect_all();
+    let mut closed = Vec::new();
+    while shard.core.has_work() {
+        shard.begin_turn_sent();
+        shard.core.work_off(shard.now);
+        closed.push(closes(&mut shard));
+    }
+    assert_eq!(closed.iter().sum::<usize>(), LEAVING + 1);
+    assert!(closed.iter().all(|closed| *closed <= 1_024), "{closed:?}");
+}
