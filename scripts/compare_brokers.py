@@ -120,7 +120,9 @@ class Broker:
                 raise Skipped(f"the image {self.settings['image']} cannot be pulled")
             self.version = run_text([engine, "image", "inspect", "-f", "{{.Id}}", self.settings["image"]])
         else:
-            raise Skipped("not on this machine, and no container engine runs here")
+            package = self.settings.get("debian_package")
+            remedy = f" (Debian: apt-get install {package})" if package else ""
+            raise Skipped(f"not on this machine{remedy}" + (", and no container engine runs here" if "image" in self.settings else ""))
 
     def words(self, command):
         """A command of the folder, with the program that --binary names."""
@@ -148,6 +150,9 @@ class Broker:
         settings = self.settings
         if name not in settings.get("workloads", [name]):
             return "it does not speak what this workload needs"
+        for start, why in settings.get("cannot", {}).items():
+            if workload.words.startswith(start):
+                return why
         if workload.qos > self.qos_max():
             return f"it has no QoS {workload.qos}"
         if workload.transport not in self.transports():
@@ -210,7 +215,7 @@ class Broker:
                     time.sleep(self.settings.get("settle_s", 0))
                     more = [f"--ca={place / 'ca.pem'}"] if transport == "tls" else []
                     url = SCHEMES[transport].format(f"127.0.0.1:{port}")
-                    yield Running(url, [*self.watch(broker.pid, port), f"--broker-version={self.version}", *more], port)
+                    yield Running(url, [*self.watch(broker, port), f"--broker-version={self.version}", *more], port)
                 finally:
                     if self.engine:
                         subprocess.run([self.engine, "stop", f"compare-{port}"], capture_output=True)
@@ -219,9 +224,9 @@ class Broker:
         """How to see that it serves: a message, where Python can send one."""
         return serves if transport == "tcp" and self.settings.get("is_mqtt", True) else listens
 
-    def watch(self, pid, port):
+    def watch(self, broker, port):
         if not self.engine:
-            return [f"--pid={one}" for one in tree(pid)]
+            return [f"--pid={pid}" for pid in broker.own()]
         inspect = [self.engine, "inspect", "-f", "{{.State.Pid}}", f"compare-{port}"]
         inner = subprocess.run(inspect, capture_output=True, text=True).stdout.strip()
         cgroup = Path(f"/proc/{inner}/cgroup").read_text().strip().rsplit(":", 1)[-1]
@@ -273,7 +278,7 @@ class Given:
             command = [word.replace("{port}", str(port)).replace("{dir}", folder) for word in self.command]
             with process(["taskset", "-c", cpus, *command], place / "log", {}) as broker:
                 wait_for(port, broker, place / "log", serves)
-                watch = [f"--pid={one}" for one in tree(broker.pid)]
+                watch = [f"--pid={pid}" for pid in broker.own()]
                 yield Running(SCHEMES["tcp"].format(f"127.0.0.1:{port}"), watch, port)
 
 
@@ -298,17 +303,18 @@ def process(command, log, environment):
     PR_SET_CHILD_SUBREAPER = 36
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = set(tree(os.getpid()))
+    own = lambda: [pid for pid in tree(os.getpid()) if pid not in before and is_alive(pid)]
     with open(log, "w") as out:
         started = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=out, stderr=out)
+    started.own = own
     try:
         yield started
     finally:
-        end(started, before)
+        end(started, own)
 
 
-def end(started, before):
+def end(started, own):
     """SIGTERM to the broker itself, and to scripts that wait for it; SIGKILL after 15 s."""
-    own = lambda: [pid for pid in tree(os.getpid()) if pid not in before and is_alive(pid)]
     for pid in own():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
