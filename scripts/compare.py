@@ -118,7 +118,7 @@ def plots(folder, runs, facts, loadgen):
                 good = sorted((r for r in results if rate(r)), key=rate)
                 if good:
                     chosen = dict(good[len(good) // 2], scenario=workload)
-                    files.append(Path(place) / f"{facts['titles'][key]}.json")
+                    files.append(Path(place) / f"{label(facts['titles'][key], chosen)}.json")
                     files[-1].write_text(json.dumps(chosen))
             if files:
                 command = [loadgen, "report", *map(str, files), "--svg", str(folder / "plots")]
@@ -127,6 +127,12 @@ def plots(folder, runs, facts, loadgen):
         of_connects = plot.stem.endswith("-connect") and not plot.stem.startswith(("conn", "storm"))
         if of_connects or not plot.stem.endswith(KEPT_PLOTS):
             plot.unlink()
+
+
+def label(title, result):
+    """Its name in a plot; loadgen adds what is not clean, but does not know who was the limit in results of its first schema."""
+    word = tables.verdict(result)
+    return f"{title} ({word})" if "verdict" not in result and result.get("is_clean") and word != "clean" else title
 
 
 def raise_open_files():

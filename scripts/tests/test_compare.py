@@ -135,6 +135,12 @@ class Marks(WithRun):
         ):
             self.assertEqual(tables.verdict(result), word)
 
+    def test_a_plot_names_what_was_not_clean(self):
+        bound = {"is_clean": True, "warnings": ["the generator may be the limit"]}
+        self.assertEqual(compare.label("FlashMQ", bound), "FlashMQ (generator-bound)")
+        self.assertEqual(compare.label("FlashMQ", {"is_clean": True}), "FlashMQ")
+        self.assertEqual(compare.label("FlashMQ", {"verdict": "breach"}), "FlashMQ")
+
     def test_a_goal_is_reached_by_clean_and_complete_runs_only(self):
         result = lambda us, word="clean": {"verdict": word, "per_delivery": {"machine_less_own_us": us, "broker_us": us}}
         facts = {"rounds": 1}

@@ -61,3 +61,8 @@ fn folders_of_brokers_are_complete() {
 fn each_broker_that_is_installed_starts_from_its_folder() {
     python("test_compare.py", "Starts");
 }
+
+#[test]
+fn shards_are_measured_and_drawn() {
+    python("test_scale.py", "Scale");
+}
