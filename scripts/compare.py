@@ -253,6 +253,7 @@ def find_brokers(options):
         except Skipped as why:
             skipped[name] = str(why)
             print(f"{name}: skipped: {why}")
+    said += [f"{name}: the program {path}, not built from this commit" for name, path in options.binary]
     for broker in options.given:
         if not broker.is_started_anew:
             said.append(f"{broker.name}: ran already at {broker.what}, not started anew; its CPU is not measured, --broker-cpus are not its")

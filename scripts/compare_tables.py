@@ -179,7 +179,7 @@ def version_line(name, facts, runs):
     day = released(name, numbers)
     at = when(runs)
     if name == "ringmq":
-        return f"{short}, commit {facts['commit']}"
+        return f"{short}, a program that was given" if name in facts.get("binaries", {}) else f"{short}, commit {facts['commit']}"
     if not day or not at:
         return f"{short}, of unknown age"
     return f"{short}, of {day}: {(at - day).days / 365.25:.1f} years old then"
@@ -227,7 +227,9 @@ def notes(by_broker, facts):
     out = []
     for key, results in by_broker.items():
         said = {w for r in results for w in r.get("warnings", [])} | {r["failed"] for r in results if "failed" in r}
-        out += [f"- {titles(facts)[key]}: {note}" for note in sorted(said)[:2]]
+        # What was the limit first.
+        first = sorted(said, key=lambda note: (" was the limit" not in note, note))
+        out += [f"- {titles(facts)[key]}: {note}" for note in first[:3]]
         shares = [rate(r) / r["closed_rate_per_second"] for r in good(results) if r.get("closed_rate_per_second") and rate(r)]
         if shares:
             closed = statistics.median(r["closed_rate_per_second"] for r in good(results) if r.get("closed_rate_per_second"))
