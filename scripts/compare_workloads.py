@@ -29,7 +29,7 @@ class Workload:
     def qos(self):
         """The highest QoS that it uses."""
         named = [int(word.split("=")[1]) for word in self.words.split() if word.startswith("--qos=")]
-        return max(named, default=1 if self.words.startswith(("preset", "offline", "retained")) else 0)
+        return max(named, default=1 if self.words.startswith(("preset", "offline", "retained", "telemetry")) else 0)
 
     def shown(self):
         """For people: what is run, and what is particular about it."""
@@ -68,6 +68,8 @@ WORKLOADS = {
     "ws-fanout-w16": Workload(f"{FANOUT} --window=16", transport="websocket"),
     "wide-fanout-w16": Workload(f"{FANOUT} --window=16", is_wide=True),
     "wide-pairs-w10": Workload("p2p --pairs=200 --window=10", is_wide=True),
+    # 10,000 sensors at 1 Hz, QoS 1; 50 dashboards with wildcards, 5 of them slow; 1 % of the sensors reconnect each second.
+    "telemetry-day": Workload("telemetry"),
     "overload-qos0": Workload("p2p --pairs=100 --rate={twice} --allow-loss=100%", closed="p2p --pairs=100 --window=8"),
     "overload-qos1": Workload("p2p --pairs=100 --rate={twice} --qos=1", closed="p2p --pairs=100 --window=8 --qos=1"),
     "durable-qos1": Workload("offline --subscribers=10 --publishers=10 --messages=1000 --qos=1", configuration="durable"),

@@ -208,6 +208,7 @@ class Rounds(WithRun):
         self.assertEqual(Workload("p2p --qos=2").qos, 2)
         self.assertEqual(Workload("fanout --window=1").qos, 0)
         self.assertEqual(Workload("preset fanout-1-1K-1-1K").qos, 1)
+        self.assertEqual(WORKLOADS["telemetry-day"].qos, 1)
 
 
 class Arguments(WithRun):
