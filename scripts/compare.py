@@ -267,9 +267,14 @@ def left_out(chosen, found):
     """Which workloads a broker cannot do, and why; by workload and key."""
     out = {}
     for name in chosen:
+        measured = set()
         for broker, kind in found:
-            if why := broker.why_not(name, WORKLOADS[name]):
+            why = broker.why_not(name, WORKLOADS[name])
+            if not why and WORKLOADS[name].configuration and broker.name in measured:
+                why = f"measured once: its configuration is `{WORKLOADS[name].configuration}`"
+            if why:
                 out.setdefault(name, {})[f"{broker.name}-{kind}"] = why
+            measured.add(broker.name)
     return out
 
 

@@ -14,12 +14,13 @@ from compare_workloads import GOALS, WHOLE_COST, WORKLOADS
 
 
 def load_run(folder):
-    """The results of a run by workload and broker, from its raw file; and its facts."""
-    runs = {}
+    """The results of a run by workload and broker, from its raw file; and its facts. A workload that nobody could do is there too."""
+    facts = json.loads((folder / "facts.json").read_text())
+    runs = {workload: {} for workload in facts.get("asked", {})}
     for line in (folder / "raw.jsonl").read_text().splitlines():
         entry = json.loads(line)
         runs.setdefault(entry["workload"], {}).setdefault(entry["broker"], []).append(entry["result"])
-    return runs, json.loads((folder / "facts.json").read_text())
+    return runs, facts
 
 
 # What a run was worth.

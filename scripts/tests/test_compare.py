@@ -184,6 +184,15 @@ class Rounds(WithRun):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("tls-fanout-w1: without fake: given on the command line: plain TCP only", done.stdout)
         self.assertEqual([e["workload"] for e in self.run_.raw()], ["fanout-w1"])
+        self.assertIn("| given on the command line: plain TCP only |", self.run_.readme().split("### tls-fanout-w1")[1])
+
+    def test_a_workload_with_a_configuration_of_its_own_is_measured_once(self):
+        class Durable:
+            name, why_not = "durable", lambda *_: None
+
+        found = [(Durable(), "default"), (Durable(), "tuned")]
+        self.assertEqual(list(compare.left_out(["durable-qos1"], found)["durable-qos1"]), ["durable-tuned"])
+        self.assertEqual(compare.left_out(["fanout-w1"], found), {})
 
     def test_qos_transport_threads_and_versions_decide_what_a_broker_can_do(self):
         class Installed(brokers.Broker):
