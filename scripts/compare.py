@@ -183,6 +183,16 @@ def named(text):
     return name, what.strip()
 
 
+def program(text):
+    """A path counts from where this was started, not from the repository."""
+    return str(Path(text).resolve()) if "/" in text else text
+
+
+def program_of(text):
+    name, path = named(text)
+    return name, program(path)
+
+
 def run_folder(text):
     folder = Path(text).resolve()
     if not (folder / "raw.jsonl").exists() or not (folder / "facts.json").exists():
@@ -197,8 +207,8 @@ def arguments(words=None):
     say("--brokers", type=choice("broker", folders()), help="of perf/brokers; all unless given; '' for none")
     say("--broker", type=named, action="append", default=[], metavar="NAME=COMMAND|HOST:PORT",
         help="takes part without a folder: a command with {port} (and {dir}, an empty folder), or one that runs already")
-    say("--binary", type=named, action="append", default=[], metavar="NAME=PATH", help="the program of a broker of perf/brokers")
-    say("--loadgen", metavar="PATH", help="instead of one built here")
+    say("--binary", type=program_of, action="append", default=[], metavar="NAME=PATH", help="the program of a broker of perf/brokers")
+    say("--loadgen", type=program, metavar="PATH", help="instead of one built here")
     say("--configurations", type=choice("configuration", KINDS), default=list(KINDS), help="default,tuned")
     say("--workloads", type=choice("workload", WORKLOADS), default=[], help="all unless given")
     say("--rounds", type=number(1), default=5)
@@ -208,7 +218,7 @@ def arguments(words=None):
     say("--loadgen-cpus", type=cpu_list, default="1")
     say("--wide-cpus", type=cpu_list, default=wide, help="the broker's in workloads with wide-")
     say("--host", default=socket.gethostname().split(".")[0], help="name of the machine in the record")
-    say("--runs", type=Path, default=ROOT / "perf" / "runs", metavar="FOLDER", help="where the run's folder is made")
+    say("--runs", type=lambda text: Path(text).resolve(), default=ROOT / "perf" / "runs", metavar="FOLDER", help="where the run's folder is made")
     say("--allow-dirty", action="store_true", help="measure what is not committed")
     say("--accept", action="store_true", help="add a line to perf/history.jsonl")
     say("--readme", type=run_folder, metavar="FOLDER")

@@ -61,7 +61,7 @@ def arguments():
     say("--loadgen", default=os.environ.get("LOADGEN"), metavar="PATH", help="or $LOADGEN")
     say("--commit", help="of the programs, where this is no checkout")
     say("--host", default=socket.gethostname().split(".")[0], help="name of the machine in the record")
-    say("--runs", type=Path, default=ROOT / "perf" / "runs", metavar="FOLDER")
+    say("--runs", type=lambda text: Path(text).resolve(), default=ROOT / "perf" / "runs", metavar="FOLDER")
     options = parser.parse_args()
     options.workloads = options.workloads.split(",")
     for name in options.workloads:

@@ -257,6 +257,14 @@ class Arguments(WithRun):
         self.assertIn("does not take part", self.refused("--accept"))
         self.assertIn("stands alone", self.refused("--list"))
 
+    def test_paths_count_from_where_it_is_started(self):
+        os.chdir("/tmp")
+        self.addCleanup(os.chdir, brokers.ROOT)
+        options = compare.arguments(["--brokers=mosquitto", "--binary=mosquitto=./mosquitto", "--loadgen=./loadgen", "--runs=runs",
+                                     f"--broker-cpus={CPU}", f"--loadgen-cpus={CPU}"])
+        self.assertEqual(options.binary, [("mosquitto", "/tmp/mosquitto")])
+        self.assertEqual((options.loadgen, str(options.runs)), ("/tmp/loadgen", "/tmp/runs"))
+
     def test_a_report_needs_the_folder_of_a_run(self):
         self.assertIn("raw.jsonl and facts.json", self.refused("--report", "/tmp"))
 

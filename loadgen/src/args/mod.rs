@@ -50,7 +50,7 @@ pub enum Command {
     Offline(Offline),
     /// The same, with a command in the middle that restarts the broker: what survives is counted
     Restart(Restart),
-    /// A day of telemetry: sensors at a steady rate that now and then come back, dashboards with wildcards, slow ones
+    /// A day of telemetry: sensors that now and then come back, dashboards with wildcards, some of them slow
     Telemetry(Telemetry),
     /// Client groups, topics, rates and sizes from a TOML file
     Mixed(Mixed),

@@ -3,8 +3,8 @@
 /// Largest topic a plan may use.
 const TOPIC_BYTES_MAX: usize = 65_535;
 
-/// Fills in `{i}` (client within its group), `{i%N}` (the remainder of it), `{t}` (topic within its publisher)
-/// and `{run}`.
+/// Fills in `{i}` (client within its group), `{i%N}` (its remainder), `{t}` (topic within its publisher) and
+/// `{run}`.
 pub fn expand(pattern: &str, client: u32, topic: u32, run: &str) -> Result<String, String> {
     let text = remainders(pattern, client)
         .replace("{i}", &client.to_string())

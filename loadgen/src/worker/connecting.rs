@@ -443,7 +443,7 @@ impl Worker {
         self.tell_away();
     }
 
-    /// Those whose turn it is say goodbye, as a device does that has nothing on its way, and come back at once.
+    /// Those whose turn it is say goodbye when nothing of theirs is on its way, and come back at once.
     pub(super) fn reconnect_due(&mut self) {
         if self.context.phase != Phase::Publish {
             self.connecting.leaving.clear();
