@@ -52,8 +52,10 @@ def settings_of(name):
 
 def run_text(command):
     """First line that a command prints, whatever its exit code."""
+    # Erlang's tools leave a daemon behind else, which nobody would end.
+    environment = os.environ | {"ERL_FLAGS": "-start_epmd false"}
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return "?"
     return (done.stdout + done.stderr).strip().splitlines()[0] if done.stdout.strip() or done.stderr.strip() else "?"
