@@ -52,12 +52,14 @@ def settings_of(name):
 
 def run_text(command):
     """First line that a command prints, whatever its exit code."""
-    # Erlang's tools leave a daemon behind else, which nobody would end.
-    environment = os.environ | {"ERL_FLAGS": "-start_epmd false"}
+    own = adopt()
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return "?"
+    finally:
+        # Erlang's tools leave a daemon behind.
+        end(own)
     return (done.stdout + done.stderr).strip().splitlines()[0] if done.stdout.strip() or done.stderr.strip() else "?"
 
 
@@ -301,36 +303,42 @@ def tree(pid):
 @contextlib.contextmanager
 def process(command, log, environment):
     """Runs a command; ends it, and what it started."""
-    # What makes itself a daemon becomes a child of ours, so that it is found and ended too.
-    PR_SET_CHILD_SUBREAPER = 36
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    before = set(tree(os.getpid()))
-    own = lambda: [pid for pid in tree(os.getpid()) if pid not in before and is_alive(pid)]
+    own = adopt()
     with open(log, "w") as out:
         started = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=out, stderr=out)
     started.own = own
     try:
         yield started
     finally:
-        end(started, own)
+        end(own)
+        started.wait()
 
 
-def end(started, own):
+def adopt():
+    """A function that lists the processes that were started from now on, by us or by one of them: what makes itself a daemon
+    becomes a child of ours."""
+    PR_SET_CHILD_SUBREAPER = 36
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before = set(tree(os.getpid()))
+    return lambda: [pid for pid in tree(os.getpid()) if pid not in before and is_alive(pid)]
+
+
+def end(own):
     """SIGTERM to the broker itself, and to scripts that wait for it; SIGKILL after 15 s."""
-    for pid in own():
+    seen = own()
+    for pid in seen:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 15
     while own() and time.monotonic() < deadline:
-        started.poll()
         time.sleep(0.02)
     for pid in own():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-    started.wait()
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+    for pid in seen:
+        # Those that were adopted; nobody else waits for them.
+        with contextlib.suppress(OSError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def is_alive(pid):

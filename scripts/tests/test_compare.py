@@ -293,6 +293,12 @@ class Given(WithRun):
         self.assertIn(f"--pid={pid}", call)
         self.assertFalse(brokers.is_alive(int(pid)))
 
+    def test_asking_for_a_version_leaves_nothing_running(self):
+        asked = self.run_.place / "pid"
+        script = f"sleep 1000 >/dev/null 2>&1 & echo $! >{asked}; echo version 1.2"
+        self.assertEqual(brokers.run_text(["sh", "-c", script]), "version 1.2")
+        self.assertFalse(brokers.is_alive(int(asked.read_text())))
+
     def test_a_broker_that_listens_before_it_serves_is_waited_for(self):
         done = self.run_.compare(given=[f"mine={FAKE} --refuse 3"])
         self.assertEqual(done.returncode, 0, done.stderr)
