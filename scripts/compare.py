@@ -2,17 +2,22 @@
 """Compares MQTT brokers with loadgen: pinned, interleaved, several times, medians and spread.
 
     scripts/compare.py                               all brokers found, all workloads, 5 rounds
-    scripts/compare.py --brokers ringmq,mosquitto --workloads fanout-w1,p2p-w10 --rounds 3
+    scripts/compare.py --brokers ringmq,mosquitto --workloads fanout-w1,pairs-w10 --rounds 3
+    scripts/compare.py --brokers ringmq --broker 'mine=/opt/mine/mine --port {port}' --broker there=10.0.0.9:1883
+    scripts/compare.py --report perf/runs/FOLDER     print all tables of a run, made from its raw data
     scripts/compare.py --readme perf/runs/FOLDER     write the README's benchmark section from a run
     scripts/compare.py --list                        workloads and brokers
 
-Each round starts every broker anew for every workload, in turn (A B C, A B C), pinned to --broker-cpus, with loadgen
-on --loadgen-cpus. A broker that is not on the machine (nor a container engine with its image) is reported as skipped.
+Each round starts every broker anew for every workload, pinned to --broker-cpus, with loadgen on --loadgen-cpus; the order of the brokers
+moves on by one from round to round. A broker that is not on the machine (nor a container engine with its image) is reported as skipped.
 The run is written to perf/runs/<date>-<host>-<commit>/: how it was made, raw JSON, summary, plots.
+
+Exit codes: 0 every run gave numbers (the table says what they are worth); 1 none did, or nothing could be measured; 2 wrong arguments;
+3 some runs gave none: the table says which.
 """
 
 import argparse
-import contextlib
+import collections
 import datetime
 import json
 import os
@@ -20,215 +25,68 @@ import platform
 import re
 import resource
 import shutil
-import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-BROKERS = ROOT / "perf" / "brokers"
-LOADGEN = "target/release/loadgen"
-FANOUT = "fanout --subscribers=1000"
+import compare_tables as tables
+from compare_brokers import KINDS, ROOT, Broker, Given, Skipped, container_engine, cpu_count, folders, run_text
+from compare_tables import COLUMNS, cpu, latency, load_run, rate, shown
+from compare_workloads import NO_DURATION, WORKLOADS
 
-# Name, loadgen's arguments, rounds if fewer than asked for, brokers that cannot do it.
-WORKLOADS = {
-    "fanout-w1": f"{FANOUT} --window=1",
-    "fanout-w16": f"{FANOUT} --window=16",
-    "fanout-16k-w4": f"{FANOUT} --window=4 --size=16384",
-    "fanout-qos1-w4": f"{FANOUT} --window=4 --qos=1",
-    "fanout-open-40k": "fanout --subscribers=100 --rate=400",
-    "pairs-w1": "p2p --pairs=200 --window=1",
-    "pairs-w10": "p2p --pairs=200 --window=10",
-    "pairs-qos1-w8": "p2p --pairs=100 --window=8 --qos=1",
-    "pairs-qos2-w8": "p2p --pairs=100 --window=8 --qos=2",
-    "fanin-w1": "fanin --publishers=200 --window=1",
-    "shared-qos1-w4": "shared --publishers=100 --subscribers=10 --window=4 --qos=1",
-    "retained-10k": "retained --topics=10000 --subscribers=10",
-    "connect-5k": "connect --clients=5000 --hold=2s",
-    "connect-19k": "connect --clients=19000 --hold=2s",
-    "storm-2k": "storm --clients=2000 --pairs=50 --rate=1000 --after=2s --settle=2s",
-    "slow-5-of-200": "slow --subscribers=200 --slow=5 --rate=100 --size=1024",
-    "fanout-1-1K-1-1K": "preset fanout-1-1K-1-1K",
-    "fanout-5-1000-5-250K": "preset fanout-5-1000-5-250K",
-    "p2p-1K-1K-1K-1K": "preset p2p-1K-1K-1K-1K",
-    "sharedsub-1K-5-1K-1K": "preset sharedsub-1K-5-1K-1K",
-    "conn-tcp-10K-100": "preset conn-tcp-10K-100",
-    "max-fanout-100": "fanout --subscribers=100 --find-max --slo=p99=10ms --from=200 --trial=3s",
-}
-# Long ones, done once unless --workloads names them.
-LONG = {"conn-tcp-10K-100", "max-fanout-100"}
-# What RingMQ is to reach, as ratios to another broker in the same run: at most, or at least where negative.
-WHOLE_COST = "CPU per delivery, machine less loadgen"
-GOALS = [
-    ("fanout-w1", WHOLE_COST, "floor-default", 1.10),
-    ("fanout-w1", WHOLE_COST, "mosquitto-tuned", 0.42),
-    ("fanout-w16", WHOLE_COST, "mosquitto-tuned", 0.045),
-    ("fanout-16k-w4", WHOLE_COST, "mosquitto-tuned", 0.35),
-    ("pairs-w1", WHOLE_COST, "mosquitto-tuned", 0.55),
-    ("pairs-w10", WHOLE_COST, "mosquitto-tuned", 0.07),
-    ("pairs-qos1-w8", WHOLE_COST, "mosquitto-tuned", 0.12),
-    ("pairs-qos2-w8", WHOLE_COST, "mosquitto-tuned", 0.07),
-    ("fanin-w1", WHOLE_COST, "mosquitto-tuned", 0.40),
-    ("fanout-open-40k", "p99 ms", "mosquitto-tuned", 0.5),
-    ("fanout-open-40k", "p99.9 ms", "mosquitto-tuned", 0.5),
-    ("connect-19k", "rate /s", "mosquitto-tuned", -1.5),
-]
+LOADGEN = "target/release/loadgen"
 # The others can be drawn from the raw file again.
 KEPT_PLOTS = ("-latency", "-replay", "-connect")
-NO_DURATION = {"retained", "connect", "storm"}
+ALL_FAILED, WRONG_ARGUMENTS, SOME_FAILED = 1, 2, 3
 
 
-class Skipped(Exception):
-    """Why a broker cannot be compared here."""
-
-
-def run_text(command):
-    """First line that a command prints, whatever its exit code."""
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return "?"
-    return (done.stdout + done.stderr).strip().splitlines()[0] if done.stdout or done.stderr else "?"
-
-
-def container_engine():
-    for engine in ("podman", "docker"):
-        if shutil.which(engine):
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                if subprocess.run([engine, "info"], capture_output=True, timeout=30).returncode == 0:
-                    return engine
-    return None
-
-
-class Broker:
-    """A broker of perf/brokers and how it can be started here."""
-
-    def __init__(self, name, engine):
-        self.name = name
-        self.folder = BROKERS / name
-        if not (self.folder / "broker.toml").exists():
-            sys.exit(f"there is no broker `{name}` in perf/brokers")
-        self.settings = tomllib.loads((self.folder / "broker.toml").read_text())
-        self.engine = None
-        self.version = "?"
-        self.find(engine)
-
-    def find(self, engine):
-        binary = self.settings.get("binary")
-        if build := self.settings.get("build"):
-            subprocess.run(build, cwd=ROOT, check=True)
-        package = self.settings.get("debian_package")
-        if binary and not self.has(binary) and package and os.geteuid() == 0 and shutil.which("apt-get"):
-            # Without starting it as a service.
-            environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-            install = ["apt-get", "install", "-qy", "--no-install-recommends", package]
-            subprocess.run(["apt-get", "update", "-q"], check=False, stdout=subprocess.DEVNULL)
-            subprocess.run(install, env=environment, check=False, stdout=subprocess.DEVNULL)
-        if binary and self.has(binary):
-            self.version = run_text(self.settings["version"])
-        elif engine and "image" in self.settings:
-            self.engine = engine
-            pulled = subprocess.run([engine, "pull", self.settings["image"]], capture_output=True)
-            if pulled.returncode != 0:
-                raise Skipped(f"the image {self.settings['image']} cannot be pulled")
-            self.version = run_text([engine, "image", "inspect", "-f", "{{.Id}}", self.settings["image"]])
-        else:
-            raise Skipped("not on this machine, and no container engine runs here")
-
-    @staticmethod
-    def has(binary):
-        return (ROOT / binary).exists() if "/" in binary else shutil.which(binary) is not None
-
-    def configuration(self, kind, port, place):
-        """Copies the configuration with its placeholders filled in; returns more environment."""
-        fill = lambda text: text.replace("{port}", str(port)).replace("{dir}", str(place / "data"))
-        (place / "data").mkdir()
-        os.chmod(place, 0o755)
-        os.chmod(place / "data", 0o777)
-        environment = {k: fill(v) for k, v in self.settings.get("environment", {}).items()}
-        for file in sorted((self.folder / kind).iterdir()):
-            text = fill(file.read_text())
-            if file.name == "environment.toml":
-                environment |= tomllib.loads(text)
-            else:
-                (place / file.name).write_text(text)
-        return environment
-
-    @contextlib.contextmanager
-    def started(self, kind, cpus):
-        """Runs the broker; gives its port and how loadgen watches it."""
-        port = free_port()
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder)
-            environment = self.configuration(kind, port, place)
-            fill = lambda words: [w.replace("{config}", folder).replace("{port}", str(port)) for w in words]
-            log = open(place / "log", "w")
-            if self.engine:
-                options = [f"-e{k}={v}" for k, v in environment.items()] + fill(self.settings["container"])
-                command = [self.engine, "run", "--rm", "--net=host", f"--cpuset-cpus={cpus}",
-                           f"--name=compare-{port}", *options, self.settings["image"]]
-            else:
-                command = ["taskset", "-c", cpus, *fill(self.settings["start"])]
-            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log)
-            try:
-                wait_for(port, process, place / "log")
-                yield port, [*self.watch(process.pid, port), f"--broker-version={self.version}"]
-            finally:
-                if self.engine:
-                    subprocess.run([self.engine, "stop", f"compare-{port}"], capture_output=True)
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-
-    def watch(self, pid, port):
-        if not self.engine:
-            return [f"--pid={pid}"]
-        inspect = [self.engine, "inspect", "-f", "{{.State.Pid}}", f"compare-{port}"]
-        inner = subprocess.run(inspect, capture_output=True, text=True).stdout.strip()
-        cgroup = Path(f"/proc/{inner}/cgroup").read_text().strip().rsplit(":", 1)[-1]
-        return [f"--broker-cgroup=/sys/fs/cgroup{cgroup}"]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(port, process, log):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            time.sleep(0.3)
-            return
-        time.sleep(0.1)
-    raise Skipped("it did not start: " + log.read_text()[-500:].strip())
-
-
-def measure(arguments, port, watch, options):
-    """One run of loadgen; its result."""
-    words = arguments.split()
-    command = ["taskset", "-c", options.loadgen_cpus, LOADGEN, *words, f"--broker=127.0.0.1:{port}", *watch,
+def loadgen_words(words, running, options):
+    """The command line of loadgen for a workload."""
+    scenario = words[0]
+    command = ["taskset", "-c", options.loadgen_cpus, options.loadgen, *words, f"--broker={running.url}", *running.options,
                "--json", "--quiet"]
-    if words[0] not in NO_DURATION and "--find-max" not in words:
+    if scenario not in NO_DURATION and "--find-max" not in words:
         command += [f"--duration={options.duration}s"]
-        command += [f"--warmup={options.warmup}s"] if "conn-tcp" not in arguments else []
+        command += [f"--warmup={options.warmup}s"] if "conn-tcp-10K-100" not in words else []
+    return command
+
+
+def measure(words, running, options):
+    """One run of loadgen; its result."""
+    command = loadgen_words(words.split(), running, options)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     if not done.stdout.strip():
-        return {"failed": done.stderr.strip()[-300:], "command": command}
-    result = json.loads(done.stdout)
+        return {"failed": done.stderr.strip()[-300:] or f"loadgen ended with exit code {done.returncode}", "command": command}
+    try:
+        result = json.loads(done.stdout)
+    except ValueError:
+        return {"failed": f"loadgen printed no JSON: {done.stdout[:100]}", "command": command}
     result["exit_code"] = done.returncode
-    result["host"]["name"] = options.host
+    result.setdefault("host", {})["name"] = options.host
+    return result
+
+
+def measure_one(broker, kind, name, options):
+    """A workload on a broker started anew; in the words of loadgen, or why there is no result."""
+    workload = WORKLOADS[name]
+    cpus = options.wide_cpus if workload.is_wide else options.broker_cpus
+    kind = workload.configuration or kind
+    words, closed = workload.words, None
+    try:
+        if workload.closed:
+            with broker.started(kind, cpus, workload.transport) as running:
+                closed = rate(measure(workload.closed, running, options))
+            if not closed:
+                return {"failed": "its closed loop, on which the load rests, gave no rate"}
+            words = words.replace("{twice}", str(round(2 * closed)))
+        with broker.started(kind, cpus, workload.transport) as running:
+            result = measure(words, running, options)
+    except (Skipped, OSError, subprocess.SubprocessError) as why:
+        return {"failed": str(why)}
+    if closed:
+        result["closed_rate_per_second"] = closed
     return result
 
 
@@ -237,12 +95,12 @@ def git(*words):
 
 
 def host_facts(options):
-    cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
+    cpu_model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
     memory = next(int(l.split()[1]) // 1024 for l in open("/proc/meminfo") if l.startswith("MemTotal"))
     return {
         "host": options.host,
         "kernel": platform.release(),
-        "cpu": f"{cpu}, {os.cpu_count()} CPUs",
+        "cpu": f"{cpu_model}, {os.cpu_count()} CPUs",
         "memory_mib": memory,
         "load_before": os.getloadavg()[0],
         "broker_cpus": options.broker_cpus,
@@ -251,210 +109,7 @@ def host_facts(options):
     }
 
 
-# What the summary shows: title, unit factor, how to find it.
-def field(*path):
-    def find(result):
-        for key in path:
-            result = result.get(key) if isinstance(result, dict) else None
-        return result
-    return find
-
-
-def latency(quantile):
-    def find(result):
-        for name in ("deliver", "replay_whole", "connect"):
-            if name in result.get("latency", {}):
-                found = result["latency"][name]
-                return found.get(quantile + "_ns", found.get(quantile)) / 1e6
-        return None
-    return find
-
-
-def verdict(result):
-    """One word; results before loadgen's second schema have only `is_clean`."""
-    if "failed" in result:
-        return "failed"
-    return (result.get("verdict") or ("clean" if result.get("is_clean") else "not clean")).replace("_", " ")
-
-
-def unclean(results):
-    """The verdicts other than "clean", each once."""
-    return ", ".join(sorted({verdict(r) for r in results} - {"clean"}))
-
-
-def rate(result):
-    if result.get("search"):
-        return result["search"].get("rate_per_second", result["search"].get("rate"))
-    if result.get("delivered", {}).get("messages"):
-        return result["delivered"]["messages_per_second"]
-    span = next((s for s in result.get("spans", []) if s["name"] == "connect"), None)
-    return result["clients"] / span["elapsed_s"] if span else None
-
-
-def cpu(result):
-    cost = result.get("per_delivery")
-    if cost and not result.get("search"):
-        return cost["broker_us"]
-    span = next((s for s in result.get("spans", []) if s["name"] == "connect"), None)
-    if span and span["broker_cpu_s"] is not None and not result.get("search"):
-        return span["broker_cpu_s"] * 1e6 / max(result["clients"], 1)
-    return None
-
-
-def resident_mb(result):
-    spans = [s for s in result.get("spans", []) if s.get("broker_resident_bytes")]
-    return max(s["broker_resident_bytes"][1] for s in spans) / 1e6 if spans else None
-
-
-COLUMNS = [
-    ("rate /s", rate),
-    ("p50 ms", latency("p50")),
-    ("p99 ms", latency("p99")),
-    ("p99.9 ms", latency("p99.9")),
-    ("max ms", latency("max")),
-    ("broker CPU us", cpu),
-    ("machine less loadgen us", field("per_delivery", "machine_less_own_us")),
-    ("loadgen CPU us", field("per_delivery", "own_us")),
-    ("RSS MB", resident_mb),
-]
-
-
-def shown(value):
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def medians(results, column):
-    values = [v for v in (column(r) for r in results) if v is not None]
-    if not values:
-        return None, ""
-    spread = f" ({shown(min(values))}..{shown(max(values))})" if len(values) > 1 else ""
-    return statistics.median(values), spread
-
-
-def summary(runs, titles):
-    """Tables by workload: medians, lowest and highest of the rounds."""
-    out = []
-    for workload, by_broker in runs.items():
-        out += [f"### {workload}", "", f"`loadgen {WORKLOADS.get(workload, workload)}`", ""]
-        out += ["| broker | " + " | ".join(title for title, _ in COLUMNS) + " | clean |"]
-        out += ["|---|" + "---:|" * len(COLUMNS) + "---|"]
-        for key, results in by_broker.items():
-            good = [r for r in results if "failed" not in r]
-            cells = []
-            for _, column in COLUMNS:
-                value, spread = medians(good, column)
-                cells.append(shown(value) + spread)
-            clean = sum(1 for r in good if r.get("is_clean"))
-            words = f" ({unclean(results)})" if unclean(results) else ""
-            out.append(f"| {titles[key]} | " + " | ".join(cells) + f" | {clean} of {len(results)}{words} |")
-        for key, results in by_broker.items():
-            notes = {w for r in results for w in r.get("warnings", [])} | {r["failed"] for r in results if "failed" in r}
-            out += ["", *(f"- {titles[key]}: {note}" for note in sorted(notes)[:2])] if notes else []
-        out.append("")
-    return "\n".join(out)
-
-
-def ratios(runs):
-    """One line per workload: RingMQ against the others."""
-    first = ringmq(runs)
-    others = list(dict.fromkeys(k for by_broker in runs.values() for k in by_broker if k != first))
-    out = ["| workload | " + " | ".join(f"rate, x {k} | CPU, x {k}" for k in others) + " |"]
-    out.append("|---|" + "---:|" * (2 * len(others)))
-    for workload, by_broker in runs.items():
-        cells = []
-        for other in others:
-            for column in (rate, cpu):
-                ours, _ = medians([r for r in by_broker.get(first, []) if "failed" not in r], column)
-                theirs, _ = medians([r for r in by_broker.get(other, []) if "failed" not in r], column)
-                cells.append(f"{ours / theirs:.2f}" if ours and theirs else "-")
-        out.append(f"| {workload} | " + " | ".join(cells) + " |")
-    return "\n".join(out)
-
-
-def ringmq(runs):
-    """The configuration of RingMQ that is judged: the default one, if it took part."""
-    keys = {key for by_broker in runs.values() for key in by_broker}
-    return "ringmq-default" if "ringmq-default" in keys else "ringmq-tuned"
-
-
-def goals(runs):
-    """The goals that this run can tell of: goal, both sides, ratio."""
-    columns = dict(COLUMNS) | {WHOLE_COST: field("per_delivery", "machine_less_own_us")}
-    first = ringmq(runs)
-    out = ["| workload | of what | RingMQ | other | ratio | goal | |", "|---|---|---:|---:|---:|---:|---|"]
-    for workload, title, other, goal in GOALS:
-        by_broker = runs.get(workload, {})
-        of = lambda key: medians([r for r in by_broker.get(key, []) if "failed" not in r], columns[title])[0]
-        ours, theirs = of(first), of(other)
-        if not ours or not theirs:
-            continue
-        ratio = ours / theirs
-        reached = ratio >= -goal if goal < 0 else ratio <= goal
-        # A run that lost messages, or that something else than the broker limited, reaches nothing.
-        words = unclean(by_broker.get(first, []) + by_broker.get(other, []))
-        judged = f"not judged: {words}" if words else "reached" if reached else "missed"
-        bound = f">= {-goal}" if goal < 0 else f"<= {goal}"
-        out.append(f"| {workload} | {title} | {shown(ours)} | {other}: {shown(theirs)} | {ratio:.3f} | {bound} |"
-                   f" {judged} |")
-    return "\n".join(out) if len(out) > 2 else ""
-
-
-def remember(runs, facts):
-    """One line per accepted run in perf/history.jsonl: RingMQ's medians."""
-    columns = {"rate": rate, "p99_ms": latency("p99"), "broker_cpu_us": cpu}
-    results = {}
-    for workload, by_broker in runs.items():
-        good = [r for r in by_broker.get(ringmq(runs), []) if "failed" not in r]
-        results[workload] = {name: medians(good, column)[0] for name, column in columns.items()}
-    line = {"date": str(datetime.date.today()), "commit": facts["commit"], "host": facts["host"]["host"],
-            "rounds": facts["rounds"], "results": results}
-    with open(ROOT / "perf" / "history.jsonl", "a") as history:
-        history.write(json.dumps(line) + "\n")
-
-
-def load_run(folder):
-    """The results of a run by workload and broker, from its raw file."""
-    runs = {}
-    for line in (folder / "raw.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        runs.setdefault(entry["workload"], {}).setdefault(entry["broker"], []).append(entry["result"])
-    facts = json.loads((folder / "facts.json").read_text())
-    return runs, facts
-
-
-def write_readme_section(folder):
-    runs, facts = load_run(folder)
-    relative = folder.resolve().relative_to(ROOT)
-    rows = ["| workload | " + " | ".join(facts["titles"][k] for k in facts["titles"]) + " |"]
-    rows.append("|---|" + "---:|" * len(facts["titles"]))
-    for workload, by_broker in runs.items():
-        cells = []
-        for key in facts["titles"]:
-            good = [r for r in by_broker.get(key, []) if "failed" not in r]
-            values = [shown(medians(good, column)[0]) for column in (rate, latency("p99"), cpu)]
-            words = unclean(by_broker.get(key, []))
-            cells.append(" / ".join(values) + (f" ({words})" if words else ""))
-        rows.append(f"| {workload} | " + " | ".join(cells) + " |")
-    text = "\n".join([
-        f"Medians of {facts['rounds']} interleaved rounds on {facts['host']['cpu']}, Linux {facts['host']['kernel']}, loopback,"
-        f" broker on CPU {facts['host']['broker_cpus']}, loadgen on CPU {facts['host']['loadgen_cpus']}; commit"
-        f" `{facts['commit']}`. Each cell: deliveries per second (connections for connects, publishes for max-) / p99 in ms / broker CPU in us per"
-        f" delivery (or connection); in brackets what runs were that were not clean. Everything else, with the spread and the raw data: [{relative}]({relative}/README.md).",
-        "", *rows, "",
-        f"![latency by percentile]({relative}/plots/fanout-open-40k-latency.svg)",
-    ])
-    readme = ROOT / "README.md"
-    begin, end = "<!-- benchmark: written by scripts/compare.py --readme -->", "<!-- benchmark: end -->"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.S)
-    content = readme.read_text()
-    if not pattern.search(content):
-        sys.exit("README.md has no benchmark markers")
-    readme.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", content))
-
-
-def plots(folder, runs, titles):
+def plots(folder, runs, facts, loadgen):
     """The middle round of each broker, drawn together."""
     for workload, by_broker in runs.items():
         with tempfile.TemporaryDirectory() as place:
@@ -463,10 +118,10 @@ def plots(folder, runs, titles):
                 good = sorted((r for r in results if rate(r)), key=rate)
                 if good:
                     chosen = dict(good[len(good) // 2], scenario=workload)
-                    files.append(Path(place) / f"{titles[key]}.json")
+                    files.append(Path(place) / f"{label(facts['titles'][key], chosen)}.json")
                     files[-1].write_text(json.dumps(chosen))
             if files:
-                command = [LOADGEN, "report", *map(str, files), "--svg", str(folder / "plots")]
+                command = [loadgen, "report", *map(str, files), "--svg", str(folder / "plots")]
                 subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     for plot in (folder / "plots").glob("*.svg"):
         of_connects = plot.stem.endswith("-connect") and not plot.stem.startswith(("conn", "storm"))
@@ -474,42 +129,277 @@ def plots(folder, runs, titles):
             plot.unlink()
 
 
+def label(title, result):
+    """Its name in a plot; loadgen adds what is not clean, but does not know who was the limit in results of its first schema."""
+    word = tables.verdict(result)
+    return f"{title} ({word})" if "verdict" not in result and result.get("is_clean") and word != "clean" else title
+
+
 def raise_open_files():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def arguments():
+# The command line.
+
+
+def choice(what, valid):
+    """A list of names, each of which has to be known."""
+    def names(text):
+        chosen = [name for name in text.split(",") if name]
+        unknown = [name for name in chosen if name not in valid]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"there is no {what} `{unknown[0]}`; there are {', '.join(valid)}")
+        twice = [name for name, count in collections.Counter(chosen).items() if count > 1]
+        if twice:
+            raise argparse.ArgumentTypeError(f"the {what} `{twice[0]}` is named twice")
+        return chosen
+    return names
+
+
+def number(least):
+    def parse(text):
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"`{text}` is no whole number from {least} on")
+        return int(text)
+    return parse
+
+
+def cpu_list(text):
+    spans = [[int(n) for n in part.split("-")] for part in text.split(",")] if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text) else []
+    if not spans or any(span[0] > span[-1] for span in spans):
+        raise argparse.ArgumentTypeError(f"`{text}` is no list of CPUs such as 0-3,6")
+    missing = [cpu for span in spans for cpu in range(span[0], span[-1] + 1) if cpu not in os.sched_getaffinity(0)]
+    if missing:
+        raise argparse.ArgumentTypeError(f"this process may not run on CPU {missing[0]}")
+    return text
+
+
+def named(text):
+    """NAME=WHAT."""
+    name, equals, what = text.partition("=")
+    if not equals or not what.strip() or not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+        raise argparse.ArgumentTypeError(f"`{text}` is not NAME=WHAT (letters, digits, `_` and `.` in a name)")
+    return name, what.strip()
+
+
+def program(text):
+    """A path counts from where this was started, not from the repository."""
+    return str(Path(text).resolve()) if "/" in text else text
+
+
+def program_of(text):
+    name, path = named(text)
+    return name, program(path)
+
+
+def run_folder(text):
+    folder = Path(text).resolve()
+    if not (folder / "raw.jsonl").exists() or not (folder / "facts.json").exists():
+        raise argparse.ArgumentTypeError(f"{text} is no folder of a run: it needs raw.jsonl and facts.json")
+    return folder
+
+
+def arguments(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--brokers", default=",".join(sorted(p.name for p in BROKERS.iterdir() if p.is_dir())))
-    parser.add_argument("--configurations", default="default,tuned")
-    parser.add_argument("--workloads", default="")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--duration", type=int, default=6, help="seconds, warm-up included")
-    parser.add_argument("--warmup", type=int, default=1, help="seconds")
-    parser.add_argument("--broker-cpus", default="0")
-    parser.add_argument("--loadgen-cpus", default="1")
-    parser.add_argument("--host", default=socket.gethostname().split(".")[0], help="name of the machine in the record")
-    parser.add_argument("--allow-dirty", action="store_true", help="measure what is not committed")
-    parser.add_argument("--accept", action="store_true", help="add a line to perf/history.jsonl")
-    parser.add_argument("--readme", type=Path, metavar="FOLDER")
-    parser.add_argument("--list", action="store_true")
-    return parser.parse_args()
+    say = parser.add_argument
+    wide = ",".join(map(str, sorted(os.sched_getaffinity(0))[:2]))
+    say("--brokers", type=choice("broker", folders()), help="of perf/brokers; all unless given; '' for none")
+    say("--broker", type=named, action="append", default=[], metavar="NAME=COMMAND|HOST:PORT",
+        help="takes part without a folder: a command with {port} (and {dir}, an empty folder), or one that runs already")
+    say("--binary", type=program_of, action="append", default=[], metavar="NAME=PATH", help="the program of a broker of perf/brokers")
+    say("--loadgen", type=program, metavar="PATH", help="instead of one built here")
+    say("--configurations", type=choice("configuration", KINDS), default=list(KINDS), help="default,tuned")
+    say("--workloads", type=choice("workload", WORKLOADS), default=[], help="all unless given")
+    say("--rounds", type=number(1), default=5)
+    say("--duration", type=number(1), default=6, help="seconds, warm-up included")
+    say("--warmup", type=number(0), default=1, help="seconds")
+    say("--broker-cpus", type=cpu_list, default="0")
+    say("--loadgen-cpus", type=cpu_list, default="1")
+    say("--wide-cpus", type=cpu_list, default=wide, help="the broker's in workloads with wide-")
+    say("--host", default=socket.gethostname().split(".")[0], help="name of the machine in the record")
+    say("--runs", type=lambda text: Path(text).resolve(), default=ROOT / "perf" / "runs", metavar="FOLDER", help="where the run's folder is made")
+    say("--allow-dirty", action="store_true", help="measure what is not committed")
+    say("--accept", action="store_true", help="add a line to perf/history.jsonl")
+    say("--readme", type=run_folder, metavar="FOLDER")
+    say("--report", type=run_folder, metavar="FOLDER")
+    say("--list", action="store_true")
+    options = parser.parse_args(words)
+    alone = [f"--{name}" for name in ("readme", "report", "list") if getattr(options, name)]
+    if alone and len(sys.argv[1:] if words is None else words) > (1 if alone == ["--list"] else 2):
+        parser.error(f"{alone[0]} measures nothing: it stands alone")
+    if options.warmup >= options.duration:
+        parser.error("the warm-up is as long as the run (--warmup, --duration)")
+    options.brokers = folders() if options.brokers is None else options.brokers
+    names = options.brokers + [name for name, _ in options.broker]
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            parser.error(f"the broker `{name}` is named twice (--brokers, --broker)")
+    for name, _ in options.binary:
+        if name not in options.brokers:
+            parser.error(f"--binary {name}: does not take part (--brokers)")
+    if options.accept and "ringmq" not in options.brokers:
+        parser.error("--accept remembers RingMQ's medians, and it does not take part (--brokers)")
+    try:
+        options.given = [Given(name, what) for name, what in options.broker]
+    except ValueError as why:
+        parser.error(str(why))
+    return options
 
 
 def find_brokers(options):
-    """What can be compared, and why the rest cannot."""
+    """What can be compared, why the rest cannot, and what else is to be said."""
     engine = container_engine()
-    found, skipped = [], {}
-    for name in options.brokers.split(","):
+    found, skipped, said = [], {}, []
+    for name in options.brokers:
         try:
-            broker = Broker(name, engine)
-            kinds = [kind for kind in options.configurations.split(",") if (broker.folder / kind).is_dir()]
-            found += [(broker, kind) for kind in kinds or ["default"]]
+            broker = Broker(name, engine, dict(options.binary).get(name))
+            kinds = [kind for kind in options.configurations if not broker.why_not_kind(kind)]
+            said += [f"{name}: {why}" for kind in options.configurations if (why := broker.why_not_kind(kind))]
+            if not kinds:
+                kinds = ["default"]
+                said.append(f"{name}: takes part with `default` instead")
+            found += [(broker, kind) for kind in kinds]
         except Skipped as why:
             skipped[name] = str(why)
             print(f"{name}: skipped: {why}")
-    return found, skipped
+    said += [f"{name}: the program {path}, not built from this commit" for name, path in options.binary]
+    for broker in options.given:
+        if not broker.is_started_anew:
+            said.append(f"{broker.name}: ran already at {broker.what}, not started anew; its CPU is not measured, --broker-cpus are not its")
+        found.append((broker, "given"))
+    for line in said:
+        print(line)
+    return found, skipped, said
+
+
+def left_out(chosen, found):
+    """Which workloads a broker cannot do, and why; by workload and key."""
+    out = {}
+    for name in chosen:
+        measured = set()
+        for broker, kind in found:
+            why = broker.why_not(name, WORKLOADS[name])
+            if not why and WORKLOADS[name].configuration and broker.name in measured:
+                why = f"measured once: its configuration is `{WORKLOADS[name].configuration}`"
+            if why:
+                out.setdefault(name, {})[f"{broker.name}-{kind}"] = why
+            measured.add(broker.name)
+    return out
+
+
+def order_of(found, round_number):
+    """The brokers of a round: each comes first in turn."""
+    first = round_number % len(found)
+    return found[first:] + found[:first]
+
+
+def new_folder(runs, name):
+    """A folder for this run: a second one on a day gets a number."""
+    for number in range(1, 1000):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    sys.exit(f"{runs / name} and its numbers are taken")
+
+
+def commit_of_tree(options):
+    dirty = git("status", "--porcelain")
+    if dirty and not options.allow_dirty:
+        sys.exit("the work tree has changes: commit them, or say --allow-dirty")
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if dirty else "")
+
+
+def facts_of(options, commit, chosen, found, skipped, said):
+    wide = cpu_set(options.wide_cpus) if any(WORKLOADS[name].is_wide for name in chosen) else set()
+    host = host_facts(options)
+    if wide:
+        host["wide_cpus"] = options.wide_cpus
+        if wide & cpu_set(options.loadgen_cpus):
+            said = [*said, "in workloads with wide- the broker and loadgen share CPUs: the numbers are those of both together"]
+    host["shares_cpus"] = bool(cpu_set(options.broker_cpus) & cpu_set(options.loadgen_cpus))
+    return {
+        "commit": commit, "rounds": options.rounds, "host": host,
+        "titles": {f"{b.name}-{kind}": b.title if kind == "given" else f"{b.title} {kind}" for b, kind in found},
+        "versions": {b.name: b.version for b, _ in found}, "loadgen": run_text([options.loadgen, "--version"]),
+        "given": {b.name: b.what for b in options.given}, "binaries": dict(options.binary),
+        "skipped": skipped, "said": said, "left_out": left_out(chosen, found),
+        "asked": {name: asked_rounds(name, options) for name in chosen},
+        "order": [[f"{b.name}-{kind}" for b, kind in order_of(found, n)] for n in range(options.rounds)],
+        "command": " ".join(["scripts/compare.py", *map(quoted, sys.argv[1:])]),
+    }
+
+
+def quoted(word):
+    return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else "'" + word.replace("'", "'\\''") + "'"
+
+
+def cpu_set(text):
+    spans = [[int(n) for n in part.split("-")] for part in text.split(",")]
+    return {cpu for span in spans for cpu in range(span[0], span[-1] + 1)}
+
+
+def asked_rounds(name, options):
+    return 1 if WORKLOADS[name].is_long and not options.workloads else options.rounds
+
+
+def measure_all(folder, chosen, found, facts, options):
+    """All rounds; how many runs gave numbers, and how many did not."""
+    counts = collections.Counter()
+    with open(folder / "raw.jsonl", "w") as raw:
+        for round_number in range(options.rounds):
+            for name in chosen:
+                if round_number >= facts["asked"][name]:
+                    continue
+                for position, (broker, kind) in enumerate(order_of(found, round_number)):
+                    key = f"{broker.name}-{kind}"
+                    if key in facts["left_out"].get(name, {}):
+                        continue
+                    result = measure_one(broker, kind, name, options)
+                    counts["failed" in result] += 1
+                    entry = {"workload": name, "broker": key, "round": round_number, "position": position, "result": result}
+                    raw.write(json.dumps(entry) + "\n")
+                    raw.flush()
+                    words = result["failed"] if "failed" in result else f"{shown(rate(result))} {tables.verdict(result)}"
+                    print(f"round {round_number + 1}  {name:<22} {facts['titles'][key]:<20} {words}", flush=True)
+    return counts[False], counts[True]
+
+
+def remember(runs, facts):
+    """One line per accepted run in perf/history.jsonl: RingMQ's medians, and what was not clean."""
+    columns = {"rate": rate, "p99_ms": latency("p99"), "broker_cpu_us": cpu}
+    results, marked = {}, {}
+    for workload, by_broker in runs.items():
+        ours = by_broker.get(tables.ringmq(runs), [])
+        results[workload] = {name: tables.medians(tables.good(ours), column)[0] for name, column in columns.items()}
+        if said := tables.marks(ours, tables.rounds_asked(workload, facts)):
+            marked[workload] = said
+    line = {"date": str(datetime.date.today()), "commit": facts["commit"], "host": facts["host"]["host"],
+            "rounds": facts["rounds"], "results": results, "marks": marked}
+    with open(ROOT / "perf" / "history.jsonl", "a") as history:
+        history.write(json.dumps(line) + "\n")
+
+
+def write_readme_section(folder):
+    readme = ROOT / "README.md"
+    content = tables.put_section(readme.read_text(), tables.readme_section(folder))
+    if content is None:
+        sys.exit("README.md has no benchmark markers")
+    readme.write_text(content)
+
+
+def print_list():
+    for name, workload in WORKLOADS.items():
+        print(f"{name:<24} {workload.shown().replace('`', '')}")
+    print("brokers:", ",".join(folders()))
+
+
+def preface_of(folder):
+    preface = folder / "preface.md"
+    return preface.read_text() if preface.exists() else ""
 
 
 def main():
@@ -517,78 +407,43 @@ def main():
     os.chdir(ROOT)
     if options.readme:
         write_readme_section(options.readme)
-        return
-    if options.list:
-        for name, words in WORKLOADS.items():
-            print(f"{name:<24} loadgen {words}")
-        print("brokers:", options.brokers)
-        return
-    dirty = git("status", "--porcelain")
-    if dirty and not options.allow_dirty:
-        sys.exit("the work tree has changes: commit them, or say --allow-dirty")
+    elif options.report:
+        print(tables.report(options.report, preface_of(options.report)))
+    elif options.list:
+        print_list()
+    else:
+        sys.exit(compare(options))
+
+
+def compare(options):
+    commit = commit_of_tree(options)
     raise_open_files()
-    subprocess.run(["cargo", "build", "--release", "-p", "loadgen"], check=True)
-    chosen = options.workloads.split(",") if options.workloads else list(WORKLOADS)
-    for name in chosen:
-        if name not in WORKLOADS:
-            sys.exit(f"there is no workload `{name}`; --list shows them")
-    found, skipped = find_brokers(options)
+    if options.loadgen is None:
+        subprocess.run(["cargo", "build", "--release", "-p", "loadgen"], check=True)
+        options.loadgen = LOADGEN
+    elif not shutil.which(options.loadgen):
+        sys.exit(f"--loadgen: there is no program {options.loadgen}")
+    chosen = options.workloads or list(WORKLOADS)
+    found, skipped, said = find_brokers(options)
     if not found:
         sys.exit("no broker is left to compare")
-    titles = {f"{b.name}-{kind}": f"{b.settings['title']} {kind}" for b, kind in found}
-    commit = git("rev-parse", "--short", "HEAD") + ("-dirty" if dirty else "")
-    folder = ROOT / "perf" / "runs" / f"{datetime.date.today()}-{options.host}-{commit}"
-    folder.mkdir(parents=True, exist_ok=False)
-    facts = {
-        "commit": commit, "rounds": options.rounds, "host": host_facts(options), "titles": titles,
-        "versions": {b.name: b.version for b, _ in found}, "skipped": skipped,
-        "command": " ".join(["scripts/compare.py", *sys.argv[1:]]),
-    }
+    facts = facts_of(options, commit, chosen, found, skipped, said)
+    for name, brokers in facts["left_out"].items():
+        for key, why in brokers.items():
+            print(f"{name}: without {facts['titles'][key]}: {why}")
+    folder = new_folder(options.runs, f"{datetime.date.today()}-{options.host}-{commit}")
     (folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-    with open(folder / "raw.jsonl", "w") as raw:
-        for round_number in range(options.rounds):
-            for workload in chosen:
-                if workload in LONG and not options.workloads and round_number > 0:
-                    continue
-                for broker, kind in found:
-                    if workload not in broker.settings.get("workloads", WORKLOADS):
-                        continue
-                    key = f"{broker.name}-{kind}"
-                    try:
-                        with broker.started(kind, options.broker_cpus) as (port, watch):
-                            result = measure(WORKLOADS[workload], port, watch, options)
-                    except (Skipped, subprocess.TimeoutExpired) as why:
-                        result = {"failed": str(why)}
-                    raw.write(json.dumps({"workload": workload, "broker": key, "round": round_number, "result": result}) + "\n")
-                    raw.flush()
-                    found_rate = shown(rate(result)) if "failed" not in result else result["failed"]
-                    print(f"round {round_number + 1}  {workload:<22} {titles[key]:<20} {found_rate}", flush=True)
+    with_numbers, failed = measure_all(folder, chosen, found, facts, options)
     runs, facts = load_run(folder)
-    plots(folder, runs, titles)
-    write_folder_readme(folder, runs, facts)
+    plots(folder, runs, facts, options.loadgen)
+    (folder / "README.md").write_text(tables.report(folder))
+    print(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)
+    if not with_numbers:
+        print("no run gave numbers", file=sys.stderr)
+        return ALL_FAILED
     if options.accept:
         remember(runs, facts)
-    print(folder.relative_to(ROOT))
-
-
-def write_folder_readme(folder, runs, facts):
-    host = facts["host"]
-    out = [
-        f"# {', '.join(facts['titles'].values())}", "",
-        f"Made by `{facts['command']}` at commit `{facts['commit']}`; {facts['rounds']} rounds, interleaved, the broker started anew",
-        f"for each. Broker on CPUs {host['broker_cpus']}, loadgen on CPUs {host['loadgen_cpus']}, loopback.", "",
-        f"Host: {host['cpu']}, {host['memory_mib']} MiB, Linux {host['kernel']}; load before the run {host['load_before']:.2f}.", "",
-        *(f"- {name}: {version}" for name, version in facts["versions"].items()),
-        *(f"- {name}: skipped: {why}" for name, why in facts["skipped"].items()), "",
-        "Cells are medians, with lowest and highest round in parentheses. Latency is publish to deliver (subscribe to last for",
-        "retained, connect for connects), CPU is per delivery (per connection for connects); `machine less loadgen` holds what the",
-        "kernel did for the broker outside its process. The search rows (max-) show the rate that was found. How to read this, and",
-        "what it does not show: [perf/README.md](../../README.md).", "",
-        *(["## Goals", "", goals(runs), ""] if goals(runs) else []),
-        f"## {facts['titles'].get(ringmq(runs), 'RingMQ')} against the others", "", ratios(runs), "",
-        "## All numbers", "", summary(runs, facts["titles"]),
-    ]
-    (folder / "README.md").write_text("\n".join(out))
+    return SOME_FAILED if failed else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Writes perf/runs/<date>-<host>-overload-<commit>/ like `compare.py`, with which 
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -18,26 +19,27 @@ import subprocess
 import sys
 import time
 
-import compare
-from compare import ROOT, Broker, Skipped, git, host_facts, raise_open_files, shown
+from compare import LOADGEN, git, host_facts, new_folder, raise_open_files
+from compare_brokers import ROOT, Broker, Skipped
+from compare_tables import COLUMNS, latency, shown
 
 PAIRS = "p2p --pairs=50 --rate=1000 --warmup=1s"
 
 
-def loadgen(words, port, watch, options):
-    return ["taskset", "-c", options.loadgen_cpus, compare.LOADGEN, *words.split(), f"--broker=127.0.0.1:{port}",
-            *watch, "--json", "--quiet"]
+def loadgen(words, running, options):
+    return ["taskset", "-c", options.loadgen_cpus, LOADGEN, *words.split(), f"--broker={running.url}", *running.options,
+            "--json", "--quiet"]
 
 
-def run(words, port, watch, options):
-    done = subprocess.run(loadgen(words, port, watch, options), cwd=ROOT, capture_output=True, text=True, timeout=600)
+def run(words, running, options):
+    done = subprocess.run(loadgen(words, running, options), cwd=ROOT, capture_output=True, text=True, timeout=600)
     return json.loads(done.stdout) if done.stdout.strip() else {"failed": done.stderr.strip()[-300:]}
 
 
 @contextlib.contextmanager
-def beside(words, port, options):
+def beside(words, running, options):
     """Another loadgen at the same time."""
-    process = subprocess.Popen(loadgen(words, port, [], options), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(loadgen(words, dataclasses.replace(running, options=[]), options), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -46,32 +48,32 @@ def beside(words, port, options):
 
 def slow(count):
     words = f"slow --subscribers=1000 --slow={count} --rate=40 --duration=6s --warmup=1s"
-    return lambda port, watch, options: run(words, port, watch, options)
+    return lambda running, options: run(words, running, options)
 
 
 def storm(clients):
     words = f"storm --clients={clients} --pairs=50 --rate=1000 --after=2s --settle=3s"
-    return lambda port, watch, options: run(words, port, watch, options)
+    return lambda running, options: run(words, running, options)
 
 
-def pairs_only(port, watch, options):
-    return run(f"{PAIRS} --duration=8s", port, watch, options)
+def pairs_only(running, options):
+    return run(f"{PAIRS} --duration=8s", running, options)
 
 
 def replay(topics):
-    def measure(port, watch, options):
-        with beside(f"retained --topics={topics} --subscribers=1", port, options):
+    def measure(running, options):
+        with beside(f"retained --topics={topics} --subscribers=1", running, options):
             # The pairs run while a million messages are retained and then replayed to one subscriber.
-            return run(f"{PAIRS} --duration=14s", port, watch, options)
+            return run(f"{PAIRS} --duration=14s", running, options)
     return measure
 
 
-def idle(port, watch, options):
-    return run("connect --clients=19000 --hold=5s", port, watch, options)
+def idle(running, options):
+    return run("connect --clients=19000 --hold=5s", running, options)
 
 
-def paced(port, watch, options):
-    return run("fanout --subscribers=1000 --rate=60 --duration=6s --warmup=1s", port, watch, options)
+def paced(running, options):
+    return run("fanout --subscribers=1000 --rate=60 --duration=6s --warmup=1s", running, options)
 
 
 # Name: what to do, on which CPUs the broker, which brokers.
@@ -92,7 +94,7 @@ def per_connection(result):
     return result.get("bytes_per_connection")
 
 
-COLUMNS = [*compare.COLUMNS, ("bytes per connection", per_connection)]
+COLUMNS = [*COLUMNS, ("bytes per connection", per_connection)]
 
 
 def table(results):
@@ -129,8 +131,7 @@ def main():
         with contextlib.suppress(Skipped):
             brokers[name] = Broker(name, None)
     commit = git("rev-parse", "--short", "HEAD") + ("-dirty" if dirty else "")
-    folder = ROOT / "perf" / "runs" / f"{datetime.date.today()}-{options.host}-overload-{commit}"
-    folder.mkdir(parents=True)
+    folder = new_folder(ROOT / "perf" / "runs", f"{datetime.date.today()}-{options.host}-overload-{commit}")
     results = {}
     with open(folder / "raw.jsonl", "w") as raw:
         for round_number in range(options.rounds):
@@ -139,14 +140,14 @@ def main():
                 for name in names:
                     if name not in brokers:
                         continue
-                    with brokers[name].started("tuned", cpus) as (port, watch):
-                        result = measure(port, watch, options)
+                    with brokers[name].started("tuned", cpus) as running:
+                        result = measure(running, options)
                     time.sleep(0.5)
                     results.setdefault((experiment, name), []).append(result)
                     entry = {"experiment": experiment, "broker": name, "round": round_number, "result": result}
                     raw.write(json.dumps(entry) + "\n")
                     raw.flush()
-                    said = result.get("failed") or f"p99 {shown(compare.latency('p99')(result))} ms"
+                    said = result.get("failed") or f"p99 {shown(latency('p99')(result))} ms"
                     print(f"round {round_number + 1}  {experiment:<24} {name:<10} {said}", flush=True)
     facts = host_facts(options)
     (folder / "README.md").write_text("\n".join([

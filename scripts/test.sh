@@ -26,12 +26,35 @@ missing_packages() {
   [ -e /usr/include/MQTTClient.h ] || echo libpaho-mqtt-dev
 }
 
+# Brokers beside which RingMQ is compared: a test starts each from its folder. The others can be had without them.
+missing_brokers() {
+  PATH="$PATH:/usr/sbin" command -v rabbitmq-server >/dev/null || echo rabbitmq-server
+  PATH="$PATH:/usr/sbin" command -v nats-server >/dev/null || echo nats-server
+}
+
+install_brokers() {
+  local missing package
+  missing=$(missing_brokers)
+  [ -n "$missing" ] && [ -z "${updated:-}" ] && as_root apt-get update -q
+  for package in $missing; do
+    if [ -z "$(apt-cache policy "$package" | sed -n '/Candidate: *[^( ]/p')" ]; then
+      say "skipping $package: apt does not have it"
+    else
+      say "installing $package"
+      # RUNLEVEL: without starting it as a service.
+      as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qy --no-install-recommends "$package" ||
+        say "skipping $package: it cannot be installed"
+    fi
+  done
+}
+
 install_packages() {
   local packages
   packages=$(missing_packages | tr '\n' ' ')
   if [ -n "${packages// /}" ]; then
     say "installing $packages"
     as_root apt-get update -q
+    updated=yes
     # shellcheck disable=SC2086
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $packages
   fi
@@ -78,6 +101,7 @@ raise_limits() {
 
 mkdir -p target/clients
 install_packages
+install_brokers
 install_python_client
 install_js_client
 install_c_client

@@ -104,6 +104,7 @@ fn workload(command: &Command) -> Option<Result<Workload, String>> {
             let command = Some(args.command.as_str());
             scenario::offline("restart", &args.offline, command)
         }
+        Command::Telemetry(args) => scenario::telemetry(args),
         Command::Mixed(args) => mixed::workload(args),
         Command::Preset(args) => preset::workload(args),
         Command::Floor(_) | Command::Worker(_) | Command::Calibrate(_) | Command::Report(_) => {
@@ -129,6 +130,7 @@ fn execute(command: &Command) -> Result<u8, Failure> {
         | Command::Retained(args::Retained { common, .. })
         | Command::Storm(args::Storm { common, .. })
         | Command::Slow(args::Slow { common, .. })
+        | Command::Telemetry(args::Telemetry { common, .. })
         | Command::Mixed(args::Mixed { common, .. })
         | Command::Preset(args::PresetRun { common, .. }) => single(load(command)?, common),
         Command::Offline(offline) | Command::Restart(args::Restart { offline, .. }) => {

@@ -15,6 +15,7 @@ mod access;
 mod bounds;
 mod bounds_driven;
 mod bridge;
+mod comparison;
 mod cross_shard;
 mod files;
 mod groups;

@@ -50,6 +50,8 @@ pub enum Command {
     Offline(Offline),
     /// The same, with a command in the middle that restarts the broker: what survives is counted
     Restart(Restart),
+    /// A day of telemetry: sensors that now and then come back, dashboards with wildcards, some of them slow
+    Telemetry(Telemetry),
     /// Client groups, topics, rates and sizes from a TOML file
     Mixed(Mixed),
     /// A workload of the Open MQTT Benchmark Suite by its name
@@ -298,6 +300,48 @@ pub struct Restart {
     pub command: String,
     #[command(flatten)]
     pub offline: Offline,
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct Telemetry {
+    /// Sensors, each with a topic of its own below its site
+    #[arg(long, default_value_t = 10_000, value_parser = clients())]
+    pub sensors: u32,
+    /// Each sensor publishes once in so long
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = duration)]
+    pub interval: Duration,
+    /// Sites, over which the sensors are spread
+    #[arg(long, default_value_t = 50, value_parser = clients())]
+    pub sites: u32,
+    /// Dashboards; each gets all of one site by a wildcard
+    #[arg(long, default_value_t = 50, value_parser = clients())]
+    pub dashboards: u32,
+    /// Of these, so many are slow; the others are measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub slow: u32,
+    /// Bytes per second that a slow one reads; 0: it does not read at all
+    #[arg(long, default_value_t = 2000, value_name = "BYTES")]
+    pub slow_rate: u32,
+    /// Sensors that say goodbye and come back, per second
+    #[arg(long, default_value = "1%", value_name = "SHARE", value_parser = share)]
+    pub reconnects: f64,
+    /// QoS of publishes and subscriptions
+    #[arg(long, default_value_t = 1, value_parser = qos())]
+    pub qos: u8,
+    /// Payload bytes: N, LOW-HIGH, or SIZE:WEIGHT,SIZE:WEIGHT...
+    #[arg(long, default_value = "64")]
+    pub size: crate::plan::size::Sizes,
+    /// How long to publish, warm-up included
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
+    pub duration: Duration,
+    /// Left out of the measurement at the start
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = duration)]
+    pub warmup: Duration,
+    /// Deliveries at QoS 0 that may be lost
+    #[arg(long, default_value = "0%", value_name = "SHARE", value_parser = share)]
+    pub allow_loss: f64,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 #[derive(Clone, Debug, Parser)]

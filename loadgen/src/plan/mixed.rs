@@ -45,6 +45,7 @@ struct Group {
     reading: Reading,
     #[serde(default = "yes")]
     clean: bool,
+    reconnect_rate: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,6 +99,12 @@ impl Group {
         if !(1..=1_000_000).contains(&self.clients) {
             return Err("`clients` is between 1 and 1000000".into());
         }
+        if self
+            .reconnect_rate
+            .is_some_and(|rate| !(rate > 0.0 && rate.is_finite()))
+        {
+            return Err("`reconnect_rate` is more than 0".into());
+        }
         let highest_qos = self.publish.as_ref().map_or(0, |p| p.qos);
         if highest_qos.max(self.subscribe.as_ref().map_or(0, |s| s.qos)) > 2 {
             return Err("`qos` is 0, 1 or 2".into());
@@ -132,6 +139,7 @@ impl Group {
             is_stormy: false,
             is_away: false,
             is_clean: self.clean,
+            reconnect_rate: self.reconnect_rate,
         })
     }
 }
@@ -195,6 +203,7 @@ mod tests {
             [[group]]
             name = "sensors"
             clients = 10
+            reconnect_rate = 0.5
             publish = { topic = "a/{i}", qos = 1, size = "16:1,64:1", think = "20ms" }
             [[group]]
             name = "workers"
@@ -207,6 +216,7 @@ mod tests {
         let specs = specs.unwrap();
         let pace = specs[0].publish.as_ref().map(|publish| publish.pace);
         assert_eq!(pace, Some(Pace::Think(Duration::from_millis(20))));
+        assert_eq!(specs[0].reconnect_rate, Some(0.5));
         assert_eq!(specs[1].reading, Reading::Slow(1000));
         assert!(
             specs[1]
@@ -221,6 +231,9 @@ mod tests {
         let group = "[[group]]\nname = \"x\"\nclients = 1\n";
         let unknown = parse(&format!("{group}publsh = 1")).unwrap_err();
         assert!(unknown.contains("publsh"), "{unknown}");
+        let rate = format!("{group}reconnect_rate = 0");
+        let error = parse(&rate).unwrap().groups.remove(0).spec().unwrap_err();
+        assert!(error.contains("reconnect_rate"), "{error}");
         let pace = format!("{group}publish = {{ topic = \"a\", size = \"16\" }}");
         let error = parse(&pace).unwrap().groups.remove(0).spec().unwrap_err();
         assert!(error.contains("rate"), "{error}");

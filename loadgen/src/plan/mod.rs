@@ -38,6 +38,8 @@ pub struct GroupSpec {
     pub is_away: bool,
     /// Clean session, or one that stays.
     pub is_clean: bool,
+    /// Clients that say goodbye and come back at once, per second over the group, in turn.
+    pub reconnect_rate: Option<f64>,
 }
 
 /// What a publisher does.
@@ -193,6 +195,7 @@ impl Group {
         self.spec.reading == Reading::Fast
             && !self.spec.is_stormy
             && !self.spec.is_away
+            && self.spec.reconnect_rate.is_none()
             && self.spec.subscribe.as_ref().is_some_and(|s| !s.is_late)
     }
 }
@@ -405,7 +408,7 @@ fn resolve_sources(
         let Some(subscribe) = group.spec.subscribe.clone() else {
             continue;
         };
-        let depends_on_client = subscribe.filters.iter().any(|f| f.contains("{i}"));
+        let depends_on_client = subscribe.filters.iter().any(|f| f.contains("{i"));
         let different = if depends_on_client {
             group.spec.count
         } else {

@@ -73,6 +73,7 @@ fn group(name: &str, count: u32) -> GroupSpec {
         is_stormy: false,
         is_away: false,
         is_clean: true,
+        reconnect_rate: None,
     }
 }
 
@@ -346,4 +347,58 @@ pub fn offline(
         is_late: false,
     });
     Ok((settings, vec![away, publishers]))
+}
+
+/// A day of telemetry: sensors that report and now and then come back, dashboards that each watch a site.
+pub fn telemetry(args: &args::Telemetry) -> Result<Workload, String> {
+    if args.slow >= args.dashboards {
+        return Err("some dashboards have to be fast (--slow, --dashboards)".into());
+    }
+    if args.interval.is_zero() {
+        return Err("the interval is longer than nothing (--interval)".into());
+    }
+    let sites = args.sites.min(args.sensors);
+    let clients = args.sensors + args.dashboards;
+    let mut settings = settings("telemetry", &args.common.connection, clients)?;
+    settings.finish = Finish::After(args.duration);
+    settings.warmup = args.warmup;
+    if settings.warmup >= args.duration {
+        return Err("the warm-up is as long as the run (--warmup, --duration)".into());
+    }
+    settings.loss_share_max = args.allow_loss;
+    let mut sensors = group("sensors", args.sensors);
+    sensors.publish = Some(PublishSpec {
+        topic: format!("site/{{run}}/{{i%{sites}}}/{{i}}"),
+        topics: 1,
+        qos: args.qos,
+        is_retained: false,
+        sizes: args.size.clone(),
+        pace: Pace::Rate(f64::from(args.sensors) / args.interval.as_secs_f64()),
+        is_aliased: false,
+    });
+    let reconnects = args.reconnects * f64::from(args.sensors);
+    sensors.reconnect_rate = (reconnects > 0.0).then_some(reconnects);
+    let dashboards = |name: &str, count: u32| {
+        let mut watching = group(name, count);
+        watching.subscribe = Some(SubscribeSpec {
+            filters: vec![format!("site/{{run}}/{{i%{sites}}}/+")],
+            qos: args.qos,
+            share: None,
+            is_late: false,
+        });
+        watching
+    };
+    let mut groups = vec![
+        dashboards("dashboards", args.dashboards - args.slow),
+        sensors,
+    ];
+    if args.slow > 0 {
+        let mut slow = dashboards("slow", args.slow);
+        slow.reading = match args.slow_rate {
+            0 => Reading::Stalled,
+            bytes => Reading::Slow(bytes),
+        };
+        groups.push(slow);
+    }
+    Ok((settings, groups))
 }

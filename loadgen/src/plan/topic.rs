@@ -3,21 +3,44 @@
 /// Largest topic a plan may use.
 const TOPIC_BYTES_MAX: usize = 65_535;
 
-/// Fills in `{i}` (client within its group), `{t}` (topic within its publisher) and `{run}`.
+/// Fills in `{i}` (client within its group), `{i%N}` (its remainder), `{t}` (topic within its publisher) and
+/// `{run}`.
 pub fn expand(pattern: &str, client: u32, topic: u32, run: &str) -> Result<String, String> {
-    let text = pattern
+    let text = remainders(pattern, client)
         .replace("{i}", &client.to_string())
         .replace("{t}", &topic.to_string())
         .replace("{run}", run);
     if let Some(unknown) = placeholder(&text) {
         return Err(format!(
-            "`{pattern}` holds `{unknown}`, which is not known: {{i}}, {{t}} and {{run}} are"
+            "`{pattern}` holds `{unknown}`, which is not known: {{i}}, {{i%N}}, {{t}} and {{run}} are"
         ));
     }
     if text.is_empty() || text.len() > TOPIC_BYTES_MAX || text.contains('\0') {
         return Err(format!("`{pattern}` gives no valid topic"));
     }
     Ok(text)
+}
+
+/// Fills in each `{i%N}`; what is none is left, and found unknown.
+fn remainders(pattern: &str, client: u32) -> String {
+    let mut text = String::new();
+    let mut rest = pattern;
+    while let Some((before, after)) = rest.split_once("{i%") {
+        text.push_str(before);
+        let parsed = after.split_once('}');
+        let parsed = parsed.and_then(|(n, rest)| Some((n.parse().ok()?, rest)));
+        match parsed {
+            Some((divisor @ 1.., after)) => {
+                text.push_str(&(client % divisor).to_string());
+                rest = after;
+            }
+            _ => {
+                text.push_str("{i%");
+                rest = after;
+            }
+        }
+    }
+    text + rest
 }
 
 /// What looks like a placeholder.
@@ -98,6 +121,10 @@ mod tests {
     #[test]
     fn patterns_are_filled_in_and_checked() {
         assert_eq!(expand("x/{run}/{i}/{t}", 3, 4, "r").unwrap(), "x/r/3/4");
+        assert_eq!(expand("{i%3}/{i}/{i%4}", 7, 0, "r").unwrap(), "1/7/3");
+        for wrong in ["{i%0}", "{i%}", "{i%x}", "{i%3}/{i%-1}"] {
+            assert!(expand(wrong, 7, 0, "r").is_err(), "{wrong}");
+        }
         assert!(expand("", 0, 0, "r").is_err());
         let unknown = expand("x/{client}/y", 0, 0, "r").unwrap_err();
         assert!(unknown.contains("`{client}`"), "{unknown}");

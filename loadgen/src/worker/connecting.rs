@@ -39,6 +39,8 @@ pub struct Connecting {
     retries: BinaryHeap<Reverse<(u64, usize)>>,
     has_stormed: bool,
     has_left: bool,
+    /// Clients whose turn it is to reconnect, when all that they sent is acknowledged.
+    leaving: Vec<usize>,
     order_entries: usize,
     /// Clients that are in.
     pub ready: u64,
@@ -62,6 +64,7 @@ impl Connecting {
             retries: BinaryHeap::new(),
             has_stormed: false,
             has_left: false,
+            leaving: Vec::new(),
             order_entries: 0,
             ready: 0,
             failed: 0,
@@ -438,6 +441,53 @@ impl Worker {
             self.drop_client(local);
         }
         self.tell_away();
+    }
+
+    /// Those whose turn it is say goodbye when nothing of theirs is on its way, and come back at once.
+    pub(super) fn reconnect_due(&mut self) {
+        if self.context.phase != Phase::Publish {
+            self.connecting.leaving.clear();
+            return;
+        }
+        let now = self.context.control.now_ns();
+        let end_ns = self.publishing_end_ns();
+        let mut leaving = std::mem::take(&mut self.connecting.leaving);
+        for schedule in &mut self.reconnects {
+            while let Some(offset) = schedule.next_ns()
+                && self.start_ns + offset <= now.min(end_ns)
+            {
+                let index = schedule.take();
+                let first = self.first_local[schedule.group as usize];
+                leaving.push(first + (index / self.workers) as usize);
+            }
+        }
+        let start_ns = self.start_ns;
+        self.reconnects
+            .retain(|s| s.next_ns().is_some_and(|ns| start_ns + ns < end_ns));
+        leaving.retain(|local| !self.reconnect(*local, now));
+        self.connecting.leaving = leaving;
+    }
+
+    /// Whether the client's turn is over: it left now, or is away already.
+    fn reconnect(&mut self, local: usize, now: u64) -> bool {
+        let client = &mut self.clients[local];
+        let Some(connection) = &mut client.connection else {
+            return true;
+        };
+        if client.stage != Stage::Ready {
+            return true;
+        }
+        let publishing = client.publishing.as_ref();
+        if publishing.is_some_and(|p| !p.is_acknowledged()) || connection.backlog() > 0 {
+            return false;
+        }
+        connection.outgoing().extend_from_slice(&codec::DISCONNECT);
+        // Gone either way.
+        let _ = connection.flush();
+        self.drop_client(local);
+        self.clients[local].began_ns = now;
+        self.connecting.retries.push(Reverse((now, local)));
+        true
     }
 
     /// Those who left come back.

@@ -72,6 +72,8 @@ pub struct Worker {
     context: Context,
     connecting: Connecting,
     schedules: Vec<Schedule>,
+    /// Who says goodbye and comes back when, by group.
+    reconnects: Vec<Schedule>,
     /// Thinking publishers, by the time at which they go on.
     thinking: BinaryHeap<Reverse<(u64, usize)>>,
     dirty: Vec<usize>,
@@ -142,6 +144,7 @@ impl Worker {
             context: Context::new(plan.clone(), control.clone(), (number, workers)),
             connecting,
             schedules: Vec::new(),
+            reconnects: Vec::new(),
             thinking: BinaryHeap::new(),
             dirty: Vec::new(),
             again: Vec::new(),
@@ -167,6 +170,7 @@ impl Worker {
             self.follow_phase();
             self.follow_storm();
             self.follow_leave();
+            self.reconnect_due();
             self.follow_probe();
             self.connect_due();
             self.publish_due();
@@ -251,7 +255,8 @@ impl Worker {
     }
 
     fn next_due_ns(&self) -> Option<u64> {
-        let schedules = self.schedules.iter().filter_map(Schedule::next_ns);
+        let both = self.schedules.iter().chain(&self.reconnects);
+        let schedules = both.filter_map(Schedule::next_ns);
         let scheduled = (self.context.phase == Phase::Publish)
             .then(|| schedules.min().map(|ns| ns + self.start_ns))
             .flatten();
@@ -324,6 +329,11 @@ impl Worker {
                 }
                 None => {}
             }
+            if let Some(rate) = spec.reconnect_rate {
+                let share = (self.number, self.workers);
+                let reconnects = Schedule::new(number as u32, count, rate, share, u32::MAX);
+                self.reconnects.push(reconnects);
+            }
             if let Reading::Slow(_) = spec.reading {
                 self.slow.extend(self.locals(number));
             }
@@ -394,12 +404,17 @@ impl Worker {
         self.publish(local);
     }
 
-    fn follow_schedules(&mut self) {
-        let now = self.context.control.now_ns();
-        let end_ns = match self.context.plan.settings.finish {
+    /// Nothing of the open loop is due from then on.
+    fn publishing_end_ns(&self) -> u64 {
+        match self.context.plan.settings.finish {
             Finish::After(duration) => self.start_ns + duration.as_nanos() as u64,
             Finish::Messages(_) => u64::MAX,
-        };
+        }
+    }
+
+    fn follow_schedules(&mut self) {
+        let now = self.context.control.now_ns();
+        let end_ns = self.publishing_end_ns();
         let mut schedules = std::mem::take(&mut self.schedules);
         for schedule in &mut schedules {
             while let Some(offset) = schedule.next_ns() {

@@ -57,6 +57,11 @@ impl Publishing {
         }
     }
 
+    /// Whether everything that was sent is acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        self.inflight.is_empty()
+    }
+
     /// Whether nothing is left to send or to be acknowledged.
     pub fn is_done(&self, spec: &PublishSpec, context: &Context) -> bool {
         if !self.inflight.is_empty() {

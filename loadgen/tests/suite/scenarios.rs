@@ -177,6 +177,35 @@ fn a_storm_brings_everybody_back_while_pairs_are_measured() {
 }
 
 #[test]
+fn a_day_of_telemetry_loses_nothing_while_sensors_come_back() {
+    let broker = Broker::start();
+    for qos in ["--qos=1", "--qos=0"] {
+        let args = [
+            "telemetry",
+            "--sensors=100",
+            "--interval=100ms",
+            "--sites=4",
+            "--dashboards=6",
+            "--slow=2",
+            "--reconnects=20%",
+            "--duration=2s",
+        ];
+        let json = clean(&broker.address, &[&args[..], &[qos]].concat());
+        // 20 of 100 in each of 2 seconds, the last ones perhaps not any more.
+        let back = json["latency"]["reconnect"]["count"].as_u64().unwrap_or(0);
+        assert!((20..=40).contains(&back), "{qos}: {json}");
+        // Each of four dashboards watches a site of its own: every message is owed once.
+        let published = json["published"]["messages"].as_u64();
+        assert!(published > Some(1000), "{qos}: {json}");
+        assert_eq!(
+            json["delivered"]["messages"].as_u64(),
+            published,
+            "{qos}: {json}"
+        );
+    }
+}
+
+#[test]
 fn stalled_and_slow_subscribers_leave_the_others_complete() {
     let broker = Broker::start();
     for slow_rate in ["--slow-rate=0", "--slow-rate=2000"] {
