@@ -135,7 +135,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             // A few milliseconds; and a burst of 16 messages to 1,000 subscribers still leaves as one.
-            turn_deliveries_max: 32_768,
+            turn_deliveries_max: 16_384,
             // The kernel takes about 5 us for each.
             turn_sends_max: 1_024,
             turn_send_bytes_max: 2 * 1024 * 1024,

@@ -2,6 +2,10 @@
 
 use super::outgoing::{More, Outgoing, Stretch};
 use crate::engine::limits::{SPARE_BUFFERS_MAX, SPARE_BYTES_MAX, STRETCH_BYTES};
+use std::collections::VecDeque;
+
+/// So many stretches of a batch go at once.
+const AT_ONCE: usize = 2;
 
 /// Buffers that are not in use.
 #[derive(Debug)]
@@ -10,6 +14,8 @@ pub struct SpareBuffers {
     /// What they hold, and may.
     bytes: usize,
     bytes_max: usize,
+    /// What long batches had, until it is let go.
+    discarded: VecDeque<Box<More>>,
 }
 
 impl Default for SpareBuffers {
@@ -18,6 +24,7 @@ impl Default for SpareBuffers {
             spare: Vec::new(),
             bytes: 0,
             bytes_max: SPARE_BYTES_MAX,
+            discarded: VecDeque::new(),
         }
     }
 }
@@ -35,16 +42,41 @@ impl SpareBuffers {
     pub fn give(&mut self, batch: Outgoing) {
         let Outgoing { last, more } = batch;
         if let Some(more) = more {
-            self.give_earlier(*more);
+            self.give_earlier(more);
         }
         self.give_stretch(last);
     }
 
+    /// Many stretches go little by little: to free 1,000 takes as long as 1,000 deliveries.
     #[cold]
-    fn give_earlier(&mut self, more: More) {
-        for full in more.earlier {
+    fn give_earlier(&mut self, mut more: Box<More>) {
+        if more.earlier.len() > AT_ONCE {
+            return self.discarded.push_back(more);
+        }
+        for full in more.earlier.drain(..) {
             self.give_stretch(full.stretch);
         }
+    }
+
+    /// Whether nothing is left that has to go.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.discarded.is_empty()
+    }
+
+    /// Lets go at most so many stretches; how many.
+    pub fn let_go(&mut self, most: usize) -> usize {
+        let mut count = 0;
+        while count < most
+            && let Some(more) = self.discarded.front_mut()
+        {
+            count += 1;
+            match more.earlier.pop_front() {
+                Some(full) => self.give_stretch(full.stretch),
+                None => drop(self.discarded.pop_front()),
+            }
+        }
+        count
     }
 
     #[inline(always)]
@@ -65,5 +97,29 @@ impl SpareBuffers {
         while self.bytes > bytes_max {
             self.take();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outgoing::Full;
+    use super::*;
+
+    #[test]
+    fn a_long_batch_goes_little_by_little() {
+        let mut spare = SpareBuffers::default();
+        let batch = |stretches: usize| {
+            let mut batch = Outgoing::from(vec![1; 10]);
+            let more = batch.more.get_or_insert_default();
+            more.earlier.extend((0..stretches).map(|_| Full::default()));
+            batch
+        };
+        spare.give(batch(AT_ONCE));
+        assert!(spare.is_settled());
+        spare.give(batch(1_000));
+        spare.give(batch(1_000));
+        let steps = (0..).take_while(|_| !spare.is_settled() && spare.let_go(100) > 0);
+        assert_eq!(steps.count(), 21, "one more step for each batch itself");
+        assert_eq!(spare.let_go(100), 0);
     }
 }

@@ -8,6 +8,7 @@
 //! is gone.
 
 use super::ShardCore;
+use super::ready::Behind;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::limits::{COPY_BYTES_MAX, HELD_BYTES_MAX};
@@ -33,6 +34,10 @@ pub(super) const GROUP_WORK: usize = 2;
 const COPY_BYTES: usize = 256;
 /// Memory is looked at again after so much work: then a few megabytes may have been copied.
 const LOOK_WORK: i64 = 16_384;
+/// So many parts has a turn whose work stands behind a large fan-out.
+const SMALL_SHARES: i64 = 32;
+/// Stretches of outboxes that are let go in a turn.
+const LET_GO_MAX: usize = 512;
 
 /// Who waits, and how much a turn still does.
 pub(super) struct Backlog {
@@ -90,9 +95,15 @@ impl Backlog {
         }
     }
 
-    /// A turn begins; without work to give if what was done before has not left yet.
-    pub(super) fn begin_turn(&mut self, is_behind: bool) {
-        self.work_left = if is_behind { 0 } else { self.work_per_turn };
+    /// A turn begins; without work to give if what was done before has not left yet, and with little if only
+    /// a message to very many has not: others do not wait for that.
+    pub(super) fn begin_turn(&mut self, behind: Behind) {
+        let is_behind = behind != Behind::Nothing;
+        self.work_left = match behind {
+            Behind::Nothing => self.work_per_turn,
+            Behind::LargeFanOuts => self.work_per_turn / SMALL_SHARES,
+            Behind::Others => 0,
+        };
         self.packets_left = self.work_per_turn / SHARES;
         self.look_at = self.work_left - LOOK_WORK;
         self.fan_out_left = (self.work_per_turn / SHARES).max(1);
@@ -234,9 +245,9 @@ impl ShardCore {
     /// A turn begins: a bounded amount of work may be done in it, and none as long as outboxes that filled
     /// before wait to be sent. So what was taken goes out first, and the excess stays with its senders.
     pub fn begin_turn(&mut self) {
-        let is_behind = !self.clients.ready.is_empty();
-        self.backlog.begin_turn(is_behind);
-        if is_behind {
+        let behind = self.clients.ready.behind();
+        self.backlog.begin_turn(behind);
+        if behind != Behind::Nothing {
             self.clients.ready.compact();
         }
         self.clients.sessions.move_some();
@@ -272,6 +283,7 @@ impl ShardCore {
             || self.may_tell()
             || self.may_pass_on()
             || self.takes_leave()
+            || !self.clients.spare.is_settled()
     }
 
     /// Goes on with large fan-outs, and handles packets that wait, in order, as far as this turn's work
@@ -284,6 +296,8 @@ impl ShardCore {
             self.release_some(now);
             self.pass_some_on(now);
             self.take_leave(now);
+            let let_go = self.clients.spare.let_go(LET_GO_MAX);
+            self.backlog.spend(let_go);
         }
         self.disconnect_overflowed(now);
         loop {

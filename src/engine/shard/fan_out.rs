@@ -371,7 +371,10 @@ impl ShardCore {
             let Some(mut running) = self.fan_outs.running.take() else {
                 return;
             };
-            if self.deliver_some(&mut running, now) {
+            self.clients.ready.change_rows();
+            let is_through = self.deliver_some(&mut running, now);
+            self.clients.ready.change_rows();
+            if is_through {
                 self.end_fan_out(*running, now);
             } else {
                 self.fan_outs.running = Some(running);

@@ -1,5 +1,5 @@
 //! Connections with bytes to send, in the order in which their outboxes filled; but answers of the broker
-//! itself do not stand behind all messages.
+//! itself do not stand behind all messages, and other messages not behind one to very many.
 //!
 //! A turn hands a bounded number of them to their sockets, so that one message to very many does not keep
 //! everybody else waiting while the kernel sends it; the rest stays here for the next turn.
@@ -7,36 +7,20 @@
 use crate::engine::keys::ConnectionKey;
 use std::collections::VecDeque;
 
-/// The queue. A vector with a cursor: most turns empty it.
+/// A vector with a cursor: most turns empty it.
 #[derive(Debug, Default)]
-pub(super) struct Ready {
+struct Row {
     connections: Vec<ConnectionKey>,
     next: usize,
-    /// Those that were answered.
-    answered: VecDeque<ConnectionKey>,
-    /// One of these went last.
-    was_answered: bool,
 }
 
-impl Ready {
-    /// A connection that does not stand here yet has something to send.
-    pub(super) fn push(&mut self, connection: ConnectionKey) {
-        self.connections.push(connection);
+impl Row {
+    fn len(&self) -> usize {
+        self.connections.len() - self.next
     }
 
-    /// The same of one whose client waits for an answer.
-    pub(super) fn push_answered(&mut self, connection: ConnectionKey) {
-        self.answered.push_back(connection);
-    }
-
-    /// The connection that has waited longest; in turns with those that were answered.
-    pub(super) fn pop(&mut self) -> Option<ConnectionKey> {
-        self.was_answered = !self.was_answered || self.connections.is_empty();
-        if self.was_answered
-            && let Some(connection) = self.answered.pop_front()
-        {
-            return Some(connection);
-        }
+    #[inline]
+    fn pop(&mut self) -> Option<ConnectionKey> {
         let connection = self.connections.get(self.next).copied();
         self.next += 1;
         if self.next >= self.connections.len() {
@@ -46,20 +30,97 @@ impl Ready {
         connection
     }
 
+    fn compact(&mut self) {
+        self.connections.drain(..self.next);
+        self.next = 0;
+    }
+}
+
+/// What waits to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing.
+    Nothing,
+    /// Messages to very many, and nothing else.
+    LargeFanOuts,
+    /// Other messages, or answers.
+    Others,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    messages: Row,
+    /// Those that large fan-outs filled; while one is at work the two have changed places.
+    large: Row,
+    /// Those that were answered.
+    answered: VecDeque<ConnectionKey>,
+    /// Whose turn it is to go.
+    turn: u8,
+}
+
+impl Ready {
+    /// A connection that does not stand here yet has something to send.
+    #[inline]
+    pub(super) fn push(&mut self, connection: ConnectionKey) {
+        self.messages.connections.push(connection);
+    }
+
+    /// The same of one whose client waits for an answer.
+    pub(super) fn push_answered(&mut self, connection: ConnectionKey) {
+        self.answered.push_back(connection);
+    }
+
+    /// A large fan-out begins to fill outboxes, or ends.
+    pub(super) const fn change_rows(&mut self) {
+        std::mem::swap(&mut self.messages, &mut self.large);
+    }
+
+    /// The connection that has waited longest of those whose turn it is; the three take turns.
+    pub(super) fn pop(&mut self) -> Option<ConnectionKey> {
+        if self.answered.is_empty() && self.large.connections.is_empty() {
+            return self.messages.pop();
+        }
+        for _ in 0..3 {
+            self.turn = (self.turn + 1) % 3;
+            let next = match self.turn {
+                1 => self.answered.pop_front(),
+                2 => self.large.pop(),
+                _ => self.messages.pop(),
+            };
+            if next.is_some() {
+                return next;
+            }
+        }
+        None
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.connections.len() - self.next + self.answered.len()
+        self.messages.len() + self.large.len() + self.answered.len()
+    }
+
+    /// What kind of them.
+    pub(super) fn behind(&self) -> Behind {
+        if self.messages.connections.is_empty() && self.answered.is_empty() {
+            match self.large.connections.is_empty() {
+                true => Behind::Nothing,
+                false => Behind::LargeFanOuts,
+            }
+        } else {
+            Behind::Others
+        }
     }
 
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.connections.is_empty() && self.answered.is_empty()
+        self.behind() == Behind::Nothing
     }
 
     /// Lets go the room of those that have gone.
     pub(super) fn compact(&mut self) {
-        self.connections.drain(..self.next);
-        self.next = 0;
+        self.messages.compact();
+        self.large.compact();
     }
 }
 
@@ -67,6 +128,27 @@ impl Ready {
 mod tests {
     use super::*;
     use crate::engine::slots::Slots;
+
+    #[test]
+    fn other_messages_do_not_stand_behind_one_to_very_many() {
+        let mut connections = Slots::default();
+        let keys: Vec<ConnectionKey> = (0..6).map(|_| connections.insert(())).collect();
+        let mut ready = Ready::default();
+        assert_eq!(ready.behind(), Behind::Nothing);
+        ready.change_rows();
+        keys[..4].iter().for_each(|key| ready.push(*key));
+        ready.change_rows();
+        assert_eq!(ready.behind(), Behind::LargeFanOuts);
+        ready.push(keys[4]);
+        ready.push_answered(keys[5]);
+        assert_eq!((ready.len(), ready.behind()), (6, Behind::Others));
+        let first: Vec<_> = (0..3).filter_map(|_| ready.pop()).collect();
+        assert!(first.contains(&keys[4]) && first.contains(&keys[5]));
+        ready.compact();
+        let rest: Vec<_> = std::iter::from_fn(|| ready.pop()).collect();
+        let expected = keys[..4].iter().filter(|key| !first.contains(key));
+        assert!(rest.iter().eq(expected) && ready.is_empty());
+    }
 
     #[test]
     fn answers_do_not_stand_behind_all_messages() {

@@ -104,11 +104,13 @@ impl Handler for Shell {
                 self.carry_out(ring);
             }
             Some(State::Closing { rest }) => {
-                let rest = rest.take().filter(|_| result.is_ok());
-                if let Some(rest) = rest
-                    && let Err(rest) = ring.send(socket, rest)
-                {
-                    self.core.recycle(rest);
+                let rest = rest.take();
+                let unsent = rest.and_then(|rest| match result {
+                    Ok(_) => ring.send(socket, rest).err(),
+                    Err(_) => Some(rest),
+                });
+                if let Some(unsent) = unsent {
+                    self.core.recycle(unsent);
                 }
                 self.core.recycle(outgoing);
                 ring.close_after_send(socket);

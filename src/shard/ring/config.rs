@@ -27,6 +27,8 @@ pub struct RingConfig {
     pub receive_buffer_bytes: u32,
     /// Completions that one `turn` delivers at most, so that mail and timers get their share.
     pub events_per_turn_max: usize,
+    /// Bytes after which it delivers no more: what handles them copies them, into memory that may be fresh.
+    pub receive_bytes_per_turn_max: usize,
     /// Longest sleep: an owner that has nothing to do shows that often that it is there.
     pub sleep_max: Duration,
     /// Pause of a listener after the process ran out of descriptors or memory.
@@ -46,6 +48,7 @@ impl Default for RingConfig {
             receive_buffers: 512,
             receive_buffer_bytes: 8192,
             events_per_turn_max: 512,
+            receive_bytes_per_turn_max: 1 << 20,
             sleep_max: Duration::from_secs(1),
             accept_backoff: Duration::from_millis(100),
             drop_wait_max: Duration::from_secs(1),

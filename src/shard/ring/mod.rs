@@ -135,8 +135,10 @@ impl Ring {
                 "receive_buffers must be 1 to 32768, none of them empty",
             ));
         }
-        if config.events_per_turn_max == 0 {
-            return Err(RingError::Config("events_per_turn_max must not be 0"));
+        if config.events_per_turn_max == 0 || config.receive_bytes_per_turn_max == 0 {
+            return Err(RingError::Config(
+                "events_per_turn_max and receive_bytes_per_turn_max must not be 0",
+            ));
         }
         let queue = Queue::new(config).map_err(|error| probe::explain("io_uring_setup", error))?;
         probe::check(&queue)?;

@@ -29,6 +29,12 @@ impl Completion {
         cqueue::more(self.flags)
     }
 
+    /// Bytes that it brought.
+    pub fn received_bytes(&self) -> usize {
+        self.buffer()
+            .map_or(0, |_| usize::try_from(self.result).unwrap_or(0))
+    }
+
     /// The provided buffer it fills, if any.
     pub fn buffer(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)

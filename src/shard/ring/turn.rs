@@ -23,9 +23,12 @@ pub struct TurnReport {
     pub more: bool,
 }
 
+/// Completions that are taken out of the queue at once; those that were are delivered.
+const EVENTS_AT_ONCE: usize = 64;
+
 impl Ring {
-    /// Delivers what the kernel has completed, at most `events_per_turn_max` completions. Makes no
-    /// system call unless the submission queue overflows.
+    /// Delivers what the kernel has completed, at most `events_per_turn_max` completions, and no more after
+    /// `receive_bytes_per_turn_max` bytes. Makes no system call unless the submission queue overflows.
     pub fn turn(&mut self, handler: &mut impl Handler) -> TurnReport {
         let mut report = TurnReport::default();
         let Some(mut buffers) = self.buffers.take() else {
@@ -33,11 +36,20 @@ impl Ring {
             return report;
         };
         let mut completions = mem::take(&mut self.completions);
-        self.queue
-            .reap(&mut completions, self.config.events_per_turn_max);
-        report.completions = completions.len();
-        for completion in &completions {
-            self.dispatch(handler, &mut buffers, *completion, &mut report);
+        let mut bytes = 0;
+        while report.completions < self.config.events_per_turn_max
+            && bytes < self.config.receive_bytes_per_turn_max
+        {
+            let left = self.config.events_per_turn_max - report.completions;
+            self.queue.reap(&mut completions, left.min(EVENTS_AT_ONCE));
+            if completions.is_empty() {
+                break;
+            }
+            report.completions += completions.len();
+            for completion in &completions {
+                bytes += completion.received_bytes();
+                self.dispatch(handler, &mut buffers, *completion, &mut report);
+            }
         }
         self.completions = completions;
         self.buffers = Some(buffers);

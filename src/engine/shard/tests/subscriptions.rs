@@ -42,6 +42,7 @@ fn subscriptions_are_found_whatever_came_and_went() {
     }
     for client in clients {
         for filter in &filters {
+            shard.begin_turn();
             let answer = shard.say(client, &packet(0x82, std::slice::from_ref(filter), Some(1)));
             assert_eq!(answer.last(), Some(&1));
         }
@@ -51,6 +52,7 @@ fn subscriptions_are_found_whatever_came_and_went() {
     check(&shard, &clients.map(|client| (client, left)));
     for n in 0..150 {
         let filter = filters.swap_remove(n * 7 % filters.len());
+        shard.begin_turn();
         shard.say(clients[0], &packet(0xA2, &[filter], None));
         let now = shard.core.clients.connections.get(clients[0]).unwrap();
         let session = shard
@@ -63,6 +65,7 @@ fn subscriptions_are_found_whatever_came_and_went() {
         check(&shard, &[(clients[0], left), (clients[1], 170)]);
     }
     assert!(left <= 30);
+    shard.begin_turn();
     shard.say(clients[1], b"\xE0\x00");
     check(&shard, &[(clients[0], left)]);
     shard.say(clients[0], b"\xE0\x00");
