@@ -171,7 +171,7 @@ fn a_ban_is_said_once() {
     eventually(line, || broker.log().contains(line).then_some(()));
     broker.counters();
     assert_eq!(
-        broker.log().matches("is banned").count(),
+        broker.log().matches("is banned for ").count(),
         1,
         "{}",
         broker.log()

@@ -455,9 +455,11 @@ fn the_log_names_the_limit_its_key_and_its_value() {
         ));
     };
     let first = [attempt(20, "a"), attempt(20, "b")];
-    refused(
-        20,
-        "as many connections from its address as may be (limits.connections_per_address_max = 2)",
+    // Who is not served because of its address is not heard.
+    let _client = attempt(20, "late");
+    said(
+        "a client from 10.0.0.20:4660 is refused: as many connections from its address as may be \
+         (limits.connections_per_address_max = 2)",
     );
     broker.await_counter("connections", 2);
     let second = [attempt(21, "a"), attempt(22, "b")];

@@ -7,6 +7,7 @@
 //! Not here: the look at those who are there, which goes over turns (`crate::shard::driver::sweep`).
 
 use super::ShardCore;
+use super::refusals::{AS_SEEN, BY_ADDRESS, BY_NAME};
 use super::unheard::TurnedAway;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::codec::Reason;
@@ -17,15 +18,6 @@ use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::sync::Arc;
-
-/// Why a client is banned: by what it is called, ...
-pub(super) const BY_NAME: &str = "its client identifier or user is banned (bans.file)";
-/// ... by what it did, ...
-pub(super) const AS_SEEN: &str = "it connected too often and is banned for bans.seconds \
-                                  (bans.flapping_connects_max)";
-/// ... or by where it is.
-pub(super) const BY_ADDRESS: &str = "its address is banned (bans.file, or for bans.seconds by \
-                                     bans.failed_logins_max)";
 
 impl ShardCore {
     /// Who is banned from now on: asked of who comes; who is there is asked by [`ShardCore::is_banned`].

@@ -129,14 +129,12 @@ impl Clients {
             if is_fast {
                 return self.lose(key, LossReason::RateLimited, 1);
             }
-            let bytes_max = self.shortage.qos_0_bytes_max;
-            if !has_room(connection, publication, bytes_max)
-                && !self.make_room(publication, key, connection_key)
-            {
-                return;
+            let fits = has_room(connection, publication, self.shortage.qos_0_bytes_max);
+            if fits || self.make_room(publication, key, connection_key) {
+                let ids = subscription_ids.as_slice();
+                self.send_at_most_once(publication, key, connection_key, retain, ids, now);
             }
-            let ids = subscription_ids.as_slice();
-            return self.send_at_most_once(publication, key, connection_key, retain, ids, now);
+            return;
         }
         let fits = !is_fast
             && session.outbound.queued() == 0

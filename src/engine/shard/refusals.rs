@@ -12,6 +12,15 @@ use std::fmt::Display;
 /// A reason code, and why in words.
 pub(super) type Refused = (Reason, Cow<'static, str>);
 
+/// Why a client is banned: by what it is called, ...
+pub(super) const BY_NAME: &str = "its client identifier or user is banned (bans.file)";
+/// ... by what it did, ...
+pub(super) const AS_SEEN: &str = "it connected too often and is banned for bans.seconds \
+                                  (bans.flapping_connects_max)";
+/// ... or by where it is.
+pub(super) const BY_ADDRESS: &str = "its address is banned (bans.file, or for bans.seconds by \
+                                     bans.failed_logins_max)";
+
 /// Characters of a client's own text that are repeated.
 const QUOTED_MAX: usize = 100;
 

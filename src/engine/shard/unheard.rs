@@ -1,8 +1,7 @@
 //! Who is turned away before its CONNECT: by where it comes from. It is closed at once and not told why,
 //! since to wait for what it says would take a place from somebody who says something.
 
-use super::ban::BY_ADDRESS;
-use super::refusals::beyond;
+use super::refusals::{BY_ADDRESS, beyond};
 use super::{Settings, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
