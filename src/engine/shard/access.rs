@@ -37,15 +37,14 @@ impl Clients {
 
     #[inline]
     fn allows(&self, key: SessionKey, access: Access, topic: &str) -> bool {
-        let session = self.sessions.get(key);
-        session.is_none_or(|session| {
-            let is_free = self.rules.acl.is_none() && session.holder.is_none();
-            is_free || self.allows_by_rules(session, access, topic)
-        })
+        // Rules come with the access file or with an identity.
+        let is_free = self.rules.acl.is_none() && !self.settings.authentication.has_methods;
+        is_free || self.allows_by_rules(key, access, topic)
     }
 
-    fn allows_by_rules(&self, session: &Session, access: Access, topic: &str) -> bool {
-        let rights = self.rights(session);
+    fn allows_by_rules(&self, key: SessionKey, access: Access, topic: &str) -> bool {
+        let session = self.sessions.get(key);
+        let rights = session.and_then(|session| self.rights(session));
         rights.is_none_or(|rights| rights.allows(access, topic))
     }
 

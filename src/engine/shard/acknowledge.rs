@@ -57,8 +57,10 @@ impl ShardCore {
         if let Some(answer) = answer {
             self.control(key, |out| answer.encode(version, out));
         }
-        self.clients.pump(session_key, now);
-        self.pump_replay(session_key, now);
+        if self.clients.is_owed(session_key) {
+            self.clients.pump(session_key, now);
+            self.pump_replay(session_key, now);
+        }
     }
 
     /// Whether what an acknowledgement waits for is safe.

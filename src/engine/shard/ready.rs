@@ -5,7 +5,6 @@
 //! everybody else waiting while the kernel sends it; the rest stays here for the next turn.
 
 use crate::engine::keys::ConnectionKey;
-use std::collections::VecDeque;
 
 /// A vector with a cursor: most turns empty it.
 #[derive(Debug, Default)]
@@ -17,6 +16,10 @@ struct Row {
 impl Row {
     fn len(&self) -> usize {
         self.connections.len() - self.next
+    }
+
+    fn is_empty(&self) -> bool {
+        self.connections.is_empty()
     }
 
     #[inline]
@@ -54,7 +57,7 @@ pub(super) struct Ready {
     /// Those that large fan-outs filled; while one is at work the two have changed places.
     large: Row,
     /// Those that were answered.
-    answered: VecDeque<ConnectionKey>,
+    answered: Row,
     /// Whose turn it is to go.
     turn: u8,
 }
@@ -68,7 +71,7 @@ impl Ready {
 
     /// The same of one whose client waits for an answer.
     pub(super) fn push_answered(&mut self, connection: ConnectionKey) {
-        self.answered.push_back(connection);
+        self.answered.connections.push(connection);
     }
 
     /// A large fan-out begins to fill outboxes, or ends.
@@ -78,18 +81,29 @@ impl Ready {
 
     /// The connection that has waited longest of those whose turn it is; the three take turns.
     pub(super) fn pop(&mut self) -> Option<ConnectionKey> {
-        if self.answered.is_empty() && self.large.connections.is_empty() {
-            return self.messages.pop();
+        // Mostly there is one kind.
+        match (
+            self.messages.is_empty(),
+            self.answered.is_empty(),
+            self.large.is_empty(),
+        ) {
+            (true, true, true) => None,
+            (false, true, true) => self.messages.pop(),
+            (true, false, true) => self.answered.pop(),
+            _ => self.pop_in_turn(),
         }
+    }
+
+    fn pop_in_turn(&mut self) -> Option<ConnectionKey> {
         for _ in 0..3 {
             self.turn = (self.turn + 1) % 3;
-            let next = match self.turn {
-                1 => self.answered.pop_front(),
-                2 => self.large.pop(),
-                _ => self.messages.pop(),
+            let row = match self.turn {
+                1 => &mut self.answered,
+                2 => &mut self.large,
+                _ => &mut self.messages,
             };
-            if next.is_some() {
-                return next;
+            if !row.is_empty() {
+                return row.pop();
             }
         }
         None
@@ -102,8 +116,8 @@ impl Ready {
 
     /// What kind of them.
     pub(super) fn behind(&self) -> Behind {
-        if self.messages.connections.is_empty() && self.answered.is_empty() {
-            match self.large.connections.is_empty() {
+        if self.messages.is_empty() && self.answered.is_empty() {
+            match self.large.is_empty() {
                 true => Behind::Nothing,
                 false => Behind::LargeFanOuts,
             }
@@ -121,6 +135,7 @@ impl Ready {
     pub(super) fn compact(&mut self) {
         self.messages.compact();
         self.large.compact();
+        self.answered.compact();
     }
 }
 
