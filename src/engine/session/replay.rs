@@ -28,7 +28,7 @@ pub struct ReplayTask {
     pub subscription_id: u32,
     /// Change of this shard's interest that the other shards have to know of first.
     pub sequence: u64,
-    /// Which of the session's tasks it is; [`Replay::ask`] says.
+    /// Which it is; no other task of the shard has the same, for it is confirmed by that when this may be gone.
     pub number: u64,
     /// How often they are to be sent: once for each SUBSCRIBE.
     pub times: u64,
@@ -70,24 +70,17 @@ pub struct Replay {
     pub released_until: Option<u64>,
     /// Subscriptions that were made while some went: what was held before this place does not wait for them.
     made_since: BTreeMap<NodeId, u64>,
-    /// Number of the last task.
-    last: u64,
 }
 
 impl Replay {
     /// Retained messages are due to a subscription; in place of what was due to it and has not begun.
     /// Returns the number to [`Replay::confirm`] it by.
     pub fn ask(&mut self, task: ReplayTask) -> u64 {
-        self.last += 1;
-        let (node, number) = (task.node, self.last);
+        let (node, number) = (task.node, task.number);
         let known = [self.waiting.remove(&node), self.unconfirmed.remove(&node)];
         let times = known.iter().flatten().map(|known| known.times).sum::<u64>();
         let times = task.times + times;
-        let task = ReplayTask {
-            number,
-            times,
-            ..task
-        };
+        let task = ReplayTask { times, ..task };
         self.unconfirmed.insert(node, task);
         number
     }
@@ -233,12 +226,13 @@ mod tests {
     #[test]
     fn a_subscription_that_is_made_again_has_one_task_and_waits_for_its_last_answer() {
         let mut replay = Replay::default();
-        let first = replay.ask(task(1));
-        let second = replay.ask(task(1));
+        let numbered = |number| ReplayTask { number, ..task(1) };
+        let first = replay.ask(numbered(1));
+        let second = replay.ask(numbered(2));
         replay.confirm(1, first);
         assert!(replay.take_next().is_none(), "the second is not confirmed");
         replay.confirm(1, second);
-        let third = replay.ask(task(1));
+        let third = replay.ask(numbered(3));
         assert!(replay.take_next().is_none(), "it is due after the third");
         replay.confirm(1, third);
         for left in (0..3).rev() {

@@ -272,7 +272,7 @@ impl ShardCore {
                 qos: subscriber.qos,
                 subscription_id: subscriber.subscription_id,
                 sequence: self.interest.sequence(),
-                number: 0,
+                number: self.questions.next_number(),
                 times: 1,
             };
             let replay = session.replay.get_or_insert_with(Box::default);

@@ -187,6 +187,32 @@ fn a_subscription_made_anew_gets_its_retained_messages_once() {
 }
 
 #[test]
+fn the_answer_of_a_subscription_that_is_gone_begins_nothing_for_the_one_after_it() {
+    let mut pair = Pair::new();
+    let [subscriber, publisher] = [pair.connect(0), pair.connect(0)];
+    let topic = (b'a'..=b'z').find(|t| home_shard(&char::from(*t).to_string(), 2) == 0);
+    let topic = topic.expect("a topic of shard 0");
+    let retained = [0x31, 4, 0, 1, topic, b'1'];
+    pair.receive(0, publisher, &retained);
+    pair.settle();
+    pair.receive(0, subscriber, &[0x82, 6, 0, 1, 0, 1, topic, 0]);
+    pair.flush(0);
+    pair.drain(1);
+    pair.flush(1);
+    // The other shard knows of the first only.
+    pair.receive(0, subscriber, &[0xA2, 5, 0, 2, 0, 1, topic]);
+    pair.receive(0, subscriber, &[0x82, 6, 0, 3, 0, 1, topic, 0]);
+    for _ in 0..9 {
+        pair.drain(0);
+    }
+    assert_eq!(pair.hear(0, subscriber), b"\x90\x03\x00\x01\x00");
+    pair.settle();
+    let acks = b"\xB0\x02\x00\x02\x90\x03\x00\x03\x00";
+    let heard = pair.hear(0, subscriber);
+    assert_eq!(heard, [&acks[..], &retained].concat());
+}
+
+#[test]
 fn a_subscription_made_twice_gets_its_retained_messages_twice_after_all_know_of_it() {
     let mut pair = Pair::new();
     let subscriber = pair.connect(0);
