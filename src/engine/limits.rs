@@ -111,7 +111,7 @@ pub const SHARDS_MAX: usize = 128;
 pub const RETAINED_ANSWER_MESSAGES_MAX: usize = 64;
 /// Most retained topics looked at for one answer.
 pub const RETAINED_VISITS_MAX: usize = 2_000;
-/// How often a shared message may be passed on because the members it was meant for are gone.
+/// How often a shared message may go to a shard that it was at before, since members have come or gone.
 pub const SHARED_HOPS_MAX: u8 = 8;
 /// Bytes of packets that wait before their client is no longer read.
 pub const HELD_BYTES_MAX: usize = 32 * 1024;

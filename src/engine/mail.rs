@@ -8,6 +8,7 @@
 //!   ([`super::shard::ShardCore::mail_flushed`]).
 
 use crate::engine::keys::{GroupKey, SessionKey, ShardId};
+use crate::engine::limits::SHARED_HOPS_MAX;
 use crate::engine::message::Message;
 use crate::engine::route::ShardSet;
 use crate::engine::route::retained::{Answer, Cursor};
@@ -63,13 +64,24 @@ pub struct Publish {
     pub passed: Passed,
 }
 
-/// How a message of share groups was passed on from shards without a member that may get it.
+/// How a message of share groups was passed on from shards where nobody connected may get it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Passed {
-    /// How often.
+    /// How often to a shard that had been tried, since members had come or gone meanwhile.
     pub hops: u8,
     /// Those shards.
     pub tried: ShardSet,
+    /// Those of them where a member that is away can keep it if no other takes it.
+    pub keepers: ShardSet,
+}
+
+impl Passed {
+    /// Whether it may go to a shard once more that was tried; counts that.
+    pub fn hop(&mut self) -> bool {
+        let may_hop = self.hops < SHARED_HOPS_MAX;
+        self.hops += u8::from(may_hop);
+        may_hop
+    }
 }
 
 /// A change in what one shard wants.

@@ -57,6 +57,8 @@ pub struct Client {
     pub reads: usize,
     /// Session kept when the connection ends.
     pub is_kept: bool,
+    /// On some of its connections it takes no large packets.
+    pub may_be_small: bool,
     /// Earliest time at which its last connection ended.
     pub left_ms: u64,
     /// When it sent its last CONNECT.
@@ -94,6 +96,7 @@ impl Client {
             will: None,
             reads,
             is_kept,
+            may_be_small: false,
             left_ms: 0,
             stragglers: 0,
             opened_ms: 0,

@@ -16,6 +16,8 @@ pub struct Message {
     pub retain: bool,
     /// An empty payload: removes what is retained.
     pub is_clear: bool,
+    /// Not all clients take so large a packet.
+    pub is_large: bool,
     /// Never, for a will that was not triggered.
     pub sent_at: Option<u64>,
     /// The broker has it for good.
@@ -43,6 +45,8 @@ pub struct Subscription {
     pub suback_at: Option<u64>,
     /// The connection that the SUBACK came on.
     pub link: usize,
+    /// Its client takes no large packets on some of its connections.
+    pub may_be_small: bool,
     pub unsubscribed_at: Option<u64>,
     pub unsuback_at: Option<u64>,
 }
@@ -193,7 +197,8 @@ impl Oracle {
         // A copy may be handed on when its group changes.
         let mut leavers = self.subscriptions.iter().filter(|s| s.share.is_some());
         let has_leavers = leavers.any(|s| s.unsubscribed_at.is_some());
-        let is_unordered = is_shared && (has_leavers || !self.is_calm);
+        // Or if it is too large for a member: some came to this one directly.
+        let is_unordered = is_shared && (has_leavers || message.is_large || !self.is_calm);
         if is_single_writer(&arrival.topic) && is_first && !message.is_resent && !is_unordered {
             let key = (arrival.client, arrival.epoch, arrival.topic.clone());
             let newest = self.newest.entry(key).or_insert(0);
@@ -209,7 +214,9 @@ impl Oracle {
         }
         // A copy that was sent again may be the first that a new subscription sees, or a client that was away.
         let is_older = |s: &Subscription| s.suback_at.is_none_or(|at| message.sent_at < Some(at));
-        let may_have_missed = arrival.qos == 0 || self.matching(arrival).iter().any(is_older);
+        // So may one that its client did not take before.
+        let is_new = |s: &Subscription| is_older(s) || message.is_large && s.may_be_small;
+        let may_have_missed = arrival.qos == 0 || self.matching(arrival).iter().any(is_new);
         if message.is_resent && may_have_missed {
             return Ok(());
         }
@@ -249,8 +256,10 @@ impl Oracle {
             return Ok(());
         }
         let may_repeat = arrival.qos == 1 && (arrival.dup || message.is_resent);
+        // Its client has come back and takes it no more, and it goes to another member, or back to itself.
+        let may_come_back = arrival.qos == 1 && message.is_large && !self.is_calm;
         let may_resend = arrival.qos == 0 && message.qos == 1 && message.is_resent;
-        if may_repeat || may_resend || message.is_new_again {
+        if may_repeat || may_come_back || may_resend || message.is_new_again {
             return Ok(());
         }
         Err(format!("again, after {before} copies: {arrival:?}"))
@@ -285,6 +294,7 @@ impl Oracle {
                 let is_owed = m.sent_at.is_some_and(|at| at > suback_at)
                     && m.accepted_at.is_some()
                     && !m.is_clear
+                    && !(m.is_large && s.may_be_small)
                     && matches(&s.filter, &m.topic)
                     && (s.qos.min(m.qos) > 0 || same_link);
                 if is_owed && self.delivered(s, id) == 0 {
@@ -352,17 +362,23 @@ impl Oracle {
             let lasting = members.iter().filter(|s| {
                 s.suback_at.is_some() && s.unsubscribed_at.is_none() && self.lasts(s, epochs)
             });
-            let Some(since) = lasting.filter_map(|s| s.suback_at).min() else {
-                continue;
-            };
+            let lasting: Vec<_> = lasting.collect();
             for (id, m) in self.messages.iter().enumerate() {
+                let able = lasting.iter().filter(|s| !(m.is_large && s.may_be_small));
+                let Some(since) = able.filter_map(|s| s.suback_at).min() else {
+                    continue;
+                };
                 let qos = members.iter().map(|s| s.qos.min(m.qos)).min().unwrap_or(0);
                 let is_owed = m.sent_at.is_some_and(|at| at > since)
                     && m.accepted_at.is_some()
                     && !m.is_clear
                     && matches(filter, &m.topic);
-                // What was on its way at QoS 2 goes to nobody else when its session ends [MQTT-4.8.2-5].
-                let mut ended = members.iter().filter(|s| !self.lasts(s, epochs));
+                // What was on its way at QoS 2 goes to nobody else when its session ends [MQTT-4.8.2-5], or is
+                // resumed by a client that does not take it.
+                let gives_up = |s: &&&Subscription| m.is_large && s.may_be_small;
+                let mut ended = members
+                    .iter()
+                    .filter(|s| gives_up(s) || !self.lasts(s, epochs));
                 let may_be_lost = ended.any(|s| s.qos.min(m.qos) == 2);
                 if !is_owed || may_be_lost || (qos == 0 && !self.is_calm) {
                     continue;

@@ -170,6 +170,8 @@ pub struct Connect {
     pub expiry_s: u32,
     /// 5.0 only.
     pub receive_maximum: u16,
+    /// 5.0 only.
+    pub packet_bytes_max: Option<u32>,
     pub will: Option<Will>,
 }
 
@@ -181,10 +183,19 @@ pub fn connect(connect: &Connect) -> Vec<u8> {
     let level = if connect.is_v5 { 5 } else { 4 };
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', level, flags, 0, 0];
     if connect.is_v5 {
-        body.extend_from_slice(&[8, 0x11]);
+        let length = if connect.packet_bytes_max.is_some() {
+            13
+        } else {
+            8
+        };
+        body.extend_from_slice(&[length, 0x11]);
         body.extend_from_slice(&connect.expiry_s.to_be_bytes());
         body.push(0x21);
         body.extend_from_slice(&connect.receive_maximum.to_be_bytes());
+        if let Some(max) = connect.packet_bytes_max {
+            body.push(0x27);
+            body.extend_from_slice(&max.to_be_bytes());
+        }
     }
     text(&mut body, connect.name.as_bytes());
     if let Some(will) = &connect.will {

@@ -48,6 +48,9 @@ pub struct Group {
     counts: Vec<MemberCount>,
     turn: u64,
     sticky: Option<ShardId>,
+    /// A message was left with a member here that is away, though others count as connected: they do not take
+    /// it, or have left, which is not known here yet.
+    has_left_over: bool,
 }
 
 impl Group {
@@ -60,17 +63,33 @@ impl Group {
             counts: vec![MemberCount::default(); usize::from(shards)],
             turn: 0,
             sticky: None,
+            has_left_over: false,
         }
     }
 
-    /// Notes the member counts of a shard. Returns whether somebody is connected by that while nobody was, so
-    /// that what waits with members here that are away should go there.
+    /// Notes the member counts of a shard. Returns whether somebody is connected by that who may take what
+    /// waits with members here that are away, so that it should go there: the first one, or any if something
+    /// was left although others were there.
     pub fn set_count(&mut self, shard: ShardId, count: MemberCount) -> bool {
         let was_online = self.has_online();
-        if let Some(known) = self.counts.get_mut(usize::from(shard)) {
-            *known = count;
-        }
-        !was_online && count.online > 0 && self.members.len() > self.members.online()
+        let Some(known) = self.counts.get_mut(usize::from(shard)) else {
+            return false;
+        };
+        // As many as before may be others.
+        let may_be_new = count.online >= known.online;
+        *known = count;
+        let is_awaited = !was_online || self.has_left_over && may_be_new;
+        is_awaited && count.online > 0 && self.members.len() > self.members.online()
+    }
+
+    /// A message is left with a member here that is away.
+    pub fn leave_with_absent(&mut self) {
+        self.has_left_over |= self.has_online();
+    }
+
+    /// What waits with members here that are away is about to be taken back.
+    pub const fn recall(&mut self) {
+        self.has_left_over = false;
     }
 
     /// The member counts of a shard.

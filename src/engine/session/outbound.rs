@@ -305,9 +305,14 @@ impl Outbound {
         }
     }
 
-    /// Settles a message that could never be sent, such as one larger than the client takes.
-    pub fn give_up(&mut self, packet_id: u16) {
+    /// Settles a message that cannot be sent, such as one larger than the client takes. Returns one of QoS 1:
+    /// another client may get it, but not one of QoS 2.
+    pub fn give_up(&mut self, packet_id: u16) -> Option<Delivery> {
+        let entry = self.entry(packet_id);
+        let delivery = entry.filter(|entry| entry.awaits == Awaits::Puback);
+        let delivery = delivery.and_then(|entry| entry.delivery.take());
         let _ = self.finish(packet_id, Awaits::Puback) || self.finish(packet_id, Awaits::Pubrec);
+        delivery
     }
 
     /// What a resumed session sends again, in first-sending order `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]`.

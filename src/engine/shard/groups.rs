@@ -14,7 +14,6 @@ use super::matches::Match;
 use crate::engine::codec::topic::TopicFilter;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{GroupKey, SessionKey, ShardId};
-use crate::engine::limits::SHARED_HOPS_MAX;
 use crate::engine::mail::{self, Mail, Passed, Phase};
 use crate::engine::route::ShardSet;
 use crate::engine::route::members::MemberLoad;
@@ -40,15 +39,15 @@ const LOOKS_PER_DELIVERY: usize = 64;
 /// Where a group stands: its filter's node, and its place among the groups there.
 type Place = (NodeId, usize);
 
-/// Where a message may be passed on to.
+/// Why a message is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    /// To a shard with a connected member that was not tried: one that is away may keep it here.
-    Connected,
-    /// To any that was not tried: nobody here takes so large a one.
-    Untried,
-    /// To any, those first that were not tried: members here are gone.
-    Any,
+enum Because {
+    /// Its member is away, and may keep it: only who is connected is better.
+    Away,
+    /// Nobody here takes so large a one.
+    TooLarge,
+    /// The members here are gone.
+    Gone,
 }
 
 /// Groups of which a member is there again, so that what waits with others goes to it.
@@ -115,19 +114,23 @@ impl ShardCore {
             return GROUP_WORK;
         };
         let cost = GROUP_WORK + steps;
-        passed.tried.insert(self.id);
-        let other = match picked {
+        let because = match picked {
             Some(member) if self.is_there(&member) => None,
-            Some(_) => self.other_shard(at, hash, passed, Wanted::Connected),
-            None if is_too_large.get() => self.other_shard(at, hash, passed, Wanted::Untried),
-            None => self.other_shard(at, hash, passed, Wanted::Any),
+            Some(_) => Some(Because::Away),
+            None if is_too_large.get() => Some(Because::TooLarge),
+            None => Some(Because::Gone),
         };
+        let other = because.and_then(|because| self.next_shard(at, hash, &mut passed, because));
         if let Some(shard) = other {
-            passed.hops += 1;
             self.mail_to_group(publication, &named, hash, shard, passed);
             return cost;
         }
         if let Some(member) = picked {
+            if because.is_some()
+                && let Some(group) = self.group_at(at)
+            {
+                group.leave_with_absent();
+            }
             let mut matched = Match::of(&member);
             matched.group = Some(named);
             self.clients.deliver(publication, &matched, now);
@@ -185,27 +188,49 @@ impl ShardCore {
         Some((Rc::clone(&group.named), picked.member, picked.steps))
     }
 
-    /// Another shard that may have a member for a message.
-    fn other_shard(
+    /// The shard that a message goes to next, if any is better than this one: first one that was not tried,
+    /// each once, then one where it can be kept. Where a member has come or gone since a shard was tried, it
+    /// may be tried again, but not for ever.
+    fn next_shard(
         &mut self,
         at: Place,
         hash: u64,
-        passed: Passed,
-        wanted: Wanted,
+        passed: &mut Passed,
+        because: Because,
     ) -> Option<ShardId> {
-        if passed.hops >= SHARED_HOPS_MAX {
-            return None;
-        }
-        let strategy = self.settings.shared_strategy;
-        let mut here = ShardSet::default();
-        here.insert(self.id);
+        let (strategy, id) = (self.settings.shared_strategy, self.id);
+        let was_keeper = passed.keepers.contains(id);
+        passed.tried.insert(id);
+        passed.keepers.remove(id);
         let group = self.group_at(at)?;
         let fresh = group.pick_shard(strategy, hash, passed.tried);
-        match wanted {
-            Wanted::Connected => fresh.filter(|shard| group.count(*shard).online > 0),
-            Wanted::Untried => fresh,
-            Wanted::Any => fresh.or_else(|| group.pick_shard(strategy, hash, here)),
+        if because == Because::Away {
+            let fresh = fresh.filter(|shard| group.count(*shard).online > 0);
+            let other = fresh.or_else(|| {
+                // Somebody has come there, or this shard has not heard yet that all have left.
+                let mut keepers = passed.keepers.iter();
+                let other = keepers.find(|shard| group.count(*shard).online > 0);
+                other.filter(|_| passed.hop())
+            });
+            if other.is_some() {
+                passed.keepers.insert(id);
+            }
+            return other;
         }
+        if let Some(shard) = fresh.or_else(|| passed.keepers.iter().next()) {
+            return Some(shard);
+        }
+        let is_new = was_keeper || because == Because::Gone;
+        if !is_new || !passed.hop() {
+            return None;
+        }
+        let mut here = ShardSet::default();
+        here.insert(id);
+        if was_keeper {
+            // The member that was to keep it is back or gone: others may be, too.
+            passed.tried = here;
+        }
+        group.pick_shard(strategy, hash, here)
     }
 
     fn mail_to_group(
@@ -314,12 +339,13 @@ impl ShardCore {
         let Some((node, name)) = self.recalls.due.pop_first() else {
             return 1;
         };
-        let Some(entry) = self.trie.entry(node) else {
+        let Some(entry) = self.trie.entry_mut(node) else {
             return 1;
         };
-        let Some(group) = entry.groups.find(&name) else {
+        let Some(group) = entry.groups.find_mut(&name) else {
             return 1;
         };
+        group.recall();
         let sessions = &self.clients.sessions;
         let waiting = |key: SessionKey| {
             let session = sessions.get(key)?;

@@ -155,11 +155,15 @@ impl Clients {
     /// Sends again what was held back, as far as the client has room.
     fn resend_held_back(&mut self, key: SessionKey, now: Timestamp) {
         while let Some((packet_id, fits)) = self.resend_one(key, now) {
-            if !fits {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.outbound.give_up(packet_id);
-                }
-                self.lose(key, LossReason::TooLarge, 1);
+            if fits {
+                continue;
+            }
+            let session = self.sessions.get_mut(key);
+            let left = session.and_then(|session| session.outbound.give_up(packet_id));
+            match left.filter(|delivery| delivery.group.is_some()) {
+                // Another member of the group may take it.
+                Some(delivery) => self.passed_on.push_back(delivery),
+                None => self.lose(key, LossReason::TooLarge, 1),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What clients hear, and what they answer.
 
-use super::{QUOTA_EXCEEDED, Run, TAKEN_OVER};
+use super::{PADDING, QUOTA_EXCEEDED, Run, TAKEN_OVER};
 use crate::client::Phase;
 use crate::oracle::{Arrival, ClientId};
 use crate::wire::{self, Packet};
@@ -208,6 +208,7 @@ impl Run {
             client: id,
             epoch,
             message: text
+                .trim_end_matches(PADDING)
                 .parse()
                 .map_err(|_| format!("a damaged payload {text}"))?,
             topic,

@@ -17,6 +17,10 @@ const FILTERS: [&str; 10] = [
     "r/#", "#", "+/0", "a/+", "a/0", "a/1", "a/#", "b/#", "b/+", "c",
 ];
 const SHARED: [&str; 4] = ["a/#", "a/1", "b/#", "+/0"];
+/// The largest packet that some clients take, ...
+const SMALL_BYTES: u32 = 100;
+/// ... and what makes a message larger.
+const PADDING: char = '.';
 /// Steps in which everything has to come to rest.
 const REST_STEPS_MAX: usize = 200_000;
 /// Reason codes of a DISCONNECT.
@@ -48,6 +52,8 @@ pub struct Run {
     weights: Weights,
     /// So many of the filters are in use: with few, clients share them.
     filters: usize,
+    /// All subscribe to one share group and nothing else, with sessions that stay.
+    is_one_group: bool,
     steps: usize,
     now: u64,
     /// What happened last.
@@ -85,19 +91,20 @@ impl Run {
         settings.limits.inflight_max = random.pick(&[1, 2, 5, 1024]);
         settings.limits.receive_maximum = random.pick(&[2, 8, 1024]);
         let world = World::new(shards, seed, &settings, letters_max, roughness);
+        let is_one_group = random.chance(250);
         let clients = 2 + random.below(6);
         let clients = (0..clients)
-            .map(|number| client(number, is_calm, &mut random))
+            .map(|number| client(number, is_calm, is_one_group, &mut random))
             .collect();
         let rough = |random: &mut Random, max: usize| {
             if is_calm { 0 } else { random.below(max) as u32 }
         };
         let weights = Weights {
-            connect: 30 + random.below(100) as u32,
+            connect: if is_one_group { 150 } else { 30 } + random.below(100) as u32,
             publish: 20 + random.below(200) as u32,
             subscribe: 5 + random.below(60) as u32,
             unsubscribe: random.below(30) as u32,
-            leave: rough(&mut random, 15),
+            leave: rough(&mut random, if is_one_group { 60 } else { 15 }),
             cut: rough(&mut random, 25),
             take_over: rough(&mut random, 10),
             stall: random.below(10) as u32,
@@ -107,6 +114,7 @@ impl Run {
         Run {
             steps: 300 + random.below(1500),
             filters: random.pick(&[1, 3, FILTERS.len()]),
+            is_one_group,
             random,
             world,
             clients,
@@ -190,6 +198,7 @@ impl Run {
                 qos,
                 retain: false,
                 is_clear: false,
+                is_large: false,
                 // A CONNECT that comes late may end this connection before its client knows.
                 sent_at: (self.clients[id].stragglers > 0).then_some(self.now),
                 accepted_at: None,
@@ -205,6 +214,9 @@ impl Run {
                 delay_s,
             });
             self.clients[id].will = Some(message);
+        }
+        if self.clients[id].may_be_small && self.random.chance(500) {
+            connect.packet_bytes_max = Some(SMALL_BYTES);
         }
         self.world.send(link, &wire::connect(&connect));
         let client = &mut self.clients[id];
@@ -223,12 +235,13 @@ impl Run {
         if client.phase != Phase::Up || client.unacknowledged.len() >= client.receive_maximum {
             return;
         }
-        let is_value = self.random.chance(300);
+        let is_value = !self.is_one_group && self.random.chance(300);
         let (topic, qos, is_clear) = if is_value {
             let is_clear = self.random.chance(150);
             (format!("r/{id}"), (id % 3) as u8, is_clear)
         } else {
-            let topic = self.random.pick(&TOPICS).to_owned();
+            let topics = if self.is_one_group { 3 } else { TOPICS.len() };
+            let topic = self.random.pick(&TOPICS[..topics]).to_owned();
             (topic, self.random.below(3) as u8, false)
         };
         let message = self.oracle.messages.len();
@@ -237,10 +250,14 @@ impl Run {
         } else {
             0
         };
+        let large = if self.is_one_group { 700 } else { 300 };
+        let is_large = !is_value && self.random.chance(large);
+        let padding = if is_large { SMALL_BYTES as usize } else { 0 };
         let payload = if is_clear {
             Vec::new()
         } else {
-            message.to_string().into_bytes()
+            let padding = PADDING.to_string().repeat(padding);
+            format!("{message}{padding}").into_bytes()
         };
         let publish = Publish {
             topic: topic.clone(),
@@ -255,6 +272,7 @@ impl Run {
             qos,
             retain: is_value,
             is_clear,
+            is_large,
             sent_at: Some(self.now),
             accepted_at: None,
             is_resent: false,
@@ -293,12 +311,14 @@ impl Run {
         let mut filters = Vec::new();
         let mut asked = Vec::new();
         let most = if self.random.chance(200) { 6 } else { 2 };
+        let names = if self.is_one_group { 1 } else { 2 };
         for _ in 0..=self.random.below(most) {
             let share = self
                 .random
-                .chance(250)
-                .then(|| self.random.pick(&["g", "h"]).to_owned());
+                .chance(if self.is_one_group { 1000 } else { 250 })
+                .then(|| self.random.pick(&["g", "h"][..names]).to_owned());
             let filter = match &share {
+                Some(_) if self.is_one_group => SHARED[0],
                 Some(_) => self.random.pick(&SHARED),
                 None => self.random.pick(&FILTERS[..self.filters]),
             };
@@ -323,6 +343,7 @@ impl Run {
                 subscribed_at: self.now,
                 suback_at: None,
                 link,
+                may_be_small: self.clients[id].may_be_small,
                 unsubscribed_at: None,
                 unsuback_at: None,
             });
@@ -475,9 +496,9 @@ impl Run {
     }
 }
 
-fn client(number: usize, is_calm: bool, random: &mut Random) -> Client {
-    let is_v5 = random.chance(500);
-    let is_persistent = random.chance(500);
+fn client(number: usize, is_calm: bool, is_one_group: bool, random: &mut Random) -> Client {
+    let is_v5 = random.chance(500) || is_one_group;
+    let is_persistent = random.chance(500) || is_one_group;
     let expiry_s = if is_persistent {
         random.pick(&[3, 3600, u32::MAX])
     } else {
@@ -493,9 +514,13 @@ fn client(number: usize, is_calm: bool, random: &mut Random) -> Client {
             expiry_s
         },
         receive_maximum: random.pick(&[1, 3, 65535]),
+        packet_bytes_max: None,
         will: None,
     };
     let qos = random.below(3) as u8;
     let reads = random.pick(&[5, 40, 2000]);
-    Client::new(connect, qos, reads)
+    let may_be_small = is_v5 && random.chance(500);
+    let mut client = Client::new(connect, qos, reads);
+    client.may_be_small = may_be_small;
+    client
 }
