@@ -223,6 +223,12 @@ impl World {
         }
     }
 
+    /// Whether the broker has closed a link, or is about to.
+    pub fn is_closing(&self, link: LinkId) -> bool {
+        let state = &self.links[link].state;
+        matches!(state, State::Closing(_) | State::Closed)
+    }
+
     /// The connection breaks: of what the client sent, only `arrives` bytes still reach the broker.
     pub fn cut(&mut self, link: LinkId, arrives: usize) {
         let link = &mut self.links[link];

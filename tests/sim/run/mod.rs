@@ -410,15 +410,17 @@ impl Run {
             return;
         };
         let arrives = self.random.below(self.world.unsent(link) + 1);
+        // The broker may have closed it long before: then nobody knows when the will came.
+        let is_news = !self.world.is_closing(link);
         self.world.cut(link, arrives);
         self.note(|| format!("link {link} of client {id} breaks, {arrives} bytes arrive"));
-        self.lost_connection(id);
+        self.lost_connection(id, is_news);
     }
 
     /// The connection is gone, not by DISCONNECT.
-    fn lost_connection(&mut self, id: ClientId) {
+    fn lost_connection(&mut self, id: ClientId, is_news: bool) {
         let was = self.clients[id].phase;
-        self.trigger_will(id, was == Phase::Up);
+        self.trigger_will(id, was == Phase::Up && is_news);
         let client = &mut self.clients[id];
         if was == Phase::Connecting {
             client.stragglers += 1;
