@@ -311,14 +311,6 @@ impl ShardCore {
         self.clients.counters.transport_errors += 1;
     }
 
-    /// Largest packet that an open connection may send; `None` before CONNECT is accepted.
-    #[must_use]
-    pub fn packet_bytes_max(&self, key: ConnectionKey) -> Option<usize> {
-        let connection = self.clients.connections.get(key)?;
-        connection.session?;
-        Some(self.settings.limits.max_packet_bytes)
-    }
-
     /// A batch from [`ShardCore::take_outgoing`] is out; its buffers come back.
     pub fn sent(&mut self, now: Timestamp, key: ConnectionKey, batch: Outgoing) {
         self.clients.spare.give(batch);
