@@ -10,8 +10,9 @@ use crate::engine::session::rates::Bucket;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long a late shard accepts nobody.
 const LATE_PAUSE_MS: u64 = 10;
@@ -35,9 +36,18 @@ pub(super) struct ConnectingMax {
 pub struct ConnectionCounts {
     all: AtomicUsize,
     by_listener: Vec<AtomicUsize>,
-    /// Those that have not sent their CONNECT, by the network that counts as their address. Touched when one
-    /// comes and when it is heard, like the count of connections by address.
-    connecting: Mutex<BTreeMap<IpNet, usize>>,
+    /// Those that have not sent their CONNECT, where they are counted over all shards.
+    connecting: Option<Arc<dyn CountsByNetwork>>,
+}
+
+/// Counts of connections that have not sent their CONNECT, by the network that counts as their address.
+pub trait CountsByNetwork: fmt::Debug + Send + Sync {
+    /// How many there are.
+    fn count(&self, network: IpNet) -> usize;
+    /// One more.
+    fn enter(&self, network: IpNet);
+    /// One less.
+    fn leave(&self, network: IpNet);
 }
 
 impl ConnectionCounts {
@@ -47,27 +57,22 @@ impl ConnectionCounts {
         ConnectionCounts {
             all: AtomicUsize::new(0),
             by_listener: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
-            connecting: Mutex::default(),
+            connecting: None,
         }
     }
 
-    /// So many of a network have not sent their CONNECT.
+    /// The same; those that have not sent their CONNECT are counted over all shards too.
+    #[must_use]
+    pub fn with_connecting(listeners: usize, connecting: Arc<dyn CountsByNetwork>) -> Self {
+        ConnectionCounts {
+            connecting: Some(connecting),
+            ..ConnectionCounts::new(listeners)
+        }
+    }
+
     fn connecting_from(&self, network: IpNet) -> usize {
-        let connecting = self.connecting.lock();
-        let connecting = connecting.unwrap_or_else(PoisonError::into_inner);
-        connecting.get(&network).copied().unwrap_or_default()
-    }
-
-    fn add_connecting(&self, network: IpNet) {
-        let connecting = self.connecting.lock();
-        let mut connecting = connecting.unwrap_or_else(PoisonError::into_inner);
-        *connecting.entry(network).or_default() += 1;
-    }
-
-    fn take_connecting(&self, network: IpNet) {
-        let connecting = self.connecting.lock();
-        let mut connecting = connecting.unwrap_or_else(PoisonError::into_inner);
-        take_one(&mut connecting, network);
+        let connecting = self.connecting.as_ref();
+        connecting.map_or(0, |connecting| connecting.count(network))
     }
 
     /// One more; how many there were before.
@@ -218,7 +223,9 @@ impl Admission {
     /// It is known where one of them comes from.
     pub(super) fn count_from(&mut self, network: IpNet) {
         *self.by_network.entry(network).or_default() += 1;
-        self.counts.add_connecting(network);
+        if let Some(connecting) = &self.counts.connecting {
+            connecting.enter(network);
+        }
     }
 
     /// Whether one more of them may come from there.
@@ -230,18 +237,17 @@ impl Admission {
     /// One has sent its CONNECT, moved on, or left before; it was counted for a network, if that was known.
     pub(super) fn settle(&mut self, counted_from: Option<IpNet>) {
         self.connecting = self.connecting.saturating_sub(1);
-        if let Some(network) = counted_from {
-            take_one(&mut self.by_network, network);
-            self.counts.take_connecting(network);
+        let Some(network) = counted_from else {
+            return;
+        };
+        if let Some(count) = self.by_network.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&network);
+            }
         }
-    }
-}
-
-fn take_one(counts: &mut BTreeMap<IpNet, usize>, network: IpNet) {
-    if let Some(count) = counts.get_mut(&network) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&network);
+        if let Some(connecting) = &self.counts.connecting {
+            connecting.leave(network);
         }
     }
 }

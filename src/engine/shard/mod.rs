@@ -55,7 +55,7 @@ mod tests;
 pub mod unheard;
 mod window;
 
-pub use admission::ConnectionCounts;
+pub use admission::{ConnectionCounts, CountsByNetwork};
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
 use crate::engine::access::bans::BannedNames;

@@ -1,7 +1,7 @@
 //! Data frames of a client, cut into small ones as their bytes come in.
 //!
-//! A frame may hold any number of packets, and be as long as all of them `[MQTT-6.0.0-2]`: so no more of it is
-//! kept than has come, and what bounds packets is MQTT's to say. Control frames pass as they are.
+//! A frame may hold any number of packets, and be as long as all of them `[MQTT-6.0.0-2]`: so no more of it
+//! is kept than has come, and what bounds packets is MQTT's to say. Control frames pass as they are.
 
 use tungstenite::protocol::frame::coding::CloseCode;
 

@@ -113,26 +113,6 @@ impl Pair {
     }
 }
 
-/// However the system spreads them.
-#[test]
-fn so_many_of_an_address_may_be_about_to_connect_as_is_said_on_all_shards_together() {
-    let mut pair = Pair::with(|settings| settings.limits.connecting_per_address_max = 4);
-    let network = "192.0.2.1/32".parse().unwrap();
-    let places = [0, 0, 0, 1];
-    let keys = places.map(|shard: usize| {
-        assert!(pair.cores[shard].may_connect_from(network));
-        let key = pair.cores[shard].accept(NOW, 0).unwrap();
-        pair.cores[shard].locate(key, network);
-        key
-    });
-    for core in &pair.cores {
-        assert!(!core.may_connect_from(network));
-        assert!(core.may_connect_from("192.0.2.2/32".parse().unwrap()));
-    }
-    pair.cores[0].receive_ended(NOW, keys[0]);
-    assert!(pair.cores[1].may_connect_from(network));
-}
-
 #[test]
 fn what_was_routed_for_a_subscription_that_is_gone_is_not_behind_newer_retained_messages() {
     let mut pair = Pair::new();
