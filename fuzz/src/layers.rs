@@ -8,8 +8,6 @@ use ringmq::shard::transport::{Arrival, Layers};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-const CONNECT_BYTES_MAX: usize = 4096;
-
 /// What a peer sees and MQTT gets.
 #[derive(Debug, PartialEq)]
 struct Seen {
@@ -65,7 +63,6 @@ fn setup(has_proxy: bool, has_websocket: bool) -> TransportSetup {
         Arc::new(WebSocketSetup {
             path: Some("/mqtt".into()),
             origins: Vec::new(),
-            connect_bytes_max: CONNECT_BYTES_MAX,
         })
     });
     TransportSetup {

@@ -8,7 +8,7 @@
 use crate::control::authn::jwt::{JwtMethod, KeySource};
 use crate::control::authn::password::{PasswordFile, PasswordMethod};
 use crate::control::config::Config;
-use crate::control::text::{self, Remarks};
+use crate::control::text;
 use crate::control::watch::bans::{self, Who};
 use crate::engine::access::acl::Acl;
 use crate::shard::certificates::{CERTIFICATE, REVOCATION_LIST, Term, TlsFiles, TlsSettings};
@@ -409,7 +409,7 @@ fn stamp(path: &Path) -> Stamp {
 fn read_text(path: &Path) -> Result<String, FileError> {
     let bytes = files::read(path, files::LIST_BYTES_MAX);
     let bytes = bytes.map_err(|error| FileError::new(path, error))?;
-    text::decode(&bytes, Remarks::OwnLines).map_err(|error| FileError::new(path, error))
+    text::decode_list(&bytes).map_err(|error| FileError::new(path, error))
 }
 
 fn read_users(path: &Path) -> Result<PasswordFile, FileError> {

@@ -1,5 +1,6 @@
 //! Text files as editors leave them: a byte order mark is skipped, bytes that are not UTF-8 are named by
-//! their line, and are no matter in a remark.
+//! their line, and are no matter in a remark. In lists of names nor is a mark or a NUL further on: it would
+//! become part of a name, which nobody sees.
 
 use std::fmt;
 
@@ -29,6 +30,30 @@ pub enum Remarks {
     OwnLines,
     /// Also behind a value, as in TOML.
     BehindValues,
+}
+
+/// The text of a list, a name or rule a line, as [`decode`] gives it.
+///
+/// # Errors
+/// The same, and the first line outside of remarks with a byte order mark or a NUL.
+pub fn decode_list(bytes: &[u8]) -> Result<String, TextError> {
+    let text = decode(bytes, Remarks::OwnLines)?;
+    for (number, line) in (1..).zip(text.lines()) {
+        let wrong = if line.trim_start().starts_with('#') {
+            continue;
+        } else if line.contains(MARK) {
+            "it has a byte order mark, as files have that were joined; take it out"
+        } else if line.contains('\0') {
+            "it has a NUL; take it out"
+        } else {
+            continue;
+        };
+        return Err(TextError {
+            line: number,
+            text: wrong,
+        });
+    }
+    Ok(text)
 }
 
 /// The text of a file, without its byte order mark. In remarks, bytes that are not UTF-8 are replaced.
@@ -103,6 +128,15 @@ mod tests {
         assert_eq!(text.unwrap(), "a\u{feff}\n");
         let wide = [0xFF, 0xFE, b'a', 0, 0xE4, 0];
         assert!(error(&wide, Remarks::OwnLines).starts_with("line 1: the file is UTF-16"));
+    }
+
+    #[test]
+    fn a_list_has_no_mark_and_no_nul_beyond_its_begin_and_its_remarks() {
+        let error = |text: &str| decode_list(text.as_bytes()).unwrap_err().to_string();
+        assert!(error("\u{feff}a\n\u{feff}b\n").starts_with("line 2: it has a byte order mark"));
+        assert!(error("a\n\n user b\0c\n").starts_with("line 3: it has a NUL"));
+        let good = "\u{feff}a\n # \u{feff} \0\nb\n";
+        assert_eq!(decode_list(good.as_bytes()).as_deref(), Ok(&good[3..]));
     }
 
     #[test]

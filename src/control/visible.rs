@@ -9,27 +9,31 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Such letters, from the first to the last of each range.
-const HIDDEN: [(char, char); 20] = [
-    ('\u{7f}', '\u{9f}'),       // DEL and C1 controls
-    ('\u{ad}', '\u{ad}'),       // soft hyphen
-    ('\u{34f}', '\u{34f}'),     // combining grapheme joiner
-    ('\u{61c}', '\u{61c}'),     // Arabic letter mark
-    ('\u{115f}', '\u{1160}'),   // Hangul fillers
-    ('\u{17b4}', '\u{17b5}'),   // Khmer vowels that are not written
-    ('\u{180b}', '\u{180f}'),   // Mongolian selectors and separator
-    ('\u{200b}', '\u{200f}'),   // spaces of no width, joiners, directions
-    ('\u{2028}', '\u{202e}'),   // ends of lines and paragraphs, directions
-    ('\u{2060}', '\u{206f}'),   // joiners, operators, isolated directions
-    ('\u{2800}', '\u{2800}'),   // Braille without dots
-    ('\u{3164}', '\u{3164}'),   // Hangul filler
-    ('\u{fe00}', '\u{fe0f}'),   // selectors of variants
-    ('\u{feff}', '\u{feff}'),   // byte order mark
-    ('\u{ffa0}', '\u{ffa0}'),   // Hangul filler
-    ('\u{fff0}', '\u{fffb}'),   // marks of annotations
-    ('\u{1bca0}', '\u{1bca3}'), // controls of shorthand
-    ('\u{1d173}', '\u{1d17a}'), // controls of music
-    ('\u{e0000}', '\u{e0fff}'), // tags and selectors
-    ('\u{10fffe}', '\u{10ffff}'),
+const HIDDEN: [(char, char); 24] = [
+    ('\u{7f}', '\u{a0}'),        // DEL, C1 controls, a blank that does not break
+    ('\u{ad}', '\u{ad}'),        // soft hyphen
+    ('\u{34f}', '\u{34f}'),      // combining grapheme joiner
+    ('\u{61c}', '\u{61c}'),      // Arabic letter mark
+    ('\u{115f}', '\u{1160}'),    // Hangul fillers
+    ('\u{1680}', '\u{1680}'),    // Ogham blank
+    ('\u{17b4}', '\u{17b5}'),    // Khmer vowels that are not written
+    ('\u{180b}', '\u{180f}'),    // Mongolian selectors and separator
+    ('\u{2000}', '\u{200f}'),    // blanks of many widths and of none, joiners, directions
+    ('\u{2028}', '\u{202f}'),    // ends of lines and paragraphs, directions, a narrow blank
+    ('\u{205f}', '\u{206f}'),    // a blank, joiners, operators, isolated directions
+    ('\u{2800}', '\u{2800}'),    // Braille without dots
+    ('\u{3000}', '\u{3000}'),    // wide blank
+    ('\u{3164}', '\u{3164}'),    // Hangul filler
+    ('\u{e000}', '\u{f8ff}'),    // private use
+    ('\u{fdd0}', '\u{fdef}'),    // no letters
+    ('\u{fe00}', '\u{fe0f}'),    // selectors of variants
+    ('\u{feff}', '\u{feff}'),    // byte order mark
+    ('\u{ffa0}', '\u{ffa0}'),    // Hangul filler
+    ('\u{fff0}', '\u{fffb}'),    // marks of annotations
+    ('\u{1bca0}', '\u{1bca3}'),  // controls of shorthand
+    ('\u{1d173}', '\u{1d17a}'),  // controls of music
+    ('\u{e0000}', '\u{e0fff}'),  // tags and selectors
+    ('\u{f0000}', '\u{10ffff}'), // private use
 ];
 
 fn is_hidden(letter: char) -> bool {
@@ -75,6 +79,23 @@ mod tests {
         let json = serde_json::json!({ "client_id": hidden }).to_string();
         let again: serde_json::Value = serde_json::from_str(&spelled_out(&json)).unwrap();
         assert_eq!(again["client_id"], hidden);
+    }
+
+    #[test]
+    fn no_blank_but_the_plain_one_and_no_private_letter_passes() {
+        let private = [
+            '\u{e000}',
+            '\u{f8ff}',
+            '\u{f0000}',
+            '\u{fffff}',
+            '\u{100000}',
+            '\u{10ffff}',
+        ];
+        let blanks = (' '..=char::MAX).filter(|letter| letter.is_whitespace() && *letter != ' ');
+        for letter in blanks.chain(private) {
+            assert!(is_hidden(letter), "{letter:?}");
+        }
+        assert!(!is_hidden(' '));
     }
 
     #[test]

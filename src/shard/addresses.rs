@@ -3,6 +3,7 @@
 //! Looked at when a connection comes and goes, and only where that is limited: not on the data path. Who
 //! has an IPv6 address has as many as its network has, so these count by their prefix.
 
+use crate::engine::shard::CountsByNetwork;
 use ipnet::{IpNet, Ipv6Net};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -67,11 +68,36 @@ impl Addresses {
         };
         let ip = counted_as(ip, self.ipv6_prefix_bits);
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&ip);
-            }
+        take_one(&mut counts, ip);
+    }
+}
+
+/// Connections that have not sent their CONNECT, by address.
+#[derive(Debug, Default)]
+pub struct Connecting(Mutex<HashMap<IpNet, usize>>);
+
+impl CountsByNetwork for Connecting {
+    fn count(&self, network: IpNet) -> usize {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(&network).copied().unwrap_or_default()
+    }
+
+    fn enter(&self, network: IpNet) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(network).or_default() += 1;
+    }
+
+    fn leave(&self, network: IpNet) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        take_one(&mut counts, network);
+    }
+}
+
+fn take_one(counts: &mut HashMap<IpNet, usize>, network: IpNet) {
+    if let Some(count) = counts.get_mut(&network) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&network);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::engine::keys::ShardId;
 use crate::engine::route::retained::Budget;
 use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
 use crate::shard::account::Entry;
-use crate::shard::addresses::Addresses;
+use crate::shard::addresses::{Addresses, Connecting};
 use crate::shard::bans::BannedNetworks;
 use crate::shard::driver::{Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
@@ -163,7 +163,10 @@ impl Shards {
             count: count as ShardId,
             settings: settings.clone(),
             rules: rules.clone(),
-            counts: Arc::new(ConnectionCounts::new(settings.listeners.len())),
+            counts: Arc::new(ConnectionCounts::with_connecting(
+                settings.listeners.len(),
+                Arc::new(Connecting::default()),
+            )),
             addresses: Addresses::new(
                 settings.limits.connections_per_address_max,
                 rules.ipv6_prefix_bits,

@@ -10,8 +10,6 @@ pub struct Link {
     pub(super) inbox: Vec<u8>,
     pub(super) is_queued: bool,
     pub(super) is_paused: bool,
-    /// Whether larger messages were allowed.
-    pub(super) is_opened: bool,
     /// Whether the layers have ended: nothing more comes through them.
     pub(super) has_ended: bool,
 }
@@ -23,7 +21,6 @@ impl Link {
             inbox: Vec::new(),
             is_queued: false,
             is_paused: false,
-            is_opened: false,
             has_ended: false,
         }
     }

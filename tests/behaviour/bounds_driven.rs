@@ -402,16 +402,6 @@ driven! {
                 driven.rises_by(listener as u64 + 1);
             }
         };
-    a_large_websocket_message: "WebSocket message" "transport_errors"
-        "[limits]\nconnect_bytes_max = 200\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n", |driven| {
-            let upgrade = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                Sec-WebSocket-Protocol: mqtt\r\n\r\n";
-            let message = [&[0x82, 0xFE, 0x20, 0x00, 0, 0, 0, 0][..], &[0; 8192]].concat();
-            let mut stream = dial(&driven.broker, 0);
-            let _ = stream.write_all(&[&upgrade[..], &message].concat());
-            driven.rises_by(1);
-        };
     questions_that_nobody_answers: "questions to authentication methods" "authentications_busy"
         &format!("[authentication.http]\ntimeout_ms = 60000\nauthenticate_url = {:?}\n", deaf()), |driven| {
             let connect = || Connect::v4(&unique("c")).login("ann", "x").encode();

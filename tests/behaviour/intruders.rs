@@ -238,6 +238,24 @@ fn silence_of_those_that_are_not_served_takes_no_place(shards: usize) {
     }
 }
 
+/// However the system spreads them over shards.
+#[test]
+fn so_many_of_an_address_may_be_silent_as_is_said() {
+    let config = "[limits]\nconnecting_per_address_max = 8\nconnect_timeout_ms = 600000\n";
+    let broker = Setup::new().shards(4).config(config).start();
+    let silent = || silent_from(&broker, 0, [127, 0, 0, 2]);
+    let waiting = [(); 8].map(|()| silent());
+    broker.await_counter("connections", 8);
+    silent().expect_closed();
+    assert_eq!(broker.counters().get("connections_refused_connecting"), 1);
+    for client in waiting {
+        client.cut();
+    }
+    broker.await_counter("connections", 0);
+    let _again = [(); 8].map(|()| silent());
+    broker.await_counter("connections", 8);
+}
+
 /// One address cannot fill the room of those that are about to connect, whatever lies under MQTT.
 #[test]
 fn silence_of_one_address_leaves_room_for_others() {

@@ -428,12 +428,20 @@ fn tokens_name_user_client_identifier_and_rights_and_end() {
         &serde_json::json!({"sub": "bob", "exp": now_s() + 1000}),
         bytes,
     );
-    for bad in [&forged, &none, &late, &other, &name] {
+    let any = serde_json::json!({"sub": "ann", "exp": now_s() + 1000});
+    let any = token(&any, bytes);
+    for bad in [&forged, &none, &late, &other, &name, &any] {
         assert_eq!(code(&broker, &connect("sensor-7", bad)), 0x86, "{bad}");
+    }
+    // An identifier that no client could use is none that it is given.
+    for given in ["x".repeat(1_025), "a\0b".to_owned()] {
+        let claims = serde_json::json!({"sub": "ann", "exp": now_s() + 1000, "client": given});
+        let token = token(&claims, bytes);
+        assert_eq!(code(&broker, &connect("", &token)), 0x85);
     }
     // Its end ends the connection.
     let short = token(
-        &serde_json::json!({"sub": "ann", "exp": now_s() + 2}),
+        &serde_json::json!({"sub": "ann", "exp": now_s() + 2, "client": "short"}),
         bytes,
     );
     let mut client = connect("short", &short).open(&broker);

@@ -1,8 +1,9 @@
 //! TLS, mutual TLS, WebSocket, WSS, sockets in the file system, PROXY headers: the same MQTT through all.
 
+use crate::login::Scratch;
 use crate::support::{
-    Certificates, Client, Connect, Packet, Setup, Version, Wire, eventually, refused_handshake,
-    unique,
+    Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
+    refused_handshake, unique,
 };
 use rustix::process::Signal;
 use std::io::{Read, Write};
@@ -233,14 +234,14 @@ fn each_packet_comes_in_a_frame_of_its_own() {
 
 #[test]
 fn frames_that_break_the_rules_end_the_connection_with_their_code() {
-    let config = "[limits]\nconnect_bytes_max = 200\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
+    let config = "[[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
     let broker = Setup::new().shards(1).config(config).start();
-    let large = [&[0x82, 0xFE, 0x20, 0x00, 0, 0, 0, 0][..], &[0; 8192]].concat();
+    let nested = [0x02, 0x81, 0, 0, 0, 0, 0x10].repeat(2);
     for (what, frame, code) in [
         ("text", vec![0x81, 0x81, 0, 0, 0, 0, b'x'], 1003_u16),
         ("unmasked", vec![0x82, 0x01, 0x10], 1002),
         ("reserved bit", vec![0xC2, 0x81, 0, 0, 0, 0, 0x10], 1002),
-        ("larger than a CONNECT", large, 1009),
+        ("a message in another", nested, 1002),
     ] {
         let request = request("/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n");
         let (mut stream, answer) = upgrade(broker.address(), &request);
@@ -251,6 +252,83 @@ fn frames_that_break_the_rules_end_the_connection_with_their_code() {
         assert_eq!(end.first(), Some(&0x88), "{what}: {end:?}");
         assert_eq!(end.get(2..4), Some(&code.to_be_bytes()[..]), "{what}");
     }
+}
+
+/// Bytes as a WebSocket's frame of a client.
+fn masked_frame(payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u64).to_be_bytes();
+    [&[0x82, 0xFF][..], &length, &[0; 4], payload].concat()
+}
+
+#[test]
+fn a_frame_may_hold_many_packets_however_large_they_are_together() {
+    let config = "[limits]\nconnect_bytes_max = 200\nmax_packet_bytes = 400000\n\
+                  [[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
+    let broker = Setup::new().shards(2).config(config).start();
+    let request = request("/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n");
+    for _ in 0..4 {
+        let (mut stream, answer) = upgrade(broker.address(), &request);
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        let publish = |id| {
+            Publish::new("t", 1, vec![b'x'; 300_000])
+                .id(id)
+                .encode(Version::V4)
+        };
+        let all = [Connect::v4(&unique("c")).encode(), publish(1), publish(2)].concat();
+        stream.write_all(&masked_frame(&all)).unwrap();
+        let mut came = [0; 6 + 2 * 6];
+        stream.read_exact(&mut came).unwrap();
+        let pubacks = [0x82, 4, 0x40, 2, 0, 1, 0x82, 4, 0x40, 2, 0, 2];
+        assert_eq!(came[..], [&[0x82, 4, 0x20, 2, 0, 0][..], &pubacks].concat());
+        // A packet is bounded as on any other wire.
+        let large = Publish::new("t", 1, vec![b'x'; 400_001])
+            .id(3)
+            .encode(Version::V4);
+        let _ = stream.write_all(&masked_frame(&large));
+        let mut end = Vec::new();
+        let _ = stream.read_to_end(&mut end);
+        assert!(!end.windows(2).any(|bytes| bytes == [0x40, 2]), "{end:?}");
+    }
+}
+
+#[test]
+fn a_broken_layer_is_told_with_the_names_of_its_client() {
+    let audit = Scratch::new("");
+    let config = format!(
+        "audit_file = {:?}\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n",
+        audit.0
+    );
+    let broker = Setup::new().shards(1).config(&config).start();
+    let request = request("/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n");
+    let (mut stream, _) = upgrade(broker.address(), &request);
+    let connect = Connect::v4("pump").login("ann", "x").encode();
+    stream.write_all(&masked_frame(&connect)).unwrap();
+    stream.write_all(&[0x81, 0x80, 0, 0, 0, 0]).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    let mut lines: Vec<serde_json::Value> = Vec::new();
+    eventually("it is written down", || {
+        let text = std::fs::read_to_string(&audit.0).ok()?;
+        let (whole, _) = text.rsplit_once('\n')?;
+        lines = whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        lines.retain(|line| line["event"] != "connected");
+        (!lines.is_empty()).then_some(())
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line = &lines[0];
+    assert_eq!(
+        (&line["event"], &line["client_id"]),
+        (&"disconnected".into(), &"pump".into())
+    );
+    assert_eq!(line["why"], "WebSocket: a text frame", "{line}");
+    eventually("it is told", || {
+        let told = "is disconnected: WebSocket: a text frame";
+        let log = broker.log();
+        let line = log.lines().find(|line| line.contains(told))?;
+        line.contains("client \"pump\"").then_some(())
+    });
 }
 
 fn mutual(certificates: &Certificates, more: &str) -> String {

@@ -363,6 +363,23 @@ rule!(mqtt5_3_8_3_3__no_local, |b| {
     open(b, V5).publish(&topic, 1, "other");
     client.expect(&topic, "other");
 });
+rule!(mqtt5_3_8_3_3__own_retained_messages_that_are_newer, |b| {
+    for _ in 0..10 {
+        let topic = unique("own");
+        let mut client = open(b, V5);
+        client.retain(&topic, 1, "old");
+        let id = client.fresh_id();
+        let none = Props::new();
+        let new = format!("{topic}/new");
+        let mut both =
+            client.subscribe_bytes(id, &none, &[(format!("{topic}/#"), option::NO_LOCAL)]);
+        both.extend(Publish::new(&new, 0, "new").retain().encode(V5));
+        client.send(&both);
+        client.wait_suback(id);
+        client.expect(&topic, "old");
+        client.expect_nothing();
+    }
+});
 rule!(r_065__no_local_goes_by_client_id, |b| {
     let stem = unique("nl");
     let topic = format!("{stem}/b");

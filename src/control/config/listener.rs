@@ -48,7 +48,6 @@ pub(super) struct Surroundings<'a> {
     pub authenticates: bool,
     /// Methods that are asked.
     pub methods: &'a [MethodName],
-    pub connect_bytes_max: usize,
     pub limits: Limits,
 }
 
@@ -179,7 +178,7 @@ fn listener(
         return Err(form().into());
     }
     check_fitting(table, has_tls, has_websocket, scheme)?;
-    let websocket = has_websocket.then(|| websocket(table, path, surroundings));
+    let websocket = has_websocket.then(|| websocket(table, path));
     let tls = if has_tls {
         Some(tls_files(raw, table, has_websocket)?)
     } else {
@@ -211,11 +210,7 @@ fn listener(
 }
 
 /// What a listener wants of WebSockets, with the path of its URL.
-fn websocket(
-    table: &FileListener,
-    path: &str,
-    surroundings: &Surroundings<'_>,
-) -> Arc<WebSocketSetup> {
+fn websocket(table: &FileListener, path: &str) -> Arc<WebSocketSetup> {
     let path = if path.is_empty() {
         WEBSOCKET_PATH
     } else {
@@ -224,7 +219,6 @@ fn websocket(
     Arc::new(WebSocketSetup {
         path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
         origins: table.origins.clone().unwrap_or_default(),
-        connect_bytes_max: surroundings.connect_bytes_max,
     })
 }
 

@@ -96,7 +96,6 @@ impl Config {
         let surroundings = Surroundings {
             authenticates: settings.authentication.has_methods,
             methods: &authentication.methods,
-            connect_bytes_max: settings.limits.connect_bytes_max,
             limits: settings.limits.clone(),
         };
         let (listeners, policies) = listener::listeners(&raw, flags, &places, &surroundings)?

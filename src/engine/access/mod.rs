@@ -85,6 +85,8 @@ impl ClientIdRule {
 pub enum Refusal {
     /// Unknown user, wrong password, bad or expired token.
     BadCredentials,
+    /// A good token without the claim that names its client identifier.
+    NoClientId,
     /// Known, but not allowed (the hook said no, a client identifier of somebody else).
     NotAuthorized,
     /// The method cannot answer now: its server is away, too many wait.
@@ -104,6 +106,9 @@ impl Refusal {
         match self {
             Refusal::BadCredentials => {
                 "its user is unknown, or its password, token or proof is wrong"
+            }
+            Refusal::NoClientId => {
+                "its token has not the claim with its client identifier (authentication.jwt.client_id_claim)"
             }
             Refusal::NotAuthorized => "nobody vouches for it, or it may not connect as that",
             Refusal::Unavailable => "who it is cannot be found out now",
@@ -169,7 +174,7 @@ impl Refusal {
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
-            Refusal::BadCredentials => Reason::BadUserNameOrPassword,
+            Refusal::BadCredentials | Refusal::NoClientId => Reason::BadUserNameOrPassword,
             Refusal::NotAuthorized => Reason::NotAuthorized,
             Refusal::Unavailable => Reason::ServerUnavailable,
         }
@@ -179,7 +184,9 @@ impl Refusal {
     #[must_use]
     pub const fn disconnect_reason(self) -> Reason {
         match self {
-            Refusal::BadCredentials | Refusal::NotAuthorized => Reason::NotAuthorized,
+            Refusal::BadCredentials | Refusal::NoClientId | Refusal::NotAuthorized => {
+                Reason::NotAuthorized
+            }
             Refusal::Unavailable => Reason::ServerBusy,
         }
     }

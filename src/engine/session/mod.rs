@@ -12,6 +12,7 @@ pub mod holder;
 pub mod id_runs;
 pub mod inbound;
 pub mod inflight;
+pub mod left_out;
 pub mod losses;
 pub mod outbound;
 pub mod rates;

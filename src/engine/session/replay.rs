@@ -6,9 +6,10 @@
 //! retained message that is also held is delivered once, as live.
 
 use super::held::Held;
+use super::left_out::LeftOut;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::keys::ShardId;
-use crate::engine::message::Qos;
+use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::retained::Cursor;
 use crate::engine::route::trie::NodeId;
 use std::collections::btree_map::Entry;
@@ -26,6 +27,8 @@ pub struct ReplayTask {
     pub qos: Qos,
     /// Subscription identifier, 0 for none.
     pub subscription_id: u32,
+    /// It leaves out what the session publishes itself from now on.
+    pub no_local: bool,
     /// Change of this shard's interest that the other shards have to know of first.
     pub sequence: u64,
     /// Which it is; no other task of the shard has the same, for it is confirmed by that when this may be gone.
@@ -64,6 +67,8 @@ pub struct Replay {
     pub finished: BTreeSet<NodeId>,
     /// Live messages that wait.
     pub held: Held,
+    /// Messages of the session itself that its walks leave out.
+    pub left_out: LeftOut,
     /// This shard goes on with those that may go; no other walk begins meanwhile: what it finds is newer.
     pub is_releasing: bool,
     /// Those before this place go, whatever is asked for meanwhile.
@@ -83,6 +88,13 @@ impl Replay {
         let task = ReplayTask { times, ..task };
         self.unconfirmed.insert(node, task);
         number
+    }
+
+    /// The session's own message did not come to its subscriptions with No Local: what is due to them leaves
+    /// it out too, unless they are made anew. There may be marks for so many bytes, with what is held.
+    pub fn leave_out(&mut self, message: &LocalMessage, bytes_max: usize) {
+        let left = bytes_max.saturating_sub(self.held.bytes());
+        self.left_out.add(message, self.last, left);
     }
 
     /// Every shard knows of a subscription: its task may be walked, if it is still due.
@@ -191,6 +203,7 @@ mod tests {
             node,
             qos: Qos::AtMostOnce,
             subscription_id: 0,
+            no_local: false,
             sequence: 0,
             number: 0,
             times: 1,

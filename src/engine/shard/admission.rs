@@ -10,6 +10,7 @@ use crate::engine::session::rates::Bucket;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,6 +27,8 @@ pub(super) struct ConnectingMax {
     pub of_all: usize,
     /// From one address.
     pub of_address: usize,
+    /// From one address, on all shards together.
+    pub of_address_all: usize,
 }
 
 /// Connections of all shards, and of each listener.
@@ -33,6 +36,18 @@ pub(super) struct ConnectingMax {
 pub struct ConnectionCounts {
     all: AtomicUsize,
     by_listener: Vec<AtomicUsize>,
+    /// Those that have not sent their CONNECT, where they are counted over all shards.
+    connecting: Option<Arc<dyn CountsByNetwork>>,
+}
+
+/// Counts of connections that have not sent their CONNECT, by the network that counts as their address.
+pub trait CountsByNetwork: fmt::Debug + Send + Sync {
+    /// How many there are.
+    fn count(&self, network: IpNet) -> usize;
+    /// One more.
+    fn enter(&self, network: IpNet);
+    /// One less.
+    fn leave(&self, network: IpNet);
 }
 
 impl ConnectionCounts {
@@ -42,7 +57,22 @@ impl ConnectionCounts {
         ConnectionCounts {
             all: AtomicUsize::new(0),
             by_listener: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
+            connecting: None,
         }
+    }
+
+    /// The same; those that have not sent their CONNECT are counted over all shards too.
+    #[must_use]
+    pub fn with_connecting(listeners: usize, connecting: Arc<dyn CountsByNetwork>) -> Self {
+        ConnectionCounts {
+            connecting: Some(connecting),
+            ..ConnectionCounts::new(listeners)
+        }
+    }
+
+    fn connecting_from(&self, network: IpNet) -> usize {
+        let connecting = self.connecting.as_ref();
+        connecting.map_or(0, |connecting| connecting.count(network))
     }
 
     /// One more; how many there were before.
@@ -135,8 +165,8 @@ impl ShardCore {
     /// Most connections that may be about to connect to this shard now.
     pub(super) fn connecting_max(&self) -> ConnectingMax {
         let limits = &self.settings.limits;
-        let part = |max: usize| {
-            let max = max.div_ceil(usize::from(self.shards));
+        let shards = usize::from(self.shards);
+        let bounded = |max: usize| {
             if self.clients.shortage.stage >= Stage::Refuse {
                 // Most will be refused; what it takes to tell them so must stay little.
                 return max.div_ceil(CONNECTING_SHARE_REFUSING);
@@ -144,9 +174,12 @@ impl ShardCore {
             max
         };
         let of_address = limits.connecting_of_address_max();
+        let of_all = bounded(limits.connecting_max.div_ceil(shards));
         ConnectingMax {
-            of_all: part(limits.connecting_max),
-            of_address: part(of_address),
+            of_all,
+            // Half of a shard's places stay for others, unless an address may have more of all.
+            of_address: bounded(of_address.div_ceil(shards)).max(of_all.div_ceil(2)),
+            of_address_all: bounded(of_address),
         }
     }
 
@@ -190,23 +223,31 @@ impl Admission {
     /// It is known where one of them comes from.
     pub(super) fn count_from(&mut self, network: IpNet) {
         *self.by_network.entry(network).or_default() += 1;
+        if let Some(connecting) = &self.counts.connecting {
+            connecting.enter(network);
+        }
     }
 
-    /// How many of them come from there.
-    pub(super) fn connecting_from(&self, network: IpNet) -> usize {
-        self.by_network.get(&network).copied().unwrap_or_default()
+    /// Whether one more of them may come from there.
+    pub(super) fn may_come_from(&self, network: IpNet, max: ConnectingMax) -> bool {
+        let here = self.by_network.get(&network).copied().unwrap_or_default();
+        here < max.of_address && self.counts.connecting_from(network) < max.of_address_all
     }
 
     /// One has sent its CONNECT, moved on, or left before; it was counted for a network, if that was known.
     pub(super) fn settle(&mut self, counted_from: Option<IpNet>) {
         self.connecting = self.connecting.saturating_sub(1);
-        if let Some(network) = counted_from
-            && let Some(count) = self.by_network.get_mut(&network)
-        {
+        let Some(network) = counted_from else {
+            return;
+        };
+        if let Some(count) = self.by_network.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
                 self.by_network.remove(&network);
             }
+        }
+        if let Some(connecting) = &self.counts.connecting {
+            connecting.leave(network);
         }
     }
 }

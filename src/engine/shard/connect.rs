@@ -117,6 +117,11 @@ impl ShardCore {
             .is_empty()
             .then(|| self.assign_client_id(rule.as_ref()));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        if client_id.len() > CLIENT_ID_BYTES_MAX || client_id.contains('\0') {
+            let text = "the client identifier that its user, its token or the hook gives it is longer than \
+                        1024 bytes or has a NUL";
+            return Err((Reason::ClientIdentifierNotValid, text.into()));
+        }
         // By the identifier that it gets, which may be its user's.
         if let Some(text) = self.why_banned_as_seen(key, client_id) {
             self.clients.counters.connections_banned += 1;

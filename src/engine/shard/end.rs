@@ -38,6 +38,27 @@ impl ShardCore {
         self.drop_connection_with(key, WillFate::Due, now);
     }
 
+    /// What lies under MQTT broke, and the connection will end by it: why is told with its client's names.
+    /// False if none is known yet.
+    pub fn note_broken(&mut self, key: ConnectionKey, text: &str) -> bool {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return false;
+        };
+        if connection.session.is_some() {
+            connection.goodbye = Some((Reason::Success, text.into()));
+            return true;
+        }
+        let gated = self.with_gated(key, |core, connect| {
+            let event = Event::Refused {
+                reason: 0,
+                text: text.into(),
+                is_login_failure: false,
+            };
+            core.note(key, connect.client_id, connect.user_name, event);
+        });
+        gated.is_some()
+    }
+
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.clients.connections.get_mut(key) {

@@ -397,7 +397,7 @@ impl ShardCore {
             if let Receivers::Picking(..) = fan_out.receivers {
                 self.pick_next(fan_out);
             } else if let Receivers::Joining(..) = fan_out.receivers {
-                self.join_next(fan_out);
+                self.join_next(fan_out, &mut publication);
             } else if let Some(matched) = fan_out.receivers.at(fan_out.next) {
                 fan_out.next += 1;
                 self.backlog.spend_on_fan_out(&publication);
@@ -446,7 +446,7 @@ impl ShardCore {
     }
 
     /// Joins the next subscription to those of its session.
-    fn join_next(&mut self, fan_out: &mut FanOut) {
+    fn join_next(&mut self, fan_out: &mut FanOut, publication: &mut Publication<'_>) {
         self.backlog.spend_on_joining();
         let Receivers::Joining(list, places, matches) = &mut fan_out.receivers else {
             return;
@@ -458,7 +458,10 @@ impl ShardCore {
             return;
         };
         fan_out.next += 1;
-        if !(subscriber.no_local && Some(subscriber.session) == fan_out.taken.publisher) {
+        if subscriber.no_local && Some(subscriber.session) == fan_out.taken.publisher {
+            let (session, replaying) = (subscriber.session, subscriber.replaying);
+            self.clients.leave_out(publication, session, replaying);
+        } else {
             let known = places.get(&subscriber.session).copied();
             let place = matches.join(subscriber, known);
             places.insert(subscriber.session, place);
@@ -473,11 +476,14 @@ impl ShardCore {
         now: Timestamp,
     ) {
         if matched.no_local && Some(matched.session) == fan_out.taken.publisher {
-            return;
+            let replaying = matched.replaying;
+            return self
+                .clients
+                .leave_out(publication, matched.session, replaying);
         }
         if fan_out.changed.contains(&matched.session) {
             let publisher = fan_out.taken.publisher;
-            let Some(anew) = self.match_anew(publication.topic, matched.session, publisher) else {
+            let Some(anew) = self.match_anew(publication, matched.session, publisher) else {
                 return;
             };
             matched = anew;
@@ -489,17 +495,20 @@ impl ShardCore {
     /// How a session gets a publish by the subscriptions that it has now.
     fn match_anew(
         &mut self,
-        topic: &str,
+        publication: &mut Publication<'_>,
         session: SessionKey,
         publisher: Option<SessionKey>,
     ) -> Option<Match> {
+        let topic = publication.topic;
         let nodes = self.last_match.take(&self.trie, TopicName::trusted(topic));
         self.backlog.spend(nodes.len());
         let mut matches = Matches::default();
         let mut place = None;
         let entries = nodes.iter().filter_map(|&node| self.trie.entry(node));
         for own in entries.filter_map(|entry| entry.local.find(session)) {
-            if !(own.no_local && Some(session) == publisher) {
+            if own.no_local && Some(session) == publisher {
+                self.clients.leave_out(publication, session, own.replaying);
+            } else {
                 place = Some(matches.join(own, place));
             }
         }

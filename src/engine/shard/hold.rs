@@ -78,7 +78,8 @@ impl Clients {
         // As the session's queue, which may be bounded by its listener.
         let messages_max = self.settings.limits.queue_messages_max;
         if replay.held.len() >= messages_max
-            || replay.held.bytes() + message.size_bytes() > session.queue_bytes_max
+            || replay.held.bytes() + replay.left_out.bytes() + message.size_bytes()
+                > session.queue_bytes_max
         {
             self.lose(matched.session, LossReason::ReplayFull, 1);
             return true;
@@ -93,6 +94,24 @@ impl Clients {
             group,
         });
         true
+    }
+
+    /// A session's own publish does not go back to it by a subscription with No Local; nor does it by the
+    /// retained messages that are still on their way to that subscription.
+    #[cold]
+    pub(super) fn leave_out(
+        &mut self,
+        publication: &mut Publication<'_>,
+        session: SessionKey,
+        replaying: bool,
+    ) {
+        if publication.retain
+            && replaying
+            && let Some(session) = self.sessions.get_mut(session)
+            && let Some(replay) = &mut session.replay
+        {
+            replay.leave_out(publication.keep(), session.queue_bytes_max);
+        }
     }
 }
 

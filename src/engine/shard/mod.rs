@@ -55,7 +55,7 @@ mod tests;
 pub mod unheard;
 mod window;
 
-pub use admission::ConnectionCounts;
+pub use admission::{ConnectionCounts, CountsByNetwork};
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
 use crate::engine::access::bans::BannedNames;
@@ -309,14 +309,6 @@ impl ShardCore {
     /// The layers under a connection failed; its end follows.
     pub fn note_transport_error(&mut self) {
         self.clients.counters.transport_errors += 1;
-    }
-
-    /// Largest packet that an open connection may send; `None` before CONNECT is accepted.
-    #[must_use]
-    pub fn packet_bytes_max(&self, key: ConnectionKey) -> Option<usize> {
-        let connection = self.clients.connections.get(key)?;
-        connection.session?;
-        Some(self.settings.limits.max_packet_bytes)
     }
 
     /// A batch from [`ShardCore::take_outgoing`] is out; its buffers come back.

@@ -488,7 +488,10 @@ impl ShardCore {
             self.backlog
                 .spend_fan_out(first.local.len(), publication.payload.len());
             for subscriber in &first.local {
-                if !(subscriber.no_local && Some(subscriber.session) == publisher) {
+                if subscriber.no_local && Some(subscriber.session) == publisher {
+                    let (session, replaying) = (subscriber.session, subscriber.replaying);
+                    self.clients.leave_out(publication, session, replaying);
+                } else {
                     self.clients
                         .deliver(publication, &Match::of(subscriber), now);
                 }
@@ -501,6 +504,8 @@ impl ShardCore {
         self.matches.clear();
         for subscriber in entries().flat_map(|entry| &entry.local) {
             if subscriber.no_local && Some(subscriber.session) == publisher {
+                let (session, replaying) = (subscriber.session, subscriber.replaying);
+                self.clients.leave_out(publication, session, replaying);
                 continue;
             }
             let Some(session) = self.clients.sessions.get_mut(subscriber.session) else {

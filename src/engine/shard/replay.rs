@@ -14,6 +14,7 @@ use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::home_shard;
 use crate::engine::route::retained::Answer;
 use crate::engine::route::trie::NodeId;
+use crate::engine::session::losses::LossReason;
 use crate::engine::session::replay::Walk;
 use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
@@ -155,6 +156,7 @@ impl ShardCore {
         };
         walk.asked = None;
         let (qos, subscription_id) = (walk.task.qos, walk.task.subscription_id);
+        let (no_local, number) = (walk.task.no_local, walk.task.number);
         let is_last_step = answer.next.is_none();
         walk.cursor = answer.next;
         if is_last_step {
@@ -165,11 +167,19 @@ impl ShardCore {
             }
         }
         let mut deliveries = Vec::with_capacity(answer.messages.len());
+        let mut lost = 0;
         for message in answer.messages {
             let message = LocalMessage::new(message);
-            if !replay.held.has(&message) {
+            if no_local && replay.left_out.is_full(number) {
+                lost += 1;
+            } else if !(replay.held.has(&message)
+                || no_local && replay.left_out.has(&message, number))
+            {
                 deliveries.push(retained_delivery(&message, qos, subscription_id));
             }
+        }
+        if lost > 0 {
+            self.clients.lose(key, LossReason::ReplayFull, lost);
         }
         for delivery in deliveries {
             self.clients.deliver_kept(key, delivery, now);

@@ -271,6 +271,7 @@ impl ShardCore {
                 node,
                 qos: subscriber.qos,
                 subscription_id: subscriber.subscription_id,
+                no_local: subscriber.no_local,
                 sequence: self.interest.sequence(),
                 number: self.questions.next_number(),
                 times: 1,

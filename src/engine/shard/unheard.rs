@@ -56,7 +56,7 @@ impl ShardCore {
     /// places is for others.
     #[must_use]
     pub fn may_connect_from(&self, network: IpNet) -> bool {
-        self.admission.connecting_from(network) < self.connecting_max().of_address
+        self.admission.may_come_from(network, self.connecting_max())
     }
 
     /// A connection was not even taken in.

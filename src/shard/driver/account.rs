@@ -61,26 +61,16 @@ impl Shell {
         self.keep_account(entries);
     }
 
-    /// Layers of a connection failed, of which MQTT had begun or not.
-    pub(super) fn record_failure(&mut self, origin: Origin, has_begun: bool, failure: &str) {
-        let (reason, text) = (0, failure.into());
-        let event = if has_begun {
-            Event::Disconnected {
-                reason,
-                text,
-                is_login_failure: false,
-            }
-        } else {
-            Event::Refused {
-                reason,
-                text,
-                is_login_failure: false,
-            }
-        };
+    /// Somebody was not let in of whom no name is known.
+    pub(super) fn record_failure(&mut self, origin: Origin, failure: &str) {
         let note = Note {
             client_id: "".into(),
             user_name: None,
-            event,
+            event: Event::Refused {
+                reason: 0,
+                text: failure.into(),
+                is_login_failure: false,
+            },
         };
         self.keep_account(vec![entry(note, Some(origin))]);
     }

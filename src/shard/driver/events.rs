@@ -40,13 +40,13 @@ impl Handler for Shell {
             Ok(layers) => layers.flatten().map(Link::new),
             Err(error) => {
                 self.admission.forget(origin.counted);
-                return self.record_failure(origin, false, &error.to_string());
+                return self.record_failure(origin, &error.to_string());
             }
         };
         let Some(connection) = self.core.accept(self.clock.now(), listener) else {
             self.admission.forget(origin.counted);
             let text = self.core.far_too_many();
-            return self.record_failure(origin, false, &text);
+            return self.record_failure(origin, &text);
         };
         let socket = ring.adopt(descriptor);
         self.sockets.insert(socket, connection, origin, link);

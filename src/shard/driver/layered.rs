@@ -65,7 +65,6 @@ impl Shell {
 
     /// Passes socket bytes up through the layers to the core.
     fn unwrap_bytes(&mut self, ring: &mut Ring, socket: SocketKey, bytes: &[u8]) {
-        self.open_layers(socket);
         let mut plain = std::mem::take(&mut self.handshakes.plain);
         plain.clear();
         let Some(link) = self.sockets.link(socket) else {
@@ -80,19 +79,6 @@ impl Shell {
             Ok(Arrival::Open) => self.drop_transparent(socket),
             Ok(Arrival::Ended) => self.layers_ended(ring, socket, None),
             Err(error) => self.layers_ended(ring, socket, Some(&error)),
-        }
-    }
-
-    /// Once MQTT has begun, messages as large as its packets may come.
-    fn open_layers(&mut self, socket: SocketKey) {
-        if let Some(entry) = self.sockets.entry(socket)
-            && let State::Open(connection) = entry.state
-            && let Some(Under { link, .. }) = entry.under.as_deref_mut()
-            && !link.is_opened
-            && let Some(bytes) = self.core.packet_bytes_max(connection)
-        {
-            link.is_opened = true;
-            link.layers.opened(bytes);
         }
     }
 
@@ -138,8 +124,11 @@ impl Shell {
             _ => None,
         };
         if let Some(error) = error {
-            let has_begun = state.and_then(|connection| self.core.packet_bytes_max(connection));
-            self.record_failure(origin, has_begun.is_some(), &error.to_string());
+            let text = error.to_string();
+            let is_noted = state.is_some_and(|connection| self.core.note_broken(connection, &text));
+            if !is_noted {
+                self.record_failure(origin, &text);
+            }
         }
         if let Some(connection) = state {
             if error.is_some() {

@@ -12,6 +12,7 @@
 //! Not here: when to send (the shard's shell), and where listeners are.
 
 mod frames;
+mod pieces;
 mod proxy;
 pub mod setup;
 pub mod tls;
@@ -235,13 +236,6 @@ impl Layers {
     #[must_use]
     pub fn is_transparent(&self) -> bool {
         self.awaits_proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
-    }
-
-    /// MQTT has begun: messages as large as its packets may come.
-    pub fn opened(&mut self, packet_bytes_max: usize) {
-        if let Some(websocket) = &mut self.websocket {
-            websocket.opened(packet_bytes_max);
-        }
     }
 
     /// Where the client is.

@@ -13,8 +13,6 @@ pub struct WebSocketSetup {
     pub path: Option<String>,
     /// Pages that may open one, as browsers name them in `Origin`; empty for all. Others name none.
     pub origins: Vec<String>,
-    /// Largest message before MQTT has begun: the largest CONNECT.
-    pub connect_bytes_max: usize,
 }
 
 /// Networks of proxies that are trusted.

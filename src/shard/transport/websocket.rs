@@ -2,12 +2,14 @@
 //!
 //! MQTT packets of clients may straddle frames and share them `[MQTT-6.0.0-2]`; frames must be binary
 //! `[MQTT-6.0.0-1]`, masked, and of the subprotocol that was agreed on `[MQTT-6.0.0-3]`. Ping is answered
-//! by the library, which keeps one pong at most.
+//! by the library, which keeps one pong at most. Frames are taken as a stream: however long one is, what has
+//! come of it goes on to MQTT, which bounds packets.
 //!
 //! What is sent has one packet per frame: clients that are in use (Paho C and C++) lose what comes behind the
 //! first. The frames are written here, straight from the batch: the library would copy each.
 
 use super::frames;
+use super::pieces::{Broken, PIECE_BYTES_MAX, Pieces};
 use super::setup::WebSocketSetup;
 use super::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use crate::engine::outbox::outgoing::Outgoing;
@@ -29,8 +31,6 @@ const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 const SUBPROTOCOL_HEADER: &str = "Sec-WebSocket-Protocol";
 /// Of a path or header that is wrong so much is told.
 const SHOWN_BYTES_MAX: usize = 100;
-/// Frame overhead and a few packets more than the largest one.
-const MESSAGE_MARGIN_BYTES: usize = 4096;
 /// How a request ends.
 const REQUEST_END: &[u8] = b"\r\n\r\n";
 /// Bytes read from the buffer at once; kept per connection.
@@ -39,18 +39,20 @@ const READ_BYTES: usize = 4096;
 /// Both directions of a connection, in memory.
 #[derive(Default)]
 struct Buffers {
+    pieces: Pieces,
     incoming: Vec<u8>,
     read_to: usize,
     outgoing: Vec<u8>,
 }
 
 impl Buffers {
-    fn push(&mut self, bytes: &[u8]) {
+    /// Frames of the client, which go on in pieces.
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         if self.read_to == self.incoming.len() {
             self.incoming.clear();
             self.read_to = 0;
         }
-        self.incoming.extend_from_slice(bytes);
+        self.pieces.push(bytes, &mut self.incoming)
     }
 }
 
@@ -229,12 +231,11 @@ pub(super) struct WebSocket {
 impl WebSocket {
     pub(super) fn new(setup: Arc<WebSocketSetup>, forwarded_header: Option<&'static str>) -> Self {
         let forwarded_for = Arc::default();
-        let config = message_bytes_max(
-            WebSocketConfig::default()
-                .read_buffer_size(READ_BYTES)
-                .write_buffer_size(0),
-            setup.connect_bytes_max,
-        );
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(PIECE_BYTES_MAX))
+            .max_frame_size(Some(PIECE_BYTES_MAX));
         let upgrade = Upgrade {
             setup,
             forwarded_header,
@@ -274,12 +275,6 @@ impl WebSocket {
         self.forwarded_for.get().copied()
     }
 
-    pub(super) fn opened(&mut self, packet_bytes_max: usize) {
-        if let State::Open(open) = &mut self.state {
-            open.set_config(|config| *config = message_bytes_max(*config, packet_bytes_max));
-        }
-    }
-
     pub(super) fn receive(
         &mut self,
         bytes: &[u8],
@@ -297,15 +292,25 @@ impl WebSocket {
             if request_bytes.unwrap_or(pending.bytes.len()) > UPGRADE_BYTES_MAX {
                 return Err(self.refuse_long());
             }
-            return match request_bytes {
-                Some(_) => self.upgrade(),
-                None => Ok(Arrival::Open),
+            let Some(request_bytes) = request_bytes else {
+                return Ok(Arrival::Open);
             };
+            let frames = pending.bytes.split_off(request_bytes);
+            self.upgrade()?;
+            return self.receive_frames(&frames, into);
         }
+        self.receive_frames(bytes, into)
+    }
+
+    fn receive_frames(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Vec<u8>,
+    ) -> Result<Arrival, TransportError> {
         let State::Open(open) = &mut self.state else {
             return Ok(Arrival::Ended);
         };
-        open.get_mut().push(bytes);
+        let pushed = open.get_mut().push(bytes);
         loop {
             match open.read() {
                 Ok(Message::Binary(message)) => into.extend_from_slice(&message),
@@ -321,10 +326,10 @@ impl WebSocket {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A pong may be queued.
                     let _ = open.flush();
-                    return Ok(Arrival::Open);
-                }
-                Err(Error::Capacity(error)) => {
-                    return Err(fail(open, CloseCode::Size, &error.to_string()));
+                    return match pushed {
+                        Ok(()) => Ok(Arrival::Open),
+                        Err((code, text)) => Err(fail(open, code, text)),
+                    };
                 }
                 Err(error) => return Err(fail(open, CloseCode::Protocol, &error.to_string())),
             }
@@ -339,17 +344,19 @@ impl WebSocket {
         TransportError::Upgrade(text)
     }
 
-    fn upgrade(&mut self) -> Result<Arrival, TransportError> {
+    fn upgrade(&mut self) -> Result<(), TransportError> {
         let gone = State::Gone(Vec::new());
         let State::Upgrading(pending) = std::mem::replace(&mut self.state, gone) else {
-            return Ok(Arrival::Ended);
+            return Ok(());
         };
-        let mut buffers = Buffers::default();
-        buffers.push(&pending.bytes);
+        let buffers = Buffers {
+            incoming: pending.bytes,
+            ..Buffers::default()
+        };
         match accept_hdr_with_config(buffers, pending.upgrade, Some(pending.config)) {
             Ok(open) => {
                 self.state = State::Open(Box::new(open));
-                Ok(Arrival::Open)
+                Ok(())
             }
             Err(error) => {
                 let (status, text) = failure(&error);
@@ -384,11 +391,6 @@ impl WebSocket {
             State::Gone(outgoing) => std::mem::take(outgoing),
         }
     }
-}
-
-fn message_bytes_max(config: WebSocketConfig, packet_bytes_max: usize) -> WebSocketConfig {
-    let max = Some(packet_bytes_max.saturating_add(MESSAGE_MARGIN_BYTES));
-    config.max_message_size(max).max_frame_size(max)
 }
 
 /// What is wrong with a request that was refused.
@@ -438,7 +440,6 @@ mod tests {
         let setup = WebSocketSetup {
             path: None,
             origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
-            connect_bytes_max: 1_000,
         };
         WebSocket::new(Arc::new(setup), None)
     }

@@ -35,7 +35,7 @@ pub struct JwtConfig {
     pub leeway_s: u64,
     /// The claim with the user name.
     pub user_claim: String,
-    /// The claim with the only client identifier the client may use.
+    /// The claim with the only client identifier the client may use, which each token has to have then.
     pub client_id_claim: Option<String>,
     /// The claim with access rules.
     pub acl_claim: String,
@@ -152,9 +152,11 @@ impl JwtMethod {
         {
             return Err(Refusal::BadCredentials);
         }
-        let client_id_claim = self.config.client_id_claim.as_ref();
-        let client_id = match client_id_claim.and_then(|claim| claims.get(claim)) {
-            Some(value) => Some(ClientIdRule::Exactly(name(Some(value))?)),
+        let client_id = match &self.config.client_id_claim {
+            Some(claim) => {
+                let value = claims.get(claim).ok_or(Refusal::NoClientId)?;
+                Some(ClientIdRule::Exactly(name(Some(value))?))
+            }
             None => None,
         };
         let acl = match claims.get(&self.config.acl_claim) {
@@ -532,7 +534,8 @@ mod tests {
         };
         let only = ClientIdRule::Exactly("pump-7".into());
         assert_eq!(rule(json!({"client": "pump-7"})), Some(only));
-        assert_eq!(rule(json!({})), None);
+        let none = method(config.clone()).authenticate(&credentials(hs256(&claims()).as_bytes()));
+        assert!(matches!(none, Verdict::Refuse(Refusal::NoClientId)));
         assert!(!passes(config.clone(), json!({"client": ""})));
         assert!(!passes(config.clone(), json!({"client": 7})));
         let token = hs256(&claims_with(json!({"client": "pump-7"})));

@@ -107,3 +107,86 @@ fn held_messages_that_go_are_work_of_their_turn() {
     let part = shard.core.backlog.part_of_turn() as i64;
     assert!(spent >= part, "{spent} of {part}");
 }
+
+/// What a client hears until there is no more work; also of fan-outs over turns.
+fn all(shard: &mut Shard, client: ConnectionKey) -> Vec<u8> {
+    let mut heard = Vec::new();
+    loop {
+        if !shard.core.fans_out() {
+            heard.extend(shard.hear(client));
+        }
+        while shard.core.next_ready().is_some() {}
+        if !shard.core.has_work() {
+            return heard;
+        }
+        shard.begin_turn();
+        shard.core.work_off(shard.now);
+    }
+}
+
+/// A 5.0 client that has published to `o/1`, then subscribes to `o/+` with No Local, and publishes to `o/2`
+/// before the retained messages have come. Another client has another filter or the same.
+fn with_own(shard: &mut Shard, other_subscribes: &[u8]) -> (ConnectionKey, Vec<u8>) {
+    let [client, other] = [b'n', b'o'].map(|id| shard.connect_v5(id));
+    for key in [client, other] {
+        all(shard, key);
+    }
+    shard.receive(client, OLD);
+    shard.receive(other, other_subscribes);
+    all(shard, other);
+    shard.begin_turn();
+    shard.receive(client, b"\x82\x09\x00\x01\x00\x00\x03o/+\x04");
+    shard.begin_turn();
+    shard.receive(client, NEW);
+    let is_small = shard.core.settings.limits.turn_deliveries_max == 8;
+    assert_eq!(shard.core.fans_out(), is_small, "it takes turns");
+    let heard = all(shard, client);
+    (client, heard)
+}
+
+const SAME_FILTER: &[u8] = b"\x82\x09\x00\x01\x00\x00\x03o/+\x00";
+const OLD: &[u8] = b"\x31\x09\x00\x03o/1\x00old";
+const NEW: &[u8] = b"\x31\x09\x00\x03o/2\x00new";
+
+/// How often a packet is in what was heard.
+fn times(heard: &[u8], packet: &[u8]) -> usize {
+    let places = heard.windows(packet.len());
+    places.filter(|place| *place == packet).count()
+}
+
+#[test]
+fn own_retained_messages_come_by_no_local_only_if_they_are_older_than_the_subscription() {
+    // One after the other, or in turns of their own.
+    let others = [SAME_FILTER, &b"\x82\x07\x00\x01\x00\x00\x01#\x00"[..]];
+    let cases = others.map(|other| [(8, other), (1_000_000, other)]);
+    for (deliveries_max, other) in cases.concat() {
+        let mut shard = Shard::new(|settings| {
+            settings.limits.turn_deliveries_max = deliveries_max;
+        });
+        let (client, heard) = with_own(&mut shard, other);
+        assert_eq!((times(&heard, OLD), times(&heard, NEW)), (1, 0));
+        shard.receive(client, b"\x82\x09\x00\x02\x00\x00\x03o/+\x04");
+        let again = all(&mut shard, client);
+        assert_eq!((times(&again, OLD), times(&again, NEW)), (1, 1));
+    }
+}
+
+#[test]
+fn another_subscription_without_no_local_brings_own_messages_once() {
+    let mut shard = Shard::new(|_| {});
+    let client = shard.connect_v5(b'n');
+    shard.hear(client);
+    shard.receive(client, b"\x82\x09\x00\x01\x00\x00\x03o/+\x04");
+    shard.receive(client, b"\x82\x09\x00\x01\x00\x00\x03o/2\x20");
+    let mut heard = shard.say(client, b"\x31\x09\x00\x03o/2\x00new");
+    assert_eq!(heard.split_off(heard.len() - NEW.len())[1..], NEW[1..]);
+    assert!(times(&heard, &NEW[1..]) == 0, "{heard:02x?}");
+}
+
+#[test]
+fn messages_that_no_local_would_have_to_leave_out_are_given_up_beyond_the_bound() {
+    let mut shard = Shard::new(|settings| settings.limits.queue_bytes_max = 100);
+    let (_, heard) = with_own(&mut shard, SAME_FILTER);
+    assert_eq!(times(&heard, NEW), 0);
+    assert_eq!(super::counter(&shard, "dropped_replay_full"), 2);
+}
