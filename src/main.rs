@@ -9,6 +9,7 @@ use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::passwd;
 use ringmq::control::authn::certificate::CertificateMethod;
+use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
 use ringmq::control::cgroup::Bounds;
@@ -22,7 +23,7 @@ use ringmq::control::reload::Files;
 use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch::bans::{Bans, Who};
-use ringmq::control::watch::{self, Record};
+use ringmq::control::watch::{self, Record, Records};
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
@@ -42,6 +43,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
@@ -215,7 +217,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
         acl: files.acl(),
-        names: Arc::new(bans.names()),
+        names: bans.enforce_names(),
         networks: Arc::new(bans.networks()),
         ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
     };
@@ -231,10 +233,16 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     tell_start(&config, &memory, bounds);
     tell_places(&config, &places);
     if config.settings.authentication.has_methods {
-        start_methods(&config, &files, &questions, &shards)?;
+        let failing_to = misbehaving_to.clone();
+        start_methods(&config, (&files, &bans), &questions, &shards, failing_to)?;
     }
     let reports = (entries, records);
-    let watch = keep_account(&config, &places, reports, misbehaving_to)?;
+    let notes_left_out = Arc::default();
+    let watch = keep_account(&config, &places, reports, misbehaving_to, &notes_left_out)?;
+    let records = Records {
+        to: records_to,
+        notes_left_out,
+    };
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -243,7 +251,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         (&shards, ears),
         files,
         bans,
-        records_to,
+        records,
         MemoryWatch::new(meter, &settings.limits),
         &config.bans,
         config.silence_seconds_max,
@@ -260,19 +268,20 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Starts the thread that keeps account of clients, if anybody wants that.
+/// Starts the threads that keep account of clients, if anybody wants that.
 fn keep_account(
     config: &Config,
     places: &Places,
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
+    notes_left_out: &Arc<AtomicU64>,
 ) -> Result<Option<JoinHandle<()>>, WrongFile> {
     if !config.settings.takes_notes {
         return Ok(None);
     }
     let path = config.audit_file.clone();
-    let names = names(config, places);
-    let started = watch::start(path, names, &config.bans, reports, misbehaving_to);
+    let log = path.map(|path| (path, names(config, places)));
+    let started = watch::start(log, &config.bans, reports, misbehaving_to, notes_left_out);
     let wrong = |error| WrongFile(format!("audit_file: {error}"));
     started.map(Some).map_err(wrong)
 }
@@ -363,14 +372,23 @@ fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>
 /// Starts the threads on which the methods work.
 fn start_methods(
     config: &Config,
-    files: &Files,
+    (files, bans): (&Files, &Bans),
     questions: &Receiver<Question>,
     shards: &Shards,
+    misbehaving_to: Sender<Who>,
 ) -> Result<(), Box<dyn Error>> {
-    let authenticators = authenticators(config, files).map_err(WrongFile::new)?;
-    let authenticators = Arc::new(authenticators);
+    let mut authenticators = authenticators(config, files).map_err(WrongFile::new)?;
+    authenticators.banned = bans.in_force();
+    authenticators.client_id = config.settings.authentication.client_id;
     let threads = config.authentication.threads;
-    Pool::start(threads, &authenticators, questions, &shards.replies())?;
+    let rule = guesses::Rule {
+        failures_max: config.bans.failed_logins_max,
+        window: config.bans.failed_logins_window,
+        duration: config.bans.duration,
+    };
+    let guesses = Guesses::new(rule, misbehaving_to);
+    let counts = (guesses, config.bans.ipv6_prefix_bits);
+    Pool::start(threads, authenticators, counts, questions, shards.replies())?;
     Ok(())
 }
 
@@ -399,7 +417,11 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
             }
         }
     }
-    Ok(Authenticators { chain, scram })
+    Ok(Authenticators {
+        chain,
+        scram,
+        ..Authenticators::default()
+    })
 }
 
 /// Signals to the process, as a queue.

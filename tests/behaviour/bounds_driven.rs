@@ -8,6 +8,7 @@ use crate::support::{
 use std::cell::Cell;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// Rows and counters that other tests drive, by the names of these.
@@ -462,12 +463,14 @@ fn deaf() -> String {
     url
 }
 
-/// A pipe that is open to be read and is not.
+/// A pipe that is open to be read and is not, by the name of one that was handed over.
 fn unread() -> String {
     let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("pipe"));
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.expect("mkfifo (coreutils)").success());
     let both = std::fs::File::options().read(true).write(true).open(&path);
-    std::mem::forget(both.expect("open the pipe"));
-    path
+    let both = both.expect("open the pipe");
+    let handed_over = format!("/proc/{}/fd/{}", std::process::id(), both.as_raw_fd());
+    std::mem::forget(both);
+    handed_over
 }

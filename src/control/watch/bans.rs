@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// Whose failures are counted at once; beyond that the count begins anew.
@@ -106,6 +107,23 @@ impl BansConfig {
 /// When a temporary ban ends, and a number that is its own.
 type End = (Instant, u64);
 
+/// The names that are banned now, for threads that judge who somebody is.
+#[derive(Clone, Debug, Default)]
+pub struct InForce(Arc<RwLock<Arc<BannedNames>>>);
+
+impl InForce {
+    /// The names.
+    #[must_use]
+    pub fn names(&self) -> Arc<BannedNames> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&names)
+    }
+
+    fn set(&self, names: Arc<BannedNames>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+}
+
 /// All bans. What changes them for a time costs the same however many there are.
 #[derive(Debug, Default)]
 pub struct Bans {
@@ -114,6 +132,7 @@ pub struct Bans {
     /// The same, by their ends.
     by_end: BTreeMap<End, Who>,
     next_number: u64,
+    in_force: InForce,
 }
 
 impl Bans {
@@ -164,6 +183,21 @@ impl Bans {
         if let Some((_, who)) = self.by_end.pop_first() {
             self.temporary.remove(&who);
         }
+    }
+
+    /// Where to look which names are banned.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        self.in_force.clone()
+    }
+
+    /// Puts the names in force for who judges, and gives them back for the shards: these come later, so that
+    /// nobody is let in by bans of before whom they would have to refuse.
+    #[must_use]
+    pub fn enforce_names(&self) -> Arc<BannedNames> {
+        let names = Arc::new(self.names());
+        self.in_force.set(Arc::clone(&names));
+        names
     }
 
     fn all(&self) -> impl Iterator<Item = &Who> {

@@ -154,11 +154,7 @@ impl ShardCore {
             Some((reason, text)) => (reason.byte(), text),
             None => (0, Box::default()),
         };
-        let event = Event::Disconnected {
-            reason,
-            text,
-            is_login_failure: connection.has_failed_login,
-        };
+        let event = Event::Disconnected { reason, text };
         self.sum_up_denials(session_key);
         self.note_session(session_key, event);
         self.close_connection(key);

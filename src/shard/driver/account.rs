@@ -65,17 +65,9 @@ impl Shell {
     pub(super) fn record_failure(&mut self, origin: Origin, has_begun: bool, failure: &str) {
         let (reason, text) = (0, failure.into());
         let event = if has_begun {
-            Event::Disconnected {
-                reason,
-                text,
-                is_login_failure: false,
-            }
+            Event::Disconnected { reason, text }
         } else {
-            Event::Refused {
-                reason,
-                text,
-                is_login_failure: false,
-            }
+            Event::Refused { reason, text }
         };
         let note = Note {
             client_id: "".into(),
@@ -94,7 +86,6 @@ impl Shell {
             event: Event::Refused {
                 reason: why.reason().byte(),
                 text: self.core.why_unheard(why).into(),
-                is_login_failure: false,
             },
         };
         self.keep_account(vec![entry(note, Some(origin))]);
@@ -108,7 +99,6 @@ impl Shell {
             event: Event::Refused {
                 reason: refusal.reason().byte(),
                 text: refusal.text().into(),
-                is_login_failure: true,
             },
         };
         self.keep_account(vec![entry(note, Some(asker.origin))]);
