@@ -4,7 +4,7 @@
 //! fails, 2 if command line, configuration or a file that it names are wrong.
 
 use clap::Parser;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::passwd;
@@ -43,7 +43,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
@@ -208,11 +207,9 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let places = places(&listeners);
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
-    let memory = MemoryShare::new(
-        config.settings.limits.memory_max_bytes,
-        bounds.memory.as_ref(),
-    );
     let mut settings = config.settings.clone();
+    let wanted = settings.limits.memory_max_bytes;
+    let memory = MemoryShare::new(wanted, bounds.memory.as_ref());
     settings.limits.memory_max_bytes = memory.max_bytes;
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
@@ -232,17 +229,11 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     drop(entries_to);
     tell_start(&config, &memory, bounds);
     tell_places(&config, &places);
-    if config.settings.authentication.has_methods {
-        let failing_to = misbehaving_to.clone();
-        start_methods(&config, (&files, &bans), &questions, &shards, failing_to)?;
-    }
+    let methods_of = (&files, &bans);
+    start_methods(&config, methods_of, &questions, &shards, &misbehaving_to)?;
     let reports = (entries, records);
-    let notes_left_out = Arc::default();
-    let watch = keep_account(&config, &places, reports, misbehaving_to, &notes_left_out)?;
-    let records = Records {
-        to: records_to,
-        notes_left_out,
-    };
+    let records = Records::new(records_to);
+    let watch = keep_account(&config, &places, reports, misbehaving_to, &records)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -274,14 +265,14 @@ fn keep_account(
     places: &Places,
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
-    notes_left_out: &Arc<AtomicU64>,
+    written: &Records,
 ) -> Result<Option<JoinHandle<()>>, WrongFile> {
     if !config.settings.takes_notes {
         return Ok(None);
     }
     let path = config.audit_file.clone();
     let log = path.map(|path| (path, names(config, places)));
-    let started = watch::start(log, &config.bans, reports, misbehaving_to, notes_left_out);
+    let started = watch::start(log, &config.bans, reports, misbehaving_to, written);
     let wrong = |error| WrongFile(format!("audit_file: {error}"));
     started.map(Some).map_err(wrong)
 }
@@ -369,14 +360,17 @@ fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>
     Ok(listeners)
 }
 
-/// Starts the threads on which the methods work.
+/// Starts the threads on which the methods work, if there are any.
 fn start_methods(
     config: &Config,
     (files, bans): (&Files, &Bans),
     questions: &Receiver<Question>,
     shards: &Shards,
-    misbehaving_to: Sender<Who>,
+    misbehaving_to: &Sender<Who>,
 ) -> Result<(), Box<dyn Error>> {
+    if !config.settings.authentication.has_methods {
+        return Ok(());
+    }
     let mut authenticators = authenticators(config, files).map_err(WrongFile::new)?;
     authenticators.banned = bans.in_force();
     authenticators.client_id = config.settings.authentication.client_id;
@@ -386,7 +380,12 @@ fn start_methods(
         window: config.bans.failed_logins_window,
         duration: config.bans.duration,
     };
-    let guesses = Guesses::new(rule, misbehaving_to);
+    let misbehaving_to = misbehaving_to.clone();
+    let tell = move |network| {
+        let told = misbehaving_to.try_send(Who::Network(network));
+        !matches!(told, Err(TrySendError::Full(_)))
+    };
+    let guesses = Guesses::new(rule, Box::new(tell));
     let counts = (guesses, config.bans.ipv6_prefix_bits);
     Pool::start(threads, authenticators, counts, questions, shards.replies())?;
     Ok(())

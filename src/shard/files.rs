@@ -1,5 +1,5 @@
-//! Files that the broker reads whole, at the start and again while it runs, or that it writes on and on: all of
-//! them in this one way, so that none can hold up whoever opens it. Opening never waits (for who is at a
+//! Files that the broker reads whole, at the start and again while it runs, or that it writes on and on: all
+//! of them in this one way, so that none can hold up whoever opens it. Opening never waits (for who is at a
 //! pipe's other end); only plain files are read, and no more of them than a bound, and only plain files and
 //! terminals and the like (`/dev/null`, `/dev/stderr`) are written.
 //!
@@ -121,8 +121,8 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
 /// Opens a file for lines at its end, or begins it.
 ///
 /// # Errors
-/// It cannot be opened, or is a pipe, a socket, a disk that was named: who is to read it may not, and what is on
-/// it would be lost.
+/// It cannot be opened, or is a pipe, a socket, a disk that was named: who is to read it may not, and what
+/// is on it would be lost.
 pub fn append(path: &Path) -> Result<File, WriteError> {
     let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let opened = File::options()

@@ -424,6 +424,21 @@ driven! {
             }
             driven.rises_while(|| {});
         };
+    logins_that_wait_for_others: "logins that wait for others of their address" "authentications_busy"
+        &format!(
+            "[bans]\nfailed_logins_max = 1\n[authentication]\nthreads = 2\n[authentication.http]\ntimeout_ms = 60000\n\
+             authenticate_url = {:?}\n",
+            deaf()
+        ), |driven| {
+            let connect = || Connect::v4(&unique("c")).login("ann", "x").encode();
+            let asking = (0..300).map(|_| {
+                let mut stream = dial(&driven.broker, 0);
+                stream.write_all(&connect()).expect("send");
+                stream
+            });
+            let _asking: Vec<_> = asking.collect();
+            driven.rises_while(|| {});
+        };
     a_long_exchange: "message of a SCRAM exchange" "connects_unauthenticated"
         &format!("password_file = {:?}\n[authentication]\nscram = true\n", written("")), |driven| {
             let begin = |nonce: &str| {

@@ -48,8 +48,9 @@ fn ask(broker: &Broker, from: [u8; 4], scram: &Scram) -> (Client, Vec<u8>) {
 /// As many as lead to a ban, whether they come in one burst or one after another: after these the right password
 /// is as wrong as any.
 fn guesses_of_an_address_are_answered_up_to_the_limit_only(shards: usize) {
-    let more =
-        format!("[authentication]\nscram = true\n[bans]\nfailed_logins_max = {GUESSES_MAX}\n");
+    let more = format!(
+        "[authentication]\nscram = true\nthreads = 4\n[bans]\nfailed_logins_max = {GUESSES_MAX}\n"
+    );
     let (broker, _users) = with_users(shards, &more);
     let is_told_no = |code: &Option<u8>| *code == Some(0x86);
     let is_banned = |code: &Option<u8>| matches!(code, None | Some(0x8A));
@@ -103,7 +104,8 @@ crate::on_shards!([1, 2, 4] guesses_of_an_address_are_answered_up_to_the_limit_o
 /// One failure leads to a ban, so that only one login of an address can be judged at a time: the others wait.
 #[test]
 fn many_that_log_in_rightly_at_once_are_let_in() {
-    let (broker, _users) = with_users(2, "[bans]\nfailed_logins_max = 1\n");
+    let more = "[authentication]\nthreads = 4\n[bans]\nfailed_logins_max = 1\n";
+    let (broker, _users) = with_users(2, more);
     let clients = (0..100).map(|_| {
         let mut client = Client::dial(&broker, Version::V5);
         client.send(&Connect::v5(&unique("c")).login("ann", "secret").encode());

@@ -1,16 +1,15 @@
 //! Logins that fail, by the address that they come from: counted where they are judged.
 //!
-//! A question takes one of its address's places before it is judged and gives it back with the answer; a failure
-//! keeps it for the window. There are as many places as failures lead to a ban, so however many guesses come
-//! at once, no more than that are judged. Who finds no place while others' answers are awaited waits for
-//! them: that many log in rightly at once is no reason to refuse one.
+//! A question takes one of its address's places before it is judged and gives it back with the answer; a
+//! failure keeps it for the window. There are as many places as failures lead to a ban, so however many
+//! guesses come at once, no more than that fail. Who finds no place while others are judged waits for them:
+//! that many log in rightly at once is no reason to refuse one.
 //!
-//! Invariant: where questions of an address wait, at least one of it is being judged, whose end takes them up.
+//! Invariant: where questions of an address wait, at least one of it is being judged, whose end takes them
+//! up.
 //!
 //! Not here: the ban that closes connections and is told (`control::watch::bans`); it hears from here.
 
-use crate::control::watch::bans::Who;
-use crossbeam_channel::{Sender, TrySendError};
 use ipnet::IpNet;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -109,24 +108,26 @@ struct Counts<Q> {
 }
 
 /// The counts of all addresses; for the threads that judge, never a shard.
-#[derive(Debug)]
 pub struct Guesses<Q> {
     rule: Rule,
     counts: Mutex<Counts<Q>>,
-    banned: Sender<Who>,
+    tell: Tell,
 }
 
+/// Has it known outside that an address is banned; false if there is no room for that now.
+pub type Tell = Box<dyn Fn(IpNet) -> bool + Send + Sync>;
+
 impl<Q> Guesses<Q> {
-    /// None has failed so far. `banned` hears who is banned.
+    /// None has failed so far.
     #[must_use]
-    pub fn new(rule: Rule, banned: Sender<Who>) -> Self {
+    pub fn new(rule: Rule, tell: Tell) -> Self {
         Guesses {
             rule,
             counts: Mutex::new(Counts {
                 by_address: HashMap::new(),
                 waiting: 0,
             }),
-            banned,
+            tell,
         }
     }
 
@@ -163,8 +164,8 @@ impl<Q> Guesses<Q> {
         Turn::Waits
     }
 
-    /// A question that was judged ends; whether it failed. What becomes now of those that waited: their places
-    /// are taken already.
+    /// A question that was judged ends; whether it failed. What becomes now of those that waited: their
+    /// places are taken already.
     #[must_use]
     pub fn end(&self, address: Option<IpNet>, has_failed: bool, now: Instant) -> Vec<Turn<Q>> {
         let Some(address) = address.filter(|_| self.rule.failures_max > 0) else {
@@ -214,8 +215,7 @@ impl<Q> Guesses<Q> {
     /// Who has no room for it now hears it with the next question.
     fn tell_of(&self, count: &mut Count<Q>, address: IpNet) {
         if !count.is_told {
-            let told = self.banned.try_send(Who::Network(address));
-            count.is_told = !matches!(told, Err(TrySendError::Full(_)));
+            count.is_told = (self.tell)(address);
         }
     }
 }
@@ -246,9 +246,10 @@ mod tests {
         duration: Duration::from_secs(100),
     };
 
-    fn guesses(rule: Rule, room: usize) -> (Guesses<u32>, Receiver<Who>) {
+    fn guesses(rule: Rule, room: usize) -> (Guesses<u32>, Receiver<IpNet>) {
         let (sender, banned) = crossbeam_channel::bounded(room);
-        (Guesses::new(rule, sender), banned)
+        let tell = move |address| sender.try_send(address).is_ok();
+        (Guesses::new(rule, Box::new(tell)), banned)
     }
 
     fn at(n: u32) -> Option<IpNet> {
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(rest, [Turn::Banned(4), Turn::Banned(5)]);
         assert!(banned.is_empty(), "after the answer");
         guesses.tell(at(1));
-        assert_eq!(banned.try_recv(), Ok(Who::Network(at(1).unwrap())));
+        assert_eq!(banned.try_recv(), Ok(at(1).unwrap()));
         assert_eq!(guesses.begin(at(1), 7, now), Turn::Banned(7));
         assert!(banned.is_empty(), "told once");
         let later = now + RULE.duration;
@@ -313,10 +314,10 @@ mod tests {
                 guesses.tell(address);
             }
         }
-        assert_eq!(banned.try_recv(), Ok(Who::Network(at(1).unwrap())));
+        assert_eq!(banned.try_recv(), Ok(at(1).unwrap()));
         assert!(banned.is_empty());
         assert_eq!(guesses.begin(at(2), 1, now), Turn::Banned(1));
-        assert_eq!(banned.try_recv(), Ok(Who::Network(at(2).unwrap())));
+        assert_eq!(banned.try_recv(), Ok(at(2).unwrap()));
     }
 
     #[test]

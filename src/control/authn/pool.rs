@@ -6,11 +6,11 @@
 use super::guesses::{Guesses, Turn};
 use super::password::PasswordMethod;
 use super::{Credentials, Method, Verdict, certificate, scram};
-use crate::control::watch::bans::InForce;
 use crate::engine::access::{Admitted, Answer, ClientIdRule, Identity, Refusal};
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::shard::ClientIdPolicy;
 use crate::shard::addresses::counted_as;
+use crate::shard::bans::InForce;
 use crate::shard::questions::{Asker, Exchange, Question, Reply, Visitor, Work};
 use crate::shard::ring::Waker;
 use crossbeam_channel::{Receiver, Sender};
@@ -87,8 +87,8 @@ impl Authenticators {
         }
     }
 
-    /// Whether somebody who has proved who it is, is banned by what it turned out to be. Who said so itself is
-    /// refused by its shard, whatever is answered here.
+    /// Whether somebody who has proved who it is, is banned by what it turned out to be. Who said so itself
+    /// is refused by its shard, whatever is answered here.
     fn bans(&self, identity: &Identity, asked_id: &str) -> bool {
         let user_name = identity.user_name.as_deref();
         let rule = identity.client_id.clone();

@@ -9,7 +9,7 @@ use crate::shard::peer::Peer;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The log.
@@ -32,7 +32,7 @@ fn put_reason(line: &mut Map<String, Value>, reason: u8, text: &str) {
     }
 }
 
-fn open(path: &PathBuf) -> io::Result<BufWriter<File>> {
+fn open(path: &Path) -> io::Result<BufWriter<File>> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let file = files::append(path).map_err(io::Error::from);
     Ok(BufWriter::new(file.map_err(named)?))

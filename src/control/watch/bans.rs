@@ -8,12 +8,12 @@
 
 use crate::control::config::BansConfig;
 use crate::engine::access::bans::{BannedNames, Seen};
-use crate::shard::bans::BannedNetworks;
+use crate::shard::bans::{BannedNetworks, InForce};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Whose failures are counted at once; beyond that the count begins anew.
@@ -106,23 +106,6 @@ impl BansConfig {
 
 /// When a temporary ban ends, and a number that is its own.
 type End = (Instant, u64);
-
-/// The names that are banned now, for threads that judge who somebody is.
-#[derive(Clone, Debug, Default)]
-pub struct InForce(Arc<RwLock<Arc<BannedNames>>>);
-
-impl InForce {
-    /// The names.
-    #[must_use]
-    pub fn names(&self) -> Arc<BannedNames> {
-        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&names)
-    }
-
-    fn set(&self, names: Arc<BannedNames>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
-    }
-}
 
 /// All bans. What changes them for a time costs the same however many there are.
 #[derive(Debug, Default)]

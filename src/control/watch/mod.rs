@@ -1,8 +1,8 @@
 //! The threads that keep account of clients: one counts who connects too often, one writes the audit log.
 //!
-//! Shards hand over what they noted in batches by a bounded channel to the first, which hands them on by another
-//! to the second; what finds no room is counted and left out. So a slow disk holds up no shard, and a
-//! disk that hangs no ban.
+//! Shards hand over what they noted in batches by a bounded channel to the first, which hands them on by
+//! another to the second; what finds no room is counted and left out. So a slow disk holds up no shard, and
+//! a disk that hangs no ban.
 //!
 //! Not here: failed logins, which are counted where they are judged (`control::authn::guesses`).
 
@@ -49,6 +49,17 @@ pub struct Records {
     pub notes_left_out: Arc<AtomicU64>,
 }
 
+impl Records {
+    /// Nothing is left out so far.
+    #[must_use]
+    pub fn new(to: Sender<Record>) -> Self {
+        Records {
+            to,
+            notes_left_out: Arc::default(),
+        }
+    }
+}
+
 /// Counts.
 struct Watch {
     flapping: Failures,
@@ -65,8 +76,8 @@ struct Writer {
     listeners: Vec<String>,
 }
 
-/// Starts the threads. The first ends with the last shard, the second with the first; given back is which ends
-/// last.
+/// Starts the threads. The first ends with the last shard, the second with the first; given back is which
+/// ends last.
 ///
 /// # Errors
 /// The log cannot be written, or the system has no more threads.
@@ -75,7 +86,7 @@ pub fn start(
     config: &BansConfig,
     (entries, records): (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving: Sender<Who>,
-    left_out: &Arc<AtomicU64>,
+    left_out: &Records,
 ) -> io::Result<thread::JoinHandle<()>> {
     let (mut writer, mut writes) = (None, None);
     if let Some((path, listeners)) = log {
@@ -91,7 +102,7 @@ pub fn start(
         ipv6_prefix_bits: config.ipv6_prefix_bits,
         misbehaving,
         writer,
-        left_out: Arc::clone(left_out),
+        left_out: Arc::clone(&left_out.notes_left_out),
     };
     let thread = thread::Builder::new().name("watch".into());
     let counts = thread.spawn(move || {

@@ -5,9 +5,9 @@
 //!
 //! - By a name that a client says itself, in its CONNECT or an exchange, it is refused as banned before it is
 //!   judged; if the ban comes meanwhile, whatever the methods say.
-//! - By a name that only its proof gives it (the subject of a token, another name by a hook, the identifier of
-//!   such a user) it is answered as for a wrong password, and counts as one ([`Answer::BannedUnseen`]); only
-//!   the operator is told why.
+//! - By a name that only its proof gives it (the subject of a token, another name by a hook, the identifier
+//!   of such a user) it is answered as for a wrong password, and counts as one ([`Answer::BannedUnseen`]);
+//!   only the operator is told why.
 //!
 //! [`Answer::BannedUnseen`]: crate::engine::access::Answer::BannedUnseen
 //!
