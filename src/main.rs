@@ -4,11 +4,12 @@
 //! fails, 2 if command line, configuration or a file that it names are wrong.
 
 use clap::Parser;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::passwd;
 use ringmq::control::authn::certificate::CertificateMethod;
+use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
 use ringmq::control::cgroup::Bounds;
@@ -22,7 +23,7 @@ use ringmq::control::reload::Files;
 use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch::bans::{Bans, Who};
-use ringmq::control::watch::{self, Record};
+use ringmq::control::watch::{self, Record, Records};
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
@@ -206,16 +207,14 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let places = places(&listeners);
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
-    let memory = MemoryShare::new(
-        config.settings.limits.memory_max_bytes,
-        bounds.memory.as_ref(),
-    );
     let mut settings = config.settings.clone();
+    let wanted = settings.limits.memory_max_bytes;
+    let memory = MemoryShare::new(wanted, bounds.memory.as_ref());
     settings.limits.memory_max_bytes = memory.max_bytes;
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
         acl: files.acl(),
-        names: Arc::new(bans.names()),
+        names: bans.enforce_names(),
         networks: Arc::new(bans.networks()),
         ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
     };
@@ -230,11 +229,11 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     drop(entries_to);
     tell_start(&config, &memory, bounds);
     tell_places(&config, &places);
-    if config.settings.authentication.has_methods {
-        start_methods(&config, &files, &questions, &shards)?;
-    }
+    let methods_of = (&files, &bans);
+    start_methods(&config, methods_of, &questions, &shards, &misbehaving_to)?;
     let reports = (entries, records);
-    let watch = keep_account(&config, &places, reports, misbehaving_to)?;
+    let records = Records::new(records_to);
+    let watch = keep_account(&config, &places, reports, misbehaving_to, &records)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -243,7 +242,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         (&shards, ears),
         files,
         bans,
-        records_to,
+        records,
         MemoryWatch::new(meter, &settings.limits),
         &config.bans,
         config.silence_seconds_max,
@@ -260,19 +259,20 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Starts the thread that keeps account of clients, if anybody wants that.
+/// Starts the threads that keep account of clients, if anybody wants that.
 fn keep_account(
     config: &Config,
     places: &Places,
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
+    written: &Records,
 ) -> Result<Option<JoinHandle<()>>, WrongFile> {
     if !config.settings.takes_notes {
         return Ok(None);
     }
     let path = config.audit_file.clone();
-    let names = names(config, places);
-    let started = watch::start(path, names, &config.bans, reports, misbehaving_to);
+    let log = path.map(|path| (path, names(config, places)));
+    let started = watch::start(log, &config.bans, reports, misbehaving_to, written);
     let wrong = |error| WrongFile(format!("audit_file: {error}"));
     started.map(Some).map_err(wrong)
 }
@@ -360,17 +360,34 @@ fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>
     Ok(listeners)
 }
 
-/// Starts the threads on which the methods work.
+/// Starts the threads on which the methods work, if there are any.
 fn start_methods(
     config: &Config,
-    files: &Files,
+    (files, bans): (&Files, &Bans),
     questions: &Receiver<Question>,
     shards: &Shards,
+    misbehaving_to: &Sender<Who>,
 ) -> Result<(), Box<dyn Error>> {
-    let authenticators = authenticators(config, files).map_err(WrongFile::new)?;
-    let authenticators = Arc::new(authenticators);
+    if !config.settings.authentication.has_methods {
+        return Ok(());
+    }
+    let mut authenticators = authenticators(config, files).map_err(WrongFile::new)?;
+    authenticators.banned = bans.in_force();
+    authenticators.client_id = config.settings.authentication.client_id;
     let threads = config.authentication.threads;
-    Pool::start(threads, &authenticators, questions, &shards.replies())?;
+    let rule = guesses::Rule {
+        failures_max: config.bans.failed_logins_max,
+        window: config.bans.failed_logins_window,
+        duration: config.bans.duration,
+    };
+    let misbehaving_to = misbehaving_to.clone();
+    let tell = move |network| {
+        let told = misbehaving_to.try_send(Who::Network(network));
+        !matches!(told, Err(TrySendError::Full(_)))
+    };
+    let guesses = Guesses::new(rule, Box::new(tell));
+    let counts = (guesses, config.bans.ipv6_prefix_bits);
+    Pool::start(threads, authenticators, counts, questions, shards.replies())?;
     Ok(())
 }
 
@@ -399,7 +416,11 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
             }
         }
     }
-    Ok(Authenticators { chain, scram })
+    Ok(Authenticators {
+        chain,
+        scram,
+        ..Authenticators::default()
+    })
 }
 
 /// Signals to the process, as a queue.

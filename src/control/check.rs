@@ -3,6 +3,7 @@
 
 use crate::control::config::Config;
 use crate::control::reload::Files;
+use crate::shard::files;
 use crate::shard::listener::{Listener, Place};
 use std::path::Path;
 
@@ -18,6 +19,8 @@ pub fn check(config: &Config, files: &Files) -> Result<(), String> {
     for (key, path) in written {
         if let Some(path) = path {
             check_folder(key, path)?;
+            let wrong = |error| format!("{key}: {}: {error}", path.display());
+            files::look(path).map_err(wrong)?;
         }
     }
     for listener in &config.listeners {

@@ -6,11 +6,11 @@
 
 use crate::control::config::{LogConfig, LogFormat, LogLevel};
 use crate::control::visible::spelled_out;
+use crate::shard::files;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -198,8 +198,7 @@ impl LogFile {
     fn open(path: &Path) -> io::Result<Self> {
         let named =
             |e: io::Error| io::Error::new(e.kind(), format!("log_file: {}: {e}", path.display()));
-        let mut options = File::options();
-        let file = options.append(true).create(true).mode(0o640).open(path);
+        let file = files::append(path).map_err(io::Error::from);
         Ok(LogFile {
             path: path.to_owned(),
             file: file.map_err(named)?,

@@ -9,18 +9,19 @@ use crate::control::memory::MemoryWatch;
 use crate::control::reload::{self, Files, Reloaded};
 use crate::control::rollout::Rollout;
 use crate::control::service;
-use crate::control::watch::Record;
 use crate::control::watch::bans::{Bans, Who};
 use crate::control::watch::pace::Pace;
+use crate::control::watch::{Record, Records};
 use crate::control::watchdog::{Health, Watchdog};
 use crate::shard::boot::{BootError, Shards};
 use crate::shard::orders::Event;
-use crossbeam_channel::{Receiver, RecvError, Sender, select};
+use crossbeam_channel::{Receiver, RecvError, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -34,6 +35,9 @@ const FILES_INTERVAL: Duration = Duration::from_secs(1);
 const TERMS_INTERVAL: Duration = Duration::from_secs(86_400);
 /// How often all bans are put together for the shards: with very many that takes milliseconds.
 const BANS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The counter of what finds no room on the way from shards to the audit log.
+const NOTES_LEFT_OUT: &str = "notes_left_out";
 
 /// What shards were given to share. It is freed here, when none of them has it any more: 100,000 small parts
 /// would take a shard milliseconds.
@@ -74,7 +78,7 @@ pub struct ControlPlane<'a> {
     rollout: Rollout,
     files: Files,
     /// Who keeps account is told what happens here.
-    records: Sender<Record>,
+    records: Records,
     bans: Bans,
     bans_pace: Pace,
     handed: Handed,
@@ -95,7 +99,7 @@ impl<'a> ControlPlane<'a> {
         (shards, ears): (&'a Shards, Ears),
         files: Files,
         bans: Bans,
-        records: Sender<Record>,
+        records: Records,
         memory: MemoryWatch,
         bans_config: &BansConfig,
         silence_seconds_max: u32,
@@ -242,11 +246,15 @@ impl<'a> ControlPlane<'a> {
         let (left_out, failed) = log::lines_lost();
         pairs.push(("log_lines_left_out", left_out.to_string()));
         pairs.push(("log_lines_failed", failed.to_string()));
-        pairs.extend(
-            of_shards
-                .iter()
-                .map(|(name, value)| (*name, value.to_string())),
-        );
+        let on_the_way = self.records.notes_left_out.load(Ordering::Relaxed);
+        pairs.extend(of_shards.iter().map(|(name, value)| {
+            let more = if *name == NOTES_LEFT_OUT {
+                on_the_way
+            } else {
+                0
+            };
+            (*name, (value + more).to_string())
+        }));
         let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
         let pairs: Vec<_> = pairs.collect();
         info!(target: log::ANSWER, "counters {}", pairs.join(" "));
@@ -267,23 +275,22 @@ impl<'a> ControlPlane<'a> {
     }
 
     fn enforce_bans(&mut self) {
-        let names = Arc::new(self.bans.names());
+        let names = self.bans.enforce_names();
         self.handed.keep(&names);
         self.shards.set_bans(names, Arc::new(self.bans.networks()));
     }
 
     /// Has something recorded; what finds no room is left out.
     fn record(&self, kind: &'static str, text: &str) {
-        let _ = self
-            .records
-            .try_send(Record::Happened(kind, text.to_owned()));
+        let record = Record::Happened(kind, text.to_owned());
+        let _ = self.records.to.try_send(record);
     }
 
     /// Reads files anew: those that changed, or all if somebody asks.
     fn reload(&mut self, is_asked: bool) {
         let done = self.files.reload(is_asked);
         if is_asked {
-            let _ = self.records.try_send(Record::Reopen);
+            let _ = self.records.to.try_send(Record::Reopen);
             log::reopen();
         }
         if is_asked && done.is_empty() {

@@ -3,9 +3,13 @@
 //! What is banned is kept as ranges of addresses in ascending order that neither overlap nor touch: one
 //! binary search per question. Made by the control plane whenever bans change, and shared by all shards.
 //! IPv4 written as IPv6 (`::ffff:10.0.0.1`) is IPv4, in addresses and in networks.
+//!
+//! Beside them, the banned names for those who judge logins.
 
+use crate::engine::access::bans::BannedNames;
 use ipnet::{IpNet, Ipv4Net};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Bits before the IPv4 address in one that is written as IPv6.
 const MAPPED_BITS: u8 = 96;
@@ -77,6 +81,24 @@ fn is_within<T: Copy + Ord>(ranges: &[(T, T)], ip: T) -> bool {
     let begun = ranges.partition_point(|(first, _)| *first <= ip);
     let before = begun.checked_sub(1).and_then(|at| ranges.get(at));
     before.is_some_and(|(_, last)| ip <= *last)
+}
+
+/// The names that are banned now, for threads that judge who somebody is; shards have their own.
+#[derive(Clone, Debug, Default)]
+pub struct InForce(Arc<RwLock<Arc<BannedNames>>>);
+
+impl InForce {
+    /// The names.
+    #[must_use]
+    pub fn names(&self) -> Arc<BannedNames> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&names)
+    }
+
+    /// From now on these.
+    pub fn set(&self, names: Arc<BannedNames>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
 }
 
 #[cfg(test)]

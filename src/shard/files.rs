@@ -1,6 +1,7 @@
-//! Files that the broker reads whole, at the start and again while it runs: all of them in this one way, so
-//! that none can hold up whoever reads it. Opening never waits (for who writes into a pipe), only plain files
-//! are read, and no more of them than a bound.
+//! Files that the broker reads whole, at the start and again while it runs, or that it writes on and on: all
+//! of them in this one way, so that none can hold up whoever opens it. Opening never waits (for who is at a
+//! pipe's other end); only plain files are read, and no more of them than a bound, and only plain files and
+//! terminals and the like (`/dev/null`, `/dev/stderr`) are written.
 //!
 //! Not here: what they say.
 
@@ -49,6 +50,33 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+/// Why a file cannot be written.
+#[derive(Debug)]
+pub enum WriteError {
+    /// The system says no.
+    System(io::Error),
+    /// It is something else than a plain file.
+    Kind(&'static str),
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WriteError::System(error) => error.fmt(f),
+            WriteError::Kind(kind) => write!(f, "is {kind}; name a plain file"),
+        }
+    }
+}
+
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::System(error) => error,
+            WriteError::Kind(_) => io::Error::other(error.to_string()),
+        }
+    }
+}
+
 /// What a file is called that is none of the plain ones.
 fn kind(file: FileType) -> &'static str {
     if file.is_dir() {
@@ -88,6 +116,50 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
         count if count > bytes_max => Err(too_large),
         _ => Ok(bytes),
     }
+}
+
+/// Opens a file for lines at its end, or begins it.
+///
+/// # Errors
+/// It cannot be opened, or is a pipe, a socket, a disk that was named: who is to read it may not, and what
+/// is on it would be lost.
+pub fn append(path: &Path) -> Result<File, WriteError> {
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let opened = File::options()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    // A pipe without a reader, and a socket, cannot even be opened so.
+    let file = opened.map_err(|error| look(path).err().unwrap_or(WriteError::System(error)))?;
+    may_be_written(
+        path,
+        file.metadata().map_err(WriteError::System)?.file_type(),
+    )?;
+    // A terminal is written at its own pace.
+    let set = rustix::fs::fcntl_setfl(&file, OFlags::APPEND);
+    set.map_err(|error| WriteError::System(error.into()))?;
+    Ok(file)
+}
+
+/// Whether what is at `path`, if anything is, could be written by [`append`], as far as that can be seen.
+///
+/// # Errors
+/// It is a pipe, a socket, a disk or a folder.
+pub fn look(path: &Path) -> Result<(), WriteError> {
+    std::fs::metadata(path).map_or(Ok(()), |is| may_be_written(path, is.file_type()))
+}
+
+/// Where a process finds what was handed to it open, whatever that is: under service managers often a pipe.
+const HANDED_OVER: [&str; 4] = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"];
+
+fn may_be_written(path: &Path, file: FileType) -> Result<(), WriteError> {
+    let is_handed_over = HANDED_OVER.iter().any(|place| path.starts_with(place));
+    if file.is_file() || file.is_char_device() || file.is_fifo() && is_handed_over {
+        return Ok(());
+    }
+    Err(WriteError::Kind(kind(file)))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub struct Asker {
     pub origin: Origin,
     /// Client identifier of its CONNECT; empty where it has been let in before.
     pub client_id: Box<str>,
-    /// User name of its CONNECT.
+    /// The user that it says to be in its exchange, else in its CONNECT.
     pub user_name: Option<Box<str>>,
 }
 
@@ -39,11 +39,21 @@ pub struct Question {
 pub enum Work {
     /// A CONNECT.
     Connect(Box<Visitor>),
-    /// The first data of an exchange on an open connection, and the methods that may be asked, by name;
-    /// `None` for all.
-    Begin(Option<Arc<[&'static str]>>, Box<[u8]>),
+    /// The first data of an exchange on an open connection.
+    Begin(Again),
     /// An exchange goes on.
     Continue(Box<dyn Exchange>, Box<[u8]>),
+}
+
+/// A client that is to prove anew who it is.
+#[derive(Debug)]
+pub struct Again {
+    /// What it says.
+    pub bytes: Box<[u8]>,
+    /// As whom it was let in: somebody else's proof is a wrong one.
+    pub user_name: Option<Box<str>>,
+    /// Methods that may be asked, by name; `None` for all.
+    pub methods: Option<Arc<[&'static str]>>,
 }
 
 /// A client that wants to connect, and how it came.
@@ -61,6 +71,9 @@ pub struct Visitor {
 
 /// An authentication of several steps, as its method remembers it; the shard only keeps it meanwhile.
 pub trait Exchange: fmt::Debug + Send {
+    /// The user that the client says to be.
+    fn user_name(&self) -> &str;
+
     /// Judges the client's next data.
     fn go_on(self: Box<Self>, bytes: &[u8]) -> Answer;
 }

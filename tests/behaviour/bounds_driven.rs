@@ -8,6 +8,7 @@ use crate::support::{
 use std::cell::Cell;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// Rows and counters that other tests drive, by the names of these.
@@ -413,6 +414,21 @@ driven! {
             }
             driven.rises_while(|| {});
         };
+    logins_that_wait_for_others: "logins that wait for others of their address" "authentications_busy"
+        &format!(
+            "[bans]\nfailed_logins_max = 1\n[authentication]\nthreads = 2\n[authentication.http]\ntimeout_ms = 60000\n\
+             authenticate_url = {:?}\n",
+            deaf()
+        ), |driven| {
+            let connect = || Connect::v4(&unique("c")).login("ann", "x").encode();
+            let asking = (0..300).map(|_| {
+                let mut stream = dial(&driven.broker, 0);
+                stream.write_all(&connect()).expect("send");
+                stream
+            });
+            let _asking: Vec<_> = asking.collect();
+            driven.rises_while(|| {});
+        };
     a_long_exchange: "message of a SCRAM exchange" "connects_unauthenticated"
         &format!("password_file = {:?}\n[authentication]\nscram = true\n", written("")), |driven| {
             let begin = |nonce: &str| {
@@ -452,12 +468,14 @@ fn deaf() -> String {
     url
 }
 
-/// A pipe that is open to be read and is not.
+/// A pipe that is open to be read and is not, by the name of one that was handed over.
 fn unread() -> String {
     let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("pipe"));
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.expect("mkfifo (coreutils)").success());
     let both = std::fs::File::options().read(true).write(true).open(&path);
-    std::mem::forget(both.expect("open the pipe"));
-    path
+    let both = both.expect("open the pipe");
+    let handed_over = format!("/proc/{}/fd/{}", std::process::id(), both.as_raw_fd());
+    std::mem::forget(both);
+    handed_over
 }

@@ -339,7 +339,7 @@ fn pipe() -> Scratch {
     pipe
 }
 
-fn make_pipe(path: &str) {
+pub(crate) fn make_pipe(path: &str) {
     std::fs::remove_file(path).expect("remove");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     let kind = rustix::fs::FileType::Fifo;

@@ -20,6 +20,7 @@ mod cross_shard;
 mod files;
 mod groups;
 mod guard;
+mod guesses;
 mod intruders;
 mod limits;
 mod liveness;

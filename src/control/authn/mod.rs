@@ -9,6 +9,7 @@ pub mod certificate;
 mod clock;
 pub mod fetch;
 mod grants;
+pub mod guesses;
 pub mod http;
 pub mod jwt;
 pub mod password;

@@ -3,15 +3,23 @@
 //! The queue of questions is bounded; a shard whose question finds no room refuses the client. Threads
 //! wait for a shard that does not take its answers, so nothing is lost and nothing grows.
 
+use super::guesses::{Guesses, Turn};
 use super::password::PasswordMethod;
 use super::{Credentials, Method, Verdict, certificate, scram};
-use crate::engine::access::{Admitted, Answer, Identity, Refusal};
-use crate::shard::questions::{Exchange, Question, Reply, Visitor, Work};
+use crate::engine::access::{Admitted, Answer, ClientIdRule, Identity, Refusal};
+use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::engine::shard::ClientIdPolicy;
+use crate::shard::addresses::counted_as;
+use crate::shard::bans::InForce;
+use crate::shard::questions::{Asker, Exchange, Question, Reply, Visitor, Work};
 use crate::shard::ring::Waker;
 use crossbeam_channel::{Receiver, Sender};
+use ipnet::IpNet;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 /// Methods that a listener lets its clients use, by name; `None` for all. Every way of showing who one is has
 /// to pass it.
@@ -30,6 +38,10 @@ pub struct Authenticators {
     pub chain: Vec<Arc<dyn Method>>,
     /// Where SCRAM finds its users.
     pub scram: Option<Arc<PasswordMethod>>,
+    /// Names that are banned now.
+    pub banned: InForce,
+    /// Which identifier who asks for none gets, and with it the ban on it.
+    pub client_id: ClientIdPolicy,
 }
 
 impl Authenticators {
@@ -39,19 +51,24 @@ impl Authenticators {
             Work::Connect(visitor) => {
                 let gate = Gate(visitor.methods.clone());
                 match &visitor.shown.exchange {
-                    Some(bytes) => self.begin(bytes, &gate),
-                    None => (self.judge(&(*visitor).into(), &gate), None),
+                    Some(bytes) => self.begin(bytes, &gate, None),
+                    None => (self.judge(*visitor, &gate), None),
                 }
             }
-            Work::Begin(methods, bytes) => self.begin(&bytes, &Gate(methods)),
+            Work::Begin(again) => self.begin(&again.bytes, &Gate(again.methods), again.user_name),
             Work::Continue(exchange, bytes) => (exchange.go_on(&bytes), None),
         }
     }
 
-    fn judge(&self, credentials: &Credentials, gate: &Gate) -> Answer {
+    fn judge(&self, visitor: Visitor, gate: &Gate) -> Answer {
+        let may_be_anonymous = visitor.shown.may_be_anonymous;
+        let credentials = Credentials::from(visitor);
         let chain = self.chain.iter();
         for method in chain.filter(|method| gate.lets_through(method.name())) {
-            match method.authenticate(credentials) {
+            match method.authenticate(&credentials) {
+                Verdict::Allow(identity) if self.bans(&identity, &credentials.client_id) => {
+                    return Answer::BannedUnseen;
+                }
                 Verdict::Allow(identity) => {
                     return Answer::Allow(Box::new(Admitted {
                         identity: *identity,
@@ -63,28 +80,69 @@ impl Authenticators {
             }
         }
         let shows_nothing = credentials.user_name.is_none() && credentials.password.is_none();
-        if shows_nothing {
-            Answer::NotMine
-        } else {
-            Answer::Refuse(Refusal::BadCredentials)
+        match (shows_nothing, may_be_anonymous) {
+            (true, true) => Answer::NotMine,
+            (true, false) => Answer::Refuse(Refusal::NotAuthorized),
+            (false, _) => Answer::Refuse(Refusal::BadCredentials),
         }
     }
 
-    fn begin(&self, bytes: &[u8], gate: &Gate) -> (Answer, Option<Box<dyn Exchange>>) {
+    /// Whether somebody who has proved who it is, is banned by what it turned out to be. Who said so itself
+    /// is refused by its shard, whatever is answered here.
+    fn bans(&self, identity: &Identity, asked_id: &str) -> bool {
+        let user_name = identity.user_name.as_deref();
+        let rule = identity.client_id.clone();
+        let rule = rule.or_else(|| self.client_id.for_user(user_name));
+        let client_id = match &rule {
+            Some(ClientIdRule::Exactly(id)) if asked_id.is_empty() => id,
+            _ => asked_id,
+        };
+        self.banned.names().contain(client_id, user_name)
+    }
+
+    /// Begins an exchange, which may end as a certain user only.
+    fn begin(
+        &self,
+        bytes: &[u8],
+        gate: &Gate,
+        only: Option<Box<str>>,
+    ) -> (Answer, Option<Box<dyn Exchange>>) {
         let users = self.scram.as_ref();
         let Some(users) = users.filter(|_| gate.lets_through(scram::METHOD)) else {
             return (Answer::Refuse(Refusal::BadCredentials), None);
         };
         match scram::begin(&users.file(), bytes, &scram::nonce()) {
-            Ok((bytes, exchange)) => (Answer::Continue(bytes.into()), Some(Box::new(exchange))),
+            Ok((bytes, exchange)) => {
+                let user_name = exchange.user_name().into();
+                let exchange = ByScram { exchange, only };
+                (
+                    Answer::Continue(bytes.into(), user_name),
+                    Some(Box::new(exchange)),
+                )
+            }
             Err(refusal) => (Answer::Refuse(refusal), None),
         }
     }
 }
 
-impl Exchange for scram::Exchange {
+/// An exchange by SCRAM, and as whom only it may end.
+#[derive(Debug)]
+struct ByScram {
+    exchange: scram::Exchange,
+    only: Option<Box<str>>,
+}
+
+impl Exchange for ByScram {
+    fn user_name(&self) -> &str {
+        self.exchange.user_name()
+    }
+
     fn go_on(self: Box<Self>, bytes: &[u8]) -> Answer {
-        match scram::finish(*self, bytes) {
+        match scram::finish(self.exchange, bytes) {
+            // Somebody else's right password counts as a wrong one, or it could be told apart.
+            Ok((_, user_name)) if self.only.as_ref().is_some_and(|only| *only != user_name) => {
+                Answer::Refuse(Refusal::BadCredentials)
+            }
             Ok((bytes, user_name)) => Answer::Allow(Box::new(Admitted {
                 identity: Identity {
                     user_name: Some(user_name),
@@ -125,16 +183,22 @@ impl Pool {
     /// The system has no more threads.
     pub fn start(
         threads: usize,
-        authenticators: &Arc<Authenticators>,
+        authenticators: Authenticators,
+        (guesses, ipv6_prefix_bits): (Guesses<Question>, u8),
         questions: &Receiver<Question>,
-        shards: &[(Sender<Reply>, Waker)],
+        shards: Vec<(Sender<Reply>, Waker)>,
     ) -> io::Result<Self> {
+        let worker = Worker {
+            authenticators: Arc::new(authenticators),
+            guesses: Arc::new(guesses),
+            ipv6_prefix_bits,
+            shards,
+        };
         let started = (0..threads).map(|number| {
-            let (authenticators, questions) = (Arc::clone(authenticators), questions.clone());
-            let shards = shards.to_vec();
+            let (worker, questions) = (worker.clone(), questions.clone());
             thread::Builder::new()
                 .name(format!("authn-{number}"))
-                .spawn(move || work(&authenticators, &questions, &shards))
+                .spawn(move || worker.work(&questions))
         });
         Ok(Pool {
             threads: started.collect::<io::Result<_>>()?,
@@ -148,22 +212,91 @@ impl Pool {
     }
 }
 
-fn work(
-    authenticators: &Authenticators,
-    questions: &Receiver<Question>,
-    shards: &[(Sender<Reply>, Waker)],
-) {
-    for question in questions {
-        let (answer, exchange) = authenticators.answer(question.work);
-        let reply = Reply {
-            connection: question.connection,
-            asker: question.asker,
-            answer,
-            exchange,
+/// What each thread works with.
+#[derive(Clone)]
+struct Worker {
+    authenticators: Arc<Authenticators>,
+    guesses: Arc<Guesses<Question>>,
+    ipv6_prefix_bits: u8,
+    shards: Vec<(Sender<Reply>, Waker)>,
+}
+
+/// Whether a question was a guess that failed.
+fn has_failed(answer: &Answer) -> bool {
+    match answer {
+        Answer::Refuse(refusal) => refusal.is_failure(),
+        Answer::BannedUnseen => true,
+        Answer::Allow(_)
+        | Answer::NotMine
+        | Answer::Continue(..)
+        | Answer::Banned
+        | Answer::Busy => false,
+    }
+}
+
+impl Worker {
+    fn work(&self, questions: &Receiver<Question>) {
+        for question in questions {
+            let address = self.address(&question);
+            let first = self.guesses.begin(address, question, Instant::now());
+            let mut turns = VecDeque::from([first]);
+            while let Some(turn) = turns.pop_front() {
+                turns.extend(self.take(turn));
+            }
+        }
+    }
+
+    /// The network that counts as the address that a question comes from.
+    fn address(&self, question: &Question) -> Option<IpNet> {
+        let ip = question.asker.origin.peer.ip();
+        ip.map(|ip| counted_as(ip, self.ipv6_prefix_bits))
+    }
+
+    /// Answers a question whose turn it is; those that waited for its end.
+    fn take(&self, turn: Turn<Question>) -> Vec<Turn<Question>> {
+        let (question, answer) = match turn {
+            Turn::Judge(question) => return self.judge(question),
+            Turn::Waits => return Vec::new(),
+            Turn::Banned(question) => (question, Answer::Banned),
+            Turn::Busy(question) => (question, Answer::Busy),
         };
-        if let Some((replies, waker)) = shards.get(usize::from(question.shard)) {
+        self.reply(
+            question.shard,
+            question.connection,
+            question.asker,
+            (answer, None),
+        );
+        Vec::new()
+    }
+
+    fn judge(&self, question: Question) -> Vec<Turn<Question>> {
+        let address = self.address(&question);
+        let answer = self.authenticators.answer(question.work);
+        // Counted before anybody can be told.
+        let has_failed = has_failed(&answer.0);
+        let next = self.guesses.end(address, has_failed, Instant::now());
+        self.reply(question.shard, question.connection, question.asker, answer);
+        if has_failed {
+            self.guesses.tell(address);
+        }
+        next
+    }
+
+    fn reply(
+        &self,
+        shard: ShardId,
+        connection: ConnectionKey,
+        asker: Asker,
+        (answer, exchange): (Answer, Option<Box<dyn Exchange>>),
+    ) {
+        if let Some((replies, waker)) = self.shards.get(usize::from(shard)) {
             // A shard that has stopped needs no answer.
-            let _ = replies.send(reply);
+            let _ = replies.send(Reply {
+                connection,
+                asker,
+                answer,
+                exchange,
+            });
             waker.wake();
         }
     }
@@ -176,6 +309,7 @@ mod tests {
     use crate::engine::access::{Secret, Shown};
     use crate::engine::codec::Version;
     use crate::shard::peer::Peer;
+    use crate::shard::questions::Again;
 
     #[test]
     fn one_gate_stands_before_every_method() {
@@ -184,6 +318,7 @@ mod tests {
         let all = Authenticators {
             chain: vec![Arc::clone(&users) as Arc<dyn Method>],
             scram: Some(users),
+            ..Authenticators::default()
         };
         let connect = |methods: &Option<Arc<[&'static str]>>, exchange: Option<&[u8]>| {
             let shown = Shown {
@@ -192,6 +327,7 @@ mod tests {
                 password: Some(Secret::new(b"secret")),
                 version: Version::V5,
                 exchange: exchange.map(Into::into),
+                may_be_anonymous: false,
             };
             Work::Connect(Box::new(Visitor {
                 shown,
@@ -216,7 +352,11 @@ mod tests {
                 by_scram,
                 "{methods:?}"
             );
-            let again = Work::Begin(methods.clone(), first[..].into());
+            let again = Work::Begin(Again {
+                bytes: first[..].into(),
+                user_name: None,
+                methods: methods.clone(),
+            });
             assert_eq!(passes(again), by_scram, "{methods:?}");
         }
     }

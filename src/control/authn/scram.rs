@@ -96,6 +96,12 @@ pub fn finish(exchange: Exchange, client_final: &[u8]) -> Result<(Vec<u8>, Box<s
 }
 
 impl Exchange {
+    /// The user that the client says to be.
+    #[must_use]
+    pub fn user_name(&self) -> &str {
+        &self.user_name
+    }
+
     /// Our signature, if the client's message and proof are right.
     fn server_signature(&self, client_final: &[u8]) -> Option<hmac::Tag> {
         let text = message(client_final)?;

@@ -88,9 +88,7 @@ impl Config {
         ranges::check_sections(&raw, &places)?;
         let bans = bans(&raw.bans);
         settings.tells_why = true;
-        settings.takes_notes = raw.audit_file.is_some()
-            || bans.failed_logins_max > 0
-            || bans.flapping_connects_max > 0;
+        settings.takes_notes = raw.audit_file.is_some() || bans.flapping_connects_max > 0;
         let (authentication, for_shards) = authentication::authentication(&raw, &places)?;
         settings.authentication = for_shards;
         let surroundings = Surroundings {

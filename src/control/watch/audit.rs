@@ -4,12 +4,12 @@ use crate::control::visible::spelled_out;
 use crate::engine::codec::Reason;
 use crate::engine::telemetry::notes::Event;
 use crate::shard::account::Entry;
+use crate::shard::files;
 use crate::shard::peer::Peer;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The log.
@@ -32,13 +32,9 @@ fn put_reason(line: &mut Map<String, Value>, reason: u8, text: &str) {
     }
 }
 
-fn open(path: &PathBuf) -> io::Result<BufWriter<File>> {
-    let file = File::options()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path);
+fn open(path: &Path) -> io::Result<BufWriter<File>> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let file = files::append(path).map_err(io::Error::from);
     Ok(BufWriter::new(file.map_err(named)?))
 }
 

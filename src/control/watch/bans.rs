@@ -8,11 +8,12 @@
 
 use crate::control::config::BansConfig;
 use crate::engine::access::bans::{BannedNames, Seen};
-use crate::shard::bans::BannedNetworks;
+use crate::shard::bans::{BannedNetworks, InForce};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Whose failures are counted at once; beyond that the count begins anew.
@@ -114,6 +115,7 @@ pub struct Bans {
     /// The same, by their ends.
     by_end: BTreeMap<End, Who>,
     next_number: u64,
+    in_force: InForce,
 }
 
 impl Bans {
@@ -164,6 +166,21 @@ impl Bans {
         if let Some((_, who)) = self.by_end.pop_first() {
             self.temporary.remove(&who);
         }
+    }
+
+    /// Where to look which names are banned.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        self.in_force.clone()
+    }
+
+    /// Puts the names in force for who judges, and gives them back for the shards: these come later, so that
+    /// nobody is let in by bans of before whom they would have to refuse.
+    #[must_use]
+    pub fn enforce_names(&self) -> Arc<BannedNames> {
+        let names = Arc::new(self.names());
+        self.in_force.set(Arc::clone(&names));
+        names
     }
 
     fn all(&self) -> impl Iterator<Item = &Who> {

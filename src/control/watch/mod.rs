@@ -1,7 +1,10 @@
-//! The thread that keeps account of clients: the audit log, and bans for repeated failures.
+//! The threads that keep account of clients: one counts who connects too often, one writes the audit log.
 //!
-//! Shards hand over what they noted in batches by a bounded channel; what finds no room is counted there
-//! and left out, so a slow disk never holds up a shard.
+//! Shards hand over what they noted in batches by a bounded channel to the first, which hands them on by
+//! another to the second; what finds no room is counted and left out. So a slow disk holds up no shard, and
+//! a disk that hangs no ban.
+//!
+//! Not here: failed logins, which are counted where they are judged (`control::authn::guesses`).
 
 pub mod audit;
 pub mod bans;
@@ -12,22 +15,23 @@ use crate::engine::access::bans::Seen;
 use crate::engine::telemetry::notes;
 use crate::shard::account::Entry;
 use crate::shard::addresses::counted_as;
-use crate::shard::peer::Peer;
 use audit::AuditLog;
 use bans::{Failures, Who};
 use crossbeam_channel::{Receiver, Sender, select};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 use tracing::error;
 
-/// Batches of notes, and records of the control plane, that may wait for the thread.
+/// Batches of notes, and records of the control plane, that may wait for each of the threads.
 pub const RECORDS_MAX: usize = 4_096;
 /// Clients to be banned that may wait for the control plane.
 pub const MISBEHAVING_MAX: usize = 1_024;
 
-/// What the control plane tells the thread.
+/// What the control plane tells who writes.
 #[derive(Debug)]
 pub enum Record {
     /// Something the control plane did: a kind, and what about it.
@@ -36,49 +40,116 @@ pub enum Record {
     Reopen,
 }
 
-/// The thread's state.
+/// Where the control plane's records go, and what becomes of the shards'.
+#[derive(Debug)]
+pub struct Records {
+    /// For who writes.
+    pub to: Sender<Record>,
+    /// Notes of shards that found no room on their way to who writes.
+    pub notes_left_out: Arc<AtomicU64>,
+}
+
+impl Records {
+    /// Nothing is left out so far.
+    #[must_use]
+    pub fn new(to: Sender<Record>) -> Self {
+        Records {
+            to,
+            notes_left_out: Arc::default(),
+        }
+    }
+}
+
+/// Counts.
 struct Watch {
-    log: Option<AuditLog>,
-    listeners: Vec<String>,
-    failed_logins: Failures,
     flapping: Failures,
     ipv6_prefix_bits: u8,
     /// Who fails again and again.
     misbehaving: Sender<Who>,
+    writer: Option<Sender<Vec<Entry>>>,
+    left_out: Arc<AtomicU64>,
 }
 
-/// Starts the thread. It ends with the last shard.
+/// Writes.
+struct Writer {
+    log: AuditLog,
+    listeners: Vec<String>,
+}
+
+/// Starts the threads. The first ends with the last shard, the second with the first; given back is which
+/// ends last.
 ///
 /// # Errors
 /// The log cannot be written, or the system has no more threads.
 pub fn start(
-    path: Option<PathBuf>,
-    listeners: Vec<String>,
+    log: Option<(PathBuf, Vec<String>)>,
     config: &BansConfig,
     (entries, records): (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving: Sender<Who>,
+    left_out: &Records,
 ) -> io::Result<thread::JoinHandle<()>> {
-    let log = path.map(AuditLog::open).transpose()?;
+    let (mut writer, mut writes) = (None, None);
+    if let Some((path, listeners)) = log {
+        let (to, batches) = crossbeam_channel::bounded(RECORDS_MAX);
+        writer = Some(to);
+        let log = AuditLog::open(path)?;
+        let mut writer = Writer { log, listeners };
+        let thread = thread::Builder::new().name("audit".into());
+        writes = Some(thread.spawn(move || writer.run(&batches, records))?);
+    }
     let mut watch = Watch {
-        log,
-        listeners,
-        failed_logins: Failures::new(config.failed_logins_max, config.failed_logins_window),
         flapping: Failures::new(config.flapping_connects_max, config.flapping_window),
         ipv6_prefix_bits: config.ipv6_prefix_bits,
         misbehaving,
+        writer,
+        left_out: Arc::clone(&left_out.notes_left_out),
     };
-    thread::Builder::new()
-        .name("watch".into())
-        .spawn(move || watch.run(&entries, records))
+    let thread = thread::Builder::new().name("watch".into());
+    let counts = thread.spawn(move || {
+        for batch in entries {
+            watch.take(batch);
+        }
+    })?;
+    Ok(writes.unwrap_or(counts))
 }
 
 impl Watch {
-    /// Works until the last shard has gone.
+    fn take(&mut self, batch: Vec<Entry>) {
+        for entry in &batch {
+            self.count(entry);
+        }
+        let Some(writer) = &self.writer else { return };
+        let count = batch.len() as u64;
+        if writer.try_send(batch).is_err() {
+            self.left_out.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&mut self, entry: &Entry) {
+        // By its identifier alone, anybody could have somebody else's banned.
+        let (notes::Event::Connected(_), Some(peer)) = (&entry.note.event, entry.peer) else {
+            return;
+        };
+        let network = peer.ip().map(|ip| counted_as(ip, self.ipv6_prefix_bits));
+        let who = Who::Seen(Seen {
+            network,
+            user_name: entry.note.user_name.clone(),
+            client_id: entry.note.client_id.clone(),
+        });
+        if let Some(who) = self.flapping.add(who, Instant::now()) {
+            // A control plane that has stopped bans nobody.
+            let _ = self.misbehaving.send(who);
+        }
+    }
+}
+
+impl Writer {
+    /// Works until who counts has gone.
     fn run(&mut self, entries: &Receiver<Vec<Entry>>, mut records: Receiver<Record>) {
         loop {
             select! {
                 recv(entries) -> batch => match batch {
-                    Ok(batch) => self.keep_account(&batch),
+                    Ok(batch) => self.write(&batch),
                     Err(_) => return self.flush(),
                 },
                 recv(records) -> record => match record {
@@ -93,62 +164,27 @@ impl Watch {
         }
     }
 
-    fn keep_account(&mut self, entries: &[Entry]) {
+    fn write(&mut self, entries: &[Entry]) {
         for entry in entries {
-            self.watch_failures(entry);
             let listener = self.listeners.get(usize::from(entry.listener));
-            if let Some(log) = &mut self.log {
-                log.write_entry(listener.map_or("", String::as_str), entry);
-            }
+            let listener = listener.map_or("", String::as_str);
+            self.log.write_entry(listener, entry);
         }
     }
 
     fn take(&mut self, record: Record) {
         match record {
-            Record::Happened(kind, text) => {
-                if let Some(log) = &mut self.log {
-                    log.write_event(kind, &text);
-                }
-            }
+            Record::Happened(kind, text) => self.log.write_event(kind, &text),
             Record::Reopen => {
-                if let Some(log) = &mut self.log
-                    && let Err(failure) = log.reopen()
-                {
+                if let Err(failure) = self.log.reopen() {
                     error!("the audit log goes on in the old file: {failure}");
                 }
             }
         }
     }
 
-    fn watch_failures(&mut self, entry: &Entry) {
-        let now = Instant::now();
-        let ip = entry.peer.and_then(Peer::ip);
-        let network = ip.map(|ip| counted_as(ip, self.ipv6_prefix_bits));
-        let banned = match &entry.note.event {
-            event if event.is_login_failure() => {
-                network.and_then(|network| self.failed_logins.add(Who::Network(network), now))
-            }
-            // By its identifier alone, anybody could have somebody else's banned.
-            notes::Event::Connected(_) if entry.peer.is_some() => {
-                let who = Who::Seen(Seen {
-                    network,
-                    user_name: entry.note.user_name.clone(),
-                    client_id: entry.note.client_id.clone(),
-                });
-                self.flapping.add(who, now)
-            }
-            _ => None,
-        };
-        if let Some(who) = banned {
-            // A control plane that has stopped bans nobody.
-            let _ = self.misbehaving.send(who);
-        }
-    }
-
     fn flush(&mut self) {
-        if let Some(log) = &mut self.log
-            && let Err(failure) = log.flush()
-        {
+        if let Err(failure) = self.log.flush() {
             error!("the audit log cannot be written: {failure}");
         }
     }

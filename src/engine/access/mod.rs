@@ -123,8 +123,8 @@ pub enum Step {
     Connect(Box<Shown>),
     /// Data of an AUTH packet that goes on with an exchange `[MQTT-4.12.0-3]`.
     Continue(Box<[u8]>),
-    /// Data of an AUTH packet that begins anew on an open connection `[MQTT-4.12.1-1]`.
-    Again(Box<[u8]>),
+    /// Data of an AUTH packet that begins anew on an open connection `[MQTT-4.12.1-1]`, and as whom only.
+    Again(Box<[u8]>, Option<Box<str>>),
 }
 
 /// What a CONNECT shows.
@@ -140,6 +140,8 @@ pub struct Shown {
     pub version: Version,
     /// Data of the extended authentication, if that is asked for.
     pub exchange: Option<Box<[u8]>>,
+    /// Whether its listener lets in who shows nothing.
+    pub may_be_anonymous: bool,
 }
 
 /// What the methods say to a step.
@@ -151,8 +153,15 @@ pub enum Answer {
     Refuse(Refusal),
     /// No method has anything to say.
     NotMine,
-    /// The client has to go on; data for its AUTH packet.
-    Continue(Box<[u8]>),
+    /// The client has to go on; data for its AUTH packet, and the user that it says to be.
+    Continue(Box<[u8]>, Box<str>),
+    /// Nobody judged it: its address has failed too often.
+    Banned,
+    /// It is somebody who is banned by a name that only the proof has given it: told apart from a failure by
+    /// nobody but the operator.
+    BannedUnseen,
+    /// Nobody judged it: too many wait.
+    Busy,
 }
 
 /// A client that was recognised.

@@ -30,6 +30,8 @@ pub struct Gate {
     pub packet: Box<[u8]>,
     /// Whether an answer is awaited; else the client's AUTH.
     pub is_asking: bool,
+    /// The user that it says to be in an exchange, whatever its CONNECT says.
+    pub exchange_user: Option<Box<str>>,
 }
 
 /// Whose turn it is in an exchange by AUTH packets: a client that speaks out of turn breaks the protocol.
@@ -143,8 +145,6 @@ pub struct Connection {
     pub authentication_method: Option<Box<str>>,
     /// Whose turn it is while the client authenticates anew.
     pub reauthentication: Turn,
-    /// Whether it is closed for failing to authenticate anew.
-    pub has_failed_login: bool,
     /// Its CONNECT, while it is being found out who sent it.
     pub gate: Option<Box<Gate>>,
     /// Whether it is known who it is.
@@ -197,7 +197,6 @@ impl Connection {
             awaiting_store: VecDeque::new(),
             authentication_method: None,
             reauthentication: Turn::Nobody,
-            has_failed_login: false,
             gate: None,
             is_identified: false,
             admitted: None,

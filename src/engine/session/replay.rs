@@ -75,6 +75,8 @@ pub struct Replay {
     pub released_until: Option<u64>,
     /// Subscriptions that were made while some went: what was held before this place does not wait for them.
     made_since: BTreeMap<NodeId, u64>,
+    /// Number of the last task.
+    last: u64,
 }
 
 impl Replay {
@@ -82,6 +84,7 @@ impl Replay {
     /// Returns the number to [`Replay::confirm`] it by.
     pub fn ask(&mut self, task: ReplayTask) -> u64 {
         let (node, number) = (task.node, task.number);
+        self.last = number;
         let known = [self.waiting.remove(&node), self.unconfirmed.remove(&node)];
         let times = known.iter().flatten().map(|known| known.times).sum::<u64>();
         let times = task.times + times;

@@ -9,7 +9,7 @@
 //!
 //! Not here: the methods (`control::authn`).
 
-use super::refusals::Refused;
+use super::refusals::{BY_NAME, Refused};
 use super::{Command, ShardCore};
 use crate::engine::access::{
     Admitted, Answer, ClientIdRule, EXCHANGE_METHOD, Refusal, Shown, Step,
@@ -20,7 +20,6 @@ use crate::engine::codec::frame::Frame;
 use crate::engine::codec::{Packet, Reason, Version};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Gate, Turn};
-use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;
 
 /// What is known of who sent a CONNECT.
@@ -35,7 +34,7 @@ pub(super) enum Identified {
 
 const SHOWS_NOTHING: &str = "it shows no user name or password, and may not be anonymous here \
                              (allow_anonymous = false)";
-const NOT_AUTHENTICATED: &str = "not authenticated";
+pub(super) const NOT_AUTHENTICATED: &str = "not authenticated";
 const AUTH_TOO_LARGE: &str = "AUTH is larger than the Maximum Packet Size of its CONNECT";
 
 impl ShardCore {
@@ -77,7 +76,9 @@ impl ShardCore {
         connection.gate = Some(Box::new(Gate {
             packet: packet.into(),
             is_asking: true,
+            exchange_user: None,
         }));
+        let may_be_anonymous = policy.is_some_and(|policy| policy.allows_anonymous);
         let shown = Shown {
             client_id: connect.client_id.into(),
             user_name: connect.user_name.map(Into::into),
@@ -90,6 +91,7 @@ impl ShardCore {
                     .unwrap_or_default()
                     .into()
             }),
+            may_be_anonymous,
         };
         self.ask(key, Step::Connect(Box::new(shown)));
         Identified::Waits
@@ -165,8 +167,15 @@ impl ShardCore {
         };
         let refused = match answer {
             Answer::Allow(admitted) => return self.admit(now, key, Some(admitted)),
-            Answer::Continue(bytes) => {
+            Answer::Banned => return self.ban(now, key),
+            Answer::BannedUnseen => return self.turn_away_unseen(key, BY_NAME),
+            Answer::Continue(bytes, user_name) => {
                 gate.is_asking = false;
+                gate.exchange_user = Some(user_name);
+                // Before any proof is asked for.
+                if let Some(why) = self.why_banned_at_gate(key) {
+                    return self.turn_away_banned(key, why);
+                }
                 if !self.send_auth(key, Reason::ContinueAuthentication, &bytes) {
                     let reason = Reason::ImplementationSpecificError;
                     return self.refuse_exchange(key, version, reason, AUTH_TOO_LARGE);
@@ -177,11 +186,14 @@ impl ShardCore {
                 return self.admit(now, key, None);
             }
             Answer::NotMine => Refusal::NotAuthorized,
+            Answer::Busy => {
+                self.note_busy_methods();
+                Refusal::Unavailable
+            }
             Answer::Refuse(refusal) => refusal,
         };
         self.clients.counters.connects_unauthenticated += 1;
-        let is_failure = refused != Refusal::Unavailable;
-        self.note_gate(key, refused.reason(), refused.text(), is_failure);
+        self.note_gate(key, refused.reason(), refused.text());
         self.refuse(key, version, refused.reason(), NOT_AUTHENTICATED);
     }
 
@@ -193,25 +205,14 @@ impl ShardCore {
         reason: Reason,
         text: &str,
     ) {
-        self.note_gate(key, reason, text, false);
+        self.note_gate(key, reason, text);
         self.refuse(key, version, reason, text);
     }
 
     /// Notes who did not prove who it is, and why.
-    fn note_gate(
-        &mut self,
-        key: ConnectionKey,
-        reason: Reason,
-        text: &str,
-        is_login_failure: bool,
-    ) {
+    fn note_gate(&mut self, key: ConnectionKey, reason: Reason, text: &str) {
         self.with_gated(key, |core, connect| {
-            let event = Event::Refused {
-                reason: reason.byte(),
-                text: text.into(),
-                is_login_failure,
-            };
-            core.note(key, connect.client_id, connect.user_name, event);
+            core.note_refused(key, connect, reason, text);
         });
     }
 
@@ -254,7 +255,12 @@ impl ShardCore {
             Some(_) => {
                 let bytes = auth.authentication_data.unwrap_or_default().into();
                 let step = match (auth.reason, connection.reauthentication) {
-                    (Reason::ReAuthenticate, Turn::Nobody) => Some(Step::Again(bytes)),
+                    (Reason::ReAuthenticate, Turn::Nobody) => {
+                        let admitted = connection.admitted.as_deref();
+                        let identity = admitted.map(|admitted| &admitted.identity);
+                        let only = identity.and_then(|identity| identity.user_name.clone());
+                        Some(Step::Again(bytes, only))
+                    }
                     (Reason::ContinueAuthentication, Turn::Client) => Some(Step::Continue(bytes)),
                     // Once more before the answer, or out of the blue.
                     _ => None,
@@ -283,7 +289,7 @@ impl ShardCore {
         };
         let user_name = |admitted: &Admitted| admitted.identity.user_name.clone();
         match answer {
-            Answer::Continue(bytes) => {
+            Answer::Continue(bytes, _) => {
                 connection.reauthentication = Turn::Client;
                 if !self.send_auth(key, Reason::ContinueAuthentication, &bytes) {
                     self.disconnect(key, Reason::PacketTooLarge, AUTH_TOO_LARGE, now);
@@ -301,8 +307,13 @@ impl ShardCore {
                 }
             }
             // Somebody else's right password counts as a wrong one, or it could be told apart.
-            Answer::Allow(_) | Answer::NotMine => {
+            Answer::Allow(_) | Answer::NotMine | Answer::BannedUnseen => {
                 self.fail_again(now, key, Refusal::NotAuthorized);
+            }
+            Answer::Banned => self.ban(now, key),
+            Answer::Busy => {
+                self.note_busy_methods();
+                self.fail_again(now, key, Refusal::Unavailable);
             }
             Answer::Refuse(refusal) => self.fail_again(now, key, refusal),
         }
@@ -310,9 +321,6 @@ impl ShardCore {
 
     /// A client that was let in has failed to prove anew who it is.
     fn fail_again(&mut self, now: Timestamp, key: ConnectionKey, refusal: Refusal) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.has_failed_login = refusal.is_failure();
-        }
         self.disconnect(key, refusal.disconnect_reason(), NOT_AUTHENTICATED, now);
     }
 

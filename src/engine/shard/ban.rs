@@ -1,15 +1,24 @@
 //! Bans: who is there is told and closed, who comes is refused with its CONNECT, or unheard where its address
 //! is banned.
 //!
-//! Invariant: who is banned while it is being found out who it is gets the same answer whatever the methods
-//! say, or a ban would tell right passwords from wrong ones.
+//! Invariant: a ban tells no right password from a wrong one.
+//!
+//! - By a name that a client says itself, in its CONNECT or an exchange, it is refused as banned before it is
+//!   judged; if the ban comes meanwhile, whatever the methods say.
+//! - By a name that only its proof gives it (the subject of a token, another name by a hook, the identifier
+//!   of such a user) it is answered as for a wrong password, and counts as one ([`Answer::BannedUnseen`]);
+//!   only the operator is told why.
+//!
+//! [`Answer::BannedUnseen`]: crate::engine::access::Answer::BannedUnseen
 //!
 //! Not here: the look at those who are there, which goes over turns (`crate::shard::driver::sweep`).
 
 use super::ShardCore;
+use super::authenticate::NOT_AUTHENTICATED;
 use super::refusals::{AS_SEEN, BY_ADDRESS, BY_NAME};
 use super::unheard::TurnedAway;
 use crate::engine::access::bans::BannedNames;
+use crate::engine::access::{ClientIdRule, Refusal};
 use crate::engine::codec::Reason;
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::frame::{Split, split};
@@ -69,8 +78,49 @@ impl ShardCore {
     pub(super) fn why_banned_at_gate(&mut self, key: ConnectionKey) -> Option<&'static str> {
         self.with_gated(key, |core, connect| {
             let connection = core.clients.connections.get(key)?;
-            core.bans(connection, connect.client_id, connect.user_name)
+            core.bans_claimed(connection, connect)
         })?
+    }
+
+    /// Why a connection is banned by what its client says to be, if it is.
+    pub(super) fn bans_claimed(
+        &self,
+        connection: &Connection,
+        connect: &Connect<'_>,
+    ) -> Option<&'static str> {
+        let gate = connection.gate.as_ref();
+        let in_exchange = gate.and_then(|gate| gate.exchange_user.as_deref());
+        let bans = |user_name: Option<&str>| {
+            // Who asks for no identifier may get one by a rule.
+            let rule = connect.client_id.is_empty();
+            let rule = rule.then(|| self.settings.authentication.client_id.for_user(user_name));
+            match rule.flatten() {
+                Some(ClientIdRule::Exactly(id)) => self.bans(connection, &id, user_name),
+                _ => self.bans(connection, connect.client_id, user_name),
+            }
+        };
+        bans(connect.user_name).or_else(|| in_exchange.and_then(|name| bans(Some(name))))
+    }
+
+    /// Whether a client that is banned is so by a name that only its proof has given it.
+    pub(super) fn is_unseen(&self, key: ConnectionKey, connect: &Connect<'_>) -> bool {
+        let connection = self.clients.connections.get(key);
+        connection.is_some_and(|connection| {
+            connection.admitted.is_some() && self.bans_claimed(connection, connect).is_none()
+        })
+    }
+
+    /// Refuses a client at the gate that is banned by a name that it has not said.
+    pub(super) fn turn_away_unseen(&mut self, key: ConnectionKey, why: &str) {
+        self.with_gated(key, |core, connect| core.hide_ban(key, connect, why));
+    }
+
+    /// Refuses a banned client as for a wrong password, and notes why.
+    pub(super) fn hide_ban(&mut self, key: ConnectionKey, connect: &Connect<'_>, why: &str) {
+        self.clients.counters.connections_banned += 1;
+        let reason = Refusal::BadCredentials.reason();
+        self.note_refused(key, connect, reason, why);
+        self.refuse(key, connect.version, reason, NOT_AUTHENTICATED);
     }
 
     /// Refuses a client at the gate that is banned.

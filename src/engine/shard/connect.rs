@@ -94,13 +94,27 @@ impl ShardCore {
         reason: Reason,
         text: &str,
     ) {
+        self.note_refused(key, connect, reason, text);
+        self.refuse(key, connect.version, reason, text);
+    }
+
+    /// Notes a refused CONNECT, under the user that it says to be: in an exchange, if it has begun one.
+    pub(super) fn note_refused(
+        &mut self,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        reason: Reason,
+        text: &str,
+    ) {
         let event = Event::Refused {
             reason: reason.byte(),
             text: text.into(),
-            is_login_failure: false,
         };
-        self.note(key, connect.client_id, connect.user_name, event);
-        self.refuse(key, connect.version, reason, text);
+        let connection = self.clients.connections.get(key);
+        let gate = connection.and_then(|connection| connection.gate.as_ref());
+        let user_name = gate.and_then(|gate| gate.exchange_user.clone());
+        let user_name = user_name.as_deref().or(connect.user_name);
+        self.note(key, connect.client_id, user_name, event);
     }
 
     /// It is known who sent the CONNECT: opens the connection here, or sends it home.
@@ -123,9 +137,13 @@ impl ShardCore {
             return Err((Reason::ClientIdentifierNotValid, text.into()));
         }
         // By the identifier that it gets, which may be its user's.
-        if let Some(text) = self.why_banned_as_seen(key, client_id) {
+        if let Some(why) = self.why_banned_as_seen(key, client_id) {
+            if self.is_unseen(key, connect) {
+                self.hide_ban(key, connect, why);
+                return Ok(false);
+            }
             self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, text.into()));
+            return Err((Reason::Banned, why.into()));
         }
         let home = home_shard(client_id, self.shards);
         let is_adopted = self
@@ -210,13 +228,8 @@ impl ShardCore {
             );
             return Err((Reason::UnsupportedProtocolVersion, text.into()));
         }
-        let user_name = connection
-            .admitted
-            .as_ref()
-            .and_then(|admitted| admitted.identity.user_name.as_deref())
-            .or(connect.user_name);
-        // Also by what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
-        if let Some(text) = self.bans(connection, connect.client_id, user_name) {
+        // By what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
+        if let Some(text) = self.bans_claimed(connection, connect) {
             self.clients.counters.connections_banned += 1;
             return Err((Reason::Banned, text.into()));
         }

@@ -52,7 +52,6 @@ impl ShardCore {
             let event = Event::Refused {
                 reason: 0,
                 text: text.into(),
-                is_login_failure: false,
             };
             core.note(key, connect.client_id, connect.user_name, event);
         });
@@ -175,11 +174,7 @@ impl ShardCore {
             Some((reason, text)) => (reason.byte(), text),
             None => (0, Box::default()),
         };
-        let event = Event::Disconnected {
-            reason,
-            text,
-            is_login_failure: connection.has_failed_login,
-        };
+        let event = Event::Disconnected { reason, text };
         self.sum_up_denials(session_key);
         self.note_session(session_key, event);
         self.close_connection(key);

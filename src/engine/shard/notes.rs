@@ -42,7 +42,6 @@ impl ShardCore {
         let event = Event::Refused {
             reason,
             text: text.into(),
-            is_login_failure: false,
         };
         self.note(key, "", None, event);
     }

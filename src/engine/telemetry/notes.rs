@@ -26,8 +26,6 @@ pub enum Event {
         reason: u8,
         /// Why, in an operator's words.
         text: Box<str>,
-        /// Whether it failed to prove who it is.
-        is_login_failure: bool,
     },
     /// It left or was closed.
     Disconnected {
@@ -35,8 +33,6 @@ pub enum Event {
         reason: u8,
         /// Why the broker closed it, in an operator's words; empty if it did not.
         text: Box<str>,
-        /// Whether it failed to prove anew who it is.
-        is_login_failure: bool,
     },
     /// Its session was taken over by another connection.
     TakenOver,
@@ -55,23 +51,6 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether a client failed to prove who it is, in whichever way it was told.
-    #[must_use]
-    pub const fn is_login_failure(&self) -> bool {
-        match self {
-            Event::Refused {
-                is_login_failure, ..
-            }
-            | Event::Disconnected {
-                is_login_failure, ..
-            } => *is_login_failure,
-            Event::Connected(_)
-            | Event::TakenOver
-            | Event::Denied { .. }
-            | Event::DeniedMore { .. } => false,
-        }
-    }
-
     /// Whether it tells an operator why a client is not served, or not as it asked.
     #[must_use]
     pub fn tells_why(&self) -> bool {

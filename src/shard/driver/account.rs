@@ -69,7 +69,6 @@ impl Shell {
             event: Event::Refused {
                 reason: 0,
                 text: failure.into(),
-                is_login_failure: false,
             },
         };
         self.keep_account(vec![entry(note, Some(origin))]);
@@ -84,7 +83,6 @@ impl Shell {
             event: Event::Refused {
                 reason: why.reason().byte(),
                 text: self.core.why_unheard(why).into(),
-                is_login_failure: false,
             },
         };
         self.keep_account(vec![entry(note, Some(origin))]);
@@ -98,7 +96,6 @@ impl Shell {
             event: Event::Refused {
                 reason: refusal.reason().byte(),
                 text: refusal.text().into(),
-                is_login_failure: true,
             },
         };
         self.keep_account(vec![entry(note, Some(asker.origin))]);

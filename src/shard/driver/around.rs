@@ -115,9 +115,10 @@ impl Surroundings for Around<'_> {
     }
 
     fn follow_control(&mut self) {
+        // Answers first: a ban that some of them led to was ordered after them.
+        self.shell.take_replies(self.ring);
         self.shell.follow_orders(self.ring);
         self.shell.sweep(self.ring);
-        self.shell.take_replies(self.ring);
     }
 
     fn commit(&mut self) {

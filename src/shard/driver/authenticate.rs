@@ -3,7 +3,7 @@
 use super::Shell;
 use crate::engine::access::{Answer, Refusal, Step};
 use crate::engine::keys::{ConnectionKey, ShardId};
-use crate::shard::questions::{Asker, Question, Reply, Visitor, Work};
+use crate::shard::questions::{Again, Asker, Question, Reply, Visitor, Work};
 use crate::shard::ring::Ring;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -98,8 +98,19 @@ impl Shell {
                     methods,
                 }))
             }
-            Step::Again(bytes) => Work::Begin(methods, bytes),
-            Step::Continue(bytes) => Work::Continue(entry.exchange.take()?, bytes),
+            Step::Again(bytes, user_name) => {
+                asker.user_name.clone_from(&user_name);
+                Work::Begin(Again {
+                    bytes,
+                    user_name,
+                    methods,
+                })
+            }
+            Step::Continue(bytes) => {
+                let exchange = entry.exchange.take()?;
+                asker.user_name = Some(exchange.user_name().into());
+                Work::Continue(exchange, bytes)
+            }
         };
         Some((asker, work))
     }
@@ -168,7 +179,14 @@ mod tests {
             client_id: Box::default(),
             user_name: None,
         };
-        let ask = || methods.ask(connection, asker(), Work::Begin(None, Box::default()));
+        let work = || {
+            Work::Begin(Again {
+                bytes: Box::default(),
+                user_name: None,
+                methods: None,
+            })
+        };
+        let ask = || methods.ask(connection, asker(), work());
         assert!(ask() && !ask());
         let question = asked.recv().unwrap();
         assert_eq!((question.shard, question.connection), (2, connection));

@@ -172,7 +172,6 @@ mod tests {
         let refused = Event::Refused {
             reason: 0x97,
             text: "too many connections (connections_max)".into(),
-            is_login_failure: false,
         };
         assert_eq!(
             line(&note("c", Some("ann"), refused), peer).as_deref(),
@@ -184,7 +183,6 @@ mod tests {
         let nameless = Event::Refused {
             reason: 0,
             text: "TLS: no certificate".into(),
-            is_login_failure: false,
         };
         assert_eq!(
             line(&note("", None, nameless), None).as_deref(),
@@ -193,7 +191,6 @@ mod tests {
         let ended = |reason: u8, text: &str| Event::Disconnected {
             reason,
             text: text.into(),
-            is_login_failure: false,
         };
         let silent = line(&note("c", None, ended(0x8D, "nothing heard")), peer);
         assert!(
