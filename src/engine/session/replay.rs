@@ -31,7 +31,7 @@ pub struct ReplayTask {
     pub no_local: bool,
     /// Change of this shard's interest that the other shards have to know of first.
     pub sequence: u64,
-    /// Which it is; no other task of the shard has the same, for it is confirmed by that when this may be gone.
+    /// Which it is: no other task of the shard has the same, for this may be gone when it is confirmed.
     pub number: u64,
     /// How often they are to be sent: once for each SUBSCRIBE.
     pub times: u64,
