@@ -81,7 +81,7 @@ impl Broker {
         self.core.work_off(NOW);
         let stored = self.core.take_persist().next_back();
         if let Some(through) = stored.map(|persist| persist.ticket) {
-            self.core.stored(through);
+            self.core.stored(NOW, through);
         }
         while let Some(key) = self.core.next_ready() {
             if let Some(batch) = self.core.take_outgoing(key) {

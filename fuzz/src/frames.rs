@@ -136,7 +136,7 @@ impl Heard {
             core.receive(now, key, piece);
         }
         let stored = core.take_persist().map(|persist| persist.ticket).max();
-        core.stored(stored.unwrap_or(0));
+        core.stored(now, stored.unwrap_or(0));
         core.begin_drain();
         core.end_drain(now);
         if let Some(batch) = core.take_outgoing(key) {

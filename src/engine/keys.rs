@@ -4,6 +4,7 @@
 //! not know sessions, connections or groups.
 
 use super::slots::Key;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// A shard's number.
@@ -30,3 +31,7 @@ pub struct GroupKey {
     /// Share name.
     pub name: Arc<str>,
 }
+
+/// Names a session to the store; no other ever gets the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNumber(pub NonZeroU64);

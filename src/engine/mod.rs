@@ -17,6 +17,7 @@ pub mod message;
 pub mod outbox;
 pub mod overload;
 pub mod parted;
+pub mod receipt;
 pub mod record;
 pub mod route;
 pub mod session;

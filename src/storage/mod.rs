@@ -1,5 +1,6 @@
 //! Where what must be kept is kept: each store takes the engine's records in order and tells the highest
 //! ticket that is safe.
 
+pub mod image;
 pub mod log;
 pub mod memory;

@@ -8,6 +8,7 @@
 //! (from `RINGMQ_TEST_SIM_FIRST` on).
 
 mod client;
+mod kept;
 mod oracle;
 mod random;
 mod run;

@@ -3,6 +3,7 @@
 //! Runs the turns that the driver runs ([`turn`]), but decides at random which shard gets on, which connection
 //! is read, how much of what was sent arrives, and when the store commits; mailboxes may be tiny.
 
+use crate::kept::Kept;
 use crate::random::Random;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing as Batch;
@@ -89,6 +90,8 @@ struct Shard {
     incoming: Vec<Mailbox>,
     /// Tickets that wait for the store.
     uncommitted: VecDeque<u64>,
+    /// What the store was told.
+    kept: Kept,
     links: Vec<LinkId>,
     /// It sleeps, until then if nobody wakes it.
     sleeps_until: Option<Timestamp>,
@@ -96,6 +99,9 @@ struct Shard {
     /// Its turn is over, and it has not announced its sleep yet.
     is_resting: bool,
 }
+
+/// How often what the store was told is compared with what there is, per mille of commits.
+const KEPT_LOOKS: u32 = 60;
 
 /// How rough the world is, per mille.
 #[derive(Clone, Debug)]
@@ -119,6 +125,8 @@ pub struct World {
     memory: Shown,
     /// Memory has been almost gone.
     pub was_refusing: bool,
+    /// What is wrong with what the shards gave the store.
+    pub fault: Option<String>,
 }
 
 /// What may be used, as [`World::use_memory`] counts.
@@ -163,6 +171,7 @@ impl World {
             },
             incoming: mailboxes[id].clone(),
             uncommitted: VecDeque::new(),
+            kept: Kept::default(),
             links: Vec::new(),
             sleeps_until: None,
             is_woken: false,
@@ -175,6 +184,7 @@ impl World {
             roughness,
             memory,
             was_refusing: false,
+            fault: None,
         }
     }
 
@@ -425,13 +435,19 @@ impl World {
     }
 
     fn commit(&mut self, shard: usize, random: &mut Random) {
+        let now = self.now();
         let shard = &mut self.shards[shard];
-        let tickets = shard.core.take_persist().map(|persist| persist.ticket);
-        shard.uncommitted.extend(tickets);
+        for persist in shard.core.take_persist() {
+            shard.uncommitted.push_back(persist.ticket);
+            shard.kept.put(persist.record);
+        }
+        if self.fault.is_none() && random.chance(KEPT_LOOKS) {
+            self.fault = shard.kept.check(&shard.core, now).err();
+        }
         if random.chance(self.roughness.commit) && !shard.uncommitted.is_empty() {
             let count = 1 + random.below(shard.uncommitted.len());
             if let Some(through) = shard.uncommitted.drain(..count).next_back() {
-                shard.core.stored(through);
+                shard.core.stored(now, through);
             }
         }
     }

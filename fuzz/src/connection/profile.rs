@@ -49,7 +49,10 @@ impl Profile {
 
     /// What the cores are told.
     pub fn settings(&self) -> Settings {
-        let mut settings = Settings::default();
+        let mut settings = Settings {
+            stores: true,
+            ..Settings::default()
+        };
         self.set_limits(&mut settings);
         settings.session_expiry_seconds_max = choose(self.expiry, [u32::MAX, 0, 100, 100_000]);
         settings.queue_full = choose(

@@ -601,7 +601,9 @@ impl Surroundings for Around<'_> {
             shard.ticket = ticket;
         }
         if self.stores {
-            shard.core.stored(shard.ticket);
+            let now = self.world.now();
+            let shard = &mut self.world.shards[self.shard];
+            shard.core.stored(now, shard.ticket);
         }
     }
 

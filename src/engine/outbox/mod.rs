@@ -164,6 +164,16 @@ impl Outbox {
         Some(batch)
     }
 
+    /// Nothing leaves from now on, as if a batch were in flight; none is.
+    pub const fn hold(&mut self) {
+        self.is_sending = true;
+    }
+
+    /// What was held may leave.
+    pub const fn let_go(&mut self) {
+        self.is_sending = false;
+    }
+
     /// The batch in flight is out.
     pub const fn end_send(&mut self) {
         self.is_sending = false;

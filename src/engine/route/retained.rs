@@ -136,6 +136,11 @@ impl Retained {
         }
     }
 
+    /// All of them, in the order of their topics.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.by_topic.values()
+    }
+
     /// When the next message expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {

@@ -8,20 +8,18 @@
 //! receives, the outbox only while bytes wait.
 
 use super::aliases::{Aliases, OutgoingAlias};
+use super::awaiting::Awaiting;
 use super::changing::Changing;
 use super::rates::Rates;
 use super::unfinished::Unfinished;
 use crate::engine::access::Admitted;
-use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::SessionKey;
 use crate::engine::limits::HELD_BYTES_MAX;
 use crate::engine::outbox::Outbox;
-use crate::engine::record::Receipt;
 use crate::engine::time::Timestamp;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
-use std::collections::VecDeque;
 
 /// A CONNECT whose sender is not known yet.
 #[derive(Debug)]
@@ -140,7 +138,7 @@ pub struct Connection {
     /// Its aliases, once there are any.
     aliases: Option<Box<Aliases>>,
     /// Acknowledgements that wait for the store or the mail, with what each needs.
-    pub awaiting_store: VecDeque<(Receipt, Ack)>,
+    pub awaiting_store: Awaiting,
     /// Method of an extended authentication.
     pub authentication_method: Option<Box<str>>,
     /// Whose turn it is while the client authenticates anew.
@@ -194,7 +192,7 @@ impl Connection {
             asked_expiry_seconds: 0,
             alias_out_max: 0,
             aliases: None,
-            awaiting_store: VecDeque::new(),
+            awaiting_store: Awaiting::default(),
             authentication_method: None,
             reauthentication: Turn::Nobody,
             gate: None,
@@ -248,7 +246,7 @@ impl Connection {
     /// Memory that it keeps from being used otherwise, beyond what every connection takes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let acknowledgements = self.awaiting_store.capacity() * size_of::<(Receipt, Ack)>();
+        let acknowledgements = self.awaiting_store.held_bytes();
         let gate = self.gate.as_ref().map_or(0, |gate| gate.packet.len());
         let unfinished = self.unfinished.as_ref().map_or(0, |packet| packet.len());
         let unparsed = self.partial.capacity() + unfinished;

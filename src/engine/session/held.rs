@@ -61,6 +61,11 @@ impl Held {
         self.list.insert(place, delivery);
     }
 
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = &Delivery> {
+        self.list.values()
+    }
+
     /// Whether there is one of a topic.
     #[must_use]
     pub fn has_topic(&self, topic: &str) -> bool {
@@ -181,6 +186,7 @@ mod tests {
             retain: false,
             subscription_ids: SubscriptionIds::None,
             group: None,
+            entry: 0,
         }
     }
 

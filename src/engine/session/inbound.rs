@@ -37,6 +37,11 @@ impl Inbound {
         known
     }
 
+    /// The identifiers in use, in no particular order.
+    pub fn received(&self) -> impl Iterator<Item = u16> {
+        self.received.iter().copied()
+    }
+
     /// Publishes that wait for their PUBREL; they count against the receive maximum.
     #[must_use]
     pub fn unfinished(&self) -> usize {

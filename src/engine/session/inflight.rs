@@ -24,6 +24,8 @@ pub struct Inflight {
     pub packet_id: u16,
     /// What it waits for.
     pub awaits: Awaits,
+    /// What the store calls it, as its message had it.
+    pub entry: u64,
     /// The message, until it is settled.
     pub delivery: Option<Delivery>,
 }

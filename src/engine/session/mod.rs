@@ -5,6 +5,7 @@
 //! its will. It knows no socket: a connection is a handle.
 
 pub mod aliases;
+pub mod awaiting;
 pub mod changing;
 pub mod connection;
 pub mod held;
@@ -22,6 +23,7 @@ pub mod unfinished;
 pub mod will;
 
 use crate::engine::codec::Version;
+use crate::engine::keys::SessionNumber;
 use crate::engine::keys::{ConnectionKey, GroupKey};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::route::trie::NodeId;
@@ -87,6 +89,8 @@ pub struct Delivery {
     pub subscription_ids: SubscriptionIds,
     /// The share group it was picked for, to pass it on if the session ends.
     pub group: Option<Rc<GroupKey>>,
+    /// What the store calls it among what is on its way to the session, 0 for nothing.
+    pub entry: u64,
 }
 
 /// One subscription as the session remembers it. Where it stands among the session's others, the
@@ -104,12 +108,18 @@ pub struct SubscriptionRef {
 pub struct Session {
     /// Client identifier.
     pub client_id: Rc<str>,
+    /// What the store calls it; `None` if it is not stored.
+    pub number: Option<SessionNumber>,
+    /// The last of its messages that the store was told of.
+    pub last_entry: u64,
     /// Version of the last connection: queued messages are cut to it.
     pub version: Version,
     /// The connection, if there is one.
     pub connection: Option<ConnectionKey>,
     /// Seconds it outlives its connection.
     pub expiry_seconds: u32,
+    /// Since when it has no connection, while it has none.
+    pub left_at: Timestamp,
     /// When it ends, while it is without a connection.
     pub expires_at: Timestamp,
     /// What it subscribed to.
@@ -146,9 +156,12 @@ impl Session {
     pub fn new(client_id: Rc<str>, version: Version) -> Self {
         Session {
             client_id,
+            number: None,
+            last_entry: 0,
             version,
             connection: None,
             expiry_seconds: 0,
+            left_at: Timestamp::NEVER,
             expires_at: Timestamp::NEVER,
             subscriptions: Vec::new(),
             outbound: outbound::Outbound::default(),

@@ -50,12 +50,17 @@ pub struct QueueLimits {
 }
 
 /// What [`Outbound::enqueue`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     /// It waits.
     Yes,
     /// It waits, and this many older ones were dropped for it.
-    DroppedOldest(usize),
+    DroppedOldest {
+        /// How many.
+        count: usize,
+        /// What the store calls them, as far as it knows them.
+        entries: Vec<u64>,
+    },
     /// It was dropped.
     DroppedNewest,
     /// It was dropped, and the client is to be disconnected.
@@ -74,6 +79,11 @@ pub struct Outbound {
 }
 
 impl Outbound {
+    /// What waits for room in the window, in order.
+    pub fn waiting(&self) -> impl Iterator<Item = &Delivery> {
+        self.queue.iter()
+    }
+
     /// Messages that wait for room in the window.
     #[must_use]
     pub fn queued(&self) -> usize {
@@ -132,6 +142,7 @@ impl Outbound {
         self.recent.push_back(Inflight {
             packet_id,
             awaits,
+            entry: delivery.entry,
             delivery: Some(delivery),
         });
         self.unacknowledged += 1;
@@ -181,36 +192,34 @@ impl Outbound {
         }
     }
 
-    /// Settles the entry with this identifier if this is what it waits for.
-    fn finish(&mut self, packet_id: u16, awaits: Awaits) -> bool {
+    /// Settles the entry with this identifier if this is what it waits for; what the store calls it.
+    fn finish(&mut self, packet_id: u16, awaits: Awaits) -> Option<u64> {
         let Some(place) = self.recent_place(packet_id) else {
             return self.finish_straggler(packet_id, awaits);
         };
         let entry = self.recent.get_mut(place);
-        let Some(entry) = entry.filter(|entry| entry.awaits == awaits) else {
-            return false;
-        };
+        let entry = entry.filter(|entry| entry.awaits == awaits)?;
         entry.awaits = Awaits::Done;
         entry.delivery = None;
+        let stored = entry.entry;
         self.unacknowledged -= 1;
         self.drop_gaps();
-        true
+        Some(stored)
     }
 
-    fn finish_straggler(&mut self, packet_id: u16, awaits: Awaits) -> bool {
-        let Some(stragglers) = &mut self.stragglers else {
-            return false;
-        };
-        let entry = stragglers.get_mut(packet_id);
-        if entry.is_none_or(|entry| entry.awaits != awaits) {
-            return false;
+    fn finish_straggler(&mut self, packet_id: u16, awaits: Awaits) -> Option<u64> {
+        let stragglers = self.stragglers.as_mut()?;
+        let entry = stragglers.get_mut(packet_id)?;
+        let stored = entry.entry;
+        if entry.awaits != awaits {
+            return None;
         }
         stragglers.remove(packet_id);
         if stragglers.is_empty() {
             self.stragglers = None;
         }
         self.unacknowledged -= 1;
-        true
+        Some(stored)
     }
 
     fn first_is_done(&self) -> bool {
@@ -265,31 +274,33 @@ impl Outbound {
         }
     }
 
-    /// PUBACK. Returns whether it settled a message; a stray one does no harm.
-    pub fn puback(&mut self, packet_id: u16) -> bool {
+    /// PUBACK. Returns what the store calls the message that it settled; a stray one does no harm.
+    pub fn puback(&mut self, packet_id: u16) -> Option<u64> {
         self.finish(packet_id, Awaits::Puback)
     }
 
-    /// PUBREC without failure: the message is settled, PUBREL is due `[MQTT-4.3.3-4]`. Returns whether
-    /// the identifier is known; a repeated PUBREC is.
-    pub fn pubrec(&mut self, packet_id: u16) -> bool {
-        let Some(entry) = self.entry(packet_id) else {
-            return false;
-        };
-        if entry.awaits == Awaits::Pubrec {
-            entry.awaits = Awaits::Pubcomp;
-            entry.delivery = None;
+    /// PUBREC without failure: the message is settled, PUBREL is due `[MQTT-4.3.3-4]`. Returns what the store
+    /// calls it if the identifier is known, 0 if the same PUBREC has come before.
+    pub fn pubrec(&mut self, packet_id: u16) -> Option<u64> {
+        let entry = self.entry(packet_id)?;
+        match entry.awaits {
+            Awaits::Pubrec => {
+                entry.awaits = Awaits::Pubcomp;
+                entry.delivery = None;
+                Some(entry.entry)
+            }
+            Awaits::Pubcomp => Some(0),
+            Awaits::Puback | Awaits::Done => None,
         }
-        entry.awaits == Awaits::Pubcomp
     }
 
-    /// PUBREC with a failure: the message is settled `[MQTT-4.4.0-2]`. Returns whether it was known.
-    pub fn pubrec_failed(&mut self, packet_id: u16) -> bool {
+    /// PUBREC with a failure: the message is settled `[MQTT-4.4.0-2]`. Returns as [`Outbound::puback`].
+    pub fn pubrec_failed(&mut self, packet_id: u16) -> Option<u64> {
         self.finish(packet_id, Awaits::Pubrec)
     }
 
-    /// PUBCOMP. Returns whether it settled a message.
-    pub fn pubcomp(&mut self, packet_id: u16) -> bool {
+    /// PUBCOMP. Returns as [`Outbound::puback`].
+    pub fn pubcomp(&mut self, packet_id: u16) -> Option<u64> {
         self.finish(packet_id, Awaits::Pubcomp)
     }
 
@@ -305,14 +316,15 @@ impl Outbound {
         }
     }
 
-    /// Settles a message that cannot be sent, such as one larger than the client takes. Returns one of QoS 1:
-    /// another client may get it, but not one of QoS 2.
-    pub fn give_up(&mut self, packet_id: u16) -> Option<Delivery> {
+    /// Settles a message that cannot be sent, such as one larger than the client takes: what the store calls
+    /// it, and the message if it is of QoS 1: another client may get it, but not one of QoS 2.
+    pub fn give_up(&mut self, packet_id: u16) -> (u64, Option<Delivery>) {
         let entry = self.entry(packet_id);
         let delivery = entry.filter(|entry| entry.awaits == Awaits::Puback);
         let delivery = delivery.and_then(|entry| entry.delivery.take());
-        let _ = self.finish(packet_id, Awaits::Puback) || self.finish(packet_id, Awaits::Pubrec);
-        delivery
+        let settled = self.finish(packet_id, Awaits::Puback);
+        let settled = settled.or_else(|| self.finish(packet_id, Awaits::Pubrec));
+        (settled.unwrap_or(0), delivery)
     }
 
     /// What a resumed session sends again, in first-sending order `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]`.
@@ -329,14 +341,15 @@ impl Outbound {
             outbound.queue.len() < limits.messages_max
                 && outbound.queue_bytes + bytes <= limits.bytes_max
         };
-        let mut dropped = 0;
+        let (mut count, mut entries) = (0, Vec::new());
         while !fits(self) {
             match limits.full {
                 QueueFull::DropOldest if bytes <= limits.bytes_max => {
-                    if self.dequeue().is_none() {
+                    let Some(oldest) = self.dequeue() else {
                         return Enqueued::DroppedNewest;
-                    }
-                    dropped += 1;
+                    };
+                    count += 1;
+                    entries.extend(Some(oldest.entry).filter(|entry| *entry > 0));
                 }
                 QueueFull::DropNewest | QueueFull::DropOldest => return Enqueued::DroppedNewest,
                 QueueFull::Disconnect => return Enqueued::Disconnect,
@@ -344,8 +357,8 @@ impl Outbound {
         }
         self.queue_bytes += bytes;
         self.queue.push_back(delivery);
-        if dropped > 0 {
-            Enqueued::DroppedOldest(dropped)
+        if count > 0 {
+            Enqueued::DroppedOldest { count, entries }
         } else {
             Enqueued::Yes
         }
@@ -413,6 +426,7 @@ mod tests {
             retain: false,
             subscription_ids: SubscriptionIds::None,
             group: None,
+            entry: 0,
         }
     }
 
@@ -453,11 +467,11 @@ mod tests {
             .map(|_| outbound.begin(delivery(Qos::AtLeastOnce)))
             .collect();
         assert_eq!(ids, [1, 2, 3, 4, 5]);
-        assert!(outbound.puback(3) && !outbound.puback(3));
-        assert!(outbound.puback(1));
+        assert!(outbound.puback(3).is_some() && outbound.puback(3).is_none());
+        assert!(outbound.puback(1).is_some());
         assert_eq!(left(&outbound), [2, 4, 5]);
         assert_eq!(outbound.unacknowledged(), 3);
-        assert!(!outbound.puback(9) && !outbound.pubrec(2));
+        assert!(outbound.puback(9).is_none() && outbound.pubrec(2).is_none());
     }
 
     #[test]
@@ -468,7 +482,7 @@ mod tests {
             assert_ne!(id, 0);
             if round >= 3 {
                 let oldest = outbound.unfinished().next().unwrap().packet_id;
-                assert!(outbound.puback(oldest), "{oldest}");
+                assert!(outbound.puback(oldest).is_some(), "{oldest}");
             }
         }
         assert_eq!(outbound.unacknowledged(), 3);
@@ -478,15 +492,15 @@ mod tests {
     fn qos_2_gives_its_place_back_at_pubcomp_only() {
         let mut outbound = Outbound::default();
         let id = outbound.begin(delivery(Qos::ExactlyOnce));
-        assert!(!outbound.puback(id));
+        assert!(outbound.puback(id).is_none());
         assert!(
-            outbound.pubrec(id) && outbound.pubrec(id),
+            outbound.pubrec(id).is_some() && outbound.pubrec(id).is_some(),
             "a repeated PUBREC is answered again"
         );
         assert!(!outbound.has_room(1));
-        assert!(outbound.pubcomp(id) && !outbound.pubcomp(id));
+        assert!(outbound.pubcomp(id).is_some() && outbound.pubcomp(id).is_none());
         let id = outbound.begin(delivery(Qos::ExactlyOnce));
-        assert!(outbound.pubrec_failed(id));
+        assert!(outbound.pubrec_failed(id).is_some());
         assert!(outbound.has_room(1));
     }
 
@@ -503,11 +517,11 @@ mod tests {
             };
             assert!(outbound.has_room(2));
             assert_eq!(outbound.begin(message.clone()), expected);
-            assert!(!outbound.has_room(2) && outbound.puback(expected));
+            assert!(!outbound.has_room(2) && outbound.puback(expected).is_some());
             check(&outbound);
         }
         assert_eq!(left(&outbound), [1]);
-        assert!(outbound.puback(1) && outbound.stragglers.is_none());
+        assert!(outbound.puback(1).is_some() && outbound.stragglers.is_none());
     }
 
     #[test]
@@ -517,7 +531,7 @@ mod tests {
         assert!(!outbound.has_room(EVERY_ID));
         for id in [1, 2, EVERY_ID, 30_000, 30_001, 1] {
             for _ in 0..1_000 {
-                assert!(outbound.puback(id) && outbound.has_room(EVERY_ID));
+                assert!(outbound.puback(id).is_some() && outbound.has_room(EVERY_ID));
                 assert_eq!(outbound.begin(message.clone()), id);
                 check(&outbound);
             }
@@ -526,7 +540,7 @@ mod tests {
         assert_eq!(outbound.unacknowledged(), EVERY_ID);
         outbound.hold_back();
         for id in (1..=EVERY_ID).rev() {
-            assert!(outbound.puback(id));
+            assert!(outbound.puback(id).is_some());
         }
         assert_eq!(outbound.unacknowledged(), 0);
         check(&outbound);
@@ -536,7 +550,7 @@ mod tests {
     fn a_resumed_session_looks_at_nothing_that_is_done() {
         let mut outbound = filled(60_000);
         for id in (1..=60_000).filter(|id| id % 1_000 != 1) {
-            assert!(outbound.puback(id));
+            assert!(outbound.puback(id).is_some());
             check(&outbound);
         }
         for _ in 0..3 {
@@ -554,8 +568,8 @@ mod tests {
             assert!(outbound.next_held_back(7).is_none() && !outbound.has_room(EVERY_ID));
         }
         // One that is not sent yet makes no room for another, one that is does.
-        assert!(outbound.puback(59_001) && outbound.next_held_back(7).is_none());
-        assert!(outbound.puback(1_001) && outbound.next_held_back(7).is_some());
+        assert!(outbound.puback(59_001).is_some() && outbound.next_held_back(7).is_none());
+        assert!(outbound.puback(1_001).is_some() && outbound.next_held_back(7).is_some());
         while outbound.next_held_back(EVERY_ID).is_some() {}
         assert!(outbound.has_room(EVERY_ID));
         assert_eq!(outbound.begin(delivery(Qos::AtLeastOnce)), 60_001);
@@ -567,7 +581,7 @@ mod tests {
     fn a_burst_leaves_no_memory_behind() {
         let mut outbound = filled(10_000);
         for id in (1..10_000).rev() {
-            outbound.puback(id);
+            let _ = outbound.puback(id);
             check(&outbound);
         }
         assert!(outbound.recent.capacity() <= 4 * GAPS_MAX);
@@ -606,10 +620,16 @@ mod tests {
                 .map(|_| outbound.enqueue(delivery(Qos::AtLeastOnce), &limits(full)))
                 .collect();
             assert_eq!(outbound.queued(), 2);
-            results[2]
+            results[2].clone()
         };
         assert_eq!(fill(QueueFull::DropNewest), Enqueued::DroppedNewest);
-        assert_eq!(fill(QueueFull::DropOldest), Enqueued::DroppedOldest(1));
+        assert_eq!(
+            fill(QueueFull::DropOldest),
+            Enqueued::DroppedOldest {
+                count: 1,
+                entries: Vec::new()
+            }
+        );
         assert_eq!(fill(QueueFull::Disconnect), Enqueued::Disconnect);
     }
 
@@ -673,18 +693,24 @@ mod tests {
     fn acknowledge(outbound: &mut Outbound, model: &mut Model, id: u16, kind: usize) {
         use Awaits::{Done, Puback, Pubcomp, Pubrec};
         let (is, due) = match kind {
-            0 => (outbound.puback(id), model.take(id, Puback, Done)),
-            1 => (outbound.pubrec_failed(id), model.take(id, Pubrec, Done)),
+            0 => (outbound.puback(id).is_some(), model.take(id, Puback, Done)),
+            1 => (
+                outbound.pubrec_failed(id).is_some(),
+                model.take(id, Pubrec, Done),
+            ),
             2 => {
-                outbound.give_up(id);
+                let _ = outbound.give_up(id);
                 let due = model.take(id, Puback, Done) || model.take(id, Pubrec, Done);
                 (due, due)
             }
             3 | 4 => {
                 let due = model.take(id, Pubrec, Pubcomp) || model.take(id, Pubcomp, Pubcomp);
-                (outbound.pubrec(id), due)
+                (outbound.pubrec(id).is_some(), due)
             }
-            _ => (outbound.pubcomp(id), model.take(id, Pubcomp, Done)),
+            _ => (
+                outbound.pubcomp(id).is_some(),
+                model.take(id, Pubcomp, Done),
+            ),
         };
         assert_eq!(is, due, "acknowledgement {kind} of {id}");
     }

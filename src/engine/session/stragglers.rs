@@ -114,6 +114,7 @@ mod tests {
             stragglers.push(Inflight {
                 packet_id,
                 awaits: Awaits::Pubcomp,
+                entry: 0,
                 delivery: None,
             });
         }
@@ -151,6 +152,7 @@ mod tests {
         behind.push(Inflight {
             packet_id: 4,
             awaits: Awaits::Pubcomp,
+            entry: 0,
             delivery: None,
         });
         assert_eq!(

@@ -2,10 +2,12 @@
 //! store (4.3, 4.9).
 
 use super::ShardCore;
+use super::keeping::settle_entry;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
-use crate::engine::keys::ConnectionKey;
-use crate::engine::record::Receipt;
+use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::receipt::Receipt;
+use crate::engine::record::Record;
 use crate::engine::time::Timestamp;
 
 impl ShardCore {
@@ -15,51 +17,103 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get(key) else {
             return;
         };
-        let version = connection.version;
         let Some(session_key) = connection.session else {
             return;
         };
-        let Some(session) = self.clients.sessions.get_mut(session_key) else {
-            return;
-        };
-        let (outbound, id) = (&mut session.outbound, ack.packet_id);
-        let mut answer = None;
-        let reply = |kind, known: bool| {
-            let reason = if known {
-                Reason::Success
-            } else {
-                Reason::PacketIdentifierNotFound
-            };
-            Some(Ack {
-                kind,
-                packet_id: id,
-                reason,
-            })
-        };
+        let packet_id = ack.packet_id;
         let is_taken = match ack.kind {
-            PacketType::Puback => outbound.puback(id),
-            PacketType::Pubrec if ack.reason.is_error() => outbound.pubrec_failed(id),
-            PacketType::Pubrec => {
-                let is_known = outbound.pubrec(id);
-                answer = reply(PacketType::Pubrel, is_known);
-                is_known
-            }
             PacketType::Pubrel => {
-                answer = reply(PacketType::Pubcomp, session.inbound.release(id));
+                let is_known = self.release(session_key, packet_id);
+                self.answer_half(key, PacketType::Pubcomp, packet_id, is_known);
                 true
             }
-            _ => outbound.pubcomp(id),
+            PacketType::Pubrec if !ack.reason.is_error() => {
+                let is_known = self.receive_half(session_key, packet_id);
+                if is_known || !self.awaits_other(session_key, ack) {
+                    self.answer_half(key, PacketType::Pubrel, packet_id, is_known);
+                }
+                is_known
+            }
+            _ => self.settle_by(session_key, ack),
         };
-        if !is_taken && outbound.awaits_other_than(ack.kind, id) {
+        if !is_taken && self.awaits_other(session_key, ack) {
             let text = "an acknowledgement of the wrong kind for its message";
             return self.violation(key, Reason::ProtocolError, text, now);
-        }
-        if let Some(answer) = answer {
-            self.control(key, |out| answer.encode(version, out));
         }
         if self.clients.is_owed(session_key) {
             self.clients.pump(session_key, now);
             self.pump_replay(session_key, now);
+        }
+    }
+
+    fn awaits_other(&mut self, key: SessionKey, ack: Ack) -> bool {
+        let session = self.clients.sessions.get_mut(key);
+        session.is_some_and(|session| session.outbound.awaits_other_than(ack.kind, ack.packet_id))
+    }
+
+    /// A message is over by an acknowledgement; whether it was known.
+    fn settle_by(&mut self, key: SessionKey, ack: Ack) -> bool {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return false;
+        };
+        let outbound = &mut session.outbound;
+        let settled = match ack.kind {
+            PacketType::Puback => outbound.puback(ack.packet_id),
+            PacketType::Pubrec => outbound.pubrec_failed(ack.packet_id),
+            _ => outbound.pubcomp(ack.packet_id),
+        };
+        settle_entry(session, &mut self.clients.journal, settled.unwrap_or(0));
+        settled.is_some()
+    }
+
+    /// PUBREC: the client has the message. Whether it was known.
+    fn receive_half(&mut self, key: SessionKey, packet_id: u16) -> bool {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return false;
+        };
+        let received = session.outbound.pubrec(packet_id);
+        if let (Some(session), Some(entry @ 1..)) = (session.number, received) {
+            self.clients.journal.put(Record::Received {
+                session,
+                entry,
+                packet_id,
+            });
+        }
+        received.is_some()
+    }
+
+    /// PUBREL: the identifier of a client's publish is free. Whether it was in use.
+    fn release(&mut self, key: SessionKey, packet_id: u16) -> bool {
+        let session = self.clients.sessions.get_mut(key);
+        let is_known = session.is_some_and(|session| session.inbound.release(packet_id));
+        if is_known {
+            self.clients
+                .keep(key, |session| Record::Released { session, packet_id });
+        }
+        is_known
+    }
+
+    /// PUBREL or PUBCOMP, once it is stored what it ends: else a message would come again after it, or
+    /// another one with its identifier be taken for it. That may have been told by an earlier packet.
+    fn answer_half(&mut self, key: ConnectionKey, kind: PacketType, packet_id: u16, known: bool) {
+        let reason = if known {
+            Reason::Success
+        } else {
+            Reason::PacketIdentifierNotFound
+        };
+        let ack = Ack {
+            kind,
+            packet_id,
+            reason,
+        };
+        self.acknowledge_publish(key, ack, self.receipt_of_all());
+    }
+
+    /// For what may rest on anything that this shard has changed so far.
+    pub(super) fn receipt_of_all(&self) -> Receipt {
+        Receipt {
+            ticket: self.clients.journal.last_ticket(),
+            letter: 0,
         }
     }
 
@@ -78,9 +132,9 @@ impl ShardCore {
             if connection.awaiting_store.is_empty() {
                 self.clients.journal.wait(key, receipt);
             }
-            connection.awaiting_store.push_back((receipt, ack));
+            connection.awaiting_store.push(receipt, ack);
             let max = usize::from(self.settings.limits.receive_maximum);
-            if connection.awaiting_store.len() >= max && !connection.version.is_v5() {
+            if connection.awaiting_store.publishes() >= max && !connection.version.is_v5() {
                 self.pause(key);
             }
             return;
@@ -92,22 +146,26 @@ impl ShardCore {
     /// Sends what is safe by now of the acknowledgements that wait.
     pub(super) fn release_stored_acks(&mut self) {
         while let Some(key) = self.clients.journal.next_due(self.staged.visible()) {
-            while let Some(connection) = self.clients.connections.get_mut(key) {
-                let version = connection.version;
-                let Some((receipt, ack)) = connection.awaiting_store.pop_front() else {
-                    connection.awaiting_store = Default::default();
-                    break;
-                };
+            while let Some(connection) = self.clients.connections.get(key)
+                && let Some(receipt) = connection.awaiting_store.next()
+            {
                 if !self.is_safe(receipt) {
-                    if let Some(connection) = self.clients.connections.get_mut(key) {
-                        connection.awaiting_store.push_front((receipt, ack));
-                    }
                     self.clients.journal.wait(key, receipt);
                     break;
                 }
-                self.control(key, |out| ack.encode(version, out));
+                self.send_next_ack(key);
             }
             self.resume_if_room(key);
+        }
+    }
+
+    fn send_next_ack(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        let version = connection.version;
+        if let Some(ack) = connection.awaiting_store.pop() {
+            self.control(key, |out| ack.encode(version, out));
         }
     }
 }

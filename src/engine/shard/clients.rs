@@ -25,6 +25,14 @@ use foldhash::fast::FixedState;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+/// A message of a share group that goes to another member.
+pub(super) struct PassedOn {
+    pub delivery: Delivery,
+    /// Whom it was for: its entry there is over when another has it.
+    pub from: SessionKey,
+    pub entry: u64,
+}
+
 /// The clients of one shard.
 pub(super) struct Clients {
     pub sessions: Sessions,
@@ -44,8 +52,8 @@ pub(super) struct Clients {
     pub shortage: Shortage,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
-    /// Messages of share groups that go to another member.
-    pub passed_on: VecDeque<Delivery>,
+    /// Messages of share groups that go to another member, and which entry of which session is over then.
+    pub passed_on: VecDeque<PassedOn>,
     /// Connections that have to wait for deliveries; their timers are to be set.
     pub throttled: Vec<ConnectionKey>,
     pub losing: Losing,

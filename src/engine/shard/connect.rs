@@ -316,6 +316,7 @@ impl ShardCore {
         client_id: Rc<str>,
         holder: Option<Box<Holder>>,
     ) {
+        let before = self.clients.journal.last_ticket();
         let known = self.clients.sessions.find(&client_id);
         let resumed = known.and_then(|session| {
             // Another user gets nothing of what the session holds.
@@ -331,7 +332,9 @@ impl ShardCore {
         self.open_connection(key, session_key, connect);
         let listener = self.clients.connections.get(key).map_or(0, |c| c.listener);
         let queue_bytes_max = self.settings.client_limits(listener).queue_bytes_max;
+        let mut lives_shorter = false;
         if let Some(session) = self.clients.sessions.get_mut(session_key) {
+            lives_shorter = session.number.is_some() && expiry_seconds < session.expiry_seconds;
             session.version = connect.version;
             session.connection = Some(key);
             session.queue_bytes_max = queue_bytes_max;
@@ -342,6 +345,10 @@ impl ShardCore {
                 .will
                 .as_ref()
                 .map(|will| Box::new(stored_will(will)));
+        }
+        self.keep_opened(session_key);
+        if lives_shorter || self.clients.journal.last_ended() > before {
+            self.open_when_stored(key);
         }
         let method = self
             .clients

@@ -7,6 +7,7 @@
 //! Not here: QoS 1 and 2 beyond the question whether a message goes now or waits (`super::window`).
 
 use super::clients::Clients;
+use super::keeping::keep_entry;
 use super::matches::Match;
 use crate::engine::fanout::encoder::{Form, packet_bytes};
 use crate::engine::fanout::publication::Publication;
@@ -14,13 +15,11 @@ use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::limits::COPY_BYTES_MAX;
 use crate::engine::message::Qos;
 use crate::engine::outbox::OutboxFull;
-use crate::engine::record::Record;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::session::{Delivery, Session, SubscriptionIds};
 use crate::engine::time::Timestamp;
-use std::rc::Rc;
 
 impl Clients {
     /// Delivers a publish to a session that matched. The encoder has begun this publish.
@@ -42,6 +41,7 @@ impl Clients {
             retain,
             subscription_ids: matched.subscription_ids.clone(),
             group: matched.group.clone(),
+            entry: 0,
         };
         self.offer(
             publication,
@@ -61,11 +61,11 @@ impl Clients {
         let mut publication = Publication::of(&message);
         if publication.is_expired(now) {
             self.counters.dropped_expired += 1;
-            return;
+            return self.settle(key, delivery.entry);
         }
         if !self.may_read(key, publication.topic) {
             self.counters.dropped_not_authorized += 1;
-            return;
+            return self.settle(key, delivery.entry);
         }
         self.encoder.begin();
         let ids = delivery.subscription_ids.clone();
@@ -144,13 +144,9 @@ impl Clients {
                 publication,
                 self.settings.limits.outbox_bytes_max,
             );
-        let delivery = delivery(publication);
+        let mut delivery = delivery(publication);
         if fits {
-            if session.expiry_seconds > 0 {
-                let client_id = Rc::clone(&session.client_id);
-                let message = delivery.message.share();
-                self.journal.put(Record::Queued { client_id, message });
-            }
+            keep_entry(session, &mut self.journal, &mut delivery);
             self.send_windowed(publication, key, connection_key, delivery, now);
         } else {
             self.enqueue(key, delivery);

@@ -9,6 +9,7 @@ use crate::engine::codec::topic::is_reserved;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::mail::Passed;
+use crate::engine::record::Record;
 use crate::engine::session::EXPIRY_NEVER;
 use crate::engine::session::losses::LossReason;
 use crate::engine::telemetry::notes::Event;
@@ -148,8 +149,15 @@ impl ShardCore {
             let session = connection
                 .session
                 .and_then(|s| self.clients.sessions.get_mut(s));
-            if let Some(session) = session {
+            if let Some(session) = session
+                && session.expiry_seconds != granted
+            {
                 session.expiry_seconds = granted;
+                if let Some(session) = session.number {
+                    let seconds = granted;
+                    let record = Record::Expires { session, seconds };
+                    self.clients.journal.put(record);
+                }
             }
         }
         let fate = if disconnect.reason == Reason::Success {
@@ -182,8 +190,11 @@ impl ShardCore {
             return;
         };
         session.connection = None;
-        if fate == WillFate::Cancelled {
-            session.will = None;
+        if fate == WillFate::Cancelled
+            && session.will.take().is_some()
+            && let Some(session) = session.number
+        {
+            self.clients.journal.put(Record::WillGone { session });
         }
         let expiry_seconds = session.expiry_seconds;
         // No delay means at once; the session's end cuts a delay short (3.1.3.2.2).
@@ -206,6 +217,7 @@ impl ShardCore {
         if expiry_seconds == 0 {
             self.end_session(session_key, now);
         } else {
+            self.keep_left(session_key, now);
             self.groups_changed(session_key);
             self.arm_session(session_key);
         }
@@ -257,6 +269,8 @@ impl ShardCore {
             return;
         };
         if is_reserved(&will.topic) || !self.may_write(key, &will.topic) {
+            self.clients
+                .keep(key, |session| Record::WillGone { session });
             return self.clients.lose(key, LossReason::WillNotAllowed, 1);
         }
         let hash = self.publisher_hash(key);
@@ -278,6 +292,9 @@ impl ShardCore {
             };
             self.take_fan_out(taken);
         }
+        // After all that has come of it.
+        self.clients
+            .keep(key, |session| Record::WillGone { session });
     }
 
     /// Forgets a session: its will is due at the latest now, its subscriptions go, and what it had for
@@ -310,6 +327,10 @@ impl ShardCore {
             self.clients.encoder.begin();
             let cost = self.deliver_to_group(&mut publication, group, 0, Passed::default(), now);
             self.backlog.spend(cost);
+        }
+        // After others have what it had for a share group.
+        if let Some(session) = session.number {
+            self.clients.journal.put(Record::Ended { session });
         }
     }
 }

@@ -20,8 +20,8 @@ use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
 use crate::engine::mail::Passed;
-use crate::engine::message::LocalMessage;
-use crate::engine::record::Receipt;
+use crate::engine::message::{LocalMessage, Qos};
+use crate::engine::receipt::Receipt;
 use crate::engine::route::ShardSet;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
@@ -192,6 +192,15 @@ impl FanOuts {
             *connection = to;
         }
         is_known
+    }
+
+    /// Whether a session's publish is among them: it is accepted, and the store is told so at the end.
+    pub(super) fn has(&self, session: SessionKey, packet_id: u16) -> bool {
+        let running = self.running.as_ref().map(|running| &running.taken);
+        running.into_iter().chain(&self.waiting).any(|taken| {
+            matches!(taken.source, Source::Client { session: of, packet_id: id, .. }
+                if of == session && id == packet_id)
+        })
     }
 
     fn put(&mut self, taken: Taken) {
@@ -522,14 +531,14 @@ impl ShardCore {
         self.fan_outs.end(&fan_out.taken);
         let Source::Client {
             connection,
+            session,
             packet_id,
-            ..
         } = fan_out.taken.source
         else {
             return;
         };
         let last = self.clients.journal.last_ticket();
-        let receipt = Receipt {
+        let mut receipt = Receipt {
             ticket: if last > fan_out.ticket { last } else { 0 },
             letter: fan_out.letter,
         };
@@ -539,6 +548,9 @@ impl ShardCore {
             Reason::NoMatchingSubscribers
         };
         let qos = fan_out.taken.message.qos;
+        if qos == Qos::ExactlyOnce {
+            self.keep_accepted(session, packet_id, &mut receipt);
+        }
         self.answer_publish(connection, (qos, packet_id), reason, receipt, now);
         let known = self.clients.connections.get(connection);
         if known.is_some_and(|known| known.hold == Some(Hold::FanOut)) {

@@ -229,6 +229,7 @@ impl ShardCore {
     ) {
         let pending = Pending {
             sequence: 0,
+            ticket: 0,
             connection: asker.connection,
             session: asker.session,
             version: asker.version,

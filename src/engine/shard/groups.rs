@@ -10,6 +10,7 @@
 
 use super::ShardCore;
 use super::backlog::{DELIVERY, GROUP_WORK};
+use super::clients::PassedOn;
 use super::matches::Match;
 use crate::engine::codec::topic::TopicFilter;
 use crate::engine::fanout::publication::Publication;
@@ -262,8 +263,9 @@ impl ShardCore {
         let mut left = self.backlog.part_of_turn();
         while left > 0 && self.may_pass_on() {
             let work = match self.clients.passed_on.pop_front() {
-                Some(delivery) => {
-                    self.pass_on(&delivery, now);
+                Some(passed) => {
+                    self.pass_on(&passed.delivery, now);
+                    self.clients.settle(passed.from, passed.entry);
                     PASS_WORK
                 }
                 None => self.recall_next(),
@@ -330,6 +332,11 @@ impl ShardCore {
         if taken.len() < max || *left == 0 {
             members.pop();
         }
+        let taken = taken.into_iter().map(|delivery| PassedOn {
+            from: member,
+            entry: delivery.entry,
+            delivery,
+        });
         self.clients.passed_on.extend(taken);
         self.recalls.current = Some((key, members));
         1 + looks / LOOKS_PER_DELIVERY

@@ -7,6 +7,7 @@
 
 use super::ShardCore;
 use super::clients::Clients;
+use super::keeping::keep_entry;
 use super::matches::Match;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
@@ -86,13 +87,19 @@ impl Clients {
         }
         let subscription_ids = matched.subscription_ids.clone();
         let group = matched.group.clone();
-        replay.held.push(Delivery {
+        let mut delivery = Delivery {
             message,
             qos,
             retain,
             subscription_ids,
             group,
-        });
+            entry: 0,
+        };
+        // Its publisher is told that it is kept before it gets on.
+        keep_entry(session, &mut self.journal, &mut delivery);
+        if let Some(replay) = &mut session.replay {
+            replay.held.push(delivery);
+        }
         true
     }
 
@@ -212,6 +219,8 @@ impl ShardCore {
         if is_in_review && delivery.group.is_none() {
             let (mut own, matching_work) = own(&self.trie, &delivery.message, key);
             if own.next().is_none() {
+                drop(own);
+                self.clients.settle(key, delivery.entry);
                 return Some(matching_work);
             }
             work += matching_work;
@@ -239,10 +248,10 @@ impl ShardCore {
                 return Some(work);
             }
         }
-        if let Some(delivery) = replay.held.take(place)
-            && is_asked_for
-        {
-            self.clients.deliver_kept(key, delivery, now);
+        match replay.held.take(place) {
+            Some(delivery) if is_asked_for => self.clients.deliver_kept(key, delivery, now),
+            Some(delivery) => self.clients.settle(key, delivery.entry),
+            None => {}
         }
         Some(work)
     }

@@ -29,7 +29,10 @@ pub(super) enum Answer {
 /// A SUBACK or UNSUBACK that waits for the other shards.
 #[derive(Debug)]
 pub(super) struct Pending {
+    /// The last change of interest ...
     pub sequence: u64,
+    /// ... and of what is stored that the answer rests on.
+    pub ticket: u64,
     pub connection: ConnectionKey,
     pub session: SessionKey,
     pub version: Version,
@@ -163,9 +166,11 @@ impl ShardCore {
         }
     }
 
-    /// Answers a SUBSCRIBE or UNSUBSCRIBE when every shard knows of everything announced so far.
+    /// Answers a SUBSCRIBE or UNSUBSCRIBE when every shard knows of everything announced so far, and that is
+    /// stored.
     pub(super) fn answer_when_known(&mut self, mut pending: Pending, now: Timestamp) {
         pending.sequence = self.interest.sequence;
+        pending.ticket = self.clients.journal.last_ticket();
         self.interest.pending_filters += pending.reasons.len();
         self.interest.pending.push_back(pending);
         self.release_pending(now);
@@ -179,14 +184,12 @@ impl ShardCore {
         self.release_pending(now);
     }
 
-    fn release_pending(&mut self, now: Timestamp) {
+    /// Sends the answers that need not wait any longer.
+    pub(super) fn release_pending(&mut self, now: Timestamp) {
         let confirmed = self.interest.confirmed_by_all();
-        while self
-            .interest
-            .pending
-            .front()
-            .is_some_and(|first| first.sequence <= confirmed)
-        {
+        while self.interest.pending.front().is_some_and(|first| {
+            first.sequence <= confirmed && self.clients.journal.is_stored(first.ticket)
+        }) {
             let Some(pending) = self.interest.pending.pop_front() else {
                 return;
             };

@@ -4,9 +4,12 @@
 //!
 //! Not here: the acknowledgements that wait; each connection has its own.
 
-use crate::engine::keys::ConnectionKey;
-use crate::engine::record::{Persist, Receipt, Record};
+use crate::engine::keys::SessionNumber;
+use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::engine::receipt::Receipt;
+use crate::engine::record::{Persist, Record};
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 
 /// The journal of one shard.
 #[derive(Debug, Default)]
@@ -14,26 +17,47 @@ pub(super) struct Journal {
     /// Not taken to the store yet.
     records: Vec<Persist>,
     last_ticket: u64,
+    /// The last that tells of a session's end.
+    last_ended: u64,
+    /// Sessions that were given a number.
+    sessions: u64,
     stored_through: u64,
     /// Connections with acknowledgements that wait, by what the first of them waits for: a ticket to be
     /// stored, then a letter to be visible.
     for_store: BTreeSet<(u64, ConnectionKey)>,
     for_mail: BTreeSet<(u64, ConnectionKey)>,
+    /// Connections whose CONNACK waits.
+    opening: BTreeSet<(u64, ConnectionKey)>,
 }
 
 impl Journal {
     /// Something is to be stored.
     pub(super) fn put(&mut self, record: Record) {
         self.last_ticket += 1;
+        if matches!(record, Record::Ended { .. }) {
+            self.last_ended = self.last_ticket;
+        }
         self.records.push(Persist {
             ticket: self.last_ticket,
             record,
         });
     }
 
+    /// A number for a session of a shard.
+    pub(super) fn next_session(&mut self, shard: ShardId) -> SessionNumber {
+        self.sessions += 1;
+        let number = self.sessions << ShardId::BITS | u64::from(shard);
+        SessionNumber(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
+    }
+
     /// The ticket of the last record.
     pub(super) const fn last_ticket(&self) -> u64 {
         self.last_ticket
+    }
+
+    /// The ticket of the last record of a session's end.
+    pub(super) const fn last_ended(&self) -> u64 {
+        self.last_ended
     }
 
     /// Records for the store.
@@ -58,6 +82,20 @@ impl Journal {
     /// Whether acknowledgements wait.
     pub(super) fn is_awaited(&self) -> bool {
         !self.for_store.is_empty() || !self.for_mail.is_empty()
+    }
+
+    /// A connection's CONNACK waits for all so far.
+    pub(super) fn wait_to_open(&mut self, connection: ConnectionKey) {
+        self.opening.insert((self.last_ticket, connection));
+    }
+
+    /// The next connection whose CONNACK need not wait any longer.
+    pub(super) fn next_opened(&mut self) -> Option<ConnectionKey> {
+        let (ticket, _) = self.opening.first()?;
+        if !self.is_stored(*ticket) {
+            return None;
+        }
+        self.opening.pop_first().map(|(_, connection)| connection)
     }
 
     /// A connection's first acknowledgement waits for this.

@@ -31,6 +31,7 @@ mod groups;
 mod hold;
 mod interest;
 mod journal;
+mod keeping;
 mod losses;
 mod marking;
 mod matches;
@@ -48,6 +49,7 @@ mod refusals;
 mod replay;
 mod sessions;
 mod settings;
+mod snapshot;
 mod statistics;
 mod subscribe;
 #[cfg(test)]
@@ -339,9 +341,11 @@ impl ShardCore {
     }
 
     /// Everything up to this ticket is stored.
-    pub fn stored(&mut self, through: u64) {
+    pub fn stored(&mut self, now: Timestamp, through: u64) {
         if self.clients.journal.advance(through) {
+            self.open_stored();
             self.release_stored_acks();
+            self.release_pending(now);
         }
     }
 

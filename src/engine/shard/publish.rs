@@ -16,7 +16,8 @@ use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{self, Mail, Passed, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
-use crate::engine::record::{Receipt, Record};
+use crate::engine::receipt::Receipt;
+use crate::engine::record::Record;
 use crate::engine::route::retained::{Budget, Retained};
 use crate::engine::route::shared::SharedStrategy;
 use crate::engine::route::{ShardSet, home_shard, stable_hash};
@@ -107,8 +108,8 @@ impl ShardCore {
             }
         }
         if let Some(reason) = self.refusal(now, session_key, publish, topic) {
-            self.accept_publish(key, named, reason);
-            return self.answer_publish(key, named, reason, Receipt::default(), now);
+            let receipt = Receipt::default();
+            return self.conclude(key, session_key, named, reason, receipt, now);
         }
         let expiry = publish.properties.expiry_seconds;
         let mut publication = Publication::new(
@@ -141,9 +142,25 @@ impl ShardCore {
         } else {
             Reason::NoMatchingSubscribers
         };
-        self.accept_publish(key, named, reason);
-        self.answer_publish(key, named, reason, routed.receipt, now);
+        self.conclude(key, session_key, named, reason, routed.receipt, now);
         self.disconnect_overflowed(now);
+    }
+
+    /// A publish is routed, or refused: it is answered, and one of QoS 2 is known when it comes again.
+    #[inline]
+    fn conclude(
+        &mut self,
+        key: ConnectionKey,
+        session: SessionKey,
+        named: (Qos, u16),
+        reason: Reason,
+        mut receipt: Receipt,
+        now: Timestamp,
+    ) {
+        if self.accept_publish(key, named, reason) {
+            self.keep_accepted(session, named.1, &mut receipt);
+        }
+        self.answer_publish(key, named, reason, receipt, now);
     }
 
     /// A QoS 2 publish came again. The answer still waits if it is being delivered.
@@ -158,21 +175,26 @@ impl ShardCore {
             self.hold_for_fan_out(key);
         } else {
             let named = (Qos::ExactlyOnce, packet_id);
-            self.answer_publish(key, named, Reason::Success, Receipt::default(), now);
+            // What the first one has changed may not be stored yet.
+            let receipt = self.receipt_of_all();
+            self.answer_publish(key, named, Reason::Success, receipt, now);
         }
     }
 
-    /// A publish is accepted: from now on a QoS 2 one is known when it comes again.
+    /// A publish is accepted: from now on a QoS 2 one is known when it comes again. Whether it is one.
     #[inline]
-    fn accept_publish(&mut self, key: ConnectionKey, (qos, packet_id): (Qos, u16), reason: Reason) {
-        if qos == Qos::ExactlyOnce {
-            self.accept_once(key, packet_id, reason);
-        }
+    fn accept_publish(
+        &mut self,
+        key: ConnectionKey,
+        (qos, packet_id): (Qos, u16),
+        reason: Reason,
+    ) -> bool {
+        qos == Qos::ExactlyOnce && self.accept_once(key, packet_id, reason)
     }
 
-    fn accept_once(&mut self, key: ConnectionKey, packet_id: u16, reason: Reason) {
+    fn accept_once(&mut self, key: ConnectionKey, packet_id: u16, reason: Reason) -> bool {
         let Some(connection) = self.clients.connections.get(key) else {
-            return;
+            return false;
         };
         // Who cannot be told that it failed must not be left waiting.
         let is_refused = connection.version.is_v5() && reason.is_error();
@@ -181,6 +203,25 @@ impl ShardCore {
             && let Some(session) = self.clients.sessions.get_mut(session)
         {
             session.inbound.accept(packet_id);
+            return true;
+        }
+        false
+    }
+
+    /// The store is told of an accepted QoS 2 publish, after all that it has changed; its answer has to wait
+    /// for that.
+    pub(super) fn keep_accepted(
+        &mut self,
+        session: SessionKey,
+        packet_id: u16,
+        receipt: &mut Receipt,
+    ) {
+        let before = self.clients.journal.last_ticket();
+        self.clients
+            .keep(session, |session| Record::Accepted { session, packet_id });
+        let last = self.clients.journal.last_ticket();
+        if last > before {
+            receipt.ticket = last;
         }
     }
 
@@ -238,7 +279,7 @@ impl ShardCore {
         }
         let waiting = self.clients.connections.get(key);
         let waiting = waiting.filter(|c| c.version.is_v5());
-        let waiting = waiting.map_or(0, |c| c.awaiting_store.len());
+        let waiting = waiting.map_or(0, |c| c.awaiting_store.publishes());
         if waiting >= usize::from(settings.limits.receive_maximum) {
             return Err((Reason::ReceiveMaximumExceeded, self.too_many_unfinished()));
         }
@@ -572,12 +613,18 @@ impl ShardCore {
     pub(super) fn retain(&mut self, message: Arc<Message>) {
         let limits = &self.settings.limits;
         let (messages_max, bytes_max) = (limits.retained_messages_max, limits.retained_bytes_max);
-        let kept = Arc::clone(&message);
+        let kept = self.settings.stores.then(|| Arc::clone(&message));
         self.backlog.spend(RETAIN_WORK);
-        if self.retained.set(message, messages_max, bytes_max).is_err() {
-            self.clients.counters.dropped_retained_full += 1;
-        } else {
-            self.clients.journal.put(Record::Retained { message: kept });
-        }
+        let refused = self.retained.set(message, messages_max, bytes_max).err();
+        self.clients.counters.dropped_retained_full += u64::from(refused.is_some());
+        let Some(message) = kept else {
+            return;
+        };
+        self.clients.journal.put(match refused {
+            None => Record::Retained { message },
+            Some(refused) => Record::RetainedGone {
+                topic: refused.topic().into(),
+            },
+        });
     }
 }

@@ -196,5 +196,6 @@ fn retained_delivery(message: &LocalMessage, qos: Qos, subscription_id: u32) -> 
         retain: true,
         subscription_ids: SubscriptionIds::one(subscription_id),
         group: None,
+        entry: 0,
     }
 }

@@ -86,6 +86,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerPolicy>,
     /// What is asked of clients.
     pub authentication: Authentication,
+    /// Whether what outlives its connection is stored.
+    pub stores: bool,
     /// Whether anybody reads notes.
     pub takes_notes: bool,
     /// Whether those that tell why a client is not served are said in the log.
@@ -124,6 +126,7 @@ impl Default for Settings {
             limits: Limits::default(),
             listeners: vec![ListenerPolicy::default()],
             authentication: Authentication::default(),
+            stores: false,
             takes_notes: false,
             tells_why: false,
             session_expiry_seconds_max: u32::MAX,

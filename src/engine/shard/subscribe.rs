@@ -180,6 +180,7 @@ impl ShardCore {
             }
             session.subscriptions.push(reference.clone());
         }
+        self.keep_subscribed(subscribed, &subscriber);
         match &reference.share {
             Some(name) => self.join_group(node, name, subscriber),
             None => {
@@ -386,6 +387,7 @@ impl ShardCore {
             replay.cancel(node);
         }
         self.remove_subscription(session_key, &reference);
+        self.keep_unsubscribed(session_key, subscribed);
         Reason::Success
     }
 

@@ -1,8 +1,9 @@
 //! QoS 1 and 2 toward a client: through its window if that has room, else into its session's queue; and
 //! again what a resumed session had not finished.
 
-use super::clients::Clients;
+use super::clients::{Clients, PassedOn};
 use super::deliver::fits;
+use super::keeping::{number_entry, settle_entry};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::encoder::Form;
@@ -14,7 +15,6 @@ use crate::engine::session::inflight::Awaits;
 use crate::engine::session::losses::LossReason;
 use crate::engine::session::outbound::{Enqueued, QueueLimits};
 use crate::engine::time::Timestamp;
-use std::rc::Rc;
 
 impl Clients {
     /// Sends a QoS 1 or 2 message for which the window has room.
@@ -36,9 +36,23 @@ impl Clients {
         let (qos, retain) = (delivery.qos, delivery.retain);
         if delivery.group.is_some() && !fits(connection, publication, qos, &ids, now) {
             // It waited for a client that took more, or for none.
-            return self.passed_on.push_back(delivery);
+            return self.passed_on.push_back(PassedOn {
+                from: key,
+                entry: delivery.entry,
+                delivery,
+            });
         }
+        let entry = delivery.entry;
         let packet_id = session.outbound.begin(delivery);
+        if entry > 0
+            && let Some(session) = session.number
+        {
+            self.journal.put(Record::Sent {
+                session,
+                entry,
+                packet_id,
+            });
+        }
         let form = Form {
             version: connection.version,
             qos,
@@ -57,18 +71,22 @@ impl Clients {
         } else {
             // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
             session.outbound.give_up(packet_id);
+            settle_entry(session, &mut self.journal, entry);
             self.lose(key, LossReason::TooLarge, 1);
         }
     }
 
     /// Puts a message into a session's queue, or does what the policy says if that is full.
-    pub(super) fn enqueue(&mut self, key: SessionKey, delivery: Delivery) {
+    pub(super) fn enqueue(&mut self, key: SessionKey, mut delivery: Delivery) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let queued = (session.expiry_seconds > 0).then(|| Record::Queued {
-            client_id: Rc::clone(&session.client_id),
-            message: delivery.message.share(),
+        let known = delivery.entry;
+        let is_new = number_entry(session, &mut delivery);
+        let queued = session.number.filter(|_| is_new);
+        let queued = queued.map(|session| Record::Queued {
+            session,
+            delivery: delivery.clone(),
         });
         let limits = QueueLimits {
             bytes_max: session.queue_bytes_max,
@@ -76,9 +94,18 @@ impl Clients {
         };
         match session.outbound.enqueue(delivery, &limits) {
             Enqueued::Yes => {}
-            Enqueued::DroppedOldest(count) => self.lose(key, LossReason::QueueFull, count as u64),
-            Enqueued::DroppedNewest => return self.lose(key, LossReason::QueueFull, 1),
+            Enqueued::DroppedOldest { count, entries } => {
+                for entry in entries {
+                    settle_entry(session, &mut self.journal, entry);
+                }
+                self.lose(key, LossReason::QueueFull, count as u64);
+            }
+            Enqueued::DroppedNewest => {
+                settle_entry(session, &mut self.journal, known);
+                return self.lose(key, LossReason::QueueFull, 1);
+            }
             Enqueued::Disconnect => {
+                settle_entry(session, &mut self.journal, known);
                 self.lose(key, LossReason::QueueFull, 1);
                 self.overflowed.push(key);
                 return;
@@ -136,6 +163,7 @@ impl Clients {
             let mut publication = Publication::of(&message);
             if publication.is_expired(now) {
                 self.counters.dropped_expired += 1;
+                settle_entry(session, &mut self.journal, delivery.entry);
                 continue;
             }
             self.encoder.begin();
@@ -158,12 +186,25 @@ impl Clients {
             if fits {
                 continue;
             }
-            let session = self.sessions.get_mut(key);
-            let left = session.and_then(|session| session.outbound.give_up(packet_id));
+            let Some(session) = self.sessions.get_mut(key) else {
+                return;
+            };
+            let (entry, left) = session.outbound.give_up(packet_id);
             match left.filter(|delivery| delivery.group.is_some()) {
-                // Another member of the group may take it.
-                Some(delivery) => self.passed_on.push_back(delivery),
-                None => self.lose(key, LossReason::TooLarge, 1),
+                // Another member of the group may take it, and has it before it is settled here.
+                Some(delivery) => {
+                    self.keep(key, |session| Record::Unsent { session, entry });
+                    let from = key;
+                    self.passed_on.push_back(PassedOn {
+                        delivery,
+                        from,
+                        entry,
+                    });
+                }
+                None => {
+                    settle_entry(session, &mut self.journal, entry);
+                    self.lose(key, LossReason::TooLarge, 1);
+                }
             }
         }
     }

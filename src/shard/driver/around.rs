@@ -124,7 +124,8 @@ impl Surroundings for Around<'_> {
     fn commit(&mut self) {
         let shell = &mut *self.shell;
         let committed = shell.store.commit(shell.core.take_persist());
-        shell.core.stored(committed);
+        let now = shell.clock.now();
+        shell.core.stored(now, committed);
     }
 
     fn carry_out(&mut self) {

@@ -81,6 +81,7 @@ impl Run {
         ];
         let mut settings = Settings {
             shared_strategy: random.pick(&strategies),
+            stores: true,
             ..Settings::default()
         };
         // Time leaps here, but not for honest clients.
@@ -147,6 +148,9 @@ impl Run {
         self.now += 1;
         let shard = self.random.below(self.world.shards());
         self.world.turn(shard, &mut self.random);
+        if let Some(fault) = self.world.fault.take() {
+            return Err(format!("shard {shard}: {fault}"));
+        }
         let client = self.random.below(self.clients.len());
         if !self.clients[client].is_stalled {
             self.read(client)?;

@@ -4,6 +4,7 @@ mod fan_out;
 mod filters;
 mod groups;
 mod held;
+mod keeping;
 mod overload;
 mod pair;
 mod presence;
@@ -29,7 +30,10 @@ struct Shard {
 
 impl Shard {
     fn new(set: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::default();
+        let mut settings = Settings {
+            stores: true,
+            ..Settings::default()
+        };
         set(&mut settings);
         Shard {
             core: ShardCore::new(0, 1, settings, 1, Arc::new(ConnectionCounts::new(1))),
@@ -77,7 +81,7 @@ impl Shard {
             self.core.begin_drain();
             self.core.end_drain(self.now);
             let stored = self.core.take_persist().map(|persist| persist.ticket).max();
-            self.core.stored(stored.unwrap_or(0));
+            self.core.stored(self.now, stored.unwrap_or(0));
             let Some(batch) = self.core.take_outgoing(key) else {
                 return heard;
             };

@@ -1,0 +1,157 @@
+//! All that the store has to know of this shard, told anew: the records that lead to what there is now.
+//!
+//! Invariant: played back, they tell the same as all records ever put (a simulator compares the two).
+//!
+//! Not here: the records of changes ([`super::keeping`]).
+
+use super::ShardCore;
+use super::clients::PassedOn;
+use crate::engine::codec::topic::{Subscribed, TopicFilter};
+use crate::engine::keys::SessionKey;
+use crate::engine::keys::SessionNumber;
+use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::route::subscriber::Subscriber;
+use crate::engine::session::inflight::Inflight;
+use crate::engine::session::{Session, SubscriptionRef};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What the store knows of a session that has this number.
+pub(super) fn opened(session: &Session, number: SessionNumber) -> Record {
+    let holder = session.holder.as_ref();
+    Record::Opened(Box::new(Opened {
+        session: number,
+        client_id: Rc::clone(&session.client_id),
+        version: session.version,
+        user_name: holder.and_then(|holder| holder.user_name.clone()),
+        expiry_seconds: session.expiry_seconds,
+        queue_bytes_max: session.queue_bytes_max,
+        will: session.will.clone(),
+    }))
+}
+
+/// The same of a subscription.
+pub(super) fn subscribed(
+    number: SessionNumber,
+    subscribed: &Subscribed<'_>,
+    subscriber: &Subscriber,
+) -> Record {
+    Record::Subscribed(Box::new(Subscription {
+        session: number,
+        filter: subscribed.filter.as_str().into(),
+        share: subscribed.share.map(Into::into),
+        subscription_id: subscriber.subscription_id,
+        qos: subscriber.qos,
+        no_local: subscriber.no_local,
+        retain_as_published: subscriber.retain_as_published,
+    }))
+}
+
+impl ShardCore {
+    /// Everything there is, in records.
+    pub fn snapshot(&self, mut put: impl FnMut(Record)) {
+        for key in self.clients.sessions.keys() {
+            self.snapshot_session(key, &mut put);
+        }
+        for passed in &self.clients.passed_on {
+            self.snapshot_passed_on(passed, &mut put);
+        }
+        for message in self.retained.iter() {
+            let message = Arc::clone(message);
+            put(Record::Retained { message });
+        }
+    }
+
+    /// Until another member has it, it is still on its way to the first.
+    fn snapshot_passed_on(&self, passed: &PassedOn, put: &mut impl FnMut(Record)) {
+        let session = self.clients.sessions.get(passed.from);
+        let Some(session) = session.and_then(|session| session.number) else {
+            return;
+        };
+        if passed.entry > 0 {
+            let mut delivery = passed.delivery.clone();
+            delivery.entry = passed.entry;
+            put(Record::Queued { session, delivery });
+        }
+    }
+
+    fn snapshot_session(&self, key: SessionKey, put: &mut impl FnMut(Record)) {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        let Some(number) = session.number else {
+            return;
+        };
+        put(opened(session, number));
+        for reference in &session.subscriptions {
+            put_subscription(self, key, number, reference, put);
+        }
+        for entry in session.outbound.unfinished() {
+            put_unfinished(number, entry, put);
+        }
+        let held = session.replay.iter().flat_map(|replay| replay.held.iter());
+        for delivery in session.outbound.waiting().chain(held) {
+            if delivery.entry > 0 {
+                put(Record::Queued {
+                    session: number,
+                    delivery: delivery.clone(),
+                });
+            }
+        }
+        let accepted = session.inbound.received();
+        for packet_id in accepted.filter(|id| !self.fan_outs.has(key, *id)) {
+            put(Record::Accepted {
+                session: number,
+                packet_id,
+            });
+        }
+        if session.connection.is_none() {
+            put(Record::Left {
+                session: number,
+                at: session.left_at,
+            });
+        }
+    }
+}
+
+fn put_subscription(
+    shard: &ShardCore,
+    key: SessionKey,
+    number: SessionNumber,
+    reference: &SubscriptionRef,
+    put: &mut impl FnMut(Record),
+) {
+    let entry = shard.trie.entry(reference.node);
+    let Some(subscriber) = entry.and_then(|entry| entry.find(key, reference.share.as_ref())) else {
+        return;
+    };
+    let filter = shard.trie.filter_text(reference.node);
+    let wanted = Subscribed {
+        filter: TopicFilter::trusted(&filter),
+        share: reference.share.as_deref(),
+    };
+    put(subscribed(number, &wanted, subscriber));
+}
+
+fn put_unfinished(session: SessionNumber, unfinished: &Inflight, put: &mut impl FnMut(Record)) {
+    let (entry, packet_id) = (unfinished.entry, unfinished.packet_id);
+    if entry == 0 {
+        return;
+    }
+    match &unfinished.delivery {
+        Some(delivery) => {
+            let delivery = delivery.clone();
+            put(Record::Queued { session, delivery });
+            put(Record::Sent {
+                session,
+                entry,
+                packet_id,
+            });
+        }
+        None => put(Record::Received {
+            session,
+            entry,
+            packet_id,
+        }),
+    }
+}

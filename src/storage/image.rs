@@ -1,0 +1,207 @@
+//! What there is, by the records of a store: played back in order, they make the image of what was to be
+//! kept.
+//!
+//! Invariant: a record that no history of the engine could have put is refused by name.
+//!
+//! Not here: how records are written and read ([`super::log`]).
+
+use crate::engine::keys::SessionNumber;
+use crate::engine::message::Message;
+use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::session::Delivery;
+use crate::engine::time::Timestamp;
+use std::collections::btree_map::Entry as Place;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Filter and share name.
+type SubscriptionName = (Box<str>, Option<Arc<str>>);
+
+/// What there is.
+#[derive(Debug, Default)]
+pub struct Image {
+    /// The sessions that outlive their connections.
+    pub sessions: BTreeMap<SessionNumber, Session>,
+    /// By topic.
+    pub retained: BTreeMap<Box<str>, Arc<Message>>,
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    /// As its last connection found it, but with the expiry and the will that it has now.
+    pub opened: Opened,
+    /// Since when it is alone; `None` while it has a connection.
+    pub left_at: Option<Timestamp>,
+    /// What it subscribed to.
+    pub subscriptions: BTreeMap<SubscriptionName, Subscription>,
+    /// What is on its way to it.
+    pub entries: BTreeMap<u64, Entry>,
+    /// QoS 2 publishes of its client that are not released.
+    pub accepted: BTreeSet<u16>,
+    /// Entries that were sent, ever.
+    sent: u64,
+}
+
+/// A message on its way to a session.
+#[derive(Debug)]
+pub struct Entry {
+    /// The message, until its client has it.
+    pub delivery: Option<Delivery>,
+    /// If it was sent: its place among all that were, and its packet identifier.
+    pub sent: Option<(u64, u16)>,
+}
+
+/// Why records cannot be the history of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageError {
+    /// A session is named that is not there.
+    NoSession,
+    /// An entry is named that is not there.
+    NoEntry,
+    /// Something is there already.
+    Twice,
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ImageError::NoSession => "a record names a session that does not exist",
+            ImageError::NoEntry => "a record names a message that is not on its way to its session",
+            ImageError::Twice => "a record says again what was said before",
+        })
+    }
+}
+
+impl std::error::Error for ImageError {}
+
+impl Image {
+    /// One more record.
+    ///
+    /// # Errors
+    /// It does not follow from those before it.
+    pub fn apply(&mut self, record: Record) -> Result<(), ImageError> {
+        match record {
+            Record::Opened(opened) => self.open(*opened),
+            Record::Retained { message } => self.retain(message),
+            Record::RetainedGone { topic } => {
+                self.retained.remove(&topic);
+            }
+            Record::Ended { session } => {
+                let ended = self.sessions.remove(&session);
+                ended.ok_or(ImageError::NoSession)?;
+            }
+            Record::Queued { session, delivery } => {
+                self.session(session)?.queue(delivery)?;
+            }
+            Record::Settled { session, entry } => {
+                let settled = self.session(session)?.entries.remove(&entry);
+                settled.ok_or(ImageError::NoEntry)?;
+            }
+            Record::Sent {
+                session,
+                entry,
+                packet_id,
+            } => self.session(session)?.send(entry, packet_id)?,
+            Record::Unsent { session, entry } => {
+                let sent = self.session(session)?.entries.get_mut(&entry);
+                sent.ok_or(ImageError::NoEntry)?.sent = None;
+            }
+            Record::Received {
+                session,
+                entry,
+                packet_id,
+            } => self.session(session)?.receive(entry, packet_id),
+            Record::Subscribed(subscription) => {
+                let name = (subscription.filter.clone(), subscription.share.clone());
+                let session = self.session(subscription.session)?;
+                session.subscriptions.insert(name, *subscription);
+            }
+            Record::Unsubscribed {
+                session,
+                filter,
+                share,
+            } => {
+                self.session(session)?
+                    .subscriptions
+                    .remove(&(filter, share));
+            }
+            Record::Expires { session, seconds } => {
+                self.session(session)?.opened.expiry_seconds = seconds;
+            }
+            Record::Left { session, at } => self.session(session)?.left_at = Some(at),
+            Record::WillGone { session } => self.session(session)?.opened.will = None,
+            Record::Accepted { session, packet_id } => {
+                self.session(session)?.accepted.insert(packet_id);
+            }
+            Record::Released { session, packet_id } => {
+                self.session(session)?.accepted.remove(&packet_id);
+            }
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, number: SessionNumber) -> Result<&mut Session, ImageError> {
+        self.sessions.get_mut(&number).ok_or(ImageError::NoSession)
+    }
+
+    fn open(&mut self, opened: Opened) {
+        match self.sessions.entry(opened.session) {
+            Place::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.opened = opened;
+                known.left_at = None;
+            }
+            Place::Vacant(place) => {
+                place.insert(Session {
+                    opened,
+                    left_at: None,
+                    subscriptions: BTreeMap::new(),
+                    entries: BTreeMap::new(),
+                    accepted: BTreeSet::new(),
+                    sent: 0,
+                });
+            }
+        }
+    }
+
+    fn retain(&mut self, message: Arc<Message>) {
+        if message.payload().is_empty() {
+            self.retained.remove(message.topic());
+        } else {
+            self.retained.insert(message.topic().into(), message);
+        }
+    }
+}
+
+impl Session {
+    fn queue(&mut self, delivery: Delivery) -> Result<(), ImageError> {
+        match self.entries.entry(delivery.entry) {
+            Place::Occupied(_) => Err(ImageError::Twice),
+            Place::Vacant(place) => {
+                place.insert(Entry {
+                    delivery: Some(delivery),
+                    sent: None,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn send(&mut self, entry: u64, packet_id: u16) -> Result<(), ImageError> {
+        let sent = self.entries.get_mut(&entry).ok_or(ImageError::NoEntry)?;
+        self.sent += 1;
+        sent.sent = Some((self.sent, packet_id));
+        Ok(())
+    }
+
+    fn receive(&mut self, entry: u64, packet_id: u16) {
+        self.sent += 1;
+        let first_sent = (self.sent, packet_id);
+        let known = self.entries.remove(&entry);
+        let sent = known.and_then(|known| known.sent).or(Some(first_sent));
+        let delivery = None;
+        self.entries.insert(entry, Entry { delivery, sent });
+    }
+}
