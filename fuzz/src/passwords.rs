@@ -33,6 +33,8 @@ fn file(text: &str) {
             "{error}"
         );
     }
+    // A mark stands at the beginning only.
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let again = PasswordFile::parse(&format!("# remark\n{text}"));
     assert_eq!(again.is_ok(), parsed.is_ok());
 }
