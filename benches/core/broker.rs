@@ -79,8 +79,9 @@ impl Broker {
         self.core.begin_drain();
         self.core.end_drain(NOW);
         self.core.work_off(NOW);
-        let stored = self.core.take_persist().next_back();
-        if let Some(through) = stored.map(|persist| persist.ticket) {
+        if self.core.has_persist() {
+            let stored = self.core.take_persist().next_back();
+            let through = stored.map_or(0, |persist| persist.ticket);
             self.core.stored(NOW, through);
         }
         while let Some(key) = self.core.next_ready() {

@@ -60,6 +60,11 @@ impl Journal {
         self.last_ended
     }
 
+    /// Whether there are records for the store.
+    pub(super) fn has_records(&self) -> bool {
+        !self.records.is_empty()
+    }
+
     /// Records for the store.
     pub(super) fn take(&mut self) -> std::vec::Drain<'_, Persist> {
         self.records.drain(..)

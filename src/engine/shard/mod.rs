@@ -259,6 +259,12 @@ impl ShardCore {
         into.append(&mut self.commands);
     }
 
+    /// Whether anything must be stored: in most turns nothing.
+    #[must_use]
+    pub fn has_persist(&self) -> bool {
+        self.clients.journal.has_records()
+    }
+
     /// What must be stored; [`ShardCore::stored`] tells when it is.
     pub fn take_persist(&mut self) -> std::vec::Drain<'_, Persist> {
         self.clients.journal.take()

@@ -147,7 +147,7 @@ impl ShardCore {
     }
 
     /// A publish is routed, or refused: it is answered, and one of QoS 2 is known when it comes again.
-    #[inline]
+    #[inline(always)]
     fn conclude(
         &mut self,
         key: ConnectionKey,

@@ -123,6 +123,9 @@ impl Surroundings for Around<'_> {
 
     fn commit(&mut self) {
         let shell = &mut *self.shell;
+        if !shell.core.has_persist() {
+            return;
+        }
         let committed = shell.store.commit(shell.core.take_persist());
         let now = shell.clock.now();
         shell.core.stored(now, committed);
