@@ -35,6 +35,24 @@ pub struct Form<'a> {
     pub alias_is_known: bool,
 }
 
+impl<'a> Form<'a> {
+    /// A first sending without RETAIN, packet identifier and alias.
+    #[inline]
+    #[must_use]
+    pub const fn plain(version: Version, qos: Qos, subscription_ids: &'a [u32]) -> Self {
+        Form {
+            version,
+            qos,
+            retain: false,
+            dup: false,
+            packet_id: 0,
+            subscription_ids,
+            topic_alias: 0,
+            alias_is_known: false,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Encoded {
     /// The publish it belongs to.
@@ -219,14 +237,9 @@ mod tests {
         for version in [Version::V3_1_1, Version::V5] {
             for qos in [Qos::AtMostOnce, Qos::ExactlyOnce] {
                 let form = Form {
-                    version,
-                    qos,
                     retain: true,
-                    dup: false,
                     packet_id: if qos == Qos::AtMostOnce { 0 } else { 0x0102 },
-                    subscription_ids: &[],
-                    topic_alias: 0,
-                    alias_is_known: false,
+                    ..Form::plain(version, qos, &[])
                 };
                 let mut encoder = Encoder::default();
                 let mut spare = SpareBuffers::default();
@@ -269,16 +282,7 @@ mod tests {
             Publication::new("topic", b"0123456789", &[], Qos::AtMostOnce, false, None);
         let mut connection = Connection::new(Timestamp::default(), Timestamp::NEVER, false);
         connection.take_aliases(1, &foldhash::fast::FixedState::default());
-        let form = Form {
-            version: Version::V5,
-            qos: Qos::AtMostOnce,
-            retain: false,
-            dup: false,
-            packet_id: 0,
-            subscription_ids: &[],
-            topic_alias: 0,
-            alias_is_known: false,
-        };
+        let form = Form::plain(Version::V5, Qos::AtMostOnce, &[]);
         let now = Timestamp::from_ms(0);
         let size = packet_bytes(&publication, &form, now) as u32;
         let mut put = |limit: u32| {
@@ -301,16 +305,7 @@ mod tests {
         encoder.begin();
         let mut publication =
             Publication::new("t", b"0123456789", &[], Qos::AtMostOnce, false, None);
-        let form = Form {
-            version: Version::V5,
-            qos: Qos::AtMostOnce,
-            retain: false,
-            dup: false,
-            packet_id: 0,
-            subscription_ids: &[],
-            topic_alias: 0,
-            alias_is_known: false,
-        };
+        let form = Form::plain(Version::V5, Qos::AtMostOnce, &[]);
         let mut outbox = Outbox::default();
         let mut spare = SpareBuffers::default();
         let now = Timestamp::from_ms(0);

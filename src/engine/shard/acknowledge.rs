@@ -21,24 +21,23 @@ impl ShardCore {
             return;
         };
         let packet_id = ack.packet_id;
-        let is_taken = match ack.kind {
+        let (is_known, answer) = match ack.kind {
             PacketType::Pubrel => {
                 let is_known = self.release(session_key, packet_id);
-                self.answer_half(key, PacketType::Pubcomp, packet_id, is_known);
-                true
+                (is_known, Some(PacketType::Pubcomp))
             }
             PacketType::Pubrec if !ack.reason.is_error() => {
                 let is_known = self.receive_half(session_key, packet_id);
-                if is_known || !self.awaits_other(session_key, ack) {
-                    self.answer_half(key, PacketType::Pubrel, packet_id, is_known);
-                }
-                is_known
+                (is_known, Some(PacketType::Pubrel))
             }
-            _ => self.settle_by(session_key, ack),
+            _ => (self.settle_by(session_key, ack), None),
         };
-        if !is_taken && self.awaits_other(session_key, ack) {
+        if !is_known && self.awaits_other(session_key, ack) {
             let text = "an acknowledgement of the wrong kind for its message";
             return self.violation(key, Reason::ProtocolError, text, now);
+        }
+        if let Some(kind) = answer {
+            self.answer_half(key, kind, packet_id, is_known);
         }
         if self.clients.is_owed(session_key) {
             self.clients.pump(session_key, now);

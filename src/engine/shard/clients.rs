@@ -87,11 +87,8 @@ impl Clients {
 
     /// There is something to send to a connection.
     pub(super) fn mark_ready(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.connections.get_mut(key)
-            && !connection.is_ready
-        {
-            connection.is_ready = true;
-            self.ready.push(key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            self.ready.mark(key, connection);
         }
     }
 

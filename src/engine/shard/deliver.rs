@@ -205,14 +205,8 @@ impl Clients {
             return;
         };
         let form = Form {
-            version: connection.version,
-            qos: Qos::AtMostOnce,
             retain,
-            dup: false,
-            packet_id: 0,
-            subscription_ids,
-            topic_alias: 0,
-            alias_is_known: false,
+            ..Form::plain(connection.version, Qos::AtMostOnce, subscription_ids)
         };
         let (encoder, spare) = (&mut self.encoder, &mut self.spare);
         match encoder.put_with_alias(publication, form, now, connection, spare) {
@@ -222,9 +216,7 @@ impl Clients {
                     connection.outbox.mark_droppable(copied_bytes, has_payload);
                 }
                 self.counters.messages_sent += 1;
-                if !std::mem::replace(&mut connection.is_ready, true) {
-                    self.ready.push(key);
-                }
+                self.ready.mark(key, connection);
             }
             Err(_) => self.lose(session, LossReason::TooLarge, 1),
         }
@@ -243,16 +235,7 @@ pub(super) fn fits(
     if max == u32::MAX {
         return true;
     }
-    let form = Form {
-        version: connection.version,
-        qos,
-        retain: false,
-        dup: false,
-        packet_id: 0,
-        subscription_ids: subscription_ids.as_slice(),
-        topic_alias: 0,
-        alias_is_known: false,
-    };
+    let form = Form::plain(connection.version, qos, subscription_ids.as_slice());
     packet_bytes(publication, &form, now) <= max as usize
 }
 

@@ -12,6 +12,7 @@ use crate::engine::mail::Passed;
 use crate::engine::record::Record;
 use crate::engine::session::EXPIRY_NEVER;
 use crate::engine::session::losses::LossReason;
+use crate::engine::session::will::Will;
 use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
@@ -146,18 +147,14 @@ impl ShardCore {
                 return self.violation(key, Reason::ProtocolError, text, now);
             }
             let granted = asked.min(self.settings.session_expiry_seconds_max);
-            let session = connection
-                .session
-                .and_then(|s| self.clients.sessions.get_mut(s));
-            if let Some(session) = session
+            if let Some(session_key) = connection.session
+                && let Some(session) = self.clients.sessions.get_mut(session_key)
                 && session.expiry_seconds != granted
             {
                 session.expiry_seconds = granted;
-                if let Some(session) = session.number {
-                    let seconds = granted;
-                    let record = Record::Expires { session, seconds };
-                    self.clients.journal.put(record);
-                }
+                let seconds = granted;
+                self.clients
+                    .keep(session_key, |session| Record::Expires { session, seconds });
             }
         }
         let fate = if disconnect.reason == Reason::Success {
@@ -190,12 +187,8 @@ impl ShardCore {
             return;
         };
         session.connection = None;
-        if fate == WillFate::Cancelled
-            && session.will.take().is_some()
-            && let Some(session) = session.number
-        {
-            self.clients.journal.put(Record::WillGone { session });
-        }
+        session.left_at = now;
+        let is_cancelled = fate == WillFate::Cancelled && session.will.take().is_some();
         let expiry_seconds = session.expiry_seconds;
         // No delay means at once; the session's end cuts a delay short (3.1.3.2.2).
         let delay = session
@@ -211,13 +204,18 @@ impl ShardCore {
             EXPIRY_NEVER => Timestamp::NEVER,
             seconds => now.plus_seconds(seconds),
         };
+        if is_cancelled {
+            self.keep_will_gone(session_key);
+        }
         if delay == Some(0) {
             self.publish_will(session_key, now);
         }
         if expiry_seconds == 0 {
             self.end_session(session_key, now);
         } else {
-            self.keep_left(session_key, now);
+            let at = now;
+            self.clients
+                .keep(session_key, |session| Record::Left { session, at });
             self.groups_changed(session_key);
             self.arm_session(session_key);
         }
@@ -269,10 +267,15 @@ impl ShardCore {
             return;
         };
         if is_reserved(&will.topic) || !self.may_write(key, &will.topic) {
-            self.clients
-                .keep(key, |session| Record::WillGone { session });
-            return self.clients.lose(key, LossReason::WillNotAllowed, 1);
+            self.clients.lose(key, LossReason::WillNotAllowed, 1);
+        } else {
+            self.route_will(key, &will, now);
         }
+        // After all that has come of it.
+        self.keep_will_gone(key);
+    }
+
+    fn route_will(&mut self, key: SessionKey, will: &Will, now: Timestamp) {
         let hash = self.publisher_hash(key);
         let mut publication = Publication::new(
             &will.topic,
@@ -292,7 +295,9 @@ impl ShardCore {
             };
             self.take_fan_out(taken);
         }
-        // After all that has come of it.
+    }
+
+    fn keep_will_gone(&mut self, key: SessionKey) {
         self.clients
             .keep(key, |session| Record::WillGone { session });
     }

@@ -16,7 +16,6 @@ use crate::engine::message::Qos;
 use crate::engine::record::Record;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::{Delivery, Session};
-use crate::engine::time::Timestamp;
 
 /// A message that is to enter a session gets the number of its entry there, if it is to be kept. Whether the
 /// store is to be told of it.
@@ -109,15 +108,6 @@ impl ShardCore {
                 self.clients.mark_ready(key);
             }
         }
-    }
-
-    /// A session's connection has ended, and it has not.
-    pub(super) fn keep_left(&mut self, key: SessionKey, at: Timestamp) {
-        if let Some(session) = self.clients.sessions.get_mut(key) {
-            session.left_at = at;
-        }
-        self.clients
-            .keep(key, |session| Record::Left { session, at });
     }
 
     /// A session has subscribed.

@@ -5,6 +5,7 @@
 //! everybody else waiting while the kernel sends it; the rest stays here for the next turn.
 
 use crate::engine::keys::ConnectionKey;
+use crate::engine::session::connection::Connection;
 
 /// A vector with a cursor: most turns empty it.
 #[derive(Debug, Default)]
@@ -63,9 +64,16 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// A connection that does not stand here yet has something to send.
+    /// A connection has something to send; it stands here once.
     #[inline]
-    pub(super) fn push(&mut self, connection: ConnectionKey) {
+    pub(super) fn mark(&mut self, key: ConnectionKey, connection: &mut Connection) {
+        if !std::mem::replace(&mut connection.is_ready, true) {
+            self.push(key);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, connection: ConnectionKey) {
         self.messages.connections.push(connection);
     }
 

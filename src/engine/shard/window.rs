@@ -54,20 +54,15 @@ impl Clients {
             });
         }
         let form = Form {
-            version: connection.version,
-            qos,
             retain,
-            dup: false,
             packet_id,
-            subscription_ids: ids.as_slice(),
-            topic_alias: 0,
-            alias_is_known: false,
+            ..Form::plain(connection.version, qos, ids.as_slice())
         };
         let (encoder, spare) = (&mut self.encoder, &mut self.spare);
         let put = encoder.put_with_alias(publication, form, now, connection, spare);
         if put.is_ok() {
             self.counters.messages_sent += 1;
-            self.mark_ready(connection_key);
+            self.ready.mark(connection_key, connection);
         } else {
             // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
             session.outbound.give_up(packet_id);
@@ -225,7 +220,7 @@ impl Clients {
                 reason: Reason::Success,
             };
             release.encode(version, connection.outbox.buffer(&mut self.spare));
-            self.mark_ready(connection_key);
+            self.ready.mark(connection_key, connection);
             return Some((packet_id, true));
         }
         let Some(delivery) = &entry.delivery else {
@@ -233,14 +228,10 @@ impl Clients {
         };
         let mut publication = Publication::of(&delivery.message);
         let form = Form {
-            version,
-            qos: delivery.qos,
             retain: delivery.retain,
             dup: true,
             packet_id,
-            subscription_ids: delivery.subscription_ids.as_slice(),
-            topic_alias: 0,
-            alias_is_known: false,
+            ..Form::plain(version, delivery.qos, delivery.subscription_ids.as_slice())
         };
         self.encoder.begin();
         let put = self.encoder.put(
@@ -252,7 +243,7 @@ impl Clients {
             &mut self.spare,
         );
         self.counters.messages_sent += u64::from(put.is_ok());
-        self.mark_ready(connection_key);
+        self.ready.mark(connection_key, connection);
         Some((packet_id, put.is_ok()))
     }
 }

@@ -63,42 +63,38 @@ impl Shell {
 
     /// Somebody was not let in of whom no name is known.
     pub(super) fn record_failure(&mut self, origin: Origin, failure: &str) {
-        let note = Note {
-            client_id: "".into(),
-            user_name: None,
-            event: Event::Refused {
-                reason: 0,
-                text: failure.into(),
-            },
-        };
-        self.keep_account(vec![entry(note, Some(origin))]);
+        self.record_refused(origin, ("".into(), None), 0, failure);
     }
 
     /// Somebody was not let in because of its address.
     pub(super) fn record_turned_away(&mut self, origin: Origin, why: TurnedAway) {
         self.core.note_turned_away(why);
-        let note = Note {
-            client_id: "".into(),
-            user_name: None,
-            event: Event::Refused {
-                reason: why.reason().byte(),
-                text: self.core.why_unheard(why).into(),
-            },
-        };
-        self.keep_account(vec![entry(note, Some(origin))]);
+        let text = self.core.why_unheard(why);
+        self.record_refused(origin, ("".into(), None), why.reason().byte(), &text);
     }
 
     /// Somebody who has gone had failed to prove who it is.
     pub(super) fn record_failed_login(&mut self, asker: Asker, refusal: Refusal) {
+        let names = (asker.client_id, asker.user_name);
+        self.record_refused(asker.origin, names, refusal.reason().byte(), refusal.text());
+    }
+
+    fn record_refused(
+        &mut self,
+        origin: Origin,
+        (client_id, user_name): (Box<str>, Option<Box<str>>),
+        reason: u8,
+        text: &str,
+    ) {
         let note = Note {
-            client_id: asker.client_id,
-            user_name: asker.user_name,
+            client_id,
+            user_name,
             event: Event::Refused {
-                reason: refusal.reason().byte(),
-                text: refusal.text().into(),
+                reason,
+                text: text.into(),
             },
         };
-        self.keep_account(vec![entry(note, Some(asker.origin))]);
+        self.keep_account(vec![entry(note, Some(origin))]);
     }
 
     /// Says in the log what tells why, and hands all on where somebody reads it.
