@@ -195,6 +195,7 @@ fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, Confi
 
 fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     heap::use_small_pages();
+    heap::give_back_only_when_asked();
     machine::check_memlock()?;
     raise_descriptor_limit(&config);
     let signals = Signals::new(SIGNALS)?;
@@ -305,7 +306,8 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
 
 fn raise_descriptor_limit(config: &Config) {
     let descriptors = machine::raise_descriptor_limit();
-    debug!("up to {descriptors} open descriptors");
+    let room = machine::make_room_for_descriptors(descriptors);
+    debug!("up to {descriptors} open descriptors, room for {room} from the start");
     if (descriptors as usize) < config.settings.limits.connections_max.min(10_000) {
         warn!(
             "only {descriptors} descriptors may be open, which bounds the connections; \

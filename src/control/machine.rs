@@ -8,6 +8,9 @@ use std::path::Path;
 /// Locked memory an executor needs at least.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
+/// So many entries the table of descriptors has at most from the start: 8 bytes of the kernel's each.
+const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
+
 /// What the machine lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineError {
@@ -179,6 +182,16 @@ pub fn raise_descriptor_limit() -> u64 {
         let _ = setrlimit(Resource::Nofile, wanted);
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Has the kernel make its table of descriptors as large as it may get, or nearly: each time it grows in a
+/// process of several threads, whoever opens a descriptor stands still for some 10 to 40 ms. Returns the size.
+pub fn make_room_for_descriptors(limit: u64) -> u64 {
+    let wanted = limit.min(DESCRIPTOR_TABLE_MAX);
+    let highest = i32::try_from(wanted.saturating_sub(1)).unwrap_or(0);
+    let is_made = std::fs::File::open("/dev/null")
+        .is_ok_and(|file| rustix::io::fcntl_dupfd_cloexec(file, highest).is_ok());
+    if is_made { wanted } else { 0 }
 }
 
 /// Checks the limit on locked memory.

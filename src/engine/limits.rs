@@ -16,6 +16,9 @@ pub struct Limits {
     /// Bytes that one turn of a shard hands to sockets, as far as their send buffers take them at once; at
     /// least one batch.
     pub turn_send_bytes_max: usize,
+    /// Microseconds that a turn should take at most: after a longer one the next do less. Both it and the
+    /// kernel's part.
+    pub turn_us_goal: u64,
     /// Letters that one shard's mailbox holds for another. A full one holds up who publishes to that shard.
     pub mailbox_letters_max: usize,
     /// Largest packet a client may send, fixed header included.
@@ -139,6 +142,7 @@ impl Default for Limits {
             // The kernel takes about 5 us for each.
             turn_sends_max: 1_024,
             turn_send_bytes_max: 2 * 1024 * 1024,
+            turn_us_goal: 4_000,
             // A turn's worth of publishes fits.
             mailbox_letters_max: 4_096,
             max_packet_bytes: 2 * 1024 * 1024,

@@ -137,6 +137,15 @@ pub trait Queues {
     fn core(&mut self) -> &mut ShardCore;
 }
 
+/// How long the last turn took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lasted {
+    /// Itself.
+    pub turn_us: u64,
+    /// With what the kernel did for it before the next; as long as itself if the shard slept.
+    pub round_us: u64,
+}
+
 /// What lies around a core: sockets, mailboxes, store, control plane, time.
 pub trait Surroundings: Queues {
     /// A connection on its way to its home shard.
@@ -155,6 +164,9 @@ pub trait Surroundings: Queues {
 
     /// When this turn began.
     fn now(&self) -> Timestamp;
+
+    /// How long the last turn took.
+    fn lasted(&self) -> Lasted;
 
     /// Tells the core what came from connections and which sends are over, within a bound; whether there
     /// is more at once.
@@ -218,7 +230,8 @@ pub fn has_news(queues: &mut impl Queues) -> bool {
 
 /// One round of work, and what to do after it.
 pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
-    let now = around.now();
+    let (now, lasted) = (around.now(), around.lasted());
+    around.core().keep_pace(lasted);
     around.core().begin_turn();
     around.core().look_at_memory(now);
     let serves_more = around.serve();

@@ -339,6 +339,14 @@ driven! {
         "", |driven| driven.rises_while(|| driven.v5().ping());
     the_longest_turn_of_a_shard: "turns of a shard" "turn_us_max"
         "", |driven| driven.rises_while(|| driven.v5().ping());
+    turns_that_take_long: "time of a turn" "turns_shortened"
+        "[limits]\nturn_us_goal = 100\n", |driven| {
+            let mut readers: Vec<_> = (0..30).map(|_| driven.v5()).collect();
+            readers.iter_mut().for_each(|reader| reader.subscribe("t", 0));
+            let mut publisher = driven.v5();
+            let packets = v5(&publish("t", 0, b"x")).repeat(1_000);
+            driven.rises_while(|| publisher.send(&packets));
+        };
     sends_beyond_a_turn: "sends of a turn" "sends_deferred"
         "[limits]\nturn_sends_max = 1\n", |driven| {
             let mut readers: Vec<_> = (0..3).map(|_| driven.v5()).collect();

@@ -207,6 +207,20 @@ fn signals_that_mean_nothing_are_named_and_end_nothing() {
 }
 
 #[test]
+fn the_table_of_descriptors_need_not_grow_while_clients_connect() {
+    let broker = Broker::start(2);
+    let of_process = |file: &str, name: &str| -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", broker.id())).expect("proc");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|line| line.split_whitespace().next());
+        value.map_or(0, |value| value.parse().unwrap_or(u64::MAX))
+    };
+    let limit = of_process("limits", "Max open files");
+    let size = of_process("status", "FDSize:");
+    assert!(size >= limit.min(1 << 18), "{size} of {limit}");
+}
+
+#[test]
 fn without_descriptors_connects_are_refused_at_once_and_it_is_said() {
     let broker = Broker::start(2);
     let open = broker.descriptors() as u64;

@@ -11,7 +11,7 @@ use ringmq::engine::overload::Meter;
 use ringmq::engine::route::ShardSet;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
-use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
+use ringmq::engine::turn::{self, Lasted, Letter, Pending, Post, Queues, Rest, Surroundings};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -635,6 +635,13 @@ impl Surroundings for Around<'_> {
 
     fn now(&self) -> Timestamp {
         self.world.now()
+    }
+
+    fn lasted(&self) -> Lasted {
+        // Long ones now and then.
+        let turn_us = self.world.now_ms * 7_919 % 6_007;
+        let round_us = turn_us + self.world.now_ms * 104_729 % 3_001;
+        Lasted { turn_us, round_us }
     }
 
     fn serve(&mut self) -> bool {

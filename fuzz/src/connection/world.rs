@@ -9,7 +9,7 @@ use ringmq::engine::route::retained::Budget;
 use ringmq::engine::session::outbound::QueueFull;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::Timestamp;
-use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
+use ringmq::engine::turn::{self, Lasted, Letter, Pending, Post, Queues, Rest, Surroundings};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -571,6 +571,13 @@ impl Surroundings for Around<'_> {
 
     fn now(&self) -> Timestamp {
         self.world.now()
+    }
+
+    fn lasted(&self) -> Lasted {
+        // Long ones now and then.
+        let turn_us = self.world.now_ms * 7_919 % 6_007;
+        let round_us = turn_us + self.world.now_ms * 104_729 % 3_001;
+        Lasted { turn_us, round_us }
     }
 
     /// What clients send is delivered by operations of its own.

@@ -175,6 +175,7 @@ file_limits! {
     turn_deliveries_max: usize,
     turn_sends_max: usize,
     turn_send_bytes_max: usize,
+    turn_us_goal: u64,
     mailbox_letters_max: usize,
     max_packet_bytes: usize,
     topic_bytes_max: usize,

@@ -8,6 +8,7 @@
 //! is gone.
 
 use super::ShardCore;
+use super::pace::{Pace, Paces};
 use super::ready::Behind;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, ShardId};
@@ -16,6 +17,7 @@ use crate::engine::message::Qos;
 use crate::engine::route::ShardSet;
 use crate::engine::session::connection::Hold;
 use crate::engine::time::Timestamp;
+use crate::engine::turn::Lasted;
 use std::collections::VecDeque;
 use std::mem;
 
@@ -47,6 +49,8 @@ pub(super) struct Backlog {
     for_room: Vec<Vec<ConnectionKey>>,
     /// Until other shards have confirmed some of this shard's interest.
     for_confirmations: Vec<ConnectionKey>,
+    paces: Paces,
+    deliveries_max: usize,
     work_per_turn: i64,
     work_left: i64,
     /// What is left for packets that cost little.
@@ -83,6 +87,8 @@ impl Backlog {
             next: VecDeque::new(),
             for_room: (0..shards).map(|_| Vec::new()).collect(),
             for_confirmations: Vec::new(),
+            paces: Paces::default(),
+            deliveries_max: turn_deliveries_max,
             work_per_turn,
             work_left: work_per_turn,
             packets_left: work_per_turn / SHARES,
@@ -93,6 +99,18 @@ impl Backlog {
             fan_outs_ahead: 0,
             is_unbounded: false,
         }
+    }
+
+    /// The last turn lasted so long: how much the next does. Whether that is less.
+    pub(super) fn keep_pace(&mut self, lasted: Lasted, goal_us: u64) -> bool {
+        let is_less = self.paces.follow(lasted, goal_us);
+        self.work_per_turn = (self.paces.work.of(self.deliveries_max) * DELIVERY) as i64;
+        is_less
+    }
+
+    /// How much of what may be sent in a turn is sent.
+    pub(super) const fn pace_of_sends(&self) -> Pace {
+        self.paces.sends
     }
 
     /// A turn begins; without work to give if what was done before has not left yet, and with little if only
@@ -111,6 +129,11 @@ impl Backlog {
         if !is_behind {
             self.fan_outs_ahead = 0;
         }
+    }
+
+    /// Whether the last turn had work to give.
+    pub(super) const fn has_worked(&self) -> bool {
+        !self.is_behind
     }
 
     /// Whether so much was done since the last time that memory is to be looked at.
@@ -242,12 +265,22 @@ impl Backlog {
 }
 
 impl ShardCore {
+    /// The last turn lasted so long: the next does as much as should take no longer than
+    /// `limits.turn_us_goal`.
+    pub fn keep_pace(&mut self, lasted: Lasted) {
+        let goal_us = self.settings.limits.turn_us_goal;
+        let is_less = self.backlog.keep_pace(lasted, goal_us);
+        self.clients.counters.turns_shortened += u64::from(is_less);
+    }
+
     /// A turn begins: a bounded amount of work may be done in it, and none as long as outboxes that filled
     /// before wait to be sent. So what was taken goes out first, and the excess stays with its senders.
     pub fn begin_turn(&mut self) {
-        let behind = self.clients.ready.behind();
-        self.backlog.begin_turn(behind);
-        if behind != Behind::Nothing {
+        if self.backlog.has_worked() {
+            self.clients.ready.owe();
+        }
+        self.backlog.begin_turn(self.clients.ready.behind());
+        if !self.clients.ready.is_empty() {
             self.clients.ready.compact();
         }
         self.clients.sessions.move_some();

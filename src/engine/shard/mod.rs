@@ -37,6 +37,7 @@ mod marking;
 mod matches;
 mod notes;
 mod overload;
+mod pace;
 mod pause;
 mod picks;
 mod presence;
@@ -220,7 +221,8 @@ impl ShardCore {
     /// beside the deliveries of a large fan-out.
     #[must_use]
     pub fn turn_sends_max(&self) -> usize {
-        let max = self.settings.limits.turn_sends_max;
+        let pace = self.backlog.pace_of_sends();
+        let max = pace.of(self.settings.limits.turn_sends_max);
         if self.clients.ready.len() > max {
             max.div_ceil(2)
         } else {
@@ -228,10 +230,17 @@ impl ShardCore {
         }
     }
 
+    /// Microseconds that a turn should take at most.
+    #[must_use]
+    pub fn turn_us_goal(&self) -> u64 {
+        self.settings.limits.turn_us_goal
+    }
+
     /// Bytes that a turn hands to sockets at most: [`ShardCore::taken_at_once_bytes`].
     #[must_use]
     pub fn turn_send_bytes_max(&self) -> usize {
-        self.settings.limits.turn_send_bytes_max
+        let pace = self.backlog.pace_of_sends();
+        pace.of(self.settings.limits.turn_send_bytes_max)
     }
 
     /// Bytes of a batch that the kernel copies when it gets it: no more than a socket's buffer takes.

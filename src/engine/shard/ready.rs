@@ -12,6 +12,8 @@ use crate::engine::session::connection::Connection;
 struct Row {
     connections: Vec<ConnectionKey>,
     next: usize,
+    /// So many of the first of them have to go before more is done.
+    owed: usize,
 }
 
 impl Row {
@@ -27,6 +29,7 @@ impl Row {
     fn pop(&mut self) -> Option<ConnectionKey> {
         let connection = self.connections.get(self.next).copied();
         self.next += 1;
+        self.owed = self.owed.saturating_sub(1);
         if self.next >= self.connections.len() {
             self.connections.clear();
             self.next = 0;
@@ -40,7 +43,7 @@ impl Row {
     }
 }
 
-/// What waits to be sent.
+/// What has to be sent before more is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
     /// Nothing.
@@ -122,21 +125,29 @@ impl Ready {
         self.messages.len() + self.large.len() + self.answered.len()
     }
 
-    /// What kind of them.
-    pub(super) fn behind(&self) -> Behind {
-        if self.messages.is_empty() && self.answered.is_empty() {
-            match self.large.is_empty() {
-                true => Behind::Nothing,
-                false => Behind::LargeFanOuts,
+    /// What kind of them was owed and has not gone. Who has sent since and has more does not count: readers
+    /// that always have more would hold everything up.
+    pub(super) const fn behind(&self) -> Behind {
+        if self.messages.owed == 0 && self.answered.owed == 0 {
+            match self.large.owed {
+                0 => Behind::Nothing,
+                _ => Behind::LargeFanOuts,
             }
         } else {
             Behind::Others
         }
     }
 
+    /// Work was done: whoever waits now has to go before there is more.
+    pub(super) fn owe(&mut self) {
+        for row in [&mut self.messages, &mut self.large, &mut self.answered] {
+            row.owed = row.len();
+        }
+    }
+
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.behind() == Behind::Nothing
+        self.messages.is_empty() && self.large.is_empty() && self.answered.is_empty()
     }
 
     /// Lets go the room of those that have gone.
@@ -161,9 +172,11 @@ mod tests {
         ready.change_rows();
         keys[..4].iter().for_each(|key| ready.push(*key));
         ready.change_rows();
+        ready.owe();
         assert_eq!(ready.behind(), Behind::LargeFanOuts);
         ready.push(keys[4]);
         ready.push_answered(keys[5]);
+        ready.owe();
         assert_eq!((ready.len(), ready.behind()), (6, Behind::Others));
         let first: Vec<_> = (0..3).filter_map(|_| ready.pop()).collect();
         assert!(first.contains(&keys[4]) && first.contains(&keys[5]));
@@ -203,5 +216,22 @@ mod tests {
         let rest: Vec<_> = std::iter::from_fn(|| ready.pop()).collect();
         assert_eq!(rest, keys[1..]);
         assert!(ready.is_empty() && ready.pop().is_none() && ready.is_empty());
+    }
+
+    #[test]
+    fn only_what_work_has_filled_has_to_go_before_more() {
+        let mut connections = Slots::default();
+        let keys: Vec<ConnectionKey> = (0..3).map(|_| connections.insert(())).collect();
+        let mut ready = Ready::default();
+        keys.iter().for_each(|key| ready.push(*key));
+        assert_eq!(ready.behind(), Behind::Nothing);
+        ready.owe();
+        for key in &keys {
+            assert_eq!(ready.behind(), Behind::Others);
+            assert_eq!(ready.pop(), Some(*key));
+            // It has more.
+            ready.push(*key);
+        }
+        assert_eq!((ready.behind(), ready.len()), (Behind::Nothing, 3));
     }
 }

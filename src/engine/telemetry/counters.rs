@@ -88,6 +88,8 @@ counters! {
     packets_deferred,
     /// Turns that left full outboxes for the next.
     sends_deferred,
+    /// Times that turns took too long, whereupon the next did less.
+    turns_shortened,
     /// Times a client was no longer read because a shard that it publishes to had no room.
     publishers_paused_room,
     /// Times a client that publishes or subscribes was no longer read because memory was very short.

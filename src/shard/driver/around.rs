@@ -7,10 +7,11 @@ use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::route::ShardSet;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
-use crate::engine::turn::{Pending, Queues, Surroundings};
+use crate::engine::turn::{Lasted, Pending, Queues, Surroundings};
 use crate::shard::handover::Handover;
 use crate::shard::mailbox::Letter;
 use crate::shard::ring::Ring;
+use std::time::Duration;
 
 /// Shell and ring together.
 pub(super) struct Around<'a> {
@@ -75,8 +76,14 @@ impl Surroundings for Around<'_> {
         self.shell.clock.now()
     }
 
+    fn lasted(&self) -> Lasted {
+        self.shell.clock.lasted()
+    }
+
     fn serve(&mut self) -> bool {
-        let more = self.ring.turn(self.shell).more;
+        let goal = Duration::from_micros(self.shell.core.turn_us_goal());
+        let until = self.shell.clock.turn_at() + goal / 2;
+        let more = self.ring.turn_until(self.shell, Some(until)).more;
         self.shell.shake_hands(self.ring) || more
     }
 

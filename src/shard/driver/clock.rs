@@ -1,6 +1,7 @@
 //! Time as a shard sees it: one moment per turn, counted from an origin that all shards share.
 
 use crate::engine::time::Timestamp;
+use crate::engine::turn::Lasted;
 use std::time::{Duration, Instant};
 
 /// A shard's time.
@@ -11,6 +12,9 @@ pub(super) struct Clock {
     turn_at: Instant,
     /// The same, as the core counts.
     now: Timestamp,
+    lasted: Lasted,
+    /// The next turn follows at once.
+    goes_on: bool,
     /// The longest turn since it was asked for: how late a client may have been served.
     turn_max: Duration,
 }
@@ -21,22 +25,35 @@ impl Clock {
             origin,
             turn_at: Instant::now(),
             now: Timestamp::default(),
+            lasted: Lasted::default(),
+            goes_on: false,
             turn_max: Duration::ZERO,
         }
     }
 
     /// A turn begins.
     pub fn begin_turn(&mut self, at: Instant) {
+        if self.goes_on {
+            let round = at.saturating_duration_since(self.turn_at);
+            self.lasted.round_us = round.as_micros() as u64;
+        }
         self.turn_at = at;
         let since_origin = at.saturating_duration_since(self.origin);
         self.now = Timestamp::from_ms(since_origin.as_millis() as u64);
     }
 
-    /// The turn's work is done; how long it took.
-    pub fn end_turn(&mut self, at: Instant) -> Duration {
+    /// The turn's work is done, and the next follows at once or not; how long it took.
+    pub fn end_turn(&mut self, at: Instant, goes_on: bool) -> Duration {
         let took = at.saturating_duration_since(self.turn_at);
         self.turn_max = self.turn_max.max(took);
+        let turn_us = took.as_micros() as u64;
+        (self.lasted, self.goes_on) = (Lasted { turn_us, round_us: turn_us }, goes_on);
         took
+    }
+
+    /// How long the last turn took.
+    pub fn lasted(&self) -> Lasted {
+        self.lasted
     }
 
     /// The turn's time.
@@ -87,9 +104,25 @@ mod tests {
         let mut clock = Clock::new(origin);
         for took_ms in [3, 9, 1] {
             clock.begin_turn(origin);
-            clock.end_turn(origin + Duration::from_millis(took_ms));
+            clock.end_turn(origin + Duration::from_millis(took_ms), false);
         }
         assert_eq!(clock.take_turn_max(), Duration::from_millis(9));
         assert_eq!(clock.take_turn_max(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_round_ends_where_the_next_begins_unless_the_shard_slept() {
+        let origin = Instant::now();
+        let at = |us| origin + Duration::from_micros(us);
+        let mut clock = Clock::new(origin);
+        clock.begin_turn(origin);
+        clock.end_turn(at(300), true);
+        clock.begin_turn(at(5_000));
+        let (turn_us, round_us) = (300, 5_000);
+        assert_eq!(clock.lasted(), Lasted { turn_us, round_us });
+        clock.end_turn(at(5_200), false);
+        clock.begin_turn(at(90_000));
+        let (turn_us, round_us) = (200, 200);
+        assert_eq!(clock.lasted(), Lasted { turn_us, round_us });
     }
 }

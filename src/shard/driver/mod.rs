@@ -182,7 +182,7 @@ impl Shell {
         self.clock.begin_turn(Instant::now());
         let rest = turn::turn(&mut Around { shell: self, ring });
         self.end_lingering(ring);
-        let took = self.clock.end_turn(Instant::now());
+        let took = self.clock.end_turn(Instant::now(), rest == Rest::GoOn);
         self.admit(ring, took);
         self.report_losses(false);
         self.tellings.sum_up(self.clock.turn_at(), false);

@@ -82,6 +82,11 @@ fn count(bytes: i64) {
     }
 }
 
+/// The allocator's option `purge_delay`, which its crate does not name.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+/// An hour.
+const PURGE_DELAY_MS: std::ffi::c_long = 3_600_000;
+
 /// Counts for a thread without a counter, which gets one if there is one left.
 #[cold]
 fn count_elsewhere(bytes: i64) {
@@ -108,6 +113,13 @@ pub fn in_use_bytes() -> u64 {
 pub fn use_small_pages() {
     // A kernel that cannot has no such pages, or lends them anyway.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// From now on free memory is given back by [`give_back`] alone, as good as. Else the allocator does so in
+/// the midst of some release, all at once that has gathered: 10 to 50 ms of a turn after hundreds of megabytes.
+pub fn give_back_only_when_asked() {
+    // SAFETY: it has no preconditions, and unknown options are ignored.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
 }
 
 /// Has the allocator give back the memory that is free, whoever freed it. Takes 10 ms for every 200 MB or so,

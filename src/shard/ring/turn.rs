@@ -7,6 +7,7 @@ use super::key::{Operation, SocketKey, Token};
 use super::queue::Completion;
 use super::socket::Phase;
 use std::mem;
+use std::time::Instant;
 
 /// Buffers are taken to be scarce for so many turns after they had run out: a receive that goes on by itself
 /// takes as many as there are, and whoever comes later none, for as long as others send.
@@ -30,6 +31,15 @@ impl Ring {
     /// Delivers what the kernel has completed, at most `events_per_turn_max` completions, and no more after
     /// `receive_bytes_per_turn_max` bytes. Makes no system call unless the submission queue overflows.
     pub fn turn(&mut self, handler: &mut impl Handler) -> TurnReport {
+        self.turn_until(handler, None)
+    }
+
+    /// A turn that delivers no more after a time, but some.
+    pub fn turn_until(
+        &mut self,
+        handler: &mut impl Handler,
+        until: Option<Instant>,
+    ) -> TurnReport {
         let mut report = TurnReport::default();
         let Some(mut buffers) = self.buffers.take() else {
             debug_assert!(false, "turn called from a handler");
@@ -49,6 +59,10 @@ impl Ring {
             for completion in &completions {
                 bytes += completion.received_bytes();
                 self.dispatch(handler, &mut buffers, *completion, &mut report);
+            }
+            let is_full = completions.len() == EVENTS_AT_ONCE;
+            if is_full && until.is_some_and(|until| Instant::now() >= until) {
+                break;
             }
         }
         self.completions = completions;

@@ -89,6 +89,7 @@ impl Run {
         settings.limits.turn_deliveries_max = random.pick(&[1, 4, 32_768]);
         settings.limits.turn_sends_max = random.pick(&[1, 3, 1_024]);
         settings.limits.turn_send_bytes_max = random.pick(&[1, 100, 1 << 20]);
+        settings.limits.turn_us_goal = random.pick(&[500, 4_000]);
         settings.limits.inflight_max = random.pick(&[1, 2, 5, 1024]);
         settings.limits.receive_maximum = random.pick(&[2, 8, 1024]);
         let world = World::new(shards, seed, &settings, letters_max, roughness);

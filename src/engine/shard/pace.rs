@@ -1,0 +1,108 @@
+//! How much of what the limits allow a turn does: less where turns take too long.
+//!
+//! Bounds in deliveries and sends say nothing about time: on another machine, or with memory that no cache
+//! holds, the same takes ten times as long. So the turns that follow a long one do half as much, and those
+//! that follow short ones a little more again. Work goes by the time that a turn took, sends by the time of
+//! the whole round, in which the kernel carries them out.
+//!
+//! Invariant: between a sixteenth of the limits and all of them.
+//!
+//! Not here: the clock, which is the driver's.
+
+use crate::engine::turn::Lasted;
+
+/// Parts of what the limits allow.
+const PARTS: u32 = 16;
+
+/// One kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    parts: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { parts: PARTS }
+    }
+}
+
+impl Pace {
+    /// What of a limit may be done now; at least 1.
+    pub fn of(self, max: usize) -> usize {
+        let (parts, all) = (self.parts as usize, PARTS as usize);
+        (max / all * parts + max % all * parts / all).max(1)
+    }
+
+    /// The last time took so long; whether less is done therefore.
+    fn follow(&mut self, took_us: u64, goal_us: u64) -> bool {
+        if took_us > goal_us {
+            let before = self.parts;
+            self.parts = (before / 2).max(1);
+            return self.parts < before;
+        }
+        if took_us < goal_us / 2 {
+            self.parts = (self.parts + 1).min(PARTS);
+        }
+        false
+    }
+}
+
+/// The paces of a shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Paces {
+    pub work: Pace,
+    pub sends: Pace,
+}
+
+impl Paces {
+    /// The last turn lasted so long; whether the next does less therefore.
+    pub fn follow(&mut self, lasted: Lasted, goal_us: u64) -> bool {
+        let work = self.work.follow(lasted.turn_us, goal_us);
+        let sends = self.sends.follow(lasted.round_us, goal_us);
+        work || sends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn lasted(turn_us: u64, round_us: u64) -> Lasted {
+        Lasted { turn_us, round_us }
+    }
+
+    #[test]
+    fn long_turns_are_followed_by_short_ones_until_they_are_short() {
+        let mut paces = Paces::default();
+        assert_eq!(paces.work.of(16_384), 16_384);
+        assert!(paces.follow(lasted(4_001, 4_001), 4_000));
+        assert_eq!((paces.work.of(16_384), paces.sends.of(1_024)), (8_192, 512));
+        for _ in 0..10 {
+            paces.follow(lasted(9_000, 9_000), 4_000);
+        }
+        assert_eq!((paces.work.of(16_384), paces.sends.of(1_024)), (1_024, 64));
+        assert!(!paces.follow(lasted(9_000, 9_000), 4_000), "no less than that");
+        paces.follow(lasted(3_000, 3_000), 4_000);
+        assert_eq!(paces.work.of(16_384), 1_024, "it stays as it is in between");
+        for _ in 0..20 {
+            assert!(!paces.follow(lasted(1_000, 1_000), 4_000));
+        }
+        assert_eq!((paces.work.of(16_384), paces.sends.of(1_024)), (16_384, 1_024));
+    }
+
+    #[test]
+    fn long_rounds_bound_the_sends_alone() {
+        let mut paces = Paces::default();
+        assert!(paces.follow(lasted(500, 20_000), 4_000));
+        assert_eq!((paces.work.of(16_384), paces.sends.of(1_024)), (16_384, 512));
+    }
+
+    #[test]
+    fn something_is_done_in_each_turn() {
+        let mut paces = Paces::default();
+        for _ in 0..10 {
+            paces.follow(lasted(9_000, 9_000), 4_000);
+        }
+        assert_eq!((paces.work.of(1), paces.work.of(3), paces.work.of(33)), (1, 1, 2));
+    }
+}
