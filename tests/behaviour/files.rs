@@ -553,8 +553,14 @@ fn the_log_file_is_opened_anew_on_sighup() {
         folder.0.join("ringmq.log").exists().then_some(())
     });
     broker.signal(Signal::USR1);
-    lines_when(&folder, "ringmq.log", "counters ");
+    let lines = lines_when(&folder, "ringmq.log", "counters ");
     assert!(!folder.read("ringmq.log.1").contains("counters "));
+    let said = |words: &str| lines.iter().any(|line| line.contains(words));
+    assert!(said("SIGHUP: log_file begun anew"), "{lines:?}");
+    assert!(said(
+        "/ringmq.toml itself is not read again; what was changed in it takes a restart"
+    ));
+    assert!(!said("nothing to reload"), "{lines:?}");
     assert_eq!(folder.read("stderr"), "");
     let outcome = Setup::new()
         .listen("mqtt://127.0.0.1:0")

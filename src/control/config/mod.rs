@@ -35,6 +35,8 @@ use std::time::Duration;
 /// Everything the broker is told, checked.
 #[derive(Debug)]
 pub struct Config {
+    /// The file that it is from; read at the start only.
+    pub file: Option<PathBuf>,
     /// What to listen on; the policies are in `settings`, in the same order.
     pub listeners: Vec<ListenerConfig>,
     /// Who may connect.
@@ -101,6 +103,7 @@ impl Config {
             .unzip();
         settings.listeners = policies;
         Ok(Config {
+            file: sources.file.map(|(path, _)| path.to_owned()),
             listeners,
             authentication,
             acl_file: raw.acl_file.clone(),

@@ -28,7 +28,8 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Answers that refuse a client without more words, as servers for other brokers give them.
+/// Answers that refuse a client without more words, as servers for other brokers give them. Told as `deny` is,
+/// and so as a ban is by a name that only the hook gives: else who is told otherwise has guessed rightly.
 const REFUSED_STATUS: u16 = 401;
 const FORBIDDEN_STATUS: u16 = 403;
 
@@ -190,7 +191,7 @@ impl HttpMethod {
             .post_json(&json, &self.headers, ANSWER_BYTES_MAX);
         let answer = match asked {
             Err(FetchError::Status(REFUSED_STATUS | FORBIDDEN_STATUS)) => {
-                return Ok(Verdict::Refuse(Refusal::NotAuthorized));
+                return Ok(Verdict::Refuse(Refusal::BadCredentials));
             }
             asked => asked.map_err(Silence::Fetch)?,
         };
@@ -523,8 +524,7 @@ mod tests {
             let verdict = HttpMethod::new(&config)
                 .unwrap()
                 .authenticate(&credentials());
-            let is_refused = matches!(verdict, Verdict::Refuse(Refusal::NotAuthorized));
-            assert!(is_refused, "{status}: {verdict:?}");
+            assert!(is_bad(&verdict), "{status}: {verdict:?}");
         }
     }
 

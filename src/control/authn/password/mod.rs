@@ -349,7 +349,7 @@ mod tests {
 
     fn refusal(verdict: &Verdict) -> Option<Refusal> {
         match verdict {
-            Verdict::Refuse(refusal) => Some(*refusal),
+            Verdict::Refuse(refusal) => Some(refusal.clone()),
             Verdict::Allow(_) | Verdict::NotMine => None,
         }
     }
