@@ -57,6 +57,10 @@ pub(super) fn authentication(
         Some(methods) => methods.clone(),
         None => all.into_iter().filter(|m| is_configured(*m)).collect(),
     };
+    if methods.is_empty() && section.methods.is_some() {
+        let text = "names none; leave it out for all that are configured";
+        return Err(places.wrong("authentication.methods", text.into()));
+    }
     if let Some(missing) = methods.iter().find(|method| !is_configured(**method)) {
         let text = format!("{} is not configured", missing.as_str());
         return Err(places.wrong("authentication.methods", text));
