@@ -510,6 +510,29 @@ pub(crate) fn hook_with_status(
     url
 }
 
+/// Each kind of failure is told of once, also the second.
+#[test]
+fn every_reason_of_a_hook_for_its_silence_is_told() {
+    let url = hook_with_status(|asked| match asked["user_name"].as_str() {
+        Some("ann") => ("500 Oops", String::new()),
+        Some("bob") => ("200 OK", "nonsense".to_owned()),
+        _ => ("200 OK", r#"{"result":"deny"}"#.to_owned()),
+    });
+    let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
+    let broker = Setup::new().shards(1).config(&config).start();
+    for user in ["ann", "bob", "ann", "bob", "cid"] {
+        Connect::v5("c").login(user, "x").attempt(&broker);
+    }
+    eventually("answers again", || {
+        broker.log().contains("answers again").then_some(())
+    });
+    let log = broker.log();
+    let told = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(told("no answer: "), 2, "{log}");
+    assert_eq!(told("500"), 1);
+    assert_eq!(told("is not of the form agreed"), 1);
+}
+
 #[test]
 fn a_hook_decides_and_its_silence_refuses() {
     let url = hook(|asked| {

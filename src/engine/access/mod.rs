@@ -101,8 +101,8 @@ impl ClientIdRule {
 pub enum Refusal {
     /// Unknown user, wrong password.
     BadCredentials,
-    /// A token that is not good; which check it failed, for the logs only.
-    BadToken(Box<str>),
+    /// A token or certificate that is not good; which check it failed, for the logs only.
+    BadProof(Box<str>),
     /// Known, but not allowed (the hook said no, a client identifier of somebody else).
     NotAuthorized,
     /// The method cannot answer now: its server is away, too many wait.
@@ -121,7 +121,7 @@ impl Refusal {
     pub fn text(&self) -> &str {
         match self {
             Refusal::BadCredentials => "its user is unknown, or its password or proof is wrong",
-            Refusal::BadToken(text) => text,
+            Refusal::BadProof(text) => text,
             Refusal::NotAuthorized => "nobody vouches for it, or it may not connect as that",
             Refusal::Unavailable => "who it is cannot be found out now",
         }
@@ -195,7 +195,7 @@ impl Refusal {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Refusal::BadCredentials | Refusal::BadToken(_) => Reason::BadUserNameOrPassword,
+            Refusal::BadCredentials | Refusal::BadProof(_) => Reason::BadUserNameOrPassword,
             Refusal::NotAuthorized => Reason::NotAuthorized,
             Refusal::Unavailable => Reason::ServerUnavailable,
         }
@@ -205,7 +205,7 @@ impl Refusal {
     #[must_use]
     pub const fn disconnect_reason(&self) -> Reason {
         match self {
-            Refusal::BadCredentials | Refusal::BadToken(_) | Refusal::NotAuthorized => {
+            Refusal::BadCredentials | Refusal::BadProof(_) | Refusal::NotAuthorized => {
                 Reason::NotAuthorized
             }
             Refusal::Unavailable => Reason::ServerBusy,

@@ -190,7 +190,7 @@ impl ShardCore {
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
         self.clients.counters.connects_refused += 1;
-        let text = refused.error.told(refused.version);
+        let text = refused.told();
         let reason = refused.error.reason();
         self.note_nameless(key, reason.byte(), &text);
         let Some(version) = refused.version else {

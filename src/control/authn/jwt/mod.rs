@@ -300,7 +300,7 @@ impl JwtMethod {
 
 /// A token is not good, and why, for the logs.
 fn bad(text: impl Into<Box<str>>) -> Refusal {
-    Refusal::BadToken(text.into())
+    Refusal::BadProof(text.into())
 }
 
 /// A claim as it is told.
@@ -597,7 +597,7 @@ mod tests {
         for other in ["", "bob", "Ann"] {
             credentials.user_name = Some(other.into());
             let verdict = method.authenticate(&credentials);
-            assert!(matches!(verdict, Verdict::Refuse(Refusal::BadToken(_))));
+            assert!(matches!(verdict, Verdict::Refuse(Refusal::BadProof(_))));
         }
     }
 

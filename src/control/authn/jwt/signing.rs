@@ -95,7 +95,7 @@ pub(super) fn identity(method: &JwtMethod, token: &str) -> Identity {
 pub(super) fn is_allowed(method: &JwtMethod, token: &str) -> bool {
     match method.authenticate(&credentials(token.as_bytes())) {
         Verdict::Allow(_) => true,
-        Verdict::Refuse(Refusal::BadToken(_)) => false,
+        Verdict::Refuse(Refusal::BadProof(_)) => false,
         other => panic!("{other:?}"),
     }
 }

@@ -340,7 +340,9 @@ fn so_many_may_connect_in_a_second_to_all_shards_together() {
     pair.receive(1, keys[1], CONNECT);
     let refused = pair.cores.each_ref().map(|core| {
         let all = core.statistics();
-        let mut all = all.iter().filter(|(name, _)| *name == "connections_refused_rate");
+        let mut all = all
+            .iter()
+            .filter(|(name, _)| *name == "connections_refused_rate");
         all.next().map(|(_, count)| *count)
     });
     assert_eq!(refused, [Some(0), Some(1)], "of the listener");
