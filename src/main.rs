@@ -27,7 +27,7 @@ use ringmq::control::watch::{self, Record, Records};
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
-use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds};
+use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds, SocketFile};
 use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
 use ringmq::shard::ring::heap::{self, Heap};
@@ -78,15 +78,20 @@ fn main() -> ExitCode {
         }
     };
     if cli.command.is_some() {
-        if let Err(error) = check(&config) {
-            log::say(&error.to_string());
-            return ExitCode::from(WRONG);
+        match check(&config) {
+            Ok(warnings) => warnings.iter().for_each(|warning| log::say(warning)),
+            Err(error) => {
+                log::say(&error.to_string());
+                return ExitCode::from(WRONG);
+            }
         }
         answer("the configuration is correct");
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = log::start(&config.log) {
-        log::say(&error.to_string());
+    let places = check::check_places(&config);
+    let started = places.and_then(|()| log::start(&config.log).map_err(|error| error.to_string()));
+    if let Err(error) = started {
+        log::say(&error);
         return ExitCode::from(WRONG);
     }
     let ended = run(config, &bounds);
@@ -126,11 +131,12 @@ impl WrongFile {
     }
 }
 
-/// What a start would refuse, beyond the configuration file itself.
-fn check(config: &Config) -> Result<(), Box<dyn Error>> {
+/// What a start would refuse, beyond the configuration file itself; else what it would warn of.
+fn check(config: &Config) -> Result<Vec<String>, Box<dyn Error>> {
     let files = Files::load(config)?;
     authenticators(config, &files)?;
-    Ok(check::check(config, &files)?)
+    check::check(config, &files)?;
+    Ok(check::warnings(config, &files))
 }
 
 /// Says something on standard output.
@@ -206,6 +212,10 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let files = Files::load(&config).map_err(WrongFile::new)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
+    let left = listeners
+        .iter()
+        .filter_map(|(listener, _)| listener.file.clone());
+    let left: Vec<SocketFile> = left.collect();
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
     let mut settings = config.settings.clone();
@@ -229,6 +239,9 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
     tell_start(&config, &memory, bounds);
+    for warning in check::warnings(&config, &files) {
+        warn!("{warning}");
+    }
     tell_places(&config, &places);
     let methods_of = (&files, &bans);
     start_methods(&config, methods_of, &questions, &shards, &misbehaving_to)?;
@@ -252,10 +265,25 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     service::tell(NotifyState::Ready);
     control.serve()?;
     service::tell(NotifyState::Stopping);
+    stop(shards, &left, config.shutdown_deadline, watch.as_ref())
+}
+
+/// Stops in order, with the files of sockets.
+fn stop(
+    shards: Shards,
+    left: &[SocketFile],
+    deadline: Duration,
+    watch: Option<&JoinHandle<()>>,
+) -> Result<(), Box<dyn Error>> {
     info!("stopping");
-    let by = Instant::now() + config.shutdown_deadline;
-    shards.stop(config.shutdown_deadline)?;
-    await_end(watch.as_ref(), by);
+    let by = Instant::now() + deadline;
+    shards.stop(deadline)?;
+    for file in left {
+        if let Err(error) = file.remove() {
+            debug!("a socket's file stays: {error}");
+        }
+    }
+    await_end(watch, by);
     info!("stopped");
     Ok(())
 }

@@ -1,48 +1,102 @@
 //! What a start would find wrong beyond the configuration file itself, for `ringmq check-config`. Nothing is
 //! listened on, nothing is written and nothing removed.
 
-use crate::control::config::Config;
+use crate::control::config::{Config, MethodName};
 use crate::control::reload::Files;
 use crate::shard::files;
 use crate::shard::listener::{Listener, Place};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Looks at the folders of what the broker writes, at where it listens, and at the end of its certificates.
 ///
 /// # Errors
 /// The first thing that is wrong, and the remedy.
 pub fn check(config: &Config, files: &Files) -> Result<(), String> {
-    let written = [
-        ("audit_file", &config.audit_file),
-        ("log_file", &config.log.file),
-    ];
-    for (key, path) in written {
-        if let Some(path) = path {
-            check_folder(key, path)?;
-            let wrong = |error| format!("{key}: {}: {error}", path.display());
-            files::look(path).map_err(wrong)?;
-        }
+    check_places(config)?;
+    for (key, path) in written(config) {
+        files::look(path).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
     }
     for listener in &config.listeners {
-        if let Place::Unix(place) = &listener.place {
-            check_folder(&listener.place.to_string(), &place.path)?;
-        }
         Listener::look(&listener.place).map_err(|error| error.to_string())?;
     }
     files.ended_certificate().map_or(Ok(()), Err)
 }
 
-/// Whether a file can be made at `path`, as far as that can be seen without making it.
-fn check_folder(key: &str, path: &Path) -> Result<(), String> {
-    if path.is_dir() {
-        return Err(format!(
-            "{key}: {} is a folder; name a file",
+/// Looks at where the broker will make files; a start does that too, before it makes any.
+///
+/// # Errors
+/// The first place where none can be made, and the remedy.
+pub fn check_places(config: &Config) -> Result<(), String> {
+    for (key, path) in written(config) {
+        check_folder(&format!("{key}: "), path)?;
+    }
+    for listener in &config.listeners {
+        if let Place::Unix(place) = &listener.place {
+            check_folder("cannot listen on ", &place.path)?;
+        }
+    }
+    let [audit, log] =
+        [&config.audit_file, &config.log.file].map(|path| path.as_deref().map(whole));
+    match (audit, log) {
+        // Standard error and the like may take both.
+        (Some(audit), Some(log)) if audit == log && !log.starts_with("/dev") => Err(format!(
+            "log_file: {} is the audit_file too; name another",
+            log.display()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is no mistake, but not as it was meant.
+#[must_use]
+pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
+    let mut warnings = config.warnings.clone();
+    let authentication = &config.authentication;
+    let users = files.users().map(|users| users.file());
+    if let (true, Some(users), Some(path)) = (
+        authentication.methods.contains(&MethodName::Scram),
+        users,
+        &authentication.password_file,
+    ) && !users.has_scram()
+    {
+        warnings.push(format!(
+            "authentication.scram: no user in {} can log in by SCRAM yet; `ringmq passwd --scram` makes one \
+             that can",
             path.display()
         ));
     }
+    warnings
+}
+
+/// Files of lines that the broker writes, by their keys.
+fn written(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
+    let files = [
+        ("audit_file", &config.audit_file),
+        ("log_file", &config.log.file),
+    ];
+    let named = files.into_iter();
+    named.filter_map(|(key, path)| Some((key, path.as_deref()?)))
+}
+
+/// A path without links and detours, as far as it exists.
+fn whole(path: &Path) -> PathBuf {
+    let of_folder = || {
+        let folder = path.parent()?.canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    let found = path.canonicalize().ok().or_else(of_folder);
+    found.unwrap_or_else(|| path.to_owned())
+}
+
+/// Whether a file can be made at `path`, as far as that can be seen without making it.
+fn check_folder(what: &str, path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    if path.is_dir() {
+        return Err(format!("{what}{shown} is a folder; name a file"));
+    }
     match path.parent() {
         Some(folder) if !folder.is_dir() => Err(format!(
-            "{key}: the folder {} does not exist; make it, or name another",
+            "{what}{shown}: the folder {} does not exist; make it, or name another",
             folder.display()
         )),
         _ => Ok(()),

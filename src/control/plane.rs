@@ -292,9 +292,9 @@ impl<'a> ControlPlane<'a> {
         if is_asked {
             let _ = self.records.to.try_send(Record::Reopen);
             log::reopen();
-        }
-        if is_asked && done.is_empty() {
-            info!("SIGHUP: there is nothing to reload");
+            for line in self.files.on_hangup(done.len()) {
+                info!("{line}");
+            }
         }
         for reloaded in done {
             match reloaded {

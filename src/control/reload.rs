@@ -75,6 +75,10 @@ pub enum Reloaded {
 
 /// All files that may change.
 pub struct Files {
+    /// The configuration's own, which is not read again.
+    config_file: Option<PathBuf>,
+    /// Keys of what is begun anew on SIGHUP.
+    logs: Vec<&'static str>,
     certificates: Vec<Option<Tls>>,
     certificate_stamps: Watched<Vec<Stamp>>,
     users: Option<Users>,
@@ -167,7 +171,7 @@ impl Files {
         let tokens = config.authentication.jwt.clone().map(|jwt| {
             let path = match &jwt.keys {
                 KeySource::PemFile(path) | KeySource::JwksFile(path) => Some(path.clone()),
-                KeySource::Secret(_) | KeySource::JwksUrl { .. } => None,
+                KeySource::Secret(..) | KeySource::JwksUrl { .. } => None,
             };
             let stamp = Watched::new(path.as_deref().and_then(stamp));
             let method = JwtMethod::new(jwt).map_err(|error| FileError {
@@ -188,7 +192,14 @@ impl Files {
             })
         });
         let certificates = load_tls(config.listeners.iter().map(tls_files))?;
+        let logs = [
+            ("log_file", &config.log.file),
+            ("audit_file", &config.audit_file),
+        ];
+        let logs = logs.into_iter().filter(|(_, path)| path.is_some());
         Ok(Files {
+            config_file: config.file.clone(),
+            logs: logs.map(|(key, _)| key).collect(),
             bans: bans.transpose()?,
             tokens: tokens.transpose()?,
             certificate_stamps: Watched::new(stamps(&certificates)),
@@ -235,6 +246,24 @@ impl Files {
     pub fn tokens(&self) -> Option<Arc<JwtMethod>> {
         let tokens = self.tokens.as_ref()?;
         Some(Arc::clone(&tokens.method))
+    }
+
+    /// What a SIGHUP does beside reading files again, of which so many were read, in an operator's words.
+    #[must_use]
+    pub fn on_hangup(&self, read: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.logs.is_empty() {
+            lines.push(format!("SIGHUP: {} begun anew", self.logs.join(" and ")));
+        } else if read == 0 {
+            lines.push("SIGHUP: there is nothing to reload".to_owned());
+        }
+        if let Some(path) = &self.config_file {
+            lines.push(format!(
+                "SIGHUP: {} itself is not read again; what was changed in it takes a restart",
+                path.display()
+            ));
+        }
+        lines
     }
 
     /// Reads files again: those that have changed, or all if `is_asked`.
@@ -467,6 +496,8 @@ mod tests {
         };
         write("topic read a\ntopic read b\n", "client x\n");
         let mut files = Files {
+            config_file: None,
+            logs: Vec::new(),
             certificates: Vec::new(),
             certificate_stamps: Watched::new(Vec::new()),
             users: None,

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use x509_parser::prelude::{
     CertificateRevocationList, FromDer, GeneralName, SubjectPublicKeyInfo, X509Certificate,
+    X509Version,
 };
 
 /// Whether clients have to show a certificate.
@@ -200,7 +201,15 @@ impl TlsFiles {
             return Ok(None);
         }
         let mut roots = RootCertStore::empty();
-        for (number, certificate) in (1..).zip(read_certificates(path)?) {
+        let certificates = read_certificates(path)?;
+        if !certificates
+            .iter()
+            .any(|certificate| may_vouch(certificate))
+        {
+            let text = "has no certificate of a CA: what is in it vouches for no client";
+            return Err(wrong(path, text));
+        }
+        for (number, certificate) in (1..).zip(certificates) {
             let added = roots.add(certificate);
             added.map_err(|_| wrong(path, format!("certificate {number} is not one of a CA")))?;
         }
@@ -240,6 +249,16 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Certif
     let certificates =
         Pem::new(&read(path, files::CERTIFICATES_BYTES_MAX)?).and_then(|pem| pem.certificates());
     certificates.map_err(|text| wrong(path, text))
+}
+
+/// Whether a client may be trusted for this certificate: a CA's, or one that vouches for itself. Of X.509
+/// version 1 it is not said.
+fn may_vouch(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        // What it is instead is said where it is taken.
+        return true;
+    };
+    parsed.version() == X509Version::V1 || parsed.is_ca() || parsed.subject() == parsed.issuer()
 }
 
 type Loaded = (Arc<CertifiedKey>, Vec<String>, i64);

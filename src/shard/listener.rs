@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -219,6 +219,37 @@ pub struct Listener {
     pub left_out: Vec<SocketAddr>,
     /// For each shard a socket per address.
     pub sockets: Vec<Vec<OwnedFd>>,
+    /// What it made in the file system.
+    pub file: Option<SocketFile>,
+}
+
+/// A socket's file, known from any other that may stand there later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketFile {
+    path: PathBuf,
+    made: (u64, u64, i64, i64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = std::fs::symlink_metadata(path)?;
+        Ok(SocketFile {
+            path: path.to_owned(),
+            // Nothing is written to it, so that this stays; numbers of files are used again.
+            made: (file.dev(), file.ino(), file.mtime(), file.mtime_nsec()),
+        })
+    }
+
+    /// Removes it, if it is still there.
+    ///
+    /// # Errors
+    /// The folder may not be changed.
+    pub fn remove(&self) -> io::Result<()> {
+        match SocketFile::at(&self.path) {
+            Ok(there) if there == *self => std::fs::remove_file(&self.path),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Listener {
@@ -326,6 +357,7 @@ fn bind_at_one_port(tcp: &TcpPlace, shards: usize, bounds: SocketBounds) -> io::
         }),
         left_out,
         sockets,
+        file: None,
     })
 }
 
@@ -381,6 +413,7 @@ fn bind_unix(unix: &UnixPlace, shards: usize, bounds: SocketBounds) -> io::Resul
         place: Place::Unix(unix.clone()),
         left_out: Vec::new(),
         sockets,
+        file: Some(SocketFile::at(&unix.path)?),
     })
 }
 

@@ -65,13 +65,14 @@ fn wrong(config: &str) -> String {
 }
 
 /// What it says of one that is correct.
-fn right(config: &str) {
+fn right(config: &str) -> String {
     let folder = Folder::new();
     let outcome = Setup::new()
         .arg("check-config")
         .arg(&folder.write("ringmq.toml", config))
         .run_to_end();
     assert_eq!(outcome.status.code(), Some(0), "{config}: {outcome:?}");
+    outcome.log
 }
 
 #[test]
@@ -179,6 +180,11 @@ fn check_config_finds_what_a_start_would_refuse() {
     let plain = "[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n";
     let tls = "[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n[listener.tls]\n";
     let hook = "[authentication.http]\nauthenticate_url = ";
+    let ws = "[[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
+    let folder = Folder::new();
+    let users = folder.write("users", format!("anna:{HASH}\n"));
+    let short = folder.write("secret", "short");
+    let bans = folder.write("bans", "user x\naddress 10.0.0.300\n");
     for (config, parts) in [
         (
             "audit_file = \"no/audit\"\n".to_owned(),
@@ -240,6 +246,90 @@ fn check_config_finds_what_a_start_would_refuse() {
             "[authentication.http]\ntimeout_ms = 5\n".to_owned(),
             &[":1", "authenticate_url"],
         ),
+        (
+            format!("{plain}proxy_protocol_from = [\"10.0.0.7\"]\n"),
+            &[":3", "proxy_protocol_from", "such as 10.0.0.7/32"],
+        ),
+        (
+            format!("{plain}proxy_protocol_from = [\"lan\"]\n"),
+            &[":3", "\"lan\" is no network; write ADDRESS/BITS"],
+        ),
+        (
+            "[limits]\nmemory_max_bytes = 9223372036854775808\n".to_owned(),
+            &[
+                ":2",
+                "memory_max_bytes",
+                "is too large",
+                "9223372036854775807",
+            ],
+        ),
+        (
+            "[limits]\nmemory_max_bytes = 18446744073709551616\n".to_owned(),
+            &[
+                ":2",
+                "memory_max_bytes: invalid type: integer `18446744073709551616`, expected a whole",
+            ],
+        ),
+        (
+            format!("{ws}origins = [\"app.example\"]\n"),
+            &[":3", "origins", "\"app.example\" is not as browsers"],
+        ),
+        (
+            format!("{ws}origins = [\"https://app.example/\"]\n"),
+            &[":3", "origins", "without a path"],
+        ),
+        (
+            format!("{ws}origins = []\n"),
+            &[":3", "origins", "names no page"],
+        ),
+        (
+            format!("{plain}protocols = []\n"),
+            &[":3", "protocols", "names no version"],
+        ),
+        (
+            format!("password_file = {users:?}\n{plain}methods = []\n"),
+            &[":4", "methods", "nobody could connect"],
+        ),
+        (
+            format!("password_file = {users:?}\n[authentication]\nmethods = []\n"),
+            &[":3", "methods", "names none"],
+        ),
+        (
+            format!("{hook}\"http://a:99999/\"\n"),
+            &["authenticate_url", "port"],
+        ),
+        (
+            format!("{hook}\"http://a/b#c\"\n"),
+            &["authenticate_url", "from # on"],
+        ),
+        (
+            format!(
+                "{tls}{}client_ca = {:?}\n",
+                pair("server"),
+                certificates.path("server.pem")
+            ),
+            &["/server.pem", "has no certificate of a CA"],
+        ),
+        (
+            format!(
+                "{tls}{}client_ca = {:?}\nclient_certificate = \"none\"\n",
+                pair("server"),
+                certificates.path("ca.pem")
+            ),
+            &["client_ca means nothing", "client_certificate"],
+        ),
+        (
+            "log_file = \"both\"\naudit_file = \"./both\"\n".to_owned(),
+            &["log_file", "/both is the audit_file too"],
+        ),
+        (
+            format!("[authentication.jwt]\nsecret_file = {short:?}\n"),
+            &[&short, "too short"],
+        ),
+        (
+            format!("[bans]\nfile = {bans:?}\n"),
+            &[&bans, "line 2", "\"10.0.0.300\" is no address"],
+        ),
     ] {
         let log = wrong(&config);
         for part in parts {
@@ -247,6 +337,26 @@ fn check_config_finds_what_a_start_would_refuse() {
         }
     }
     right(&format!("{tls}{}record_bytes_max = 512\n", pair("server")));
+    right(&format!(
+        "{ws}origins = [\"https://app.example:8443\", \"http://[::1]\", \"null\"]\n"
+    ));
+    // What is no mistake is warned of.
+    let common = format!(
+        "listen = [\"mqtt://127.0.0.1:0\"]\n[tls]\n{}",
+        pair("server")
+    );
+    let scram = format!("password_file = {users:?}\nauthentication.scram = true\n");
+    for (config, warning) in [
+        (common, "[tls] is used by no listener"),
+        (scram, "can log in by SCRAM yet; `ringmq passwd --scram`"),
+    ] {
+        let log = right(&config);
+        assert!(log.contains(warning), "{log}");
+        let broker = Setup::new().shards(1).config(&config).start();
+        let log = broker.log();
+        let mut lines = log.lines().filter(|line| line.contains("WARN"));
+        assert!(lines.any(|line| line.contains(warning)), "{log}");
+    }
 }
 
 #[test]
@@ -553,8 +663,14 @@ fn the_log_file_is_opened_anew_on_sighup() {
         folder.0.join("ringmq.log").exists().then_some(())
     });
     broker.signal(Signal::USR1);
-    lines_when(&folder, "ringmq.log", "counters ");
+    let lines = lines_when(&folder, "ringmq.log", "counters ");
     assert!(!folder.read("ringmq.log.1").contains("counters "));
+    let said = |words: &str| lines.iter().any(|line| line.contains(words));
+    assert!(said("SIGHUP: log_file begun anew"), "{lines:?}");
+    assert!(said(
+        "/ringmq.toml itself is not read again; what was changed in it takes a restart"
+    ));
+    assert!(!said("nothing to reload"), "{lines:?}");
     assert_eq!(folder.read("stderr"), "");
     let outcome = Setup::new()
         .listen("mqtt://127.0.0.1:0")
@@ -562,7 +678,9 @@ fn the_log_file_is_opened_anew_on_sighup() {
         .run_to_end();
     assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
     assert!(
-        outcome.log.contains("log_file: /no/such/folder/log: "),
+        outcome
+            .log
+            .contains("log_file: /no/such/folder/log: the folder /no/such/folder does not exist"),
         "{}",
         outcome.log
     );

@@ -456,7 +456,7 @@ fn the_log_tells_why_clients_are_not_served() {
     let mut second = dial(2);
     second.send(&level);
     said(
-        "a client from 10.0.0.2:4660 is refused: The protocol level is not served. [MQTT-3.1.2-2]",
+        "a client from 10.0.0.2:4660 is refused: The protocol level 9 is not served, but 4 (3.1.1) and 5",
     );
     let mut third = dial(3);
     third.send(&[0xC0, 0]);
@@ -468,8 +468,10 @@ fn the_log_tells_why_clients_are_not_served() {
     );
     let mut fifth = open(5);
     fifth.send(&Publish::new("open", 0, [0; 300]).encode(Version::V5));
-    said("client \"c5\" from 10.0.0.5:4660 is disconnected: The packet is larger than the broker");
-    said("(limits.max_packet_bytes)");
+    said(
+        "client \"c5\" from 10.0.0.5:4660 is disconnected: its packet has 310 bytes, more than may be \
+         (limits.max_packet_bytes = 200)",
+    );
     let _older = open(6);
     let _newer = open(6);
     said(
@@ -493,7 +495,7 @@ fn the_log_tells_why_clients_are_not_served() {
         "a client from 10.0.0.10:4660 is refused: its CONNECT did not come within limits.connect_timeout_ms",
     );
     // Of one address a few lines, and how many more there were on the shards that it came to.
-    said("more such lines about 10.0.0.1 were left out");
+    said("more lines on why clients from 10.0.0.1 are not served were left out");
     let lines = broker
         .log()
         .matches("from 10.0.0.1:4660 is refused")
@@ -530,7 +532,7 @@ fn what_was_counted_is_told_at_the_end() {
     broker.wait_exit();
     let log = broker.log();
     for line in [
-        "27 more such lines about 127.0.0.1",
+        "27 more lines on why clients from 127.0.0.1",
         "\"eager\" from 127.0.0.1:",
     ] {
         assert!(log.contains(line), "{line}: {log}");
@@ -596,10 +598,65 @@ fn the_logs_tell_of_handshakes_and_levels() {
     let mut level = Connect::v4("c").encode();
     level[8] = 9;
     send(2, &level).drain_to_close();
-    let line = noted("The protocol level is not served");
+    let line =
+        noted("The protocol level 9 is not served, but 4 (3.1.1) and 5 (5.0) with the name MQTT");
     assert_eq!(line["reason"], 0x84);
     assert_eq!(line["reason_name"], "Unsupported Protocol Version");
     assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+/// Who is refused beneath MQTT, or by what its certificate says, is told of with what to change.
+#[test]
+fn refusals_name_the_user_the_key_and_the_remedy() {
+    let (log, certificates) = (Scratch::new(""), Certificates::new());
+    certificates.client("pump", "pump-7", 3);
+    let config = format!(
+        "audit_file = {:?}\nallow_anonymous = true\n[limits]\nconnect_bytes_max = 128\n[authentication]\n\
+         certificate = \"common_name\"\nclient_id = \"user_name\"\n\
+         [[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{}client_ca = {:?}\nclient_certificate = \"optional\"\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.0/8\"]\n",
+        log.0,
+        certificates.section(),
+        certificates.path("ca.pem"),
+    );
+    let broker = start(1, &config);
+    let noted = |why: &str| {
+        eventually(why, || {
+            let lines = log.lines().into_iter();
+            let mut refused = lines.filter(|line| line["event"] == "refused");
+            refused.find(|line| line["why"].as_str().is_some_and(|text| text.contains(why)))
+        })
+    };
+    let send = |at: usize, bytes: &[u8]| {
+        let mut stream = std::net::TcpStream::connect(broker.addresses()[at]).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    // A ClientHello of TLS 1.1.
+    let hello = [
+        &[1, 0, 0, 41, 3, 2][..],
+        &[7; 32],
+        &[0, 0, 2, 0, 0x2F, 1, 0],
+    ]
+    .concat();
+    let hello = [&[0x16, 3, 1, 0, hello.len() as u8][..], &hello].concat();
+    let _old = send(0, &hello);
+    noted("TLS: it offers TLS 1.1 at most, ");
+    let long = Connect::v5(&"c".repeat(200)).encode();
+    let _long = send(1, &long);
+    let bytes = long.len();
+    noted(&format!(
+        "its packet has {bytes} bytes, more than may be (limits.connect_bytes_max = 128)"
+    ));
+    let _direct = send(2, &Connect::v5("c").encode());
+    noted("no PROXY header; its network has to send one (listener.proxy_protocol_from)");
+    let wire = Wire::Tls(&certificates, Some("pump"));
+    let link = wire.dial(broker.addresses()[0]).unwrap();
+    let (_, answer) = Connect::v5("another").attempt_over(Client::across(link, Version::V5));
+    assert!(matches!(answer, Some(Packet::Connack { code: 0x85, .. })));
+    let line = noted("its client identifier is not for its user");
+    assert_eq!(line["user_name"], "pump-7", "{line}");
 }
 
 /// A listener may set limits and methods of its own.

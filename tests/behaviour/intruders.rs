@@ -3,12 +3,12 @@
 
 use crate::guard::{dial_from, open_from, peer_by_headers};
 use crate::login::{
-    METHOD, Scram, Scratch, auth, begin_scram, code, hook, now_s, passwd, property, token,
-    with_users,
+    METHOD, Scram, Scratch, auth, begin_scram, code, hook, hook_with_status, now_s, passwd,
+    property, token, with_users,
 };
 use crate::support::{
-    Broker, Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually, prop,
-    unique,
+    Broker, Certificates, Client, Connect, Packet, Props, Publish, Setup, Version, Wire,
+    eventually, prop, unique,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -151,6 +151,86 @@ fn a_ban_answers_right_and_wrong_alike() {
             );
         }
     }
+}
+
+/// Who is banned by a name that only the hook gives is answered as for a wrong password, also by a hook that
+/// refuses by its status, and the operator is told by what name, also of one that did not wait.
+#[test]
+fn a_ban_by_a_name_of_the_hook_tells_nothing_and_is_noted() {
+    let (audit, bans) = (
+        Scratch::new(""),
+        Scratch::new("user mr-x\nclient of-hook\n"),
+    );
+    let (release, released) = mpsc::channel::<()>();
+    let url = hook_with_status(move |asked| {
+        if asked["client_id"] == "gone" {
+            let _ = released.recv();
+        }
+        if asked["password"] != "secret" {
+            return ("401 Unauthorized", String::new());
+        }
+        let given = match asked["user_name"].as_str() {
+            Some("ann") => json!({"result": "allow", "user_name": "mr-x"}),
+            _ => json!({"result": "allow", "client_id": "of-hook"}),
+        };
+        ("200 OK", given.to_string())
+    });
+    let config = format!(
+        "audit_file = {:?}\n[limits]\nconnect_timeout_ms = 1000\n[bans]\nfile = {:?}\n\
+         [authentication.http]\nauthenticate_url = {url:?}\ntimeout_ms = 60000\n",
+        audit.0, bans.0
+    );
+    let broker = Setup::new().shards(1).config(&config).start();
+    let noted = |names: &str| {
+        eventually(names, || {
+            let audit = std::fs::read_to_string(&audit.0).unwrap();
+            let mut lines = audit
+                .lines()
+                .filter(|line| line.contains("is banned (bans.file)"));
+            lines.any(|line| line.contains(names)).then_some(())
+        });
+    };
+    for (user, id) in [("ann", "c"), ("bob", "")] {
+        for password in ["secret", "wrong"] {
+            let connect = Connect::v5(id).login(user, password);
+            assert_eq!(code(&broker, &connect), 0x86, "{user} {password}");
+        }
+    }
+    noted("\"user_name\":\"mr-x\"");
+    noted("\"client_id\":\"of-hook\"");
+    let mut gone = Client::dial(&broker, Version::V5);
+    gone.send(&Connect::v5("gone").login("ann", "secret").encode());
+    gone.drain_to_close();
+    drop(release);
+    noted("\"client_id\":\"gone\"");
+    assert_eq!(broker.counters().get("connections_banned"), 3);
+}
+
+/// What breaks under an exchange is noted with the user that the exchange names.
+#[test]
+fn an_exchange_that_breaks_is_noted_under_its_user() {
+    let more = "[authentication]\nscram = true\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
+    let (broker, _users) = with_users(1, more);
+    let scram = Scram::new("ann", "secret");
+    let link = Wire::WebSocket
+        .dial(broker.addresses()[0])
+        .expect("connect");
+    let mut client = Client::across(link, Version::V5);
+    let props = Props::new()
+        .text(prop::AUTH_METHOD, METHOD)
+        .text(prop::AUTH_DATA, scram.first());
+    client.send(&Connect::v5("c").props(props).encode());
+    client.recv_auth();
+    // A frame without a mask.
+    client.stream().write_all(&[0x82, 1, 0]).unwrap();
+    let line = "client \"c\" (user \"ann\")";
+    eventually(line, || {
+        let log = broker.log();
+        let mut lines = log
+            .lines()
+            .filter(|text| text.contains("is refused: WebSocket: "));
+        lines.any(|text| text.contains(line)).then_some(())
+    });
 }
 
 /// However many guesses are under way when an address is banned, that is said once.

@@ -400,9 +400,11 @@ pub(crate) fn token(claims: &serde_json::Value, secret: &[u8]) -> String {
 fn tokens_name_user_client_identifier_and_rights_and_end() {
     let secret = Scratch::new("a secret of thirty-two bytes or more\n");
     let bytes = b"a secret of thirty-two bytes or more";
+    let audit = Scratch::new("");
     let config = format!(
-        "[authentication.jwt]\nsecret_file = {:?}\nleeway_seconds = 0\nclient_id_claim = \"client\"\n",
-        secret.0
+        "audit_file = {:?}\n[authentication.jwt]\nsecret_file = {:?}\nleeway_seconds = 0\n\
+         client_id_claim = \"client\"\n",
+        audit.0, secret.0
     );
     let broker = Setup::new().shards(2).config(&config).start();
     let connect = |id: &str, token: &str| Connect::v5(id).login("ann", token);
@@ -430,9 +432,28 @@ fn tokens_name_user_client_identifier_and_rights_and_end() {
     );
     let any = serde_json::json!({"sub": "ann", "exp": now_s() + 1000});
     let any = token(&any, bytes);
-    for bad in [&forged, &none, &late, &other, &name, &any] {
+    for (bad, why) in [
+        (&late, "its token has expired 1"),
+        (&forged, "its token's signature is not by the key in /"),
+        (&none, "its token's header is none"),
+        (&other, "its token's signature is not by the key in /"),
+        (
+            &name,
+            "its user name is not \\\"bob\\\", which its token has",
+        ),
+        (
+            &any,
+            "its token's claim \\\"client\\\" (authentication.jwt.client_id_claim) is nothing",
+        ),
+    ] {
         assert_eq!(code(&broker, &connect("sensor-7", bad)), 0x86, "{bad}");
+        eventually(why, || {
+            let audit = std::fs::read_to_string(&audit.0).unwrap();
+            assert!(!audit.contains(bad.as_str()), "a token is in the audit log");
+            audit.contains(why).then_some(())
+        });
     }
+    assert!(broker.log().contains("is refused: its token has expired 1"));
     // An identifier that no client could use is none that it is given.
     for given in ["x".repeat(1_025), "a\0b".to_owned()] {
         let claims = serde_json::json!({"sub": "ann", "exp": now_s() + 1000, "client": given});
@@ -455,6 +476,13 @@ fn tokens_name_user_client_identifier_and_rights_and_end() {
 
 /// Answers each POST by what `judge` says to its body.
 pub(crate) fn hook(judge: impl Fn(&serde_json::Value) -> String + Send + 'static) -> String {
+    hook_with_status(move |asked| ("200 OK", judge(asked)))
+}
+
+/// The same, with a status of its own.
+pub(crate) fn hook_with_status(
+    judge: impl Fn(&serde_json::Value) -> (&'static str, String) + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/auth", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -470,16 +498,39 @@ pub(crate) fn hook(judge: impl Fn(&serde_json::Value) -> String + Send + 'static
             }
             let mut body = vec![0; bytes];
             reader.read_exact(&mut body).unwrap();
-            let answer = judge(&serde_json::from_slice(&body).unwrap());
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+            let (status, answer) = judge(&serde_json::from_slice(&body).unwrap());
+            let head = "Content-Type: application/json\r\nConnection: close\r\n";
             let _ = write!(
                 stream,
-                "{head}Content-Length: {}\r\n\r\n{answer}",
+                "HTTP/1.1 {status}\r\n{head}Content-Length: {}\r\n\r\n{answer}",
                 answer.len()
             );
         }
     });
     url
+}
+
+/// Each kind of failure is told of once, also the second.
+#[test]
+fn every_reason_of_a_hook_for_its_silence_is_told() {
+    let url = hook_with_status(|asked| match asked["user_name"].as_str() {
+        Some("ann") => ("500 Oops", String::new()),
+        Some("bob") => ("200 OK", "nonsense".to_owned()),
+        _ => ("200 OK", r#"{"result":"deny"}"#.to_owned()),
+    });
+    let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
+    let broker = Setup::new().shards(1).config(&config).start();
+    for user in ["ann", "bob", "ann", "bob", "cid"] {
+        Connect::v5("c").login(user, "x").attempt(&broker);
+    }
+    eventually("answers again", || {
+        broker.log().contains("answers again").then_some(())
+    });
+    let log = broker.log();
+    let told = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(told("no answer: "), 2, "{log}");
+    assert_eq!(told("500"), 1);
+    assert_eq!(told("is not of the form agreed"), 1);
 }
 
 #[test]

@@ -538,8 +538,17 @@ fn a_socket_in_the_file_system_has_the_mode_asked_for_and_replaces_what_was_left
     drop(broker);
     // The broker was killed: its socket is still there, and nobody listens.
     assert!(std::fs::metadata(&path).is_ok());
-    let _again = setup.start();
+    let again = setup.start();
     exchange();
+    // Stopped in order it takes its own away, and nothing else.
+    again.stop();
+    assert!(std::fs::symlink_metadata(&path).is_err());
+    let again = setup.start();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "another's").unwrap();
+    again.stop();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "another's");
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

@@ -107,7 +107,14 @@ impl Method for CertificateMethod {
             IdentityFrom::AlternativeName => certificate.alternative_names.first(),
         };
         match name.filter(|name| !name.is_empty()) {
-            None => Verdict::Refuse(Refusal::BadCredentials),
+            None => {
+                let what = match self.from {
+                    IdentityFrom::CommonName => "common name",
+                    IdentityFrom::AlternativeName => "alternative name",
+                };
+                let text = format!("its certificate has no {what} (authentication.certificate)");
+                Verdict::Refuse(Refusal::BadProof(text.into()))
+            }
             Some(name) => Verdict::Allow(Box::new(Identity {
                 user_name: Some(name.clone()),
                 method: self.name(),
@@ -154,7 +161,7 @@ mod tests {
                 assert_eq!(identity.method, "certificate");
                 identity.user_name
             }
-            Verdict::Refuse(Refusal::BadCredentials) => None,
+            Verdict::Refuse(Refusal::BadProof(_)) => None,
             other => panic!("{other:?}"),
         }
     }
@@ -274,7 +281,7 @@ mod tests {
         for from in [IdentityFrom::CommonName, IdentityFrom::AlternativeName] {
             let verdict =
                 CertificateMethod { from }.authenticate(&credentials(Some(names.clone())));
-            assert!(matches!(verdict, Verdict::Refuse(Refusal::BadCredentials)));
+            assert!(matches!(verdict, Verdict::Refuse(Refusal::BadProof(_))));
         }
     }
 

@@ -196,6 +196,18 @@ fn checked_url(key: &'static str, text: &str) -> Result<Uri, SettingError> {
         let text = "user name and password must not stand in the URL, where logs show them";
         return Err(SettingError::new(key, text));
     }
+    let host = url.host().unwrap_or_default();
+    let port = authority.strip_prefix(host).unwrap_or_default();
+    if !port.is_empty() && url.port_u16().is_none_or(|port| port == 0) {
+        return Err(SettingError::new(
+            key,
+            "the URL's port is none from 1 to 65535",
+        ));
+    }
+    if text.contains('#') {
+        let text = "no server is told what stands in a URL from # on; leave that out";
+        return Err(SettingError::new(key, text));
+    }
     if url.host().is_none_or(str::is_empty) {
         return Err(SettingError::new(key, "the URL names no host"));
     }
@@ -258,6 +270,12 @@ mod tests {
             "file:///etc/passwd",
             "http://",
             "https://user:pass@host/",
+            "http://host:99999/",
+            "http://host:0/",
+            "http://host:/",
+            "http://[::1]:x/",
+            "http://host/a#b",
+            "http://a host/",
         ] {
             let error = setting(url, None);
             assert_eq!(error.key, "url", "{url}");

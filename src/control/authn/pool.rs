@@ -67,7 +67,7 @@ impl Authenticators {
         for method in chain.filter(|method| gate.lets_through(method.name())) {
             match method.authenticate(&credentials) {
                 Verdict::Allow(identity) if self.bans(&identity, &credentials.client_id) => {
-                    return Answer::BannedUnseen;
+                    return Answer::BannedUnseen(identity);
                 }
                 Verdict::Allow(identity) => {
                     return Answer::Allow(Box::new(Admitted {
@@ -225,7 +225,7 @@ struct Worker {
 fn has_failed(answer: &Answer) -> bool {
     match answer {
         Answer::Refuse(refusal) => refusal.is_failure(),
-        Answer::BannedUnseen => true,
+        Answer::BannedUnseen(_) => true,
         Answer::Allow(_)
         | Answer::NotMine
         | Answer::Continue(..)

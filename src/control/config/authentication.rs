@@ -57,6 +57,10 @@ pub(super) fn authentication(
         Some(methods) => methods.clone(),
         None => all.into_iter().filter(|m| is_configured(*m)).collect(),
     };
+    if methods.is_empty() && section.methods.is_some() {
+        let text = "names none; leave it out for all that are configured";
+        return Err(places.wrong("authentication.methods", text.into()));
+    }
     if let Some(missing) = methods.iter().find(|method| !is_configured(**method)) {
         let text = format!("{} is not configured", missing.as_str());
         return Err(places.wrong("authentication.methods", text));
@@ -106,7 +110,7 @@ fn jwt_config(jwt: &FileJwt, places: &Places<'_>) -> Result<JwtConfig, ConfigErr
         let bytes = files::read(path, files::KEYS_BYTES_MAX)
             .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
         let secret = without_mark(&bytes).trim_ascii_end();
-        Ok(KeySource::Secret(Secret::new(secret)))
+        Ok(KeySource::Secret(Secret::new(secret), path.clone()))
     });
     let sources = [
         secret.transpose()?,
@@ -120,7 +124,7 @@ fn jwt_config(jwt: &FileJwt, places: &Places<'_>) -> Result<JwtConfig, ConfigErr
         return Err(wrong(text.into()));
     };
     let default = match keys {
-        KeySource::Secret(_) => vec![Algorithm::HS256],
+        KeySource::Secret(..) => vec![Algorithm::HS256],
         _ => vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
     };
     let mut config = JwtConfig::new(jwt.algorithms.clone().unwrap_or(default), keys);

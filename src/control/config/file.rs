@@ -11,8 +11,10 @@ use crate::engine::session::outbound;
 use crate::engine::shard::ClientIdPolicy;
 use crate::shard::certificates::{ClientCertificate, RevocationDepth};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,8 +114,11 @@ pub(super) struct FileListener {
     pub methods: Option<Vec<MethodName>>,
     #[serde(default)]
     pub limits: FileClientLimits,
+    #[serde(default, deserialize_with = "networks")]
     pub proxy_protocol_from: Option<Vec<IpNet>>,
+    #[serde(default, deserialize_with = "networks")]
     pub forwarded_from: Option<Vec<IpNet>>,
+    #[serde(default, deserialize_with = "networks")]
     pub real_ip_from: Option<Vec<IpNet>>,
     pub any_path: Option<bool>,
     pub origins: Option<Vec<String>>,
@@ -121,6 +126,21 @@ pub(super) struct FileListener {
     pub owner_uid: Option<u32>,
     pub owner_gid: Option<u32>,
     pub tls: Option<FileTls>,
+}
+
+/// Networks; one that is wrong is told with what would be right.
+fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<IpNet>>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let networks = texts.iter().map(|text| {
+        text.parse().map_err(|_| {
+            let alone = text.parse::<IpAddr>().map(IpNet::from);
+            let example = alone.map_or("10.0.0.0/8".to_owned(), |network| network.to_string());
+            D::Error::custom(format!(
+                "{text:?} is no network; write ADDRESS/BITS, such as {example}"
+            ))
+        })
+    });
+    networks.collect::<Result<_, _>>().map(Some)
 }
 
 /// Limits that a listener may set for its clients.

@@ -75,6 +75,7 @@ pub(super) fn listeners(
     flags: &Flags,
     places: &Places<'_>,
     surroundings: &Surroundings<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Listening>, ConfigError> {
     let from_cli = !flags.listen.is_empty();
     let tables = raw.listener.as_deref().unwrap_or_default();
@@ -123,8 +124,21 @@ pub(super) fn listeners(
     {
         tcp.addresses.push(DEFAULT_IPV6);
     }
+    if raw.tls.is_some() && !uses_common_tls(&listeners, tables) {
+        warnings.push(
+            "[tls] is used by no listener: none is mqtts:// or wss:// without a [listener.tls] of its own"
+                .to_owned(),
+        );
+    }
     keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into(), None))?;
     Ok(listeners)
+}
+
+/// Whether a listener over TLS has no section of its own for it.
+fn uses_common_tls(listeners: &[Listening], tables: &[FileListener]) -> bool {
+    let has_own = |number: usize| tables.get(number).is_some_and(|table| table.tls.is_some());
+    let mut all = listeners.iter().enumerate();
+    all.any(|(number, (config, _))| config.tls.is_some() && !has_own(number))
 }
 
 /// Sees to it that no two listeners have the same place.
@@ -151,7 +165,7 @@ fn listener(
     surroundings: &Surroundings<'_>,
 ) -> Result<Listening, Mistake> {
     check_numbers(table)?;
-    let methods = methods(table, surroundings.methods)?;
+    let methods = methods(table, raw.allow_anonymous, surroundings.methods)?;
     let url = &table.url;
     let form = || {
         format!(
@@ -178,6 +192,7 @@ fn listener(
         return Err(form().into());
     }
     check_fitting(table, has_tls, has_websocket, scheme)?;
+    check_origins(table)?;
     let websocket = has_websocket.then(|| websocket(table, path));
     let tls = if has_tls {
         Some(tls_files(raw, table, has_websocket)?)
@@ -279,6 +294,40 @@ fn check_fitting(
     })
 }
 
+/// Sees to it that a browser can come from each page that is named.
+fn check_origins(table: &FileListener) -> Result<(), Mistake> {
+    let Some(origins) = &table.origins else {
+        return Ok(());
+    };
+    if origins.is_empty() {
+        let text = "names no page; leave it out to let all in";
+        return Err(Mistake::new("origins", text.into()));
+    }
+    let is_origin = |origin: &str| match origin.split_once("://") {
+        Some((scheme, host)) => {
+            let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+            let is_host = |c: char| c.is_ascii_graphic() && !"/?#@*".contains(c);
+            let (scheme, host) = (scheme.chars(), host.chars());
+            scheme.clone().count() > 0 && host.clone().count() > 0 && { scheme }.all(is_scheme) && {
+                host
+            }
+            .all(is_host)
+        }
+        // Of pages without a place, such as files.
+        None => origin == "null",
+    };
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        None => Ok(()),
+        Some(origin) => {
+            let text = format!(
+                "{origin:?} is not as browsers name a page: SCHEME://HOST or SCHEME://HOST:PORT, without a \
+                 path, such as \"https://app.example\""
+            );
+            Err(Mistake::new("origins", text))
+        }
+    }
+}
+
 fn check_numbers(table: &FileListener) -> Result<(), Mistake> {
     let check = |key, value: Option<u64>, range: RangeInclusive<u64>| {
         let text = value.and_then(|value| ranges::wrong(value, &range));
@@ -296,11 +345,16 @@ fn check_numbers(table: &FileListener) -> Result<(), Mistake> {
 /// Methods that the clients of a listener may use, by name; `None` for all.
 fn methods(
     table: &FileListener,
+    all_anonymous: Option<bool>,
     asked: &[MethodName],
 ) -> Result<Option<Arc<[&'static str]>>, Mistake> {
     let Some(methods) = &table.methods else {
         return Ok(None);
     };
+    if methods.is_empty() && table.allow_anonymous.or(all_anonymous) != Some(true) {
+        let text = "names none: nobody could connect; leave it out for all, or say `allow_anonymous = true`";
+        return Err(Mistake::new("methods", text.into()));
+    }
     if let Some(missing) = methods.iter().find(|method| !asked.contains(method)) {
         let text = format!(
             "{} is none of the methods of [authentication]",
@@ -385,6 +439,11 @@ fn tls_files(
             "{url}: client certificates are wanted; name their CA with `client_ca`"
         ));
     }
+    if tls.client_ca.is_some() && client_certificate == ClientCertificate::None {
+        return Err(format!(
+            "{url}: client_ca means nothing beside `client_certificate = \"none\"`; leave one of them out"
+        ));
+    }
     if tls.client_crl.is_some() && client_certificate == ClientCertificate::None {
         return Err(format!(
             "{url}: client_crl means nothing without client certificates; name their CA with `client_ca`"
@@ -455,6 +514,10 @@ fn policy(
         .into());
     }
     let versions = match &table.protocols {
+        Some(names) if names.is_empty() => {
+            let text = "names no version: nobody could connect; leave it out for all";
+            return Err(Mistake::new("protocols", text.into()));
+        }
         None => vec![Version::V3_1, Version::V3_1_1, Version::V5],
         Some(names) => names
             .iter()

@@ -35,6 +35,8 @@ use std::time::Duration;
 /// Everything the broker is told, checked.
 #[derive(Debug)]
 pub struct Config {
+    /// The file that it is from; read at the start only.
+    pub file: Option<PathBuf>,
     /// What to listen on; the policies are in `settings`, in the same order.
     pub listeners: Vec<ListenerConfig>,
     /// Who may connect.
@@ -57,6 +59,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// Seconds without a turn after which a shard counts as dead; 0 for never.
     pub silence_seconds_max: u32,
+    /// What was said and means nothing, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// Where the configuration comes from, so that tests need no process environment.
@@ -96,11 +100,12 @@ impl Config {
             methods: &authentication.methods,
             limits: settings.limits.clone(),
         };
-        let (listeners, policies) = listener::listeners(&raw, flags, &places, &surroundings)?
-            .into_iter()
-            .unzip();
+        let mut warnings = Vec::new();
+        let listeners = listener::listeners(&raw, flags, &places, &surroundings, &mut warnings)?;
+        let (listeners, policies) = listeners.into_iter().unzip();
         settings.listeners = policies;
         Ok(Config {
+            file: sources.file.map(|(path, _)| path.to_owned()),
             listeners,
             authentication,
             acl_file: raw.acl_file.clone(),
@@ -124,6 +129,7 @@ impl Config {
                 .watchdog
                 .silence_seconds_max
                 .unwrap_or(SILENCE_SECONDS_MAX),
+            warnings,
         })
     }
 }

@@ -126,8 +126,13 @@ fn in_words(text: &str) -> String {
         ("a borrowed string", "a text in quotes"),
         ("a boolean", "true or false"),
     ];
+    // The parser's own limit, before it is known which number the key takes.
+    if ["u64 value was too large", "integer number overflowed"].contains(&text) {
+        return format!("the number is too large; none may be above {}", i64::MAX);
+    }
+    let text = text.replace("` as i128,", "`,");
     let Some((before, expected)) = text.split_once("expected ") else {
-        return text.to_owned();
+        return text;
     };
     let (kind, rest) = expected.split_once('\n').unwrap_or((expected, ""));
     let is_number = |kind: &str| {

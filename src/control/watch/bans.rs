@@ -8,6 +8,7 @@
 
 use crate::control::config::BansConfig;
 use crate::engine::access::bans::{BannedNames, Seen};
+use crate::engine::telemetry::notes::quoted;
 use crate::shard::bans::{BannedNetworks, InForce};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap};
@@ -68,7 +69,17 @@ pub fn parse(text: &str) -> Result<Vec<Who>, String> {
         let who = match line.split_once(char::is_whitespace) {
             Some(("client", id)) => Some(Who::ClientId(id.trim().into())),
             Some(("user", name)) => Some(Who::User(name.trim().into())),
-            Some(("address", address)) => network(address.trim()).map(Who::Network),
+            Some(("address", address)) => {
+                let address = address.trim();
+                let wrong = || {
+                    let address = quoted(address);
+                    format!(
+                        "line {number}: {address} is no address and no network such as 10.0.0.7, 10.0.0.0/8 \
+                         or 2001:db8::/32"
+                    )
+                };
+                Some(Who::Network(network(address).ok_or_else(wrong)?))
+            }
             _ => None,
         };
         let text = "is none of `client ID`, `user NAME`, `address ADDRESS[/BITS]`";

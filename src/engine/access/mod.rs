@@ -49,6 +49,22 @@ pub struct Identity {
     pub expires_unix_s: Option<u64>,
 }
 
+impl Identity {
+    /// What a log calls a client that says to be called so: as it turned out to be called, where it did.
+    #[must_use]
+    pub fn called<'a>(
+        &'a self,
+        client_id: &'a str,
+        user_name: Option<&'a str>,
+    ) -> (&'a str, Option<&'a str>) {
+        let client_id = match &self.client_id {
+            Some(ClientIdRule::Exactly(only)) if client_id.is_empty() => only,
+            _ => client_id,
+        };
+        (client_id, self.user_name.as_deref().or(user_name))
+    }
+}
+
 /// Which client identifiers an identity may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientIdRule {
@@ -81,12 +97,12 @@ impl ClientIdRule {
 
 /// Why a client is not let in. A client learns no more than this, in words that are the same for an unknown
 /// user and a wrong password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Unknown user, wrong password, bad or expired token.
+    /// Unknown user, wrong password.
     BadCredentials,
-    /// A good token without the claim that names its client identifier.
-    NoClientId,
+    /// A token or certificate that is not good; which check it failed, for the logs only.
+    BadProof(Box<str>),
     /// Known, but not allowed (the hook said no, a client identifier of somebody else).
     NotAuthorized,
     /// The method cannot answer now: its server is away, too many wait.
@@ -96,20 +112,16 @@ pub enum Refusal {
 impl Refusal {
     /// Whether the client failed to prove who it is: not where nobody could judge it.
     #[must_use]
-    pub const fn is_failure(self) -> bool {
+    pub const fn is_failure(&self) -> bool {
         !matches!(self, Refusal::Unavailable)
     }
 
     /// Why, in an operator's words.
     #[must_use]
-    pub const fn text(self) -> &'static str {
+    pub fn text(&self) -> &str {
         match self {
-            Refusal::BadCredentials => {
-                "its user is unknown, or its password, token or proof is wrong"
-            }
-            Refusal::NoClientId => {
-                "its token has not the claim with its client identifier (authentication.jwt.client_id_claim)"
-            }
+            Refusal::BadCredentials => "its user is unknown, or its password or proof is wrong",
+            Refusal::BadProof(text) => text,
             Refusal::NotAuthorized => "nobody vouches for it, or it may not connect as that",
             Refusal::Unavailable => "who it is cannot be found out now",
         }
@@ -159,7 +171,7 @@ pub enum Answer {
     Banned,
     /// It is somebody who is banned by a name that only the proof has given it: told apart from a failure by
     /// nobody but the operator.
-    BannedUnseen,
+    BannedUnseen(Box<Identity>),
     /// Nobody judged it: too many wait.
     Busy,
 }
@@ -181,9 +193,9 @@ pub const EXCHANGE_METHOD: &str = "SCRAM-SHA-256";
 impl Refusal {
     /// What a client is told (3.2.2.2).
     #[must_use]
-    pub const fn reason(self) -> Reason {
+    pub const fn reason(&self) -> Reason {
         match self {
-            Refusal::BadCredentials | Refusal::NoClientId => Reason::BadUserNameOrPassword,
+            Refusal::BadCredentials | Refusal::BadProof(_) => Reason::BadUserNameOrPassword,
             Refusal::NotAuthorized => Reason::NotAuthorized,
             Refusal::Unavailable => Reason::ServerUnavailable,
         }
@@ -191,9 +203,9 @@ impl Refusal {
 
     /// What a client is told that was connected before (3.14.2.1), which has fewer words.
     #[must_use]
-    pub const fn disconnect_reason(self) -> Reason {
+    pub const fn disconnect_reason(&self) -> Reason {
         match self {
-            Refusal::BadCredentials | Refusal::NoClientId | Refusal::NotAuthorized => {
+            Refusal::BadCredentials | Refusal::BadProof(_) | Refusal::NotAuthorized => {
                 Reason::NotAuthorized
             }
             Refusal::Unavailable => Reason::ServerBusy,

@@ -90,6 +90,26 @@ pub struct ConnectError {
     pub packet_bytes_max: u32,
     /// The broken rule.
     pub error: DecodeError,
+    /// The protocol level that it asks for, once that is known.
+    pub level: Option<u8>,
+}
+
+impl ConnectError {
+    /// What is wrong, in the words of the version in which it is answered.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self
+            .level
+            .filter(|_| self.error == DecodeError::ProtocolLevel)
+        {
+            Some(level) => format!(
+                "The protocol level {level} is not served, but 4 (3.1.1) and 5 (5.0) with the name MQTT, and \
+                 3 (3.1) with MQIsdp [{}]",
+                self.error.clause()
+            ),
+            None => self.error.told(self.version),
+        }
+    }
 }
 
 /// Set in the protocol level of a bridge by 3.1 and 3.1.1.
@@ -127,6 +147,7 @@ impl<'a> Connect<'a> {
                 version: Some(version),
                 packet_bytes_max,
                 error,
+                level: None,
             }),
         }
     }
@@ -193,6 +214,7 @@ fn decode_version(reader: &mut Reader<'_>) -> Result<(Version, bool), ConnectErr
         version,
         packet_bytes_max: u32::MAX,
         error,
+        level: None,
     };
     let silent = |error| refused(None, error);
     let name = reader.binary().map_err(silent)?;
@@ -209,7 +231,10 @@ fn decode_version(reader: &mut Reader<'_>) -> Result<(Version, bool), ConnectErr
             } else {
                 Version::V3_1_1
             };
-            Err(refused(Some(version), DecodeError::ProtocolLevel))
+            Err(ConnectError {
+                level: Some(level),
+                ..refused(Some(version), DecodeError::ProtocolLevel)
+            })
         }
         _ => Err(silent(DecodeError::ProtocolName)),
     }

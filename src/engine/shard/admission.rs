@@ -5,8 +5,8 @@
 //! Whoever is not accepted yet waits in the kernel's backlog.
 
 use super::ShardCore;
+use super::common_rate::CommonRate;
 use crate::engine::overload::Stage;
-use crate::engine::session::rates::Bucket;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -36,6 +36,9 @@ pub(super) struct ConnectingMax {
 pub struct ConnectionCounts {
     all: AtomicUsize,
     by_listener: Vec<AtomicUsize>,
+    /// How fast they come.
+    rate: CommonRate,
+    rate_by_listener: Vec<CommonRate>,
     /// Those that have not sent their CONNECT, where they are counted over all shards.
     connecting: Option<Arc<dyn CountsByNetwork>>,
 }
@@ -57,6 +60,8 @@ impl ConnectionCounts {
         ConnectionCounts {
             all: AtomicUsize::new(0),
             by_listener: (0..listeners).map(|_| AtomicUsize::new(0)).collect(),
+            rate: CommonRate::default(),
+            rate_by_listener: (0..listeners).map(|_| CommonRate::default()).collect(),
             connecting: None,
         }
     }
@@ -111,32 +116,21 @@ pub(super) struct Admission {
     pub connecting: usize,
     /// Of these, by the network that counts as their address, where that is known.
     by_network: BTreeMap<IpNet, usize>,
-    /// Connections that may still come in this second.
-    allowance: u64,
-    /// When the allowance was last raised.
-    raised_at: Timestamp,
     /// Nobody comes in before this.
     not_before: Timestamp,
-    /// Of listeners with a limit of their own.
-    by_listener: Vec<Option<Bucket>>,
 }
 
 impl ShardCore {
-    /// Whether a connection comes faster after others than its listener allows.
+    /// Counts one that was accepted now for the rates; whether it comes faster after others than its listener
+    /// allows. Each listener of each shard may have accepted one that no other shard knew of: it is owed.
     pub(super) fn is_hasty(&mut self, now: Timestamp, listener: u16) -> bool {
-        let policies = &self.settings.listeners;
-        let shards = u64::from(self.shards);
-        let buckets = &mut self.admission.by_listener;
-        if buckets.is_empty() {
-            let rates = policies
-                .iter()
-                .map(|policy| policy.connect_rate_max.div_ceil(shards));
-            buckets.extend(rates.map(|rate| Bucket::new(rate, now)));
-        }
-        let bucket = buckets.get_mut(usize::from(listener));
-        bucket
-            .and_then(Option::as_mut)
-            .is_some_and(|bucket| bucket.take(1, now).is_some())
+        let counts = &self.admission.counts;
+        let of_all = self.settings.limits.connect_rate_max;
+        counts.rate.take_or_owe(of_all, now);
+        let policy = self.settings.listener(listener);
+        let of_listener = policy.map_or(0, |policy| policy.connect_rate_max);
+        let rate = counts.rate_by_listener.get(usize::from(listener));
+        rate.is_some_and(|rate| !rate.take(of_listener, now))
     }
 
     /// Whether listeners may accept now. `lag_ms` is how long the last turn took.
@@ -147,13 +141,10 @@ impl ShardCore {
             self.clients.counters.accepts_paused_lag += 1;
             admission.not_before = now.plus_ms(LATE_PAUSE_MS);
         }
-        let rate = limits.connect_rate_max.div_ceil(u64::from(self.shards));
-        if rate > 0 {
-            admission.raise(now, rate);
-            if admission.allowance == 0 {
-                self.clients.counters.accepts_paused_rate += 1;
-                admission.not_before = now.plus_ms(1000_u64.div_ceil(rate));
-            }
+        let rate = &admission.counts.rate;
+        if let Some(at) = rate.empty_until(limits.connect_rate_max, now) {
+            self.clients.counters.accepts_paused_rate += 1;
+            admission.not_before = admission.not_before.max(at);
         }
         if self.admission.connecting >= self.connecting_max().of_all {
             self.clients.counters.accepts_paused_connecting += 1;
@@ -198,26 +189,13 @@ impl Admission {
             counts,
             connecting: 0,
             by_network: BTreeMap::new(),
-            allowance: 0,
-            raised_at: Timestamp::default(),
             not_before: Timestamp::default(),
-            by_listener: Vec::new(),
-        }
-    }
-
-    fn raise(&mut self, now: Timestamp, rate: u64) {
-        let earned = now.ms_since(self.raised_at) * rate / 1000;
-        if earned > 0 {
-            // A second's worth may come at once.
-            self.allowance = (self.allowance + earned).min(rate);
-            self.raised_at = now;
         }
     }
 
     /// One has come in.
     pub(super) fn take(&mut self) {
         self.connecting += 1;
-        self.allowance = self.allowance.saturating_sub(1);
     }
 
     /// It is known where one of them comes from.

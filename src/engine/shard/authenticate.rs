@@ -168,7 +168,7 @@ impl ShardCore {
         let refused = match answer {
             Answer::Allow(admitted) => return self.admit(now, key, Some(admitted)),
             Answer::Banned => return self.ban(now, key),
-            Answer::BannedUnseen => return self.turn_away_unseen(key, BY_NAME),
+            Answer::BannedUnseen(identity) => return self.turn_away_unseen(key, *identity),
             Answer::Continue(bytes, user_name) => {
                 gate.is_asking = false;
                 gate.exchange_user = Some(user_name);
@@ -209,11 +209,12 @@ impl ShardCore {
         self.refuse(key, version, reason, text);
     }
 
-    /// Notes who did not prove who it is, and why.
-    fn note_gate(&mut self, key: ConnectionKey, reason: Reason, text: &str) {
-        self.with_gated(key, |core, connect| {
+    /// Notes who did not prove who it is, and why; false if no CONNECT waits at the gate.
+    pub(super) fn note_gate(&mut self, key: ConnectionKey, reason: Reason, text: &str) -> bool {
+        let noted = self.with_gated(key, |core, connect| {
             core.note_refused(key, connect, reason, text);
         });
+        noted.is_some()
     }
 
     /// Goes on with the CONNECT as if it came now.
@@ -307,7 +308,7 @@ impl ShardCore {
                 }
             }
             // Somebody else's right password counts as a wrong one, or it could be told apart.
-            Answer::Allow(_) | Answer::NotMine | Answer::BannedUnseen => {
+            Answer::Allow(_) | Answer::NotMine | Answer::BannedUnseen(_) => {
                 self.fail_again(now, key, Refusal::NotAuthorized);
             }
             Answer::Banned => self.ban(now, key),
@@ -333,9 +334,19 @@ impl ShardCore {
         })
     }
 
-    /// Somebody who did not wait for the answer had failed to prove who it is.
-    pub fn note_failure_of_gone(&mut self) {
-        self.clients.counters.connects_unauthenticated += 1;
+    /// Counts who did not wait for an answer that would have refused it; why, for a note.
+    pub fn refuse_gone(&mut self, answer: &Answer) -> Option<(Reason, Box<str>)> {
+        match answer {
+            Answer::Refuse(refusal) if refusal.is_failure() => {
+                self.clients.counters.connects_unauthenticated += 1;
+                Some((refusal.reason(), refusal.text().into()))
+            }
+            Answer::BannedUnseen(_) => {
+                self.clients.counters.connections_banned += 1;
+                Some((Refusal::BadCredentials.reason(), BY_NAME.into()))
+            }
+            _ => None,
+        }
     }
 
     /// Sends an AUTH, if it is within what the client takes `[MQTT-3.1.2-24]`.

@@ -18,7 +18,7 @@ use super::authenticate::NOT_AUTHENTICATED;
 use super::refusals::{AS_SEEN, BY_ADDRESS, BY_NAME};
 use super::unheard::TurnedAway;
 use crate::engine::access::bans::BannedNames;
-use crate::engine::access::{ClientIdRule, Refusal};
+use crate::engine::access::{Admitted, ClientIdRule, Identity, Refusal};
 use crate::engine::codec::Reason;
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::frame::{Split, split};
@@ -111,8 +111,14 @@ impl ShardCore {
     }
 
     /// Refuses a client at the gate that is banned by a name that it has not said.
-    pub(super) fn turn_away_unseen(&mut self, key: ConnectionKey, why: &str) {
-        self.with_gated(key, |core, connect| core.hide_ban(key, connect, why));
+    pub(super) fn turn_away_unseen(&mut self, key: ConnectionKey, identity: Identity) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.admitted = Some(Box::new(Admitted {
+                identity,
+                ..Admitted::default()
+            }));
+        }
+        self.with_gated(key, |core, connect| core.hide_ban(key, connect, BY_NAME));
     }
 
     /// Refuses a banned client as for a wrong password, and notes why.

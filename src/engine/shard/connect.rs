@@ -98,7 +98,8 @@ impl ShardCore {
         self.refuse(key, connect.version, reason, text);
     }
 
-    /// Notes a refused CONNECT, under the user that it says to be: in an exchange, if it has begun one.
+    /// Notes a refused CONNECT, under the names that its proof has given it, else under the user that it says
+    /// to be: in an exchange, if it has begun one.
     pub(super) fn note_refused(
         &mut self,
         key: ConnectionKey,
@@ -112,9 +113,13 @@ impl ShardCore {
         };
         let connection = self.clients.connections.get(key);
         let gate = connection.and_then(|connection| connection.gate.as_ref());
-        let user_name = gate.and_then(|gate| gate.exchange_user.clone());
-        let user_name = user_name.as_deref().or(connect.user_name);
-        self.note(key, connect.client_id, user_name, event);
+        let in_exchange = gate.and_then(|gate| gate.exchange_user.clone());
+        let admitted = connection.and_then(|connection| connection.admitted.as_ref());
+        let identity = admitted.map(|admitted| admitted.identity.clone());
+        let identity = identity.unwrap_or_default();
+        let said = in_exchange.as_deref().or(connect.user_name);
+        let (client_id, user_name) = identity.called(connect.client_id, said);
+        self.note(key, client_id, user_name, event);
     }
 
     /// It is known who sent the CONNECT: opens the connection here, or sends it home.
@@ -185,7 +190,7 @@ impl ShardCore {
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
         self.clients.counters.connects_refused += 1;
-        let text = refused.error.told(refused.version);
+        let text = refused.told();
         let reason = refused.error.reason();
         self.note_nameless(key, reason.byte(), &text);
         let Some(version) = refused.version else {

@@ -50,14 +50,7 @@ impl ShardCore {
             connection.goodbye = Some((Reason::Success, text.into()));
             return true;
         }
-        let gated = self.with_gated(key, |core, connect| {
-            let event = Event::Refused {
-                reason: 0,
-                text: text.into(),
-            };
-            core.note(key, connect.client_id, connect.user_name, event);
-        });
-        gated.is_some()
+        self.note_gate(key, Reason::Success, text)
     }
 
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.

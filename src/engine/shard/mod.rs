@@ -19,6 +19,7 @@ mod authenticate;
 mod backlog;
 mod ban;
 mod clients;
+mod common_rate;
 mod connect;
 mod deliver;
 mod due;

@@ -15,9 +15,6 @@ const GATHERED_FROM_BYTES: usize = 16 * 1024;
 /// Bytes of a packet whose copies, into one buffer and into its message, cost as much as a delivery.
 const BYTES_PER_DELIVERY: usize = 256;
 
-/// Why a connection is closed before its CONNECT is whole.
-const CONNECT_TOO_LARGE: &str = "its CONNECT is larger than may be, or has no length";
-
 /// Whether the first packet of a stream is a CONNECT, by its first byte.
 fn is_connect(stream: &[u8]) -> bool {
     let kind = stream
@@ -174,13 +171,7 @@ impl ShardCore {
                     }
                     return used;
                 }
-                Err(error) if is_open => self.refuse_packet(key, error, now),
-                Err(_) => {
-                    self.clients.counters.protocol_errors += 1;
-                    let max = self.settings.limits.connect_bytes_max;
-                    let text = beyond(CONNECT_TOO_LARGE, "limits.connect_bytes_max", max);
-                    self.drop_nameless(key, &text);
-                }
+                Err(error) => self.refuse_stream(now, key, error, rest),
             }
         }
         used
@@ -208,6 +199,41 @@ impl ShardCore {
             }
         }
         true
+    }
+
+    /// What a client sends begins with no packet, or with one that is too large.
+    fn refuse_stream(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        error: DecodeError,
+        stream: &[u8],
+    ) {
+        let Some(connection) = self.clients.connections.get(key) else {
+            return;
+        };
+        let is_open = connection.session.is_some();
+        let limits = &self.settings.limits;
+        let (limit, max) = if is_open {
+            ("limits.max_packet_bytes", limits.max_packet_bytes)
+        } else {
+            ("limits.connect_bytes_max", limits.connect_bytes_max)
+        };
+        let text = match (error, split(stream, usize::MAX)) {
+            (DecodeError::PacketTooLarge, Ok(Split::Partial(bytes) | Split::Whole(_, bytes))) => {
+                let what = format!("its packet has {bytes} bytes, more than may be");
+                beyond(&what, limit, max)
+            }
+            _ => error.told(is_open.then_some(connection.version)).into(),
+        };
+        if is_open {
+            return self.violation(key, error.reason(), &text, now);
+        }
+        self.clients.counters.protocol_errors += 1;
+        if !self.note_gate(key, Reason::Success, &text) {
+            self.note_nameless(key, 0, &text);
+        }
+        self.drop_connection(key);
     }
 
     /// A client broke a rule of the packet format: it is told where its version allows, and closed

@@ -21,9 +21,6 @@ pub(super) const AS_SEEN: &str = "it connected too often and is banned for bans.
 pub(super) const BY_ADDRESS: &str = "its address is banned (bans.file, or for bans.seconds by \
                                      bans.failed_logins_max)";
 
-/// Characters of a client's own text that are repeated.
-const QUOTED_MAX: usize = 100;
-
 /// Something goes beyond a limit.
 pub(super) fn beyond(what: &str, key: &str, max: impl Display) -> Cow<'static, str> {
     format!("{what} ({key} = {max})").into()
@@ -32,14 +29,6 @@ pub(super) fn beyond(what: &str, key: &str, max: impl Display) -> Cow<'static, s
 /// Something is switched off.
 pub(super) fn switched_off(what: &str, key: &str) -> Cow<'static, str> {
     beyond(what, key, false)
-}
-
-/// A text of the client, or its beginning.
-pub(super) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(QUOTED_MAX) {
-        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
-        None => format!("{text:?}"),
-    }
 }
 
 impl Settings {
@@ -143,7 +132,5 @@ mod tests {
         assert!(of_listener.contains("(listener.limits.publish_rate_max = 9)"));
         let of_all = settings.too_fast(1, Rate::Publishes);
         assert!(of_all.contains("(limits.publish_rate_max = 5)"));
-        let long = quoted(&"x".repeat(1_000));
-        assert!(long.len() < 110 && long.ends_with("\"..."));
     }
 }

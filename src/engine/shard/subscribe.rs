@@ -2,7 +2,7 @@
 
 use super::ShardCore;
 use super::filters::Asker;
-use super::refusals::{beyond, quoted, switched_off};
+use super::refusals::{beyond, switched_off};
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::subscribe::{
     Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, answer_bytes,
@@ -17,6 +17,7 @@ use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
 use crate::engine::session::SubscriptionRef;
 use crate::engine::session::replay::ReplayTask;
+use crate::engine::telemetry::notes::quoted;
 use crate::engine::time::Timestamp;
 use std::borrow::Cow;
 use std::sync::Arc;

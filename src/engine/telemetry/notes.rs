@@ -4,12 +4,24 @@
 //! banned for what they do, for the broker's log those that tell why. The shell adds addresses and passes
 //! them on. Passwords, tokens and payloads are in none.
 
+/// Characters of a client's own text that are repeated.
+const QUOTED_MAX: usize = 100;
+
+/// A text of the client, or its beginning.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_MAX) {
+        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
 /// Something to be recorded about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// Client identifier, as far as it is known.
     pub client_id: Box<str>,
-    /// User name, as claimed where it was refused.
+    /// User name; where it was refused as its proof named it, else as it claims.
     pub user_name: Option<Box<str>>,
     /// What happened.
     pub event: Event,
@@ -62,5 +74,17 @@ impl Event {
             | Event::DeniedMore { .. } => true,
             Event::Disconnected { text, .. } => !text.is_empty(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_text_the_beginning_is_told() {
+        assert_eq!(quoted("x"), "\"x\"");
+        let long = quoted(&"x".repeat(1_000));
+        assert!(long.len() < 110 && long.ends_with("\"..."));
     }
 }

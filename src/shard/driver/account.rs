@@ -1,7 +1,8 @@
 //! What the core noted about connections, with where they come from, for whoever keeps account.
 
 use super::Shell;
-use crate::engine::access::Refusal;
+use crate::engine::access::Identity;
+use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::shard::unheard::TurnedAway;
 use crate::engine::telemetry::notes::{Event, Note};
@@ -73,10 +74,16 @@ impl Shell {
         self.record_refused(origin, ("".into(), None), why.reason().byte(), &text);
     }
 
-    /// Somebody who has gone had failed to prove who it is.
-    pub(super) fn record_failed_login(&mut self, asker: Asker, refusal: Refusal) {
-        let names = (asker.client_id, asker.user_name);
-        self.record_refused(asker.origin, names, refusal.reason().byte(), refusal.text());
+    /// Somebody who has gone had failed to prove who it is, or is banned by what its proof has named.
+    pub(super) fn record_failed_login(
+        &mut self,
+        asker: &Asker,
+        identity: &Identity,
+        (reason, why): (Reason, &str),
+    ) {
+        let (client_id, user_name) = identity.called(&asker.client_id, asker.user_name.as_deref());
+        let names = (client_id.into(), user_name.map(Into::into));
+        self.record_refused(asker.origin, names, reason.byte(), why);
     }
 
     fn record_refused(

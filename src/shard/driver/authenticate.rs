@@ -1,7 +1,7 @@
 //! Questions of the core to the authentication methods, and their answers.
 
 use super::Shell;
-use crate::engine::access::{Answer, Refusal, Step};
+use crate::engine::access::{Answer, Identity, Refusal, Step};
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::shard::questions::{Again, Asker, Question, Reply, Visitor, Work};
 use crate::shard::ring::Ring;
@@ -117,11 +117,12 @@ impl Shell {
 
     /// Who does not wait for the answer has failed all the same, or guesses would cost nothing.
     fn account_for_gone(&mut self, reply: Reply) {
-        if let Answer::Refuse(refusal) = reply.answer
-            && refusal.is_failure()
-        {
-            self.core.note_failure_of_gone();
-            self.record_failed_login(reply.asker, refusal);
+        if let Some((reason, why)) = self.core.refuse_gone(&reply.answer) {
+            let identity = match reply.answer {
+                Answer::BannedUnseen(identity) => *identity,
+                _ => Identity::default(),
+            };
+            self.record_failed_login(&reply.asker, &identity, (reason, &why));
         }
     }
 

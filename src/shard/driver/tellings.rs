@@ -89,7 +89,7 @@ impl Tellings {
             .map(|(address, told)| {
                 let count = told.left_out;
                 format!(
-                    "{count} more such lines about {} were left out",
+                    "{count} more lines on why clients from {} are not served were left out",
                     place(address)
                 )
             })
@@ -97,7 +97,7 @@ impl Tellings {
         let others = std::mem::take(&mut self.others_left_out);
         if others > 0 {
             lines.push(format!(
-                "{others} more such lines about other addresses were left out"
+                "{others} more lines on why clients from other addresses are not served were left out"
             ));
         }
         lines
@@ -105,7 +105,7 @@ impl Tellings {
 }
 
 fn place(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "local clients".to_owned(), |address| address.to_string())
+    address.map_or_else(|| "this machine".to_owned(), |address| address.to_string())
 }
 
 /// What happened, in an operator's words; `None` if it does not tell why.
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(tellings.due_at(), Some(later), "not yet");
         assert_eq!(
             tellings.sums(),
-            ["7 more such lines about 10.0.0.1 were left out"]
+            ["7 more lines on why clients from 10.0.0.1 are not served were left out"]
         );
         assert_eq!(tellings.due_at(), None);
         assert!(tellings.takes(later, one), "it counts anew");
@@ -238,6 +238,6 @@ mod tests {
         }
         let lines = tellings.sums();
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].ends_with("more such lines about other addresses were left out"));
+        assert!(lines[0].contains("more lines on why clients from other addresses"));
     }
 }

@@ -45,7 +45,10 @@ pub enum TransportError {
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TransportError::Proxy(text) => write!(f, "PROXY protocol: {text}"),
+            TransportError::Proxy(text) => write!(
+                f,
+                "PROXY protocol: {text}; its network has to send one (listener.proxy_protocol_from)"
+            ),
             TransportError::Tls(text) => write!(f, "TLS: {text}"),
             TransportError::Upgrade(text) => write!(f, "WebSocket upgrade refused: {text}"),
             TransportError::WebSocket(text) => write!(f, "WebSocket: {text}"),

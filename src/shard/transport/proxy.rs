@@ -33,7 +33,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
     let source = match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => source_v1(&header.addresses),
         HeaderResult::V2(Ok(header)) => source_v2(&header),
-        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => return Err("no valid header"),
+        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => {
+            return Err("the header is not valid");
+        }
     };
     Ok(Some(Header {
         bytes: header_bytes,

@@ -65,6 +65,15 @@ fn words(error: &Error) -> String {
         Error::AlertReceived(alert) => {
             format!("it ends the handshake (it says: {})", plain(alert))
         }
+        Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered) => {
+            "it offers TLS 1.1 at most; 1.2 and 1.3 are served (version_min)".to_owned()
+        }
+        // Missed first: a client of TLS 1.1 does not know it, one of 1.2 hardly ever leaves it out.
+        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired) => {
+            "it offers TLS 1.1 at most, or 1.2 without signature algorithms; 1.2 with them and 1.3 are \
+             served (version_min)"
+                .to_owned()
+        }
         Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled)
         | Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired) => {
             "it offers no version of TLS that is served (version_min)".to_owned()
@@ -166,6 +175,10 @@ mod tests {
         };
         for (error, wanted) in [
             (Error::NoCertificatesPresented, "it shows no certificate"),
+            (
+                Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered),
+                "it offers TLS 1.1 at most; 1.2 and 1.3 are served",
+            ),
             (
                 Error::InvalidCertificate(CertificateError::UnknownIssuer),
                 "its certificate is of no CA that is in client_ca",

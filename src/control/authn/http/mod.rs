@@ -19,7 +19,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -28,7 +27,11 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Answers that refuse a client without more words, as servers for other brokers give them.
+/// Kinds of failures that are told of until the hook answers again.
+const FAILURES_TOLD_MAX: usize = 4;
+
+/// Answers that refuse a client without more words, as servers for other brokers give them. Told as `deny`
+/// is, and so as a ban is by a name that only the hook gives: else who is told otherwise has guessed rightly.
 const REFUSED_STATUS: u16 = 401;
 const FORBIDDEN_STATUS: u16 = 403;
 
@@ -84,7 +87,8 @@ pub struct HttpMethod {
     fail_open: bool,
     cache_ttl: Duration,
     answers: Mutex<Answers>,
-    is_failing: AtomicBool,
+    /// Why it does not answer, as far as that was said since it answered.
+    failures_told: Mutex<Vec<String>>,
     now_unix_s: fn() -> u64,
 }
 
@@ -161,7 +165,7 @@ impl HttpMethod {
             fail_open: config.fail_open,
             cache_ttl: Duration::from_millis(config.cache_ttl_ms),
             answers: Mutex::new(Answers::new(config.cache_max)),
-            is_failing: AtomicBool::new(false),
+            failures_told: Mutex::default(),
             now_unix_s: clock::now_unix_s,
         })
     }
@@ -190,7 +194,7 @@ impl HttpMethod {
             .post_json(&json, &self.headers, ANSWER_BYTES_MAX);
         let answer = match asked {
             Err(FetchError::Status(REFUSED_STATUS | FORBIDDEN_STATUS)) => {
-                return Ok(Verdict::Refuse(Refusal::NotAuthorized));
+                return Ok(Verdict::Refuse(Refusal::BadCredentials));
             }
             asked => asked.map_err(Silence::Fetch)?,
         };
@@ -242,14 +246,22 @@ impl HttpMethod {
         }
     }
 
-    /// Logs the first failure and the end of failures, not each.
+    /// Logs each kind of failure once, and the end of failures.
     fn note(&self, failure: Option<&Silence>) {
-        let was_failing = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
         let place = || self.client.place();
-        match failure {
-            Some(silence) if !was_failing => warn!(hook = place(), "no answer: {silence}"),
-            None if was_failing => info!(hook = place(), "answers again"),
-            _ => {}
+        let told = self.failures_told.lock();
+        let mut told = told.unwrap_or_else(PoisonError::into_inner);
+        match failure.map(Silence::to_string) {
+            Some(text) if told.len() < FAILURES_TOLD_MAX && !told.contains(&text) => {
+                warn!(hook = place(), "no answer: {text}");
+                told.push(text);
+            }
+            Some(_) => {}
+            None if told.is_empty() => {}
+            None => {
+                told.clear();
+                info!(hook = place(), "answers again");
+            }
         }
     }
 }
@@ -523,8 +535,7 @@ mod tests {
             let verdict = HttpMethod::new(&config)
                 .unwrap()
                 .authenticate(&credentials());
-            let is_refused = matches!(verdict, Verdict::Refuse(Refusal::NotAuthorized));
-            assert!(is_refused, "{status}: {verdict:?}");
+            assert!(is_bad(&verdict), "{status}: {verdict:?}");
         }
     }
 

@@ -16,8 +16,8 @@ use std::sync::Arc;
 /// Where keys are.
 #[derive(Clone, Debug)]
 pub enum KeySource {
-    /// One secret, shared with the issuer (HS algorithms).
-    Secret(Secret),
+    /// One secret, shared with the issuer (HS algorithms), and the file that it is from.
+    Secret(Secret, PathBuf),
     /// A file with one public key, which judges every token, whatever its `kid`.
     PemFile(PathBuf),
     /// A file with a key set.

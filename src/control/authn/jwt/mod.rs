@@ -13,7 +13,9 @@ mod store;
 use super::fetch::SettingError;
 use super::{Credentials, Method, Verdict, clock, grants};
 use crate::engine::access::{ClientIdRule, Identity, Refusal, Secret};
+use crate::engine::telemetry::notes::quoted;
 pub use jsonwebtoken::Algorithm;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Validation, decode, decode_header};
 pub use keys::KeySource;
 use serde_json::{Map, Value};
@@ -146,21 +148,29 @@ impl JwtMethod {
         let claims = self.verified(token)?;
         self.check_parties(&claims)?;
         let expires_unix_s = self.check_times(&claims)?;
-        let user_name = name(claims.get(&self.config.user_claim))?;
+        let user_name = name(&claims, &self.config.user_claim, "user_claim")?;
         if let Some(shown) = &credentials.user_name
             && *shown != user_name
         {
-            return Err(Refusal::BadCredentials);
+            let of_token = quoted(&user_name);
+            let text = format!("its user name is not {of_token}, which its token has");
+            return Err(bad(text));
         }
         let client_id = match &self.config.client_id_claim {
             Some(claim) => {
-                let value = claims.get(claim).ok_or(Refusal::NoClientId)?;
-                Some(ClientIdRule::Exactly(name(Some(value))?))
+                let only = name(&claims, claim, "client_id_claim")?;
+                Some(ClientIdRule::Exactly(only))
             }
             None => None,
         };
-        let acl = match claims.get(&self.config.acl_claim) {
-            Some(object) => Some(grants::compile(object).ok_or(Refusal::BadCredentials)?),
+        let acl_claim = &self.config.acl_claim;
+        let acl = match claims.get(acl_claim) {
+            Some(object) => Some(grants::compile(object).ok_or_else(|| {
+                bad(format!(
+                    "its token's claim {acl_claim:?} (authentication.jwt.acl_claim) has not the form of \
+                     access rules"
+                ))
+            })?),
             None => None,
         };
         Ok(Identity {
@@ -175,33 +185,68 @@ impl JwtMethod {
 
     /// The claims, if the signature is good.
     fn verified(&self, token: &[u8]) -> Result<Map<String, Value>, Refusal> {
-        let header = decode_header(token).map_err(|_| Refusal::BadCredentials)?;
+        let header = decode_header(token)
+            .map_err(|_| bad("its token's header is none, or names no algorithm that is known"))?;
         // `crit` lists extensions that have to be understood; none is.
-        if header.crit.is_some() || !self.config.algorithms.contains(&header.alg) {
-            return Err(Refusal::BadCredentials);
+        if header.crit.is_some() {
+            return Err(bad(
+                "its token has extensions that have to be understood (crit)",
+            ));
         }
-        let key = match self.store.find(header.kid.as_deref(), header.alg) {
+        let algorithm = header.alg;
+        if !self.config.algorithms.contains(&algorithm) {
+            return Err(bad(format!(
+                "its token is signed by {algorithm:?}, which is not in authentication.jwt.algorithms"
+            )));
+        }
+        let key = match self.store.find(header.kid.as_deref(), algorithm) {
             Lookup::Found(key) => key,
-            Lookup::None => return Err(Refusal::BadCredentials),
+            Lookup::None => return Err(self.no_key(header.kid.as_deref(), algorithm)),
             Lookup::NotNow => return Err(Refusal::Unavailable),
         };
         // Claims are checked here, not there: the crate asks the system for the time, and lets a token pass
         // whose `iss` or `aud` is missing.
-        let mut signature_only = Validation::new(header.alg);
+        let mut signature_only = Validation::new(algorithm);
         signature_only.required_spec_claims.clear();
         signature_only.validate_exp = false;
         signature_only.validate_nbf = false;
         signature_only.validate_aud = false;
         decode(token, key.decoding(), &signature_only)
             .map(|decoded| decoded.claims)
-            .map_err(|_| Refusal::BadCredentials)
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidSignature => bad(format!(
+                    "its token's signature is not by the key in {}",
+                    self.store.place()
+                )),
+                _ => bad("its token's claims or its signature cannot be read"),
+            })
+    }
+
+    /// No key is for a token with that header.
+    fn no_key(&self, id: Option<&str>, algorithm: Algorithm) -> Refusal {
+        let place = self.store.place();
+        bad(match id {
+            Some(id) => {
+                let id = quoted(id);
+                format!("no key in {place} is for its token: key id {id}, algorithm {algorithm:?}")
+            }
+            None => format!(
+                "its token names no key id, and {place} has not one key only that fits {algorithm:?}"
+            ),
+        })
     }
 
     fn check_parties(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        let wrong = |claim: &str, key: &str, wanted: &str| {
+            let found = shown(claims.get(claim));
+            bad(format!(
+                "its token is {found} by the claim \"{claim}\", not {wanted:?} (authentication.jwt.{key})"
+            ))
+        };
         if let Some(issuer) = &self.config.issuer
             && claims.get("iss").and_then(Value::as_str) != Some(issuer)
         {
-            return Err(Refusal::BadCredentials);
+            return Err(wrong("iss", "issuer", issuer));
         }
         if let Some(audience) = &self.config.audience {
             let is_meant = match claims.get("aud") {
@@ -212,7 +257,7 @@ impl JwtMethod {
                 _ => false,
             };
             if !is_meant {
-                return Err(Refusal::BadCredentials);
+                return Err(wrong("aud", "audience", audience));
             }
         }
         Ok(())
@@ -222,20 +267,48 @@ impl JwtMethod {
     fn check_times(&self, claims: &Map<String, Value>) -> Result<u64, Refusal> {
         let now_s = (self.now_unix_s)();
         let leeway_s = self.config.leeway_s;
-        let expires_s = claims
-            .get("exp")
-            .and_then(seconds)
-            .ok_or(Refusal::BadCredentials)?;
+        let time = |claim: &str| {
+            let value = claims.get(claim);
+            value.and_then(seconds).ok_or_else(|| {
+                let found = shown(value);
+                bad(format!(
+                    "its token's claim \"{claim}\" is {found}, not a time"
+                ))
+            })
+        };
+        let expires_s = time("exp")?;
         if now_s >= expires_s.saturating_add(leeway_s) {
-            return Err(Refusal::BadCredentials);
+            return Err(bad(format!(
+                "its token has expired {} s ago (exp is {expires_s}; authentication.jwt.leeway_seconds = \
+                 {leeway_s})",
+                now_s - expires_s
+            )));
         }
-        if let Some(value) = claims.get("nbf") {
-            let begins_s = seconds(value).ok_or(Refusal::BadCredentials)?;
+        if claims.contains_key("nbf") {
+            let begins_s = time("nbf")?;
             if begins_s > now_s.saturating_add(leeway_s) {
-                return Err(Refusal::BadCredentials);
+                return Err(bad(format!(
+                    "its token is not valid for {} s yet (nbf is {begins_s}; \
+                     authentication.jwt.leeway_seconds = {leeway_s})",
+                    begins_s - now_s
+                )));
             }
         }
         Ok(expires_s)
+    }
+}
+
+/// A token is not good, and why, for the logs.
+fn bad(text: impl Into<Box<str>>) -> Refusal {
+    Refusal::BadProof(text.into())
+}
+
+/// A claim as it is told.
+fn shown(claim: Option<&Value>) -> String {
+    match claim {
+        None | Some(Value::Null) => "nothing".to_owned(),
+        Some(Value::String(text)) => quoted(text),
+        Some(other) => quoted(&other.to_string()),
     }
 }
 
@@ -272,10 +345,14 @@ fn looks_like_a_token(password: &[u8]) -> bool {
         && [header, claims, signature].into_iter().all(is_base64)
 }
 
-fn name(claim: Option<&Value>) -> Result<Box<str>, Refusal> {
-    match claim.and_then(Value::as_str) {
+/// The name in a claim, which the configuration calls by `key`.
+fn name(claims: &Map<String, Value>, claim: &str, key: &str) -> Result<Box<str>, Refusal> {
+    match claims.get(claim).and_then(Value::as_str) {
         Some(name) if !name.is_empty() => Ok(name.into()),
-        _ => Err(Refusal::BadCredentials),
+        _ => Err(bad(format!(
+            "its token's claim {claim:?} (authentication.jwt.{key}) is {}, not a name",
+            shown(claims.get(claim))
+        ))),
     }
 }
 
@@ -299,7 +376,7 @@ mod tests {
         let token = shown.lines().find(|line| line.starts_with("eyJ")).unwrap();
         let (_, secret) = shown.split_once("with the line: ").unwrap();
         let secret = secret.lines().next().unwrap();
-        let keys = KeySource::Secret(Secret::new(secret.as_bytes()));
+        let keys = KeySource::Secret(Secret::new(secret.as_bytes()), "secret".into());
         let mut config = JwtConfig::new(vec![Algorithm::HS256], keys);
         config.client_id_claim = Some("client_id".to_owned());
         let verdict = method(config).authenticate(&credentials(token.as_bytes()));
@@ -520,7 +597,7 @@ mod tests {
         for other in ["", "bob", "Ann"] {
             credentials.user_name = Some(other.into());
             let verdict = method.authenticate(&credentials);
-            assert!(matches!(verdict, Verdict::Refuse(Refusal::BadCredentials)));
+            assert!(matches!(verdict, Verdict::Refuse(Refusal::BadProof(_))));
         }
     }
 
@@ -534,8 +611,7 @@ mod tests {
         };
         let only = ClientIdRule::Exactly("pump-7".into());
         assert_eq!(rule(json!({"client": "pump-7"})), Some(only));
-        let none = method(config.clone()).authenticate(&credentials(hs256(&claims()).as_bytes()));
-        assert!(matches!(none, Verdict::Refuse(Refusal::NoClientId)));
+        assert!(!passes(config.clone(), json!({})));
         assert!(!passes(config.clone(), json!({"client": ""})));
         assert!(!passes(config.clone(), json!({"client": 7})));
         let token = hs256(&claims_with(json!({"client": "pump-7"})));
@@ -569,6 +645,75 @@ mod tests {
                 is_allowed(&method(secret_config()), &token),
                 "{algorithm:?}"
             );
+        }
+    }
+
+    #[test]
+    fn it_is_told_which_check_a_token_failed_and_never_the_token() {
+        let mut config = secret_config();
+        config.algorithms = vec![Algorithm::HS256];
+        config.issuer = Some("issuer".to_owned());
+        config.audience = Some("broker".to_owned());
+        config.client_id_claim = Some("client".to_owned());
+        let method = method(config);
+        let good = json!({"iss": "issuer", "aud": "broker", "client": "pump-7"});
+        let with = |claim: &str, value: Value| {
+            let mut changes = good.clone();
+            changes[claim] = value;
+            hs256(&claims_with(changes))
+        };
+        assert!(is_allowed(&method, &with("aud", json!("broker"))));
+        let key = EncodingKey::from_secret(SECRET);
+        let by_other = EncodingKey::from_secret(b"another");
+        for (token, words) in [
+            (
+                with("exp", json!(NOW_S - 60)),
+                "expired 60 s ago (exp is 999940; authentication.jwt.leeway",
+            ),
+            (
+                with("exp", json!(null)),
+                "claim \"exp\" is nothing, not a time",
+            ),
+            (
+                with("nbf", json!(NOW_S + 90)),
+                "not valid for 90 s yet (nbf is 1000090",
+            ),
+            (
+                with("iss", json!("other")),
+                "\"other\" by the claim \"iss\", not \"issuer\" (authentication.jwt.issuer)",
+            ),
+            (
+                with("aud", json!(null)),
+                "nothing by the claim \"aud\", not \"broker\"",
+            ),
+            (
+                with("client", json!(null)),
+                "claim \"client\" (authentication.jwt.client_id_claim) is nothing",
+            ),
+            (
+                with("sub", json!("")),
+                "claim \"sub\" (authentication.jwt.user_claim) is \"\", not a name",
+            ),
+            (
+                with("acl", json!(7)),
+                "claim \"acl\" (authentication.jwt.acl_claim) has not the form",
+            ),
+            (
+                signed(Algorithm::HS256, None, &by_other, &good),
+                "signature is not by the key in secret",
+            ),
+            (
+                signed(Algorithm::HS512, None, &key, &good),
+                "signed by HS512, which is not in",
+            ),
+            ("abcd.efgh.ijkl".to_owned(), "header is none"),
+        ] {
+            let verdict = method.authenticate(&credentials(token.as_bytes()));
+            let Verdict::Refuse(refusal) = verdict else {
+                panic!("{verdict:?}")
+            };
+            assert!(refusal.text().contains(words), "{}", refusal.text());
+            assert!(token.split('.').all(|part| !refusal.text().contains(part)));
         }
     }
 

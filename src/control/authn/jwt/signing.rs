@@ -44,7 +44,7 @@ pub(super) const SECRET: &[u8] =
     b"hush-hush hush-hush hush-hush hush-hush hush-hush hush-hush hush-hush";
 
 pub(super) fn secret_config() -> JwtConfig {
-    let secret = KeySource::Secret(Secret::new(SECRET));
+    let secret = KeySource::Secret(Secret::new(SECRET), "secret".into());
     JwtConfig::new(HS.to_vec(), secret)
 }
 
@@ -95,7 +95,7 @@ pub(super) fn identity(method: &JwtMethod, token: &str) -> Identity {
 pub(super) fn is_allowed(method: &JwtMethod, token: &str) -> bool {
     match method.authenticate(&credentials(token.as_bytes())) {
         Verdict::Allow(_) => true,
-        Verdict::Refuse(Refusal::BadCredentials) => false,
+        Verdict::Refuse(Refusal::BadProof(_)) => false,
         other => panic!("{other:?}"),
     }
 }

@@ -46,13 +46,13 @@ pub(super) struct KeyStore {
 
 impl fmt::Debug for KeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = self.shared.origin.place();
+        let place = self.place();
         f.debug_tuple("KeyStore").field(&place).finish()
     }
 }
 
 enum Origin {
-    Secret(Secret),
+    Secret(Secret, PathBuf),
     Pem(PathBuf),
     Jwks(PathBuf),
     Url(Client),
@@ -61,8 +61,9 @@ enum Origin {
 impl Origin {
     fn place(&self) -> String {
         match self {
-            Origin::Secret(_) => "secret_file".to_owned(),
-            Origin::Pem(path) | Origin::Jwks(path) => path.display().to_string(),
+            Origin::Secret(_, path) | Origin::Pem(path) | Origin::Jwks(path) => {
+                path.display().to_string()
+            }
             Origin::Url(client) => client.place(),
         }
     }
@@ -87,7 +88,7 @@ impl Shared {
             |path| fetch::file(path, KEYS_BYTES_MAX).map_err(|error| wrong(error.to_string()));
         let allowed = &self.algorithms;
         let set = match &self.origin {
-            Origin::Secret(secret) => KeySet::secret(secret, allowed),
+            Origin::Secret(secret, _) => KeySet::secret(secret, allowed),
             Origin::Pem(path) => KeySet::pem(&file(path)?, allowed),
             Origin::Jwks(path) => KeySet::jwks(&file(path)?, allowed, true),
             Origin::Url(client) => {
@@ -126,17 +127,20 @@ impl KeyStore {
             return Err(SettingError::new("algorithms", "name at least one, such as ES256").into());
         }
         let (origin, refresh_s) = match source {
-            KeySource::Secret(secret) => {
+            KeySource::Secret(secret, path) => {
                 // Whoever has the public key could sign with it if it were a secret.
                 if secret
                     .reveal()
                     .trim_ascii_start()
                     .starts_with(b"-----BEGIN")
                 {
-                    let text = "it is a key in PEM, not a secret; give it as a file of keys";
-                    return Err(SettingError::new("secret", text).into());
+                    let text = format!(
+                        "{}: it is a key in PEM, not a secret; name it as public_key_file",
+                        path.display()
+                    );
+                    return Err(SettingError::new("secret_file", text).into());
                 }
-                (Origin::Secret(secret.clone()), None)
+                (Origin::Secret(secret.clone(), path.clone()), None)
             }
             KeySource::PemFile(path) => (Origin::Pem(path.clone()), None),
             KeySource::JwksFile(path) => (Origin::Jwks(path.clone()), None),
@@ -147,9 +151,9 @@ impl KeyStore {
             } => {
                 if *refresh_s == 0 {
                     let text = "it has to be at least 1 second";
-                    return Err(SettingError::new("refresh_s", text).into());
+                    return Err(SettingError::new("jwks_refresh_seconds", text).into());
                 }
-                let client = Client::new("url", url, TIMEOUT_MS, ca_file.as_deref())?;
+                let client = Client::new("jwks_url", url, TIMEOUT_MS, ca_file.as_deref())?;
                 (Origin::Url(client), Some(*refresh_s))
             }
         };
@@ -167,6 +171,11 @@ impl KeyStore {
             Some(refresh_s) => Some(start(&shared, Duration::from_secs(refresh_s))?),
         };
         Ok(KeyStore { shared, reader })
+    }
+
+    /// Where the keys are, for an operator.
+    pub(super) fn place(&self) -> String {
+        self.shared.origin.place()
     }
 
     /// Reads the keys again; the old ones stay if that fails. Those of a URL are read by their thread, which
@@ -278,9 +287,9 @@ mod tests {
     #[test]
     fn a_key_in_pem_is_not_taken_for_a_secret() {
         let secret = Secret::new(format!("\n{}", rsa().public_pem).as_bytes());
-        let config = JwtConfig::new(HS.to_vec(), KeySource::Secret(secret));
+        let config = JwtConfig::new(HS.to_vec(), KeySource::Secret(secret, "secret".into()));
         let error = JwtMethod::new(config).unwrap_err();
-        assert!(matches!(error, JwtError::Setting(setting) if setting.key == "secret"));
+        assert!(matches!(error, JwtError::Setting(setting) if setting.key == "secret_file"));
     }
 
     #[test]
@@ -301,10 +310,13 @@ mod tests {
             ca_file: None,
         };
         let never = url("http://127.0.0.1:9/", 0);
-        assert_eq!(key(JwtConfig::new(HS.to_vec(), never)), "refresh_s");
+        assert_eq!(
+            key(JwtConfig::new(HS.to_vec(), never)),
+            "jwks_refresh_seconds"
+        );
         let ftp = url("ftp://127.0.0.1/", 60);
-        assert_eq!(key(JwtConfig::new(HS.to_vec(), ftp)), "url");
-        let secret = KeySource::Secret(Secret::new(b"hush"));
+        assert_eq!(key(JwtConfig::new(HS.to_vec(), ftp)), "jwks_url");
+        let secret = KeySource::Secret(Secret::new(b"hush"), "secret".into());
         let error = JwtMethod::new(JwtConfig::new(vec![Algorithm::RS256], secret)).unwrap_err();
         assert!(matches!(error, JwtError::NoKey { .. }), "{error}");
     }
@@ -327,7 +339,7 @@ mod tests {
                 );
                 let file = scratch.write("set", &jwks(&[of_set]));
                 let sources = [
-                    KeySource::Secret(Secret::new(&secret)),
+                    KeySource::Secret(Secret::new(&secret), "secret".into()),
                     KeySource::JwksFile(file),
                 ];
                 for source in sources {
@@ -341,7 +353,7 @@ mod tests {
             }
         }
         // One that is long enough for some only is too short for the others.
-        let secret = KeySource::Secret(Secret::new(&[b'x'; 40]));
+        let secret = KeySource::Secret(Secret::new(&[b'x'; 40]), "secret".into());
         let both = vec![Algorithm::HS256, Algorithm::HS512];
         assert!(JwtMethod::new(JwtConfig::new(both, secret)).is_err());
     }

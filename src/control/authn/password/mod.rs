@@ -209,6 +209,12 @@ impl PasswordFile {
         }
     }
 
+    /// Whether any user has keys for SCRAM.
+    #[must_use]
+    pub fn has_scram(&self) -> bool {
+        self.users.values().any(|user| user.scram.is_some())
+    }
+
     /// The user's keys for SCRAM.
     pub(crate) fn scram(&self, user_name: &str) -> Option<&ScramKeys> {
         let (_, keys) = self.users.get(user_name)?.scram.as_ref()?;
@@ -349,7 +355,7 @@ mod tests {
 
     fn refusal(verdict: &Verdict) -> Option<Refusal> {
         match verdict {
-            Verdict::Refuse(refusal) => Some(*refusal),
+            Verdict::Refuse(refusal) => Some(refusal.clone()),
             Verdict::Allow(_) | Verdict::NotMine => None,
         }
     }

@@ -1,9 +1,10 @@
 //! Each stage of memory shortage, and back; and how fast connections come in.
 
+use super::pair::{NOW, Pair};
 use super::{PUBLISH_T, SUBSCRIBE_T, Shard, counter};
 use crate::engine::access::bans::BannedNames;
 use crate::engine::overload::{Meter, SHED_OUTBOX_BYTES_MAX, Stage};
-use crate::engine::shard::{Command, Settings};
+use crate::engine::shard::{Command, ListenerPolicy, Settings};
 use crate::engine::time::Timestamp;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -316,6 +317,35 @@ fn so_many_may_connect_in_a_second() {
     shard.core.accept(at, 0).unwrap();
     assert!(!shard.core.may_accept(at, 0));
     assert!(counter(&shard, "accepts_paused_rate") >= 2);
+}
+
+/// However many shards there are; what two have accepted at the same moment is owed.
+#[test]
+fn so_many_may_connect_in_a_second_to_all_shards_together() {
+    let mut pair = Pair::with(|settings| {
+        settings.limits.connect_rate_max = 1;
+        settings.listeners = vec![ListenerPolicy {
+            connect_rate_max: 1,
+            ..ListenerPolicy::default()
+        }];
+    });
+    let may = |pair: &mut Pair, shard: usize, at| pair.cores[shard].may_accept(at, 0);
+    assert!(may(&mut pair, 0, NOW) && may(&mut pair, 1, NOW));
+    let keys = [0, 1].map(|shard| pair.cores[shard].accept(NOW, 0).unwrap());
+    let later = NOW.plus_ms(1_999);
+    assert!(!may(&mut pair, 0, later) && !may(&mut pair, 1, later));
+    assert_eq!(pair.cores[1].accept_at(later), Some(NOW.plus_ms(2_000)));
+    assert!(may(&mut pair, 1, NOW.plus_ms(2_000)));
+    pair.receive(0, keys[0], CONNECT);
+    pair.receive(1, keys[1], CONNECT);
+    let refused = pair.cores.each_ref().map(|core| {
+        let all = core.statistics();
+        let mut all = all
+            .iter()
+            .filter(|(name, _)| *name == "connections_refused_rate");
+        all.next().map(|(_, count)| *count)
+    });
+    assert_eq!(refused, [Some(0), Some(1)], "of the listener");
 }
 
 #[test]
