@@ -1,1 +1,484 @@
-//! Golden bytes.
+//! The format, byte by byte, so that it does not change unnoticed; what is refused; any records there and
+//! back.
+
+use super::decoder::Decoder;
+use super::encoder::Encoder;
+use super::refusal::{Fault, Refusal};
+use super::window::MESSAGES_MAX;
+use crate::engine::codec::Version;
+use crate::engine::keys::{GroupKey, SessionNumber};
+use crate::engine::message::{LocalMessage, Message, Qos};
+use crate::engine::record::{Opened, Persist, Record, Subscription};
+use crate::engine::session::will::Will;
+use crate::engine::session::{Delivery, SubscriptionIds};
+use crate::engine::time::Timestamp;
+use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame, HEADER_BYTES};
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What the wall clock shows at the engine's time 0.
+const ORIGIN_MS: u64 = 1_000;
+
+fn session(counter: u64) -> SessionNumber {
+    number(counter, 3)
+}
+
+fn number(counter: u64, shard: u64) -> SessionNumber {
+    SessionNumber(NonZeroU64::new(counter << 16 | shard).unwrap())
+}
+
+fn message(topic: &str, payload: &[u8]) -> LocalMessage {
+    let expires_at = Some(Timestamp::from_ms(500));
+    let message = Message::new(
+        topic,
+        b"\x01\x00",
+        payload,
+        Qos::AtLeastOnce,
+        true,
+        expires_at,
+    );
+    LocalMessage::new(Arc::new(message))
+}
+
+fn delivery(message: &LocalMessage, entry: u64) -> Delivery {
+    Delivery {
+        message: message.clone(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        subscription_ids: SubscriptionIds::None,
+        group: None,
+        entry,
+    }
+}
+
+fn queued(session: SessionNumber, message: &LocalMessage, entry: u64) -> Record {
+    let delivery = delivery(message, entry);
+    Record::Queued { session, delivery }
+}
+
+/// An encoder that counts tickets.
+struct Shard {
+    encoder: Encoder,
+    ticket: u64,
+}
+
+impl Shard {
+    fn new() -> Self {
+        Shard {
+            encoder: Encoder::new(3, ORIGIN_MS),
+            ticket: 0,
+        }
+    }
+
+    fn put(&mut self, record: Record) {
+        self.ticket += 1;
+        let ticket = self.ticket;
+        self.encoder.put(&Persist { ticket, record });
+    }
+
+    fn frames(&mut self) -> Vec<Frame> {
+        self.encoder.flush();
+        self.encoder.frames().collect()
+    }
+
+    /// Of all that was put since, in one frame.
+    fn bytes(&mut self) -> Vec<u8> {
+        let frames = self.frames();
+        frames
+            .iter()
+            .flat_map(|frame| records(frame))
+            .copied()
+            .collect()
+    }
+}
+
+fn records(frame: &Frame) -> &[u8] {
+    &frame.wire()[HEADER_BYTES..]
+        [..u32::from_le_bytes(*frame.wire().first_chunk().unwrap()) as usize]
+}
+
+fn read(decoder: &mut Decoder, bytes: &[u8]) -> Result<Vec<Record>, Refusal> {
+    let mut told = Vec::new();
+    decoder.read(bytes, |record| told.push(record))?;
+    Ok(told)
+}
+
+/// All of a record, a message included.
+fn text(records: &[Record]) -> Vec<String> {
+    records.iter().map(|record| format!("{record:?}")).collect()
+}
+
+/// The bytes of records, and what comes back of them.
+fn golden(record: Record, bytes: &[u8]) {
+    let wanted = text(&[record.clone()]);
+    let mut shard = Shard::new();
+    assert_eq!(shard.bytes(), [1, 0], "a process has begun");
+    shard.put(record);
+    assert_eq!(shard.bytes(), bytes, "{wanted:?}");
+    let mut decoder = Decoder::new(ORIGIN_MS);
+    assert_eq!(text(&read(&mut decoder, bytes).unwrap()), wanted);
+    for cut in 1..bytes.len() {
+        let told = read(&mut Decoder::new(ORIGIN_MS), &bytes[..cut]);
+        assert!(told.is_err_and(|refusal| refusal.fault == Fault::TooShort) || is_body(bytes, cut));
+    }
+}
+
+/// Bytes up to `cut` are a message that nobody names yet.
+fn is_body(bytes: &[u8], cut: usize) -> bool {
+    bytes[0] == 4 && cut == 2 + usize::from(bytes[1])
+}
+
+#[test]
+fn records_of_sessions_have_these_bytes() {
+    let (session, entry, packet_id) = (session(300), 129, 0x1234);
+    golden(Record::Ended { session }, &[15, 3, 0xAC, 2, 3]);
+    golden(Record::WillGone { session }, &[18, 3, 0xAC, 2, 3]);
+    let seconds = u32::MAX;
+    golden(
+        Record::Expires { session, seconds },
+        &[13, 8, 0xAC, 2, 3, 0xFF, 0xFF, 0xFF, 0xFF, 15],
+    );
+    let at = Timestamp::from_ms(2);
+    golden(Record::Left { session, at }, &[14, 5, 0xAC, 2, 3, 0xEA, 7]);
+    golden(
+        Record::Sent {
+            session,
+            entry,
+            packet_id,
+        },
+        &[6, 7, 0xAC, 2, 3, 0x81, 1, 0x34, 0x12],
+    );
+    golden(
+        Record::Received {
+            session,
+            entry,
+            packet_id,
+        },
+        &[8, 7, 0xAC, 2, 3, 0x81, 1, 0x34, 0x12],
+    );
+    golden(
+        Record::Unsent { session, entry },
+        &[7, 5, 0xAC, 2, 3, 0x81, 1],
+    );
+    golden(
+        Record::Settled { session, entry },
+        &[9, 5, 0xAC, 2, 3, 0x81, 1],
+    );
+    golden(
+        Record::Accepted { session, packet_id },
+        &[10, 5, 0xAC, 2, 3, 0x34, 0x12],
+    );
+    golden(
+        Record::Released { session, packet_id },
+        &[11, 5, 0xAC, 2, 3, 0x34, 0x12],
+    );
+}
+
+#[test]
+fn a_session_and_its_subscriptions_have_these_bytes() {
+    let mut opened = Opened {
+        session: session(1),
+        client_id: "cl".into(),
+        version: Version::V3_1_1,
+        user_name: None,
+        expiry_seconds: 7,
+        queue_bytes_max: 256,
+        will: None,
+    };
+    golden(
+        Record::Opened(Box::new(opened.clone())),
+        b"\x0C\x0A\x01\x03\x00\x04\x02cl\x07\x80\x02",
+    );
+    opened.user_name = Some("u".into());
+    opened.version = Version::V5;
+    opened.will = Some(Box::new(Will {
+        topic: "w".into(),
+        payload: b"gone"[..].into(),
+        forwarded: b"\x01\x01"[..].into(),
+        qos: Qos::ExactlyOnce,
+        retain: true,
+        expiry_seconds: Some(9),
+        delay_seconds: 8,
+    }));
+    golden(
+        Record::Opened(Box::new(opened)),
+        b"\x0C\x19\x01\x03\x03\x05\x02cl\x01u\x07\x80\x02\x0E\x01w\x04gone\x02\x01\x01\x09\x08",
+    );
+    golden(
+        Record::Subscribed(Box::new(Subscription {
+            session: session(1),
+            filter: "a/#".into(),
+            share: Some("g".into()),
+            subscription_id: 5,
+            qos: Qos::AtLeastOnce,
+            no_local: true,
+            retain_as_published: true,
+        })),
+        b"\x10\x0A\x01\x03\x1D\x03a/#\x01g\x05",
+    );
+    for (share, bytes) in [
+        (None, &b"\x11\x07\x01\x03\x00\x03a/#"[..]),
+        (Some("g".into()), b"\x11\x09\x01\x03\x04\x03a/#\x01g"),
+    ] {
+        let (session, filter) = (session(1), "a/#".into());
+        golden(
+            Record::Unsubscribed {
+                session,
+                filter,
+                share,
+            },
+            bytes,
+        );
+    }
+}
+
+#[test]
+fn messages_have_these_bytes() {
+    let body = b"\x04\x0D\x01\x0D\xDC\x0B\x01t\x02\x01\x00load";
+    let local = message("t", b"load");
+    let retained = Record::Retained {
+        message: local.share(),
+    };
+    golden(retained, &[&body[..], &[19, 1, 1]].concat());
+    golden(Record::RetainedGone { topic: "t".into() }, b"\x14\x02\x01t");
+    golden(
+        queued(session(2), &local, 7),
+        &[&body[..], &[5, 5, 1, 0x21, 2, 3, 7]].concat(),
+    );
+    let mut full = delivery(&local, 7);
+    full.qos = Qos::ExactlyOnce;
+    full.retain = true;
+    full.subscription_ids = SubscriptionIds::Many([4, 300].into());
+    full.group = Some(Rc::new(GroupKey {
+        filter: "f".into(),
+        name: "n".into(),
+    }));
+    let record = Record::Queued {
+        session: session(2),
+        delivery: full,
+    };
+    let entry = b"\x05\x0D\x01\x3E\x02\x03\x07\x02\x04\xAC\x02\x01f\x01n";
+    golden(record, &[&body[..], &entry[..]].concat());
+}
+
+#[test]
+fn a_message_to_many_sessions_is_one_body_and_one_list() {
+    let (local, mut shard) = (message("t", b"load"), Shard::new());
+    shard.bytes();
+    let sessions = [
+        session(2),
+        session(3),
+        session(1),
+        number(9, 4),
+        number(8, 4),
+    ];
+    for session in sessions {
+        shard.put(queued(session, &local, 1));
+    }
+    // Named again, from another handle.
+    shard.put(Record::Retained {
+        message: local.share(),
+    });
+    let bytes = shard.bytes();
+    let list = [
+        &[5, 18, 1][..],
+        &[0x21, 2, 3, 1],
+        &[0x01, 2, 1],
+        &[0x01, 3, 1],
+        &[0x21, 9, 4, 1],
+        &[0x01, 1, 1],
+        &[19, 1, 1],
+    ];
+    assert_eq!(&bytes[15..], list.concat());
+    let told = read(&mut Decoder::new(ORIGIN_MS), &bytes).unwrap();
+    let mut seen = Vec::new();
+    for record in &told {
+        if let Record::Queued { session, delivery } = record {
+            seen.push(*session);
+            let Record::Retained { message } = &told[5] else {
+                panic!("retained at the end");
+            };
+            assert!(Arc::ptr_eq(&delivery.message.share(), message));
+        }
+    }
+    assert_eq!(seen, sessions);
+}
+
+#[test]
+fn ten_thousand_sessions_take_eight_bytes_each_at_most() {
+    let (local, mut shard) = (message("t", &[7; 64]), Shard::new());
+    for n in 0..10_000 {
+        // Numbers far apart, and entries of sessions that have had very many.
+        shard.put(queued(
+            session(1 + n * 7919 % 1_000_000),
+            &local,
+            100_000_000 + n,
+        ));
+    }
+    let frames = shard.frames();
+    assert_eq!(frames.len(), 1);
+    assert_eq!(frames[0].ticket, 10_000);
+    let bytes = records(&frames[0]).len();
+    assert!(bytes <= 8 * 10_000 + 64 + 100, "{bytes} bytes");
+}
+
+#[test]
+fn what_may_be_named_is_named_and_what_may_not_is_written_again() {
+    let mut shard = Shard::new();
+    let mut decoder = Decoder::new(ORIGIN_MS);
+    let bodies = |shard: &mut Shard| {
+        let bytes = shard.bytes();
+        let (mut rest, mut count) = (&bytes[..], 0);
+        while let [tag, length, more @ ..] = rest {
+            count += usize::from(*tag == 4);
+            rest = &more[usize::from(*length)..];
+        }
+        (count, bytes)
+    };
+    let first = message("t", b"1");
+    let mut put = |shard: &mut Shard, wanted: usize, local: &LocalMessage| {
+        shard.put(queued(session(1), local, shard.ticket + 1));
+        let (count, bytes) = bodies(shard);
+        assert_eq!(count, wanted, "ticket {}", shard.ticket);
+        assert_eq!(read(&mut decoder, &bytes).map(|told| told.len()), Ok(1));
+    };
+    put(&mut shard, 1, &first);
+    for _ in 1..MESSAGES_MAX {
+        // Each lies where another one had lain, if its place were free.
+        put(&mut shard, 1, &message("t", b"n"));
+    }
+    put(&mut shard, 0, &first);
+    put(&mut shard, 1, &message("t", b"n"));
+    put(&mut shard, 1, &first);
+    put(&mut shard, 0, &first);
+    shard.encoder.forget_messages();
+    put(&mut shard, 1, &first);
+}
+
+#[test]
+fn a_record_larger_than_a_frame_comes_in_parts() {
+    let mut shard = Shard::new();
+    let large = message("t", &vec![7; 3 * FRAME_BYTES_MAX]);
+    shard.put(queued(session(1), &message("t", b"x"), 1));
+    shard.put(queued(session(1), &large, 2));
+    shard.put(queued(session(1), &message("t", b"y"), 3));
+    let frames = shard.frames();
+    let tickets: Vec<_> = frames.iter().map(|frame| frame.ticket).collect();
+    assert_eq!(tickets, [1, 1, 1, 3]);
+    assert!(
+        frames
+            .iter()
+            .all(|frame| frame.wire().len() <= FRAME_BYTES_MAX)
+    );
+    let mut decoder = Decoder::new(ORIGIN_MS);
+    let told: Vec<_> = frames
+        .iter()
+        .flat_map(|frame| read(&mut decoder, records(frame)).unwrap())
+        .collect();
+    let payloads: Vec<_> = told
+        .iter()
+        .map(|record| match record {
+            Record::Queued { delivery, .. } => delivery.message.payload().len(),
+            _ => 0,
+        })
+        .collect();
+    assert_eq!(payloads, [1, 3 * FRAME_BYTES_MAX, 1]);
+    // A crash may have left the first of them; then another process goes on.
+    let mut decoder = Decoder::new(ORIGIN_MS);
+    read(&mut decoder, records(&frames[0])).unwrap();
+    let other = read(&mut decoder, &[15, 2, 1, 3]).unwrap_err();
+    assert_eq!(other.fault, Fault::Interrupts);
+    let mut next = Shard::new();
+    next.put(queued(session(1), &large, 2));
+    for frame in next.frames() {
+        read(&mut decoder, records(&frame)).unwrap();
+    }
+    // The middle of it alone is nothing.
+    let missing = read(&mut Decoder::new(0), records(&frames[1])).unwrap_err();
+    assert_eq!(missing.fault, Fault::NoFirstPart);
+}
+
+#[test]
+fn what_is_no_record_is_refused_by_name() {
+    let body = b"\x04\x07\x01\x01\x01t\x00xy";
+    let with_body = |bytes: &[u8]| [body, bytes].concat();
+    let cases: &[(&str, Vec<u8>, usize, Fault)] = &[
+        ("zeros", vec![0; 8], 0, Fault::UnknownTag),
+        ("an unknown kind", vec![1, 0, 21, 0], 2, Fault::UnknownTag),
+        ("no length", vec![15], 0, Fault::TooShort),
+        ("a length and nothing", vec![15, 100], 0, Fault::TooShort),
+        (
+            "a length beyond all",
+            vec![4, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1],
+            0,
+            Fault::TooLarge,
+        ),
+        ("a padded length", vec![15, 0x82, 0, 1, 3], 0, Fault::Number),
+        ("fields left over", vec![15, 3, 1, 3, 9], 0, Fault::TooLong),
+        ("session 0", vec![15, 2, 0, 0], 0, Fault::Value),
+        (
+            "a shard beyond all",
+            vec![15, 4, 1, 0x80, 0x80, 4],
+            0,
+            Fault::Value,
+        ),
+        ("entry 0", vec![9, 3, 1, 3, 0], 0, Fault::Value),
+        (
+            "packet identifier 0",
+            vec![10, 4, 1, 3, 0, 0],
+            0,
+            Fault::Value,
+        ),
+        ("no such version", vec![12, 4, 1, 3, 0, 6], 0, Fault::Value),
+        ("no such flag", vec![12, 4, 1, 3, 4, 5], 0, Fault::Value),
+        ("QoS 3", vec![16, 6, 1, 3, 3, 1, b'a', 0], 0, Fault::Value),
+        ("no text", vec![20, 2, 1, 0xFF], 0, Fault::Text),
+        ("no message", vec![19, 1, 1], 0, Fault::NoBody),
+        ("another message", with_body(&[19, 1, 2]), 9, Fault::NoBody),
+        ("an empty list", with_body(&[5, 1, 1]), 9, Fault::TooShort),
+        (
+            "QoS 0",
+            with_body(&[5, 5, 1, 0x20, 1, 3, 1]),
+            9,
+            Fault::Value,
+        ),
+        (
+            "no session before",
+            with_body(&[5, 4, 1, 1, 1, 1]),
+            9,
+            Fault::Value,
+        ),
+        (
+            "no identifiers",
+            with_body(&[5, 6, 1, 0x29, 1, 3, 1, 0]),
+            9,
+            Fault::Value,
+        ),
+        (
+            "identifiers without end",
+            with_body(&[5, 11, 1, 0x29, 1, 3, 1, 0xFF, 0xFF, 0xFF, 0xFF, 15, 1]),
+            9,
+            Fault::TooShort,
+        ),
+        ("a message twice", with_body(body), 9, Fault::BodyOrder),
+        ("an empty part", vec![2, 0], 0, Fault::TooShort),
+        ("a part of parts", vec![2, 2, 3, 9], 0, Fault::PartInParts),
+        (
+            "too much in parts",
+            vec![2, 1, 15, 3, 4, 2, 1, 3, 9],
+            3,
+            Fault::TooLong,
+        ),
+    ];
+    for (name, bytes, at, fault) in cases {
+        let refusal = read(&mut Decoder::new(0), bytes).expect_err(name);
+        assert_eq!((refusal.at, refusal.fault), (*at, *fault), "{name}");
+        assert_eq!(refusal.tag, bytes[*at], "{name}");
+    }
+    let refusal = read(&mut Decoder::new(0), &[15, 100]).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "record 15 (session ended) at byte 0 of its frame: it ends too early"
+    );
+}
