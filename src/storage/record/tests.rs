@@ -12,7 +12,7 @@ use crate::engine::record::{Opened, Persist, Record, Subscription};
 use crate::engine::session::will::Will;
 use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
-use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame, HEADER_BYTES};
+use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame};
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,15 +87,10 @@ impl Shard {
         let frames = self.frames();
         frames
             .iter()
-            .flat_map(|frame| records(frame))
+            .flat_map(|frame| frame.sealed_records())
             .copied()
             .collect()
     }
-}
-
-fn records(frame: &Frame) -> &[u8] {
-    &frame.wire()[HEADER_BYTES..]
-        [..u32::from_le_bytes(*frame.wire().first_chunk().unwrap()) as usize]
 }
 
 fn read(decoder: &mut Decoder, bytes: &[u8]) -> Result<Vec<Record>, Refusal> {
@@ -319,7 +314,7 @@ fn ten_thousand_sessions_take_eight_bytes_each_at_most() {
     let frames = shard.frames();
     assert_eq!(frames.len(), 1);
     assert_eq!(frames[0].ticket, 10_000);
-    let bytes = records(&frames[0]).len();
+    let bytes = frames[0].sealed_records().len();
     assert!(bytes <= 8 * 10_000 + 64 + 100, "{bytes} bytes");
 }
 
@@ -374,7 +369,7 @@ fn a_record_larger_than_a_frame_comes_in_parts() {
     let mut decoder = Decoder::new(ORIGIN_MS);
     let told: Vec<_> = frames
         .iter()
-        .flat_map(|frame| read(&mut decoder, records(frame)).unwrap())
+        .flat_map(|frame| read(&mut decoder, frame.sealed_records()).unwrap())
         .collect();
     let payloads: Vec<_> = told
         .iter()
@@ -386,16 +381,16 @@ fn a_record_larger_than_a_frame_comes_in_parts() {
     assert_eq!(payloads, [1, 3 * FRAME_BYTES_MAX, 1]);
     // A crash may have left the first of them; then another process goes on.
     let mut decoder = Decoder::new(ORIGIN_MS);
-    read(&mut decoder, records(&frames[0])).unwrap();
+    read(&mut decoder, frames[0].sealed_records()).unwrap();
     let other = read(&mut decoder, &[15, 2, 1, 3]).unwrap_err();
     assert_eq!(other.fault, Fault::Interrupts);
     let mut next = Shard::new();
     next.put(queued(session(1), &large, 2));
     for frame in next.frames() {
-        read(&mut decoder, records(&frame)).unwrap();
+        read(&mut decoder, frame.sealed_records()).unwrap();
     }
     // The middle of it alone is nothing.
-    let missing = read(&mut Decoder::new(0), records(&frames[1])).unwrap_err();
+    let missing = read(&mut Decoder::new(0), frames[1].sealed_records()).unwrap_err();
     assert_eq!(missing.fault, Fault::NoFirstPart);
 }
 
@@ -481,4 +476,202 @@ fn what_is_no_record_is_refused_by_name() {
         refusal.to_string(),
         "record 15 (session ended) at byte 0 of its frame: it ends too early"
     );
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn chance(&mut self) -> bool {
+        self.below(2) == 0
+    }
+
+    /// A number of any size.
+    fn size(&mut self) -> u64 {
+        let bits = self.below(64);
+        self.next() >> bits
+    }
+
+    fn text(&mut self) -> String {
+        let of = ["a", "ü", "/", "#", "€", "x"];
+        let count = self.below(40);
+        (0..count).map(|_| of[self.below(6) as usize]).collect()
+    }
+
+    fn bytes(&mut self, most: u64) -> Vec<u8> {
+        let count = self.below(most + 1);
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+
+    fn qos(&mut self) -> Qos {
+        [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][self.below(3) as usize]
+    }
+
+    fn session(&mut self) -> SessionNumber {
+        number(
+            (self.size() >> 16) + 1,
+            [3, 3, 3, self.below(1 << 16)][self.below(4) as usize],
+        )
+    }
+
+    fn time(&mut self) -> Timestamp {
+        [Timestamp::NEVER, Timestamp::from_ms(self.size() >> 1)][usize::from(self.below(9) > 0)]
+    }
+
+    fn message(&mut self) -> LocalMessage {
+        let (topic, properties) = (self.text(), self.bytes(20));
+        let payload = self.bytes(300);
+        let (qos, retain) = (self.qos(), self.chance());
+        let expires_at = self.chance().then(|| self.time());
+        let message = Message::new(&topic, &properties, &payload, qos, retain, expires_at);
+        LocalMessage::new(Arc::new(message))
+    }
+
+    fn delivery(&mut self, message: &LocalMessage) -> Delivery {
+        let ids: Vec<u32> = (0..self.below(4)).map(|_| self.size() as u32).collect();
+        let mut delivery = delivery(message, self.size() + 1 >> 1 | 1);
+        delivery.qos = [Qos::AtLeastOnce, Qos::ExactlyOnce][self.below(2) as usize];
+        delivery.retain = self.chance();
+        delivery.subscription_ids = match ids.as_slice() {
+            [] => SubscriptionIds::None,
+            [id] => SubscriptionIds::One(*id),
+            ids => SubscriptionIds::Many(ids.into()),
+        };
+        delivery.group = (self.below(5) == 0).then(|| {
+            let (filter, name) = (self.text().into(), self.text().into());
+            Rc::new(GroupKey { filter, name })
+        });
+        delivery
+    }
+
+    fn opened(&mut self) -> Opened {
+        let will = self.chance().then(|| {
+            Box::new(Will {
+                topic: self.text().into(),
+                payload: self.bytes(100).into(),
+                forwarded: self.bytes(100).into(),
+                qos: self.qos(),
+                retain: self.chance(),
+                expiry_seconds: self.chance().then(|| self.size() as u32),
+                delay_seconds: self.size() as u32,
+            })
+        });
+        Opened {
+            session: self.session(),
+            client_id: self.text().into(),
+            version: [Version::V3_1, Version::V3_1_1, Version::V5][self.below(3) as usize],
+            user_name: self.chance().then(|| self.text().into()),
+            expiry_seconds: self.size() as u32,
+            queue_bytes_max: self.size() as usize,
+            will,
+        }
+    }
+
+    fn record(&mut self, messages: &mut Vec<LocalMessage>) -> Record {
+        if messages.is_empty() || self.below(20) == 0 {
+            messages.push(self.message());
+            if messages.len() > 5 {
+                messages.remove(0);
+            }
+        }
+        let message = messages[self.below(messages.len() as u64) as usize].clone();
+        let (session, entry) = (self.session(), self.size() >> 1 | 1);
+        let packet_id = self.next() as u16 | 1;
+        match self.below(40) {
+            0 => Record::Opened(Box::new(self.opened())),
+            1 => Record::Expires {
+                session,
+                seconds: self.size() as u32,
+            },
+            2 => Record::Left {
+                session,
+                at: self.time(),
+            },
+            3 => Record::Ended { session },
+            4 => Record::Subscribed(Box::new(Subscription {
+                session,
+                filter: self.text().into(),
+                share: self.chance().then(|| self.text().into()),
+                subscription_id: self.size() as u32,
+                qos: self.qos(),
+                no_local: self.chance(),
+                retain_as_published: self.chance(),
+            })),
+            5 => Record::Unsubscribed {
+                session,
+                filter: self.text().into(),
+                share: self.chance().then(|| self.text().into()),
+            },
+            6 => Record::Sent {
+                session,
+                entry,
+                packet_id,
+            },
+            7 => Record::Unsent { session, entry },
+            8 => Record::Received {
+                session,
+                entry,
+                packet_id,
+            },
+            9 => Record::Settled { session, entry },
+            10 => Record::Accepted { session, packet_id },
+            11 => Record::Released { session, packet_id },
+            12 => Record::WillGone { session },
+            13 => Record::Retained {
+                message: message.share(),
+            },
+            14 => Record::RetainedGone {
+                topic: self.text().into(),
+            },
+            _ => Record::Queued {
+                session,
+                delivery: self.delivery(&message),
+            },
+        }
+    }
+}
+
+#[test]
+fn any_records_come_back_in_frames_of_any_size() {
+    for seed in 0..200 {
+        let mut random = Random(seed);
+        let mut shard = Shard::new();
+        let frame_bytes = [100, 300, 5_000, FRAME_BYTES_MAX][random.below(4) as usize];
+        shard.encoder = shard.encoder.with_frame_bytes_max(frame_bytes);
+        let mut decoder = Decoder::new(ORIGIN_MS);
+        let (mut messages, mut wanted, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..1 + random.below(20) {
+            for _ in 0..random.below(40) {
+                let record = random.record(&mut messages);
+                wanted.extend(text(std::slice::from_ref(&record)));
+                shard.put(record);
+            }
+            if random.below(9) == 0 {
+                shard.encoder.forget_messages();
+            }
+            for frame in shard.frames() {
+                assert!(frame.wire().len() <= frame_bytes.next_multiple_of(16) + 64);
+                let read = read(&mut decoder, frame.sealed_records());
+                told.extend(text(
+                    &read.unwrap_or_else(|refusal| panic!("seed {seed}: {refusal}")),
+                ));
+                let complete = told.len() as u64;
+                assert_eq!(frame.ticket, complete, "seed {seed}");
+                shard.encoder.reuse(frame.into_buffer());
+            }
+        }
+        assert_eq!(told, wanted, "seed {seed}");
+    }
 }
