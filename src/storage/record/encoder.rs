@@ -19,7 +19,7 @@ use crate::engine::message::Message;
 use crate::engine::record::{Opened, Persist, Record, Subscription};
 use crate::engine::session::will::Will;
 use crate::engine::session::{Delivery, FixedMap};
-use crate::storage::log::frame::Frame;
+use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame};
 use std::collections::vec_deque::Drain;
 use std::sync::{Arc, Weak};
 
@@ -215,6 +215,8 @@ impl Encoder {
     fn write(&mut self, record: &Record) {
         self.end_list();
         self.fields.clear();
+        // A session may have had a very large will.
+        self.fields.shrink_to(FRAME_BYTES_MAX);
         if let Some(tag) = put_record(&mut self.fields, self.wall, record) {
             self.frames.write(tag, &[&self.fields]);
         }

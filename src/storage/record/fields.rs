@@ -117,8 +117,8 @@ impl<'a> Fields<'a> {
     }
 
     /// All that is left.
-    pub(super) const fn rest(&mut self) -> &'a [u8] {
-        std::mem::replace(&mut self.0, &[])
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
     }
 
     pub(super) fn take(&mut self, length: u64) -> Result<&'a [u8], Fault> {

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 /// A part is begun where at least so much is left of a frame.
 const PART_ROOM_BYTES_MIN: usize = 32;
+/// Buffers that are kept for later frames.
+const SPARE_MAX: usize = 8;
 /// Bytes before a part's content: its tag and a length below 2 MiB.
 const PART_HEAD_BYTES_MAX: usize = 1 + 3;
 
@@ -121,7 +123,9 @@ impl Frames {
 
     /// A buffer for a later frame.
     pub(super) fn reuse(&mut self, buffer: Vec<u8>) {
-        self.spare.push(buffer);
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(buffer);
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn text(records: &[Record]) -> Vec<String> {
 
 /// The bytes of records, and what comes back of them.
 fn golden(record: Record, bytes: &[u8]) {
-    let wanted = text(&[record.clone()]);
+    let wanted = text(std::slice::from_ref(&record));
     let mut shard = Shard::new();
     assert_eq!(shard.bytes(), [1, 0], "a process has begun");
     shard.put(record);
@@ -394,88 +394,65 @@ fn a_record_larger_than_a_frame_comes_in_parts() {
     assert_eq!(missing.fault, Fault::NoFirstPart);
 }
 
+/// Each is refused for its record that begins at byte `at`.
+fn refused(at: usize, fault: Fault, cases: &[(&str, &[u8])]) {
+    for (name, bytes) in cases {
+        let refusal = read(&mut Decoder::new(0), bytes).expect_err(name);
+        assert_eq!((refusal.at, refusal.fault), (at, fault), "{name}");
+        assert_eq!(refusal.tag, bytes[at], "{name}");
+    }
+}
+
 #[test]
 fn what_is_no_record_is_refused_by_name() {
-    let body = b"\x04\x07\x01\x01\x01t\x00xy";
-    let with_body = |bytes: &[u8]| [body, bytes].concat();
-    let cases: &[(&str, Vec<u8>, usize, Fault)] = &[
-        ("zeros", vec![0; 8], 0, Fault::UnknownTag),
-        ("an unknown kind", vec![1, 0, 21, 0], 2, Fault::UnknownTag),
-        ("no length", vec![15], 0, Fault::TooShort),
-        ("a length and nothing", vec![15, 100], 0, Fault::TooShort),
-        (
-            "a length beyond all",
-            vec![4, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1],
-            0,
-            Fault::TooLarge,
-        ),
-        ("a padded length", vec![15, 0x82, 0, 1, 3], 0, Fault::Number),
-        ("fields left over", vec![15, 3, 1, 3, 9], 0, Fault::TooLong),
-        ("session 0", vec![15, 2, 0, 0], 0, Fault::Value),
-        (
-            "a shard beyond all",
-            vec![15, 4, 1, 0x80, 0x80, 4],
-            0,
-            Fault::Value,
-        ),
-        ("entry 0", vec![9, 3, 1, 3, 0], 0, Fault::Value),
-        (
-            "packet identifier 0",
-            vec![10, 4, 1, 3, 0, 0],
-            0,
-            Fault::Value,
-        ),
-        ("no such version", vec![12, 4, 1, 3, 0, 6], 0, Fault::Value),
-        ("no such flag", vec![12, 4, 1, 3, 4, 5], 0, Fault::Value),
-        ("QoS 3", vec![16, 6, 1, 3, 3, 1, b'a', 0], 0, Fault::Value),
-        ("no text", vec![20, 2, 1, 0xFF], 0, Fault::Text),
-        ("no message", vec![19, 1, 1], 0, Fault::NoBody),
-        ("another message", with_body(&[19, 1, 2]), 9, Fault::NoBody),
-        ("an empty list", with_body(&[5, 1, 1]), 9, Fault::TooShort),
-        (
-            "QoS 0",
-            with_body(&[5, 5, 1, 0x20, 1, 3, 1]),
-            9,
-            Fault::Value,
-        ),
-        (
-            "no session before",
-            with_body(&[5, 4, 1, 1, 1, 1]),
-            9,
-            Fault::Value,
-        ),
-        (
-            "no identifiers",
-            with_body(&[5, 6, 1, 0x29, 1, 3, 1, 0]),
-            9,
-            Fault::Value,
-        ),
-        (
-            "identifiers without end",
-            with_body(&[5, 11, 1, 0x29, 1, 3, 1, 0xFF, 0xFF, 0xFF, 0xFF, 15, 1]),
-            9,
-            Fault::TooShort,
-        ),
-        ("a message twice", with_body(body), 9, Fault::BodyOrder),
-        ("an empty part", vec![2, 0], 0, Fault::TooShort),
-        ("a part of parts", vec![2, 2, 3, 9], 0, Fault::PartInParts),
-        (
-            "too much in parts",
-            vec![2, 1, 15, 3, 4, 2, 1, 3, 9],
-            3,
-            Fault::TooLong,
-        ),
+    refused(0, Fault::UnknownTag, &[("zeros", &[0; 8])]);
+    refused(2, Fault::UnknownTag, &[("a new kind", &[1, 0, 21, 0])]);
+    refused(0, Fault::TooShort, &[("no length", &[15])]);
+    refused(0, Fault::TooShort, &[("nothing behind", &[15, 100])]);
+    let beyond_all = [4, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
+    refused(0, Fault::TooLarge, &[("a length", &beyond_all)]);
+    refused(0, Fault::Number, &[("padded", &[15, 0x82, 0, 1, 3])]);
+    refused(0, Fault::TooLong, &[("left over", &[15, 3, 1, 3, 9])]);
+    refused(0, Fault::Text, &[("no text", &[20, 2, 1, 0xFF])]);
+    let values: [(&str, &[u8]); 7] = [
+        ("session 0", &[15, 2, 0, 0]),
+        ("a shard beyond all", &[15, 4, 1, 0x80, 0x80, 4]),
+        ("entry 0", &[9, 3, 1, 3, 0]),
+        ("packet identifier 0", &[10, 4, 1, 3, 0, 0]),
+        ("no such version", &[12, 4, 1, 3, 0, 6]),
+        ("no such flag", &[12, 4, 1, 3, 4, 5]),
+        ("QoS 3", &[16, 6, 1, 3, 3, 1, b'a', 0]),
     ];
-    for (name, bytes, at, fault) in cases {
-        let refusal = read(&mut Decoder::new(0), bytes).expect_err(name);
-        assert_eq!((refusal.at, refusal.fault), (*at, *fault), "{name}");
-        assert_eq!(refusal.tag, bytes[*at], "{name}");
-    }
+    refused(0, Fault::Value, &values);
     let refusal = read(&mut Decoder::new(0), &[15, 100]).unwrap_err();
     assert_eq!(
         refusal.to_string(),
         "record 15 (session ended) at byte 0 of its frame: it ends too early"
     );
+}
+
+#[test]
+fn what_names_a_message_wrongly_is_refused_by_name() {
+    let body = b"\x04\x07\x01\x01\x01t\x00xy";
+    let refused_behind = |fault, cases: &[&[u8]]| {
+        for bytes in cases {
+            refused(9, fault, &[("behind a message", &[body, *bytes].concat())]);
+        }
+    };
+    refused(0, Fault::NoBody, &[("no message", &[19, 1, 1])]);
+    refused_behind(Fault::NoBody, &[&[19, 1, 2], &[19, 1, 0]]);
+    refused_behind(Fault::BodyOrder, &[body]);
+    let empty = [5, 1, 1];
+    let ids_without_end = [5, 11, 1, 0x29, 1, 3, 1, 0xFF, 0xFF, 0xFF, 0xFF, 15, 1];
+    refused_behind(Fault::TooShort, &[&empty, &ids_without_end]);
+    let qos_0 = [5, 5, 1, 0x20, 1, 3, 1];
+    let no_session_before = [5, 4, 1, 1, 1, 1];
+    let no_ids = [5, 6, 1, 0x29, 1, 3, 1, 0];
+    refused_behind(Fault::Value, &[&qos_0, &no_session_before, &no_ids]);
+    refused(0, Fault::TooShort, &[("an empty part", &[2, 0])]);
+    refused(0, Fault::PartInParts, &[("a part", &[2, 2, 3, 9])]);
+    let too_much = [2, 1, 15, 3, 4, 2, 1, 3, 9];
+    refused(3, Fault::TooLong, &[("too much in parts", &too_much)]);
 }
 
 /// SplitMix64.
@@ -541,7 +518,7 @@ impl Random {
 
     fn delivery(&mut self, message: &LocalMessage) -> Delivery {
         let ids: Vec<u32> = (0..self.below(4)).map(|_| self.size() as u32).collect();
-        let mut delivery = delivery(message, self.size() + 1 >> 1 | 1);
+        let mut delivery = delivery(message, self.size() >> 1 | 1);
         delivery.qos = [Qos::AtLeastOnce, Qos::ExactlyOnce][self.below(2) as usize];
         delivery.retain = self.chance();
         delivery.subscription_ids = match ids.as_slice() {
