@@ -1,7 +1,7 @@
 //! Single cases for `scripts/icount.sh`, which counts instructions: one case, so many times, no clock.
 
 use crate::fanout::Rules;
-use crate::{codec, fanout, route, session};
+use crate::{codec, fanout, records, route, session};
 
 /// Operations that are counted: a name, how many deliveries (or the like) one call is, and the call.
 fn case(name: &str) -> Option<(usize, Box<dyn FnMut()>)> {
@@ -31,6 +31,8 @@ fn case(name: &str) -> Option<(usize, Box<dyn FnMut()>)> {
         "pair-qos2" => (1, Box::new(session::operation(2))),
         "decode-5.0" => (64, Box::new(codec::operation())),
         "match-10K" => (1, Box::new(route::operation(10_000))),
+        "records-to-1" => (records::AT_ONCE, Box::new(records::operation(1))),
+        "records-to-100" => (100 * records::AT_ONCE, Box::new(records::operation(100))),
         _ => return None,
     })
 }

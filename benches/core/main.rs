@@ -9,6 +9,7 @@ mod cases;
 mod codec;
 mod fanout;
 mod mailbox;
+mod records;
 mod route;
 mod session;
 
@@ -32,6 +33,7 @@ criterion_group!(
     fanout::fan_out,
     session::pairs,
     mailbox::hops,
+    records::records,
 );
 
 fn main() {

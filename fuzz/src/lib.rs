@@ -12,6 +12,7 @@ mod layers;
 mod matching;
 mod packets;
 mod passwords;
+mod records;
 mod topics;
 
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
@@ -28,6 +29,7 @@ pub use layers::layers;
 pub use matching::matching;
 pub use packets::{packets_v3, packets_v5};
 pub use passwords::passwords;
+pub use records::records;
 pub use topics::topics;
 
 /// The body of a target.
@@ -44,4 +46,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("passwords", passwords),
     ("acl", acl),
     ("layers", layers),
+    ("records", records),
 ];

@@ -131,4 +131,4 @@ macro_rules! targets {
     };
 }
 
-targets! { frames packets_v3 packets_v5 topics matching connection passwords acl layers }
+targets! { frames packets_v3 packets_v5 topics matching connection passwords acl layers records }

@@ -4,3 +4,4 @@
 pub mod image;
 pub mod log;
 pub mod memory;
+pub mod record;

@@ -171,7 +171,7 @@ impl World {
             },
             incoming: mailboxes[id].clone(),
             uncommitted: VecDeque::new(),
-            kept: Kept::default(),
+            kept: Kept::new(id as ShardId, seed),
             links: Vec::new(),
             sleeps_until: None,
             is_woken: false,
@@ -439,8 +439,9 @@ impl World {
         let shard = &mut self.shards[shard];
         for persist in shard.core.take_persist() {
             shard.uncommitted.push_back(persist.ticket);
-            shard.kept.put(persist.record);
+            shard.kept.put(&persist);
         }
+        shard.kept.read();
         if self.fault.is_none() && random.chance(KEPT_LOOKS) {
             self.fault = shard.kept.check(&shard.core, now).err();
         }

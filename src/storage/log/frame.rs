@@ -84,6 +84,14 @@ impl Frame {
         self.bytes.len() - HEADER_BYTES
     }
 
+    /// The records, once it has been sealed.
+    #[must_use]
+    pub fn sealed_records(&self) -> &[u8] {
+        let length = read::<4>(&self.bytes, 0).map_or(0, u32::from_le_bytes);
+        let end = HEADER_BYTES + length as usize;
+        self.bytes.get(HEADER_BYTES..end).unwrap_or_default()
+    }
+
     /// No more records come: writes what can be known before the place is.
     pub fn seal(&mut self) {
         let length = self.record_bytes() as u32;
@@ -225,6 +233,7 @@ mod tests {
         frame.records().extend_from_slice(b"some records");
         frame.ticket = 5;
         frame.seal();
+        assert_eq!(frame.sealed_records(), b"some records");
         frame.stamp(&log, 2, 41, 40);
         let wire = frame.wire().to_vec();
         assert_eq!(wire.len() % ALIGNMENT, 0);

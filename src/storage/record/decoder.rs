@@ -1,0 +1,375 @@
+//! A shard's records, read out of its frames.
+//!
+//! Invariant: nothing is put aside of what was read but the messages that may still be named and the
+//! beginning of a record in parts: memory is in proportion to the bytes read, whatever they say.
+//!
+//! Not here: frames that lie in the log, and whose they are ([`crate::storage::log`]).
+
+use super::fields::{
+    AS_PUBLISHED, EXPIRES, Fields, GROUP, IDS, NO_LOCAL, QOS, RETAIN, SHARE, USER, WHOLE, WILL,
+    Wall, parts_of, qos_of, session_of,
+};
+use super::refusal::{Fault, Refusal};
+use super::tag::Tag;
+use super::window::{NUMBER_END, Window};
+use crate::engine::codec::Version;
+use crate::engine::keys::{GroupKey, SessionNumber};
+use crate::engine::message::{LocalMessage, Message, Qos};
+use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::session::will::Will;
+use crate::engine::session::{Delivery, SubscriptionIds};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Most bytes of a record: a packet has at most 256 MiB.
+pub const RECORD_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Reads the records of one shard.
+#[derive(Debug)]
+pub struct Decoder {
+    wall: Wall,
+    bodies: Window<LocalMessage>,
+    /// What is there of a record in parts; empty if there is none.
+    parts: Vec<u8>,
+}
+
+impl Decoder {
+    /// Times are told as of a process whose engine's time 0 is when a wall clock showed `origin_ms`, and what
+    /// was before that as 0. With 0 they are those of the wall.
+    #[must_use]
+    pub const fn new(origin_ms: u64) -> Self {
+        Decoder {
+            wall: Wall { origin_ms },
+            bodies: Window::new(0),
+            parts: Vec::new(),
+        }
+    }
+
+    /// The records of the shard's next frame, in order.
+    ///
+    /// # Errors
+    /// One is not as they are written. Those before it were told; what comes after it cannot be read.
+    pub fn read(&mut self, records: &[u8], mut take: impl FnMut(Record)) -> Result<(), Refusal> {
+        let mut rest = Fields(records);
+        while !rest.is_empty() {
+            let at = records.len() - rest.0.len();
+            let tag = rest.0.first().copied().unwrap_or_default();
+            let told = split(&mut rest).and_then(|(tag, fields)| self.one(tag, fields, &mut take));
+            told.map_err(|fault| Refusal { at, tag, fault })?;
+        }
+        Ok(())
+    }
+
+    fn one(
+        &mut self,
+        tag: Tag,
+        fields: Fields<'_>,
+        take: &mut impl FnMut(Record),
+    ) -> Result<(), Fault> {
+        match tag {
+            Tag::Began => {
+                // What the process before had begun to write was never acknowledged.
+                self.parts = Vec::new();
+                self.bodies = Window::new(0);
+                fields.finish()
+            }
+            Tag::NextPart => {
+                if self.parts.is_empty() {
+                    return Err(Fault::NoFirstPart);
+                }
+                self.part(fields, take)
+            }
+            _ if !self.parts.is_empty() => Err(Fault::Interrupts),
+            Tag::Part => self.part(fields, take),
+            tag => self.whole(tag, fields, take),
+        }
+    }
+
+    fn part(&mut self, mut fields: Fields<'_>, take: &mut impl FnMut(Record)) -> Result<(), Fault> {
+        if fields.is_empty() {
+            return Err(Fault::TooShort);
+        }
+        self.parts.extend_from_slice(fields.rest());
+        let mut so_far = Fields(&self.parts);
+        let (tag, length) = match begin(&mut so_far) {
+            Ok(begun) => begun,
+            Err(Fault::TooShort) => return Ok(()),
+            Err(fault) => return Err(fault),
+        };
+        if matches!(tag, Tag::Began | Tag::Part | Tag::NextPart) {
+            return Err(Fault::PartInParts);
+        }
+        match (so_far.0.len() as u64).cmp(&length) {
+            std::cmp::Ordering::Less => Ok(()),
+            std::cmp::Ordering::Greater => Err(Fault::TooLong),
+            std::cmp::Ordering::Equal => {
+                let whole = std::mem::take(&mut self.parts);
+                let mut whole = Fields(&whole);
+                let (tag, fields) = split(&mut whole)?;
+                self.whole(tag, fields, take)
+            }
+        }
+    }
+
+    fn whole(
+        &mut self,
+        tag: Tag,
+        mut fields: Fields<'_>,
+        take: &mut impl FnMut(Record),
+    ) -> Result<(), Fault> {
+        match tag {
+            Tag::Body => self.body(fields),
+            Tag::Queued => self.queued(fields, take),
+            Tag::Retained => {
+                let message = self.named(&mut fields)?.share();
+                fields.finish()?;
+                take(Record::Retained { message });
+                Ok(())
+            }
+            tag => {
+                let record = plain(tag, &mut fields, self.wall)?;
+                fields.finish()?;
+                take(record);
+                Ok(())
+            }
+        }
+    }
+
+    fn body(&mut self, mut fields: Fields<'_>) -> Result<(), Fault> {
+        let number = fields.entry()?;
+        if number >= NUMBER_END {
+            return Err(Fault::Value);
+        }
+        match self.bodies.next() {
+            // The frames with those before it were not needed any more.
+            0 => self.bodies = Window::new(number),
+            due if due == number => {}
+            _ => return Err(Fault::BodyOrder),
+        }
+        let flags = fields.flags(QOS | RETAIN | EXPIRES)?;
+        let qos = qos_of(flags)?;
+        let expires_at = if flags & EXPIRES != 0 {
+            Some(self.wall.timestamp(fields.varint()?))
+        } else {
+            None
+        };
+        let topic = fields.text()?;
+        let properties = fields.bytes()?;
+        let retain = flags & RETAIN != 0;
+        let message = Message::new(topic, properties, fields.rest(), qos, retain, expires_at);
+        let message = Arc::new(message);
+        let local = LocalMessage::new(Arc::clone(&message));
+        self.bodies.push(local, &message, drop);
+        Ok(())
+    }
+
+    fn named(&self, fields: &mut Fields<'_>) -> Result<&LocalMessage, Fault> {
+        let number = fields.varint()?;
+        self.bodies.get(number).ok_or(Fault::NoBody)
+    }
+
+    fn queued(&self, mut fields: Fields<'_>, take: &mut impl FnMut(Record)) -> Result<(), Fault> {
+        let message = self.named(&mut fields)?;
+        let mut last = None;
+        loop {
+            let flags = fields.flags(QOS | RETAIN | IDS | GROUP | WHOLE)?;
+            let qos = qos_of(flags)?;
+            if qos == Qos::AtMostOnce {
+                return Err(Fault::Value);
+            }
+            let session = match last {
+                _ if flags & WHOLE != 0 => fields.session()?,
+                Some((counter, shard)) => session_of(fields.difference(counter)?, shard)?,
+                None => return Err(Fault::Value),
+            };
+            last = Some(parts_of(session));
+            let entry = fields.entry()?;
+            let subscription_ids = if flags & IDS != 0 {
+                ids(&mut fields)?
+            } else {
+                SubscriptionIds::None
+            };
+            let group = if flags & GROUP != 0 {
+                Some(Rc::new(GroupKey {
+                    filter: fields.text()?.into(),
+                    name: fields.text()?.into(),
+                }))
+            } else {
+                None
+            };
+            let delivery = Delivery {
+                message: message.clone(),
+                qos,
+                retain: flags & RETAIN != 0,
+                subscription_ids,
+                group,
+                entry,
+            };
+            take(Record::Queued { session, delivery });
+            if fields.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A record's tag and the length of its fields.
+fn begin(from: &mut Fields<'_>) -> Result<(Tag, u64), Fault> {
+    let tag = Tag::from_bits(from.byte()?).ok_or(Fault::UnknownTag)?;
+    let length = from.varint()?;
+    if length > RECORD_BYTES_MAX {
+        return Err(Fault::TooLarge);
+    }
+    Ok((tag, length))
+}
+
+/// The next record.
+fn split<'a>(from: &mut Fields<'a>) -> Result<(Tag, Fields<'a>), Fault> {
+    let (tag, length) = begin(from)?;
+    Ok((tag, Fields(from.take(length)?)))
+}
+
+fn ids(fields: &mut Fields<'_>) -> Result<SubscriptionIds, Fault> {
+    let count = fields.varint()?;
+    if count == 1 {
+        return Ok(SubscriptionIds::One(fields.u32()?));
+    }
+    if count == 0 {
+        return Err(Fault::Value);
+    }
+    // Not collected by the count: that is only what somebody says.
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(fields.u32()?);
+    }
+    Ok(SubscriptionIds::Many(ids.into()))
+}
+
+/// A record that names no message.
+fn plain(tag: Tag, fields: &mut Fields<'_>, wall: Wall) -> Result<Record, Fault> {
+    if tag == Tag::RetainedGone {
+        let topic = fields.text()?.into();
+        return Ok(Record::RetainedGone { topic });
+    }
+    let session = fields.session()?;
+    Ok(match tag {
+        Tag::Opened => Record::Opened(Box::new(opened(session, fields)?)),
+        Tag::Expires => Record::Expires {
+            session,
+            seconds: fields.u32()?,
+        },
+        Tag::Left => Record::Left {
+            session,
+            at: wall.timestamp(fields.varint()?),
+        },
+        Tag::Ended => Record::Ended { session },
+        Tag::WillGone => Record::WillGone { session },
+        Tag::Subscribed => Record::Subscribed(Box::new(subscribed(session, fields)?)),
+        Tag::Unsubscribed => {
+            let flags = fields.flags(SHARE)?;
+            Record::Unsubscribed {
+                session,
+                filter: fields.text()?.into(),
+                share: share(flags, fields)?,
+            }
+        }
+        Tag::Sent => Record::Sent {
+            session,
+            entry: fields.entry()?,
+            packet_id: fields.packet_id()?,
+        },
+        Tag::Unsent => Record::Unsent {
+            session,
+            entry: fields.entry()?,
+        },
+        Tag::Received => Record::Received {
+            session,
+            entry: fields.entry()?,
+            packet_id: fields.packet_id()?,
+        },
+        Tag::Settled => Record::Settled {
+            session,
+            entry: fields.entry()?,
+        },
+        Tag::Accepted => Record::Accepted {
+            session,
+            packet_id: fields.packet_id()?,
+        },
+        Tag::Released => Record::Released {
+            session,
+            packet_id: fields.packet_id()?,
+        },
+        _ => return Err(Fault::UnknownTag),
+    })
+}
+
+fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fault> {
+    let flags = fields.flags(USER | WILL)?;
+    let version = match fields.byte()? {
+        3 => Version::V3_1,
+        4 => Version::V3_1_1,
+        5 => Version::V5,
+        _ => return Err(Fault::Value),
+    };
+    let client_id = fields.text()?.into();
+    let user_name = if flags & USER != 0 {
+        Some(fields.text()?.into())
+    } else {
+        None
+    };
+    let expiry_seconds = fields.u32()?;
+    let queue_bytes_max = usize::try_from(fields.varint()?).map_err(|_| Fault::Number)?;
+    let will = if flags & WILL != 0 {
+        Some(Box::new(will(fields)?))
+    } else {
+        None
+    };
+    Ok(Opened {
+        session,
+        client_id,
+        version,
+        user_name,
+        expiry_seconds,
+        queue_bytes_max,
+        will,
+    })
+}
+
+fn will(fields: &mut Fields<'_>) -> Result<Will, Fault> {
+    let flags = fields.flags(QOS | RETAIN | EXPIRES)?;
+    let (topic, payload, forwarded) = (fields.text()?, fields.bytes()?, fields.bytes()?);
+    let expiry_seconds = if flags & EXPIRES != 0 {
+        Some(fields.u32()?)
+    } else {
+        None
+    };
+    Ok(Will {
+        topic: topic.into(),
+        payload: payload.into(),
+        forwarded: forwarded.into(),
+        qos: qos_of(flags)?,
+        retain: flags & RETAIN != 0,
+        expiry_seconds,
+        delay_seconds: fields.u32()?,
+    })
+}
+
+fn subscribed(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Subscription, Fault> {
+    let flags = fields.flags(QOS | SHARE | NO_LOCAL | AS_PUBLISHED)?;
+    Ok(Subscription {
+        session,
+        filter: fields.text()?.into(),
+        share: share(flags, fields)?,
+        subscription_id: fields.u32()?,
+        qos: qos_of(flags)?,
+        no_local: flags & NO_LOCAL != 0,
+        retain_as_published: flags & AS_PUBLISHED != 0,
+    })
+}
+
+fn share(flags: u8, fields: &mut Fields<'_>) -> Result<Option<Arc<str>>, Fault> {
+    if flags & SHARE == 0 {
+        return Ok(None);
+    }
+    Ok(Some(fields.text()?.into()))
+}
