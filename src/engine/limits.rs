@@ -16,8 +16,7 @@ pub struct Limits {
     /// Bytes that one turn of a shard hands to sockets, as far as their send buffers take them at once; at
     /// least one batch.
     pub turn_send_bytes_max: usize,
-    /// Microseconds that a turn should take at most: after a longer one the next do less. Both it and the
-    /// kernel's part.
+    /// Microseconds that a turn should take at most: after two longer ones the next do less.
     pub turn_us_goal: u64,
     /// Letters that one shard's mailbox holds for another. A full one holds up who publishes to that shard.
     pub mailbox_letters_max: usize,

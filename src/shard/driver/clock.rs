@@ -47,7 +47,13 @@ impl Clock {
         let took = at.saturating_duration_since(self.turn_at);
         self.turn_max = self.turn_max.max(took);
         let turn_us = took.as_micros() as u64;
-        (self.lasted, self.goes_on) = (Lasted { turn_us, round_us: turn_us }, goes_on);
+        (self.lasted, self.goes_on) = (
+            Lasted {
+                turn_us,
+                round_us: turn_us,
+            },
+            goes_on,
+        );
         took
     }
 

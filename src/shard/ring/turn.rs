@@ -35,11 +35,7 @@ impl Ring {
     }
 
     /// A turn that delivers no more after a time, but some.
-    pub fn turn_until(
-        &mut self,
-        handler: &mut impl Handler,
-        until: Option<Instant>,
-    ) -> TurnReport {
+    pub fn turn_until(&mut self, handler: &mut impl Handler, until: Option<Instant>) -> TurnReport {
         let mut report = TurnReport::default();
         let Some(mut buffers) = self.buffers.take() else {
             debug_assert!(false, "turn called from a handler");
