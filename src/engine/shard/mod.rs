@@ -47,6 +47,7 @@ mod ready;
 mod receive;
 mod refusals;
 mod replay;
+mod restoring;
 mod sessions;
 mod settings;
 mod snapshot;
@@ -58,6 +59,7 @@ pub mod unheard;
 mod window;
 
 pub use admission::{ConnectionCounts, CountsByNetwork};
+pub use restoring::RestoreError;
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
 use crate::engine::access::bans::BannedNames;
@@ -350,6 +352,7 @@ impl ShardCore {
     pub fn stored(&mut self, now: Timestamp, through: u64) {
         if self.clients.journal.advance(through) {
             self.open_stored();
+            self.clients.send_stored(now);
             self.release_stored_acks();
             self.release_pending(now);
         }

@@ -3,12 +3,14 @@
 
 use super::clients::{Clients, PassedOn};
 use super::deliver::fits;
+use super::journal::Unsent;
 use super::keeping::{number_entry, settle_entry};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::encoder::Form;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::message::Qos;
 use crate::engine::record::Record;
 use crate::engine::session::Delivery;
 use crate::engine::session::inflight::Awaits;
@@ -45,30 +47,85 @@ impl Clients {
         let entry = delivery.entry;
         let packet_id = session.outbound.begin(delivery);
         if entry > 0
-            && let Some(session) = session.number
+            && let Some(number) = session.number
         {
             self.journal.put(Record::Sent {
-                session,
+                session: number,
                 entry,
                 packet_id,
             });
+            if qos == Qos::ExactlyOnce {
+                return self.journal.wait_to_send(Unsent {
+                    session: key,
+                    connection: connection_key,
+                    entry,
+                    packet_id,
+                });
+            }
         }
         let form = Form {
             retain,
             packet_id,
             ..Form::plain(connection.version, qos, ids.as_slice())
         };
+        self.send_begun(publication, key, connection_key, &form, now);
+    }
+
+    /// Sends messages of QoS 2 whose identifiers are stored by now: sent before, one would come a second time
+    /// with another identifier if the broker forgot the first.
+    pub(super) fn send_stored(&mut self, now: Timestamp) {
+        while let Some(unsent) = self.journal.next_to_send() {
+            let Some(session) = self.sessions.get_mut(unsent.session) else {
+                continue;
+            };
+            // A later connection has got it with all that was unfinished.
+            if session.connection != Some(unsent.connection) {
+                continue;
+            }
+            let Some(delivery) = session.outbound.unreceived(unsent.packet_id, unsent.entry) else {
+                continue;
+            };
+            let delivery = delivery.clone();
+            let mut publication = Publication::of(&delivery.message);
+            let form = Form {
+                retain: delivery.retain,
+                packet_id: unsent.packet_id,
+                ..Form::plain(
+                    session.version,
+                    delivery.qos,
+                    delivery.subscription_ids.as_slice(),
+                )
+            };
+            self.encoder.begin();
+            let (key, connection) = (unsent.session, unsent.connection);
+            self.send_begun(&mut publication, key, connection, &form, now);
+        }
+    }
+
+    /// Sends a message for the first time that is in the window.
+    fn send_begun(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        form: &Form<'_>,
+        now: Timestamp,
+    ) {
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return;
+        };
         let (encoder, spare) = (&mut self.encoder, &mut self.spare);
-        let put = encoder.put_with_alias(publication, form, now, connection, spare);
+        let put = encoder.put_with_alias(publication, *form, now, connection, spare);
         if put.is_ok() {
             self.counters.messages_sent += 1;
-            self.ready.mark(connection_key, connection);
-        } else {
-            // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
-            session.outbound.give_up(packet_id);
-            settle_entry(session, &mut self.journal, entry);
-            self.lose(key, LossReason::TooLarge, 1);
+            return self.ready.mark(connection_key, connection);
         }
+        // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
+        if let Some(session) = self.sessions.get_mut(key) {
+            let (entry, _) = session.outbound.give_up(form.packet_id);
+            settle_entry(session, &mut self.journal, entry);
+        }
+        self.lose(key, LossReason::TooLarge, 1);
     }
 
     /// Puts a message into a session's queue, or does what the policy says if that is full.
