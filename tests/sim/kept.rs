@@ -1,6 +1,8 @@
-//! Whether the records that a shard has put tell what it has: at any moment their image is that of a snapshot.
+//! Whether the records that a shard has put tell what it has: at any moment their image is that of a snapshot;
+//! and what of them is left when the broker is killed.
 
-use ringmq::engine::record::Record;
+use crate::random::Random;
+use ringmq::engine::record::{Persist, Record};
 use ringmq::engine::shard::ShardCore;
 use ringmq::engine::time::Timestamp;
 use ringmq::storage::image::{Entry, Image, Session};
@@ -9,17 +11,51 @@ use ringmq::storage::image::{Entry, Image, Session};
 #[derive(Default)]
 pub struct Kept {
     image: Image,
+    /// What was written together, since the directory was made, with its first ticket in this life of the
+    /// broker, 0 for an earlier one.
+    frames: Vec<(u64, Vec<Record>)>,
     /// Why they are no history, if they are not.
     fault: Option<String>,
 }
 
 impl Kept {
-    pub fn put(&mut self, record: Record) {
-        if self.fault.is_none() {
-            let told = format!("{record:?}");
-            let applied = self.image.apply(record);
-            self.fault = applied.err().map(|error| format!("{error}: {told}"));
+    /// What a turn has to store; its last ticket.
+    pub fn put(&mut self, turn: impl Iterator<Item = Persist>) -> Option<u64> {
+        let (mut first, mut last) = (None, None);
+        let mut frame = Vec::new();
+        for Persist { ticket, record } in turn {
+            first.get_or_insert(ticket);
+            last = Some(ticket);
+            if self.fault.is_none() {
+                let applied = self.image.apply(record.clone());
+                self.fault = applied.err().map(|error| format!("{error}: {record:?}"));
+            }
+            frame.push(record);
         }
+        self.frames.extend(first.map(|first| (first, frame)));
+        last
+    }
+
+    /// The broker is killed: what is not safe up to a ticket may be lost, the last of it first. What is left
+    /// is what there is, in records.
+    pub fn crash(&mut self, stored: u64, random: &mut Random) -> Result<Vec<Record>, String> {
+        let safe = self.frames.partition_point(|(first, _)| *first <= stored);
+        let kept = safe + random.below(self.frames.len() - safe + 1);
+        self.frames.truncate(kept);
+        for (first, _) in &mut self.frames {
+            *first = 0;
+        }
+        self.image = self.play()?;
+        Ok(self.play()?.into_records().collect())
+    }
+
+    fn play(&self) -> Result<Image, String> {
+        let mut image = Image::default();
+        for record in self.frames.iter().flat_map(|(_, records)| records) {
+            let applied = image.apply(record.clone());
+            applied.map_err(|error| format!("{error}: {record:?}"))?;
+        }
+        Ok(image)
     }
 
     /// All records are in.

@@ -312,6 +312,7 @@ impl ShardCore {
             || self.memory.is_searching()
             || self.may_resume_publishers()
             || self.counting.is_some()
+            || self.has_persist()
     }
 
     // Inputs.
@@ -352,7 +353,7 @@ impl ShardCore {
     pub fn stored(&mut self, now: Timestamp, through: u64) {
         if self.clients.journal.advance(through) {
             self.open_stored();
-            self.clients.send_stored(now);
+            self.send_stored(now);
             self.release_stored_acks();
             self.release_pending(now);
         }

@@ -1,6 +1,7 @@
 //! QoS 1 and 2 toward a client: through its window if that has room, else into its session's queue; and
 //! again what a resumed session had not finished.
 
+use super::ShardCore;
 use super::clients::{Clients, PassedOn};
 use super::deliver::fits;
 use super::journal::Unsent;
@@ -71,38 +72,33 @@ impl Clients {
         self.send_begun(publication, key, connection_key, &form, now);
     }
 
-    /// Sends messages of QoS 2 whose identifiers are stored by now: sent before, one would come a second time
-    /// with another identifier if the broker forgot the first.
-    pub(super) fn send_stored(&mut self, now: Timestamp) {
-        while let Some(unsent) = self.journal.next_to_send() {
-            let Some(session) = self.sessions.get_mut(unsent.session) else {
-                continue;
-            };
-            // A later connection has got it with all that was unfinished.
-            if session.connection != Some(unsent.connection) {
-                continue;
-            }
-            let Some(delivery) = session.outbound.unreceived(unsent.packet_id, unsent.entry) else {
-                continue;
-            };
-            let delivery = delivery.clone();
-            let mut publication = Publication::of(&delivery.message);
-            let form = Form {
-                retain: delivery.retain,
-                packet_id: unsent.packet_id,
-                ..Form::plain(
-                    session.version,
-                    delivery.qos,
-                    delivery.subscription_ids.as_slice(),
-                )
-            };
-            self.encoder.begin();
-            let (key, connection) = (unsent.session, unsent.connection);
-            self.send_begun(&mut publication, key, connection, &form, now);
+    /// Sends a message of QoS 2 whose identifier is stored by now. False if it is not to be sent any more, so
+    /// that the window may have room.
+    fn send_stored(&mut self, unsent: Unsent, now: Timestamp) -> bool {
+        let key = unsent.session;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
+        // A later connection has got it with all that was unfinished.
+        if session.connection != Some(unsent.connection) {
+            return true;
         }
+        let Some(delivery) = session.outbound.unreceived(unsent.packet_id, unsent.entry) else {
+            return true;
+        };
+        let delivery = delivery.clone();
+        let mut publication = Publication::of(&delivery.message);
+        let ids = delivery.subscription_ids.as_slice();
+        let form = Form {
+            retain: delivery.retain,
+            packet_id: unsent.packet_id,
+            ..Form::plain(session.version, delivery.qos, ids)
+        };
+        self.encoder.begin();
+        self.send_begun(&mut publication, key, unsent.connection, &form, now)
     }
 
-    /// Sends a message for the first time that is in the window.
+    /// Sends a message for the first time that is in the window; false if its client does not take it.
     fn send_begun(
         &mut self,
         publication: &mut Publication<'_>,
@@ -110,15 +106,16 @@ impl Clients {
         connection_key: ConnectionKey,
         form: &Form<'_>,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let Some(connection) = self.connections.get_mut(connection_key) else {
-            return;
+            return false;
         };
         let (encoder, spare) = (&mut self.encoder, &mut self.spare);
         let put = encoder.put_with_alias(publication, *form, now, connection, spare);
         if put.is_ok() {
             self.counters.messages_sent += 1;
-            return self.ready.mark(connection_key, connection);
+            self.ready.mark(connection_key, connection);
+            return true;
         }
         // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
         if let Some(session) = self.sessions.get_mut(key) {
@@ -126,6 +123,7 @@ impl Clients {
             settle_entry(session, &mut self.journal, entry);
         }
         self.lose(key, LossReason::TooLarge, 1);
+        false
     }
 
     /// Puts a message into a session's queue, or does what the policy says if that is full.
@@ -302,5 +300,19 @@ impl Clients {
         self.counters.messages_sent += u64::from(put.is_ok());
         self.ready.mark(connection_key, connection);
         Some((packet_id, put.is_ok()))
+    }
+}
+
+impl ShardCore {
+    /// Sends the messages of QoS 2 whose identifiers are stored by now: sent before, one would come a second
+    /// time with another identifier if the broker forgot the first.
+    pub(super) fn send_stored(&mut self, now: Timestamp) {
+        while let Some(unsent) = self.clients.journal.next_to_send() {
+            let key = unsent.session;
+            if !self.clients.send_stored(unsent, now) && self.clients.is_owed(key) {
+                self.clients.pump(key, now);
+                self.pump_replay(key, now);
+            }
+        }
     }
 }
