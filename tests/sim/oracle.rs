@@ -149,6 +149,11 @@ impl Oracle {
         }
     }
 
+    /// Whether the broker was ever killed.
+    pub fn has_crashed(&self) -> bool {
+        self.crashed_at > 0
+    }
+
     /// A request that was sent at that time is answered: all that its client said before is stored.
     pub fn stored(&mut self, link: usize, sent_at: u64) {
         let known = self.stored_before.entry(link).or_default();
@@ -341,10 +346,13 @@ impl Oracle {
         let came_before = before.iter().any(|d| d.at <= self.crashed_at);
         let is_routed_anew = message.is_resent || message.is_will;
         let was_sent_before = message.sent_at <= Some(self.crashed_at);
+        if was_sent_before && is_routed_anew && !self.is_stored_at_once {
+            return Ok(true);
+        }
         Ok(match arrival.qos {
             0 => came_before && is_routed_anew,
             1 => came_before,
-            _ => was_sent_before && is_routed_anew && !self.is_stored_at_once,
+            _ => false,
         })
     }
 

@@ -105,6 +105,29 @@ fn a_resumed_client_gets_what_was_unfinished_with_dup_and_its_identifiers() {
 }
 
 #[test]
+fn a_retained_message_stays_before_those_that_wait_behind_it() {
+    let mut shard = Shard::new(|_| {});
+    publish(&mut shard, &[b"\x33\x06\x00\x01t\x00\x01a"]);
+    let publisher = shard.connect(b'q', true);
+    let client = shard.connect(b'a', false);
+    shard.receive(client, SUBSCRIBE_T);
+    shard.receive(publisher, b"\x32\x06\x00\x01t\x00\x01b");
+    shard.core.receive_ended(shard.now, client);
+    for _ in 0..3 {
+        shard.hear(client);
+    }
+    let (mut shard, _) = restored(&shard, 0);
+    let client = shard.core.accept(shard.now, 0).unwrap();
+    let heard = shard.say(client, b"\x10\x0D\x00\x04MQTT\x04\x00\x00\x00\x00\x01a");
+    let in_order = [
+        &b"\x20\x02\x01\x00"[..],
+        b"\x33\x06\x00\x01t\x00\x01a",
+        b"\x32\x06\x00\x01t\x00\x02b",
+    ];
+    assert_eq!(heard, in_order.concat());
+}
+
+#[test]
 fn numbers_go_on_above_those_that_are_known() {
     let mut first = Shard::new(|_| {});
     for id in *b"ab" {
