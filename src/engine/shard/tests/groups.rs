@@ -24,6 +24,7 @@ fn rest(shard: &mut Shard) -> usize {
         shard.begin_turn_sent();
         shard.core.work_off(shard.now);
         shard.take_commands();
+        shard.core.take_persist();
         turns += 1;
         assert!(turns < 10_000, "it does not come to an end");
     }
