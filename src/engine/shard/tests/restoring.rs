@@ -167,7 +167,11 @@ fn with_will() -> (Shard, ConnectionKey) {
     let other = shard.connect(b'o', false);
     shard.say(other, b"\x82\x06\x00\x07\x00\x01w\x01");
     leave(&mut shard, other);
-    let body = b"\x00\x04MQTT\x05\x0C\x00\x00\x05\x11\x00\x00\x00\x0A\x00\x01a\x05\x18\x00\x00\x00\x04\x00\x01w\x00\x01x";
+    let body = [
+        &b"\x00\x04MQTT\x05\x0C\x00\x00\x05\x11\x00\x00\x00\x0A\x00\x01a"[..],
+        b"\x05\x18\x00\x00\x00\x04\x00\x01w\x00\x01x",
+    ]
+    .concat();
     let key = shard.core.accept(shard.now, 0).unwrap();
     shard.say(key, &[&[0x10, body.len() as u8], &body[..]].concat());
     (shard, key)
@@ -223,7 +227,7 @@ fn what_has_expired_meanwhile_ends() {
     );
     assert_eq!(counter(&shard, "dropped_expired"), 2);
     assert_eq!(counter(&shard, "retained_messages"), 0);
-    // Ten seconds after it left nobody gets its session, whether a turn has come to it or not; its will is out.
+    // Ten seconds after it left nobody gets its session, whether a turn has come to it or not.
     shard.now = shard.now.plus_seconds(7);
     let body = b"\x00\x04MQTT\x05\x00\x00\x00\x00\x00\x01a";
     let key = shard.core.accept(shard.now, 0).unwrap();
