@@ -142,6 +142,14 @@ impl Image {
         Ok(())
     }
 
+    /// The records that lead to it, in the order of a snapshot's: what a shard is built anew from.
+    pub fn into_records(self) -> impl Iterator<Item = Record> {
+        let retained = self.retained.into_values();
+        let retained = retained.map(|message| Record::Retained { message });
+        let sessions = self.sessions.into_values();
+        sessions.flat_map(Session::into_records).chain(retained)
+    }
+
     fn session(&mut self, number: SessionNumber) -> Result<&mut Session, ImageError> {
         self.sessions.get_mut(&number).ok_or(ImageError::NoSession)
     }
@@ -176,6 +184,23 @@ impl Image {
 }
 
 impl Session {
+    fn into_records(self) -> Vec<Record> {
+        let session = self.opened.session;
+        let mut records = vec![Record::Opened(Box::new(self.opened))];
+        let subscriptions = self.subscriptions.into_values();
+        records.extend(subscriptions.map(|it| Record::Subscribed(Box::new(it))));
+        let entries = self.entries.into_iter();
+        let (mut sent, queued): (Vec<_>, Vec<_>) = entries.partition(|it| it.1.sent.is_some());
+        sent.sort_by_key(|(_, entry)| entry.sent);
+        for (number, entry) in sent.into_iter().chain(queued) {
+            entry.put_records(session, number, &mut records);
+        }
+        let accepted = self.accepted.into_iter();
+        records.extend(accepted.map(|packet_id| Record::Accepted { session, packet_id }));
+        records.extend(self.left_at.map(|at| Record::Left { session, at }));
+        records
+    }
+
     fn queue(&mut self, delivery: Delivery) -> Result<(), ImageError> {
         match self.entries.entry(delivery.entry) {
             Place::Occupied(_) => Err(ImageError::Twice),
@@ -203,5 +228,31 @@ impl Session {
         let sent = known.and_then(|known| known.sent).or(Some(first_sent));
         let delivery = None;
         self.entries.insert(entry, Entry { delivery, sent });
+    }
+}
+
+impl Entry {
+    fn put_records(self, session: SessionNumber, entry: u64, records: &mut Vec<Record>) {
+        let is_whole = self.delivery.is_some();
+        let queued = self
+            .delivery
+            .map(|delivery| Record::Queued { session, delivery });
+        records.extend(queued);
+        let Some((_, packet_id)) = self.sent else {
+            return;
+        };
+        records.push(if is_whole {
+            Record::Sent {
+                session,
+                entry,
+                packet_id,
+            }
+        } else {
+            Record::Received {
+                session,
+                entry,
+                packet_id,
+            }
+        });
     }
 }

@@ -210,7 +210,7 @@ fn signals_that_mean_nothing_are_named_and_end_nothing() {
 fn the_table_of_descriptors_need_not_grow_while_clients_connect() {
     let broker = Broker::start(2);
     let of_process = |file: &str, name: &str| -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/{file}", broker.id())).expect("proc");
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", broker.id())).expect("proc");
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let value = line.and_then(|line| line.split_whitespace().next());
         value.map_or(0, |value| value.parse().unwrap_or(u64::MAX))

@@ -67,6 +67,14 @@ pub struct Client {
     pub stragglers: usize,
     /// Whether its session may be another than it thinks.
     pub is_uncertain: bool,
+    /// Something was answered that waits for the store: it knows of the session, ...
+    pub is_session_stored: bool,
+    /// ... and of this connection.
+    pub is_connection_stored: bool,
+    /// The broker was killed, and may have forgotten the session.
+    pub may_be_forgotten: bool,
+    /// Wills that the broker may take up again if it is killed: it may have forgotten that they are gone.
+    pub open_wills: Vec<MessageId>,
 }
 
 impl Client {
@@ -101,6 +109,10 @@ impl Client {
             stragglers: 0,
             opened_ms: 0,
             is_uncertain: false,
+            is_session_stored: false,
+            is_connection_stored: false,
+            may_be_forgotten: false,
+            open_wills: Vec::new(),
         }
     }
 
@@ -120,10 +132,19 @@ impl Client {
         }
     }
 
+    /// An answer came for which the broker has to have stored all before.
+    pub fn note_stored(&mut self) {
+        self.is_session_stored = self.is_kept;
+        self.is_connection_stored = self.is_kept;
+        let will = self.will;
+        self.open_wills.retain(|open| Some(*open) == will);
+    }
+
     /// The session is gone, and what it knew.
     pub fn forget_session(&mut self) {
         self.epoch = None;
         self.is_uncertain = false;
+        self.is_session_stored = false;
         self.unacknowledged.clear();
         self.received.clear();
         self.subscriptions.clear();

@@ -1,12 +1,13 @@
 //! Whether the records that a shard has put tell what it has: written into frames and read out of them, at any
-//! moment their image is that of a snapshot.
+//! moment their image is that of a snapshot; and what of them is left when the broker is killed.
 
+use crate::random::Random;
 use ringmq::engine::keys::ShardId;
-use ringmq::engine::record::Persist;
+use ringmq::engine::record::{Persist, Record};
 use ringmq::engine::shard::ShardCore;
 use ringmq::engine::time::Timestamp;
 use ringmq::storage::image::{Entry, Image, Session};
-use ringmq::storage::log::frame::{Frame, Look, look};
+use ringmq::storage::log::frame::{Look, look};
 use ringmq::storage::log::segment::LogId;
 use ringmq::storage::record::decoder::Decoder;
 use ringmq::storage::record::encoder::Encoder;
@@ -17,78 +18,32 @@ const ORIGIN_MS: u64 = 1_700_000_000_000;
 /// Sizes of frames: some so small that records go in parts.
 const FRAME_BYTES: [usize; 4] = [104, 200, 4096, 1 << 20];
 
-/// What one shard's records tell so far.
-pub struct Kept {
-    encoder: Encoder,
+const LOG: LogId = LogId([1; 16]);
+
+/// Frames as they are read, and the image of what they tell.
+struct Reading {
     decoder: Decoder,
     image: Image,
-    /// Records in, and ticket of the last.
-    put: u64,
-    last_ticket: u64,
-    /// Records out.
+    /// Records so far, and the ticket of the last frame.
     told: u64,
-    /// Frames so far, and the ticket of the last.
-    frames: u64,
-    frame_ticket: u64,
-    /// Why they are no history, if they are not.
-    fault: Option<String>,
+    ticket: u64,
 }
 
-impl Kept {
-    pub fn new(shard: ShardId, seed: u64) -> Self {
-        let frame_bytes = FRAME_BYTES[seed as usize % FRAME_BYTES.len()];
-        Kept {
-            encoder: Encoder::new(shard, ORIGIN_MS).with_frame_bytes_max(frame_bytes),
+impl Reading {
+    fn new() -> Self {
+        Reading {
             decoder: Decoder::new(ORIGIN_MS),
             image: Image::default(),
-            put: 0,
-            last_ticket: 0,
             told: 0,
-            frames: 0,
-            frame_ticket: 0,
-            fault: None,
+            ticket: 0,
         }
     }
 
-    pub fn put(&mut self, persist: &Persist) {
-        self.encoder.put(persist);
-        self.put += 1;
-        self.last_ticket = persist.ticket;
-        // Whenever a segment begins, that is at any time.
-        if persist.ticket.is_multiple_of(97) {
-            self.encoder.forget_messages();
-        }
-    }
-
-    /// A turn has ended: reads what it has put.
-    pub fn read(&mut self) {
-        self.encoder.flush();
-        let frames: Vec<Frame> = self.encoder.frames().collect();
-        for frame in frames {
-            if self.fault.is_none() {
-                self.fault = self.read_frame(frame).err();
-            }
-        }
-        let ends = (self.told, self.frame_ticket);
-        if self.fault.is_none() && ends != (self.put, self.last_ticket) {
-            let (put, last) = (self.put, self.last_ticket);
-            self.fault = Some(format!("{put} records to {last} were put, {ends:?} came"));
-        }
-    }
-
-    fn read_frame(&mut self, mut frame: Frame) -> Result<(), String> {
-        self.frames += 1;
-        frame.stamp(&LogId([1; 16]), 1, self.frames, 0);
-        let Look::Frame(found) = look(&LogId([1; 16]), 1, frame.wire()) else {
+    fn read(&mut self, frame: &[u8]) -> Result<(), String> {
+        let Look::Frame(found) = look(&LOG, 1, frame) else {
             return Err("a frame is not one".to_owned());
         };
-        if found.ticket < self.frame_ticket {
-            return Err(format!(
-                "ticket {} after {}",
-                found.ticket, self.frame_ticket
-            ));
-        }
-        self.frame_ticket = found.ticket;
+        self.ticket = found.ticket;
         let (mut fault, image, told) = (None, &mut self.image, &mut self.told);
         let read = self.decoder.read(found.records, |record| {
             *told += 1;
@@ -99,8 +54,121 @@ impl Kept {
             }
         });
         read.map_err(|refusal| refusal.to_string())?;
-        self.encoder.reuse(frame.into_buffer());
         fault.map_or(Ok(()), Err)
+    }
+}
+
+/// What a turn had to store, with its first ticket in this life of the broker, 0 for an earlier one.
+struct Turn {
+    first: u64,
+    frames: Vec<Vec<u8>>,
+}
+
+/// What one shard's records tell so far.
+pub struct Kept {
+    shard: ShardId,
+    frame_bytes: usize,
+    encoder: Encoder,
+    reading: Reading,
+    /// Records in since the broker was started, and those that had come out before.
+    put: u64,
+    told_before: u64,
+    /// Frames so far.
+    sequence: u64,
+    /// What was written together, since the directory was made.
+    turns: Vec<Turn>,
+    /// Why they are no history, if they are not.
+    fault: Option<String>,
+}
+
+impl Kept {
+    pub fn new(shard: ShardId, seed: u64) -> Self {
+        let frame_bytes = FRAME_BYTES[seed as usize % FRAME_BYTES.len()];
+        Kept {
+            shard,
+            frame_bytes,
+            encoder: Encoder::new(shard, ORIGIN_MS).with_frame_bytes_max(frame_bytes),
+            reading: Reading::new(),
+            put: 0,
+            told_before: 0,
+            sequence: 0,
+            turns: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// What a turn has to store; its last ticket.
+    pub fn put(&mut self, turn: impl Iterator<Item = Persist>) -> Option<u64> {
+        let (mut first, mut last) = (None, None);
+        for persist in turn {
+            self.encoder.put(&persist);
+            self.put += 1;
+            let ticket = persist.ticket;
+            // Whenever a segment begins, that is at any time.
+            if ticket.is_multiple_of(97) {
+                self.encoder.forget_messages();
+            }
+            first.get_or_insert(ticket);
+            last = Some(ticket);
+        }
+        let (first, last) = (first?, last?);
+        let frames = self.frames();
+        for frame in &frames {
+            let before = self.reading.ticket;
+            if self.fault.is_none() {
+                self.fault = self.reading.read(frame).err();
+            }
+            let ticket = self.reading.ticket;
+            if self.fault.is_none() && ticket < before {
+                self.fault = Some(format!("ticket {ticket} after {before}"));
+            }
+        }
+        let ends = (self.reading.told - self.told_before, self.reading.ticket);
+        if self.fault.is_none() && ends != (self.put, last) {
+            let put = self.put;
+            self.fault = Some(format!("{put} records to {last} were put, {ends:?} came"));
+        }
+        self.turns.push(Turn { first, frames });
+        Some(last)
+    }
+
+    /// What the encoder has, as it would stand in the log.
+    fn frames(&mut self) -> Vec<Vec<u8>> {
+        self.encoder.flush();
+        let mut written = Vec::new();
+        let frames: Vec<_> = self.encoder.frames().collect();
+        for mut frame in frames {
+            self.sequence += 1;
+            frame.stamp(&LOG, 1, self.sequence, 0);
+            written.push(frame.wire().to_vec());
+            self.encoder.reuse(frame.into_buffer());
+        }
+        written
+    }
+
+    /// The broker is killed: what is not safe up to a ticket may be lost, the last of it first. What is left
+    /// is what there is, in records.
+    pub fn crash(&mut self, stored: u64, random: &mut Random) -> Result<Vec<Record>, String> {
+        let safe = self.turns.partition_point(|turn| turn.first <= stored);
+        let kept = safe + random.below(self.turns.len() - safe + 1);
+        self.turns.truncate(kept);
+        for turn in &mut self.turns {
+            turn.first = 0;
+        }
+        self.encoder = Encoder::new(self.shard, ORIGIN_MS).with_frame_bytes_max(self.frame_bytes);
+        self.reading = self.read_all()?;
+        (self.put, self.told_before) = (0, self.reading.told);
+        self.reading.ticket = 0;
+        Ok(self.read_all()?.image.into_records().collect())
+    }
+
+    fn read_all(&self) -> Result<Reading, String> {
+        let mut reading = Reading::new();
+        let frames = self.turns.iter().flat_map(|turn| &turn.frames);
+        for frame in frames {
+            reading.read(frame)?;
+        }
+        Ok(reading)
     }
 
     /// All records are in.
@@ -117,7 +185,7 @@ impl Kept {
         if let Some(fault) = fault {
             return Err(format!("a snapshot is no history: {fault}"));
         }
-        let (told, there) = (lines(&self.image, now), lines(&anew, now));
+        let (told, there) = (lines(&self.reading.image, now), lines(&anew, now));
         let first = told.iter().zip(&there).find(|(told, there)| told != there);
         match first {
             None if told.len() == there.len() => Ok(()),

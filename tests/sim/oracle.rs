@@ -2,6 +2,8 @@
 //!
 //! Times are steps of the simulation, so that before and after are exact.
 
+use ringmq::engine::keys::ShardId;
+use ringmq::engine::route::home_shard;
 use std::collections::{HashMap, HashSet};
 
 pub type MessageId = usize;
@@ -45,6 +47,8 @@ pub struct Subscription {
     pub suback_at: Option<u64>,
     /// The connection that the SUBACK came on.
     pub link: usize,
+    /// Its session outlives its connection.
+    pub is_kept: bool,
     /// Its client takes no large packets on some of its connections.
     pub may_be_small: bool,
     pub unsubscribed_at: Option<u64>,
@@ -58,6 +62,8 @@ pub struct Delivery {
     pub at: u64,
     pub retain: bool,
     pub dup: bool,
+    /// The connection that it came on.
+    pub link: usize,
 }
 
 /// What is delivered, as the client saw it.
@@ -70,6 +76,7 @@ pub struct Arrival {
     pub qos: u8,
     pub retain: bool,
     pub dup: bool,
+    pub link: usize,
 }
 
 /// The record.
@@ -80,14 +87,24 @@ pub struct Oracle {
     deliveries: HashMap<(ClientId, usize), Vec<Delivery>>,
     /// Last message of each (client, epoch, publisher, topic, QoS) by first arrival.
     order: HashMap<(ClientId, usize, ClientId, String, u8), MessageId>,
-    /// Highest value seen of each retained topic.
-    newest: HashMap<(ClientId, usize, String), MessageId>,
+    /// Highest value seen of each retained topic, and when.
+    newest: HashMap<(ClientId, usize, String), (MessageId, u64)>,
     /// Sessions that may have ended without their client's knowing.
     pub uncertain: HashSet<(ClientId, usize)>,
     /// The broker may have disconnected clients that do not know of it: their wills may come at any time.
     pub may_cut: bool,
     /// No faults: everything comes exactly once.
     pub is_calm: bool,
+    /// When the broker was last killed, 0 for never.
+    crashed_at: u64,
+    /// All that comes of a publish is stored at once, so that a crash forgets all of it or nothing: one shard,
+    /// and no fan-out over turns. Receipts between shards are not built yet.
+    pub is_stored_at_once: bool,
+    /// Where sessions live, by client.
+    pub homes: Vec<ShardId>,
+    pub shards: ShardId,
+    /// What a client has said on a connection before that time is stored.
+    stored_before: HashMap<usize, u64>,
 }
 
 /// Whether a filter matches a topic; there are no `$` topics here.
@@ -115,6 +132,39 @@ impl Oracle {
             is_calm,
             ..Oracle::default()
         }
+    }
+
+    /// Each client has its session on one of so many shards.
+    pub fn live_on<'a>(&mut self, shards: usize, names: impl Iterator<Item = &'a str>) {
+        self.shards = shards as ShardId;
+        self.homes = names.map(|name| home_shard(name, self.shards)).collect();
+    }
+
+    /// The broker is killed and starts again.
+    pub fn crashed(&mut self, now: u64) {
+        self.crashed_at = now;
+        // A will that went may be forgotten with its session, and no client knows.
+        for will in self.messages.iter_mut().filter(|m| m.is_will) {
+            will.accepted_at = None;
+        }
+    }
+
+    /// Whether the broker was ever killed.
+    pub fn has_crashed(&self) -> bool {
+        self.crashed_at > 0
+    }
+
+    /// A request that was sent at that time is answered: all that its client said before is stored.
+    pub fn stored(&mut self, link: usize, sent_at: u64) {
+        let known = self.stored_before.entry(link).or_default();
+        *known = sent_at.max(*known);
+    }
+
+    /// Whether a message may be lost by a crash before a session has it that lives there: nobody asks another
+    /// shard yet whether it has stored it.
+    fn may_be_forgotten(&self, message: &Message, home: Option<ShardId>) -> bool {
+        let is_older = message.sent_at.is_none_or(|at| at <= self.crashed_at);
+        is_older && self.shards > 1 && home != Some(self.homes[message.publisher])
     }
 
     /// Checks an arrival against what is owed and allowed.
@@ -153,7 +203,7 @@ impl Oracle {
         if arrival.retain && is_single_writer(&arrival.topic) {
             self.check_not_stale(arrival, floor)?;
         }
-        self.check_order(arrival, &message)?;
+        self.check_order(arrival, &message, now)?;
         self.check_copies(arrival, &message, copies_max)?;
         let key = (arrival.client, arrival.epoch);
         self.deliveries.entry(key).or_default().push(Delivery {
@@ -161,6 +211,7 @@ impl Oracle {
             at: now,
             retain: arrival.retain,
             dup: arrival.dup,
+            link: arrival.link,
         });
         Ok(())
     }
@@ -180,6 +231,7 @@ impl Oracle {
                 && m.topic == arrival.topic
                 && m.retain
                 && m.accepted_at.is_some_and(|at| at < subscribed_at)
+                && !self.may_be_forgotten(m, None)
         });
         match newer {
             Some((id, _)) => Err(format!(
@@ -189,7 +241,12 @@ impl Oracle {
         }
     }
 
-    fn check_order(&mut self, arrival: &Arrival, message: &Message) -> Result<(), String> {
+    fn check_order(
+        &mut self,
+        arrival: &Arrival,
+        message: &Message,
+        now: u64,
+    ) -> Result<(), String> {
         let key = (arrival.client, arrival.epoch);
         let known = self.deliveries.get(&key);
         let is_first = known.is_none_or(|all| all.iter().all(|d| d.message != arrival.message));
@@ -201,13 +258,15 @@ impl Oracle {
         let is_unordered = is_shared && (has_leavers || message.is_large || !self.is_calm);
         if is_single_writer(&arrival.topic) && is_first && !message.is_resent && !is_unordered {
             let key = (arrival.client, arrival.epoch, arrival.topic.clone());
-            let newest = self.newest.entry(key).or_insert(0);
-            if arrival.message < *newest {
+            let (newest, at) = self.newest.entry(key).or_insert((0, now));
+            // What nobody acknowledged may be forgotten, and an older value is retained again.
+            let may_go_back = arrival.retain && *at <= self.crashed_at;
+            if arrival.message < *newest && !may_go_back {
                 return Err(format!(
                     "older than {newest}, which came before: {arrival:?}"
                 ));
             }
-            *newest = arrival.message;
+            (*newest, *at) = (arrival.message, now);
         }
         if arrival.retain || message.is_will || !is_first || is_unordered {
             return Ok(());
@@ -255,6 +314,9 @@ impl Oracle {
         if arrival.retain || before < copies_max {
             return Ok(());
         }
+        if self.repeats_after_crash(arrival, message)? {
+            return Ok(());
+        }
         let may_repeat = arrival.qos == 1 && (arrival.dup || message.is_resent);
         // Its client has come back and takes it no more, and it goes to another member, or back to itself.
         let may_come_back = arrival.qos == 1 && message.is_large && !self.is_calm;
@@ -263,6 +325,35 @@ impl Oracle {
             return Ok(());
         }
         Err(format!("again, after {before} copies: {arrival:?}"))
+    }
+
+    /// Whether a message that came before may come again, since the broker was killed meanwhile.
+    fn repeats_after_crash(&self, arrival: &Arrival, message: &Message) -> Result<bool, String> {
+        let all = self.deliveries.get(&(arrival.client, arrival.epoch));
+        let before = all.into_iter().flatten();
+        let before = before.filter(|d| d.message == arrival.message && !d.retain);
+        let before: Vec<_> = before.collect();
+        let is_new = message.is_resent || message.is_will || message.is_large;
+        let is_settled = |d: &&Delivery| {
+            let stored = self.stored_before.get(&d.link);
+            stored.is_some_and(|stored| d.at < *stored)
+        };
+        if arrival.qos == 1 && !is_new && before.iter().all(is_settled) {
+            return Err(format!(
+                "again, though it was settled and stored: {arrival:?}"
+            ));
+        }
+        let came_before = before.iter().any(|d| d.at <= self.crashed_at);
+        let is_routed_anew = message.is_resent || message.is_will;
+        let was_sent_before = message.sent_at <= Some(self.crashed_at);
+        if was_sent_before && is_routed_anew && !self.is_stored_at_once {
+            return Ok(true);
+        }
+        Ok(match arrival.qos {
+            0 => came_before && is_routed_anew,
+            1 => came_before,
+            _ => false,
+        })
     }
 
     fn delivered(&self, s: &Subscription, id: MessageId) -> usize {
@@ -296,7 +387,8 @@ impl Oracle {
                     && !m.is_clear
                     && !(m.is_large && s.may_be_small)
                     && matches(&s.filter, &m.topic)
-                    && (s.qos.min(m.qos) > 0 || same_link);
+                    && (s.qos.min(m.qos) > 0 || same_link)
+                    && !self.may_be_forgotten(m, Some(self.homes[s.client]));
                 if is_owed && self.delivered(s, id) == 0 {
                     return Err(format!("never delivered: message {id} {m:?} to {s:?}"));
                 }
@@ -330,7 +422,10 @@ impl Oracle {
             let writes: Vec<_> = all
                 .filter(|(_, m)| m.retain && m.sent_at.is_some())
                 .collect();
-            let known = |m: &Message| m.accepted_at.is_some_and(|at| at < s.subscribed_at);
+            let known = |m: &Message| {
+                let is_known = m.accepted_at.is_some_and(|at| at < s.subscribed_at);
+                is_known && !self.may_be_forgotten(m, None)
+            };
             let Some((floor, value)) = writes.iter().rev().find(|(_, m)| known(m)) else {
                 continue;
             };
@@ -363,6 +458,8 @@ impl Oracle {
                 s.suback_at.is_some() && s.unsubscribed_at.is_none() && self.lasts(s, epochs)
             });
             let lasting: Vec<_> = lasting.collect();
+            // What a session has that ends with its connection is forgotten in a crash.
+            let is_kept = members.iter().all(|s| s.is_kept) && self.shards == 1;
             for (id, m) in self.messages.iter().enumerate() {
                 let able = lasting.iter().filter(|s| !(m.is_large && s.may_be_small));
                 let Some(since) = able.filter_map(|s| s.suback_at).min() else {
@@ -380,7 +477,8 @@ impl Oracle {
                     .iter()
                     .filter(|s| gives_up(s) || !self.lasts(s, epochs));
                 let may_be_lost = ended.any(|s| s.qos.min(m.qos) == 2);
-                if !is_owed || may_be_lost || (qos == 0 && !self.is_calm) {
+                let is_forgotten = !is_kept && m.sent_at <= Some(self.crashed_at);
+                if !is_owed || is_forgotten || may_be_lost || (qos == 0 && !self.is_calm) {
                     continue;
                 }
                 let own = members

@@ -3,6 +3,8 @@
 //! Runs the turns that the driver runs ([`turn`]), but decides at random which shard gets on, which connection
 //! is read, how much of what was sent arrives, and when the store commits; mailboxes may be tiny.
 
+mod crash;
+
 use crate::kept::Kept;
 use crate::random::Random;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
@@ -88,8 +90,9 @@ struct Shard {
     outgoing: Outgoing,
     /// By sender.
     incoming: Vec<Mailbox>,
-    /// Tickets that wait for the store.
+    /// Tickets that wait for the store, and the last that it has.
     uncommitted: VecDeque<u64>,
+    stored: u64,
     /// What the store was told.
     kept: Kept,
     links: Vec<LinkId>,
@@ -98,6 +101,15 @@ struct Shard {
     is_woken: bool,
     /// Its turn is over, and it has not announced its sleep yet.
     is_resting: bool,
+}
+
+impl Shard {
+    /// The store gets what this turn has for it.
+    fn take_persist(&mut self) {
+        let known = self.uncommitted.back().copied().unwrap_or(self.stored);
+        let last = self.kept.put(self.core.take_persist());
+        self.uncommitted.extend(known + 1..=last.unwrap_or(known));
+    }
 }
 
 /// How often what the store was told is compared with what there is, per mille of commits.
@@ -118,6 +130,9 @@ pub struct Roughness {
 
 /// Cores, mail, links, time.
 pub struct World {
+    seed: u64,
+    settings: Settings,
+    letters_max: usize,
     shards: Vec<Shard>,
     pub links: Vec<Link>,
     pub now_ms: u64,
@@ -150,16 +165,33 @@ impl World {
         letters_max: usize,
         roughness: Roughness,
     ) -> Self {
+        let mut world = World {
+            seed,
+            settings: settings.clone(),
+            letters_max,
+            shards: Vec::new(),
+            links: Vec::new(),
+            now_ms: 1000,
+            roughness,
+            memory: Shown::default(),
+            was_refusing: false,
+            fault: None,
+        };
+        world.shards = world.fresh_shards(shards);
+        world
+    }
+
+    /// Shards that know nothing and nobody.
+    fn fresh_shards(&self, shards: usize) -> Vec<Shard> {
         let connections = Arc::new(ConnectionCounts::new(1));
         let count = shards as ShardId;
         // By receiver, then sender.
         let row = || (0..shards).map(|_| Mailbox::default()).collect();
         let mailboxes: Vec<Vec<Mailbox>> = (0..shards).map(|_| row()).collect();
-        let memory = Shown::default();
         let core = |id| {
             let counts = connections.clone();
-            let mut core = ShardCore::new(id, count, settings.clone(), seed, counts);
-            core.measure_memory(Box::new(memory.clone()), MEMORY_MAX);
+            let mut core = ShardCore::new(id, count, self.settings.clone(), self.seed, counts);
+            core.measure_memory(Box::new(self.memory.clone()), MEMORY_MAX);
             core
         };
         let shard = |id: usize| Shard {
@@ -167,25 +199,18 @@ impl World {
             pending: Pending::default(),
             outgoing: Outgoing {
                 mailboxes: mailboxes.iter().map(|row| row[id].clone()).collect(),
-                letters_max,
+                letters_max: self.letters_max,
             },
             incoming: mailboxes[id].clone(),
             uncommitted: VecDeque::new(),
-            kept: Kept::new(id as ShardId, seed),
+            stored: 0,
+            kept: Kept::new(id as ShardId, self.seed),
             links: Vec::new(),
             sleeps_until: None,
             is_woken: false,
             is_resting: false,
         };
-        World {
-            shards: (0..shards).map(shard).collect(),
-            links: Vec::new(),
-            now_ms: 1000,
-            roughness,
-            memory,
-            was_refusing: false,
-            fault: None,
-        }
+        (0..shards).map(shard).collect()
     }
 
     /// So much memory is used from now on, of [`MEMORY_MAX`].
@@ -437,17 +462,14 @@ impl World {
     fn commit(&mut self, shard: usize, random: &mut Random) {
         let now = self.now();
         let shard = &mut self.shards[shard];
-        for persist in shard.core.take_persist() {
-            shard.uncommitted.push_back(persist.ticket);
-            shard.kept.put(&persist);
-        }
-        shard.kept.read();
+        shard.take_persist();
         if self.fault.is_none() && random.chance(KEPT_LOOKS) {
             self.fault = shard.kept.check(&shard.core, now).err();
         }
         if random.chance(self.roughness.commit) && !shard.uncommitted.is_empty() {
             let count = 1 + random.below(shard.uncommitted.len());
             if let Some(through) = shard.uncommitted.drain(..count).next_back() {
+                shard.stored = through;
                 shard.core.stored(now, through);
             }
         }

@@ -47,6 +47,15 @@ impl Held {
         self.bytes
     }
 
+    /// Changes each of a topic, in order.
+    pub fn change_topic(&mut self, topic: &str, mut change: impl FnMut(&mut Delivery)) {
+        for place in self.by_topic.get(topic).into_iter().flatten() {
+            if let Some(delivery) = self.list.get_mut(place) {
+                change(delivery);
+            }
+        }
+    }
+
     /// Adds one.
     pub fn push(&mut self, delivery: Delivery) {
         self.bytes += delivery.message.size_bytes();

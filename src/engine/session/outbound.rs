@@ -21,6 +21,7 @@ use super::{Delivery, IDLE_MESSAGES_MAX};
 use crate::engine::codec::PacketType;
 use crate::engine::keys::GroupKey;
 use crate::engine::message::Qos;
+use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
 
 /// A window of no more entries than this is not worth tidying.
@@ -190,6 +191,13 @@ impl Outbound {
             Some(place) => self.recent.get_mut(place),
             None => self.stragglers.as_mut()?.get_mut(packet_id),
         }
+    }
+
+    /// The message with this identifier, of which the client has not said that it has it, if the store calls
+    /// it so.
+    pub fn unreceived(&mut self, packet_id: u16, stored: u64) -> Option<&Delivery> {
+        let entry = self.entry(packet_id)?;
+        entry.delivery.as_ref().filter(|_| entry.entry == stored)
     }
 
     /// Settles the entry with this identifier if this is what it waits for; what the store calls it.
@@ -362,6 +370,59 @@ impl Outbound {
         } else {
             Enqueued::Yes
         }
+    }
+
+    /// Puts a message of a session that is built anew behind the others, whatever the bounds are now.
+    pub fn restore_queued(&mut self, delivery: Delivery) {
+        self.queue_bytes += delivery.message.size_bytes();
+        self.queue.push_back(delivery);
+    }
+
+    /// Takes the last one that is queued, if the store calls it so.
+    pub fn take_last_queued(&mut self, entry: u64) -> Option<Delivery> {
+        self.queue.back().filter(|last| last.entry == entry)?;
+        let delivery = self.queue.pop_back()?;
+        self.queue_bytes -= delivery.message.size_bytes();
+        Some(delivery)
+    }
+
+    /// Enters what was sent before into the window of a session that is built anew, behind all that was sent
+    /// earlier; without its message, if the client has that. False if the identifier cannot be: it is in use,
+    /// or 0.
+    pub fn restore_sent(&mut self, packet_id: u16, entry: u64, delivery: Option<Delivery>) -> bool {
+        let stragglers = self.stragglers.get_or_insert_default();
+        if packet_id == 0 || stragglers.contains(packet_id) {
+            return false;
+        }
+        let awaits = match &delivery {
+            None => Awaits::Pubcomp,
+            Some(delivery) if delivery.qos == Qos::ExactlyOnce => Awaits::Pubrec,
+            Some(_) => Awaits::Puback,
+        };
+        stragglers.push(Inflight {
+            packet_id,
+            awaits,
+            entry,
+            delivery,
+        });
+        self.unacknowledged += 1;
+        self.last_id = packet_id;
+        true
+    }
+
+    /// Drops what is queued and has expired; what the store calls it.
+    pub fn take_expired(&mut self, now: Timestamp) -> Vec<u64> {
+        let mut expired = Vec::new();
+        let bytes = &mut self.queue_bytes;
+        self.queue.retain(|delivery| {
+            let lasts = delivery.message.expires_at.is_none_or(|at| at > now);
+            if !lasts {
+                *bytes -= delivery.message.size_bytes();
+                expired.push(delivery.entry);
+            }
+            lasts
+        });
+        expired
     }
 
     /// Takes the message that has waited longest.

@@ -352,7 +352,9 @@ impl ShardCore {
                 .map(|will| Box::new(stored_will(will)));
         }
         self.keep_opened(session_key);
-        if lives_shorter || self.clients.journal.last_ended() > before {
+        // What is sent again may not have been sent: its identifier must be stored all the same.
+        let may_be_unstored = resumed.is_some() && !self.clients.journal.has_sent_all();
+        if lives_shorter || may_be_unstored || self.clients.journal.last_ended() > before {
             self.open_when_stored(key);
         }
         let method = self
@@ -382,6 +384,10 @@ impl ShardCore {
         clean_start: bool,
         now: Timestamp,
     ) -> Option<SessionKey> {
+        // No turn may have come to it yet.
+        if self.take_due(session_key, now) {
+            return None;
+        }
         let session = self.clients.sessions.get(session_key)?;
         let ends = clean_start || session.ends_with_connection();
         if let Some(older) = session.connection {

@@ -10,9 +10,9 @@ use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::mail::Passed;
 use crate::engine::record::Record;
-use crate::engine::session::EXPIRY_NEVER;
 use crate::engine::session::losses::LossReason;
 use crate::engine::session::will::Will;
+use crate::engine::session::{EXPIRY_NEVER, Session};
 use crate::engine::telemetry::notes::Event;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
@@ -183,20 +183,7 @@ impl ShardCore {
         session.left_at = now;
         let is_cancelled = fate == WillFate::Cancelled && session.will.take().is_some();
         let expiry_seconds = session.expiry_seconds;
-        // No delay means at once; the session's end cuts a delay short (3.1.3.2.2).
-        let delay = session
-            .will
-            .as_ref()
-            .map(|will| will.delay_seconds.min(expiry_seconds));
-        if let Some(seconds) = delay
-            && seconds > 0
-        {
-            session.will_at = now.plus_seconds(seconds);
-        }
-        session.expires_at = match expiry_seconds {
-            EXPIRY_NEVER => Timestamp::NEVER,
-            seconds => now.plus_seconds(seconds),
-        };
+        let delay = will_delay(session);
         if is_cancelled {
             self.keep_will_gone(session_key);
         }
@@ -210,7 +197,7 @@ impl ShardCore {
             self.clients
                 .keep(session_key, |session| Record::Left { session, at });
             self.groups_changed(session_key);
-            self.arm_session(session_key);
+            self.begin_to_wait(session_key);
         }
         if let Some(changing) = changing {
             let asker = Asker {
@@ -220,6 +207,20 @@ impl ShardCore {
             };
             self.end_filters(now, asker, *changing);
         }
+    }
+
+    /// Sets when the will and the end of a session are due that is alone.
+    pub(super) fn begin_to_wait(&mut self, key: SessionKey) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let after = |seconds| session.left_at.plus_seconds(seconds);
+        session.will_at = will_delay(session).map_or(Timestamp::NEVER, after);
+        session.expires_at = match session.expiry_seconds {
+            EXPIRY_NEVER => Timestamp::NEVER,
+            seconds => after(seconds),
+        };
+        self.arm_session(key);
     }
 
     fn arm_session(&mut self, key: SessionKey) {
@@ -235,8 +236,18 @@ impl ShardCore {
         let Some(session) = self.clients.sessions.get(key) else {
             return;
         };
-        if session.timer_at != at || session.connection.is_some() {
-            return;
+        if session.timer_at == at && !self.take_due(key, now) {
+            self.arm_session(key);
+        }
+    }
+
+    /// What is due for a session by now happens: its will, its end. Whether it has ended.
+    pub(super) fn take_due(&mut self, key: SessionKey, now: Timestamp) -> bool {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return true;
+        };
+        if session.connection.is_some() {
+            return false;
         }
         let expired = session.expires_at <= now;
         if session.will_at <= now {
@@ -244,9 +255,8 @@ impl ShardCore {
         }
         if expired {
             self.end_session(key, now);
-        } else {
-            self.arm_session(key);
         }
+        expired
     }
 
     /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`. One to a topic that its
@@ -331,4 +341,11 @@ impl ShardCore {
             self.clients.journal.put(Record::Ended { session });
         }
     }
+}
+
+/// Seconds that a session's will waits when its connection has ended: none means at once; the session's end
+/// cuts a delay short (3.1.3.2.2).
+fn will_delay(session: &Session) -> Option<u32> {
+    let will = session.will.as_ref()?;
+    Some(will.delay_seconds.min(session.expiry_seconds))
 }

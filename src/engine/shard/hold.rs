@@ -13,6 +13,7 @@ use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::SessionKey;
 use crate::engine::message::{LocalMessage, Qos};
+use crate::engine::record::Record;
 use crate::engine::route::trie::{NodeId, Trie};
 use crate::engine::session::Delivery;
 use crate::engine::session::losses::LossReason;
@@ -101,6 +102,33 @@ impl Clients {
             replay.held.push(delivery);
         }
         true
+    }
+
+    /// A retained message waits in the session's queue: held ones of its topic come behind it, and to the
+    /// store, which has them in order of their numbers, they become new ones. How many.
+    pub(super) fn keep_held_behind(&mut self, key: SessionKey, topic: &str) -> usize {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return 0;
+        };
+        let is_sent = session.outbound.queued() == 0;
+        let (Some(number), Some(replay)) = (session.number, &mut session.replay) else {
+            return 0;
+        };
+        let mut count = 0;
+        let (last, journal) = (&mut session.last_entry, &mut self.journal);
+        replay.held.change_topic(topic, |delivery| {
+            if is_sent || delivery.entry == 0 {
+                return;
+            }
+            *last += 1;
+            count += 1;
+            let entry = std::mem::replace(&mut delivery.entry, *last);
+            let session = number;
+            let delivery = delivery.clone();
+            journal.put(Record::Queued { session, delivery });
+            journal.put(Record::Settled { session, entry });
+        });
+        count
     }
 
     /// A session's own publish does not go back to it by a subscription with No Local; nor does it by the

@@ -4,11 +4,10 @@
 //!
 //! Not here: the acknowledgements that wait; each connection has its own.
 
-use crate::engine::keys::SessionNumber;
-use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::engine::keys::{ConnectionKey, SessionKey, SessionNumber, ShardId};
 use crate::engine::receipt::Receipt;
 use crate::engine::record::{Persist, Record};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU64;
 
 /// The journal of one shard.
@@ -28,6 +27,20 @@ pub(super) struct Journal {
     for_mail: BTreeSet<(u64, ConnectionKey)>,
     /// Connections whose CONNACK waits.
     opening: BTreeSet<(u64, ConnectionKey)>,
+    /// Messages of QoS 2 that wait to be sent for the first time, by ticket.
+    unsent: VecDeque<(u64, Unsent)>,
+    /// The last ticket of those.
+    last_unsent: u64,
+}
+
+/// A message that is in a session's window and not sent to its client yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unsent {
+    pub session: SessionKey,
+    /// On which connection.
+    pub connection: ConnectionKey,
+    pub entry: u64,
+    pub packet_id: u16,
 }
 
 impl Journal {
@@ -48,6 +61,11 @@ impl Journal {
         self.sessions += 1;
         let number = self.sessions << ShardId::BITS | u64::from(shard);
         SessionNumber(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// A session with this number is there: those to come get higher ones.
+    pub(super) fn go_on_after(&mut self, number: SessionNumber) {
+        self.sessions = self.sessions.max(number.0.get() >> ShardId::BITS);
     }
 
     /// The ticket of the last record.
@@ -101,6 +119,26 @@ impl Journal {
             return None;
         }
         self.opening.pop_first().map(|(_, connection)| connection)
+    }
+
+    /// A message is sent when all so far is stored.
+    pub(super) fn wait_to_send(&mut self, unsent: Unsent) {
+        self.last_unsent = self.last_ticket;
+        self.unsent.push_back((self.last_ticket, unsent));
+    }
+
+    /// The next message that need not wait any longer.
+    pub(super) fn next_to_send(&mut self) -> Option<Unsent> {
+        let (ticket, _) = self.unsent.front()?;
+        if !self.is_stored(*ticket) {
+            return None;
+        }
+        self.unsent.pop_front().map(|(_, unsent)| unsent)
+    }
+
+    /// Whether none waits to be sent for the first time.
+    pub(super) const fn has_sent_all(&self) -> bool {
+        self.is_stored(self.last_unsent)
     }
 
     /// A connection's first acknowledgement waits for this.

@@ -49,6 +49,7 @@ mod ready;
 mod receive;
 mod refusals;
 mod replay;
+mod restoring;
 mod sessions;
 mod settings;
 mod snapshot;
@@ -60,6 +61,7 @@ pub mod unheard;
 mod window;
 
 pub use admission::{ConnectionCounts, CountsByNetwork};
+pub use restoring::RestoreError;
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
 use crate::engine::access::bans::BannedNames;
@@ -320,6 +322,7 @@ impl ShardCore {
             || self.memory.is_searching()
             || self.may_resume_publishers()
             || self.counting.is_some()
+            || self.has_persist()
     }
 
     // Inputs.
@@ -360,6 +363,7 @@ impl ShardCore {
     pub fn stored(&mut self, now: Timestamp, through: u64) {
         if self.clients.journal.advance(through) {
             self.open_stored();
+            self.send_stored(now);
             self.release_stored_acks();
             self.release_pending(now);
         }

@@ -182,7 +182,10 @@ impl ShardCore {
             self.clients.lose(key, LossReason::ReplayFull, lost);
         }
         for delivery in deliveries {
+            let message = delivery.message.clone();
             self.clients.deliver_kept(key, delivery, now);
+            let held = self.clients.keep_held_behind(key, message.topic());
+            self.backlog.spend(held);
         }
         self.pump_replay(key, now);
     }

@@ -246,7 +246,7 @@ impl ShardCore {
         Err(Fatal(reason, switched_off(&what, key)))
     }
 
-    fn add_subscriber(
+    pub(super) fn add_subscriber(
         &mut self,
         node: NodeId,
         filter: &str,
@@ -393,7 +393,7 @@ impl ShardCore {
     }
 
     /// Where a session has a subscription among its own, if it has it.
-    fn place_of(&self, session: SessionKey, reference: &SubscriptionRef) -> Option<u32> {
+    pub(super) fn place_of(&self, session: SessionKey, reference: &SubscriptionRef) -> Option<u32> {
         let entry = self.trie.entry(reference.node)?;
         let found = entry.find(session, reference.share.as_ref())?;
         Some(found.place)

@@ -1,14 +1,17 @@
 //! QoS 1 and 2 toward a client: through its window if that has room, else into its session's queue; and
 //! again what a resumed session had not finished.
 
+use super::ShardCore;
 use super::clients::{Clients, PassedOn};
 use super::deliver::fits;
+use super::journal::Unsent;
 use super::keeping::{number_entry, settle_entry};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::encoder::Form;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::message::Qos;
 use crate::engine::record::Record;
 use crate::engine::session::Delivery;
 use crate::engine::session::inflight::Awaits;
@@ -45,30 +48,82 @@ impl Clients {
         let entry = delivery.entry;
         let packet_id = session.outbound.begin(delivery);
         if entry > 0
-            && let Some(session) = session.number
+            && let Some(number) = session.number
         {
             self.journal.put(Record::Sent {
-                session,
+                session: number,
                 entry,
                 packet_id,
             });
+            if qos == Qos::ExactlyOnce {
+                return self.journal.wait_to_send(Unsent {
+                    session: key,
+                    connection: connection_key,
+                    entry,
+                    packet_id,
+                });
+            }
         }
         let form = Form {
             retain,
             packet_id,
             ..Form::plain(connection.version, qos, ids.as_slice())
         };
+        self.send_begun(publication, key, connection_key, &form, now);
+    }
+
+    /// Sends a message of QoS 2 whose identifier is stored by now. False if it is not to be sent any more, so
+    /// that the window may have room.
+    fn send_stored(&mut self, unsent: Unsent, now: Timestamp) -> bool {
+        let key = unsent.session;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
+        // A later connection has got it with all that was unfinished.
+        if session.connection != Some(unsent.connection) {
+            return true;
+        }
+        let Some(delivery) = session.outbound.unreceived(unsent.packet_id, unsent.entry) else {
+            return true;
+        };
+        let delivery = delivery.clone();
+        let mut publication = Publication::of(&delivery.message);
+        let ids = delivery.subscription_ids.as_slice();
+        let form = Form {
+            retain: delivery.retain,
+            packet_id: unsent.packet_id,
+            ..Form::plain(session.version, delivery.qos, ids)
+        };
+        self.encoder.begin();
+        self.send_begun(&mut publication, key, unsent.connection, &form, now)
+    }
+
+    /// Sends a message for the first time that is in the window; false if its client does not take it.
+    fn send_begun(
+        &mut self,
+        publication: &mut Publication<'_>,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        form: &Form<'_>,
+        now: Timestamp,
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return false;
+        };
         let (encoder, spare) = (&mut self.encoder, &mut self.spare);
-        let put = encoder.put_with_alias(publication, form, now, connection, spare);
+        let put = encoder.put_with_alias(publication, *form, now, connection, spare);
         if put.is_ok() {
             self.counters.messages_sent += 1;
             self.ready.mark(connection_key, connection);
-        } else {
-            // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
-            session.outbound.give_up(packet_id);
-            settle_entry(session, &mut self.journal, entry);
-            self.lose(key, LossReason::TooLarge, 1);
+            return true;
         }
+        // The client never learns of it; for the broker it counts as delivered [MQTT-3.1.2-25].
+        if let Some(session) = self.sessions.get_mut(key) {
+            let (entry, _) = session.outbound.give_up(form.packet_id);
+            settle_entry(session, &mut self.journal, entry);
+        }
+        self.lose(key, LossReason::TooLarge, 1);
+        false
     }
 
     /// Puts a message into a session's queue, or does what the policy says if that is full.
@@ -245,5 +300,19 @@ impl Clients {
         self.counters.messages_sent += u64::from(put.is_ok());
         self.ready.mark(connection_key, connection);
         Some((packet_id, put.is_ok()))
+    }
+}
+
+impl ShardCore {
+    /// Sends the messages of QoS 2 whose identifiers are stored by now: sent before, one would come a second
+    /// time with another identifier if the broker forgot the first.
+    pub(super) fn send_stored(&mut self, now: Timestamp) {
+        while let Some(unsent) = self.clients.journal.next_to_send() {
+            let key = unsent.session;
+            if !self.clients.send_stored(unsent, now) && self.clients.is_owed(key) {
+                self.clients.pump(key, now);
+                self.pump_replay(key, now);
+            }
+        }
     }
 }

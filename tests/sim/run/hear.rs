@@ -87,6 +87,7 @@ impl Run {
                 for index in asked.ok_or_else(|| format!("UNSUBACK {packet_id} out of nowhere"))? {
                     self.oracle.subscriptions[index].unsuback_at = Some(self.now);
                 }
+                self.clients[id].note_stored();
                 Ok(())
             }
             Packet::Disconnect(TAKEN_OVER) if self.clients[id].stragglers > 0 => Ok(()),
@@ -121,6 +122,7 @@ impl Run {
         // Disconnected for lack of memory, it may have been away for longer than it knows.
         let is_sure = !self.world.was_refusing || client.connect.expiry_s == u32::MAX;
         let has_to_be_there = lasts && (is_sure || !client.connect.is_v5);
+        let has_to_be_there = has_to_be_there && !client.may_be_forgotten;
         if client.epoch.is_some() && !session_present && has_to_be_there && !client.connect.is_clean
         {
             return Err(format!(
@@ -129,7 +131,9 @@ impl Run {
         }
         client.phase = Phase::Up;
         client.left_ms = client.opened_ms;
-        if session_present && !lasts && client.stragglers > 0 {
+        let may_be_new = !lasts || client.may_be_forgotten;
+        client.may_be_forgotten = false;
+        if session_present && may_be_new && client.stragglers > 0 {
             // It may have ended, and a CONNECT whose answer was lost may have made another.
             client.is_uncertain = true;
             if let Some(epoch) = client.epoch {
@@ -185,7 +189,10 @@ impl Run {
                     if dup {
                         return Ok(());
                     }
-                    if !self.clients[id].is_uncertain {
+                    // It was given up since its client did not take it any more, and which identifiers were in
+                    // use before is not stored.
+                    let was_given_up = self.clients[id].may_be_small && self.oracle.has_crashed();
+                    if !self.clients[id].is_uncertain && !was_given_up {
                         return Err(format!("client {id}: {packet_id} again, without DUP"));
                     }
                 }
@@ -207,6 +214,7 @@ impl Run {
         let arrival = Arrival {
             client: id,
             epoch,
+            link: self.clients[id].link.unwrap_or_default(),
             message: text
                 .trim_end_matches(PADDING)
                 .parse()
@@ -226,6 +234,9 @@ impl Run {
         packet_id: u16,
         reason: u8,
     ) -> Result<(), String> {
+        if kind > 4 && reason < 0x80 {
+            self.clients[id].note_stored();
+        }
         if kind == 6 {
             self.clients[id].received.remove(&packet_id);
             self.transmit(id, &wire::ack(7, packet_id));
@@ -275,7 +286,10 @@ impl Run {
                 return Err(format!("SUBACK {packet_id} says {code}"));
             }
             subscription.suback_at = Some(self.now);
+            let (link, sent_at) = (subscription.link, subscription.subscribed_at);
+            self.oracle.stored(link, sent_at);
         }
+        self.clients[id].note_stored();
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! One run: a seed decides how many shards and clients there are, what they do, and how rough it gets.
 
+mod crash;
 mod hear;
 mod rest;
 
@@ -41,6 +42,7 @@ struct Weights {
     stall: u32,
     memory: u32,
     time: u32,
+    crash: u32,
 }
 
 /// One simulated broker and its clients.
@@ -95,7 +97,7 @@ impl Run {
         let world = World::new(shards, seed, &settings, letters_max, roughness);
         let is_one_group = random.chance(250);
         let clients = 2 + random.below(6);
-        let clients = (0..clients)
+        let clients: Vec<Client> = (0..clients)
             .map(|number| client(number, is_calm, is_one_group, &mut random))
             .collect();
         let rough = |random: &mut Random, max: usize| {
@@ -112,7 +114,15 @@ impl Run {
             stall: random.below(10) as u32,
             memory: random.below(10) as u32,
             time: random.below(60) as u32,
+            crash: if random.chance(500) {
+                rough(&mut random, 5)
+            } else {
+                0
+            },
         };
+        let mut oracle = Oracle::new(is_calm);
+        oracle.live_on(shards, clients.iter().map(|client| &*client.connect.name));
+        oracle.is_stored_at_once = shards == 1 && settings.limits.turn_deliveries_max > 4;
         Run {
             steps: 300 + random.below(1500),
             filters: random.pick(&[1, 3, FILTERS.len()]),
@@ -120,7 +130,7 @@ impl Run {
             random,
             world,
             clients,
-            oracle: Oracle::new(is_calm),
+            oracle,
             weights,
             now: 1,
             trace: VecDeque::new(),
@@ -168,6 +178,7 @@ impl Run {
             (w.stall, Run::stall),
             (w.memory, Run::use_memory),
             (w.time, Run::pass_time),
+            (w.crash, Run::crash),
         ];
         for (weight, action) in actions {
             if self.random.chance(weight) {
@@ -219,6 +230,7 @@ impl Run {
                 delay_s,
             });
             self.clients[id].will = Some(message);
+            self.clients[id].open_wills.push(message);
         }
         if self.clients[id].may_be_small && self.random.chance(500) {
             connect.packet_bytes_max = Some(SMALL_BYTES);
@@ -229,6 +241,7 @@ impl Run {
         client.inbound.clear();
         client.connects += 1;
         client.opened_ms = self.world.now_ms;
+        client.is_connection_stored = false;
         client.phase = Phase::Connecting;
         client.is_stalled = false;
         client.forget_requests();
@@ -348,6 +361,7 @@ impl Run {
                 subscribed_at: self.now,
                 suback_at: None,
                 link,
+                is_kept: self.clients[id].is_kept,
                 may_be_small: self.clients[id].may_be_small,
                 unsubscribed_at: None,
                 unsuback_at: None,

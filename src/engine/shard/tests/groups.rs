@@ -24,6 +24,7 @@ fn rest(shard: &mut Shard) -> usize {
         shard.begin_turn_sent();
         shard.core.work_off(shard.now);
         shard.take_commands();
+        shard.core.take_persist();
         turns += 1;
         assert!(turns < 10_000, "it does not come to an end");
     }
@@ -109,6 +110,7 @@ fn what_a_resumed_client_does_not_take_any_more_goes_to_another_unless_it_is_of_
         let publisher = shard.connect(b'p', true);
         let head = [0x30 | qos << 1, 105, 0, 1, b't', 0, 1];
         shard.receive(publisher, &[&head[..], &[b'x'; 100]].concat());
+        shard.hear(client);
         assert_eq!(counter(&shard, "inflight_messages"), 1);
         member(&mut shard, LASTING, b'b');
         shard.connect_with(SMALL, b"\x00\x01a");

@@ -79,6 +79,30 @@ fn an_ended_session_is_stored_before_its_client_hears_of_it() {
 }
 
 #[test]
+fn a_message_of_qos_2_is_sent_with_an_identifier_that_is_stored() {
+    let mut shard = Shard::new(|_| {});
+    let client = shard.connect(b'a', false);
+    shard.say(client, b"\x82\x06\x00\x09\x00\x01t\x02");
+    let publisher = shard.connect(b'p', true);
+    shard.receive(publisher, b"\x34\x06\x00\x01t\x00\x01h");
+    assert_eq!(unstored(&mut shard, client), b"");
+    // Neither is it on another connection.
+    shard.core.receive_ended(shard.now, client);
+    let again = connect(&mut shard, 0);
+    assert_eq!(unstored(&mut shard, again), b"");
+    assert_eq!(
+        shard.hear(again),
+        b"\x20\x02\x01\x00\x3C\x06\x00\x01t\x00\x01h"
+    );
+    shard.receive(publisher, b"\x34\x06\x00\x01t\x00\x02i");
+    assert_eq!(unstored(&mut shard, again), b"");
+    assert_eq!(shard.hear(again), b"\x34\x06\x00\x01t\x00\x02i");
+    // One of QoS 1 may come twice.
+    shard.receive(publisher, b"\x32\x06\x00\x01t\x00\x03j");
+    assert_eq!(unstored(&mut shard, again), b"\x32\x06\x00\x01t\x00\x03j");
+}
+
+#[test]
 fn nothing_is_told_where_nothing_is_stored() {
     let mut shard = Shard::new(|settings| settings.stores = false);
     let client = shard.connect(b'a', false);
