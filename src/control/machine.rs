@@ -185,7 +185,8 @@ pub fn raise_descriptor_limit() -> u64 {
 }
 
 /// Has the kernel make its table of descriptors as large as it may get, or nearly: each time it grows in a
-/// process of several threads, whoever opens a descriptor stands still for some 10 to 40 ms. Returns the size.
+/// process of several threads, whoever opens a descriptor stands still for some 10 to 40 ms. Returns the
+/// size.
 pub fn make_room_for_descriptors(limit: u64) -> u64 {
     let wanted = limit.min(DESCRIPTOR_TABLE_MAX);
     let highest = i32::try_from(wanted.saturating_sub(1)).unwrap_or(0);

@@ -41,3 +41,12 @@ impl Timestamp {
         self.0.saturating_sub(earlier.0)
     }
 }
+
+/// How long the last turn took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lasted {
+    /// Itself.
+    pub turn_us: u64,
+    /// With what the kernel did for it before the next; as long as itself if the shard slept.
+    pub round_us: u64,
+}

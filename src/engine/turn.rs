@@ -19,7 +19,7 @@ use crate::engine::mail::Mail;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::route::ShardSet;
 use crate::engine::shard::ShardCore;
-use crate::engine::time::Timestamp;
+use crate::engine::time::{Lasted, Timestamp};
 use std::collections::VecDeque;
 
 /// Passes over the mailboxes per turn, so that retained questions are answered in the turn they come.
@@ -135,15 +135,6 @@ pub trait Queues {
 
     /// The core.
     fn core(&mut self) -> &mut ShardCore;
-}
-
-/// How long the last turn took, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lasted {
-    /// Itself.
-    pub turn_us: u64,
-    /// With what the kernel did for it before the next; as long as itself if the shard slept.
-    pub round_us: u64,
 }
 
 /// What lies around a core: sockets, mailboxes, store, control plane, time.

@@ -16,8 +16,7 @@ use crate::engine::limits::{COPY_BYTES_MAX, HELD_BYTES_MAX};
 use crate::engine::message::Qos;
 use crate::engine::route::ShardSet;
 use crate::engine::session::connection::Hold;
-use crate::engine::time::Timestamp;
-use crate::engine::turn::Lasted;
+use crate::engine::time::{Lasted, Timestamp};
 use std::collections::VecDeque;
 use std::mem;
 

@@ -10,7 +10,7 @@
 //!
 //! Not here: the clock, which is the driver's.
 
-use crate::engine::turn::Lasted;
+use crate::engine::time::Lasted;
 
 /// Parts of what the limits allow.
 const PARTS: u32 = 16;

@@ -1,7 +1,6 @@
 //! Time as a shard sees it: one moment per turn, counted from an origin that all shards share.
 
-use crate::engine::time::Timestamp;
-use crate::engine::turn::Lasted;
+use crate::engine::time::{Lasted, Timestamp};
 use std::time::{Duration, Instant};
 
 /// A shard's time.

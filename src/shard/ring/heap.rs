@@ -116,7 +116,8 @@ pub fn use_small_pages() {
 }
 
 /// From now on free memory is given back by [`give_back`] alone, as good as. Else the allocator does so in
-/// the midst of some release, all at once that has gathered: 10 to 50 ms of a turn after hundreds of megabytes.
+/// the midst of some release, all at once that has gathered: 10 to 50 ms of a turn after hundreds of
+/// megabytes.
 pub fn give_back_only_when_asked() {
     // SAFETY: it has no preconditions, and unknown options are ignored.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
