@@ -17,7 +17,7 @@ use tracing::{info, warn};
 const GIVE_BACK_INTERVALS: (Duration, Duration) =
     (Duration::from_millis(300), Duration::from_secs(10));
 /// So much may be resident beyond the heap before the allocator is asked in any case.
-const BEYOND_BYTES_MAX: u64 = 24 * 1024 * 1024;
+const BEYOND_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The kernel counts about twice the bytes that a socket may hold.
 const KERNEL_FACTOR: u64 = 2;
 

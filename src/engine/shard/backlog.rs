@@ -307,6 +307,18 @@ impl ShardCore {
         self.backlog.is_spent()
     }
 
+    /// Does what has a part of each turn for itself, step by step, until that is used up or there is no more.
+    /// A step tells what it cost, in eighths of a delivery.
+    pub(super) fn do_part(&mut self, mut step: impl FnMut(&mut ShardCore) -> Option<usize>) {
+        let mut left = self.backlog.part_of_turn();
+        while left > 0
+            && let Some(steps) = step(self)
+        {
+            self.backlog.spend_steps(steps);
+            left = left.saturating_sub(steps.max(1));
+        }
+    }
+
     /// Whether work waits that does not belong to a connection's packets: in most turns there is none.
     pub(super) fn has_postponed(&self) -> bool {
         !self.ended.is_empty()

@@ -260,19 +260,20 @@ impl ShardCore {
 
     /// Passes messages on, as far as the part of this turn's work allows that is theirs.
     pub(super) fn pass_some_on(&mut self, now: Timestamp) {
-        let mut left = self.backlog.part_of_turn();
-        while left > 0 && self.may_pass_on() {
-            let work = match self.clients.passed_on.pop_front() {
+        self.do_part(|core| {
+            if !core.may_pass_on() {
+                return None;
+            }
+            let work = match core.clients.passed_on.pop_front() {
                 Some(passed) => {
-                    self.pass_on(&passed.delivery, now);
-                    self.clients.settle(passed.from, passed.entry);
+                    core.pass_on(&passed.delivery, now);
+                    core.clients.settle(passed.from, passed.entry);
                     PASS_WORK
                 }
-                None => self.recall_next(),
+                None => core.recall_next(),
             };
-            self.backlog.spend(work);
-            left = left.saturating_sub(work * DELIVERY);
-        }
+            Some(work * DELIVERY)
+        });
     }
 
     /// Gives a group's message to another member.

@@ -181,22 +181,17 @@ impl ShardCore {
 
     /// Goes on with held messages, by the part of a turn's work that they have for themselves.
     pub(super) fn release_some(&mut self, now: Timestamp) {
-        let mut work_left = self.backlog.part_of_turn();
-        while work_left > 0
-            && let Some(key) = self.releases.0.pop_front()
-        {
-            let (work, is_done) = self.go_on_with_held(key, now);
-            self.backlog.spend_steps(work);
-            work_left = work_left.saturating_sub(work.max(1));
+        self.do_part(|core| {
+            let key = core.releases.0.pop_front()?;
+            let (work, is_done) = core.go_on_with_held(key, now);
             if !is_done {
-                self.releases.0.push_back(key);
-                continue;
-            }
-            if let Some(replay) = self.clients.replay_of(key) {
+                core.releases.0.push_back(key);
+            } else if let Some(replay) = core.clients.replay_of(key) {
                 replay.end_release();
-                self.pump_replay(key, now);
+                core.pump_replay(key, now);
             }
-        }
+            Some(work)
+        });
     }
 
     /// Some steps for one session: the work they took, and whether nothing more is to be done.

@@ -76,12 +76,10 @@ impl Marking {
 impl ShardCore {
     /// Marks subscriptions as far as the part of this turn's work allows that is theirs.
     pub(super) fn mark_some(&mut self) {
-        let mut left = self.backlog.part_of_turn();
-        while left > 0 && !self.clients.rules.marking.is_empty() {
-            let steps = self.mark_next();
-            self.backlog.spend_steps(steps);
-            left = left.saturating_sub(steps);
-        }
+        self.do_part(|core| {
+            let is_due = !core.clients.rules.marking.is_empty();
+            is_due.then(|| core.mark_next())
+        });
     }
 
     /// Marks one subscription, or finds the next session; the steps it took.

@@ -78,12 +78,13 @@ impl ShardCore {
 
     /// Tells groups, then other shards, as far as the part of this turn's work allows that is theirs.
     pub(super) fn tell_some(&mut self) {
-        let mut left = self.backlog.part_of_turn();
-        while left > 0 && !self.presence.due.is_empty() {
-            self.tell_next();
-            self.backlog.spend_steps(TELL_STEPS);
-            left = left.saturating_sub(TELL_STEPS);
-        }
+        self.do_part(|core| {
+            let is_due = !core.presence.due.is_empty();
+            is_due.then(|| {
+                core.tell_next();
+                TELL_STEPS
+            })
+        });
         for _ in 0..ANNOUNCED_PER_TURN {
             if !self.may_announce() {
                 return;
