@@ -24,6 +24,7 @@ use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
+use ringmq::engine::keys::ShardId;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
@@ -31,6 +32,8 @@ use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds, Sock
 use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
 use ringmq::shard::ring::heap::{self, Heap};
+use ringmq::storage::directory::{self, DirectoryError};
+use ringmq::storage::log::writer::wall_ms;
 use sd_notify::NotifyState;
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
@@ -210,6 +213,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config).map_err(WrongFile::new)?;
+    let kept = open_storage(&config)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
     let left = listeners
@@ -235,6 +239,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         listeners,
         &rules,
         (&questions_to, &entries_to, &meter),
+        kept,
     )?;
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
@@ -330,6 +335,23 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
     for warning in memory.warning().into_iter().chain(of_shards.as_deref()) {
         warn!("{warning}");
     }
+}
+
+/// What was kept, if something is to be.
+fn open_storage(config: &Config) -> Result<Option<directory::Found>, DirectoryError> {
+    let Some(path) = &config.storage else {
+        return Ok(None);
+    };
+    let shards = config.cpus.list.len() as ShardId;
+    let found = directory::open(path, shards, wall_ms())?;
+    if let Some(torn) = &found.torn {
+        warn!("{}: {torn}", path.display());
+    }
+    warn!(
+        "{}: storage is not complete in this version: its space does not come back",
+        path.display()
+    );
+    Ok(Some(found))
 }
 
 fn raise_descriptor_limit(config: &Config) {

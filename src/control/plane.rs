@@ -167,6 +167,15 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(Event::Vanished(shard)) => {
                     return Err(BootError::Vanished(shard).into());
                 }
+                Heard::Shard(Event::StorageFailed(why)) => {
+                    return Err(BootError::Storage(why).into());
+                }
+                Heard::Shard(Event::StorageFull(why)) => {
+                    warn!("what has to be kept is not acknowledged any more: {why}");
+                }
+                Heard::Shard(Event::StorageHasRoom) => {
+                    info!("there is room again to keep messages");
+                }
                 Heard::Shard(Event::Statistics(shard, number, counts)) => {
                     self.census.take(shard, number, counts);
                 }

@@ -8,17 +8,23 @@ use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
 use crate::engine::route::retained::Budget;
 use crate::engine::shard::{ConnectionCounts, Settings, ShardCore};
+use crate::engine::time::Timestamp;
 use crate::shard::account::Entry;
 use crate::shard::addresses::{Addresses, Connecting};
 use crate::shard::bans::BannedNetworks;
-use crate::shard::driver::{Shell, Start};
+use crate::shard::driver::{LogWay, Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::meter::ProcessMeter;
 use crate::shard::orders::{Event, Order, OrderQueue};
 use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
+use crate::shard::recovery::{self, Exchange};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
+use crate::storage::directory::{Found, Frames};
+use crate::storage::log::disk::Directory;
+use crate::storage::log::writer::{Told, Writer, WriterConfig, wall_ms};
+use crate::storage::log::{Log, LogError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustls::ServerConfig;
@@ -26,7 +32,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Memory each executor registers for file I/O, which the shards do not use.
@@ -37,6 +44,8 @@ const ORDERS_MAX: usize = 64;
 const REPLIES_MAX: usize = 1024;
 /// How long the executors may take to come up.
 const START_MAX: Duration = Duration::from_secs(10);
+/// The same where they have to be built anew first.
+const RESTORE_MAX: Duration = Duration::from_secs(600);
 /// How often orders that found no room are tried again while shards stop.
 const ORDERS_INTERVAL: Duration = Duration::from_millis(50);
 /// Events that may wait for the control plane.
@@ -53,6 +62,10 @@ pub enum BootError {
     Silent(Vec<ShardId>),
     /// The thread of a shard has ended without a word.
     Vanished(ShardId),
+    /// What a shard has kept makes no sense.
+    NotRestored(ShardId, String),
+    /// The thread that keeps things cannot be made, or has failed.
+    Storage(String),
 }
 
 impl fmt::Display for BootError {
@@ -69,6 +82,10 @@ impl fmt::Display for BootError {
                  TasksMax=) or of locked memory (`ulimit -l`, LimitMEMLOCK=, 4 MiB per shard) is too low"
             ),
             BootError::Ring(shard, error) => write!(f, "shard {shard}: {error}"),
+            BootError::NotRestored(shard, why) => {
+                write!(f, "what shard {shard} has kept cannot be used: {why}")
+            }
+            BootError::Storage(why) => write!(f, "nothing can be kept: {why}"),
             BootError::Silent(shards) => write!(
                 f,
                 "shard(s) {shards:?} do not answer. Their CPUs may be taken by others, or a system \
@@ -110,7 +127,8 @@ struct Common {
     rules: Rules,
     counts: Arc<ConnectionCounts>,
     addresses: Addresses,
-    origin: Instant,
+    origin: (Instant, u64),
+    log: Option<LogWay>,
     questions: Sender<Question>,
     entries: Sender<Vec<Entry>>,
     meter: ProcessMeter,
@@ -141,7 +159,11 @@ pub struct Shards {
     pulses: Vec<Pulse>,
     counts: Arc<ConnectionCounts>,
     handles: Vec<ExecutorJoinHandle<()>>,
+    /// The thread that keeps things; it ends when no shard has the way to it.
+    storage: Option<StorageThread>,
 }
+
+type StorageThread = JoinHandle<Result<Log<Directory>, LogError>>;
 
 impl Shards {
     /// Starts one shard per entry of `cpus`; a CPU may occur more than once.
@@ -154,14 +176,27 @@ impl Shards {
         listeners: Vec<(Listener, ListenerSetup)>,
         rules: &Rules,
         (questions, entries, meter): (&Sender<Question>, &Sender<Vec<Entry>>, &ProcessMeter),
+        kept: Option<Found>,
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
         let count = cpus.list.len();
         let (sender, events) = bounded(EVENTS_MAX);
+        let met = Arc::new(OnceLock::new());
+        let (storage, kept) = match kept {
+            Some(kept) => {
+                let writer = start_writer(kept.log, count, Arc::clone(&met), sender.clone())?;
+                (Some(writer), kept.frames)
+            }
+            None => (None, Vec::new()),
+        };
+        let (thread, log) = storage.unzip();
+        let mut settings = settings.clone();
+        settings.stores = log.is_some();
         let common = Common {
             count: count as ShardId,
             settings: settings.clone(),
+            log,
             rules: rules.clone(),
             counts: Arc::new(ConnectionCounts::with_connecting(
                 settings.listeners.len(),
@@ -171,7 +206,7 @@ impl Shards {
                 settings.limits.connections_per_address_max,
                 rules.ipv6_prefix_bits,
             ),
-            origin: Instant::now(),
+            origin: (Instant::now(), wall_ms()),
             questions: questions.clone(),
             entries: entries.clone(),
             meter: meter.clone(),
@@ -186,7 +221,9 @@ impl Shards {
             pulses: Vec::new(),
             counts: Arc::clone(&common.counts),
             handles: Vec::new(),
+            storage: thread,
         };
+        let mut kept = kept.into_iter().zip(Exchange::of(count));
         let mut meetings = Vec::new();
         let mailboxes = Mailboxes::connect(common.count, settings.limits.mailbox_letters_max);
         let parts = mailboxes.into_iter().zip(by_shard(count, listeners));
@@ -196,10 +233,13 @@ impl Shards {
             } else {
                 Placement::Unbound
             };
+            let parts = (parts.0, parts.1, kept.next());
             meetings.push(shards.spawn(common.clone(), id, parts, placement)?);
         }
         drop(common);
-        shards.wakers = shards.meet(count)?;
+        let is_kept = shards.storage.is_some();
+        shards.wakers = shards.meet(count, if is_kept { RESTORE_MAX } else { START_MAX })?;
+        let _ = met.set(shards.wakers.clone());
         for meet in meetings {
             let _ = meet.send(shards.wakers.clone());
         }
@@ -212,7 +252,7 @@ impl Shards {
         &mut self,
         common: Common,
         id: ShardId,
-        (mailboxes, listeners): (Mailboxes, Vec<(Vec<OwnedFd>, ListenerSetup)>),
+        (mailboxes, listeners, kept): Parts,
         placement: Placement,
     ) -> Result<Sender<Vec<Waker>>, BootError> {
         let (order_sender, orders) = bounded(ORDERS_MAX);
@@ -246,12 +286,19 @@ impl Shards {
                 core.measure_memory(Box::new(common.meter), memory_max_bytes);
                 core.begin_with(rules.acl, rules.names);
                 core.share_retained(common.retained);
+                if let Some((frames, exchange)) = kept {
+                    let origin = Timestamp::from_ms(common.origin.1);
+                    if !restore(&mut core, (frames, exchange), id, origin, &common.events) {
+                        return;
+                    }
+                }
                 let start = Start {
                     id,
                     core,
                     mailboxes,
                     listeners,
                     origin: common.origin,
+                    log: common.log,
                     orders,
                     questions: common.questions,
                     replies,
@@ -292,15 +339,17 @@ impl Shards {
     }
 
     /// Waits until every shard has made its ring.
-    fn meet(&self, count: usize) -> Result<Vec<Waker>, BootError> {
+    fn meet(&self, count: usize, within: Duration) -> Result<Vec<Waker>, BootError> {
         let mut wakers = BTreeMap::new();
-        let by = Instant::now() + START_MAX;
+        let by = Instant::now() + within;
         while wakers.len() < count {
             match self.events.recv_deadline(by) {
                 Ok(Event::Ready(id, waker)) => {
                     wakers.insert(id, waker);
                 }
                 Ok(Event::Failed(id, error)) => return Err(BootError::Ring(id, error)),
+                Ok(Event::NotRestored(id, why)) => return Err(BootError::NotRestored(id, why)),
+                Ok(Event::StorageFailed(why)) => return Err(BootError::Storage(why)),
                 Ok(Event::Vanished(id)) => return Err(BootError::Vanished(id)),
                 Ok(_) => {}
                 Err(_) => {
@@ -381,7 +430,10 @@ impl Shards {
         for handle in self.handles {
             let _ = handle.join();
         }
-        Ok(())
+        match self.storage.map(JoinHandle::join) {
+            Some(Ok(Err(error))) => Err(BootError::Storage(error.to_string())),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until every shard is gone, or has at least drained; takes those that are gone out of `there`.
@@ -416,6 +468,62 @@ fn by_shard(
         }
     }
     of_shards
+}
+
+/// What a shard has for itself: mailboxes, listeners, what it has kept.
+type Parts = (
+    Mailboxes,
+    Vec<(Vec<OwnedFd>, ListenerSetup)>,
+    Option<(Frames, Exchange)>,
+);
+
+/// Builds a shard anew, and waits for the others; whether it could be.
+fn restore(
+    core: &mut ShardCore,
+    (frames, exchange): (Frames, Exchange),
+    id: ShardId,
+    now: Timestamp,
+    events: &Sender<Event>,
+) -> bool {
+    let restored = recovery::restore(core, now, frames);
+    exchange.settle(id, restored.is_ok().then_some(core), now);
+    let is_restored = restored.is_ok();
+    let _ = events.send(match restored {
+        Ok(sessions) => Event::Restored(id, sessions),
+        Err(why) => Event::NotRestored(id, why),
+    });
+    is_restored
+}
+
+/// Starts the thread that keeps things; the way to it.
+fn start_writer(
+    log: Log<Directory>,
+    shards: usize,
+    wakers: Arc<OnceLock<Vec<Waker>>>,
+    events: Sender<Event>,
+) -> Result<(StorageThread, LogWay), BootError> {
+    let config = WriterConfig {
+        waiting_max: None,
+        ..WriterConfig::default()
+    };
+    let tell = move |told: Told<'_>| {
+        let event = match told {
+            Told::Safe(shard) => {
+                let waker = wakers
+                    .get()
+                    .and_then(|wakers| wakers.get(usize::from(shard)));
+                return waker.map_or((), Waker::wake);
+            }
+            Told::Full(error) => Event::StorageFull(error.to_string()),
+            Told::HasRoom => Event::StorageHasRoom,
+            Told::Failed(error) => Event::StorageFailed(error.to_string()),
+        };
+        let _ = events.send(event);
+    };
+    let started = Writer::start(log, shards as u16, config, tell);
+    let writer = started.map_err(|error| BootError::Storage(error.to_string()))?;
+    let (frames, safe) = (writer.frames, writer.safe);
+    Ok((writer.thread, LogWay { frames, safe }))
 }
 
 fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
@@ -453,6 +561,7 @@ mod tests {
             pulses: Vec::new(),
             counts: Arc::new(ConnectionCounts::new(0)),
             handles: Vec::new(),
+            storage: None,
         };
         for event in [
             Event::Drained(0),

@@ -25,6 +25,7 @@ pub mod peer;
 pub mod pem;
 pub mod pulse;
 pub mod questions;
+pub mod recovery;
 pub mod ring;
 pub mod sleeper;
 pub mod transport;

@@ -88,6 +88,16 @@ pub enum Event {
     Stopped(ShardId),
     /// It cannot go on.
     Failed(ShardId, RingError),
+    /// It has been built anew, with so many sessions.
+    Restored(ShardId, usize),
+    /// What was kept makes no sense.
+    NotRestored(ShardId, String),
+    /// There is no room to keep more; what has to be is not acknowledged meanwhile.
+    StorageFull(String),
+    /// There is room again.
+    StorageHasRoom,
+    /// Nothing can be kept any more.
+    StorageFailed(String),
     /// Its thread has ended without a word.
     Vanished(ShardId),
 }

@@ -30,6 +30,7 @@ mod passwd;
 mod program;
 mod qos;
 mod shared;
+mod storage;
 mod surroundings;
 mod survival;
 mod transports;

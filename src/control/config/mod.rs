@@ -53,6 +53,8 @@ pub struct Config {
     pub cpu_quota: Option<Bound>,
     /// How to log.
     pub log: LogConfig,
+    /// Where sessions and messages are kept.
+    pub storage: Option<PathBuf>,
     /// Settings of the shards' cores.
     pub settings: Settings,
     /// How long a stop may take.
@@ -121,6 +123,7 @@ impl Config {
                 format: raw.log_format.unwrap_or_default(),
                 file: raw.log_file.clone(),
             },
+            storage: flags.experimental_storage.clone(),
             settings,
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),

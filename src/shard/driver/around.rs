@@ -33,7 +33,7 @@ impl Queues for Shell {
     }
 
     fn has_orders(&mut self) -> bool {
-        !self.orders.is_empty() || !self.methods.is_empty()
+        !self.orders.is_empty() || !self.methods.is_empty() || self.store.has_news()
     }
 
     fn core(&mut self) -> &mut ShardCore {
@@ -130,12 +130,10 @@ impl Surroundings for Around<'_> {
 
     fn commit(&mut self) {
         let shell = &mut *self.shell;
-        if !shell.core.has_persist() {
-            return;
+        if let Some(committed) = shell.store.commit(&mut shell.core) {
+            let now = shell.clock.now();
+            shell.core.stored(now, committed);
         }
-        let committed = shell.store.commit(shell.core.take_persist());
-        let now = shell.clock.now();
-        shell.core.stored(now, committed);
     }
 
     fn carry_out(&mut self) {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Clock {
     origin: Instant,
+    /// What the core counts then.
+    origin_ms: u64,
     /// When the turn began.
     turn_at: Instant,
     /// The same, as the core counts.
@@ -19,9 +21,10 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub fn new(origin: Instant) -> Self {
+    pub fn new((origin, origin_ms): (Instant, u64)) -> Self {
         Clock {
             origin,
+            origin_ms,
             turn_at: Instant::now(),
             now: Timestamp::default(),
             lasted: Lasted::default(),
@@ -38,7 +41,7 @@ impl Clock {
         }
         self.turn_at = at;
         let since_origin = at.saturating_duration_since(self.origin);
-        self.now = Timestamp::from_ms(since_origin.as_millis() as u64);
+        self.now = Timestamp::from_ms(self.origin_ms + since_origin.as_millis() as u64);
     }
 
     /// The turn's work is done, and the next follows at once or not; how long it took.
@@ -81,7 +84,8 @@ impl Clock {
         if at == Timestamp::NEVER {
             return None;
         }
-        self.origin.checked_add(Duration::from_millis(at.as_ms()))
+        let since_origin = at.as_ms().saturating_sub(self.origin_ms);
+        self.origin.checked_add(Duration::from_millis(since_origin))
     }
 }
 
@@ -92,9 +96,9 @@ mod tests {
     #[test]
     fn times_of_the_core_are_moments_since_the_origin() {
         let origin = Instant::now();
-        let mut clock = Clock::new(origin);
+        let mut clock = Clock::new((origin, 7_000));
         clock.begin_turn(origin + Duration::from_millis(1500));
-        assert_eq!(clock.now(), Timestamp::from_ms(1500));
+        assert_eq!(clock.now(), Timestamp::from_ms(8_500));
         let later = clock.now().plus_ms(250);
         assert_eq!(
             clock.instant(later),
@@ -106,7 +110,7 @@ mod tests {
     #[test]
     fn the_longest_turn_is_told_once() {
         let origin = Instant::now();
-        let mut clock = Clock::new(origin);
+        let mut clock = Clock::new((origin, 7_000));
         for took_ms in [3, 9, 1] {
             clock.begin_turn(origin);
             clock.end_turn(origin + Duration::from_millis(took_ms), false);
@@ -119,7 +123,7 @@ mod tests {
     fn a_round_ends_where_the_next_begins_unless_the_shard_slept() {
         let origin = Instant::now();
         let at = |us| origin + Duration::from_micros(us);
-        let mut clock = Clock::new(origin);
+        let mut clock = Clock::new((origin, 7_000));
         clock.begin_turn(origin);
         clock.end_turn(at(300), true);
         clock.begin_turn(at(5_000));

@@ -24,6 +24,7 @@ mod mail;
 mod orders;
 mod sleep;
 mod sockets;
+mod store;
 mod sweep;
 mod tellings;
 
@@ -42,7 +43,6 @@ use crate::shard::orders::{Event, Order};
 use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingError, Waker};
-use crate::storage::memory::MemoryStore;
 use account::Accounts;
 use admission::Admission;
 use around::Around;
@@ -60,9 +60,12 @@ use sockets::Sockets;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
+use store::Store;
 use sweep::Sweep;
 use tellings::Tellings;
 use tracing::warn;
+
+pub use store::LogWay;
 
 /// What a shard is started with.
 pub struct Start {
@@ -74,8 +77,10 @@ pub struct Start {
     pub mailboxes: Mailboxes,
     /// Its listening sockets, by the listeners' numbers.
     pub listeners: Vec<(Vec<OwnedFd>, ListenerSetup)>,
-    /// Origin of all shards' times.
-    pub origin: Instant,
+    /// Origin of all shards' times, and what the wall clock showed then, in milliseconds since 1970.
+    pub origin: (Instant, u64),
+    /// The way to who writes what must be kept; `None` where nothing is.
+    pub log: Option<LogWay>,
     /// Orders from the control plane.
     pub orders: Receiver<Order>,
     /// Questions to the authentication methods, and their answers.
@@ -113,7 +118,7 @@ pub struct Shell {
     losses: LossReports,
     tellings: Tellings,
     survey: Survey,
-    store: MemoryStore,
+    store: Store,
     /// Room for a list that is emptied each time.
     commands: Vec<Command>,
 }
@@ -146,7 +151,7 @@ impl Shell {
             losses: LossReports::new(Instant::now()),
             tellings: Tellings::default(),
             survey: Survey::new(start.sockets_meter, Instant::now()),
-            store: MemoryStore::default(),
+            store: Store::new(start.id, start.log),
             commands: Vec::new(),
         }
     }

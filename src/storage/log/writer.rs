@@ -18,6 +18,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub const WAITING_MAX: usize = 4_096;
 /// Bytes that are written before they are made safe.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How often it is tried whether there is room again.
+const FULL_INTERVAL: Duration = Duration::from_millis(200);
 /// Without frames for so long, what is safe is written down.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -29,6 +31,21 @@ pub struct WriterConfig {
     pub commit_interval: Duration,
     /// Segments beyond which the oldest goes, where nothing in it is needed.
     pub segments_max: Option<u64>,
+    /// Frames that may wait; whoever has more waits itself. Without a bound nobody does.
+    pub waiting_max: Option<usize>,
+}
+
+/// What the thread has to say.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// More of a shard's frames is safe.
+    Safe(u16),
+    /// There is no room for more; it is tried again every now and then.
+    Full(&'a LogError),
+    /// There is room again.
+    HasRoom,
+    /// The thread ends: nothing will be safe any more.
+    Failed(&'a LogError),
 }
 
 impl Default for WriterConfig {
@@ -36,6 +53,7 @@ impl Default for WriterConfig {
         WriterConfig {
             commit_interval: Duration::from_micros(500),
             segments_max: None,
+            waiting_max: Some(WAITING_MAX),
         }
     }
 }
@@ -65,8 +83,7 @@ pub struct Writer<D> {
 }
 
 impl<D: Disk + Send + 'static> Writer<D> {
-    /// Starts the thread. `wake` is called with the number of each shard that has news, once for each
-    /// group.
+    /// Starts the thread. `tell` hears of each shard that has news, once for each group, and what goes wrong.
     ///
     /// # Errors
     /// The system has no thread.
@@ -74,9 +91,12 @@ impl<D: Disk + Send + 'static> Writer<D> {
         log: Log<D>,
         shards: u16,
         config: WriterConfig,
-        wake: impl FnMut(u16) + Send + 'static,
+        tell: impl FnMut(Told<'_>) + Send + 'static,
     ) -> io::Result<Self> {
-        let (frames, waiting) = crossbeam_channel::bounded(WAITING_MAX);
+        let (frames, waiting) = match config.waiting_max {
+            Some(max) => crossbeam_channel::bounded(max),
+            None => crossbeam_channel::unbounded(),
+        };
         let safe = Arc::new(Safe((0..shards).map(|_| AtomicU64::new(0)).collect()));
         let turns = Turns {
             log,
@@ -86,7 +106,7 @@ impl<D: Disk + Send + 'static> Writer<D> {
             told: vec![None; usize::from(shards)],
             safe: Arc::clone(&safe),
             begun_at: None,
-            wake,
+            tell,
         };
         let builder = std::thread::Builder::new().name("storage".to_owned());
         let thread = builder.spawn(move || turns.run())?;
@@ -105,7 +125,7 @@ pub fn wall_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-struct Turns<D, W> {
+struct Turns<D, T> {
     log: Log<D>,
     config: WriterConfig,
     waiting: Receiver<Frame>,
@@ -114,11 +134,21 @@ struct Turns<D, W> {
     told: Vec<Option<u64>>,
     safe: Arc<Safe>,
     begun_at: Option<Instant>,
-    wake: W,
+    tell: T,
 }
 
-impl<D: Disk, W: FnMut(u16)> Turns<D, W> {
+impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     fn run(mut self) -> Result<Log<D>, LogError> {
+        match self.work() {
+            Ok(()) => Ok(self.log),
+            Err(error) => {
+                (self.tell)(Told::Failed(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), LogError> {
         let mut is_marked = true;
         loop {
             match self.waiting.recv_timeout(QUIET) {
@@ -131,8 +161,7 @@ impl<D: Disk, W: FnMut(u16)> Turns<D, W> {
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.log.mark(wall_ms())?;
-                    return Ok(self.log);
+                    return self.log.mark(wall_ms());
                 }
             }
             self.pace();
@@ -166,20 +195,36 @@ impl<D: Disk, W: FnMut(u16)> Turns<D, W> {
         }
     }
 
-    fn commit(&mut self) -> Result<(), LogError> {
+    fn append(&mut self) -> Result<(), LogError> {
         let told = &mut self.told;
         self.log.append(&mut self.group, wall_ms(), |frame| {
             if let Some(last) = told.get_mut(usize::from(frame.shard)) {
                 *last = Some(frame.ticket);
             }
-        })?;
+        })
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        let mut was_full = false;
+        while let Err(error) = self.append() {
+            let LogError::Full(_) = &error else {
+                return Err(error);
+            };
+            if !std::mem::replace(&mut was_full, true) {
+                (self.tell)(Told::Full(&error));
+            }
+            std::thread::sleep(FULL_INTERVAL);
+        }
+        if was_full {
+            (self.tell)(Told::HasRoom);
+        }
         self.log.sync()?;
         for (shard, told) in (0..).zip(&mut self.told) {
             if let Some(ticket) = told.take()
                 && let Some(safe) = self.safe.0.get(usize::from(shard))
             {
                 safe.store(ticket, Ordering::Release);
-                (self.wake)(shard);
+                (self.tell)(Told::Safe(shard));
             }
         }
         if self
@@ -232,7 +277,11 @@ mod tests {
     fn what_is_told_to_be_safe_is_found_again() {
         let place = Scratch::new("writer");
         let (woken_to, woken) = crossbeam_channel::unbounded();
-        let wake = move |shard| woken_to.send(shard).expect("heard");
+        let wake = move |told: Told<'_>| {
+            if let Told::Safe(shard) = told {
+                woken_to.send(shard).expect("heard");
+            }
+        };
         let writer = Writer::start(place.open(|_| {}), 2, WriterConfig::default(), wake);
         let writer = writer.expect("a thread");
         for ticket in 1..=1_000 {

@@ -1,0 +1,103 @@
+//! What a shard does with what was kept, before it serves: it is built anew, and hears what the others want
+//! before anybody's first turn.
+//!
+//! Not here: reading the log ([`crate::storage::directory`]).
+
+use crate::engine::keys::ShardId;
+use crate::engine::mail::Mail;
+use crate::engine::shard::ShardCore;
+use crate::engine::time::Timestamp;
+use crate::storage::directory::Frames;
+use crate::storage::image::Image;
+use crate::storage::record::decoder::Decoder;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+
+/// Builds a core that nothing has happened to yet from what was kept; how many sessions it has then.
+///
+/// # Errors
+/// What was kept makes no sense, in words.
+pub fn restore(core: &mut ShardCore, now: Timestamp, frames: Frames) -> Result<usize, String> {
+    // The cores' times are those of the wall clock.
+    let mut decoder = Decoder::new(0);
+    let mut image = Image::default();
+    let mut fault = None;
+    for frame in frames {
+        let read = decoder.read(&frame, |record| {
+            if fault.is_none() {
+                fault = image.apply(record).err();
+            }
+        });
+        read.map_err(|refusal| refusal.to_string())?;
+        if let Some(fault) = fault {
+            return Err(fault.to_string());
+        }
+    }
+    let sessions = image.sessions.len();
+    let restored = core.restore(now, image.into_records());
+    restored.map_err(|error| error.to_string())?;
+    Ok(sessions)
+}
+
+/// Where shards that were built anew exchange letters, each in its thread.
+pub struct Exchange {
+    letters: Vec<Sender<(ShardId, Mail)>>,
+    mine: Receiver<(ShardId, Mail)>,
+    meeting: Arc<Barrier>,
+    more: Arc<AtomicBool>,
+}
+
+impl Exchange {
+    /// One for each of so many shards.
+    #[must_use]
+    pub fn of(shards: usize) -> Vec<Self> {
+        let (letters, boxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
+        let meeting = Arc::new(Barrier::new(shards));
+        let more = Arc::new(AtomicBool::new(false));
+        let one = |mine| Exchange {
+            letters: letters.clone(),
+            mine,
+            meeting: Arc::clone(&meeting),
+            more: Arc::clone(&more),
+        };
+        boxes.into_iter().map(one).collect()
+    }
+
+    /// Exchanges letters until nobody has any. `None` for a shard that could not be built: the others must not
+    /// wait for it.
+    pub fn settle(self, id: ShardId, mut core: Option<&mut ShardCore>, now: Timestamp) {
+        loop {
+            if let Some(core) = &mut core {
+                core.staged().flush(|to, mail| {
+                    if let Some(letters) = self.letters.get(usize::from(to)) {
+                        // Who is gone needs none.
+                        let _ = letters.send((id, mail));
+                    }
+                    Ok(())
+                });
+            }
+            self.meeting.wait();
+            for (from, mail) in self.mine.try_iter() {
+                if let Some(core) = &mut core {
+                    core.mail(now, from, mail);
+                }
+            }
+            if let Some(core) = &mut core {
+                core.mail_flushed();
+                if !core.staged().is_empty() {
+                    self.more.store(true, Ordering::Relaxed);
+                }
+            }
+            self.meeting.wait();
+            let goes_on = self.more.load(Ordering::Relaxed);
+            if self.meeting.wait().is_leader() {
+                // Nobody says so again before the leader is at the next meeting.
+                self.more.store(false, Ordering::Relaxed);
+            }
+            if !goes_on {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What was acknowledged outlives the broker, however it ends.
+
+use crate::on_shards;
+use crate::support::{Broker, Connect, Publish, Setup, Version, Will, eventually, unique};
+use rustix::process::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A directory of one test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        let place = std::env::temp_dir().join(unique("ringmq-storage"));
+        let _ = fs::remove_dir_all(&place);
+        Place(place)
+    }
+
+    fn setup(&self, shards: usize) -> Setup {
+        let path = self.0.to_str().expect("a plain path");
+        let setup = Setup::new().shards(shards);
+        setup.arg("--experimental-storage").arg(path)
+    }
+
+    fn start(&self, shards: usize) -> Broker {
+        self.setup(shards).start()
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).expect("the directory").flatten();
+        let paths = entries.map(|entry| entry.path());
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|it| it == "seg");
+        let mut segments: Vec<_> = paths.filter(is_segment).collect();
+        segments.sort();
+        segments
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn kill(mut broker: Broker) {
+    broker.signal(Signal::KILL);
+    broker.wait_exit();
+}
+
+on_shards! { [1, 2, 4]
+    a_queue_is_there_after_a_kill,
+    retained_messages_are_there_after_a_kill,
+    the_second_life_is_kept_like_the_first,
+    a_stop_in_order_keeps_as_much,
+    a_will_is_published_after_a_kill,
+}
+
+fn a_queue_is_there_after_a_kill(shards: usize) {
+    let place = Place::new();
+    let broker = place.start(shards);
+    for version in [Version::V4, Version::V5] {
+        let name = format!("absent-{version:?}");
+        let mut absent = Connect::new(version, &name).persistent().open(&broker);
+        absent.subscribe("queue/+", 2);
+        absent.disconnect();
+    }
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    for number in 0..100 {
+        publisher.publish("queue/a", 1 + number % 2, format!("{number}"));
+    }
+    publisher.ping();
+    kill(broker);
+    let broker = place.start(shards);
+    for version in [Version::V4, Version::V5] {
+        let name = format!("absent-{version:?}");
+        let mut back = Connect::new(version, &name).persistent().open(&broker);
+        assert!(back.session_present, "{name}");
+        let mut got: Vec<_> = (0..100).map(|_| back.accept()).collect();
+        // One QoS may overtake the other.
+        got.sort_by_key(|got| got.qos);
+        for (got, number) in got
+            .iter()
+            .zip((0..100).step_by(2).chain((1..100).step_by(2)))
+        {
+            assert_eq!(got.payload, format!("{number}").into_bytes(), "{name}");
+            assert_eq!(got.qos, 1 + number % 2);
+        }
+        back.expect_nothing();
+    }
+}
+
+fn retained_messages_are_there_after_a_kill(shards: usize) {
+    let place = Place::new();
+    let broker = place.start(shards);
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    for topic in 0..20 {
+        publisher.retain(&format!("kept/{topic}"), 1, format!("{topic}"));
+        publisher.retain(&format!("gone/{topic}"), 1, "soon");
+        publisher.retain(&format!("gone/{topic}"), 1, "");
+    }
+    kill(broker);
+    let broker = place.start(shards);
+    let mut reader = Connect::v5("reader").open(&broker);
+    reader.subscribe("#", 0);
+    let mut got: Vec<_> = (0..20).map(|_| reader.accept().topic).collect();
+    got.sort();
+    let mut wanted: Vec<_> = (0..20)
+        .map(|topic| format!("kept/{topic}").into_bytes())
+        .collect();
+    wanted.sort();
+    assert_eq!(got, wanted);
+    reader.expect_nothing();
+}
+
+fn the_second_life_is_kept_like_the_first(shards: usize) {
+    let place = Place::new();
+    for life in 0..4 {
+        let broker = place.start(shards);
+        let mut reader = Connect::v5("reader").persistent().open(&broker);
+        assert_eq!(reader.session_present, life > 0);
+        if life == 0 {
+            reader.subscribe("life/+", 2);
+        }
+        for earlier in (0..life).rev().take(1) {
+            reader.expect("life/a", format!("{earlier}"));
+        }
+        reader.settle();
+        reader.disconnect();
+        let mut publisher = Connect::v5("publisher").open(&broker);
+        publisher.publish("life/a", 2, format!("{life}"));
+        kill(broker);
+    }
+}
+
+fn a_stop_in_order_keeps_as_much(shards: usize) {
+    let place = Place::new();
+    let broker = place.start(shards);
+    let mut reader = Connect::v5("reader").persistent().open(&broker);
+    reader.subscribe("stop/+", 1);
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    reader.disconnect();
+    publisher.publish("stop/a", 1, "kept");
+    broker.stop();
+    let broker = place.start(shards);
+    let mut back = Connect::v5("reader").persistent().open(&broker);
+    assert!(back.session_present);
+    back.expect("stop/a", "kept");
+    back.settle();
+    back.expect_nothing();
+    broker.stop();
+}
+
+fn a_will_is_published_after_a_kill(shards: usize) {
+    let place = Place::new();
+    let broker = place.start(shards);
+    let mut heir = Connect::v5("heir").persistent().open(&broker);
+    heir.subscribe("will/+", 1);
+    heir.disconnect();
+    let will = Will::new("will/a", "last").qos(1);
+    // A session that ends with its connection is not kept, nor is its will.
+    let client = Connect::v5("mortal").persistent().will(will).open(&broker);
+    kill(broker);
+    drop(client);
+    let broker = place.start(shards);
+    let mut heir = Connect::v5("heir").persistent().open(&broker);
+    heir.expect("will/a", "last");
+}
+
+/// A client that has the first half of a QoS 2 message when the broker is killed gets the second half, and
+/// never the message twice.
+#[test]
+fn messages_of_qos_2_go_on_where_they_were() {
+    let place = Place::new();
+    let broker = place.start(1);
+    let mut reader = Connect::v5("reader").persistent().open(&broker);
+    reader.subscribe("two", 2);
+    let mut publisher = Connect::v5("publisher").persistent().open(&broker);
+    let publish = Publish::new("two", 2, "x");
+    let id = publisher.send_publish(&publish);
+    publisher.wait_ack(crate::support::Ack::Pubrec, id);
+    let got = reader.recv_publish();
+    kill(broker);
+    let broker = place.start(1);
+    let mut reader = Connect::v5("reader").persistent().open(&broker);
+    let again = reader.recv_publish();
+    assert!(again.dup && again.id == got.id, "{again:?}");
+    reader.complete(&again);
+    let mut publisher = Connect::v5("publisher").persistent().open(&broker);
+    let mut repeat = publish.clone().id(id);
+    repeat.dup = true;
+    publisher.send_publish(&repeat);
+    publisher.wait_ack(crate::support::Ack::Pubrec, id);
+    publisher.ack(crate::support::Ack::Pubrel, id);
+    publisher.wait_ack(crate::support::Ack::Pubcomp, id);
+    reader.settle();
+    reader.expect_nothing();
+}
+
+#[test]
+fn sessions_expire_by_the_wall_clock() {
+    let place = Place::new();
+    let broker = place.start(2);
+    let short = Connect::v5("short").resume().expiry(1).open(&broker);
+    short.disconnect();
+    let long = Connect::v5("long").persistent().open(&broker);
+    long.disconnect();
+    eventually("it has left", || {
+        (broker.counters().get("connections") == 0).then_some(())
+    });
+    kill(broker);
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let broker = place.start(2);
+    let sessions = |name| {
+        let client = Connect::v5(name).persistent().open(&broker);
+        client.session_present
+    };
+    assert!(!sessions("short") && sessions("long"));
+}
+
+/// What cannot be used is refused by name, and is as it was.
+#[test]
+fn a_directory_that_cannot_be_used_is_refused() {
+    let place = Place::new();
+    let broker = place.start(4);
+    let refused = |shards: usize, parts: &[&str]| {
+        let outcome = place.setup(shards).run_to_end();
+        assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+        for part in parts {
+            assert!(outcome.log.contains(part), "no '{part}' in {}", outcome.log);
+        }
+        assert!(!outcome.log.contains("panicked"), "{}", outcome.log);
+    };
+    refused(4, &["another process uses it"]);
+    for number in 0..16 {
+        let client = Connect::v5(&format!("client-{number}"))
+            .persistent()
+            .open(&broker);
+        client.disconnect();
+    }
+    broker.stop();
+    refused(1, &["there are 1 shards now", "as many as before"]);
+    refused(8, &["the number of shards has changed"]);
+    let broker = place.start(4);
+    let client = Connect::v5("client-7").persistent().open(&broker);
+    assert!(client.session_present);
+    client.disconnect();
+    broker.stop();
+    let first = place.segments().remove(0);
+    flip(&first, 4_096 + 60);
+    refused(4, &["0000000001.seg", "damaged"]);
+    flip(&first, 4_096 + 60);
+    let broker = place.start(4);
+    assert!(
+        Connect::v5("client-7")
+            .persistent()
+            .open(&broker)
+            .session_present
+    );
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).expect("a segment");
+    bytes[at] ^= 0x10;
+    fs::write(file, bytes).expect("written");
+}
+
+/// What was being written when the machine stopped is cut off, and said.
+#[test]
+fn a_torn_end_is_cut_off() {
+    let place = Place::new();
+    let broker = place.start(1);
+    let client = Connect::v5("kept").persistent().open(&broker);
+    client.disconnect();
+    broker.stop();
+    let last = place.segments().pop().expect("a segment");
+    let mut bytes = fs::read(&last).expect("a segment");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("frames") + 1;
+    let at = end.next_multiple_of(4_096);
+    bytes[at..at + 100].fill(0x55);
+    fs::write(&last, bytes).expect("written");
+    let broker = place.start(1);
+    assert!(
+        broker
+            .log()
+            .contains("were never acknowledged and are cut off"),
+        "{}",
+        broker.log()
+    );
+    assert!(
+        Connect::v5("kept")
+            .persistent()
+            .open(&broker)
+            .session_present
+    );
+}
