@@ -21,10 +21,9 @@ use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
 use crate::shard::recovery::{self, Exchange};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
+use crate::shard::store::{Store, StoreThread};
 use crate::storage::directory::{Found, Frames};
-use crate::storage::log::disk::Directory;
-use crate::storage::log::writer::{Told, Writer, WriterConfig, wall_ms};
-use crate::storage::log::{Log, LogError};
+use crate::storage::log::writer::wall_ms;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use rustls::ServerConfig;
@@ -160,10 +159,8 @@ pub struct Shards {
     counts: Arc<ConnectionCounts>,
     handles: Vec<ExecutorJoinHandle<()>>,
     /// The thread that keeps things; it ends when no shard has the way to it.
-    storage: Option<StorageThread>,
+    storage: Option<StoreThread>,
 }
-
-type StorageThread = JoinHandle<Result<Log<Directory>, LogError>>;
 
 impl Shards {
     /// Starts one shard per entry of `cpus`; a CPU may occur more than once.
@@ -183,25 +180,21 @@ impl Shards {
         let count = cpus.list.len();
         let (sender, events) = bounded(EVENTS_MAX);
         let met = Arc::new(OnceLock::new());
-        let (storage, kept) = match kept {
-            Some(kept) => {
-                let writer = start_writer(kept.log, count, Arc::clone(&met), sender.clone())?;
-                (Some(writer), kept.frames)
-            }
-            None => (None, Vec::new()),
-        };
-        let (thread, log) = storage.unzip();
+        let store = kept.map(|kept| Store::start(kept, Arc::clone(&met), sender.clone()));
+        let store = store
+            .transpose()
+            .map_err(BootError::Storage)?
+            .unwrap_or_default();
         let mut settings = settings.clone();
-        settings.stores = log.is_some();
+        settings.stores = store.way.is_some();
+        let of_listeners = settings.listeners.len();
+        let connecting = Arc::new(Connecting::default());
         let common = Common {
             count: count as ShardId,
             settings: settings.clone(),
-            log,
+            log: store.way,
             rules: rules.clone(),
-            counts: Arc::new(ConnectionCounts::with_connecting(
-                settings.listeners.len(),
-                Arc::new(Connecting::default()),
-            )),
+            counts: Arc::new(ConnectionCounts::with_connecting(of_listeners, connecting)),
             addresses: Addresses::new(
                 settings.limits.connections_per_address_max,
                 rules.ipv6_prefix_bits,
@@ -221,24 +214,22 @@ impl Shards {
             pulses: Vec::new(),
             counts: Arc::clone(&common.counts),
             handles: Vec::new(),
-            storage: thread,
+            storage: store.thread,
         };
-        let mut kept = kept.into_iter().zip(Exchange::of(count));
+        let mut kept = store.frames.into_iter().zip(Exchange::of(count));
         let mut meetings = Vec::new();
         let mailboxes = Mailboxes::connect(common.count, settings.limits.mailbox_letters_max);
         let parts = mailboxes.into_iter().zip(by_shard(count, listeners));
-        for (id, (parts, &cpu)) in (0..).zip(parts.zip(&cpus.list)) {
-            let placement = if cpus.pinned {
-                Placement::Fixed(cpu)
-            } else {
-                Placement::Unbound
+        for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts.zip(&cpus.list)) {
+            let placement = match cpus.pinned {
+                true => Placement::Fixed(cpu),
+                false => Placement::Unbound,
             };
-            let parts = (parts.0, parts.1, kept.next());
+            let parts = (mailboxes, listeners, kept.next());
             meetings.push(shards.spawn(common.clone(), id, parts, placement)?);
         }
         drop(common);
-        let is_kept = shards.storage.is_some();
-        shards.wakers = shards.meet(count, if is_kept { RESTORE_MAX } else { START_MAX })?;
+        shards.wakers = shards.meet(count)?;
         let _ = met.set(shards.wakers.clone());
         for meet in meetings {
             let _ = meet.send(shards.wakers.clone());
@@ -339,8 +330,9 @@ impl Shards {
     }
 
     /// Waits until every shard has made its ring.
-    fn meet(&self, count: usize, within: Duration) -> Result<Vec<Waker>, BootError> {
+    fn meet(&self, count: usize) -> Result<Vec<Waker>, BootError> {
         let mut wakers = BTreeMap::new();
+        let within = self.storage.as_ref().map_or(START_MAX, |_| RESTORE_MAX);
         let by = Instant::now() + within;
         while wakers.len() < count {
             match self.events.recv_deadline(by) {
@@ -493,37 +485,6 @@ fn restore(
         Err(why) => Event::NotRestored(id, why),
     });
     is_restored
-}
-
-/// Starts the thread that keeps things; the way to it.
-fn start_writer(
-    log: Log<Directory>,
-    shards: usize,
-    wakers: Arc<OnceLock<Vec<Waker>>>,
-    events: Sender<Event>,
-) -> Result<(StorageThread, LogWay), BootError> {
-    let config = WriterConfig {
-        waiting_max: None,
-        ..WriterConfig::default()
-    };
-    let tell = move |told: Told<'_>| {
-        let event = match told {
-            Told::Safe(shard) => {
-                let waker = wakers
-                    .get()
-                    .and_then(|wakers| wakers.get(usize::from(shard)));
-                return waker.map_or((), Waker::wake);
-            }
-            Told::Full(error) => Event::StorageFull(error.to_string()),
-            Told::HasRoom => Event::StorageHasRoom,
-            Told::Failed(error) => Event::StorageFailed(error.to_string()),
-        };
-        let _ = events.send(event);
-    };
-    let started = Writer::start(log, shards as u16, config, tell);
-    let writer = started.map_err(|error| BootError::Storage(error.to_string()))?;
-    let (frames, safe) = (writer.frames, writer.safe);
-    Ok((writer.thread, LogWay { frames, safe }))
 }
 
 fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {

@@ -28,4 +28,5 @@ pub mod questions;
 pub mod recovery;
 pub mod ring;
 pub mod sleeper;
+pub mod store;
 pub mod transport;

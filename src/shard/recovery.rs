@@ -64,8 +64,8 @@ impl Exchange {
         boxes.into_iter().map(one).collect()
     }
 
-    /// Exchanges letters until nobody has any. `None` for a shard that could not be built: the others must not
-    /// wait for it.
+    /// Exchanges letters until nobody has any. `None` for a shard that could not be built: the others must
+    /// not wait for it.
     pub fn settle(self, id: ShardId, mut core: Option<&mut ShardCore>, now: Timestamp) {
         loop {
             if let Some(core) = &mut core {

@@ -1,0 +1,67 @@
+//! The thread that keeps what the shards want kept, and the way to it.
+
+use crate::shard::driver::LogWay;
+use crate::shard::orders::Event;
+use crate::shard::ring::Waker;
+use crate::storage::directory::{Found, Frames};
+use crate::storage::log::disk::Directory;
+use crate::storage::log::writer::{Told, Writer, WriterConfig};
+use crate::storage::log::{Log, LogError};
+use crossbeam_channel::Sender;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+/// It ends when no shard has the way to it.
+pub type StoreThread = JoinHandle<Result<Log<Directory>, LogError>>;
+
+/// What the shards start with; nothing where nothing is kept.
+#[derive(Default)]
+pub struct Store {
+    /// The thread.
+    pub thread: Option<StoreThread>,
+    /// The way to it.
+    pub way: Option<LogWay>,
+    /// What was kept, by shard.
+    pub frames: Vec<Frames>,
+}
+
+impl Store {
+    /// Starts the thread. It wakes shards by `wakers`, once they are there, and tells the control plane what
+    /// goes wrong.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub fn start(
+        kept: Found,
+        wakers: Arc<OnceLock<Vec<Waker>>>,
+        events: Sender<Event>,
+    ) -> Result<Self, String> {
+        let config = WriterConfig {
+            waiting_max: None,
+            ..WriterConfig::default()
+        };
+        let tell = move |told: Told<'_>| {
+            let event = match told {
+                Told::Safe(shard) => {
+                    let waker = wakers
+                        .get()
+                        .and_then(|wakers| wakers.get(usize::from(shard)));
+                    return waker.map_or((), Waker::wake);
+                }
+                Told::Full(error) => Event::StorageFull(error.to_string()),
+                Told::HasRoom => Event::StorageHasRoom,
+                Told::Failed(error) => Event::StorageFailed(error.to_string()),
+            };
+            let _ = events.send(event);
+        };
+        let shards = kept.frames.len() as u16;
+        let started = Writer::start(kept.log, shards, config, tell);
+        let writer = started.map_err(|error| error.to_string())?;
+        let (frames, safe) = (writer.frames, writer.safe);
+        Ok(Store {
+            thread: Some(writer.thread),
+            way: Some(LogWay { frames, safe }),
+            frames: kept.frames,
+        })
+    }
+}
