@@ -163,6 +163,7 @@ fn letter(passed: Passed) -> Publish {
         plain: false,
         groups: vec![group()],
         hash: 0,
+        asked: Asked::default(),
         passed,
     }
 }
