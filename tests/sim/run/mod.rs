@@ -121,7 +121,6 @@ impl Run {
             },
         };
         let mut oracle = Oracle::new(is_calm);
-        oracle.live_on(shards, clients.iter().map(|client| &*client.connect.name));
         oracle.is_stored_at_once = shards == 1 && settings.limits.turn_deliveries_max > 4;
         Run {
             steps: 300 + random.below(1500),
