@@ -241,9 +241,15 @@ impl Oracle {
         if is_single_writer(&arrival.topic) && is_first && !message.is_resent && !is_unordered {
             let key = (arrival.client, arrival.epoch, arrival.topic.clone());
             let (newest, at) = self.newest.entry(key).or_insert((0, now));
-            // What nobody acknowledged may be forgotten, and an older value is retained again.
-            let may_go_back = arrival.retain && *at <= self.crashed_at;
-            if arrival.message < *newest && !may_go_back {
+            // What nobody acknowledged may be forgotten, and an older value is retained again: though a session
+            // has it that lives on another shard.
+            let is_forgotten = |m: &Message| {
+                let is_unknown = m.accepted_at.is_none_or(|at| at > self.crashed_at);
+                m.sent_at <= Some(self.crashed_at) && is_unknown && !self.is_stored_at_once
+            };
+            let was_before = *at <= self.crashed_at;
+            let may_go_back = was_before || self.messages.get(*newest).is_some_and(is_forgotten);
+            if arrival.message < *newest && !(arrival.retain && may_go_back) {
                 return Err(format!(
                     "older than {newest}, which came before: {arrival:?}"
                 ));
