@@ -406,8 +406,7 @@ impl ShardCore {
                 cost += self.deliver_to_pick(publication, &pick, hash, now);
             }
             self.backlog.spend(cost);
-            receipt.shards =
-                self.mail_publish(publication, &nodes, shards, Some(&mut picks), hash);
+            receipt.shards = self.mail_publish(publication, &nodes, shards, Some(&mut picks), hash);
             self.picks = picks;
         } else if !shards.is_empty() {
             receipt.shards = self.mail_publish(publication, &nodes, shards, None, hash);
@@ -629,12 +628,7 @@ impl ShardCore {
 
     /// Which of the shards that get a publish may have to keep it: those where somebody subscribes whose
     /// session outlives its connection. One that was picked for a share group may pass it on to such a member.
-    fn lasting_among(
-        &self,
-        receivers: ShardSet,
-        nodes: &[u32],
-        picks: Option<&Picks>,
-    ) -> ShardSet {
+    fn lasting_among(&self, receivers: ShardSet, nodes: &[u32], picks: Option<&Picks>) -> ShardSet {
         let mut lasting = ShardSet::default();
         let mut is_grouped = false;
         for &node in nodes {

@@ -178,7 +178,9 @@ impl Receipts {
     }
 
     fn wait_for(&mut self, number: u64, shards: ShardSet, waiter: Waiter) {
-        let next = shards.iter().find(|shard| !self.has_confirmed(*shard, number));
+        let next = shards
+            .iter()
+            .find(|shard| !self.has_confirmed(*shard, number));
         let list = match next {
             Some(shard) => row(&mut self.for_shard, shard),
             None => &mut self.for_open,
@@ -193,7 +195,12 @@ impl Receipts {
 
     /// Those that wait for an open number are looked at again.
     fn wake_open(&mut self, number: u64, woken: &mut Vec<(u64, Waiter)>) {
-        while let Some(first) = self.for_open.range((number, Waiter::Then)..).next().copied() {
+        while let Some(first) = self
+            .for_open
+            .range((number, Waiter::Then)..)
+            .next()
+            .copied()
+        {
             if first.0 != number {
                 return;
             }

@@ -100,9 +100,9 @@ impl ShardCore {
             }
         }
         let accepted = session.inbound.received();
-        for packet_id in accepted.filter(|id| {
-            !self.fan_outs.has(key, *id) && !self.receipts.is_accepting(key, *id)
-        }) {
+        for packet_id in accepted
+            .filter(|id| !self.fan_outs.has(key, *id) && !self.receipts.is_accepting(key, *id))
+        {
             put(Record::Accepted {
                 session: number,
                 packet_id,
