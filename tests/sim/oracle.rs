@@ -466,7 +466,10 @@ impl Oracle {
                     .iter()
                     .filter(|s| gives_up(s) || !self.lasts(s, epochs));
                 let may_be_lost = ended.any(|s| s.qos.min(m.qos) == 2);
-                let is_forgotten = !is_kept && m.sent_at <= Some(self.crashed_at);
+                // What a session that ends hands to another shard is not stored there yet.
+                let is_handed_on =
+                    !self.is_stored_at_once && members.iter().any(|s| !self.lasts(s, epochs));
+                let is_forgotten = (!is_kept || is_handed_on) && m.sent_at <= Some(self.crashed_at);
                 if !is_owed || is_forgotten || may_be_lost || (qos == 0 && !self.is_calm) {
                     continue;
                 }
