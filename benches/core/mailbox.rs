@@ -32,6 +32,7 @@ pub fn hops(criterion: &mut Criterion) {
             groups: Vec::new(),
             hash: 0,
             passed: Default::default(),
+            asked: Default::default(),
         }))
     };
     let mut hop = |count: u64| {

@@ -22,7 +22,12 @@ pub enum Mail {
     /// Deliver a publish to local subscribers.
     Publish(Publish),
     /// Keep a retained message: its topic lives on the receiving shard.
-    Retain(Arc<Message>),
+    Retain {
+        /// The message.
+        message: Arc<Message>,
+        /// Whether its sender wants to hear when it is stored; by itself.
+        asked: Asked,
+    },
     /// The sender's interest changed.
     Interest {
         /// Ascending by one per sender.
@@ -36,6 +41,8 @@ pub enum Mail {
         /// Last change of the receiver's that the sender applied.
         sequence: u64,
     },
+    /// What the sender has stored of what the receiver asked for.
+    Kept(Box<Kept>),
     /// Which retained messages match?
     RetainedQuery(RetainedQuery),
     /// One step of the answer.
@@ -62,6 +69,70 @@ pub struct Publish {
     pub hash: u64,
     /// How the groups were passed on already.
     pub passed: Passed,
+    /// Whether the sender waits until it is stored.
+    pub asked: Asked,
+}
+
+/// Whether the sender of a letter wants to hear when all that comes of it is stored, and by which number: its
+/// own receipts, ascending, less than 2^55.
+///
+/// As narrow as that so that it takes no room in a letter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked([u8; 7]);
+
+impl Asked {
+    /// Letters with ascending numbers, which are confirmed together.
+    #[must_use]
+    pub const fn in_order(receipt: u64) -> Self {
+        Self::of(receipt << 1)
+    }
+
+    /// A letter that may come later than one with a higher number: it is confirmed by itself.
+    #[must_use]
+    pub const fn by_itself(receipt: u64) -> Self {
+        Self::of(receipt << 1 | 1)
+    }
+
+    const fn of(bits: u64) -> Self {
+        let [a, b, c, d, e, f, g, _] = bits.to_le_bytes();
+        Asked([a, b, c, d, e, f, g])
+    }
+
+    const fn bits(self) -> u64 {
+        let [a, b, c, d, e, f, g] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, 0])
+    }
+
+    /// The number, 0 if nothing is asked.
+    #[must_use]
+    pub const fn receipt(self) -> u64 {
+        self.bits() >> 1
+    }
+
+    /// Whether it is confirmed by itself.
+    #[must_use]
+    pub const fn is_by_itself(self) -> bool {
+        self.bits() & 1 == 1
+    }
+}
+
+/// What a shard has stored of what another one asked for: receipts of the receiver's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Of those that are confirmed together all up to this one ...
+    pub through: u64,
+    /// ... but these, which are told of by themselves later.
+    pub without: Vec<u64>,
+    /// Told of by themselves.
+    pub single: Vec<u64>,
+}
+
+impl Kept {
+    /// Whether it says nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.through == 0 && self.without.is_empty() && self.single.is_empty()
+    }
 }
 
 /// How a message of share groups was passed on from shards where nobody connected may get it.
@@ -93,6 +164,9 @@ pub enum InterestChange {
     Remove(Arc<str>),
     /// Members of a share group.
     Group(GroupKey, MemberCount),
+    /// Somebody subscribes there, or is a member of a group, whose session outlives its connection; or nobody
+    /// any more. The first comes after the filter itself, the last before that is gone.
+    Lasts(Arc<str>, bool),
     /// Only a confirmation is asked for.
     Nothing,
 }
@@ -102,7 +176,9 @@ impl InterestChange {
     #[must_use]
     pub fn filter(&self) -> Option<&str> {
         match self {
-            InterestChange::Add(filter) | InterestChange::Remove(filter) => Some(filter),
+            InterestChange::Add(filter)
+            | InterestChange::Remove(filter)
+            | InterestChange::Lasts(filter, _) => Some(filter),
             InterestChange::Group(key, _) => Some(&key.filter),
             InterestChange::Nothing => None,
         }
@@ -262,10 +338,15 @@ mod tests {
                 groups: Vec::new(),
                 hash: 0,
                 passed: Passed::default(),
+                asked: Asked::default(),
             })
         };
         let mut staged = Staged::new(3);
-        staged.push(Phase::Retain, 0, Mail::Retain(message()));
+        let retain = |message| Mail::Retain {
+            message,
+            asked: Asked::default(),
+        };
+        staged.push(Phase::Retain, 0, retain(message()));
         staged.push(Phase::Live, 1, live());
         staged.push(Phase::Live, 2, live());
         let mut seen = Vec::new();

@@ -299,6 +299,7 @@ fn collect<S: Surroundings>(around: &mut S, now: Timestamp, from: ShardId) {
 pub fn flush_mail<S: Surroundings>(around: &mut S) {
     let mut receivers = ShardSet::default();
     let (core, pending, post) = around.parts();
+    core.stage_kept();
     let mut unblocked = core.staged().blocked();
     while let Some((to, handover)) = pending.handovers.pop_front() {
         receivers.insert(to);

@@ -2,8 +2,6 @@
 //!
 //! Times are steps of the simulation, so that before and after are exact.
 
-use ringmq::engine::keys::ShardId;
-use ringmq::engine::route::home_shard;
 use std::collections::{HashMap, HashSet};
 
 pub type MessageId = usize;
@@ -98,11 +96,9 @@ pub struct Oracle {
     /// When the broker was last killed, 0 for never.
     crashed_at: u64,
     /// All that comes of a publish is stored at once, so that a crash forgets all of it or nothing: one shard,
-    /// and no fan-out over turns. Receipts between shards are not built yet.
+    /// and no fan-out over turns. Elsewhere what was not acknowledged may be kept in part, and comes again when
+    /// it is sent again.
     pub is_stored_at_once: bool,
-    /// Where sessions live, by client.
-    pub homes: Vec<ShardId>,
-    pub shards: ShardId,
     /// What a client has said on a connection before that time is stored.
     stored_before: HashMap<usize, u64>,
 }
@@ -134,12 +130,6 @@ impl Oracle {
         }
     }
 
-    /// Each client has its session on one of so many shards.
-    pub fn live_on<'a>(&mut self, shards: usize, names: impl Iterator<Item = &'a str>) {
-        self.shards = shards as ShardId;
-        self.homes = names.map(|name| home_shard(name, self.shards)).collect();
-    }
-
     /// The broker is killed and starts again.
     pub fn crashed(&mut self, now: u64) {
         self.crashed_at = now;
@@ -158,13 +148,6 @@ impl Oracle {
     pub fn stored(&mut self, link: usize, sent_at: u64) {
         let known = self.stored_before.entry(link).or_default();
         *known = sent_at.max(*known);
-    }
-
-    /// Whether a message may be lost by a crash before a session has it that lives there: nobody asks another
-    /// shard yet whether it has stored it.
-    fn may_be_forgotten(&self, message: &Message, home: Option<ShardId>) -> bool {
-        let is_older = message.sent_at.is_none_or(|at| at <= self.crashed_at);
-        is_older && self.shards > 1 && home != Some(self.homes[message.publisher])
     }
 
     /// Checks an arrival against what is owed and allowed.
@@ -231,7 +214,6 @@ impl Oracle {
                 && m.topic == arrival.topic
                 && m.retain
                 && m.accepted_at.is_some_and(|at| at < subscribed_at)
-                && !self.may_be_forgotten(m, None)
         });
         match newer {
             Some((id, _)) => Err(format!(
@@ -259,9 +241,15 @@ impl Oracle {
         if is_single_writer(&arrival.topic) && is_first && !message.is_resent && !is_unordered {
             let key = (arrival.client, arrival.epoch, arrival.topic.clone());
             let (newest, at) = self.newest.entry(key).or_insert((0, now));
-            // What nobody acknowledged may be forgotten, and an older value is retained again.
-            let may_go_back = arrival.retain && *at <= self.crashed_at;
-            if arrival.message < *newest && !may_go_back {
+            // What nobody acknowledged may be forgotten, and an older value is retained again: though a session
+            // has it that lives on another shard.
+            let is_forgotten = |m: &Message| {
+                let is_unknown = m.accepted_at.is_none_or(|at| at > self.crashed_at);
+                m.sent_at <= Some(self.crashed_at) && is_unknown && !self.is_stored_at_once
+            };
+            let was_before = *at <= self.crashed_at;
+            let may_go_back = was_before || self.messages.get(*newest).is_some_and(is_forgotten);
+            if arrival.message < *newest && !(arrival.retain && may_go_back) {
                 return Err(format!(
                     "older than {newest}, which came before: {arrival:?}"
                 ));
@@ -338,6 +326,12 @@ impl Oracle {
             let stored = self.stored_before.get(&d.link);
             stored.is_some_and(|stored| d.at < *stored)
         };
+        let was_sent_before = message.sent_at <= Some(self.crashed_at);
+        let is_shared = self.matching(arrival).iter().any(|s| s.share.is_some());
+        // Both shards may have what one was passing on to the other.
+        if arrival.qos > 0 && is_shared && was_sent_before && !self.is_stored_at_once {
+            return Ok(true);
+        }
         if arrival.qos == 1 && !is_new && before.iter().all(is_settled) {
             return Err(format!(
                 "again, though it was settled and stored: {arrival:?}"
@@ -345,7 +339,6 @@ impl Oracle {
         }
         let came_before = before.iter().any(|d| d.at <= self.crashed_at);
         let is_routed_anew = message.is_resent || message.is_will;
-        let was_sent_before = message.sent_at <= Some(self.crashed_at);
         if was_sent_before && is_routed_anew && !self.is_stored_at_once {
             return Ok(true);
         }
@@ -387,8 +380,7 @@ impl Oracle {
                     && !m.is_clear
                     && !(m.is_large && s.may_be_small)
                     && matches(&s.filter, &m.topic)
-                    && (s.qos.min(m.qos) > 0 || same_link)
-                    && !self.may_be_forgotten(m, Some(self.homes[s.client]));
+                    && (s.qos.min(m.qos) > 0 || same_link);
                 if is_owed && self.delivered(s, id) == 0 {
                     return Err(format!("never delivered: message {id} {m:?} to {s:?}"));
                 }
@@ -422,10 +414,7 @@ impl Oracle {
             let writes: Vec<_> = all
                 .filter(|(_, m)| m.retain && m.sent_at.is_some())
                 .collect();
-            let known = |m: &Message| {
-                let is_known = m.accepted_at.is_some_and(|at| at < s.subscribed_at);
-                is_known && !self.may_be_forgotten(m, None)
-            };
+            let known = |m: &Message| m.accepted_at.is_some_and(|at| at < s.subscribed_at);
             let Some((floor, value)) = writes.iter().rev().find(|(_, m)| known(m)) else {
                 continue;
             };
@@ -459,7 +448,7 @@ impl Oracle {
             });
             let lasting: Vec<_> = lasting.collect();
             // What a session has that ends with its connection is forgotten in a crash.
-            let is_kept = members.iter().all(|s| s.is_kept) && self.shards == 1;
+            let is_kept = members.iter().all(|s| s.is_kept);
             for (id, m) in self.messages.iter().enumerate() {
                 let able = lasting.iter().filter(|s| !(m.is_large && s.may_be_small));
                 let Some(since) = able.filter_map(|s| s.suback_at).min() else {
@@ -477,7 +466,10 @@ impl Oracle {
                     .iter()
                     .filter(|s| gives_up(s) || !self.lasts(s, epochs));
                 let may_be_lost = ended.any(|s| s.qos.min(m.qos) == 2);
-                let is_forgotten = !is_kept && m.sent_at <= Some(self.crashed_at);
+                // What a session that ends hands to another shard is not stored there yet.
+                let is_handed_on =
+                    !self.is_stored_at_once && members.iter().any(|s| !self.lasts(s, epochs));
+                let is_forgotten = (!is_kept || is_handed_on) && m.sent_at <= Some(self.crashed_at);
                 if !is_owed || is_forgotten || may_be_lost || (qos == 0 && !self.is_calm) {
                     continue;
                 }

@@ -5,6 +5,7 @@
 
 pub mod chunked;
 pub mod last_match;
+pub mod lasting;
 pub mod members;
 pub mod retained;
 pub mod shared;

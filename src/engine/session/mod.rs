@@ -146,6 +146,8 @@ pub struct Session {
     pub match_stamp: u64,
     /// Where that match stands.
     pub match_index: u32,
+    /// Its subscriptions count as those of a session that outlives its connection: it did when it began.
+    pub is_lasting: bool,
     /// Whether it has ever subscribed: live messages may have come then.
     pub has_subscribed: bool,
 }
@@ -175,6 +177,7 @@ impl Session {
             timer_at: Timestamp::NEVER,
             match_stamp: 0,
             match_index: 0,
+            is_lasting: false,
             has_subscribed: false,
         }
     }

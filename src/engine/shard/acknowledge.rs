@@ -86,6 +86,7 @@ impl ShardCore {
         let session = self.clients.sessions.get_mut(key);
         let is_known = session.is_some_and(|session| session.inbound.release(packet_id));
         if is_known {
+            self.receipts.release(key, packet_id);
             self.clients
                 .keep(key, |session| Record::Released { session, packet_id });
         }
@@ -112,13 +113,31 @@ impl ShardCore {
     pub(super) fn receipt_of_all(&self) -> Receipt {
         Receipt {
             ticket: self.clients.journal.last_ticket(),
-            letter: 0,
+            ..Receipt::default()
         }
     }
 
     /// Whether what an acknowledgement waits for is safe.
     fn is_safe(&self, receipt: Receipt) -> bool {
-        self.clients.journal.is_stored(receipt.ticket) && receipt.letter <= self.staged.visible()
+        self.clients.journal.is_stored(receipt.ticket)
+            && receipt.letter <= self.staged.visible()
+            && self.receipts.is_kept(receipt.number, receipt.shards)
+    }
+
+    /// A connection's first acknowledgement waits for that.
+    fn wait_until_safe(&mut self, key: ConnectionKey, receipt: Receipt) {
+        let is_here = self.clients.journal.is_stored(receipt.ticket);
+        if is_here && receipt.letter <= self.staged.visible() {
+            self.receipts.wait(key, receipt);
+        } else {
+            self.clients.journal.wait(key, receipt);
+        }
+    }
+
+    /// The next connection whose first acknowledgement may not have to wait any more.
+    fn next_due(&mut self) -> Option<ConnectionKey> {
+        let next = self.clients.journal.next_due(self.staged.visible());
+        next.or_else(|| self.receipts.next_due())
     }
 
     /// Sends an acknowledgement once what it needs is safe; in the order of the publishes.
@@ -128,13 +147,14 @@ impl ShardCore {
             return;
         };
         if !is_safe || !connection.awaiting_store.is_empty() {
-            if connection.awaiting_store.is_empty() {
-                self.clients.journal.wait(key, receipt);
-            }
+            let is_first = connection.awaiting_store.is_empty();
             connection.awaiting_store.push(receipt, ack);
             let max = usize::from(self.settings.limits.receive_maximum);
             if connection.awaiting_store.publishes() >= max && !connection.version.is_v5() {
                 self.pause(key);
+            }
+            if is_first {
+                self.wait_until_safe(key, receipt);
             }
             return;
         }
@@ -144,12 +164,12 @@ impl ShardCore {
 
     /// Sends what is safe by now of the acknowledgements that wait.
     pub(super) fn release_stored_acks(&mut self) {
-        while let Some(key) = self.clients.journal.next_due(self.staged.visible()) {
+        while let Some(key) = self.next_due() {
             while let Some(connection) = self.clients.connections.get(key)
                 && let Some(receipt) = connection.awaiting_store.next()
             {
                 if !self.is_safe(receipt) {
-                    self.clients.journal.wait(key, receipt);
+                    self.wait_until_safe(key, receipt);
                     break;
                 }
                 self.send_next_ack(key);

@@ -318,7 +318,8 @@ impl ShardCore {
         self.timers
             .set(session.timer_at, never, Owner::Session(key));
         self.backlog.spend(1);
-        self.end_subscriptions(key, std::mem::take(&mut session.subscriptions));
+        let subscriptions = std::mem::take(&mut session.subscriptions);
+        self.end_subscriptions(key, session.is_lasting, subscriptions);
         let mut shared = session.outbound.take_shared();
         shared.extend(
             session

@@ -16,7 +16,15 @@ const REMOVALS_MIN: usize = 16;
 
 /// By session, those that are left.
 #[derive(Default)]
-pub(super) struct Ended(VecDeque<(SessionKey, Vec<SubscriptionRef>)>);
+pub(super) struct Ended(VecDeque<Left>);
+
+/// What is left of one.
+struct Left {
+    session: SessionKey,
+    /// It outlived its connections.
+    is_lasting: bool,
+    subscriptions: Vec<SubscriptionRef>,
+}
 
 impl Ended {
     /// Whether nothing is left to be removed.
@@ -24,11 +32,11 @@ impl Ended {
         self.0.is_empty()
     }
 
-    fn next(&mut self) -> Option<(SessionKey, SubscriptionRef)> {
+    fn next(&mut self) -> Option<(SessionKey, bool, SubscriptionRef)> {
         loop {
-            let (session, left) = self.0.front_mut()?;
-            if let Some(subscription) = left.pop() {
-                return Some((*session, subscription));
+            let left = self.0.front_mut()?;
+            if let Some(subscription) = left.subscriptions.pop() {
+                return Some((left.session, left.is_lasting, subscription));
             }
             self.0.pop_front();
         }
@@ -40,10 +48,15 @@ impl ShardCore {
     pub(super) fn end_subscriptions(
         &mut self,
         session: SessionKey,
+        is_lasting: bool,
         subscriptions: Vec<SubscriptionRef>,
     ) {
         if !subscriptions.is_empty() {
-            self.ended.0.push_back((session, subscriptions));
+            self.ended.0.push_back(Left {
+                session,
+                is_lasting,
+                subscriptions,
+            });
             self.remove_ended();
         }
     }
@@ -52,10 +65,10 @@ impl ShardCore {
     pub(super) fn remove_ended(&mut self) {
         let mut removed = 0;
         while (removed < REMOVALS_MIN || !self.backlog.is_spent())
-            && let Some((session, subscription)) = self.ended.next()
+            && let Some((session, is_lasting, subscription)) = self.ended.next()
         {
             self.backlog.spend(REMOVAL_WORK);
-            self.remove_subscription(session, &subscription);
+            self.remove_subscription(session, is_lasting, &subscription);
             removed += 1;
         }
     }

@@ -19,7 +19,7 @@ use crate::engine::codec::Reason;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
-use crate::engine::mail::Passed;
+use crate::engine::mail::{Asked, Passed};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::receipt::Receipt;
 use crate::engine::route::ShardSet;
@@ -50,6 +50,8 @@ pub(super) enum Source {
         plain: bool,
         groups: Vec<GroupKey>,
         passed: Passed,
+        /// Whether that shard waits until it is stored.
+        asked: Asked,
     },
     /// A client that has gone.
     Will,
@@ -100,9 +102,11 @@ struct FanOut {
     taken: Taken,
     /// Whether anyone wanted it.
     matched: bool,
-    /// The last ticket before it, and the letter that its acknowledgement waits for.
+    /// The last ticket before it, and what its acknowledgement waits for so far.
     ticket: u64,
-    letter: u64,
+    receipt: Receipt,
+    /// The number by which others are asked whether they have stored it, see [`super::receipts`].
+    number: Option<u64>,
     /// Shards that had no room for its mail.
     full: ShardSet,
     receivers: Receivers,
@@ -293,7 +297,8 @@ impl ShardCore {
             taken,
             matched: true,
             ticket: 0,
-            letter: 0,
+            receipt: Receipt::default(),
+            number: None,
             full: ShardSet::default(),
             receivers: Receivers::Picking(walk, Picks::default()),
             next: 0,
@@ -330,14 +335,21 @@ impl ShardCore {
             .take(&self.trie, TopicName::trusted(publication.topic));
         self.staged.take_full();
         let mut wants_plain = true;
+        let asks = match fan_out.taken.source {
+            Source::Shard { asked, .. } => asked.receipt() > 0,
+            Source::Client { .. } => self.settings.stores && publication.qos > Qos::AtMostOnce,
+            Source::Will => false,
+        };
+        self.receipts.begin(asks);
         if let Source::Shard { plain, .. } = fan_out.taken.source {
             wants_plain = plain;
         } else {
             let hash = fan_out.taken.hash;
-            (fan_out.matched, fan_out.letter) =
+            (fan_out.matched, fan_out.receipt) =
                 self.route_elsewhere(&mut publication, &nodes, &mut picks, hash);
             fan_out.groups = Groups::Picked(picks.here.into_iter());
         }
+        fan_out.number = self.receipts.take();
         fan_out.full = self.staged.take_full();
         fan_out.receivers = if wants_plain {
             self.receivers(&nodes)
@@ -401,10 +413,12 @@ impl ShardCore {
             Source::Shard { confirmed, .. } => Some(confirmed),
             _ => None,
         };
+        self.receipts.resume(fan_out.number);
         let mut is_through = false;
         while !is_through && self.backlog.may_fan_out() {
             if let Receivers::Picking(..) = fan_out.receivers {
                 self.pick_next(fan_out);
+                self.receipts.resume(fan_out.number);
             } else if let Receivers::Joining(..) = fan_out.receivers {
                 self.join_next(fan_out, &mut publication);
             } else if let Some(matched) = fan_out.receivers.at(fan_out.next) {
@@ -422,6 +436,7 @@ impl ShardCore {
             }
         }
         self.clients.routed_by = None;
+        fan_out.number = self.receipts.take();
         is_through
     }
 
@@ -529,6 +544,11 @@ impl ShardCore {
     fn end_fan_out(&mut self, fan_out: FanOut, now: Timestamp) {
         self.backlog.spend_on_joining();
         self.fan_outs.end(&fan_out.taken);
+        if let Source::Shard { from, asked, .. } = fan_out.taken.source {
+            self.receipts.resume(fan_out.number);
+            let ticket = self.news_since(fan_out.ticket);
+            return self.handled(from, asked, ticket);
+        }
         let Source::Client {
             connection,
             session,
@@ -537,10 +557,10 @@ impl ShardCore {
         else {
             return;
         };
-        let last = self.clients.journal.last_ticket();
         let mut receipt = Receipt {
-            ticket: if last > fan_out.ticket { last } else { 0 },
-            letter: fan_out.letter,
+            ticket: self.news_since(fan_out.ticket),
+            number: fan_out.number.unwrap_or_default(),
+            ..fan_out.receipt
         };
         let reason = if fan_out.matched {
             Reason::Success

@@ -12,6 +12,7 @@ use super::ShardCore;
 use super::backlog::{DELIVERY, GROUP_WORK};
 use super::clients::PassedOn;
 use super::matches::Match;
+use super::receipts::Then;
 use crate::engine::codec::topic::TopicFilter;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{GroupKey, SessionKey, ShardId};
@@ -248,6 +249,7 @@ impl ShardCore {
             groups: vec![key.clone()],
             hash,
             passed,
+            asked: self.receipts.ask_by_itself(),
         };
         self.stage(Phase::Live, shard, Mail::Publish(letter));
     }
@@ -266,8 +268,11 @@ impl ShardCore {
             }
             let work = match core.clients.passed_on.pop_front() {
                 Some(passed) => {
+                    core.receipts.begin(passed.entry > 0);
                     core.pass_on(&passed.delivery, now);
-                    core.clients.settle(passed.from, passed.entry);
+                    // It is over here when the other has it, on its shard.
+                    let number = core.receipts.take().unwrap_or_default();
+                    core.when_kept(number, ShardSet::default(), Then::Settle(passed));
                     PASS_WORK
                 }
                 None => core.recall_next(),

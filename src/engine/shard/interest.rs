@@ -11,6 +11,7 @@ use crate::engine::codec::topic::TopicFilter;
 use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{InterestChange, Mail, Phase};
+use crate::engine::route::lasting::Lasting;
 use crate::engine::route::trie::{NodeId, Trie};
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
@@ -113,6 +114,7 @@ impl Interest {
     pub(super) fn apply(
         &mut self,
         trie: &mut Trie,
+        lasting: &mut Lasting,
         shards: ShardId,
         from: ShardId,
         sequence: u64,
@@ -133,6 +135,11 @@ impl Interest {
                         entry.remote.remove(from);
                     }
                     trie.prune(node);
+                }
+            }
+            InterestChange::Lasts(filter, lasts) => {
+                if let Some(node) = trie.find(TopicFilter::trusted(filter)) {
+                    lasting.set(node, from, *lasts);
                 }
             }
             InterestChange::Group(key, count) => {
@@ -163,6 +170,34 @@ impl ShardCore {
             let change = change.clone();
             self.staged
                 .push(Phase::Live, shard, Mail::Interest { sequence, change });
+        }
+    }
+
+    /// A session that outlives its connection has subscribed on this shard, after others were told of the
+    /// filter.
+    pub(super) fn add_lasting(&mut self, node: NodeId) {
+        if self.shards > 1 && self.lasting.add(node) {
+            self.announce_lasting(node, true);
+        }
+    }
+
+    /// One such subscription goes, before others are told that the filter does.
+    pub(super) fn remove_lasting(&mut self, node: NodeId) {
+        if self.shards > 1 && self.lasting.remove(node) {
+            self.announce_lasting(node, false);
+        }
+    }
+
+    fn announce_lasting(&mut self, node: NodeId, lasts: bool) {
+        let filter = self.trie.shared_filter(node);
+        self.announce(&InterestChange::Lasts(filter, lasts));
+    }
+
+    /// Tells other shards, which know nothing yet, of all such filters.
+    pub(super) fn announce_all_lasting(&mut self) {
+        let nodes: Vec<NodeId> = self.lasting.here().collect();
+        for node in nodes {
+            self.announce_lasting(node, true);
         }
     }
 

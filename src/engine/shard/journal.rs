@@ -201,7 +201,14 @@ mod tests {
         for (n, &key) in (0..).zip(&keys) {
             // The even ones wait for the store, the odd ones for mail.
             let (ticket, letter) = if n % 2 == 0 { (10 - n, 0) } else { (0, 10 - n) };
-            journal.wait(key, Receipt { ticket, letter });
+            journal.wait(
+                key,
+                Receipt {
+                    ticket,
+                    letter,
+                    ..Receipt::default()
+                },
+            );
         }
         assert_eq!(journal.next_due(4), None);
         let mut due = |stored, visible| {

@@ -80,6 +80,9 @@ impl ShardCore {
             None => self.clients.journal.next_session(self.id),
         };
         session.number = Some(number);
+        // One that did not last has ended with its connection.
+        debug_assert!(session.is_lasting || session.subscriptions.is_empty());
+        session.is_lasting = true;
         self.clients.journal.put(opened(session, number));
     }
 

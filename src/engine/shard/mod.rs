@@ -46,6 +46,7 @@ mod publish;
 mod questions;
 mod rate;
 mod ready;
+mod receipts;
 mod receive;
 mod refusals;
 mod replay;
@@ -72,6 +73,7 @@ use crate::engine::mail::{Mail, Phase, Staged};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::record::Persist;
 use crate::engine::route::last_match::LastMatch;
+use crate::engine::route::lasting::Lasting;
 use crate::engine::route::retained::Retained;
 use crate::engine::route::trie::Trie;
 use crate::engine::telemetry::notes::Note;
@@ -91,6 +93,7 @@ use overload::Memory;
 use picks::Picks;
 use presence::Presence;
 use questions::Questions;
+use receipts::Receipts;
 use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -142,6 +145,8 @@ pub struct ShardCore {
     retained: Retained,
     timers: Timers,
     interest: Interest,
+    lasting: Lasting,
+    receipts: Receipts,
     admission: Admission,
     commands: Vec<Command>,
     staged: Staged,
@@ -192,6 +197,8 @@ impl ShardCore {
             retained: Retained::default(),
             timers: Timers::default(),
             interest: Interest::new(id, shards),
+            lasting: Lasting::default(),
+            receipts: Receipts::default(),
             admission: Admission::new(counts),
             commands: Vec::new(),
             staged: Staged::new(shards),
@@ -323,6 +330,7 @@ impl ShardCore {
             || self.may_resume_publishers()
             || self.counting.is_some()
             || self.has_persist()
+            || self.receipts.can_tell(self.staged.blocked())
     }
 
     // Inputs.
@@ -364,6 +372,7 @@ impl ShardCore {
         if self.clients.journal.advance(through) {
             self.open_stored();
             self.send_stored(now);
+            self.confirm_stored();
             self.release_stored_acks();
             self.release_pending(now);
         }
@@ -406,18 +415,20 @@ impl ShardCore {
         self.mind_memory(now);
         match mail {
             Mail::Publish(publish) => self.publish_from_shard(from, publish, now),
-            Mail::Retain(message) => self.retain(message),
+            Mail::Retain { message, asked } => self.retain_for(from, message, asked),
             Mail::Interest { sequence, change } => {
                 if let Some(filter) = change.filter() {
                     self.backlog.spend(filters::filter_work(filter));
                 }
-                let interest = &mut self.interest;
-                let awake = interest.apply(&mut self.trie, self.shards, from, sequence, &change);
+                let (interest, lasting) = (&mut self.interest, &mut self.lasting);
+                let (trie, shards) = (&mut self.trie, self.shards);
+                let awake = interest.apply(trie, lasting, shards, from, sequence, &change);
                 if let Some((node, name)) = awake {
                     self.recalls.add(node, &name);
                 }
             }
             Mail::InterestConfirmed { sequence } => self.interest_confirmed(from, sequence, now),
+            Mail::Kept(kept) => self.kept_elsewhere(from, &kept),
             Mail::RetainedQuery(query) => self.questions.ask(from, query),
             Mail::RetainedAnswer {
                 session,

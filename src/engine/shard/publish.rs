@@ -14,7 +14,7 @@ use crate::engine::codec::topic::{TopicName, is_reserved};
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
-use crate::engine::mail::{self, Mail, Passed, Phase};
+use crate::engine::mail::{self, Asked, Mail, Passed, Phase};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::receipt::Receipt;
 use crate::engine::record::Record;
@@ -177,7 +177,10 @@ impl ShardCore {
         } else {
             let named = (Qos::ExactlyOnce, packet_id);
             // What the first one has changed may not be stored yet.
-            let receipt = self.receipt_of_all();
+            let receipt = Receipt {
+                number: self.receipts.of_repeat(session, packet_id),
+                ..self.receipt_of_all()
+            };
             self.answer_publish(key, named, Reason::Success, receipt, now);
         }
     }
@@ -217,6 +220,9 @@ impl ShardCore {
         packet_id: u16,
         receipt: &mut Receipt,
     ) {
+        if receipt.number > 0 {
+            return self.accept_when_kept(session, packet_id, receipt);
+        }
         let before = self.clients.journal.last_ticket();
         self.clients
             .keep(session, |session| Record::Accepted { session, packet_id });
@@ -382,11 +388,15 @@ impl ShardCore {
             self.last_match.keep(nodes);
             return None;
         }
+        if self.settings.stores {
+            self.receipts.begin(publication.qos > Qos::AtMostOnce);
+        }
         let matched = locals + groups > 0 || !shards.is_empty();
         if locals > 0 {
             self.deliver_local(publication, &nodes, publisher, now);
         }
         let hash = self.group_hash(publication.topic, publisher_hash);
+        let mut receipt = Receipt::default();
         if groups > 0 {
             let mut picks = std::mem::take(&mut self.picks);
             self.pick_groups(&nodes, hash, &mut picks);
@@ -396,19 +406,21 @@ impl ShardCore {
                 cost += self.deliver_to_pick(publication, &pick, hash, now);
             }
             self.backlog.spend(cost);
-            self.mail_publish(publication, shards, Some(&mut picks), hash);
+            receipt.shards = self.mail_publish(publication, &nodes, shards, Some(&mut picks), hash);
             self.picks = picks;
         } else if !shards.is_empty() {
-            self.mail_publish(publication, shards, None, hash);
+            receipt.shards = self.mail_publish(publication, &nodes, shards, None, hash);
         }
         self.last_match.keep(nodes);
-        let mut receipt = Receipt::default();
         if publication.retain && self.settings.retain_available {
             receipt.letter = self.retain_somewhere(publication);
         }
         let last = self.clients.journal.last_ticket();
         if last > ticket {
             receipt.ticket = last;
+        }
+        if self.settings.stores {
+            receipt.number = self.receipts.take().unwrap_or_default();
         }
         Some(Routed { matched, receipt })
     }
@@ -422,14 +434,14 @@ impl ShardCore {
     }
 
     /// The part of routing that does not take long however many get it: mail and what is retained. Whether
-    /// anyone wants it, and the letter to wait for.
+    /// anyone wants it, and what of that is to be waited for; under the number at hand.
     pub(super) fn route_elsewhere(
         &mut self,
         publication: &mut Publication<'_>,
         nodes: &[u32],
         picks: &mut Picks,
         hash: u64,
-    ) -> (bool, u64) {
+    ) -> (bool, Receipt) {
         let mut shards = ShardSet::default();
         let mut matched = false;
         for entry in nodes.iter().filter_map(|&node| self.trie.entry(node)) {
@@ -437,12 +449,14 @@ impl ShardCore {
             matched |= !entry.local.is_empty() || !entry.groups.is_empty();
         }
         matched |= !shards.is_empty();
-        self.mail_publish(publication, shards, Some(picks), hash);
-        let mut letter = 0;
+        let mut receipt = Receipt {
+            shards: self.mail_publish(publication, nodes, shards, Some(picks), hash),
+            ..Receipt::default()
+        };
         if publication.retain && self.settings.retain_available {
-            letter = self.retain_somewhere(publication);
+            receipt.letter = self.retain_somewhere(publication);
         }
-        (matched, letter)
+        (matched, receipt)
     }
 
     /// A publish that entered on another shard.
@@ -458,6 +472,7 @@ impl ShardCore {
             groups,
             hash,
             passed,
+            asked,
         } = publish;
         let message = LocalMessage::new(message);
         let mut publication = Publication::of(&message);
@@ -478,8 +493,13 @@ impl ShardCore {
                     plain,
                     groups,
                     passed,
+                    asked,
                 },
             });
+        }
+        let ticket = self.clients.journal.last_ticket();
+        if asked.receipt() > 0 {
+            self.receipts.begin(true);
         }
         self.clients.routed_by = Some(confirmed);
         self.clients.encoder.begin();
@@ -492,8 +512,17 @@ impl ShardCore {
             self.backlog.spend(cost);
         }
         self.clients.routed_by = None;
+        if asked.receipt() > 0 {
+            self.handled(from, asked, self.news_since(ticket));
+        }
         self.charge_looks();
         self.disconnect_overflowed(now);
+    }
+
+    /// The ticket of the last record, 0 if there was none after another one.
+    pub(super) fn news_since(&self, ticket: u64) -> u64 {
+        let last = self.clients.journal.last_ticket();
+        if last > ticket { last } else { 0 }
     }
 
     /// Whether a publish of another shard takes several turns here, or has to wait for one that does.
@@ -560,18 +589,25 @@ impl ShardCore {
         }
     }
 
+    /// Sends a publish to other shards; those that are asked whether they have stored it.
     fn mail_publish(
         &mut self,
         publication: &mut Publication<'_>,
+        nodes: &[u32],
         plain: ShardSet,
         mut picks: Option<&mut Picks>,
         hash: u64,
-    ) {
+    ) -> ShardSet {
         let mut receivers = plain;
         for shard in picks.iter().flat_map(|picks| picks.shards()) {
             receivers.insert(shard);
         }
+        let mut asked = ShardSet::default();
+        if self.settings.stores && publication.qos > Qos::AtMostOnce {
+            asked = self.lasting_among(receivers, nodes, picks.as_deref());
+        }
         for shard in receivers.iter() {
+            let is_asked = asked.contains(shard);
             let letter = mail::Publish {
                 message: publication.keep().share(),
                 plain: plain.contains(shard),
@@ -580,9 +616,34 @@ impl ShardCore {
                     .map_or_else(Vec::new, |picks| picks.take(shard)),
                 hash,
                 passed: Passed::default(),
+                asked: match is_asked {
+                    true => self.receipts.ask_in_order(),
+                    false => Asked::default(),
+                },
             };
             self.stage(Phase::Live, shard, Mail::Publish(letter));
         }
+        asked
+    }
+
+    /// Which of the shards that get a publish may have to keep it: those where somebody subscribes whose
+    /// session outlives its connection. One that was picked for a share group may pass it on to such a member.
+    fn lasting_among(&self, receivers: ShardSet, nodes: &[u32], picks: Option<&Picks>) -> ShardSet {
+        let mut lasting = ShardSet::default();
+        let mut is_grouped = false;
+        for &node in nodes {
+            lasting.add_all(self.lasting.elsewhere(node));
+            is_grouped |= picks.is_some() && self.lasting.has_any(node);
+        }
+        if is_grouped {
+            for shard in picks.iter().flat_map(|picks| picks.shards()) {
+                lasting.insert(shard);
+            }
+        }
+        let mut others = lasting;
+        others.remove_all(receivers);
+        lasting.remove_all(others);
+        lasting
     }
 
     /// Stages a letter for another shard.
@@ -601,13 +662,23 @@ impl ShardCore {
             self.retain(message);
             return 0;
         }
-        self.stage(Phase::Retain, home, Mail::Retain(message));
+        let asked = self.receipts.ask_by_itself();
+        self.stage(Phase::Retain, home, Mail::Retain { message, asked });
         self.staged.last_retained()
     }
 
     /// Retained messages of all shards are within one limit; before the first is kept.
     pub fn share_retained(&mut self, budget: Arc<Budget>) {
         self.retained = Retained::within(budget);
+    }
+
+    /// Keeps a retained message of another shard here.
+    pub(super) fn retain_for(&mut self, from: ShardId, message: Arc<Message>, asked: Asked) {
+        self.retain(message);
+        if asked.receipt() > 0 {
+            let ticket = self.clients.journal.last_ticket();
+            self.handled(from, asked, ticket);
+        }
     }
 
     /// Keeps a retained message here.

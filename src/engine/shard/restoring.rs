@@ -91,6 +91,7 @@ impl ShardCore {
         for (node, name) in &restoring.groups {
             self.count_members(*node, name);
         }
+        self.announce_all_lasting();
         let keys: Vec<SessionKey> = self.clients.sessions.keys().collect();
         for key in keys {
             self.let_time_pass(key, now);
@@ -179,6 +180,7 @@ impl ShardCore {
         }
         let mut session = Session::new(Rc::clone(&opened.client_id), opened.version);
         session.number = Some(number);
+        session.is_lasting = true;
         session.expiry_seconds = opened.expiry_seconds;
         session.queue_bytes_max = opened.queue_bytes_max;
         session.will = opened.will;
@@ -228,6 +230,9 @@ impl ShardCore {
         // Other shards may have newer messages for it than what they retain.
         session.has_subscribed = true;
         session.subscriptions.push(reference);
+        if self.shards > 1 {
+            self.lasting.add(node);
+        }
         match &subscription.share {
             Some(name) => self.restore_member(restoring, node, name, subscriber),
             None => {

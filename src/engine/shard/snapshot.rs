@@ -53,7 +53,8 @@ impl ShardCore {
         for key in self.clients.sessions.keys() {
             self.snapshot_session(key, &mut put);
         }
-        for passed in &self.clients.passed_on {
+        let passed_on = self.clients.passed_on.iter();
+        for passed in passed_on.chain(self.receipts.passed_on()) {
             self.snapshot_passed_on(passed, &mut put);
         }
         for message in self.retained.iter() {
@@ -99,7 +100,9 @@ impl ShardCore {
             }
         }
         let accepted = session.inbound.received();
-        for packet_id in accepted.filter(|id| !self.fan_outs.has(key, *id)) {
+        for packet_id in accepted
+            .filter(|id| !self.fan_outs.has(key, *id) && !self.receipts.is_accepting(key, *id))
+        {
             put(Record::Accepted {
                 session: number,
                 packet_id,

@@ -172,6 +172,7 @@ impl ShardCore {
             return Reason::UnspecifiedError;
         };
         let is_new = known.is_none();
+        let lasts = is_new && session.is_lasting;
         subscriber.place = known.unwrap_or(session.subscriptions.len() as u32);
         if is_new {
             let max = self.settings.limits.subscriptions_per_session_max;
@@ -193,6 +194,9 @@ impl ShardCore {
                 let filter = subscribed.filter.as_str();
                 self.add_subscriber(node, filter, subscriber, wants_retained, tasks);
             }
+        }
+        if lasts {
+            self.add_lasting(node);
         }
         match qos {
             Qos::AtMostOnce => Reason::Success,
@@ -387,7 +391,8 @@ impl ShardCore {
         {
             replay.cancel(node);
         }
-        self.remove_subscription(session_key, &reference);
+        let is_lasting = session.is_lasting;
+        self.remove_subscription(session_key, is_lasting, &reference);
         self.keep_unsubscribed(session_key, subscribed);
         Reason::Success
     }
@@ -400,8 +405,16 @@ impl ShardCore {
     }
 
     /// Takes a session's subscription out of the trie, and this shard's interest with its last one.
-    pub(super) fn remove_subscription(&mut self, session: SessionKey, reference: &SubscriptionRef) {
+    pub(super) fn remove_subscription(
+        &mut self,
+        session: SessionKey,
+        is_lasting: bool,
+        reference: &SubscriptionRef,
+    ) {
         let node = reference.node;
+        if is_lasting {
+            self.remove_lasting(node);
+        }
         let Some(entry) = self.trie.entry_mut(node) else {
             return;
         };

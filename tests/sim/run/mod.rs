@@ -121,7 +121,6 @@ impl Run {
             },
         };
         let mut oracle = Oracle::new(is_calm);
-        oracle.live_on(shards, clients.iter().map(|client| &*client.connect.name));
         oracle.is_stored_at_once = shards == 1 && settings.limits.turn_deliveries_max > 4;
         Run {
             steps: 300 + random.below(1500),
@@ -538,7 +537,12 @@ fn client(number: usize, is_calm: bool, is_one_group: bool, random: &mut Random)
         packet_bytes_max: None,
         will: None,
     };
-    let qos = random.below(3) as u8;
+    // A group with a member of QoS 0 may lose anything in a crash.
+    let qos = if is_one_group && random.chance(800) {
+        1
+    } else {
+        random.below(3) as u8
+    };
     let reads = random.pick(&[5, 40, 2000]);
     let may_be_small = is_v5 && random.chance(500);
     let mut client = Client::new(connect, qos, reads);

@@ -3,7 +3,7 @@
 use super::{Shard, counter};
 use crate::engine::keys::{ConnectionKey, GroupKey, ShardId};
 use crate::engine::limits::SHARED_HOPS_MAX;
-use crate::engine::mail::{InterestChange, Mail, Passed, Publish};
+use crate::engine::mail::{Asked, InterestChange, Mail, Passed, Publish};
 use crate::engine::message::{Message, Qos};
 use crate::engine::route::shared::MemberCount;
 use crate::engine::route::{ShardSet, home_shard};
@@ -163,6 +163,7 @@ fn letter(passed: Passed) -> Publish {
         plain: false,
         groups: vec![group()],
         hash: 0,
+        asked: Asked::default(),
         passed,
     }
 }

@@ -8,6 +8,7 @@ mod keeping;
 mod overload;
 mod pair;
 mod presence;
+mod receipts;
 mod restoring;
 mod rules;
 mod subscriptions;

@@ -3,6 +3,7 @@
 use super::super::{Settings, ShardCore};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::mail::Mail;
+use crate::engine::record::Record;
 use crate::engine::route::home_shard;
 use crate::engine::shard::ConnectionCounts;
 use crate::engine::time::Timestamp;
@@ -37,21 +38,50 @@ impl Pair {
 
     /// A 3.1.1 client with a clean session on its home shard.
     pub fn connect(&mut self, shard: usize) -> ConnectionKey {
+        self.connect_as(shard, 2)
+    }
+
+    /// The same with these flags.
+    pub fn connect_as(&mut self, shard: usize, flags: u8) -> ConnectionKey {
+        let key = self.open(shard, flags);
+        self.connects += 1;
+        self.store(shard);
+        assert_eq!(self.hear(shard, key), b"\x20\x02\x00\x00");
+        key
+    }
+
+    /// The last client comes again and resumes its session.
+    pub fn connect_again(&mut self, shard: usize) -> ConnectionKey {
+        self.connects -= 1;
+        let key = self.open(shard, 0);
+        self.connects += 1;
+        key
+    }
+
+    fn open(&mut self, shard: usize, flags: u8) -> ConnectionKey {
         let ids = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
         let mut at_home = ids.filter(|id| usize::from(home_shard(id, 2)) == shard);
         let id = at_home
             .nth(self.connects)
             .expect("an identifier of that shard");
-        self.connects += 1;
         let key = self.cores[shard].accept(NOW, 0).unwrap();
-        let connect = [
-            &b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01"[..],
-            id.as_bytes(),
-        ]
-        .concat();
+        let head = [
+            b"\x10\x0D\x00\x04MQTT\x04",
+            &[flags][..],
+            b"\x00\x00\x00\x01",
+        ];
+        let connect = [&head.concat(), id.as_bytes()].concat();
         self.receive(shard, key, &connect);
-        assert_eq!(self.hear(shard, key), b"\x20\x02\x00\x00");
         key
+    }
+
+    /// All that a shard has told to its store so far is stored.
+    pub fn store(&mut self, shard: usize) -> Vec<Record> {
+        let told: Vec<_> = self.cores[shard].take_persist().collect();
+        if let Some(last) = told.last() {
+            self.cores[shard].stored(NOW, last.ticket);
+        }
+        told.into_iter().map(|persist| persist.record).collect()
     }
 
     pub fn receive(&mut self, shard: usize, key: ConnectionKey, bytes: &[u8]) {
@@ -60,16 +90,28 @@ impl Pair {
 
     /// All that a shard has to say to the other goes on its way.
     pub fn flush(&mut self, shard: usize) {
+        let letters = self.take_mail(shard);
+        self.put(1 - shard, letters);
+    }
+
+    /// All that a shard has to say to the other.
+    pub fn take_mail(&mut self, shard: usize) -> Vec<Mail> {
+        let mut letters = Vec::new();
+        self.cores[shard].stage_kept();
         loop {
-            let way = &mut self.mail[1 - shard];
             self.cores[shard].staged().flush(|_, mail| {
-                way.push_back(mail);
+                letters.push(mail);
                 Ok(())
             });
             if !self.cores[shard].mail_flushed() {
-                return;
+                return letters;
             }
         }
+    }
+
+    /// Letters are on their way to a shard.
+    pub fn put(&mut self, shard: usize, letters: Vec<Mail>) {
+        self.mail[shard].extend(letters);
     }
 
     /// A turn begins, what was filled before is taken to be sent.

@@ -1,0 +1,485 @@
+//! Receipts: what other shards have to have stored before an acknowledgement leaves, and what this one tells
+//! them of theirs.
+//!
+//! A publish that others may have to keep gets a number. The letters of one go to each shard in the order of
+//! their numbers, so that one number confirms all up to it. What may be overtaken is confirmed by itself: a
+//! retained message, and what is passed on to another member of a share group. Who passes something on
+//! confirms it when the next has: no number that others wait for waits for that, or two shards could wait for
+//! each other.
+//!
+//! Invariants: a number in `open` has letters that are to be confirmed by themselves, one for each that it
+//! counts; what waits for a number is looked at again when that is confirmed, and only then.
+//!
+//! Not here: which shards are asked ([`crate::engine::route::lasting`]), and the store ([`super::journal`]).
+
+use super::ShardCore;
+use super::clients::PassedOn;
+use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
+use crate::engine::mail::{Asked, Kept, Mail, Phase};
+use crate::engine::receipt::Receipt;
+use crate::engine::record::Record;
+use crate::engine::route::ShardSet;
+use crate::engine::session::FixedMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What happens when others have stored what they were asked for.
+pub(super) enum Then {
+    /// The shard that asked this one is told, once that is stored here too.
+    Confirm { to: ShardId, receipt: u64 },
+    /// A message that was passed on is over where it was.
+    Settle(PassedOn),
+    /// A QoS 2 publish of a client is accepted: the store is told, and `number` is confirmed with that.
+    Accept {
+        session: SessionKey,
+        packet_id: u16,
+        number: u64,
+    },
+    /// That is stored.
+    Accepted {
+        session: SessionKey,
+        packet_id: u16,
+        number: u64,
+    },
+}
+
+/// Who waits for a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Waiter {
+    /// What stands in `then` for it.
+    Then,
+    /// Its first acknowledgement does.
+    Connection(ConnectionKey),
+}
+
+/// A QoS 2 publish of which the store has not confirmed that it is accepted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Accepting {
+    number: u64,
+    /// The store was told.
+    is_told: bool,
+}
+
+/// A letter that was handled, to be confirmed with those before it.
+struct Handled {
+    receipt: u64,
+    ticket: u64,
+    /// It was passed on, and is confirmed by itself.
+    is_passed_on: bool,
+}
+
+/// The receipts of one shard.
+#[derive(Default)]
+pub(super) struct Receipts {
+    last: u64,
+    /// While something is handled that others may be asked about: its number, 0 as long as none was.
+    at_hand: Option<u64>,
+    /// By shard, what it has confirmed together with all before.
+    kept_through: Vec<u64>,
+    /// By number, confirmations that are to come by themselves. What is confirmed before it was said to be so
+    /// counts as less than none.
+    open: FixedMap<u64, i32>,
+    /// Who waits for numbers of a shard, and for open ones.
+    for_shard: Vec<BTreeSet<(u64, Waiter)>>,
+    for_open: BTreeSet<(u64, Waiter)>,
+    then: FixedMap<u64, (ShardSet, Then)>,
+    /// Connections whose first acknowledgement may not have to wait any more.
+    due: VecDeque<ConnectionKey>,
+    accepting: BTreeMap<(SessionKey, u16), Accepting>,
+    /// By sender, letters that were handled.
+    handled: Vec<VecDeque<Handled>>,
+    /// What is done when a ticket is stored.
+    after_store: VecDeque<(u64, Then)>,
+    /// By shard, what it is to be told.
+    news: Vec<Kept>,
+    /// Those for which there is something.
+    has_news: ShardSet,
+}
+
+impl Receipts {
+    /// Others may be asked about what is handled from now on.
+    pub(super) const fn begin(&mut self, asks: bool) {
+        self.at_hand = if asks { Some(0) } else { None };
+    }
+
+    /// Goes on with that of something that takes several turns.
+    pub(super) const fn resume(&mut self, at_hand: Option<u64>) {
+        self.at_hand = at_hand;
+    }
+
+    /// That is over; its number, if somebody was asked, or whether somebody could have been.
+    pub(super) const fn take(&mut self) -> Option<u64> {
+        self.at_hand.take()
+    }
+
+    const fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// The number of what is at hand; 0 if nobody is asked about it.
+    fn number(&mut self) -> u64 {
+        match self.at_hand {
+            None => 0,
+            Some(0) => {
+                let number = self.next();
+                self.at_hand = Some(number);
+                number
+            }
+            Some(number) => number,
+        }
+    }
+
+    /// For a letter that goes to its shard in order.
+    pub(super) fn ask_in_order(&mut self) -> Asked {
+        Asked::in_order(self.number())
+    }
+
+    /// For a letter that others may overtake.
+    pub(super) fn ask_by_itself(&mut self) -> Asked {
+        let number = self.number();
+        if number == 0 {
+            return Asked::default();
+        }
+        self.count(number, 1);
+        Asked::by_itself(number)
+    }
+
+    /// Whether a number is open no longer by that.
+    fn count(&mut self, number: u64, by: i32) -> bool {
+        let count = self.open.entry(number).or_default();
+        *count += by;
+        let is_over = *count == 0;
+        if is_over {
+            self.open.remove(&number);
+        }
+        is_over
+    }
+
+    fn has_confirmed(&self, shard: ShardId, number: u64) -> bool {
+        let through = self.kept_through.get(usize::from(shard));
+        through.is_some_and(|through| *through >= number)
+    }
+
+    /// Whether all who were asked have stored it.
+    #[inline]
+    pub(super) fn is_kept(&self, number: u64, shards: ShardSet) -> bool {
+        number == 0 || self.is_confirmed(number, shards)
+    }
+
+    fn is_confirmed(&self, number: u64, shards: ShardSet) -> bool {
+        let mut shards = shards.iter();
+        shards.all(|shard| self.has_confirmed(shard, number)) && !self.open.contains_key(&number)
+    }
+
+    /// A connection's first acknowledgement waits for others.
+    pub(super) fn wait(&mut self, connection: ConnectionKey, receipt: Receipt) {
+        let waiter = Waiter::Connection(connection);
+        self.wait_for(receipt.number, receipt.shards, waiter);
+    }
+
+    fn wait_for(&mut self, number: u64, shards: ShardSet, waiter: Waiter) {
+        let next = shards
+            .iter()
+            .find(|shard| !self.has_confirmed(*shard, number));
+        let list = match next {
+            Some(shard) => row(&mut self.for_shard, shard),
+            None => &mut self.for_open,
+        };
+        list.insert((number, waiter));
+    }
+
+    /// The next connection that may not have to wait any more.
+    pub(super) fn next_due(&mut self) -> Option<ConnectionKey> {
+        self.due.pop_front()
+    }
+
+    /// Those that wait for an open number are looked at again.
+    fn wake_open(&mut self, number: u64, woken: &mut Vec<(u64, Waiter)>) {
+        while let Some(first) = self
+            .for_open
+            .range((number, Waiter::Then)..)
+            .next()
+            .copied()
+        {
+            if first.0 != number {
+                return;
+            }
+            self.for_open.remove(&first);
+            woken.push(first);
+        }
+    }
+
+    /// A shard has stored what it was asked for. What is to happen now.
+    fn hear(&mut self, from: ShardId, kept: &Kept) -> Vec<Then> {
+        let mut woken = Vec::new();
+        for number in &kept.without {
+            self.count(*number, 1);
+        }
+        let known = row(&mut self.kept_through, from);
+        *known = kept.through.max(*known);
+        for number in &kept.single {
+            if self.count(*number, -1) {
+                self.wake_open(*number, &mut woken);
+            }
+        }
+        let waiting = row(&mut self.for_shard, from);
+        while let Some(first) = waiting.first().copied()
+            && first.0 <= kept.through
+        {
+            waiting.pop_first();
+            woken.push(first);
+        }
+        self.wake(woken)
+    }
+
+    fn wake(&mut self, woken: Vec<(u64, Waiter)>) -> Vec<Then> {
+        let mut then = Vec::new();
+        for (number, waiter) in woken {
+            match waiter {
+                Waiter::Connection(key) => self.due.push_back(key),
+                Waiter::Then => {
+                    let Some((shards, _)) = self.then.get(&number) else {
+                        continue;
+                    };
+                    let shards = *shards;
+                    if self.is_kept(number, shards) {
+                        then.extend(self.then.remove(&number).map(|(_, then)| then));
+                    } else {
+                        self.wait_for(number, shards, waiter);
+                    }
+                }
+            }
+        }
+        then
+    }
+
+    /// A shard is told that something of its is stored, by itself.
+    fn confirm(&mut self, to: ShardId, receipt: u64) {
+        row(&mut self.news, to).single.push(receipt);
+        self.has_news.insert(to);
+    }
+
+    /// Whether a shard can be told something now.
+    pub(super) fn can_tell(&self, blocked: ShardSet) -> bool {
+        let mut telling = self.has_news;
+        telling.remove_all(blocked);
+        !telling.is_empty()
+    }
+
+    /// Whether a QoS 2 publish is accepted of which the store was not told yet.
+    pub(super) fn is_accepting(&self, session: SessionKey, packet_id: u16) -> bool {
+        let accepting = self.accepting.get(&(session, packet_id));
+        accepting.is_some_and(|accepting| !accepting.is_told)
+    }
+
+    /// A client's packet identifier is free.
+    pub(super) fn release(&mut self, session: SessionKey, packet_id: u16) {
+        if !self.accepting.is_empty() {
+            self.accepting.remove(&(session, packet_id));
+        }
+    }
+
+    /// What the answer to a repeated QoS 2 publish waits for beside the store.
+    pub(super) fn of_repeat(&self, session: SessionKey, packet_id: u16) -> u64 {
+        let accepting = self.accepting.get(&(session, packet_id));
+        accepting.map_or(0, |accepting| accepting.number)
+    }
+
+    /// Messages that were passed on and are not stored where they went.
+    pub(super) fn passed_on(&self) -> impl Iterator<Item = &PassedOn> {
+        let then = self.then.values().map(|(_, then)| then);
+        then.filter_map(|then| match then {
+            Then::Settle(passed) => Some(passed),
+            _ => None,
+        })
+    }
+}
+
+/// A shard's place in a list by shard.
+fn row<T: Default>(rows: &mut Vec<T>, shard: ShardId) -> &mut T {
+    let at = usize::from(shard);
+    if rows.len() <= at {
+        rows.resize_with(at + 1, T::default);
+    }
+    &mut rows[at]
+}
+
+impl ShardCore {
+    /// Does something when all who were asked under a number have stored what they got.
+    pub(super) fn when_kept(&mut self, number: u64, shards: ShardSet, then: Then) {
+        if self.receipts.is_kept(number, shards) {
+            return self.go_on_with(then);
+        }
+        self.receipts.wait_for(number, shards, Waiter::Then);
+        self.receipts.then.insert(number, (shards, then));
+    }
+
+    fn go_on_with(&mut self, then: Then) {
+        match then {
+            Then::Confirm { to, receipt } => self.when_stored(Then::Confirm { to, receipt }),
+            Then::Settle(passed) => self.clients.settle(passed.from, passed.entry),
+            Then::Accept {
+                session,
+                packet_id,
+                number,
+            } => {
+                let key = (session, packet_id);
+                let accepting = self.receipts.accepting.get_mut(&key);
+                if let Some(accepting) = accepting.filter(|known| known.number == number) {
+                    accepting.is_told = true;
+                    self.clients
+                        .keep(session, |session| Record::Accepted { session, packet_id });
+                }
+                self.when_stored(Then::Accepted {
+                    session,
+                    packet_id,
+                    number,
+                });
+            }
+            Then::Accepted { .. } => self.when_stored(then),
+        }
+    }
+
+    /// Does something when all that was told to the store so far is stored.
+    fn when_stored(&mut self, then: Then) {
+        let ticket = self.clients.journal.last_ticket();
+        self.receipts.after_store.push_back((ticket, then));
+        self.go_on_with_stored();
+    }
+
+    fn go_on_with_stored(&mut self) {
+        while let Some((ticket, _)) = self.receipts.after_store.front()
+            && self.clients.journal.is_stored(*ticket)
+            && let Some((_, then)) = self.receipts.after_store.pop_front()
+        {
+            match then {
+                Then::Confirm { to, receipt } => self.receipts.confirm(to, receipt),
+                Then::Accepted {
+                    session,
+                    packet_id,
+                    number,
+                } => self.end_accepting(session, packet_id, number),
+                Then::Settle(_) | Then::Accept { .. } => self.go_on_with(then),
+            }
+        }
+    }
+
+    fn end_accepting(&mut self, session: SessionKey, packet_id: u16, number: u64) {
+        let receipts = &mut self.receipts;
+        let key = (session, packet_id);
+        if receipts.of_repeat(session, packet_id) == number {
+            receipts.accepting.remove(&key);
+        }
+        let mut woken = Vec::new();
+        if receipts.count(number, -1) {
+            receipts.wake_open(number, &mut woken);
+        }
+        for then in receipts.wake(woken) {
+            self.go_on_with(then);
+        }
+    }
+
+    /// A QoS 2 publish that others were asked about: the store is told that it is accepted only when they
+    /// have stored it, or a client that sends it again would be told that it is kept. Its answer waits for
+    /// that.
+    pub(super) fn accept_when_kept(
+        &mut self,
+        session: SessionKey,
+        packet_id: u16,
+        receipt: &mut Receipt,
+    ) {
+        let number = self.receipts.next();
+        self.receipts.count(number, 1);
+        let accepting = Accepting {
+            number,
+            is_told: false,
+        };
+        let key = (session, packet_id);
+        self.receipts.accepting.insert(key, accepting);
+        let then = Then::Accept {
+            session,
+            packet_id,
+            number,
+        };
+        self.when_kept(receipt.number, receipt.shards, then);
+        receipt.number = number;
+        receipt.shards = ShardSet::default();
+    }
+
+    /// A letter of another shard is handled, with all that came of it: the store was told of that up to
+    /// `ticket`, 0 for nothing.
+    pub(super) fn handled(&mut self, from: ShardId, asked: Asked, ticket: u64) {
+        let number = self.receipts.take().unwrap_or_default();
+        let receipt = asked.receipt();
+        if receipt == 0 {
+            return;
+        }
+        let confirm = Then::Confirm { to: from, receipt };
+        if asked.is_by_itself() {
+            return self.when_kept(number, ShardSet::default(), confirm);
+        }
+        let is_passed_on = number > 0;
+        row(&mut self.receipts.handled, from).push_back(Handled {
+            receipt,
+            ticket,
+            is_passed_on,
+        });
+        if is_passed_on {
+            self.when_kept(number, ShardSet::default(), confirm);
+        }
+        self.confirm_handled(from);
+    }
+
+    /// What was handled for a shard and is stored.
+    fn confirm_handled(&mut self, from: ShardId) {
+        let Receipts {
+            handled,
+            news,
+            has_news,
+            ..
+        } = &mut self.receipts;
+        let handled = row(handled, from);
+        while let Some(first) = handled.front()
+            && self.clients.journal.is_stored(first.ticket)
+            && let Some(first) = handled.pop_front()
+        {
+            let news = row(news, from);
+            news.through = first.receipt;
+            if first.is_passed_on {
+                news.without.push(first.receipt);
+            }
+            has_news.insert(from);
+        }
+    }
+
+    /// More is stored.
+    pub(super) fn confirm_stored(&mut self) {
+        self.go_on_with_stored();
+        for from in 0..self.receipts.handled.len() as ShardId {
+            self.confirm_handled(from);
+        }
+    }
+
+    /// Another shard has stored what it got of this one.
+    pub(super) fn kept_elsewhere(&mut self, from: ShardId, kept: &Kept) {
+        for then in self.receipts.hear(from, kept) {
+            self.go_on_with(then);
+        }
+        self.release_stored_acks();
+    }
+
+    /// Stages what other shards are to be told, a letter for each that has room.
+    pub fn stage_kept(&mut self) {
+        let blocked = self.staged.blocked();
+        if !self.receipts.can_tell(blocked) {
+            return;
+        }
+        let mut telling = self.receipts.has_news;
+        telling.remove_all(blocked);
+        self.receipts.has_news.remove_all(telling);
+        for to in telling.iter() {
+            let kept = std::mem::take(row(&mut self.receipts.news, to));
+            self.stage(Phase::Live, to, Mail::Kept(Box::new(kept)));
+        }
+    }
+}
