@@ -296,3 +296,101 @@ fn a_torn_end_is_cut_off() {
             .session_present
     );
 }
+
+/// Rounds of a broker that is killed at some moment while it is published to.
+const KILLS: u64 = 10;
+
+on_shards! { [1, 4]
+    killed_again_and_again_it_has_what_it_acknowledged,
+}
+
+/// Everything that was acknowledged came, in its publisher's order, and at QoS 2 once: over shards that still
+/// takes receipts in the log, so there it may come twice.
+fn killed_again_and_again_it_has_what_it_acknowledged(shards: usize) {
+    let seed: u64 = match std::env::var("RINGMQ_TEST_KILL_SEED") {
+        Ok(seed) => seed.parse().expect("a number"),
+        Err(_) => std::process::id().into(),
+    };
+    eprintln!("again: RINGMQ_TEST_KILL_SEED={seed} cargo test --test behaviour killed_again");
+    let mut random = seed;
+    let place = Place::new();
+    let mut broker = place.start(shards);
+    let mut reader = Connect::v5("reader").persistent().open(&broker);
+    reader.subscribe("kill/+", 2);
+    reader.disconnect();
+    for round in 0..KILLS {
+        let publishers: Vec<_> = (0..4)
+            .map(|number: u8| {
+                let name = format!("publisher-{round}-{number}");
+                let client = Connect::v5(&name).open(&broker);
+                std::thread::spawn(move || publish_until_killed(client, number))
+            })
+            .collect();
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        std::thread::sleep(std::time::Duration::from_millis(20 + (random >> 33) % 200));
+        kill(broker);
+        let acknowledged = publishers
+            .into_iter()
+            .map(|it| it.join().expect("a client"));
+        let acknowledged: Vec<u32> = acknowledged.collect();
+        broker = place.start(shards);
+        let mut reader = Connect::v5("reader").persistent().open(&broker);
+        assert!(reader.session_present);
+        let mut came: [Vec<u32>; 4] = Default::default();
+        loop {
+            let some = reader.drain();
+            if some.is_empty() {
+                break;
+            }
+            for publish in some {
+                let publisher = usize::from(publish.topic[5] - b'0');
+                let text = String::from_utf8(publish.payload.clone()).expect("a number");
+                came[publisher].push(text.parse().expect("a number"));
+                reader.complete(&publish);
+            }
+        }
+        for (publisher, (mut came, acknowledged)) in came.into_iter().zip(acknowledged).enumerate()
+        {
+            let is_once = shards == 1 || publisher % 2 == 0;
+            if !is_once {
+                came.dedup();
+            }
+            let wanted: Vec<u32> = (0..came.len() as u32).collect();
+            assert_eq!(
+                came, wanted,
+                "publisher {publisher}, round {round}, seed {seed}"
+            );
+            let least = acknowledged as usize;
+            let why = format!("publisher {publisher}, round {round}, seed {seed}");
+            assert!(
+                came.len() >= least && came.len() <= least + 1,
+                "{why}: {least}"
+            );
+        }
+        reader.settle();
+        reader.disconnect();
+    }
+}
+
+/// Publishes one message after the other; how many were acknowledged before the broker was gone.
+fn publish_until_killed(mut client: crate::support::Client, number: u8) -> u32 {
+    let qos = 1 + number % 2;
+    for count in 0.. {
+        let id = client.fresh_id();
+        let publish = Publish::new(format!("kill/{number}"), qos, format!("{count}")).id(id);
+        client.send_lossy(&publish.encode(Version::V5));
+        let Some(_) = client.next_packet() else {
+            return count;
+        };
+        if qos == 2 {
+            let [high, low] = id.to_be_bytes();
+            client.send_lossy(&[0x62, 2, high, low]);
+            let Some(_) = client.next_packet() else {
+                return count + 1;
+            };
+        }
+    }
+    0
+}
