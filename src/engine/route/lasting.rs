@@ -1,4 +1,4 @@
-//! On which filters somebody subscribes whose session outlives its connection: here, and on which other shards.
+//! On which filters somebody subscribes whose session outlives its connection: here, and on other shards.
 //! Only they keep messages, so only they are asked whether they have. Share groups count with their filter.
 //!
 //! Beside the trie, since where nothing is stored there is nothing of this.

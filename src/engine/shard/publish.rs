@@ -627,7 +627,7 @@ impl ShardCore {
     }
 
     /// Which of the shards that get a publish may have to keep it: those where somebody subscribes whose
-    /// session outlives its connection. One that was picked for a share group may pass it on to such a member.
+    /// session outlives its connection. One that was picked for a share group may pass it on to one.
     fn lasting_among(&self, receivers: ShardSet, nodes: &[u32], picks: Option<&Picks>) -> ShardSet {
         let mut lasting = ShardSet::default();
         let mut is_grouped = false;
