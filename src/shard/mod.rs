@@ -28,3 +28,4 @@ pub mod questions;
 pub mod ring;
 pub mod sleeper;
 pub mod transport;
+pub mod vouching;
