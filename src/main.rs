@@ -379,7 +379,7 @@ fn places(listeners: &[(Listener, ListenerSetup)]) -> Places {
 /// The listeners' names in the audit log, by their numbers.
 fn names(config: &Config, places: &Places) -> Vec<String> {
     let all = config.listeners.iter().zip(places);
-    all.map(|(listener, (place, _))| format!("{}://{place}", listener.scheme))
+    all.map(|(listener, (place, _))| format!("{}://{place}{}", listener.scheme, listener.path()))
         .collect()
 }
 
@@ -390,7 +390,7 @@ fn tell_places(config: &Config, places: &Places) {
         match place {
             Place::Tcp(tcp) => {
                 for address in &tcp.addresses {
-                    info!("listening on {scheme}://{address}");
+                    info!("listening on {scheme}://{address}{}", listener.path());
                 }
             }
             Place::Unix(_) => info!("listening on {scheme}://{place}"),

@@ -276,7 +276,12 @@ fn read(file: &Path, create: bool) -> Result<(String, Option<fs::Metadata>), Pas
         }
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return if create {
+            let folder = file.parent().filter(|folder| *folder != Path::new(""));
+            return if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                let folder = folder.display();
+                let text = format!("{folder} does not exist; make the folder first");
+                Err(state(text))
+            } else if create {
                 Ok((String::new(), None))
             } else {
                 Err(state("it does not exist; --create makes it".into()))

@@ -47,7 +47,7 @@ pub fn check_places(config: &Config) -> Result<(), String> {
     }
 }
 
-/// What is no mistake, but not as it was meant.
+/// What is no mistake, but not as it was meant, or will not serve for long.
 #[must_use]
 pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
     let mut warnings = config.warnings.clone();
@@ -65,6 +65,7 @@ pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
             path.display()
         ));
     }
+    warnings.extend(files.term_warnings());
     warnings
 }
 

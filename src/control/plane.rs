@@ -128,7 +128,6 @@ impl<'a> ControlPlane<'a> {
     /// # Errors
     /// A shard cannot go on.
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
-        self.tell_terms();
         loop {
             if self.bans.expire(Instant::now()) {
                 self.bans_pace.ask();
@@ -330,7 +329,7 @@ impl<'a> ControlPlane<'a> {
 
     fn tell_reloaded(&self, what: &str) {
         info!("{what} reloaded");
-        self.record("reloaded", what);
+        self.record("reloaded", &format!("{what} reloaded"));
     }
 
     /// What to tell at once, if it is in force by then.

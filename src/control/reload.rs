@@ -389,7 +389,7 @@ fn ended(term: &Term, now: i64) -> Option<String> {
         REVOCATION_LIST => format!(
             "{path}: {what} is out of date since {when}: what was revoked later is not in it; get a newer one"
         ),
-        _ => format!("{path}: {what} has ended {when}: clients will not trust it; get a new one"),
+        _ => format!("{path}: {what} ended {when}: clients will not trust it; get a new one"),
     })
 }
 
@@ -470,12 +470,8 @@ mod tests {
             at(CERTIFICATE, 970).unwrap(),
             "/etc/x.pem: the certificate ends in 30 days; put a new one in its place"
         );
-        assert!(at(CERTIFICATE, 1_000).unwrap().contains("has ended today"));
-        assert!(
-            at(CERTIFICATE, 1_007)
-                .unwrap()
-                .contains("has ended 7 days ago")
-        );
+        assert!(at(CERTIFICATE, 1_000).unwrap().contains("ended today"));
+        assert!(at(CERTIFICATE, 1_007).unwrap().contains("ended 7 days ago"));
         assert_eq!(at(REVOCATION_LIST, 999), None);
         assert!(
             at(REVOCATION_LIST, 1_001)

@@ -10,6 +10,8 @@ pub struct Entry {
     pub listener: u16,
     /// Who it is; `None` if the connection is gone already.
     pub peer: Option<Peer>,
+    /// Who has its session now, if that was taken over.
+    pub by: Option<Peer>,
     /// What happened.
     pub note: Note,
 }

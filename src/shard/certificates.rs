@@ -8,6 +8,7 @@
 
 use crate::shard::files;
 use crate::shard::pem::Pem;
+use crate::shard::vouching::Named;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -213,6 +214,7 @@ impl TlsFiles {
             let added = roots.add(certificate);
             added.map_err(|_| wrong(path, format!("certificate {number} is not one of a CA")))?;
         }
+        let mut of_leaf = None;
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
         if let Some(path) = &self.client_crl {
@@ -228,8 +230,10 @@ impl TlsFiles {
                 })
             }));
             builder = builder.with_crls(lists);
-            if self.client_crl_depth == RevocationDepth::Leaf {
-                builder = builder.only_check_end_entity_revocation();
+            let leaf_only = builder.clone().only_check_end_entity_revocation();
+            match self.client_crl_depth {
+                RevocationDepth::Leaf => builder = leaf_only,
+                RevocationDepth::Chain => of_leaf = leaf_only.build().ok(),
             }
         }
         if self.client_certificate == ClientCertificate::Optional {
@@ -237,7 +241,8 @@ impl TlsFiles {
         }
         let verifier = builder.build();
         let at = self.client_crl.as_ref().unwrap_or(path);
-        Ok(Some(verifier.map_err(|error| wrong(at, error))?))
+        let verifier = verifier.map_err(|error| wrong(at, error))?;
+        Ok(Some(Named::new(verifier, of_leaf)))
     }
 }
 

@@ -87,6 +87,16 @@ pub struct ListenerConfig {
     pub proxies: Arc<TrustedProxies>,
 }
 
+impl ListenerConfig {
+    /// The path at which it serves WebSockets; empty where that is any, or none.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let websocket = self.websocket.as_deref();
+        let path = websocket.and_then(|websocket| websocket.path.as_deref());
+        path.unwrap_or_default()
+    }
+}
+
 /// What a shard knows of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenerSetup {

@@ -30,3 +30,4 @@ pub mod ring;
 pub mod sleeper;
 pub mod store;
 pub mod transport;
+pub mod vouching;

@@ -420,7 +420,7 @@ fn the_log_names_the_limit_its_key_and_its_value() {
     ends(3, &subscribe(plain(), &["a", "b", "c", "d"]), filters);
     let in_one = "3 filters in one packet (limits.filters_per_subscribe_max = 2)";
     ends(4, &subscribe(plain(), &["a", "b", "c"]), in_one);
-    let shared = "shared subscriptions, such as to \"a\", are switched off (mqtt.shared_subscriptions = false) \
+    let shared = "shared subscriptions, such as to \"$share/g/a\", are switched off (mqtt.shared_subscriptions = false) \
                   (Shared Subscriptions not supported (0x9E))";
     ends(5, &subscribe(plain(), &["$share/g/a"]), shared);
     let wildcard = "wildcard subscriptions, such as to \"a/#\", are switched off \

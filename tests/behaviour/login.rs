@@ -321,6 +321,24 @@ fn a_listener_without_scram_lets_nobody_in_by_it() {
         matches!(answer, Some(Packet::Connack { code: 0x86, .. })),
         "{answer:?}"
     );
+    at(0, &Connect::v5(&unique("c")).login("ann", "secret"));
+    // The operator reads what to change.
+    for line in [
+        "its authentication method \"SCRAM-SHA-256\" is not served: \"scram\" is not among the methods of its listener",
+        "is refused: no password is taken here (listener.methods = [\"scram\"])",
+        "its password is not a token (JWT), and nothing else is taken here (listener.methods = [\"jwt\"])",
+    ] {
+        eventually(line, || broker.log().contains(line).then_some(()));
+    }
+    let broker = Setup::new().shards(1).config("").start();
+    connect.attempt(&broker);
+    let line = "\"SCRAM-SHA-256\" is not served: authentication.scram is not true";
+    eventually(line, || broker.log().contains(line).then_some(()));
+    let (broker, _file) = with_users(1, "[authentication]\nscram = true\n");
+    connect.props = Props::new().text(prop::AUTH_METHOD, "GS2-KRB5");
+    connect.attempt(&broker);
+    let line = "its authentication method \"GS2-KRB5\" is not served: SCRAM-SHA-256 is";
+    eventually(line, || broker.log().contains(line).then_some(()));
 }
 
 #[test]
@@ -402,7 +420,7 @@ fn tokens_name_user_client_identifier_and_rights_and_end() {
     let bytes = b"a secret of thirty-two bytes or more";
     let audit = Scratch::new("");
     let config = format!(
-        "audit_file = {:?}\n[authentication.jwt]\nsecret_file = {:?}\nleeway_seconds = 0\n\
+        "log = \"debug\"\naudit_file = {:?}\n[authentication.jwt]\nsecret_file = {:?}\nleeway_seconds = 0\n\
          client_id_claim = \"client\"\n",
         audit.0, secret.0
     );
@@ -417,6 +435,13 @@ fn tokens_name_user_client_identifier_and_rights_and_end() {
     client.subscribe_refused("down/bob/x", 0x87);
     assert_eq!(client.publish_code("up/sensor-7"), 0x10);
     assert_eq!(client.publish_code("up/sensor-8"), 0x87);
+    // Whose rules it was, and which identifier it may use.
+    for line in [
+        "may not subscribe to \"down/bob/x\" (authentication.jwt.acl_claim)",
+        "is not for its user: that is \"sensor-7\" (authentication.jwt.client_id_claim)",
+    ] {
+        eventually(line, || broker.log().contains(line).then_some(()));
+    }
     let mut forged = good.clone();
     forged.replace_range(good.len() - 4.., "AAAA");
     let none = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
@@ -540,14 +565,16 @@ fn a_hook_decides_and_its_silence_refuses() {
             (Some("ann"), Some("secret")) => serde_json::json!({"result": "allow",
                 "user_name": "anna", "acl": {"all": ["%u/#"]}}),
             (Some("root"), _) => serde_json::json!({"result": "allow", "superuser": true}),
+            (Some("named"), _) => serde_json::json!({"result": "allow", "client_id": "of-hook"}),
             (Some("odd"), _) => return "nonsense".into(),
             _ => serde_json::json!({"result": "deny"}),
         };
         answer.to_string()
     });
-    let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
+    let config = format!("log = \"debug\"\n[authentication.http]\nauthenticate_url = {url:?}\n");
     let broker = Setup::new().shards(2).config(&config).start();
     let login = |user: &str, password: &str| Connect::v5(&unique("c")).login(user, password);
+    let said = |line: &str| eventually(line, || broker.log().contains(line).then_some(()));
     let mut ann = login("ann", "secret").open(&broker);
     assert_eq!(ann.publish_code("anna/x"), 0x10);
     assert_eq!(ann.publish_code("ann/x"), 0x87);
@@ -556,10 +583,16 @@ fn a_hook_decides_and_its_silence_refuses() {
         0x10
     );
     assert_eq!(code(&broker, &login("ann", "wrong")), 0x86);
+    said("may not publish to \"ann/x\": the acl of the answer by authentication.http");
+    said("is refused: the hook says no to it (authentication.http)");
+    assert_eq!(code(&broker, &login("named", "x")), 0x85);
+    said("for its user: that is \"of-hook\" (client_id of the answer by authentication.http)");
     assert_eq!(code(&broker, &login("odd", "x")), 0x88);
     let gone = "[authentication.http]\nauthenticate_url = \"http://127.0.0.1:1/auth\"\n";
     let broker = Setup::new().shards(1).config(gone).start();
     assert_eq!(code(&broker, &login("ann", "secret")), 0x88);
+    let line = "no answer: nobody listens there (connection refused)";
+    eventually(line, || broker.log().contains(line).then_some(()));
     assert_eq!(code(&broker, &Connect::v4("c").login("ann", "secret")), 3);
 }
 

@@ -170,6 +170,12 @@ fn what_cannot_be_done_is_refused_with_the_remedy() {
         "one\n",
         &["no/users", "make the folder"],
     );
+    // What is advised has to help.
+    let complaint = passwd(&[], &missing, "anna", "one\n").2;
+    assert!(
+        complaint.contains("make the folder") && !complaint.contains("--create"),
+        "{complaint}"
+    );
     let folder = file.parent().unwrap();
     let (code, _, complaint) = passwd(&[], folder, "anna", "one\n");
     assert_eq!(code, Some(1));

@@ -176,6 +176,53 @@ fn a_port_in_use_is_an_error_that_names_it() {
         .run_to_end();
     assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
     assert!(outcome.log.contains(&address), "{}", outcome.log);
+    // Which only shows when it is listened on, as the README says.
+    let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("taken"));
+    std::fs::write(&path, format!("listen = [\"mqtt://{address}\"]\n")).unwrap();
+    let checked = Setup::new().arg("check-config").arg(&path).run_to_end();
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// The README's steps work on a system that has only the folders that every one has.
+#[test]
+fn the_steps_of_the_readme_install_the_service() {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("### Under systemd").expect("the section");
+    let (_, steps) = section.split_once("```sh\n").expect("the steps");
+    let (steps, _) = steps.split_once("```").expect("their end");
+    // Files that only the service's user reads are checked as that.
+    let check = "runuser -u ringmq -- ringmq check-config /etc/ringmq/ringmq.toml";
+    assert!(steps.contains(check), "{steps}");
+    let root = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("root"));
+    for folder in ["usr/local/bin", "etc/systemd/system", "var/log", "run"] {
+        std::fs::create_dir_all(format!("{root}/{folder}")).unwrap();
+    }
+    for file in ["ringmq", "ringmq.toml", "users", "access"] {
+        std::fs::write(format!("{root}/{file}"), "").unwrap();
+    }
+    let installs = steps.lines().filter(|line| line.starts_with("install "));
+    assert!(installs.clone().count() >= 5, "{steps}");
+    for step in installs {
+        // Into the scratch folder, and to whoever runs the test.
+        let mut step = step.replace("-o ringmq ", "").replace("-g ringmq ", "");
+        for file in ["target/release/ringmq", "ringmq.toml", "users", "access"] {
+            let name = file.rsplit('/').next().unwrap();
+            step = step.replace(&format!(" {file} "), &format!(" {root}/{name} "));
+        }
+        for folder in ["/usr", "/etc", "/var"] {
+            step = step.replace(&format!(" {folder}/"), &format!(" {root}{folder}/"));
+        }
+        let done = std::process::Command::new("sh")
+            .args(["-c", &step])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("run sh");
+        assert!(done.status.success(), "{step}: {done:?}");
+    }
+    let sysusers = format!("{root}/etc/sysusers.d/ringmq.conf");
+    assert!(std::fs::metadata(&sysusers).is_ok_and(|file| file.is_file()));
+    std::fs::remove_dir_all(&root).unwrap();
 }
 
 #[test]

@@ -354,6 +354,9 @@ fn client_certificates_are_asked_for_and_revoked_ones_refused() {
     assert!(refused.contains("CertificateRequired"), "{refused}");
     let refused = refused_handshake(wire(Some("stolen")), broker.address());
     assert!(refused.contains("CertificateRevoked"), "{refused}");
+    let line =
+        "is refused: TLS: its certificate (\"CN=device-2\", serial 0B) is revoked (client_crl)";
+    eventually(line, || broker.log().contains(line).then_some(()));
     let other = Certificates::new();
     other.client("foreign", "device-1", 10);
     std::fs::copy(certificates.path("ca.pem"), other.path("ca.pem")).unwrap();

@@ -39,6 +39,9 @@ impl Certificates {
         certificates
     }
 
+    /// The serial number of a CA's own certificate.
+    pub const CA_SERIAL: u64 = 0x1001;
+
     fn of(
         name: &str,
         sign: impl FnOnce(
@@ -52,6 +55,7 @@ impl Certificates {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(SerialNumber::from(Self::CA_SERIAL));
         let key = KeyPair::generate().expect("make a key");
         let issuer = sign(params, key).expect("sign the CA");
         Certificates { folder, issuer }

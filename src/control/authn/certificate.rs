@@ -98,6 +98,10 @@ impl Method for CertificateMethod {
         "certificate"
     }
 
+    fn takes(&self) -> Option<&'static str> {
+        None
+    }
+
     fn authenticate(&self, credentials: &Credentials) -> Verdict {
         let Some(certificate) = &credentials.certificate else {
             return Verdict::NotMine;

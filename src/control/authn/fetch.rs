@@ -7,7 +7,7 @@ use crate::shard::files::{self, ReadError};
 use crate::shard::pem::Pem;
 use rustls::RootCertStore;
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,11 @@ impl std::error::Error for SettingError {}
 pub(super) enum FetchError {
     /// The system, the network or the other side's protocol.
     Failed(String),
+    /// Nothing came in time.
+    Late {
+        /// The time that there was.
+        timeout_ms: u64,
+    },
     /// The server answered with another status than 200.
     Status(u16),
     /// There is more than is allowed.
@@ -65,6 +70,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FetchError::Failed(text) => f.write_str(text),
+            FetchError::Late { timeout_ms } => write!(f, "nothing came within {timeout_ms} ms"),
             FetchError::Status(status) => write!(f, "the server answered {status} instead of 200"),
             FetchError::TooLarge { bytes_max } => write!(f, "it is larger than {bytes_max} bytes"),
         }
@@ -72,13 +78,15 @@ impl fmt::Display for FetchError {
 }
 
 /// Reads at most `bytes_max`.
-fn bounded(reader: impl Read, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
+fn bounded(
+    reader: impl Read,
+    bytes_max: usize,
+    failed: impl FnOnce(io::Error) -> FetchError,
+) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     // One byte more shows that there is too much.
     let mut reader = reader.take(bytes_max as u64 + 1);
-    reader
-        .read_to_end(&mut bytes)
-        .map_err(|error| FetchError::Failed(error.to_string()))?;
+    reader.read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > bytes_max {
         return Err(FetchError::TooLarge { bytes_max });
     }
@@ -98,6 +106,7 @@ pub(super) fn file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, FetchError>
 pub(super) struct Client {
     agent: Agent,
     url: Uri,
+    timeout_ms: u64,
 }
 
 impl fmt::Debug for Client {
@@ -133,7 +142,11 @@ impl Client {
             return Err(SettingError::new("ca_file", text));
         }
         let agent = config.build().new_agent();
-        Ok(Client { agent, url })
+        Ok(Client {
+            agent,
+            url,
+            timeout_ms,
+        })
     }
 
     /// The URL for logs: without its query, which may be secret.
@@ -145,9 +158,10 @@ impl Client {
 
     /// Gets what is there, at most `bytes_max`.
     pub(super) fn get(&self, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
-        let response = self.agent.get(self.url.clone()).call().map_err(failed)?;
+        let response = self.agent.get(self.url.clone()).call();
+        let response = response.map_err(|error| self.failed(&error))?;
         let status = response.status();
-        answer(status, response.into_body().into_reader(), bytes_max)
+        self.answer(status, response.into_body().into_reader(), bytes_max)
     }
 
     /// Posts JSON with further `headers`; the answer has at most `bytes_max`.
@@ -164,22 +178,64 @@ impl Client {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let response = request.send(json).map_err(failed)?;
+        let response = request.send(json);
+        let response = response.map_err(|error| self.failed(&error))?;
         let status = response.status();
-        answer(status, response.into_body().into_reader(), bytes_max)
+        self.answer(status, response.into_body().into_reader(), bytes_max)
+    }
+
+    fn answer(
+        &self,
+        status: StatusCode,
+        body: impl Read,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, FetchError> {
+        if status == StatusCode::OK {
+            bounded(body, bytes_max, |error| {
+                self.failed(&ureq::Error::from(error))
+            })
+        } else {
+            Err(FetchError::Status(status.as_u16()))
+        }
+    }
+
+    fn failed(&self, error: &ureq::Error) -> FetchError {
+        let timeout_ms = self.timeout_ms;
+        match error {
+            ureq::Error::Timeout(_) => FetchError::Late { timeout_ms },
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+                FetchError::Late { timeout_ms }
+            }
+            ureq::Error::Io(error) => FetchError::Failed(in_words(error)),
+            ureq::Error::HostNotFound => FetchError::Failed(NO_HOST.to_owned()),
+            error => FetchError::Failed(error.to_string()),
+        }
     }
 }
 
-fn answer(status: StatusCode, body: impl Read, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
-    if status == StatusCode::OK {
-        bounded(body, bytes_max)
-    } else {
-        Err(FetchError::Status(status.as_u16()))
-    }
-}
+const NO_HOST: &str = "the name of its host cannot be resolved";
 
-fn failed(error: ureq::Error) -> FetchError {
-    FetchError::Failed(error.to_string())
+/// What went wrong on the way, without the system's numbers.
+fn in_words(error: &io::Error) -> String {
+    let text = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nobody listens there (connection refused)",
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => "it closed the connection before its answer was whole",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "there is no way to its network"
+        }
+        _ => {
+            let text = error.to_string();
+            let words = text.split(" (os error").next().unwrap_or_default();
+            return match words.strip_prefix("failed to lookup address information") {
+                Some(_) => NO_HOST.to_owned(),
+                None => words.to_owned(),
+            };
+        }
+    };
+    text.to_owned()
 }
 
 fn checked_url(key: &'static str, text: &str) -> Result<Uri, SettingError> {

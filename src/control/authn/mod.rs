@@ -67,6 +67,9 @@ pub trait Method: Send + Sync {
     /// Its name in configuration and audit log.
     fn name(&self) -> &'static str;
 
+    /// What it takes in the place of a password, in an operator's words; `None` if it looks at none.
+    fn takes(&self) -> Option<&'static str>;
+
     /// Judges credentials.
     fn authenticate(&self, credentials: &Credentials) -> Verdict;
 }

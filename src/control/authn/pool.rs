@@ -15,7 +15,7 @@ use crate::shard::questions::{Asker, Exchange, Question, Reply, Visitor, Work};
 use crate::shard::ring::Waker;
 use crossbeam_channel::{Receiver, Sender};
 use ipnet::IpNet;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -83,7 +83,31 @@ impl Authenticators {
         match (shows_nothing, may_be_anonymous) {
             (true, true) => Answer::NotMine,
             (true, false) => Answer::Refuse(Refusal::NotAuthorized),
-            (false, _) => Answer::Refuse(Refusal::BadCredentials),
+            (false, _) => Answer::Refuse(self.why_unknown(gate, &credentials)),
+        }
+    }
+
+    /// Why nobody knows who shows something: told to it as a wrong password is.
+    fn why_unknown(&self, gate: &Gate, credentials: &Credentials) -> Refusal {
+        let asked = self
+            .chain
+            .iter()
+            .map(|method| (method.name(), method.takes()));
+        let asked = asked.filter(|(name, _)| gate.lets_through(name));
+        let taken: BTreeSet<_> = asked.filter_map(|(_, takes)| takes).collect();
+        let key = match &gate.0 {
+            Some(methods) => format!("listener.methods = {methods:?}"),
+            None => "authentication.methods".to_owned(),
+        };
+        let has_password = credentials.password.is_some();
+        match taken.first() {
+            None => Refusal::BadProof(format!("no password is taken here ({key})").into()),
+            Some(only) if taken.len() == 1 && *only != "a password" && has_password => {
+                let text =
+                    format!("its password is not {only}, and nothing else is taken here ({key})");
+                Refusal::BadProof(text.into())
+            }
+            Some(_) => Refusal::BadCredentials,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where listeners are: from `HOST:PORT` to addresses, and that no two of them are in each other's way.
 
 use crate::shard::listener::{Place, TcpPlace};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// All addresses of a host, IPv4 first.
@@ -15,7 +16,12 @@ pub(super) fn tcp_place(url: &str, host: &str, port: u16) -> Result<TcpPlace, St
     };
     let addresses = with_port
         .to_socket_addrs()
-        .map_err(|error| format!("{url}: {error}; the form is mqtt://HOST:PORT"))?;
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => format!("{url}: {error}; the form is mqtt://HOST:PORT"),
+            _ => format!(
+                "{url}: the name of its host cannot be resolved; name an address, or mend the name"
+            ),
+        })?;
     let mut addresses: Vec<_> = addresses.collect();
     addresses.sort();
     addresses.dedup();

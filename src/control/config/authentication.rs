@@ -75,6 +75,7 @@ pub(super) fn authentication(
     }
     let for_shards = Authentication {
         has_methods: !methods.is_empty(),
+        has_exchange: methods.contains(&MethodName::Scram),
         client_id: section.client_id.unwrap_or(ClientIdPolicy::Any),
     };
     let config = AuthenticationConfig {

@@ -24,6 +24,7 @@ use crate::control::cgroup::Bound;
 use crate::engine::limits::SHARDS_MAX;
 use crate::engine::message::Qos;
 use crate::engine::shard::Settings;
+use crate::engine::shard::flapping::FlappingRule;
 use crate::shard::boot::Cpus;
 use crate::shard::listener::ListenerConfig;
 use file::{FileBans, FileConfig};
@@ -93,6 +94,7 @@ impl Config {
         }
         ranges::check_sections(&raw, &places)?;
         let bans = bans(&raw.bans);
+        settings.flapping = bans.flapping_rule();
         settings.tells_why = true;
         settings.takes_notes = raw.audit_file.is_some() || bans.flapping_connects_max > 0;
         let (authentication, for_shards) = authentication::authentication(&raw, &places)?;
@@ -154,6 +156,18 @@ pub struct BansConfig {
     pub flapping_window: Duration,
     /// Bits of an IPv6 address by which failures and connections are counted, and who fails is banned.
     pub ipv6_prefix_bits: u8,
+}
+
+impl BansConfig {
+    /// How often a client may connect, for the shards.
+    fn flapping_rule(&self) -> FlappingRule {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        FlappingRule {
+            connects_max: self.flapping_connects_max,
+            window_ms: ms(self.flapping_window),
+            ban_ms: ms(self.duration),
+        }
+    }
 }
 
 fn bans(raw: &FileBans) -> BansConfig {

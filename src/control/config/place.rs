@@ -130,6 +130,13 @@ fn in_words(text: &str) -> String {
     if ["u64 value was too large", "integer number overflowed"].contains(&text) {
         return format!("the number is too large; none may be above {}", i64::MAX);
     }
+    if text.contains("unicode value") || text.contains("escaped value") {
+        return "in \"...\" a backslash begins an escape; write what has one, such as C:\\users, in '...'"
+            .to_owned();
+    }
+    if let Some(text) = unknown(text) {
+        return text;
+    }
     let text = text.replace("` as i128,", "`,");
     let Some((before, expected)) = text.split_once("expected ") else {
         return text;
@@ -147,6 +154,41 @@ fn in_words(text: &str) -> String {
     };
     format!("{before}expected {word}{rest}")
 }
+
+/// So many keys are listed where none is like the one that is not known.
+const LISTED_MAX: usize = 12;
+
+/// What to say of a key or a value that is not known: what may have been meant.
+fn unknown(text: &str) -> Option<String> {
+    let kind = text.strip_prefix("unknown ")?;
+    let mut names = text.split('`').skip(1).step_by(2);
+    let given = names.next()?;
+    let known: Vec<_> = names.collect();
+    if kind.starts_with("variant") {
+        return Some(format!(
+            "\"{given}\" is none of its values: {}",
+            known.join(", ")
+        ));
+    }
+    if !kind.starts_with("field") {
+        return None;
+    }
+    let like = |name: &&&str| strsim::normalized_damerau_levenshtein(name, given);
+    let nearest = known
+        .iter()
+        .max_by(|one, other| like(one).total_cmp(&like(other)));
+    let nearest = nearest.filter(|name| like(name) >= LIKENESS_MIN);
+    Some(match nearest {
+        Some(name) => format!("there is no key {given} here; is {name} meant?"),
+        None if known.len() <= LISTED_MAX => {
+            format!("there is no key {given} here, but {}", known.join(", "))
+        }
+        None => format!("there is no key {given} here; the README's Configuration lists them"),
+    })
+}
+
+/// How like a known name has to be to be the one that was meant: 1 is the same, 0 has nothing in common.
+const LIKENESS_MIN: f64 = 0.6;
 
 /// A variable's value in the type its key has: as TOML, as plain text, or as a list of plain texts.
 fn typed(name: &str, text: &str, key: &str) -> Result<Value, ConfigError> {

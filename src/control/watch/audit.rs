@@ -22,7 +22,10 @@ pub struct AuditLog {
 
 /// A reason code, its name in the standard where it tells of a failure, and why in plain words.
 fn put_reason(line: &mut Map<String, Value>, reason: u8, text: &str) {
-    line.insert("reason".into(), json!(reason));
+    // Who was told nothing has not been told of a success.
+    if reason > 0 || text.is_empty() {
+        line.insert("reason".into(), json!(reason));
+    }
     let name = Reason::from_byte(reason).filter(|reason| reason.is_error());
     if let Some(name) = name {
         line.insert("reason_name".into(), json!(name.text()));
@@ -86,11 +89,25 @@ impl AuditLog {
                 put_reason(&mut line, *reason, text);
                 "disconnected"
             }
-            Event::TakenOver => "taken_over",
-            Event::Denied { action, topic } => {
+            Event::Gone(how) => {
+                line.insert("why".into(), json!(how.text()));
+                "disconnected"
+            }
+            Event::TakenOver(_) => {
+                let by = entry.by.and_then(Peer::address);
+                line.insert("by".into(), json!(by.map(|by| by.to_string())));
+                "taken_over"
+            }
+            Event::Denied { action, topic, why } => {
                 line.insert("action".into(), json!(action));
                 line.insert("topic".into(), json!(topic));
+                line.insert("why".into(), json!(why));
                 "denied"
+            }
+            Event::WillLeftOut { topic, why } => {
+                line.insert("topic".into(), json!(topic));
+                line.insert("why".into(), json!(why));
+                "will_left_out"
             }
             Event::DeniedMore { left_out } => {
                 line.insert("left_out".into(), json!(left_out));

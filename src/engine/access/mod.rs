@@ -65,6 +65,29 @@ impl Identity {
     }
 }
 
+/// The key of the rules that are for all.
+pub const ACL_FILE: &str = "acl_file";
+
+/// The key by which a method gives its clients rules of their own.
+#[must_use]
+pub fn own_rules_key(method: &str) -> &'static str {
+    match method {
+        "jwt" => "authentication.jwt.acl_claim",
+        "http" => "the acl of the answer by authentication.http",
+        _ => "the acl of who vouches for it",
+    }
+}
+
+/// The key by which a method says which client identifier its clients may use.
+#[must_use]
+pub fn client_id_key(method: &str) -> &'static str {
+    match method {
+        "jwt" => "authentication.jwt.client_id_claim",
+        "http" => "client_id of the answer by authentication.http",
+        _ => "by who vouches for it",
+    }
+}
+
 /// Which client identifiers an identity may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientIdRule {

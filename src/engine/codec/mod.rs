@@ -8,6 +8,7 @@ pub mod ack;
 pub mod connect;
 pub mod control;
 pub mod error;
+pub mod foreign;
 pub mod frame;
 pub mod primitive;
 pub mod property;
@@ -71,6 +72,12 @@ pub enum PacketType {
 }
 
 impl PacketType {
+    /// Its name in the standard.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{self:?}").to_uppercase()
+    }
+
     /// Type of a packet by its first byte, `None` for the reserved type 0.
     #[must_use]
     pub const fn from_first_byte(byte: u8) -> Option<Self> {

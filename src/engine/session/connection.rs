@@ -17,6 +17,7 @@ use crate::engine::codec::{Reason, Version};
 use crate::engine::keys::SessionKey;
 use crate::engine::limits::HELD_BYTES_MAX;
 use crate::engine::outbox::Outbox;
+use crate::engine::telemetry::notes::Gone;
 use crate::engine::time::Timestamp;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
@@ -114,6 +115,8 @@ pub struct Connection {
     pub is_adopted: bool,
     /// Why the broker closes it, also in an operator's words.
     pub goodbye: Option<(Reason, Box<str>)>,
+    /// How it ended by itself, if not in order.
+    pub gone: Option<Gone>,
     /// The network for which it counts as one that has not sent its CONNECT.
     pub connects_from: Option<IpNet>,
     /// Whether it came faster after others than its listener allows.
@@ -181,6 +184,7 @@ impl Connection {
             connect_by,
             is_adopted,
             goodbye: None,
+            gone: None,
             connects_from: None,
             is_hasty: false,
             surplus: None,

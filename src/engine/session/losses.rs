@@ -18,19 +18,16 @@ pub enum LossReason {
     TooLarge,
     /// QoS 0, and more than it may get.
     RateLimited,
-    /// Its own will, to a topic that it may not publish to.
-    WillNotAllowed,
 }
 
 impl LossReason {
-    const ALL: [LossReason; 7] = [
+    const ALL: [LossReason; 6] = [
         LossReason::OutboxFull,
         LossReason::MemoryShort,
         LossReason::QueueFull,
         LossReason::ReplayFull,
         LossReason::TooLarge,
         LossReason::RateLimited,
-        LossReason::WillNotAllowed,
     ];
 
     const fn text(self) -> &'static str {
@@ -42,9 +39,6 @@ impl LossReason {
             }
             LossReason::ReplayFull => "too many waited behind retained messages",
             LossReason::RateLimited => "it gets as many as it may (limits.delivery_rate_max)",
-            LossReason::WillNotAllowed => {
-                "its will is for a topic that it may not publish to (acl_file, or one of the broker's: $SYS)"
-            }
             LossReason::TooLarge => "larger than its maximum packet size",
         }
     }

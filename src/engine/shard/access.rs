@@ -100,6 +100,7 @@ impl ShardCore {
         let mut holder = Holder {
             user_name: identity.and_then(|identity| identity.user_name.clone()),
             own_acl: identity.and_then(|identity| identity.acl.clone()),
+            method: identity.map_or("", |identity| identity.method),
             rights: None,
             ..Holder::default()
         };

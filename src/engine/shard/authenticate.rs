@@ -12,7 +12,7 @@
 use super::refusals::{BY_NAME, Refused};
 use super::{Command, ShardCore};
 use crate::engine::access::{
-    Admitted, Answer, ClientIdRule, EXCHANGE_METHOD, Refusal, Shown, Step,
+    Admitted, Answer, ClientIdRule, EXCHANGE_METHOD, Refusal, Shown, Step, client_id_key,
 };
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::control::{Auth, encode_auth};
@@ -20,7 +20,9 @@ use crate::engine::codec::frame::Frame;
 use crate::engine::codec::{Packet, Reason, Version};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Gate, Turn};
+use crate::engine::telemetry::notes::quoted;
 use crate::engine::time::Timestamp;
+use std::borrow::Cow;
 
 /// What is known of who sent a CONNECT.
 pub(super) enum Identified {
@@ -29,7 +31,7 @@ pub(super) enum Identified {
     /// It is being asked.
     Waits,
     /// It may not connect.
-    Refused(Reason, &'static str),
+    Refused(Reason, Cow<'static, str>),
 }
 
 const SHOWS_NOTHING: &str = "it shows no user name or password, and may not be anonymous here \
@@ -46,7 +48,7 @@ impl ShardCore {
         packet: &[u8],
     ) -> Identified {
         let Some(connection) = self.clients.connections.get_mut(key) else {
-            return Identified::Refused(Reason::UnspecifiedError, "the connection is gone");
+            return Identified::Refused(Reason::UnspecifiedError, "the connection is gone".into());
         };
         if connection.is_identified {
             return Identified::Yes;
@@ -55,10 +57,11 @@ impl ShardCore {
         let policy = self.settings.listener(connection.listener);
         let has_exchange = policy.is_some_and(|policy| policy.has_exchange);
         let method = connect.properties.authentication_method;
-        if method.is_some_and(|method| !has_exchange || method != EXCHANGE_METHOD) {
-            let text =
-                "its authentication method is not served by its listener (authentication.scram)";
-            return Identified::Refused(Reason::BadAuthenticationMethod, text);
+        if let Some(method) = method
+            && !(has_exchange && method == EXCHANGE_METHOD)
+        {
+            let text = unserved(method, has_exchange, methods.has_exchange);
+            return Identified::Refused(Reason::BadAuthenticationMethod, text.into());
         }
         let shows_nothing = connect.user_name.is_none() && connect.password.is_none();
         let asks = methods.has_methods
@@ -71,7 +74,7 @@ impl ShardCore {
                 return Identified::Yes;
             }
             self.clients.counters.connects_unauthenticated += 1;
-            return Identified::Refused(Reason::NotAuthorized, SHOWS_NOTHING);
+            return Identified::Refused(Reason::NotAuthorized, SHOWS_NOTHING.into());
         }
         connection.gate = Some(Box::new(Gate {
             packet: packet.into(),
@@ -383,15 +386,39 @@ impl ShardCore {
         // Who vouches for a client without naming a user may name its identifier.
         let of_settings =
             of_settings.filter(|rule| of_identity.is_none() || *rule != ClientIdRule::Assigned);
-        for rule in [&of_identity, &of_settings].into_iter().flatten() {
-            if !asked.is_empty() && !rule.allows(asked) {
-                let text = "its client identifier is not for its user (authentication.client_id, or the \
-                            client_id_claim of its token)";
+        let method = identity.map_or("", |identity| identity.method);
+        let by_identity = (&of_identity, client_id_key(method));
+        for (rule, key) in [by_identity, (&of_settings, "authentication.client_id")] {
+            if let Some(rule) = rule
+                && !asked.is_empty()
+                && !rule.allows(asked)
+            {
+                let text = match rule {
+                    ClientIdRule::Exactly(only) => {
+                        let only = quoted(only);
+                        format!("its client identifier is not for its user: that is {only} ({key})")
+                    }
+                    _ => format!("its client identifier is not for its user ({key})"),
+                };
                 return Err((Reason::ClientIdentifierNotValid, text.into()));
             }
         }
         Ok(of_identity.or(of_settings))
     }
+}
+
+/// Why an authentication method is not served: it is not known, not by its listener, or by none.
+fn unserved(method: &str, by_listener: bool, by_any: bool) -> String {
+    let shown = quoted(method);
+    let why = match (method == EXCHANGE_METHOD, by_listener, by_any) {
+        (false, true, _) => format!("{EXCHANGE_METHOD} is"),
+        (true, false, true) => {
+            "\"scram\" is not among the methods of its listener (listener.methods)".to_owned()
+        }
+        (true, false, false) => "authentication.scram is not true".to_owned(),
+        _ => "none is by its listener".to_owned(),
+    };
+    format!("its authentication method {shown} is not served: {why}")
 }
 
 /// Whether an AUTH goes on with the exchange that CONNECT began.

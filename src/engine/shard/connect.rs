@@ -2,7 +2,7 @@
 
 use super::authenticate::Identified;
 use super::end::WillFate;
-use super::refusals::{Refused, beyond, switched_off};
+use super::refusals::{AS_SEEN, Refused, beyond, not_connect, switched_off};
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
@@ -22,8 +22,6 @@ use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 use std::rc::Rc;
 
-/// Why a connection without CONNECT is closed.
-pub(super) const NOT_CONNECT: &str = "its first packet is not CONNECT";
 /// Longest client identifier that is accepted.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
@@ -45,7 +43,7 @@ impl ShardCore {
         let may_have_flags = matches!(&decoded, Some(Ok(c)) if c.version == Version::V3_1);
         let is_well_begun = frame.first_byte == PacketType::Connect.first_byte() || may_have_flags;
         let Some(decoded) = decoded.filter(|_| is_well_begun) else {
-            self.drop_nameless(key, NOT_CONNECT);
+            self.drop_nameless(key, &not_connect(stream));
             return false;
         };
         let connect = match decoded {
@@ -73,7 +71,7 @@ impl ShardCore {
                 return true;
             }
             Identified::Refused(reason, text) => {
-                self.turn_away(key, &connect, reason, text);
+                self.turn_away(key, &connect, reason, &text);
                 return false;
             }
         }
@@ -173,6 +171,10 @@ impl ShardCore {
                 admitted: left.and_then(|connection| connection.admitted),
             });
             return Ok(false);
+        }
+        if !self.may_connect_again(now, key, client_id) {
+            self.clients.counters.connections_banned += 1;
+            return Err((Reason::Banned, AS_SEEN.into()));
         }
         // Nothing is changed for a client that could not be told [MQTT-3.1.2-24].
         if connect.properties.packet_bytes_max.is_some()
@@ -326,7 +328,7 @@ impl ShardCore {
         let resumed = known.and_then(|session| {
             // Another user gets nothing of what the session holds.
             let is_clean = connect.clean_start || !self.is_holder(session, holder.as_deref());
-            self.take_over(session, is_clean, now)
+            self.take_over(session, key, is_clean, now)
         });
         let session_key = resumed.unwrap_or_else(|| {
             let session = Session::new(Rc::clone(&client_id), connect.version);
@@ -381,6 +383,7 @@ impl ShardCore {
     fn take_over(
         &mut self,
         session_key: SessionKey,
+        by: ConnectionKey,
         clean_start: bool,
         now: Timestamp,
     ) -> Option<SessionKey> {
@@ -393,7 +396,7 @@ impl ShardCore {
         if let Some(older) = session.connection {
             self.clients.counters.takeovers += 1;
             self.sum_up_denials(session_key);
-            self.note_session(session_key, Event::TakenOver);
+            self.note_session(session_key, Event::TakenOver(by));
             let text = "another connection with the same client identifier";
             self.say_goodbye(older, Reason::SessionTakenOver, text);
             self.detach(older, WillFate::Due, now);

@@ -2,6 +2,7 @@
 
 use super::fan_out::{Source, Taken};
 use super::filters::Asker;
+use super::refusals::RESERVED;
 use super::{Command, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::codec::control::{Disconnect, encode_disconnect};
@@ -10,10 +11,9 @@ use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::mail::Passed;
 use crate::engine::record::Record;
-use crate::engine::session::losses::LossReason;
 use crate::engine::session::will::Will;
 use crate::engine::session::{EXPIRY_NEVER, Session};
-use crate::engine::telemetry::notes::Event;
+use crate::engine::telemetry::notes::{Event, Gone};
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 
@@ -38,6 +38,13 @@ impl ShardCore {
             return;
         }
         self.drop_connection_with(key, WillFate::Due, now);
+    }
+
+    /// How a connection ended of which no more bytes come: the first that is told counts.
+    pub fn note_gone(&mut self, key: ConnectionKey, how: Gone) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.gone.get_or_insert(how);
+        }
     }
 
     /// What lies under MQTT broke, and the connection will end by it: why is told with its client's names.
@@ -131,9 +138,11 @@ impl ShardCore {
         disconnect: Disconnect,
         now: Timestamp,
     ) {
-        let Some(connection) = self.clients.connections.get(key) else {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
+        // What came after it is in order.
+        connection.gone = None;
         if let Some(asked) = disconnect.session_expiry_seconds {
             if connection.asked_expiry_seconds == 0 && asked != 0 {
                 let text = "session expiry interval raised from 0";
@@ -168,11 +177,17 @@ impl ShardCore {
         };
         let changing = connection.changing.take();
         let version = connection.version;
-        let (reason, text) = match connection.goodbye.take() {
-            Some((reason, text)) => (reason.byte(), text),
-            None => (0, Box::default()),
+        let event = match (connection.goodbye.take(), connection.gone) {
+            (Some((reason, text)), _) => {
+                let reason = reason.byte();
+                Event::Disconnected { reason, text }
+            }
+            (None, Some(how)) => Event::Gone(how),
+            (None, None) => {
+                let (reason, text) = (0, Box::default());
+                Event::Disconnected { reason, text }
+            }
         };
-        let event = Event::Disconnected { reason, text };
         self.sum_up_denials(session_key);
         self.note_session(session_key, event);
         self.close_connection(key);
@@ -188,7 +203,7 @@ impl ShardCore {
             self.keep_will_gone(session_key);
         }
         if delay == Some(0) {
-            self.publish_will(session_key, now);
+            self.publish_will(session_key, Some(key), now);
         }
         if expiry_seconds == 0 {
             self.end_session(session_key, now);
@@ -251,7 +266,7 @@ impl ShardCore {
         }
         let expired = session.expires_at <= now;
         if session.will_at <= now {
-            self.publish_will(key, now);
+            self.publish_will(key, None, now);
         }
         if expired {
             self.end_session(key, now);
@@ -260,8 +275,13 @@ impl ShardCore {
     }
 
     /// Publishes a session's will, if it still has one, once `[MQTT-3.1.2-10]`. One to a topic that its
-    /// client may not publish to is left out.
-    pub(super) fn publish_will(&mut self, key: SessionKey, now: Timestamp) {
+    /// client may not publish to is left out. `left` is the connection that it is due for, if that ends now.
+    pub(super) fn publish_will(
+        &mut self,
+        key: SessionKey,
+        left: Option<ConnectionKey>,
+        now: Timestamp,
+    ) {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
         };
@@ -269,8 +289,16 @@ impl ShardCore {
         let Some(will) = session.will.take() else {
             return;
         };
-        if is_reserved(&will.topic) || !self.may_write(key, &will.topic) {
-            self.clients.lose(key, LossReason::WillNotAllowed, 1);
+        let refused = if is_reserved(&will.topic) {
+            Some(RESERVED)
+        } else {
+            let may_write = self.may_write(key, &will.topic);
+            (!may_write).then(|| self.rules_of(key))
+        };
+        if let Some(why) = refused {
+            self.clients.counters.dropped_will_not_allowed += 1;
+            let (topic, why) = (will.topic.clone(), why.into());
+            self.note_owner(key, left, Event::WillLeftOut { topic, why });
         } else {
             self.route_will(key, &will, now);
         }
@@ -308,7 +336,7 @@ impl ShardCore {
     /// Forgets a session: its will is due at the latest now, its subscriptions go, and what it had for
     /// a share group goes to another member.
     pub(super) fn end_session(&mut self, key: SessionKey, now: Timestamp) {
-        self.publish_will(key, now);
+        self.publish_will(key, None, now);
         self.sum_up_denials(key);
         let Some(mut session) = self.clients.sessions.remove(key) else {
             return;

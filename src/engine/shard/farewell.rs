@@ -52,7 +52,7 @@ impl ShardCore {
             && let Some(session) = self.farewell.wills.pop()
         {
             let before = self.backlog.spent();
-            self.publish_will(session, now);
+            self.publish_will(session, None, now);
             self.backlog.spend_steps(LOOK_STEPS);
             left = left.saturating_sub(self.backlog.spent().saturating_sub(before));
         }

@@ -74,7 +74,6 @@ pub(super) const fn counter(counters: &mut Counters, reason: LossReason) -> &mut
         LossReason::ReplayFull => &mut counters.dropped_replay_full,
         LossReason::TooLarge => &mut counters.dropped_packet_too_large,
         LossReason::RateLimited => &mut counters.dropped_rate_limited,
-        LossReason::WillNotAllowed => &mut counters.dropped_will_not_allowed,
     }
 }
 

@@ -28,6 +28,7 @@ mod ended;
 mod fan_out;
 mod farewell;
 mod filters;
+pub mod flapping;
 mod groups;
 mod hold;
 mod interest;
@@ -85,6 +86,7 @@ use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
 use farewell::Farewell;
+use flapping::Flapping;
 use groups::Recalls;
 use hold::Releases;
 use interest::Interest;
@@ -138,8 +140,9 @@ pub struct ShardCore {
     shards: ShardId,
     settings: Rc<Settings>,
     /// For the audit log.
-    notes: Vec<(ConnectionKey, Note)>,
+    notes: Vec<(Option<ConnectionKey>, Note)>,
     banned: Arc<BannedNames>,
+    flapping: Flapping,
     clients: Clients,
     trie: Trie,
     retained: Retained,
@@ -191,6 +194,7 @@ impl ShardCore {
             shards,
             notes: Vec::new(),
             banned: Arc::default(),
+            flapping: Flapping::default(),
             clients: Clients::new(Rc::clone(&settings), secrets.clone()),
             settings,
             trie: Trie::new(secrets),

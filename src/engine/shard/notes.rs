@@ -4,10 +4,12 @@
 //! its own, at the end of the time for which they are counted together: nothing else has to come for it.
 
 use super::ShardCore;
+use crate::engine::access::ACL_FILE;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::telemetry::notes::{Event, Note};
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// How often a client's denials are noted one by one.
@@ -17,7 +19,8 @@ const NOTES_MAX: usize = 10_000;
 
 impl ShardCore {
     /// Notes since the last call, with their connections.
-    pub fn take_notes(&mut self, into: &mut Vec<(ConnectionKey, Note)>) {
+    /// One that comes later than its connection ended has none.
+    pub fn take_notes(&mut self, into: &mut Vec<(Option<ConnectionKey>, Note)>) {
         into.append(&mut self.notes);
     }
 
@@ -54,7 +57,7 @@ impl ShardCore {
 
     pub(super) fn note(
         &mut self,
-        key: ConnectionKey,
+        key: impl Into<Option<ConnectionKey>>,
         client_id: &str,
         user_name: Option<&str>,
         event: Event,
@@ -71,18 +74,28 @@ impl ShardCore {
             user_name: user_name.map(Into::into),
             event,
         };
-        self.notes.push((key, note));
+        self.notes.push((key.into(), note));
     }
 
     /// A note about a session's connection.
     pub(super) fn note_session(&mut self, key: SessionKey, event: Event) {
+        let session = self.clients.sessions.get(key);
+        if let Some(connection) = session.and_then(|session| session.connection) {
+            self.note_owner(key, Some(connection), event);
+        }
+    }
+
+    /// A note about whose session it is, which `connection` may have left.
+    pub(super) fn note_owner(
+        &mut self,
+        key: SessionKey,
+        connection: Option<ConnectionKey>,
+        event: Event,
+    ) {
         if !self.takes(&event) {
             return;
         }
         let Some(session) = self.clients.sessions.get(key) else {
-            return;
-        };
-        let Some(connection) = session.connection else {
             return;
         };
         let client_id = Rc::clone(&session.client_id);
@@ -98,16 +111,16 @@ impl ShardCore {
         &mut self,
         now: Timestamp,
         key: SessionKey,
-        action: &'static str,
-        topic: &str,
+        (action, topic): (&'static str, &str),
+        why: Cow<'static, str>,
     ) {
         if !(self.settings.takes_notes || self.settings.tells_why) {
             return;
         }
-        let session = self.clients.sessions.get_mut(key);
-        let Some(holder) = session.and_then(|session| session.holder.as_mut()) else {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
         };
+        let holder = session.holder.get_or_insert_default();
         let told_until = holder.denied_at.map(|at| at.plus_ms(DENIALS_INTERVAL_MS));
         if let Some(until) = told_until
             && now < until
@@ -123,7 +136,14 @@ impl ShardCore {
         let left_out = std::mem::take(&mut holder.denials_left_out);
         self.note_more_denied(key, told_until, left_out);
         let topic = topic.into();
-        self.note_session(key, Event::Denied { action, topic });
+        self.note_session(key, Event::Denied { action, topic, why });
+    }
+
+    /// The key of the rules that decide what a session may do.
+    pub(super) fn rules_of(&self, key: SessionKey) -> &'static str {
+        let session = self.clients.sessions.get(key);
+        let holder = session.and_then(|session| session.holder.as_deref());
+        holder.map_or(ACL_FILE, |holder| holder.rules_key())
     }
 
     /// Says how much more a client was denied than was said: its time has come, or the client goes.

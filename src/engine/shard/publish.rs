@@ -7,7 +7,7 @@ use super::ShardCore;
 use super::fan_out::{Source, Taken};
 use super::matches::Match;
 use super::picks::Picks;
-use super::refusals::{Refused, beyond, switched_off};
+use super::refusals::{RESERVED, Refused, beyond, switched_off};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::publish::Publish;
 use crate::engine::codec::topic::{TopicName, is_reserved};
@@ -26,6 +26,8 @@ use crate::engine::time::Timestamp;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// Why a payload is not taken.
+const NOT_UTF8: &str = "a payload is not UTF-8 that says it is (mqtt.validate_payload_format)";
 /// What keeping a retained message costs, in deliveries.
 const RETAIN_WORK: usize = 4;
 
@@ -242,16 +244,21 @@ impl ShardCore {
     ) -> Option<Reason> {
         if is_reserved(topic) {
             self.clients.counters.dropped_dollar_topic += 1;
+            self.note_denied(now, session, ("publish", topic), RESERVED.into());
             return Some(Reason::NotAuthorized);
         }
         if !self.may_write(session, topic) {
             self.clients.counters.publishes_not_authorized += 1;
-            self.note_denied(now, session, "publish", topic);
+            let why = self.rules_of(session).into();
+            self.note_denied(now, session, ("publish", topic), why);
             return Some(Reason::NotAuthorized);
         }
         let is_checked =
             self.settings.validate_payload_format && publish.properties.payload_is_utf8;
         let is_invalid = is_checked && std::str::from_utf8(publish.payload).is_err();
+        if is_invalid && publish.qos != Qos::AtMostOnce {
+            self.note_denied(now, session, ("publish", topic), NOT_UTF8.into());
+        }
         is_invalid.then_some(Reason::PayloadFormatInvalid)
     }
 
@@ -312,9 +319,7 @@ impl ShardCore {
             Qos::AtMostOnce => {
                 // Nothing to answer with: the only way to tell is to close (3.3.2.3.2).
                 if reason == Reason::PayloadFormatInvalid {
-                    let text =
-                        "a payload is not UTF-8 that says it is (mqtt.validate_payload_format)";
-                    self.violation(key, reason, text, now);
+                    self.violation(key, reason, NOT_UTF8, now);
                 }
                 return;
             }

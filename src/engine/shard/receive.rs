@@ -1,8 +1,7 @@
 //! Bytes of a connection to packets, and each packet to its handler.
 
 use super::ShardCore;
-use super::connect::NOT_CONNECT;
-use super::refusals::beyond;
+use super::refusals::{beyond, not_connect};
 use crate::engine::codec::control::PINGRESP;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
@@ -145,7 +144,7 @@ impl ShardCore {
                         // Most packets are these: they are not moved about.
                         Ok(Packet::Publish(ref publish)) => self.publish(now, key, publish),
                         Ok(packet) => self.packet(now, key, version, packet),
-                        Err(error) => self.refuse_packet(key, error, now),
+                        Err(error) => self.refuse_packet(key, frame.first_byte, error, now),
                     }
                     let full = self.staged.take_full();
                     if !full.is_empty() {
@@ -167,7 +166,7 @@ impl ShardCore {
                 Ok(Split::Partial(_)) => {
                     if !is_open && !exchanges && !is_connect(rest) {
                         // [MQTT-3.1.0-1]: no need to wait for the rest of it.
-                        self.drop_nameless(key, NOT_CONNECT);
+                        self.drop_nameless(key, &not_connect(rest));
                     }
                     return used;
                 }
@@ -238,9 +237,24 @@ impl ShardCore {
 
     /// A client broke a rule of the packet format: it is told where its version allows, and closed
     /// `[MQTT-4.13.1-1]`.
-    fn refuse_packet(&mut self, key: ConnectionKey, error: DecodeError, now: Timestamp) {
+    fn refuse_packet(
+        &mut self,
+        key: ConnectionKey,
+        first_byte: u8,
+        error: DecodeError,
+        now: Timestamp,
+    ) {
         let connection = self.clients.connections.get(key);
-        let text = error.told(connection.map(|connection| connection.version));
+        let mut text = error.told(connection.map(|connection| connection.version));
+        if error == DecodeError::UnexpectedPacket
+            && let Some(kind) = PacketType::from_first_byte(first_byte)
+        {
+            let again = match kind {
+                PacketType::Connect => "a second ",
+                _ => "",
+            };
+            text = format!("{again}{}: {text}", kind.name());
+        }
         self.violation(key, error.reason(), &text, now);
     }
 
@@ -269,7 +283,8 @@ impl ShardCore {
             Packet::Disconnect(disconnect) => self.client_disconnects(key, disconnect, now),
             Packet::Auth(auth) => self.authenticate_again(now, key, &auth),
             Packet::Connect(_) => {
-                self.refuse_packet(key, DecodeError::UnexpectedPacket, now);
+                let first_byte = PacketType::Connect.first_byte();
+                self.refuse_packet(key, first_byte, DecodeError::UnexpectedPacket, now);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use crate::engine::codec::Reason;
+use crate::engine::codec::foreign::Foreign;
 use crate::engine::codec::topic::TopicError;
 use crate::engine::limits::Limits;
 use crate::engine::session::connection::Surplus;
@@ -20,6 +21,18 @@ pub(super) const AS_SEEN: &str = "it connected too often and is banned for bans.
 /// ... or by where it is.
 pub(super) const BY_ADDRESS: &str = "its address is banned (bans.file, or for bans.seconds by \
                                      bans.failed_logins_max)";
+
+/// Why nobody may publish to a topic.
+pub(super) const RESERVED: &str = "topics under $SYS, $share and $queue are the broker's own";
+
+/// Why a connection is closed whose first packet is not CONNECT: what it is instead, where its bytes tell.
+pub(super) fn not_connect(stream: &[u8]) -> Cow<'static, str> {
+    const TEXT: &str = "its first packet is not CONNECT";
+    match Foreign::of(stream) {
+        Some(foreign) => format!("{TEXT}: {}", foreign.in_place_of_connect()).into(),
+        None => TEXT.into(),
+    }
+}
 
 /// Something goes beyond a limit.
 pub(super) fn beyond(what: &str, key: &str, max: impl Display) -> Cow<'static, str> {

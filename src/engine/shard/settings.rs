@@ -1,5 +1,6 @@
 //! What the core is told once, before it starts.
 
+use super::flapping::FlappingRule;
 use crate::engine::access::ClientIdRule;
 use crate::engine::codec::Version;
 use crate::engine::limits::Limits;
@@ -46,6 +47,8 @@ impl Default for ListenerPolicy {
 pub struct Authentication {
     /// Whether there are methods to ask.
     pub has_methods: bool,
+    /// Whether [`crate::engine::access::EXCHANGE_METHOD`] is among them; not every listener may serve it.
+    pub has_exchange: bool,
     /// How client identifiers depend on users.
     pub client_id: ClientIdPolicy,
 }
@@ -86,6 +89,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerPolicy>,
     /// What is asked of clients.
     pub authentication: Authentication,
+    /// How often a client may connect.
+    pub flapping: FlappingRule,
     /// Whether what outlives its connection is stored.
     pub stores: bool,
     /// Whether anybody reads notes.
@@ -126,6 +131,7 @@ impl Default for Settings {
             limits: Limits::default(),
             listeners: vec![ListenerPolicy::default()],
             authentication: Authentication::default(),
+            flapping: FlappingRule::default(),
             stores: false,
             takes_notes: false,
             tells_why: false,

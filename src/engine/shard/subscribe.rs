@@ -2,7 +2,7 @@
 
 use super::ShardCore;
 use super::filters::Asker;
-use super::refusals::{beyond, switched_off};
+use super::refusals::{Refused, beyond, switched_off};
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::subscribe::{
     Request, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, answer_bytes,
@@ -21,6 +21,9 @@ use crate::engine::telemetry::notes::quoted;
 use crate::engine::time::Timestamp;
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// How it is called in a note of a denial.
+const SUBSCRIBE: &str = "subscribe";
 
 /// Why a SUBSCRIBE ends the connection instead of being answered.
 struct Fatal(Reason, Cow<'static, str>);
@@ -100,12 +103,17 @@ impl ShardCore {
         let session = asker.session;
         let subscribed = match self.check_request(request, asker.version) {
             Ok(Ok(subscribed)) => subscribed,
-            Ok(Err(reason)) | Err(Fatal(reason, _)) => return reason,
+            Ok(Err((reason, why))) => {
+                self.note_denied(now, session, (SUBSCRIBE, request.filter), why);
+                return reason;
+            }
+            Err(Fatal(reason, _)) => return reason,
         };
         let grant = self.grant(session, &subscribed);
         if grant == Grant::Refused {
             self.clients.counters.subscribes_not_authorized += 1;
-            self.note_denied(now, session, "subscribe", request.filter);
+            let why = self.rules_of(session).into();
+            self.note_denied(now, session, (SUBSCRIBE, request.filter), why);
             return Reason::NotAuthorized;
         }
         let mut options = request.options;
@@ -115,7 +123,14 @@ impl ShardCore {
             options.retain_as_published = true;
         }
         let options = (options, grant == Grant::Checked);
-        self.subscribe_one(session, &subscribed, options, subscription_id, tasks)
+        let reason = self.subscribe_one(session, &subscribed, options, subscription_id, tasks);
+        if reason == Reason::QuotaExceeded {
+            let max = self.settings.limits.subscriptions_per_session_max;
+            let key = "limits.subscriptions_per_session_max";
+            let why = beyond("it has as many subscriptions as may be", key, max);
+            self.note_denied(now, session, (SUBSCRIBE, request.filter), why);
+        }
+        reason
     }
 
     /// No shard has to learn of the subscriptions, but live messages that the session has had may be
@@ -127,20 +142,22 @@ impl ShardCore {
         }
     }
 
-    /// What a request is for, or the code that refuses it.
+    /// What a request is for, or what refuses it.
     fn check_request<'a>(
         &self,
         request: &Request<'a>,
         version: Version,
-    ) -> Result<Result<Subscribed<'a>, Reason>, Fatal> {
-        let parsed = self.parse_filter(request.filter, version)?;
-        let Ok(subscribed) = parsed else {
-            return Ok(parsed);
+    ) -> Result<Result<Subscribed<'a>, Refused>, Fatal> {
+        let subscribed = match self.parse_filter(request.filter, version)? {
+            Ok(subscribed) => subscribed,
+            Err(refused) => return Ok(Err(refused)),
         };
-        Ok(match self.unavailable(&subscribed, version)? {
-            Some(reason) => Err(reason),
-            None => parsed,
-        })
+        Ok(
+            match self.unavailable(request.filter, &subscribed, version)? {
+                Some(refused) => Err(refused),
+                None => Ok(subscribed),
+            },
+        )
     }
 
     fn subscribe_one(
@@ -211,7 +228,7 @@ impl ShardCore {
         &self,
         text: &'a str,
         version: Version,
-    ) -> Result<Result<Subscribed<'a>, Reason>, Fatal> {
+    ) -> Result<Result<Subscribed<'a>, Refused>, Fatal> {
         match Subscribed::new(text, self.settings.limits.topics()) {
             Ok(subscribed) => Ok(Ok(subscribed)),
             Err(error @ (TopicError::Empty | TopicError::Wildcard)) if !version.is_v5() => {
@@ -222,16 +239,20 @@ impl ShardCore {
                 );
                 Err(Fatal(error.filter_reason(), text.into()))
             }
-            Err(error) => Ok(Err(error.filter_reason())),
+            Err(error) => Ok(Err((
+                error.filter_reason(),
+                self.settings.topic_text(error),
+            ))),
         }
     }
 
     /// Features that are switched off: 5.0 was told so in CONNACK, using them is an error (3.2.2.3.11).
     fn unavailable(
         &self,
+        filter: &str,
         subscribed: &Subscribed<'_>,
         version: Version,
-    ) -> Result<Option<Reason>, Fatal> {
+    ) -> Result<Option<Refused>, Fatal> {
         let (reason, what, key) =
             if subscribed.share.is_some() && !self.settings.shared_subscriptions {
                 let reason = Reason::SharedSubscriptionsNotSupported;
@@ -243,9 +264,10 @@ impl ShardCore {
                 return Ok(None);
             };
         if !version.is_v5() {
-            return Ok(Some(reason));
+            let what = format!("{what} subscriptions are switched off");
+            return Ok(Some((reason, switched_off(&what, key))));
         }
-        let filter = quoted(subscribed.filter.as_str());
+        let filter = quoted(filter);
         let what = format!("{what} subscriptions, such as to {filter}, are switched off");
         Err(Fatal(reason, switched_off(&what, key)))
     }
@@ -356,8 +378,8 @@ impl ShardCore {
         match self.parse_filter(filter, asker.version) {
             Ok(Ok(subscribed)) => self.unsubscribe_one(asker.session, &subscribed),
             // Too long or too deep to be subscribed to; UNSUBACK has no code for that (3.11.3).
-            Ok(Err(Reason::QuotaExceeded)) => Reason::NoSubscriptionExisted,
-            Ok(Err(reason)) | Err(Fatal(reason, _)) => reason,
+            Ok(Err((Reason::QuotaExceeded, _))) => Reason::NoSubscriptionExisted,
+            Ok(Err((reason, _))) | Err(Fatal(reason, _)) => reason,
         }
     }
 

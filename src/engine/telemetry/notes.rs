@@ -4,6 +4,9 @@
 //! banned for what they do, for the broker's log those that tell why. The shell adds addresses and passes
 //! them on. Passwords, tokens and payloads are in none.
 
+use crate::engine::keys::ConnectionKey;
+use std::borrow::Cow;
+
 /// Characters of a client's own text that are repeated.
 const QUOTED_MAX: usize = 100;
 
@@ -46,20 +49,58 @@ pub enum Event {
         /// Why the broker closed it, in an operator's words; empty if it did not.
         text: Box<str>,
     },
-    /// Its session was taken over by another connection.
-    TakenOver,
+    /// Nothing more comes of it, and it sent no DISCONNECT.
+    Gone(Gone),
+    /// Its session was taken over by this connection.
+    TakenOver(ConnectionKey),
     /// It may not do that.
     Denied {
         /// `publish` or `subscribe`.
         action: &'static str,
         /// Topic or filter.
         topic: Box<str>,
+        /// The key by which it may not, or why in a sentence.
+        why: Cow<'static, str>,
+    },
+    /// Its will was due and was left out.
+    WillLeftOut {
+        /// Its topic.
+        topic: Box<str>,
+        /// The key by which it may not be published, or why in a sentence.
+        why: Cow<'static, str>,
     },
     /// So much more it was denied since the last note of that.
     DeniedMore {
         /// Denials without a note of their own.
         left_out: u32,
     },
+}
+
+/// How a connection ended that was not ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// The client closed it.
+    Closed,
+    /// The client, or what lies between, broke it off.
+    Reset,
+    /// Nothing came back any more.
+    Lost,
+}
+
+impl Gone {
+    /// How, in an operator's words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Gone::Closed => "it closed the connection without a DISCONNECT",
+            Gone::Reset => "its connection was reset, without a DISCONNECT",
+            Gone::Lost => {
+                "its machine or its network is gone: nothing came back any more \
+                 (limits.tcp_keepalive_idle_seconds, tcp_keepalive_interval_seconds, \
+                 tcp_keepalive_probes_max)"
+            }
+        }
+    }
 }
 
 impl Event {
@@ -69,8 +110,10 @@ impl Event {
         match self {
             Event::Connected(_) => false,
             Event::Refused { .. }
-            | Event::TakenOver
+            | Event::Gone(_)
+            | Event::TakenOver(_)
             | Event::Denied { .. }
+            | Event::WillLeftOut { .. }
             | Event::DeniedMore { .. } => true,
             Event::Disconnected { text, .. } => !text.is_empty(),
         }

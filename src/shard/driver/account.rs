@@ -15,7 +15,7 @@ use crossbeam_channel::{Sender, TrySendError};
 pub(super) struct Accounts {
     entries: Sender<Vec<Entry>>,
     /// Room for a list that is emptied each time.
-    notes: Vec<(ConnectionKey, Note)>,
+    notes: Vec<(Option<ConnectionKey>, Note)>,
 }
 
 impl Accounts {
@@ -40,6 +40,7 @@ fn entry(note: Note, origin: Option<Origin>) -> Entry {
     Entry {
         listener: origin.map_or(u16::MAX, |origin| origin.listener),
         peer: origin.map(|origin| origin.peer),
+        by: None,
         note,
     }
 }
@@ -53,13 +54,24 @@ impl Shell {
         let mut notes = std::mem::take(&mut self.accounts.notes);
         self.core.take_notes(&mut notes);
         let entries = notes.drain(..).map(|(connection, note)| {
-            let socket = self.sockets.socket(connection);
-            let origin = socket.and_then(|socket| Some(self.sockets.entry(socket)?.origin));
-            entry(note, origin)
+            let by = match note.event {
+                Event::TakenOver(by) => self.origin(by).map(|origin| origin.peer),
+                _ => None,
+            };
+            let origin = connection.and_then(|connection| self.origin(connection));
+            Entry {
+                by,
+                ..entry(note, origin)
+            }
         });
         let entries: Vec<_> = entries.collect();
         self.accounts.notes = notes;
         self.keep_account(entries);
+    }
+
+    fn origin(&mut self, connection: ConnectionKey) -> Option<Origin> {
+        let socket = self.sockets.socket(connection)?;
+        Some(self.sockets.entry(socket)?.origin)
     }
 
     /// Somebody was not let in of whom no name is known.
@@ -122,6 +134,7 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::telemetry::notes::Gone;
 
     #[test]
     fn what_finds_no_room_is_counted() {
@@ -131,7 +144,7 @@ mod tests {
             let note = Note {
                 client_id: "c".into(),
                 user_name: None,
-                event: Event::TakenOver,
+                event: Event::Gone(Gone::Reset),
             };
             vec![entry(note.clone(), None), entry(note, None)]
         };

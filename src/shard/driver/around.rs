@@ -6,6 +6,7 @@ use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::route::ShardSet;
 use crate::engine::shard::ShardCore;
+use crate::engine::telemetry::notes::Gone;
 use crate::engine::time::{Lasted, Timestamp};
 use crate::engine::turn::{Pending, Queues, Surroundings};
 use crate::shard::handover::Handover;
@@ -116,6 +117,7 @@ impl Surroundings for Around<'_> {
         shell.empty_inbox(ring, socket);
         let link = shell.sockets.link(socket);
         if link.is_some_and(|link| link.has_ended) {
+            shell.core.note_gone(connection, Gone::Closed);
             shell.core.receive_ended(now, connection);
             shell.carry_out(ring);
         }

@@ -3,12 +3,22 @@
 use super::Shell;
 use super::sockets::State;
 use crate::engine::outbox::outgoing::Outgoing;
+use crate::engine::telemetry::notes::Gone;
 use crate::shard::handover::{Handover, Origin};
 use crate::shard::link::Link;
 use crate::shard::peer::Peer;
 use crate::shard::ring::{Handler, ListenerKey, ReceiveEnd, Ring, SocketKey};
 use crate::shard::transport::Layers;
+use rustix::io::Errno;
 use std::os::fd::OwnedFd;
+
+/// How a connection ended that fails by an error of the system.
+pub(super) fn gone_by(error: i32) -> Gone {
+    match Errno::from_raw_os_error(error) {
+        Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN => Gone::Lost,
+        _ => Gone::Reset,
+    }
+}
 
 impl Handler for Shell {
     fn accepted(
@@ -70,12 +80,17 @@ impl Handler for Shell {
         }
     }
 
-    fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, _end: ReceiveEnd) {
+    fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, end: ReceiveEnd) {
         if self.sockets.link(socket).is_some() {
             self.empty_inbox(ring, socket);
         }
         if let Some(State::Open(connection)) = self.sockets.state(socket) {
             let connection = *connection;
+            let how = match end {
+                ReceiveEnd::Eof => Gone::Closed,
+                ReceiveEnd::Failed(error) => gone_by(error),
+            };
+            self.core.note_gone(connection, how);
             self.core.receive_ended(self.clock.now(), connection);
             self.carry_out(ring);
         }
@@ -91,15 +106,16 @@ impl Handler for Shell {
         let is_layered = self.sockets.link(socket).is_some();
         match self.sockets.state(socket) {
             Some(State::Open(_)) if is_layered => {
-                self.sent_layered(ring, socket, outgoing, result.is_ok());
+                self.sent_layered(ring, socket, outgoing, result.err());
             }
             Some(State::Open(connection)) => {
                 let connection = *connection;
-                if result.is_ok() {
-                    self.core.sent(self.clock.now(), connection, outgoing);
-                } else {
+                if let Err(error) = result {
                     self.core.recycle(outgoing);
+                    self.core.note_gone(connection, gone_by(error));
                     self.core.receive_ended(self.clock.now(), connection);
+                } else {
+                    self.core.sent(self.clock.now(), connection, outgoing);
                 }
                 self.carry_out(ring);
             }
@@ -141,6 +157,22 @@ impl Handler for Shell {
     fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
         if let Some(gone) = self.sockets.remove(socket) {
             self.admission.forget(gone.origin.counted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_is_gone_is_told_from_a_reset() {
+        let by = |error: Errno| gone_by(error.raw_os_error());
+        for error in [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH] {
+            assert_eq!(by(error), Gone::Lost, "{error}");
+        }
+        for error in [Errno::CONNRESET, Errno::PIPE] {
+            assert_eq!(by(error), Gone::Reset, "{error}");
         }
     }
 }

@@ -5,9 +5,11 @@
 //! beyond that it is not read.
 
 use super::Shell;
+use super::events::gone_by;
 use super::handshakes::Handshakes;
 use super::sockets::{State, Under};
 use crate::engine::outbox::outgoing::Outgoing;
+use crate::engine::telemetry::notes::Gone;
 use crate::shard::ring::{Ring, SocketKey};
 use crate::shard::transport::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use std::time::Instant;
@@ -86,9 +88,13 @@ impl Shell {
     fn learn_peer(&mut self, ring: &mut Ring, socket: SocketKey) {
         if let Some(entry) = self.sockets.entry(socket)
             && entry.origin.counted.is_none()
-            && let Some(Under { link, .. }) = entry.under.as_deref()
+            && let Some(Under { link, .. }) = entry.under.as_deref_mut()
         {
             entry.origin.peer = link.layers.peer();
+            if let Some(header) = link.layers.take_missing_header() {
+                let now = self.clock.turn_at();
+                self.tellings.tell_unnamed(now, entry.origin.peer, header);
+            }
             if link.layers.is_peer_known() {
                 self.check_address(ring, socket);
             }
@@ -134,6 +140,7 @@ impl Shell {
             if error.is_some() {
                 self.core.note_transport_error();
             }
+            self.core.note_gone(connection, Gone::Closed);
             self.core.receive_ended(self.clock.now(), connection);
             self.carry_out(ring);
         }
@@ -199,7 +206,7 @@ impl Shell {
         ring: &mut Ring,
         socket: SocketKey,
         outgoing: Outgoing,
-        is_ok: bool,
+        error: Option<i32>,
     ) {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
@@ -209,7 +216,8 @@ impl Shell {
         };
         let connection = *connection;
         under.link.layers.reuse(outgoing.last.copied);
-        if !is_ok {
+        if let Some(error) = error {
+            self.core.note_gone(connection, gone_by(error));
             self.core.receive_ended(self.clock.now(), connection);
             return self.carry_out(ring);
         }

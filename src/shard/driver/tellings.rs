@@ -2,13 +2,14 @@
 //! while, and how many more there were.
 
 use crate::engine::codec::Reason;
-use crate::engine::telemetry::notes::{Event, Note};
+use crate::engine::telemetry::notes::{Event, Gone};
 use crate::shard::account::Entry;
 use crate::shard::peer::Peer;
+use crate::shard::transport::setup::key_of;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use tracing::{debug, info};
+use tracing::{Level, debug, enabled, info};
 
 /// How long the lines of an address are counted together.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -27,8 +28,8 @@ struct Told {
 /// The lines of a while.
 #[derive(Debug, Default)]
 pub(super) struct Tellings {
-    /// By address; of local sockets together.
-    by_address: BTreeMap<Option<IpAddr>, Told>,
+    /// By whether they are for `debug`, and by address; of local sockets together.
+    by_address: BTreeMap<(bool, Option<IpAddr>), Told>,
     /// Beyond these.
     others_left_out: u64,
     due_at: Option<Instant>,
@@ -42,20 +43,42 @@ impl Tellings {
 
     /// Says it, unless enough was said of that address.
     pub fn tell(&mut self, now: Instant, entry: &Entry) {
-        let Some(line) = line(&entry.note, entry.peer.and_then(Peer::address)) else {
+        let is_detail = is_detail(&entry.note.event);
+        if is_detail && !enabled!(Level::DEBUG) {
+            return;
+        }
+        let Some(line) = line(entry) else {
             return;
         };
         if let Event::Denied { .. } | Event::DeniedMore { .. } = entry.note.event {
             // The core bounds these per client.
             return debug!("{line}");
         }
-        if self.takes(now, entry.peer.and_then(Peer::ip)) {
-            info!("{line}");
+        let ip = entry.peer.and_then(Peer::ip);
+        match (self.takes(now, (is_detail, ip)), is_detail) {
+            (true, true) => debug!("{line}"),
+            (true, false) => info!("{line}"),
+            (false, _) => {}
+        }
+    }
+
+    /// Says that a proxy has named nobody, for whom its own address counts now.
+    pub fn tell_unnamed(&mut self, now: Instant, proxy: Peer, header: &str) {
+        if self.takes(now, (false, proxy.ip())) {
+            let proxy = match proxy.address() {
+                Some(address) => format!("from {address}"),
+                None => "on this machine".to_owned(),
+            };
+            info!(
+                "a client that comes through the proxy {proxy} counts as at the proxy's address: that has \
+                 set no {header} ({})",
+                key_of(header)
+            );
         }
     }
 
     /// Whether one more line about an address may be said now.
-    fn takes(&mut self, now: Instant, address: Option<IpAddr>) -> bool {
+    fn takes(&mut self, now: Instant, address: (bool, Option<IpAddr>)) -> bool {
         self.due_at.get_or_insert(now + INTERVAL);
         let is_full = self.by_address.len() >= ADDRESSES_MAX;
         if is_full && !self.by_address.contains_key(&address) {
@@ -86,12 +109,15 @@ impl Tellings {
         let told = std::mem::take(&mut self.by_address).into_iter();
         let left_out = told.filter(|(_, told)| told.left_out > 0);
         let mut lines: Vec<_> = left_out
-            .map(|(address, told)| {
-                let count = told.left_out;
-                format!(
-                    "{count} more lines on why clients from {} are not served were left out",
-                    place(address)
-                )
+            .map(|((is_detail, address), told)| {
+                let (count, place) = (told.left_out, place(address));
+                if is_detail {
+                    format!("{count} more lines on clients from {place} that went were left out")
+                } else {
+                    format!(
+                        "{count} more lines on why clients from {place} are not served were left out"
+                    )
+                }
             })
             .collect();
         let others = std::mem::take(&mut self.others_left_out);
@@ -108,8 +134,26 @@ fn place(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "this machine".to_owned(), |address| address.to_string())
 }
 
+/// Whether it is for `debug` only.
+const fn is_detail(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Denied { .. } | Event::DeniedMore { .. } | Event::Gone(Gone::Closed | Gone::Reset)
+    )
+}
+
+/// A key, or a sentence, behind what it explains.
+fn behind(why: &str) -> String {
+    if why.contains(' ') {
+        format!(": {why}")
+    } else {
+        format!(" ({why})")
+    }
+}
+
 /// What happened, in an operator's words; `None` if it does not tell why.
-fn line(note: &Note, peer: Option<SocketAddr>) -> Option<String> {
+fn line(entry: &Entry) -> Option<String> {
+    let note = &entry.note;
     if !note.event.tells_why() {
         return None;
     }
@@ -120,9 +164,10 @@ fn line(note: &Note, peer: Option<SocketAddr>) -> Option<String> {
     if let Some(user_name) = &note.user_name {
         who.push_str(&format!(" (user {user_name:?})"));
     }
-    match peer {
-        Some(peer) => who.push_str(&format!(" from {peer}")),
-        None => who.push_str(" on this machine"),
+    match entry.peer {
+        Some(Peer::Internet(peer)) => who.push_str(&format!(" from {peer}")),
+        Some(Peer::Unix) => who.push_str(" on this machine"),
+        None => {}
     }
     Some(match &note.event {
         Event::Connected(_) => return None,
@@ -131,14 +176,22 @@ fn line(note: &Note, peer: Option<SocketAddr>) -> Option<String> {
         Event::Disconnected { reason, text, .. } => {
             format!("{who} is disconnected: {text}{}", code(*reason))
         }
-        Event::TakenOver => {
-            format!("{who} is disconnected: a newer connection has its client identifier")
+        Event::Gone(how) => format!("{who} has gone: {}", how.text()),
+        Event::TakenOver(_) => {
+            let by = match entry.by {
+                Some(Peer::Internet(by)) => format!(" from {by}"),
+                Some(Peer::Unix) => " on this machine".to_owned(),
+                None => String::new(),
+            };
+            format!("{who} is disconnected: a newer connection{by} has its client identifier")
         }
-        Event::Denied { action, topic } => {
-            format!("{who} may not {action} to {topic:?} (acl_file)")
+        Event::Denied { action, topic, why } => {
+            format!("{who} may not {action} to {topic:?}{}", behind(why))
         }
-        Event::DeniedMore { left_out } => {
-            format!("{who} was denied so {left_out} more times (acl_file)")
+        Event::DeniedMore { left_out } => format!("{who} was denied so {left_out} more times"),
+        Event::WillLeftOut { topic, why } => {
+            let behind = behind(why);
+            format!("the will of {who} is left out, since it may not publish to {topic:?}{behind}")
         }
     })
 }
@@ -157,24 +210,31 @@ fn code(reason: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::slots::Slots;
+    use crate::engine::telemetry::notes::Note;
+    use std::net::SocketAddr;
 
-    fn note(client_id: &str, user_name: Option<&str>, event: Event) -> Note {
-        Note {
-            client_id: client_id.into(),
-            user_name: user_name.map(Into::into),
-            event,
+    fn entry(client_id: &str, user_name: Option<&str>, event: Event) -> Entry {
+        Entry {
+            listener: 0,
+            peer: Some(Peer::internet(SocketAddr::from(([10, 0, 0, 1], 4711)))),
+            by: None,
+            note: Note {
+                client_id: client_id.into(),
+                user_name: user_name.map(Into::into),
+                event,
+            },
         }
     }
 
     #[test]
     fn lines_say_who_where_and_why() {
-        let peer = Some(SocketAddr::from(([10, 0, 0, 1], 4711)));
         let refused = Event::Refused {
             reason: 0x97,
             text: "too many connections (connections_max)".into(),
         };
         assert_eq!(
-            line(&note("c", Some("ann"), refused), peer).as_deref(),
+            line(&entry("c", Some("ann"), refused)).as_deref(),
             Some(
                 "client \"c\" (user \"ann\") from 10.0.0.1:4711 is refused: too many connections \
                  (connections_max) (Quota exceeded (0x97))"
@@ -184,57 +244,121 @@ mod tests {
             reason: 0,
             text: "TLS: no certificate".into(),
         };
+        let on_machine = Entry {
+            peer: Some(Peer::Unix),
+            ..entry("", None, nameless)
+        };
         assert_eq!(
-            line(&note("", None, nameless), None).as_deref(),
+            line(&on_machine).as_deref(),
             Some("a client on this machine is refused: TLS: no certificate")
         );
         let ended = |reason: u8, text: &str| Event::Disconnected {
             reason,
             text: text.into(),
         };
-        let silent = line(&note("c", None, ended(0x8D, "nothing heard")), peer);
+        let silent = line(&entry("c", None, ended(0x8D, "nothing heard")));
         assert!(
             silent
                 .unwrap()
                 .ends_with("is disconnected: nothing heard (Keep Alive timeout (0x8D))")
         );
         for event in [ended(0, ""), ended(0x8E, "taken over"), ended(0x8B, "stop")] {
-            assert_eq!(line(&note("c", None, event), peer), None);
+            assert_eq!(line(&entry("c", None, event)), None);
         }
-        let ends = |event, end: &str| {
-            let line = line(&note("c", None, event), peer).unwrap();
+    }
+
+    #[test]
+    fn what_a_client_may_not_is_told_with_what_says_so() {
+        let ends = |entry: Entry, end: &str| {
+            let line = line(&entry).unwrap();
             assert!(line.ends_with(end), "{line}");
         };
-        let (action, topic) = ("publish", "a/b".into());
+        let denied = |why: &'static str| Event::Denied {
+            action: "publish",
+            topic: "a/b".into(),
+            why: why.into(),
+        };
         ends(
-            Event::Denied { action, topic },
+            entry("c", None, denied("acl_file")),
             "may not publish to \"a/b\" (acl_file)",
         );
         ends(
-            Event::DeniedMore { left_out: 4 },
-            "was denied so 4 more times (acl_file)",
+            entry("c", None, denied("it is too long (x = 1)")),
+            "may not publish to \"a/b\": it is too long (x = 1)",
         );
+        ends(
+            entry("c", None, Event::DeniedMore { left_out: 4 }),
+            "was denied so 4 more times",
+        );
+        let will = || Event::WillLeftOut {
+            topic: "a/b".into(),
+            why: "acl_file".into(),
+        };
+        let whole = "the will of client \"c\" (user \"ann\") from 10.0.0.1:4711 is left out, since it may not \
+                     publish to \"a/b\" (acl_file)";
+        ends(entry("c", Some("ann"), will()), whole);
+        let late = Entry {
+            peer: None,
+            ..entry("c", None, will())
+        };
+        assert!(
+            line(&late)
+                .unwrap()
+                .starts_with("the will of client \"c\" is left out")
+        );
+    }
+
+    #[test]
+    fn how_a_connection_ended_is_told() {
+        let taken_over = Entry {
+            by: Some(Peer::internet(SocketAddr::from(([10, 0, 0, 2], 9)))),
+            ..entry("c", None, Event::TakenOver(Slots::default().insert(())))
+        };
+        assert_eq!(
+            line(&taken_over).as_deref(),
+            Some(
+                "client \"c\" from 10.0.0.1:4711 is disconnected: a newer connection from 10.0.0.2:9 has its \
+                 client identifier"
+            )
+        );
+        for (how, words, is_for_debug) in [
+            (Gone::Closed, "it closed the connection", true),
+            (Gone::Reset, "its connection was reset", true),
+            (Gone::Lost, "(limits.tcp_keepalive_idle_seconds,", false),
+        ] {
+            assert_eq!(is_detail(&Event::Gone(how)), is_for_debug, "{how:?}");
+            let line = line(&entry("c", None, Event::Gone(how))).unwrap();
+            assert!(line.starts_with("client \"c\" from 10.0.0.1:4711 has gone: "));
+            assert!(line.contains(words), "{line}");
+        }
     }
 
     #[test]
     fn what_is_beyond_the_rate_of_an_address_is_counted() {
         let now = Instant::now();
         let mut tellings = Tellings::default();
-        let one = Some(IpAddr::from([10, 0, 0, 1]));
+        let ip = Some(IpAddr::from([10, 0, 0, 1]));
+        let (one, gone) = ((false, ip), (true, ip));
         let said = (0..10).filter(|_| tellings.takes(now, one)).count();
         assert_eq!(said, LINES_MAX as usize);
-        assert!(tellings.takes(now, None), "another one");
+        assert!(tellings.takes(now, (false, None)), "another one");
+        let said = (0..4).filter(|_| tellings.takes(now, gone)).count();
+        assert_eq!(said, LINES_MAX as usize, "in lines of its own");
         let later = tellings.due_at().unwrap();
         tellings.sum_up(now, false);
         assert_eq!(tellings.due_at(), Some(later), "not yet");
         assert_eq!(
             tellings.sums(),
-            ["7 more lines on why clients from 10.0.0.1 are not served were left out"]
+            [
+                "7 more lines on why clients from 10.0.0.1 are not served were left out",
+                "1 more lines on clients from 10.0.0.1 that went were left out",
+            ]
         );
         assert_eq!(tellings.due_at(), None);
         assert!(tellings.takes(later, one), "it counts anew");
         for n in 0..2 * ADDRESSES_MAX as u32 {
-            tellings.takes(later, Some(IpAddr::from((n + 1_000).to_be_bytes())));
+            let ip = IpAddr::from((n + 1_000).to_be_bytes());
+            tellings.takes(later, (false, Some(ip)));
         }
         let lines = tellings.sums();
         assert_eq!(lines.len(), 1, "{lines:?}");

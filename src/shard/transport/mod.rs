@@ -247,6 +247,11 @@ impl Layers {
         self.peer
     }
 
+    /// The header by which a trusted proxy was to name the client and has not; asked for once.
+    pub fn take_missing_header(&mut self) -> Option<&'static str> {
+        self.websocket.as_mut()?.take_missing_header()
+    }
+
     /// Whether no proxy can still say otherwise.
     #[must_use]
     pub fn is_peer_known(&self) -> bool {

@@ -66,7 +66,18 @@ impl TrustedProxies {
         if is_among(&self.forwarded_from, peer) {
             return Some("X-Forwarded-For");
         }
-        is_among(&self.real_ip_from, peer).then_some("X-Real-IP")
+        is_among(&self.real_ip_from, peer).then_some(REAL_IP)
+    }
+}
+
+const REAL_IP: &str = "X-Real-IP";
+
+/// The key of a listener that says which proxies set a header.
+#[must_use]
+pub fn key_of(header: &str) -> &'static str {
+    match header {
+        REAL_IP => "listener.real_ip_from",
+        _ => "listener.forwarded_from",
     }
 }
 

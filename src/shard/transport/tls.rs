@@ -3,6 +3,8 @@
 //! Not here: certificates and their reload ([`crate::shard::certificates`]).
 
 use super::{Arrival, TransportError};
+use crate::engine::codec::foreign::Foreign;
+use crate::shard::vouching;
 use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
     ServerConnection,
@@ -22,10 +24,18 @@ pub fn receive(
     let wrong = |error: &dyn fmt::Display| TransportError::Tls(error.to_string());
     let failed = |error: &Error| TransportError::Tls(words(error));
     let mut arrival = Arrival::Open;
+    let first = records;
+    let not_tls = |error: &Error| match (error, Foreign::of(first)) {
+        (Error::InvalidMessage(_), Some(foreign)) if foreign != Foreign::Tls => {
+            let what = foreign.in_place_of_tls();
+            TransportError::Tls(format!("what it sends is not TLS: {what}"))
+        }
+        _ => failed(error),
+    };
     while !records.is_empty() {
         // Takes a part only: as much as fits beside plain text that has not been read.
         let taken = tls.read_tls(&mut records).map_err(|error| wrong(&error))?;
-        let state = tls.process_new_packets().map_err(|error| failed(&error))?;
+        let state = tls.process_new_packets().map_err(|error| not_tls(&error))?;
         let bytes = state.plaintext_bytes_to_read();
         if bytes > 0 {
             let start = into.len();
@@ -90,23 +100,36 @@ fn words(error: &Error) -> String {
     }
 }
 
-/// What an error is called, as words: `NoSuchThing { .. }` is "no such thing".
+/// What an error is called, as words: `NoSuchThing { .. }` is "no such thing", `UnknownCA` "unknown CA".
 fn plain(error: &impl fmt::Debug) -> String {
     let name = format!("{error:?}");
     let name = name.split(|c: char| !c.is_alphanumeric()).next();
-    let mut words = String::new();
-    for c in name.unwrap_or_default().chars() {
-        if c.is_uppercase() && !words.is_empty() {
-            words.push(' ');
+    let mut words = vec![String::new()];
+    let mut before = None;
+    let mut letters = name.unwrap_or_default().chars().peekable();
+    while let Some(c) = letters.next() {
+        let ends_capitals = letters.peek().is_some_and(|next| next.is_lowercase());
+        if c.is_uppercase() && before.is_some_and(|b: char| !b.is_uppercase() || ends_capitals) {
+            words.push(String::new());
         }
-        words.extend(c.to_lowercase());
+        words.last_mut().unwrap_or(&mut String::new()).push(c);
+        before = Some(c);
     }
-    words
+    let in_small = |word: &String| match word.len() > 1 && !word.contains(char::is_lowercase) {
+        true => word.clone(),
+        false => word.to_lowercase(),
+    };
+    words.iter().map(in_small).collect::<Vec<_>>().join(" ")
 }
 
-/// What is wrong with a client's certificate.
+/// What is wrong with a client's certificate, and which one that is.
 fn of_certificate(error: &CertificateError) -> String {
+    let refused = vouching::take_refused().unwrap_or_default();
+    let name = refused.name;
     let text = match error {
+        CertificateError::Revoked if refused.is_by_its_ca => {
+            "is of a CA that is revoked itself (client_crl, client_crl_depth)"
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has ended",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "does not count yet; compare the clocks"
@@ -134,12 +157,12 @@ fn of_certificate(error: &CertificateError) -> String {
                 "is that of a CA; have the CA sign one for the client"
             }
             Some(webpki::Error::EndEntityUsedAsCa) => "is signed by one that is none of a CA",
-            Some(why) => return format!("its certificate is not valid: {}", plain(why)),
+            Some(why) => return format!("its certificate{name} is not valid: {}", plain(why)),
             None => "is not valid",
         },
-        why => return format!("its certificate is not valid: {}", plain(why)),
+        why => return format!("its certificate{name} is not valid: {}", plain(why)),
     };
-    format!("its certificate {text}")
+    format!("its certificate{name} {text}")
 }
 
 /// Encrypts bytes; they leave by [`take_wire`].
@@ -199,6 +222,10 @@ mod tests {
             (
                 Error::AlertReceived(AlertDescription::BadCertificate),
                 "(it says: bad certificate)",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA),
+                "(it says: unknown CA)",
             ),
             (
                 Error::PeerMisbehaved(PeerMisbehaved::TooMuchEarlyDataReceived),

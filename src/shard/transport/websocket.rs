@@ -12,6 +12,7 @@ use super::frames;
 use super::pieces::{Broken, PIECE_BYTES_MAX, Pieces};
 use super::setup::WebSocketSetup;
 use super::{Arrival, TransportError, UPGRADE_BYTES_MAX};
+use crate::engine::codec::foreign::Foreign;
 use crate::engine::outbox::outgoing::Outgoing;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -226,6 +227,8 @@ enum State {
 pub(super) struct WebSocket {
     state: State,
     forwarded_for: Arc<std::sync::OnceLock<SocketAddr>>,
+    /// The header that a proxy has not set by which it was trusted to name its client.
+    missing_header: Option<&'static str>,
 }
 
 impl WebSocket {
@@ -248,6 +251,7 @@ impl WebSocket {
                 config,
             })),
             forwarded_for,
+            missing_header: None,
         }
     }
 
@@ -271,6 +275,11 @@ impl WebSocket {
         }
     }
 
+    /// The header that a trusted proxy has left out; asked for once.
+    pub(super) fn take_missing_header(&mut self) -> Option<&'static str> {
+        self.missing_header.take()
+    }
+
     pub(super) fn forwarded_for(&self) -> Option<SocketAddr> {
         self.forwarded_for.get().copied()
     }
@@ -291,6 +300,13 @@ impl WebSocket {
             // However its bytes come in: what stands behind the request is not of it.
             if request_bytes.unwrap_or(pending.bytes.len()) > UPGRADE_BYTES_MAX {
                 return Err(self.refuse_long());
+            }
+            let foreign = Foreign::of(&pending.bytes);
+            if let Some(foreign) = foreign.filter(|foreign| *foreign != Foreign::Http) {
+                self.state = State::Gone(Vec::new());
+                return Err(TransportError::Upgrade(
+                    foreign.in_place_of_upgrade().to_owned(),
+                ));
             }
             let Some(request_bytes) = request_bytes else {
                 return Ok(Arrival::Open);
@@ -353,9 +369,11 @@ impl WebSocket {
             incoming: pending.bytes,
             ..Buffers::default()
         };
+        let header = pending.upgrade.forwarded_header;
         match accept_hdr_with_config(buffers, pending.upgrade, Some(pending.config)) {
             Ok(open) => {
                 self.state = State::Open(Box::new(open));
+                self.missing_header = header.filter(|_| self.forwarded_for().is_none());
                 Ok(())
             }
             Err(error) => {

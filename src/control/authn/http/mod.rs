@@ -137,6 +137,10 @@ enum Silence {
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Silence::Fetch(FetchError::Late { timeout_ms }) => write!(
+                f,
+                "nothing came within authentication.http.timeout_ms = {timeout_ms}"
+            ),
             Silence::Fetch(error) => error.fmt(f),
             Silence::Malformed => f.write_str("its answer is not of the form agreed"),
         }
@@ -194,13 +198,13 @@ impl HttpMethod {
             .post_json(&json, &self.headers, ANSWER_BYTES_MAX);
         let answer = match asked {
             Err(FetchError::Status(REFUSED_STATUS | FORBIDDEN_STATUS)) => {
-                return Ok(Verdict::Refuse(Refusal::BadCredentials));
+                return Ok(no(HOOK_SAYS_NO));
             }
             asked => asked.map_err(Silence::Fetch)?,
         };
         let answer: Answer = serde_json::from_slice(&answer).map_err(|_| Silence::Malformed)?;
         match answer.result {
-            Outcome::Deny => Ok(Verdict::Refuse(Refusal::BadCredentials)),
+            Outcome::Deny => Ok(no(HOOK_SAYS_NO)),
             Outcome::Ignore => Ok(Verdict::NotMine),
             Outcome::Allow => self.identity(answer, credentials),
         }
@@ -231,7 +235,9 @@ impl HttpMethod {
             expires_unix_s: answer.expires_unix_s,
         }));
         Ok(if self.has_expired(&verdict) {
-            Verdict::Refuse(Refusal::BadCredentials)
+            no(
+                "the time until which the hook lets it in is over (expires_unix_s; authentication.http)",
+            )
         } else {
             verdict
         })
@@ -271,11 +277,17 @@ impl Method for HttpMethod {
         "http"
     }
 
+    fn takes(&self) -> Option<&'static str> {
+        Some("a password")
+    }
+
     fn authenticate(&self, credentials: &Credentials) -> Verdict {
         let password = credentials.password.as_ref().map(Secret::reveal);
         // JSON cannot carry other bytes, and replacing them would make different passwords equal.
         let Ok(password) = password.map(str::from_utf8).transpose() else {
-            return Verdict::Refuse(Refusal::BadCredentials);
+            return no(
+                "its password is not UTF-8, and so cannot be told to the hook (authentication.http)",
+            );
         };
         let is_cached = !self.cache_ttl.is_zero();
         let digest = answers::digest(credentials);
@@ -300,6 +312,14 @@ impl Method for HttpMethod {
             Err(_) => Verdict::Refuse(Refusal::Unavailable),
         }
     }
+}
+
+/// Why the hook's no refuses a client.
+const HOOK_SAYS_NO: &str = "the hook says no to it (authentication.http)";
+
+/// Told to the client as a wrong password is; why, for the logs.
+fn no(why: &str) -> Verdict {
+    Verdict::Refuse(Refusal::BadProof(why.into()))
 }
 
 fn not_empty(name: String) -> Result<Box<str>, Silence> {
@@ -384,7 +404,7 @@ mod tests {
     }
 
     fn is_bad(verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::Refuse(Refusal::BadCredentials))
+        matches!(verdict, Verdict::Refuse(Refusal::BadProof(why)) if why.contains("authentication.http)"))
     }
 
     #[test]
@@ -559,10 +579,14 @@ mod tests {
         let mut config = config(&server);
         config.timeout_ms = 100;
         let start = Instant::now();
-        let verdict = HttpMethod::new(&config)
-            .unwrap()
-            .authenticate(&credentials());
+        let method = HttpMethod::new(&config).unwrap();
+        let verdict = method.authenticate(&credentials());
         assert!(is_unavailable(&verdict));
+        let told = method.failures_told.lock().unwrap().clone();
+        assert_eq!(
+            told,
+            ["nothing came within authentication.http.timeout_ms = 100"]
+        );
         assert!(start.elapsed() < Duration::from_secs(4));
     }
 

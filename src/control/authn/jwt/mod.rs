@@ -317,6 +317,10 @@ impl Method for JwtMethod {
         "jwt"
     }
 
+    fn takes(&self) -> Option<&'static str> {
+        Some("a token (JWT)")
+    }
+
     fn authenticate(&self, credentials: &Credentials) -> Verdict {
         let password = credentials.password.as_ref().map(Secret::reveal);
         let Some(token) = password.filter(|password| looks_like_a_token(password)) else {

@@ -303,6 +303,10 @@ impl Method for PasswordMethod {
         METHOD
     }
 
+    fn takes(&self) -> Option<&'static str> {
+        Some("a password")
+    }
+
     fn authenticate(&self, credentials: &Credentials) -> Verdict {
         let (Some(user_name), Some(password)) = (&credentials.user_name, &credentials.password)
         else {
