@@ -65,6 +65,7 @@ pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
             path.display()
         ));
     }
+    warnings.extend_from_slice(files.ban_warnings());
     warnings
 }
 

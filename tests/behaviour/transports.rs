@@ -1,6 +1,7 @@
 //! TLS, mutual TLS, WebSocket, WSS, sockets in the file system, PROXY headers: the same MQTT through all.
 
 use crate::login::Scratch;
+use crate::login::now_s;
 use crate::support::{
     Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
     refused_handshake, unique,
@@ -359,6 +360,34 @@ fn client_certificates_are_asked_for_and_revoked_ones_refused() {
     std::fs::copy(certificates.path("ca.pem"), other.path("ca.pem")).unwrap();
     let refused = refused_handshake(Wire::Tls(&other, Some("foreign")), broker.address());
     assert!(refused.contains("received fatal alert"), "{refused}");
+}
+
+/// Also on another shard than the one that shook hands, and whatever way it has logged in.
+#[test]
+fn a_connection_ends_with_its_certificate() {
+    let certificates = Certificates::new();
+    certificates.client_until("short", "device-1", now_s() + 10);
+    let broker = Setup::new()
+        .shards(4)
+        .config(&mutual(&certificates, ""))
+        .start();
+    let wire = || Wire::Tls(&certificates, Some("short"));
+    let mut clients: Vec<_> = (0..8)
+        .map(|_| open(wire(), broker.address(), &Connect::v5(&unique("c"))))
+        .collect();
+    for client in &mut clients {
+        let end = client.recv();
+        assert!(
+            matches!(end, Packet::Disconnect { code: 0x87, .. }),
+            "{end:?}"
+        );
+    }
+    eventually("why is told", || {
+        let told = "its certificate has ended";
+        broker.log().contains(told).then_some(())
+    });
+    let refused = refused_handshake(wire(), broker.address());
+    assert!(refused.contains("CertificateExpired"), "{refused}");
 }
 
 #[test]

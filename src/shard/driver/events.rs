@@ -70,12 +70,15 @@ impl Handler for Shell {
         }
     }
 
-    fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, _end: ReceiveEnd) {
+    fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, end: ReceiveEnd) {
         if self.sockets.link(socket).is_some() {
             self.empty_inbox(ring, socket);
         }
         if let Some(State::Open(connection)) = self.sockets.state(socket) {
             let connection = *connection;
+            if let ReceiveEnd::Failed(_) = end {
+                self.core.forget_said_at_gate(connection);
+            }
             self.core.receive_ended(self.clock.now(), connection);
             self.carry_out(ring);
         }
