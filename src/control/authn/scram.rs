@@ -1,7 +1,8 @@
 //! SCRAM-SHA-256 on the server's side (RFC 5802, RFC 7677), without channel binding.
 //!
 //! Pure: messages go in, messages come out. [`begin`] takes the client's first message, [`finish`] its
-//! last; the [`Exchange`] between them holds copies of the keys, which have to be those of the file at its end.
+//! last; the [`Exchange`] between them holds copies of the keys, which have to be those of the file at its
+//! end.
 //!
 //! Invariants: an unknown user is answered like a known one, with a salt that comes from the password file,
 //! and fails at the end only; an [`Exchange`] shows no keys in `Debug`.

@@ -102,8 +102,8 @@ pub fn warnings(text: &str) -> Vec<String> {
         if behind.any(|word| word.starts_with('#')) {
             let name = quoted(name.trim());
             warnings.push(format!(
-                "line {number} bans the {what} that is called {name}, all of it: a remark has to be a line of \
-                 its own"
+                "line {number} bans the {what} that is called {name}, all of it: a remark has to be a \
+                 line of its own"
             ));
         }
     }

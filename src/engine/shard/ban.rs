@@ -34,8 +34,8 @@ impl ShardCore {
         self.banned = banned;
     }
 
-    /// Whether the client of a connection is banned by its names, as far as they are known: by what it has said
-    /// to be as well, as whoever comes.
+    /// Whether the client of a connection is banned by its names, as far as they are known: by what it has
+    /// said to be as well, as whoever comes.
     #[must_use]
     pub fn is_banned(&self, key: ConnectionKey) -> bool {
         self.why_banned(key).is_some()
