@@ -66,6 +66,7 @@ pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
         ));
     }
     warnings.extend(files.term_warnings());
+    warnings.extend_from_slice(files.ban_warnings());
     warnings
 }
 

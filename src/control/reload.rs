@@ -14,11 +14,12 @@ use crate::engine::access::acl::Acl;
 use crate::shard::certificates::{CERTIFICATE, REVOCATION_LIST, Term, TlsFiles, TlsSettings};
 use crate::shard::files;
 use crate::shard::listener::ListenerConfig;
-use rustls::ServerConfig;
+use crate::shard::transport::client::TlsSetup;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::warn;
 
 /// What is said to be reloaded: bans.
 pub const BANS: &str = "the bans are";
@@ -53,7 +54,7 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 /// TLS settings for new connections, by the listeners' numbers.
-pub type TlsConfigs = Arc<[Option<Arc<ServerConfig>>]>;
+pub type TlsConfigs = Arc<[Option<Arc<TlsSetup>>]>;
 
 /// What a reload has put in force.
 pub enum Reloaded {
@@ -138,6 +139,7 @@ struct BanFile {
     path: PathBuf,
     stamp: Watched<Stamp>,
     bans: Vec<Who>,
+    warnings: Vec<String>,
 }
 
 struct Access {
@@ -185,10 +187,13 @@ impl Files {
             })
         });
         let bans = config.bans.file.as_ref().map(|path| {
+            let stamp = Watched::new(stamp(path));
+            let (bans, warnings) = read_bans(path)?;
             Ok(BanFile {
                 path: path.clone(),
-                stamp: Watched::new(stamp(path)),
-                bans: read_bans(path)?,
+                stamp,
+                bans,
+                warnings,
             })
         });
         let certificates = load_tls(config.listeners.iter().map(tls_files))?;
@@ -214,7 +219,7 @@ impl Files {
     pub fn tls(&self) -> TlsConfigs {
         let configs = self.certificates.iter().map(|tls| {
             let tls = tls.as_ref()?;
-            Some(Arc::clone(&tls.settings.config))
+            Some(Arc::clone(&tls.settings.setup))
         });
         configs.collect()
     }
@@ -231,6 +236,12 @@ impl Files {
     pub fn users(&self) -> Option<Arc<PasswordMethod>> {
         let users = self.users.as_ref()?;
         Some(Arc::clone(&users.method))
+    }
+
+    /// What in the file of bans may not be as it was meant.
+    #[must_use]
+    pub fn ban_warnings(&self) -> &[String] {
+        self.bans.as_ref().map_or(&[], |file| &file.warnings)
     }
 
     /// Bans in force.
@@ -299,10 +310,11 @@ impl Files {
         if let Some(file) = &mut self.bans {
             let now = stamp(&file.path);
             if file.stamp.is_due(now, is_asked) {
-                done.push(read_bans(&file.path).map(|bans| {
+                done.push(read_bans(&file.path).map(|(bans, warnings)| {
                     if file.bans == bans {
                         return Reloaded::Unchanged(BANS);
                     }
+                    warnings.iter().for_each(|text| warn!("{text}"));
                     file.bans.clone_from(&bans);
                     Reloaded::Bans(bans)
                 }));
@@ -445,8 +457,15 @@ fn read_users(path: &Path) -> Result<PasswordFile, FileError> {
     PasswordFile::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
 }
 
-fn read_bans(path: &Path) -> Result<Vec<Who>, FileError> {
-    bans::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+/// Those of a file, and what in it may not be as it was meant.
+fn read_bans(path: &Path) -> Result<(Vec<Who>, Vec<String>), FileError> {
+    let text = read_text(path)?;
+    let bans = bans::parse(&text).map_err(|error| FileError::new(path, error))?;
+    let warnings = bans::warnings(&text);
+    let warnings = warnings
+        .iter()
+        .map(|warning| format!("{}: {warning}", path.display()));
+    Ok((bans, warnings.collect()))
 }
 
 fn read_access(path: &Path) -> Result<Acl, FileError> {
@@ -505,7 +524,8 @@ mod tests {
             tokens: None,
             bans: Some(BanFile {
                 stamp: Watched::new(stamp(&banned)),
-                bans: read_bans(&banned).unwrap(),
+                bans: read_bans(&banned).unwrap().0,
+                warnings: Vec::new(),
                 path: banned.clone(),
             }),
         };

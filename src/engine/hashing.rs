@@ -11,7 +11,7 @@
 
 use foldhash::SharedSeed;
 use foldhash::fast::{FixedState, FoldHasher};
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::Hasher;
 
 /// The secrets of one shard.
 #[derive(Clone, Debug)]
@@ -45,14 +45,6 @@ impl Hashing {
     pub fn state(&self) -> FixedState {
         FixedState::with_seed(self.of(0, "table"))
     }
-}
-
-/// A number made of the seed from which the seed cannot be worked out: for what clients get to see.
-#[must_use]
-pub fn one_way(seed: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write_u64(seed);
-    hasher.finish()
 }
 
 impl Default for Hashing {

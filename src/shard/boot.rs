@@ -22,11 +22,11 @@ use crate::shard::questions::{Question, Reply};
 use crate::shard::recovery::{self, Exchange};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crate::shard::store::{Store, StoreThread};
+use crate::shard::transport::client::TlsSetup;
 use crate::storage::directory::{Found, Frames};
 use crate::storage::log::writer::wall_ms;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -65,6 +65,8 @@ pub enum BootError {
     NotRestored(ShardId, String),
     /// The thread that keeps things cannot be made, or has failed.
     Storage(String),
+    /// The system gives no random bytes.
+    NoRandomness,
 }
 
 impl fmt::Display for BootError {
@@ -80,6 +82,7 @@ impl fmt::Display for BootError {
                 "the thread of shard {shard} has ended. Most often the limit of threads (`ulimit -u`, \
                  TasksMax=) or of locked memory (`ulimit -l`, LimitMEMLOCK=, 4 MiB per shard) is too low"
             ),
+            BootError::NoRandomness => f.write_str("the system gives no random bytes"),
             BootError::Ring(shard, error) => write!(f, "shard {shard}: {error}"),
             BootError::NotRestored(shard, why) => {
                 write!(f, "what shard {shard} has kept cannot be used: {why}")
@@ -133,6 +136,8 @@ struct Common {
     meter: ProcessMeter,
     retained: Arc<Budget>,
     events: Sender<Event>,
+    /// By which client identifiers are assigned.
+    key: [u8; 32],
 }
 
 /// Tells that a shard's thread is gone, also if it never came to anything.
@@ -178,6 +183,8 @@ impl Shards {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
         let count = cpus.list.len();
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| BootError::NoRandomness)?;
         let (sender, events) = bounded(EVENTS_MAX);
         let met = Arc::new(OnceLock::new());
         let store = kept.map(|kept| Store::start(kept, Arc::clone(&met), sender.clone()));
@@ -205,6 +212,7 @@ impl Shards {
             meter: meter.clone(),
             retained: Arc::default(),
             events: sender,
+            key,
         };
         let mut shards = Shards {
             events,
@@ -269,11 +277,12 @@ impl Shards {
                     counts,
                     ..
                 } = common;
-                // The standard library's hasher is seeded by the system: random enough for names.
+                // The standard library's hasher is seeded by the system: random enough for hashes.
                 let seed = RandomState::new().hash_one(id);
                 let memory_max_bytes = settings.limits.memory_max_bytes;
                 let mut core = ShardCore::new(id, count, settings, seed, counts);
                 let sockets_meter = common.meter.sockets(id);
+                core.assign_by(&common.key);
                 core.measure_memory(Box::new(common.meter), memory_max_bytes);
                 core.begin_with(rules.acl, rules.names);
                 core.share_retained(common.retained);
@@ -367,7 +376,7 @@ impl Shards {
     }
 
     /// New connections use these TLS settings.
-    pub fn set_tls(&self, configs: Arc<[Option<Arc<ServerConfig>>]>) {
+    pub fn set_tls(&self, configs: Arc<[Option<Arc<TlsSetup>>]>) {
         self.order(&Order::Tls(configs));
     }
 

@@ -4,10 +4,12 @@
 //! [`ServerConfig`]s. A file that is wrong is named, with what would be right.
 //!
 //! Tickets for resumption are made by a key of this set: a reload makes those of before worthless, so that
-//! a client certificate that is revoked cannot be carried on by a resumed session.
+//! a client certificate that is revoked cannot be carried on by a resumed session. What ends by the clock
+//! meanwhile is seen by `crate::shard::transport::client`.
 
 use crate::shard::files;
 use crate::shard::pem::Pem;
+use crate::shard::transport::client::TlsSetup;
 use crate::shard::vouching::Named;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
@@ -123,7 +125,7 @@ pub const REVOCATION_LIST: &str = "the revocation list";
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     /// For connections.
-    pub config: Arc<ServerConfig>,
+    pub setup: Arc<TlsSetup>,
     /// Until when the server's certificates and the revocation lists serve.
     pub terms: Vec<Term>,
 }
@@ -175,7 +177,8 @@ impl TlsFiles {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(|error| wrong(&at, error))?;
-        let builder = match self.verifier(&provider, &mut terms)? {
+        let verifier = self.verifier(&provider, &mut terms)?;
+        let builder = match verifier.clone() {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
@@ -185,7 +188,10 @@ impl TlsFiles {
         config.max_fragment_size = self.record_bytes_max.map(|bytes| bytes + 5);
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| wrong(&at, error))?;
         Ok(TlsSettings {
-            config: Arc::new(config),
+            setup: Arc::new(TlsSetup {
+                config: Arc::new(config),
+                verifier,
+            }),
             terms,
         })
     }

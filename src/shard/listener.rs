@@ -5,8 +5,8 @@
 
 use crate::engine::limits::Limits;
 use crate::shard::certificates::TlsFiles;
+use crate::shard::transport::client::TlsSetup;
 use crate::shard::transport::setup::{TransportSetup, TrustedProxies, WebSocketSetup};
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
@@ -109,7 +109,7 @@ pub struct ListenerSetup {
 impl ListenerSetup {
     /// As configured, with the TLS settings made from its files.
     #[must_use]
-    pub fn new(config: &ListenerConfig, tls: Option<Arc<ServerConfig>>) -> Self {
+    pub fn new(config: &ListenerConfig, tls: Option<Arc<TlsSetup>>) -> Self {
         ListenerSetup {
             transport: TransportSetup {
                 tls,

@@ -6,8 +6,8 @@ use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::ring::{RingError, Waker};
+use crate::shard::transport::client::TlsSetup;
 use crossbeam_channel::{Sender, TrySendError};
-use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem;
@@ -20,7 +20,7 @@ pub enum Order {
     /// Send gauges and counters, as the answer to the question of this number.
     Statistics(u64),
     /// New connections use these TLS settings, by the listeners' numbers.
-    Tls(Arc<[Option<Arc<ServerConfig>>]>),
+    Tls(Arc<[Option<Arc<TlsSetup>>]>),
     /// Access rules from now on; to be confirmed with this number.
     Acl(u64, Arc<Acl>),
     /// Who is not served from now on.

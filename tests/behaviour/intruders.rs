@@ -82,6 +82,41 @@ fn what_stands_before_a_half_close_is_served(shards: usize) {
     say_all_and_half_close(Wire::Tcp, &broker, 0, password);
 }
 
+/// Who has gone while its login was judged does not throw out who is there: neither by a reset, nor by an end
+/// that follows its CONNECT at once.
+fn who_has_gone_takes_nothing_over(shards: usize) {
+    let (asked, is_asked) = mpsc::channel();
+    let (answer, may_answer) = mpsc::channel::<()>();
+    let url = hook(move |question| {
+        if question["user_name"] == "slow" {
+            asked.send(()).unwrap();
+            may_answer.recv().unwrap();
+        }
+        json!({"result": "allow", "user_name": "ann"}).to_string()
+    });
+    let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
+    let broker = Setup::new().shards(shards).config(&config).start();
+    let id = unique("c");
+    let mut there = Connect::v5(&id).login("ann", "").open(&broker);
+    for (count, linger) in [(1, Some(Duration::ZERO)), (2, None)] {
+        let socket = dial_from(&broker, [127, 0, 0, 1]);
+        let connect = Connect::v5(&id).login("slow", "").encode();
+        (&socket).write_all(&connect).expect("send");
+        is_asked.recv().expect("a question");
+        socket.set_linger(linger).expect("SO_LINGER");
+        drop(socket);
+        answer.send(()).expect("an answer");
+        eventually("it is told", || {
+            let told = "its client has gone before it was found out who it is";
+            let log = broker.log();
+            let lines = log.lines().filter(|line| line.contains(told));
+            (lines.count() == count).then_some(())
+        });
+        there.ping();
+    }
+    assert_eq!(broker.counters().get("takeovers"), 0);
+}
+
 /// A guess costs as much where nobody waits for the answer, and over a connection that is open already.
 #[test]
 fn a_wrong_password_counts_however_it_comes() {
@@ -537,6 +572,6 @@ fn no_log_has_letters_that_are_not_seen() {
     }
 }
 
-crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served,
+crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served, who_has_gone_takes_nothing_over,
     silence_of_those_that_are_not_served_takes_no_place,
     anonymous_clients_have_no_identifier_of_a_user);

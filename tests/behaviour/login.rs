@@ -690,3 +690,33 @@ fn a_banned_identifier_is_banned_however_it_is_asked_for() {
         assert_eq!(code(&broker, &connect), 0x8A, "{client_id:?}");
     }
 }
+
+/// A ban by what a client has said to be closes who is there as it refuses who comes.
+#[test]
+fn a_ban_by_a_name_that_was_said_reaches_who_is_there() {
+    let bans = Scratch::new("user eve # a thief\n");
+    let url = hook(|_| serde_json::json!({"result": "allow", "user_name": "other"}).to_string());
+    let config = format!(
+        "[bans]\nfile = {:?}\n[authentication.http]\nauthenticate_url = {url:?}\n",
+        bans.0
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let said = |name: &str| Connect::v5(&unique("c")).login(name, "");
+    let mut there: Vec<_> = (0..4).map(|_| said("zed").open(&broker)).collect();
+    let mut stays = said("ann").open(&broker);
+    std::fs::write(&bans.0, "user zed\nuser eve # a thief\n").unwrap();
+    broker.signal(Signal::HUP);
+    for client in &mut there {
+        let end = client.recv();
+        assert!(
+            matches!(end, Packet::Disconnect { code: 0x98, .. }),
+            "{end:?}"
+        );
+    }
+    assert_eq!(code(&broker, &said("zed")), 0x8A);
+    stays.ping();
+    // The rest of a line is the name, remarks in it too.
+    for line in ["line 1 bans the user", "line 2 bans the user"] {
+        eventually(line, || broker.log().contains(line).then_some(()));
+    }
+}

@@ -1,11 +1,12 @@
 //! TLS, mutual TLS, WebSocket, WSS, sockets in the file system, PROXY headers: the same MQTT through all.
 
-use crate::login::Scratch;
+use crate::login::{Scratch, now_s};
 use crate::support::{
     Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
     refused_handshake, unique,
 };
 use rustix::process::Signal;
+use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -362,6 +363,50 @@ fn client_certificates_are_asked_for_and_revoked_ones_refused() {
     std::fs::copy(certificates.path("ca.pem"), other.path("ca.pem")).unwrap();
     let refused = refused_handshake(Wire::Tls(&other, Some("foreign")), broker.address());
     assert!(refused.contains("received fatal alert"), "{refused}");
+}
+
+/// Also on another shard than the one that shook hands; a ticket of before does not carry it on.
+#[test]
+fn a_connection_ends_with_its_certificate() {
+    let certificates = Certificates::new();
+    certificates.client_until("short", "device-1", now_s() + 10);
+    let broker = Setup::new()
+        .shards(4)
+        .config(&mutual(&certificates, ""))
+        .start();
+    let wire = || Wire::Tls(&certificates, Some("short"));
+    let mut clients: Vec<_> = (0..8)
+        .map(|_| open(wire(), broker.address(), &Connect::v5(&unique("c"))))
+        .collect();
+    let config = certificates.client_config(Some("short"));
+    let dial = || {
+        let name = "localhost".try_into().unwrap();
+        let connection = ClientConnection::new(config.clone(), name).unwrap();
+        let stream = TcpStream::connect(broker.address()).unwrap();
+        StreamOwned::new(connection, stream)
+    };
+    let first = Client::across(Box::new(dial()), Version::V5);
+    clients.push(Connect::v5(&unique("c")).attempt_over(first).0);
+    for client in &mut clients {
+        let end = client.recv();
+        assert!(
+            matches!(end, Packet::Disconnect { code: 0x87, .. }),
+            "{end:?}"
+        );
+    }
+    let mut again = dial();
+    let _ = again.write_all(&Connect::v5(&unique("c")).encode());
+    let heard = again.read(&mut [0]);
+    assert!(!matches!(heard, Ok(1)), "an answer");
+    assert_eq!(again.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    for told in [
+        "is disconnected: its certificate has ended",
+        "TLS: its certificate has ended",
+    ] {
+        eventually(told, || broker.log().contains(told).then_some(()));
+    }
+    let refused = refused_handshake(wire(), broker.address());
+    assert!(refused.contains("CertificateExpired"), "{refused}");
 }
 
 #[test]

@@ -86,6 +86,16 @@ impl Certificates {
         self.sign(file, params, serial);
     }
 
+    /// The same, which end at that second since 1970.
+    pub fn client_until(&self, file: &str, common_name: &str, ends_s: u64) {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(ends_s);
+        self.sign(file, params, 12);
+    }
+
     /// Makes `FILE.pem` and `FILE.key` for a server, which end in so many days.
     pub fn server_for(&self, file: &str, days: i64) {
         let names = vec!["localhost".to_owned()];

@@ -138,7 +138,12 @@ impl Authenticators {
         match scram::begin(&users.file(), bytes, &scram::nonce()) {
             Ok((bytes, exchange)) => {
                 let user_name = exchange.user_name().into();
-                let exchange = ByScram { exchange, only };
+                let users = Arc::clone(users);
+                let exchange = ByScram {
+                    exchange,
+                    only,
+                    users,
+                };
                 (
                     Answer::Continue(bytes.into(), user_name),
                     Some(Box::new(exchange)),
@@ -154,6 +159,7 @@ impl Authenticators {
 struct ByScram {
     exchange: scram::Exchange,
     only: Option<Box<str>>,
+    users: Arc<PasswordMethod>,
 }
 
 impl Exchange for ByScram {
@@ -162,7 +168,7 @@ impl Exchange for ByScram {
     }
 
     fn go_on(self: Box<Self>, bytes: &[u8]) -> Answer {
-        match scram::finish(self.exchange, bytes) {
+        match scram::finish(self.exchange, bytes, &self.users.file()) {
             // Somebody else's right password counts as a wrong one, or it could be told apart.
             Ok((_, user_name)) if self.only.as_ref().is_some_and(|only| *only != user_name) => {
                 Answer::Refuse(Refusal::BadCredentials)
@@ -174,7 +180,7 @@ impl Exchange for ByScram {
                     ..Identity::default()
                 },
                 exchange_end: Some(bytes.into()),
-                ends_at: None,
+                ..Admitted::default()
             })),
             Err(refusal) => Answer::Refuse(refusal),
         }

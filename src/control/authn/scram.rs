@@ -1,7 +1,8 @@
 //! SCRAM-SHA-256 on the server's side (RFC 5802, RFC 7677), without channel binding.
 //!
 //! Pure: messages go in, messages come out. [`begin`] takes the client's first message, [`finish`] its
-//! last; the [`Exchange`] between them holds copies of the keys, so the file may change meanwhile.
+//! last; the [`Exchange`] between them holds copies of the keys, which have to be those of the file at its
+//! end.
 //!
 //! Invariants: an unknown user is answered like a known one, with a salt that comes from the password file,
 //! and fails at the end only; an [`Exchange`] shows no keys in `Debug`.
@@ -84,12 +85,19 @@ pub fn begin(
     Ok((server_first.into_bytes(), exchange))
 }
 
-/// Judges the client's last message: the answer that proves the server to the client, and the user.
+/// Judges the client's last message, by `file` as it is now: the answer that proves the server to the client,
+/// and the user.
 ///
 /// # Errors
-/// `BadCredentials` if the message is malformed, belongs to another exchange, or its proof is wrong.
-pub fn finish(exchange: Exchange, client_final: &[u8]) -> Result<(Vec<u8>, Box<str>), Refusal> {
+/// `BadCredentials` if the message is malformed, belongs to another exchange, its proof is wrong, or the user
+/// has been removed or given another password since it began.
+pub fn finish(
+    exchange: Exchange,
+    client_final: &[u8],
+    file: &PasswordFile,
+) -> Result<(Vec<u8>, Box<str>), Refusal> {
     let signature = exchange.server_signature(client_final);
+    let signature = signature.filter(|_| file.scram(&exchange.user_name) == exchange.keys.as_ref());
     let signature = signature.ok_or(Refusal::BadCredentials)?;
     let server_final = format!("v={}", STANDARD.encode(signature));
     Ok((server_final.into_bytes(), exchange.user_name))
@@ -263,10 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn a_user_who_is_removed_or_changed_meanwhile_is_refused() {
+        let other = hash_scram(b"pencil");
+        for text in ["", &format!("user:{other}"), &FILE.replace("user:", "eve:")] {
+            let (_, exchange) = started(CLIENT_FIRST);
+            let file = PasswordFile::parse(text).unwrap();
+            let outcome = finish(exchange, CLIENT_FINAL.as_bytes(), &file);
+            assert_eq!(outcome.err(), Some(Refusal::BadCredentials), "{text}");
+        }
+    }
+
+    #[test]
     fn the_exchange_of_rfc_7677_succeeds() {
         let (server_first, exchange) = started(CLIENT_FIRST);
         assert_eq!(server_first, SERVER_FIRST);
-        let (server_final, user) = finish(exchange, CLIENT_FINAL.as_bytes()).unwrap();
+        let (server_final, user) = finish(exchange, CLIENT_FINAL.as_bytes(), &file()).unwrap();
         assert_eq!(String::from_utf8(server_final).unwrap(), SERVER_FINAL);
         assert_eq!(&*user, "user");
     }
@@ -287,7 +306,7 @@ mod tests {
             String::new(),
         ] {
             let (_, exchange) = started(CLIENT_FIRST);
-            let outcome = finish(exchange, last.as_bytes());
+            let outcome = finish(exchange, last.as_bytes(), &file());
             assert_eq!(outcome.err(), Some(Refusal::BadCredentials), "{last}");
         }
     }
@@ -298,7 +317,7 @@ mod tests {
         let unproved = format!("c=biws,r=abc{SERVER_NONCE}");
         let last = client_final(b"Pencil", "n=user,r=abc", &server_first, &unproved);
         assert_eq!(
-            finish(exchange, last.as_bytes()).err(),
+            finish(exchange, last.as_bytes(), &file()).err(),
             Some(Refusal::BadCredentials)
         );
     }
@@ -310,7 +329,10 @@ mod tests {
             let (server_first, exchange) = started(&format!("{header}{bare}"));
             let unproved = format!("c={},r=abc{SERVER_NONCE},y=2", STANDARD.encode(header));
             let last = client_final(b"pencil", bare, &server_first, &unproved);
-            assert!(finish(exchange, last.as_bytes()).is_ok(), "{header}");
+            assert!(
+                finish(exchange, last.as_bytes(), &file()).is_ok(),
+                "{header}"
+            );
         }
     }
 
@@ -353,7 +375,7 @@ mod tests {
         let (server_first, exchange) = started("n,,n=user,r=abc");
         let unproved = format!("c=biws,r=abc{SERVER_NONCE},x={}", "a".repeat(4096));
         let last = client_final(b"pencil", "n=user,r=abc", &server_first, &unproved);
-        assert!(finish(exchange, last.as_bytes()).is_err());
+        assert!(finish(exchange, last.as_bytes(), &file()).is_err());
     }
 
     #[test]
@@ -365,7 +387,7 @@ mod tests {
             begin(&file, format!("n,,{bare}").as_bytes(), "def").unwrap();
         let server_first = String::from_utf8(server_first).unwrap();
         let last = client_final(b"pw", bare, &server_first, "c=biws,r=abcdef");
-        let (_, user) = finish(exchange, last.as_bytes()).unwrap();
+        let (_, user) = finish(exchange, last.as_bytes(), &file).unwrap();
         assert_eq!(&*user, "a,b=c");
     }
 
@@ -380,7 +402,7 @@ mod tests {
         let unproved = format!("c=biws,r=abc{SERVER_NONCE}");
         let last = client_final(b"pencil", "n=nobody,r=abc", &server_first, &unproved);
         assert_eq!(
-            finish(exchange, last.as_bytes()).err(),
+            finish(exchange, last.as_bytes(), &file()).err(),
             Some(Refusal::BadCredentials)
         );
     }
@@ -390,7 +412,7 @@ mod tests {
         let text = "user:$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         let file = PasswordFile::parse(text).unwrap();
         let (_, exchange) = begin(&file, CLIENT_FIRST.as_bytes(), SERVER_NONCE).unwrap();
-        assert!(finish(exchange, CLIENT_FINAL.as_bytes()).is_err());
+        assert!(finish(exchange, CLIENT_FINAL.as_bytes(), &file).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!   user NAME          the rest of the line
 //!   address ADDRESS    10.0.0.7, 10.0.0.0/8, 2001:db8::/32
 //! ```
+//! A remark is a line of its own: names may have a `#` in them.
 
 use crate::control::config::BansConfig;
 use crate::engine::access::bans::{BannedNames, Seen};
@@ -86,6 +87,27 @@ pub fn parse(text: &str) -> Result<Vec<Who>, String> {
         banned.push(who.ok_or_else(|| format!("line {number}: {text}"))?);
     }
     Ok(banned)
+}
+
+/// Lines of a file of bans that may not be as they were meant, in an operator's words.
+#[must_use]
+pub fn warnings(text: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some((what @ ("client" | "user"), name)) = line.trim().split_once(char::is_whitespace)
+        else {
+            continue;
+        };
+        let mut behind = name.split_whitespace().skip(1);
+        if behind.any(|word| word.starts_with('#')) {
+            let name = quoted(name.trim());
+            warnings.push(format!(
+                "line {number} bans the {what} that is called {name}, all of it: a remark has to be a \
+                 line of its own"
+            ));
+        }
+    }
+    warnings
 }
 
 fn network(text: &str) -> Option<IpNet> {
@@ -288,6 +310,11 @@ mod tests {
         };
         assert!(inside("10.0.0.7") && inside("2001:db8::1"));
         assert!(!inside("10.0.0.8"));
+        let text = "# stolen\nuser zed # thief\nclient a#b\nclient #7\nclient c  #8\n";
+        let told = warnings(text);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("line 2 ") && told[0].contains("zed # thief"));
+        assert!(told[1].contains("line 5 "), "{told:?}");
         for wrong in ["client", "adress 1.2.3.4", "address 1.2.3.4/40", "user "] {
             let error = parse(&format!("\n{wrong}\n")).unwrap_err();
             assert!(error.starts_with("line 2"), "{wrong}: {error}");

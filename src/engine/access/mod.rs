@@ -208,6 +208,8 @@ pub struct Admitted {
     pub exchange_end: Option<Box<[u8]>>,
     /// Until when, as shards count time; set by the shell.
     pub ends_at: Option<Timestamp>,
+    /// When its CONNECT came, which has waited for this; set by the core.
+    pub asked_at: Option<Timestamp>,
 }
 
 /// The method of extended authentication that is served.

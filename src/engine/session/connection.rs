@@ -109,6 +109,10 @@ pub struct Connection {
     pub silence_ms_max: u64,
     /// When its timer is set for.
     pub timer_at: Timestamp,
+    /// When its CONNECT came.
+    pub came_at: Timestamp,
+    /// The user that its CONNECT says to be, if it is let in as another or as nobody.
+    pub said_user: Option<Box<str>>,
     /// When its CONNECT is due.
     pub connect_by: Timestamp,
     /// Whether it was handed over from the shard that accepted it.
@@ -152,7 +156,9 @@ pub struct Connection {
     pub is_identified: bool,
     /// Who it is; `None` for anonymous clients.
     pub admitted: Option<Box<Admitted>>,
-    /// When its right to be connected ends.
+    /// When the certificate ends that it came with.
+    pub certificate_ends_at: Timestamp,
+    /// When its right to be connected ends, by what it has proved or by its certificate.
     pub identity_ends_at: Timestamp,
 }
 
@@ -181,6 +187,8 @@ impl Connection {
             heard_at: now,
             timer_at: Timestamp::NEVER,
             silence_ms_max: 0,
+            came_at: now,
+            said_user: None,
             connect_by,
             is_adopted,
             goodbye: None,
@@ -202,8 +210,15 @@ impl Connection {
             gate: None,
             is_identified: false,
             admitted: None,
+            certificate_ends_at: Timestamp::NEVER,
             identity_ends_at: Timestamp::NEVER,
         }
+    }
+
+    /// It has proved who it is; that counts until then, and no longer than its certificate.
+    pub fn begin_identity(&mut self, ends_at: Option<Timestamp>) {
+        let ends_at = ends_at.unwrap_or(Timestamp::NEVER);
+        self.identity_ends_at = ends_at.min(self.certificate_ends_at);
     }
 
     /// The client takes so many aliases; topics are hashed by that state.

@@ -54,9 +54,18 @@ impl ShardCore {
         let key = self.insert_connection(now, listener, true);
         if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.is_identified = true;
+            let asked_at = admitted.as_ref().and_then(|admitted| admitted.asked_at);
+            connection.came_at = asked_at.unwrap_or(now);
             connection.admitted = admitted;
         }
         key
+    }
+
+    /// Until when the certificate counts with which a connection came.
+    pub fn set_certificate_end(&mut self, key: ConnectionKey, ends_at: Timestamp) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.certificate_ends_at = ends_at;
+        }
     }
 
     fn insert_connection(

@@ -220,11 +220,44 @@ impl ShardCore {
         noted.is_some()
     }
 
+    /// Whether something that came behind the CONNECT at the gate waits to be handled.
+    #[must_use]
+    pub fn has_more_to_say(&self, key: ConnectionKey) -> bool {
+        let connection = self.clients.connections.get(key);
+        connection.is_some_and(|connection| connection.unparsed_bytes() > 0)
+    }
+
+    /// A connection has failed: where it is being found out who its client is, what came behind the CONNECT
+    /// counts no more.
+    pub fn forget_said_at_gate(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.clients.connections.get_mut(key)
+            && connection.is_asking()
+        {
+            drop(connection.take_unparsed());
+        }
+    }
+
+    /// The client at the gate has gone, and what it may have said behind its CONNECT counts no more: it would
+    /// only end the session of who is there.
+    pub fn gone_at_gate(&mut self, key: ConnectionKey) {
+        let text = "its client has gone before it was found out who it is";
+        if self.note_gate(key, Reason::Success, text) {
+            self.drop_connection(key);
+        }
+    }
+
     /// Goes on with the CONNECT as if it came now.
-    fn admit(&mut self, now: Timestamp, key: ConnectionKey, admitted: Option<Box<Admitted>>) {
+    fn admit(&mut self, now: Timestamp, key: ConnectionKey, mut admitted: Option<Box<Admitted>>) {
+        let connection = self.clients.connections.get(key);
+        if connection.is_some_and(|connection| connection.has_ended) && !self.has_more_to_say(key) {
+            return self.gone_at_gate(key);
+        }
         if let Some(connection) = self.clients.connections.get_mut(key)
             && let Some(gate) = connection.gate.take()
         {
+            if let Some(admitted) = &mut admitted {
+                admitted.asked_at = Some(connection.came_at);
+            }
             connection.is_identified = true;
             connection.admitted = admitted;
             self.go_on_reading(now, key, gate.packet.into_vec());
@@ -303,7 +336,7 @@ impl ShardCore {
                 if connection.admitted.as_deref().and_then(user_name) == user_name(&admitted) =>
             {
                 connection.reauthentication = Turn::Nobody;
-                connection.identity_ends_at = admitted.ends_at.unwrap_or(Timestamp::NEVER);
+                connection.begin_identity(admitted.ends_at);
                 let bytes = admitted.exchange_end.unwrap_or_default();
                 self.arm_connection(key);
                 if !self.send_auth(key, Reason::Success, &bytes) {
@@ -386,12 +419,17 @@ impl ShardCore {
         // Who vouches for a client without naming a user may name its identifier.
         let of_settings =
             of_settings.filter(|rule| of_identity.is_none() || *rule != ClientIdRule::Assigned);
+        // The identifier that it gets by who vouches for it is judged like one that it names.
+        let used = match &of_identity {
+            Some(ClientIdRule::Exactly(only)) if asked.is_empty() => only,
+            _ => asked,
+        };
         let method = identity.map_or("", |identity| identity.method);
         let by_identity = (&of_identity, client_id_key(method));
         for (rule, key) in [by_identity, (&of_settings, "authentication.client_id")] {
             if let Some(rule) = rule
-                && !asked.is_empty()
-                && !rule.allows(asked)
+                && !used.is_empty()
+                && !rule.allows(used)
             {
                 let text = match rule {
                     ClientIdRule::Exactly(only) => {
@@ -403,7 +441,15 @@ impl ShardCore {
                 return Err((Reason::ClientIdentifierNotValid, text.into()));
             }
         }
-        Ok(of_identity.or(of_settings))
+        let rule = of_identity.or(of_settings);
+        if asked.is_empty() && matches!(&rule, Some(ClientIdRule::Exactly(only)) if only.is_empty())
+        {
+            // [MQTT-3.2.2-16]
+            let text = "the client identifier that it has to use is empty: its user name is \
+                        (authentication.client_id), or its token or the hook says so";
+            return Err((Reason::ClientIdentifierNotValid, text.into()));
+        }
+        Ok(rule)
     }
 }
 

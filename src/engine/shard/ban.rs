@@ -34,7 +34,8 @@ impl ShardCore {
         self.banned = banned;
     }
 
-    /// Whether the client of a connection is banned by its names, as far as they are known.
+    /// Whether the client of a connection is banned by its names, as far as they are known: by what it has
+    /// said to be as well, as whoever comes.
     #[must_use]
     pub fn is_banned(&self, key: ConnectionKey) -> bool {
         self.why_banned(key).is_some()
@@ -46,7 +47,9 @@ impl ShardCore {
         let session = self.clients.sessions.get(connection.session?)?;
         let holder = session.holder.as_deref();
         let user_name = holder.and_then(|holder| holder.user_name.as_deref());
+        let said = connection.said_user.as_deref();
         self.bans(connection, &session.client_id, user_name)
+            .or_else(|| said.and_then(|said| self.bans(connection, &session.client_id, Some(said))))
     }
 
     /// The network that counts as the address of a connection, once it is known.

@@ -9,7 +9,7 @@ use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
 use crate::engine::codec::frame::Frame;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::codec::{PacketType, Reason, Version};
-use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::message::Qos;
 use crate::engine::overload::Stage;
 use crate::engine::route::home_shard;
@@ -59,6 +59,9 @@ impl ShardCore {
         connection.version = connect.version;
         connection.is_bridge = connect.is_bridge;
         connection.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+        if !connection.is_identified {
+            connection.came_at = now;
+        }
         if let Err((reason, text)) = self.check_connect(key, &connect) {
             self.turn_away(key, &connect, reason, &text);
             return false;
@@ -155,27 +158,15 @@ impl ShardCore {
             .get(key)
             .is_some_and(|c| c.is_adopted);
         if home != self.id && !is_adopted {
-            let left = self.clients.connections.remove(key);
-            if let Some(left) = &left {
-                let never = Timestamp::NEVER;
-                self.timers
-                    .set(left.timer_at, never, Owner::Connection(key));
-            }
-            self.admission
-                .settle(left.as_ref().and_then(|left| left.connects_from));
-            self.clients.counters.connections_handed_over += 1;
-            self.commands.push(Command::Handover {
-                connection: key,
-                home,
-                bytes: stream.to_vec(),
-                admitted: left.and_then(|connection| connection.admitted),
-            });
+            self.send_home(key, home, stream);
             return Ok(false);
         }
         if !self.may_connect_again(now, key, client_id) {
             self.clients.counters.connections_banned += 1;
             return Err((Reason::Banned, AS_SEEN.into()));
         }
+        self.check_memory(client_id)?;
+        self.check_later(key, client_id)?;
         // Nothing is changed for a client that could not be told [MQTT-3.1.2-24].
         if connect.properties.packet_bytes_max.is_some()
             && self.connack(key, connect, client_id, false).is_none()
@@ -188,6 +179,43 @@ impl ShardCore {
         let client_id: Rc<str> = client_id.into();
         self.open(now, key, connect, client_id, holder);
         Ok(true)
+    }
+
+    /// A connection belongs to another shard, which is given what came by it.
+    fn send_home(&mut self, key: ConnectionKey, home: ShardId, stream: &[u8]) {
+        let Some(left) = self.clients.connections.remove(key) else {
+            return;
+        };
+        let never = Timestamp::NEVER;
+        self.timers
+            .set(left.timer_at, never, Owner::Connection(key));
+        self.admission.settle(left.connects_from);
+        self.clients.counters.connections_handed_over += 1;
+        self.commands.push(Command::Handover {
+            connection: key,
+            home,
+            bytes: stream.to_vec(),
+            admitted: left.admitted,
+        });
+    }
+
+    /// Whether nobody has taken the client identifier whose CONNECT came later: the answer to the question
+    /// who somebody is may be slow, and its client have come again meanwhile.
+    fn check_later(&mut self, key: ConnectionKey, client_id: &str) -> Result<(), Refused> {
+        let connections = &self.clients.connections;
+        let session = self.clients.sessions.find(client_id);
+        let session = session.and_then(|session| self.clients.sessions.get(session));
+        let there = session.and_then(|session| connections.get(session.connection?));
+        let admitted = connections.get(key).and_then(|c| c.admitted.as_ref());
+        let asked_at = admitted.and_then(|admitted| admitted.asked_at);
+        let is_late = there.zip(asked_at);
+        if is_late.is_none_or(|(there, asked_at)| there.came_at <= asked_at) {
+            return Ok(());
+        }
+        self.clients.counters.connects_refused += 1;
+        let text = "a connection with the same client identifier came after it, while it was being found \
+                    out who it is";
+        Err((Reason::UnspecifiedError, text.into()))
     }
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
@@ -254,18 +282,26 @@ impl ShardCore {
             self.clients.counters.connections_refused_full += 1;
             return Err((Reason::QuotaExceeded, text));
         }
-        // Who comes back takes or drops what waits for it: that is how memory becomes free.
-        let is_known = self.clients.sessions.find(connect.client_id).is_some();
-        if self.clients.shortage.stage >= Stage::Refuse && !is_known {
-            self.clients.counters.connections_refused_memory += 1;
-            let text = self.memory.refusal();
-            return Err((Reason::QuotaExceeded, text));
+        // Before anybody is asked who it is, where that is known already.
+        if !connect.client_id.is_empty() && home_shard(connect.client_id, self.shards) == self.id {
+            self.check_memory(connect.client_id)?;
         }
         if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
             let text = "its client identifier is longer than 1024 bytes";
             return Err((Reason::ClientIdentifierNotValid, text.into()));
         }
         self.check_will(connect)
+    }
+
+    /// Whether there is memory for a client whose home is here. Who comes back takes or drops what waits for
+    /// it: that is how memory becomes free.
+    fn check_memory(&mut self, client_id: &str) -> Result<(), Refused> {
+        let is_known = self.clients.sessions.find(client_id).is_some();
+        if self.clients.shortage.stage < Stage::Refuse || is_known {
+            return Ok(());
+        }
+        self.clients.counters.connections_refused_memory += 1;
+        Err((Reason::QuotaExceeded, self.memory.refusal()))
     }
 
     /// Whether its will is one that may be; whether it may be published is asked when it is due.
@@ -302,12 +338,7 @@ impl ShardCore {
         };
         let separator = separator.map_or_else(String::new, String::from);
         loop {
-            // A step of a full-period generator: no value comes twice in a run.
-            self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut mixed = self.seed;
-            mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let id = format!("{prefix}{separator}{:016x}", mixed ^ mixed >> 31);
+            let id = format!("{prefix}{separator}{:016x}", self.assigned.next());
             let is_free = self.clients.sessions.find(&id).is_none();
             if is_free && home_shard(&id, self.shards) == self.id {
                 return id;
@@ -451,11 +482,11 @@ impl ShardCore {
             .min(settings.limits.topic_alias_out_max);
         connection.take_aliases(aliases_max, &self.clients.aliases_hashed_by);
         connection.asked_expiry_seconds = connect.properties.session_expiry_seconds;
-        connection.identity_ends_at = connection
-            .admitted
-            .as_ref()
-            .and_then(|admitted| admitted.ends_at)
-            .unwrap_or(Timestamp::NEVER);
+        let admitted = connection.admitted.as_ref();
+        let proved = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
+        let said = connect.user_name.filter(|said| proved != Some(said));
+        connection.said_user = said.map(Into::into);
+        connection.begin_identity(admitted.and_then(|admitted| admitted.ends_at));
         connection.authentication_method = connect.properties.authentication_method.map(Into::into);
     }
 

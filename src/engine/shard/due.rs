@@ -56,7 +56,11 @@ impl ShardCore {
             self.drop_connection(key);
         } else if connection.identity_ends_at <= now {
             self.clients.counters.identities_ended += 1;
-            let text = "its right to be connected has ended, as its token or its server said";
+            let text = if connection.certificate_ends_at <= now {
+                "its certificate has ended"
+            } else {
+                "its right to be connected has ended, as its token or its server said"
+            };
             self.disconnect(key, Reason::NotAuthorized, text, now);
         } else {
             let seconds = connection.silence_ms_max / 1500;

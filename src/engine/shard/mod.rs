@@ -15,6 +15,7 @@ mod access;
 mod acknowledge;
 mod admission;
 mod arrive;
+mod assigned;
 mod authenticate;
 mod backlog;
 mod ban;
@@ -68,7 +69,7 @@ pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
 use crate::engine::access::bans::BannedNames;
 use crate::engine::access::{Admitted, Step};
-use crate::engine::hashing::{self, Hashing};
+use crate::engine::hashing::Hashing;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::mail::{Mail, Phase, Staged};
 use crate::engine::outbox::outgoing::Outgoing;
@@ -81,6 +82,7 @@ use crate::engine::telemetry::notes::Note;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Timers;
 use admission::Admission;
+use assigned::Assigned;
 use backlog::Backlog;
 use clients::Clients;
 use ended::Ended;
@@ -160,9 +162,7 @@ pub struct ShardCore {
     releases: Releases,
     presence: Presence,
     recalls: Recalls,
-    /// What the next assigned client identifier is made of; who has one can work this out, not the secrets of
-    /// the hashes.
-    seed: u64,
+    assigned: Assigned,
     questions: Questions,
     last_match: LastMatch,
     /// Room for the matches of the publish at hand.
@@ -213,7 +213,7 @@ impl ShardCore {
             releases: Releases::default(),
             presence: Presence::default(),
             recalls: Recalls::default(),
-            seed: hashing::one_way(seed),
+            assigned: Assigned::new(&seed.to_be_bytes()),
             questions: Questions::default(),
             last_match: LastMatch::default(),
             matches: Matches::default(),
@@ -221,6 +221,11 @@ impl ShardCore {
             memory: Memory::default(),
             counting: None,
         }
+    }
+
+    /// Client identifiers are assigned by this key, which nobody can guess, from now on.
+    pub fn assign_by(&mut self, key: &[u8; 32]) {
+        self.assigned = Assigned::new(key);
     }
 
     /// How many shards there are.

@@ -7,8 +7,8 @@ use crate::shard::addresses::Addresses;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::ring::{ListenerKey, Ring, SocketKey};
+use crate::shard::transport::client::TlsSetup;
 use ipnet::IpNet;
-use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl Admission {
     }
 
     /// New connections use these TLS settings, by the listeners' numbers.
-    pub fn set_tls(&mut self, configs: &[Option<Arc<ServerConfig>>]) {
+    pub fn set_tls(&mut self, configs: &[Option<Arc<TlsSetup>>]) {
         for (setup, config) in self.setups.iter_mut().zip(configs) {
             setup.transport.tls.clone_from(config);
         }

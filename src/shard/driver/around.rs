@@ -112,6 +112,7 @@ impl Surroundings for Around<'_> {
                 shell.core.ban(now, connection);
             }
         }
+        shell.learn_certificate_end(socket);
         shell.core.receive(now, connection, &handover.bytes);
         shell.carry_out(ring);
         shell.empty_inbox(ring, socket);

@@ -4,9 +4,8 @@ use super::Shell;
 use crate::engine::access::{Answer, Identity, Refusal, Step};
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::shard::questions::{Again, Asker, Question, Reply, Visitor, Work};
-use crate::shard::ring::Ring;
+use crate::shard::ring::{OtherEnd, Ring};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The shard's ends of the methods' queues.
 pub(super) struct Methods {
@@ -126,6 +125,24 @@ impl Shell {
         }
     }
 
+    /// Whether the client of a connection has gone, and has said nothing that is not handled. Who was not let
+    /// in yet is not read, so only the kernel knows. Bytes of layers count as said, whatever they are.
+    fn has_left(&mut self, ring: &Ring, connection: ConnectionKey) -> bool {
+        let Some(socket) = self.sockets.socket(connection) else {
+            return false;
+        };
+        let mut said_more = || {
+            let link = self.sockets.link(socket);
+            let waits = link.is_some_and(|link| !link.inbox.is_empty());
+            waits || self.core.has_more_to_say(connection)
+        };
+        match ring.other_end(socket) {
+            OtherEnd::Open | OtherEnd::Closed { has_unread: true } => false,
+            OtherEnd::Closed { has_unread: false } => !said_more(),
+            OtherEnd::Broken => true,
+        }
+    }
+
     /// Passes the methods' answers on to the core.
     pub(super) fn take_replies(&mut self, ring: &mut Ring) {
         while let Ok(reply) = self.methods.replies.try_recv() {
@@ -138,6 +155,13 @@ impl Shell {
                 self.carry_out(ring);
                 continue;
             }
+            if matches!(reply.answer, Answer::Allow(_) | Answer::NotMine)
+                && self.has_left(ring, reply.connection)
+            {
+                self.core.gone_at_gate(reply.connection);
+                self.carry_out(ring);
+                continue;
+            }
             let socket = self.sockets.socket(reply.connection);
             if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
                 entry.exchange = reply.exchange;
@@ -146,10 +170,7 @@ impl Shell {
             if let Answer::Allow(admitted) = &mut answer
                 && let Some(ends_s) = admitted.identity.expires_unix_s
             {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                let now_s = now.map_or(0, |now| now.as_secs());
-                let left_ms = ends_s.saturating_sub(now_s).saturating_mul(1000);
-                admitted.ends_at = Some(self.clock.now().plus_ms(left_ms));
+                admitted.ends_at = Some(self.clock.at_unix_s(ends_s));
             }
             self.core
                 .authenticated(self.clock.now(), reply.connection, answer);

@@ -1,7 +1,7 @@
 //! Time as a shard sees it: one moment per turn, counted from an origin that all shards share.
 
 use crate::engine::time::{Lasted, Timestamp};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A shard's time.
 #[derive(Debug)]
@@ -77,6 +77,14 @@ impl Clock {
     /// The longest turn since the last call.
     pub fn take_turn_max(&mut self) -> Duration {
         std::mem::take(&mut self.turn_max)
+    }
+
+    /// A second of the calendar, counted since 1970, as the core counts; now if it is over.
+    pub fn at_unix_s(&self, second: u64) -> Timestamp {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = now.map_or(0, |now| now.as_millis() as u64);
+        let left_ms = second.saturating_mul(1000).saturating_sub(now_ms);
+        self.now.plus_ms(left_ms)
     }
 
     /// A time of the core on the system's clock; `None` for never.

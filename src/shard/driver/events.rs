@@ -91,6 +91,9 @@ impl Handler for Shell {
                 ReceiveEnd::Failed(error) => gone_by(error),
             };
             self.core.note_gone(connection, how);
+            if let ReceiveEnd::Failed(_) = end {
+                self.core.forget_said_at_gate(connection);
+            }
             self.core.receive_ended(self.clock.now(), connection);
             self.carry_out(ring);
         }

@@ -72,8 +72,12 @@ impl Shell {
         let Some(link) = self.sockets.link(socket) else {
             return;
         };
+        let was_established = link.layers.is_established();
         let arrival = link.layers.receive(bytes, &mut plain);
         self.learn_peer(ring, socket);
+        if !was_established {
+            self.learn_certificate_end(socket);
+        }
         self.pass_up(ring, socket, &plain);
         self.handshakes.plain = plain;
         self.pump(ring, socket);
@@ -98,6 +102,18 @@ impl Shell {
             if link.layers.is_peer_known() {
                 self.check_address(ring, socket);
             }
+        }
+    }
+
+    /// The handshake tells how long the client's certificate counts.
+    pub(super) fn learn_certificate_end(&mut self, socket: SocketKey) {
+        if let Some(entry) = self.sockets.entry(socket)
+            && let State::Open(connection) = entry.state
+            && let Some(Under { link, .. }) = entry.under.as_deref()
+            && let Some(ends_unix_s) = link.layers.certificate_ends_unix_s()
+        {
+            let ends_at = self.clock.at_unix_s(ends_unix_s);
+            self.core.set_certificate_end(connection, ends_at);
         }
     }
 

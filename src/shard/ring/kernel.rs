@@ -25,7 +25,29 @@ pub struct KernelShare {
     pub next: Option<usize>,
 }
 
+/// What the kernel knows of the peer of a socket, without a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherEnd {
+    /// It may send more.
+    Open,
+    /// It has sent all it will, or has closed; whether some of that is unread.
+    Closed {
+        /// Bytes wait before the end.
+        has_unread: bool,
+    },
+    /// The connection has failed: it was reset, or nobody answers.
+    Broken,
+}
+
 impl Ring {
+    /// Asks the kernel whether the peer is still there.
+    #[must_use]
+    pub fn other_end(&self, key: SocketKey) -> OtherEnd {
+        let socket = self.sockets.get(key);
+        let descriptor = socket.and_then(|socket| socket.descriptor.as_ref());
+        descriptor.map_or(OtherEnd::Broken, other_end)
+    }
+
     /// Asks for so many places of the table, from `first`.
     #[must_use]
     pub fn kernel_share(&self, first: usize, places: usize) -> KernelShare {
@@ -55,14 +77,32 @@ impl Ring {
 
 /// Whether the peer has sent all it will, or is gone.
 fn is_deserted(socket: &OwnedFd) -> bool {
+    signs(socket).intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
+fn other_end(socket: &OwnedFd) -> OtherEnd {
+    let signs = signs(socket);
+    if signs.contains(PollFlags::ERR) {
+        return OtherEnd::Broken;
+    }
+    if !signs.intersects(PollFlags::RDHUP | PollFlags::HUP) {
+        return OtherEnd::Open;
+    }
+    let has_unread = rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0);
+    OtherEnd::Closed { has_unread }
+}
+
+/// What has become of a connection, as the kernel says.
+fn signs(socket: &OwnedFd) -> PollFlags {
     let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
     let at_once = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    poll(&mut asked, Some(&at_once)).is_ok_and(|count| count > 0)
-        && asked.iter().any(|asked| asked.revents().intersects(gone))
+    match poll(&mut asked, Some(&at_once)) {
+        Ok(1..) => asked.iter().map(PollFd::revents).collect(),
+        _ => PollFlags::empty(),
+    }
 }
 
 /// What the kernel holds for one socket; 0 if it does not say.
@@ -103,7 +143,34 @@ mod tests {
         // Loopback hands it over before the call returns.
         assert!(held_bytes(&reader) >= 20_000);
         assert!(!is_deserted(&reader));
+        assert_eq!(other_end(&reader), OtherEnd::Open);
         drop(writer);
         assert!(is_deserted(&reader), "though nobody has read");
+        let closed = |has_unread| OtherEnd::Closed { has_unread };
+        assert_eq!(other_end(&reader), closed(true));
+    }
+
+    #[test]
+    fn an_end_is_told_from_a_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dial = || {
+            let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (reader, _) = listener.accept().unwrap();
+            (writer, OwnedFd::from(reader))
+        };
+        let (writer, reader) = dial();
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(other_end(&reader), OtherEnd::Closed { has_unread: false });
+        let (mut writer, reader) = dial();
+        writer.write_all(b"said before").unwrap();
+        let at_once = Some(std::time::Duration::ZERO);
+        socket2::SockRef::from(&writer).set_linger(at_once).unwrap();
+        drop(writer);
+        assert_eq!(other_end(&reader), OtherEnd::Broken);
+        let (writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
+        let reader = OwnedFd::from(reader);
+        assert_eq!(other_end(&reader), OtherEnd::Open);
+        drop(writer);
+        assert_eq!(other_end(&reader), OtherEnd::Closed { has_unread: false });
     }
 }

@@ -45,7 +45,7 @@ mod wake;
 pub use config::{RingConfig, TaskRun};
 pub use error::{KERNEL_MIN, RingError};
 pub use handler::{Handler, ReceiveEnd};
-pub use kernel::KernelShare;
+pub use kernel::{KernelShare, OtherEnd};
 pub use key::{ListenerKey, PeerKey, SocketKey};
 pub use turn::TurnReport;
 pub use wake::Waker;

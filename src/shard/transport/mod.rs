@@ -11,6 +11,7 @@
 //!
 //! Not here: when to send (the shard's shell), and where listeners are.
 
+pub mod client;
 mod frames;
 mod pieces;
 mod proxy;
@@ -20,7 +21,9 @@ mod websocket;
 
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::peer::Peer;
+use client::TlsSetup;
 use rustls::ServerConnection;
+use rustls::pki_types::UnixTime;
 use setup::{TransportSetup, TrustedProxies};
 use std::fmt;
 use std::sync::Arc;
@@ -75,6 +78,10 @@ pub struct Layers {
     /// Where the client is, as proxies that are trusted say.
     peer: Peer,
     tls: Option<ServerConnection>,
+    /// Who judges the client's certificate when the handshake is over.
+    judge: Option<Arc<TlsSetup>>,
+    /// When its certificate ends, in seconds since 1970.
+    certificate_ends_unix_s: Option<u64>,
     websocket: Option<WebSocket>,
     /// TLS's plain text on its way to the WebSocket.
     plain: Vec<u8>,
@@ -92,7 +99,8 @@ impl Layers {
         if awaits_proxy.is_none() && setup.tls.is_none() && setup.websocket.is_none() {
             return Ok(None);
         }
-        let tls = setup.tls.clone().map(ServerConnection::new).transpose();
+        let config = setup.tls.as_ref().map(|tls| Arc::clone(&tls.config));
+        let tls = config.map(ServerConnection::new).transpose();
         let mut tls = tls.map_err(|error| TransportError::Tls(error.to_string()))?;
         if let Some(tls) = &mut tls {
             // Bounded by what it is given: one batch at a time.
@@ -108,6 +116,8 @@ impl Layers {
             proxy_header: Vec::new(),
             peer,
             tls,
+            judge: setup.tls.clone(),
+            certificate_ends_unix_s: None,
             websocket: websocket.map(|setup| WebSocket::new(setup.clone(), header)),
             plain: Vec::new(),
             wire: Vec::new(),
@@ -150,7 +160,21 @@ impl Layers {
         };
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
-        let received = tls::receive(tls, bytes, &mut plain);
+        let mut received = tls::receive(tls, bytes, &mut plain);
+        if received.is_ok()
+            && !tls.is_handshaking()
+            && let Some(judge) = self.judge.take()
+        {
+            match judge.judge(tls, UnixTime::now()) {
+                Ok(ends) => self.certificate_ends_unix_s = ends,
+                Err(error) => {
+                    // Nothing of what it says counts.
+                    plain.clear();
+                    tls.send_close_notify();
+                    received = Err(error);
+                }
+            }
+        }
         tls::take_wire(tls, &mut self.wire);
         let below = self.receive_plain(&plain, into);
         self.plain = plain;
@@ -263,6 +287,12 @@ impl Layers {
     pub fn certificate(&self) -> Option<&[u8]> {
         let chain = self.tls.as_ref()?.peer_certificates()?;
         chain.first().map(AsRef::as_ref)
+    }
+
+    /// When it ends, or a CA's between that the client showed; in seconds since 1970.
+    #[must_use]
+    pub fn certificate_ends_unix_s(&self) -> Option<u64> {
+        self.certificate_ends_unix_s
     }
 }
 

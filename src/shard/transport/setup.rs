@@ -1,8 +1,8 @@
 //! What a listener wants between its sockets and MQTT, and whose word it takes on where a client is.
 
+use super::client::TlsSetup;
 use crate::shard::peer::Peer;
 use ipnet::IpNet;
-use rustls::ServerConfig;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct TrustedProxies {
 #[derive(Clone, Debug, Default)]
 pub struct TransportSetup {
     /// TLS, where it speaks that.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<TlsSetup>>,
     /// WebSocket, where it speaks that.
     pub websocket: Option<Arc<WebSocketSetup>>,
     /// Whose word counts on where a client is.

@@ -57,7 +57,7 @@ pub fn receive(
 }
 
 /// What failed, in an operator's words.
-fn words(error: &Error) -> String {
+pub(super) fn words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::NoCertificatesPresented => {

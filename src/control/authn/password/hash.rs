@@ -67,7 +67,7 @@ const ARGON2_COST: Cost = Cost::Argon2id {
 pub(crate) struct OutOfMemory;
 
 /// What a password must hash to.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Hash {
     pub(crate) cost: Cost,
     pub(crate) salt: Box<[u8]>,
@@ -100,7 +100,7 @@ impl Hash {
 }
 
 /// What the server keeps for SCRAM-SHA-256 (RFC 5802, section 3).
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ScramKeys {
     pub(crate) iterations: NonZeroU32,
     /// The StoredKey with its salt; also serves to check a plain password.

@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod filters;
+mod gate;
 mod groups;
 mod held;
 mod keeping;
