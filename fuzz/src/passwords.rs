@@ -48,7 +48,7 @@ fn exchange(messages: &[u8]) {
     };
     let server_first = String::from_utf8(server_first).expect("text");
     assert!(server_first.contains(SERVER_NONCE) && server_first.ends_with(",i=4096"));
-    if let Ok((server_final, user)) = scram::finish(exchange, last) {
+    if let Ok((server_final, user)) = scram::finish(exchange, last, &FILE) {
         assert_eq!(&*user, "user");
         assert!(server_final.starts_with(b"v="));
     }
