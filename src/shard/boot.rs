@@ -187,11 +187,7 @@ impl Shards {
         aws_lc_rs::rand::fill(&mut key).map_err(|_| BootError::NoRandomness)?;
         let (sender, events) = bounded(EVENTS_MAX);
         let met = Arc::new(OnceLock::new());
-        let store = kept.map(|kept| Store::start(kept, Arc::clone(&met), sender.clone()));
-        let store = store
-            .transpose()
-            .map_err(BootError::Storage)?
-            .unwrap_or_default();
+        let store = Store::of(kept, &met, &sender).map_err(BootError::Storage)?;
         let mut settings = settings.clone();
         settings.stores = store.way.is_some();
         let of_listeners = settings.listeners.len();

@@ -26,12 +26,25 @@ pub struct Store {
 }
 
 impl Store {
+    /// The same as [`Store::start`], where something was kept.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub fn of(
+        kept: Option<Found>,
+        wakers: &Arc<OnceLock<Vec<Waker>>>,
+        events: &Sender<Event>,
+    ) -> Result<Self, String> {
+        let start = |kept| Store::start(kept, Arc::clone(wakers), events.clone());
+        kept.map_or_else(|| Ok(Store::default()), start)
+    }
+
     /// Starts the thread. It wakes shards by `wakers`, once they are there, and tells the control plane what
     /// goes wrong.
     ///
     /// # Errors
     /// There is no thread for it.
-    pub fn start(
+    fn start(
         kept: Found,
         wakers: Arc<OnceLock<Vec<Waker>>>,
         events: Sender<Event>,
