@@ -49,6 +49,8 @@ pub struct MemoryWatch {
     resident_bytes: u64,
     /// When the allocator last gave back.
     gave_back_at: Option<Instant>,
+    /// The shards have been asked to give back: what is resident at the next look is certain.
+    is_asked: bool,
 }
 
 impl MemoryWatch {
@@ -68,6 +70,7 @@ impl MemoryWatch {
             used: Used::default(),
             resident_bytes: 0,
             gave_back_at: None,
+            is_asked: false,
         }
     }
 
@@ -93,7 +96,11 @@ impl MemoryWatch {
     pub fn look(&mut self, shards: &Shards) {
         self.used.heap_bytes = heap::in_use_bytes();
         self.resident_bytes = machine::resident_bytes().unwrap_or(0);
-        let is_certain = self.is_to_give_back(Instant::now());
+        let is_certain = std::mem::take(&mut self.is_asked);
+        if !is_certain && self.is_to_give_back(Instant::now()) {
+            shards.give_back();
+            self.is_asked = true;
+        }
         if is_certain {
             heap::give_back();
             self.resident_bytes = machine::resident_bytes().unwrap_or(0);

@@ -402,6 +402,11 @@ impl Shards {
         }
     }
 
+    /// What others have freed of a shard's memory only the shard itself can give back.
+    pub fn give_back(&self) {
+        self.order(&Order::GiveBack);
+    }
+
     /// Asks all shards for gauges and counters; answers come as events of this number.
     pub fn ask_statistics(&self, number: u64) {
         self.order(&Order::Statistics(number));

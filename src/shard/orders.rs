@@ -25,6 +25,8 @@ pub enum Order {
     Acl(u64, Arc<Acl>),
     /// Who is not served from now on.
     Bans(Arc<BannedNames>, Arc<BannedNetworks>),
+    /// Give back memory that is free.
+    GiveBack,
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.

@@ -116,3 +116,30 @@ fn memory_is_defended_in_stages_and_comes_back() {
     let mut late = Connect::v5(&unique("late")).open(&broker);
     late.publish(&topic, 1, "it is read");
 }
+
+/// Memory that one shard took and others freed is given back too, though nobody does anything any more.
+#[test]
+fn memory_comes_back_from_all_shards() {
+    let broker = Broker::with_config(4, "[limits]\nmemory_max_bytes = 157286400\n");
+    let before = broker.resident_bytes();
+    let names: Vec<String> = (0..30).map(|_| unique("waits")).collect();
+    for name in &names {
+        let mut waits = Connect::v5(name).persistent().open(&broker);
+        waits.subscribe("much", 1);
+        waits.disconnect();
+    }
+    let mut publisher = Connect::v5(&unique("p")).open(&broker);
+    let message = vec![7; 50_000];
+    for _ in 0..1_200 {
+        publisher.publish("much", 1, &message);
+    }
+    assert!(broker.resident_bytes() > before + (50 << 20));
+    publisher.disconnect();
+    for name in &names {
+        Connect::v5(name).open(&broker).disconnect();
+    }
+    eventually("it is as before", || {
+        (broker.resident_bytes() < before + (24 << 20)).then_some(())
+    });
+    assert_eq!(broker.counters().get("memory_stage"), 0);
+}

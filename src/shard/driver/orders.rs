@@ -4,7 +4,7 @@ use super::{Around, Shell};
 use crate::engine::keys::ShardId;
 use crate::engine::turn;
 use crate::shard::orders::{Event, Order};
-use crate::shard::ring::Ring;
+use crate::shard::ring::{Ring, heap};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -99,6 +99,7 @@ impl Shell {
         let now = self.clock.now();
         match order {
             Order::Statistics(number) => self.orders.asked.push_back(number),
+            Order::GiveBack => heap::give_back(),
             Order::Tls(configs) => self.admission.set_tls(&configs),
             Order::Acl(number, acl) => {
                 self.core.set_acl(acl);

@@ -123,8 +123,8 @@ pub fn give_back_only_when_asked() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
 }
 
-/// Has the allocator give back the memory that is free, whoever freed it. Takes 10 ms for every 200 MB or so,
-/// in which other threads go on: call it where that does no harm.
+/// Has the allocator give back memory that is free: what this thread had, also if others have freed it, and
+/// what threads have given back to all. Takes 10 ms for every 200 MB or so, in which other threads go on.
 pub fn give_back() {
     // SAFETY: it has no preconditions.
     unsafe { libmimalloc_sys::mi_collect(true) };
