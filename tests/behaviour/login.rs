@@ -554,7 +554,8 @@ fn every_reason_of_a_hook_for_its_silence_is_told() {
     let log = broker.log();
     let told = |words: &str| log.lines().filter(|line| line.contains(words)).count();
     assert_eq!(told("no answer: "), 2, "{log}");
-    assert_eq!(told("500"), 1);
+    // Not the number alone: a time of day may hold it.
+    assert_eq!(told("the server answered 500"), 1);
     assert_eq!(told("is not of the form agreed"), 1);
 }
 
