@@ -187,21 +187,20 @@ impl Shards {
         aws_lc_rs::rand::fill(&mut key).map_err(|_| BootError::NoRandomness)?;
         let (sender, events) = bounded(EVENTS_MAX);
         let met = Arc::new(OnceLock::new());
-        let store = Store::of(kept, &met, &sender).map_err(BootError::Storage)?;
+        let store =
+            Store::start(kept, Arc::clone(&met), sender.clone()).map_err(BootError::Storage)?;
         let mut settings = settings.clone();
         settings.stores = store.way.is_some();
         let of_listeners = settings.listeners.len();
+        let per_address = settings.limits.connections_per_address_max;
         let connecting = Arc::new(Connecting::default());
         let common = Common {
             count: count as ShardId,
-            settings: settings.clone(),
+            settings,
             log: store.way,
             rules: rules.clone(),
             counts: Arc::new(ConnectionCounts::with_connecting(of_listeners, connecting)),
-            addresses: Addresses::new(
-                settings.limits.connections_per_address_max,
-                rules.ipv6_prefix_bits,
-            ),
+            addresses: Addresses::new(per_address, rules.ipv6_prefix_bits),
             origin: (Instant::now(), wall_ms()),
             questions: questions.clone(),
             entries: entries.clone(),
@@ -222,7 +221,8 @@ impl Shards {
         };
         let mut kept = store.frames.into_iter().zip(Exchange::of(count));
         let mut meetings = Vec::new();
-        let mailboxes = Mailboxes::connect(common.count, settings.limits.mailbox_letters_max);
+        let mailboxes =
+            Mailboxes::connect(common.count, common.settings.limits.mailbox_letters_max);
         let parts = mailboxes.into_iter().zip(by_shard(count, listeners));
         for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts.zip(&cpus.list)) {
             let placement = match cpus.pinned {

@@ -26,29 +26,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// The same as [`Store::start`], where something was kept.
+    /// Starts the thread, where something is kept. It wakes shards by `wakers`, once they are there, and
+    /// tells the control plane what goes wrong.
     ///
     /// # Errors
     /// There is no thread for it.
-    pub fn of(
+    pub fn start(
         kept: Option<Found>,
-        wakers: &Arc<OnceLock<Vec<Waker>>>,
-        events: &Sender<Event>,
-    ) -> Result<Self, String> {
-        let start = |kept| Store::start(kept, Arc::clone(wakers), events.clone());
-        kept.map_or_else(|| Ok(Store::default()), start)
-    }
-
-    /// Starts the thread. It wakes shards by `wakers`, once they are there, and tells the control plane what
-    /// goes wrong.
-    ///
-    /// # Errors
-    /// There is no thread for it.
-    fn start(
-        kept: Found,
         wakers: Arc<OnceLock<Vec<Waker>>>,
         events: Sender<Event>,
     ) -> Result<Self, String> {
+        let Some(kept) = kept else {
+            return Ok(Store::default());
+        };
         let config = WriterConfig {
             waiting_max: None,
             ..WriterConfig::default()

@@ -4,5 +4,4 @@
 pub mod directory;
 pub mod image;
 pub mod log;
-pub mod memory;
 pub mod record;

@@ -420,10 +420,7 @@ impl ShardCore {
         if publication.retain && self.settings.retain_available {
             receipt.letter = self.retain_somewhere(publication);
         }
-        let last = self.clients.journal.last_ticket();
-        if last > ticket {
-            receipt.ticket = last;
-        }
+        receipt.ticket = self.news_since(ticket);
         if self.settings.stores {
             receipt.number = self.receipts.take().unwrap_or_default();
         }

@@ -34,7 +34,9 @@ impl Queues for Shell {
     }
 
     fn has_orders(&mut self) -> bool {
-        !self.orders.is_empty() || !self.methods.is_empty() || self.store.has_news()
+        !self.orders.is_empty()
+            || !self.methods.is_empty()
+            || self.store.as_ref().is_some_and(|store| store.has_news())
     }
 
     fn core(&mut self) -> &mut ShardCore {
@@ -133,7 +135,9 @@ impl Surroundings for Around<'_> {
 
     fn commit(&mut self) {
         let shell = &mut *self.shell;
-        if let Some(committed) = shell.store.commit(&mut shell.core) {
+        if let Some(store) = &mut shell.store
+            && let Some(committed) = store.commit(&mut shell.core)
+        {
             let now = shell.clock.now();
             shell.core.stored(now, committed);
         }

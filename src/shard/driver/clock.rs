@@ -1,7 +1,8 @@
 //! Time as a shard sees it: one moment per turn, counted from an origin that all shards share.
 
 use crate::engine::time::{Lasted, Timestamp};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use crate::storage::log::writer::wall_ms;
+use std::time::{Duration, Instant};
 
 /// A shard's time.
 #[derive(Debug)]
@@ -81,9 +82,7 @@ impl Clock {
 
     /// A second of the calendar, counted since 1970, as the core counts; now if it is over.
     pub fn at_unix_s(&self, second: u64) -> Timestamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_ms = now.map_or(0, |now| now.as_millis() as u64);
-        let left_ms = second.saturating_mul(1000).saturating_sub(now_ms);
+        let left_ms = second.saturating_mul(1000).saturating_sub(wall_ms());
         self.now.plus_ms(left_ms)
     }
 

@@ -118,7 +118,8 @@ pub struct Shell {
     losses: LossReports,
     tellings: Tellings,
     survey: Survey,
-    store: Store,
+    /// None where nothing is kept: the core makes no records then.
+    store: Option<Box<Store>>,
     /// Room for a list that is emptied each time.
     commands: Vec<Command>,
 }
@@ -151,7 +152,7 @@ impl Shell {
             losses: LossReports::new(Instant::now()),
             tellings: Tellings::default(),
             survey: Survey::new(start.sockets_meter, Instant::now()),
-            store: Store::new(start.id, start.log),
+            store: start.log.map(|way| Box::new(Store::new(start.id, way))),
             commands: Vec::new(),
         }
     }

@@ -1,10 +1,9 @@
-//! Where a shard's records go: nowhere, or to the thread that writes the log.
+//! Where a shard's records go, if any are made: to the thread that writes the log.
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::ShardCore;
 use crate::storage::log::frame::Frame;
 use crate::storage::log::writer::Safe;
-use crate::storage::memory::MemoryStore;
 use crate::storage::record::encoder::Encoder;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -18,16 +17,8 @@ pub struct LogWay {
     pub safe: Arc<Safe>,
 }
 
-/// The store of a shard.
-pub(super) enum Store {
-    /// As long as the process lives.
-    Memory(MemoryStore),
-    /// On a disk.
-    Log(Box<LogStore>),
-}
-
 /// A shard's part of the log.
-pub(super) struct LogStore {
+pub(super) struct Store {
     shard: ShardId,
     encoder: Encoder,
     way: LogWay,
@@ -36,47 +27,31 @@ pub(super) struct LogStore {
 }
 
 impl Store {
-    pub fn new(shard: ShardId, way: Option<LogWay>) -> Self {
-        match way {
-            None => Store::Memory(MemoryStore::default()),
-            Some(way) => Store::Log(Box::new(LogStore {
-                shard,
-                // The core's times are those of the wall clock.
-                encoder: Encoder::new(shard, 0),
-                way,
-                told: 0,
-            })),
+    pub fn new(shard: ShardId, way: LogWay) -> Self {
+        Store {
+            shard,
+            // The core's times are those of the wall clock.
+            encoder: Encoder::new(shard, 0),
+            way,
+            told: 0,
         }
     }
 
     /// Whether more is safe than the core knows.
     pub fn has_news(&self) -> bool {
-        match self {
-            Store::Memory(_) => false,
-            Store::Log(store) => store.safe() > store.told,
-        }
+        self.safe() > self.told
     }
 
     /// Takes what is to be kept; the highest ticket that is safe, if that is news.
     pub fn commit(&mut self, core: &mut ShardCore) -> Option<u64> {
-        match self {
-            Store::Memory(store) => core
-                .has_persist()
-                .then(|| store.commit(core.take_persist())),
-            Store::Log(store) => {
-                if core.has_persist() {
-                    store.write(core);
-                }
-                let safe = store.safe();
-                let is_news = safe > store.told;
-                store.told = safe;
-                is_news.then_some(safe)
-            }
+        if core.has_persist() {
+            self.write(core);
         }
+        let is_news = self.has_news();
+        self.told = self.safe();
+        is_news.then_some(self.told)
     }
-}
 
-impl LogStore {
     fn safe(&self) -> u64 {
         self.way.safe.ticket(self.shard)
     }
