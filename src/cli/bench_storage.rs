@@ -172,10 +172,10 @@ fn run_log(args: &BenchStorageArgs, place: &std::path::Path) -> io::Result<Figur
     let writer = Writer::start(log, args.shards, config, |_| {})?;
     let Writer {
         frames,
-        safe,
+        progress,
         thread,
     } = writer;
-    let figures = measure(args, &frames, &|shard| safe.ticket(shard));
+    let figures = measure(args, &frames, &|shard| progress.safe_ticket(shard));
     drop(frames);
     let ended = thread.join().map_err(|_| io::Error::other("it ended"))?;
     ended.map_err(|error| io::Error::other(error.to_string()))?;

@@ -125,6 +125,25 @@ pub enum Record {
         /// Which.
         topic: Box<str>,
     },
+    /// How far it is told anew what there is.
+    Checkpoint(Step),
+}
+
+/// A checkpoint tells all there is anew, over many turns, between the records of what changes meanwhile. When
+/// it is safe to its end, what was told before its beginning is not needed any more.
+///
+/// Whoever has read all that came before passes over what is told anew. Whoever begins with it takes that,
+/// and passes over changes to what is not told yet: it is told later as it is then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It begins.
+    Begins,
+    /// What follows is told anew.
+    Restates,
+    /// What follows are changes.
+    Changes,
+    /// It is through: all there is was told since its beginning.
+    Ends,
 }
 
 /// A session as a connection has found or made it. What it has otherwise is not changed by that.

@@ -21,9 +21,13 @@ use std::sync::{Arc, Barrier};
 pub fn restore(core: &mut ShardCore, now: Timestamp, frames: Frames) -> Result<usize, String> {
     // The cores' times are those of the wall clock.
     let mut decoder = Decoder::new(0);
-    let mut image = Image::default();
+    let mut image = if frames.from_checkpoint {
+        Image::from_checkpoint()
+    } else {
+        Image::default()
+    };
     let mut fault = None;
-    for frame in frames {
+    for frame in frames.records {
         let read = decoder.read(&frame, |record| {
             if fault.is_none() {
                 fault = image.apply(record).err();
@@ -33,6 +37,9 @@ pub fn restore(core: &mut ShardCore, now: Timestamp, frames: Frames) -> Result<u
         if let Some(fault) = fault {
             return Err(fault.to_string());
         }
+    }
+    if image.is_partial() {
+        return Err("the first segments are gone, and what was told anew has no end".to_owned());
     }
     let sessions = image.sessions.len();
     let restored = core.restore(now, image.into_records());

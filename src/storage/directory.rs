@@ -4,21 +4,63 @@
 //! Not here: what the frames mean to a shard ([`super::record`]), and who writes on.
 
 use super::log::disk::Directory;
+use super::log::frame::{Found, Kind};
 use super::log::scan::Torn;
-use super::log::segment::LogId;
+use super::log::segment::{FIRST_SEGMENT, LogId};
 use super::log::{Log, LogConfig, LogError};
 use crate::engine::keys::ShardId;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The records of a shard's frames, in order.
-pub type Frames = Vec<Vec<u8>>;
+/// A shard's frames.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// The records of each, in order.
+    pub records: Vec<Vec<u8>>,
+    /// They begin with a checkpoint; what was before it is gone.
+    pub from_checkpoint: bool,
+    /// The first with which a checkpoint begins.
+    checkpoint: Option<usize>,
+}
+
+impl Frames {
+    fn put(&mut self, frame: &Found<'_>) {
+        if frame.kind == Kind::CheckpointBegins {
+            self.checkpoint.get_or_insert(self.records.len());
+        }
+        if !frame.records.is_empty() {
+            self.records.push(frame.records.to_vec());
+        }
+    }
+
+    /// What the log had before is gone: what was told before the first checkpoint hangs in the air. False if
+    /// there is none.
+    fn begin_with_checkpoint(&mut self) -> bool {
+        let Some(checkpoint) = self.checkpoint else {
+            return false;
+        };
+        self.records.drain(..checkpoint);
+        self.from_checkpoint = true;
+        true
+    }
+}
+
+/// Which directory, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub path: PathBuf,
+    /// How the log in it is.
+    pub log: LogConfig,
+    /// Bytes of its file system that stay free; by default a twentieth, at most 1 GiB.
+    pub free_bytes_min: Option<u64>,
+}
 
 /// What is there.
 #[derive(Debug)]
-pub struct Found {
+pub struct Opened {
     /// The log, which goes on in a segment of its own.
     pub log: Log<Directory>,
     /// What the shards have kept, by their numbers.
@@ -36,6 +78,8 @@ pub enum DirectoryError {
     Unusable(PathBuf, io::Error),
     /// The log in it cannot be gone on with.
     Log(PathBuf, LogError),
+    /// What a shard had told before is gone, and it has not told it anew.
+    Incomplete(PathBuf, ShardId),
     /// More shards have written it.
     Shards(PathBuf, ShardId, ShardId),
 }
@@ -48,6 +92,11 @@ impl fmt::Display for DirectoryError {
             }
             DirectoryError::Unusable(path, error) => write!(f, "{}: {error}", path.display()),
             DirectoryError::Log(path, error) => write!(f, "{}: {error}", path.display()),
+            DirectoryError::Incomplete(path, shard) => write!(
+                f,
+                "{}: the first segments are gone, and nothing tells what shard {shard} had",
+                path.display()
+            ),
             DirectoryError::Shards(path, kept, now) => write!(
                 f,
                 "{}: shard {kept} has written there, and there are {now} shards now; start with as \
@@ -64,30 +113,40 @@ impl std::error::Error for DirectoryError {}
 ///
 /// # Errors
 /// It cannot be used; what is kept in it has not changed then.
-pub fn open(path: &Path, shards: ShardId, now_ms: u64) -> Result<Found, DirectoryError> {
-    let place = || path.to_owned();
-    let disk = Directory::open(path).map_err(|error| match error.kind() {
+pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, DirectoryError> {
+    let place = || at.path.clone();
+    let opened = Directory::open(&at.path).and_then(|mut disk| {
+        disk.keep_free(at.free_bytes_min)?;
+        Ok(disk)
+    });
+    let disk = opened.map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => DirectoryError::Taken(place()),
         _ => DirectoryError::Unusable(place(), error),
     })?;
-    let mut frames: Vec<Frames> = (0..shards).map(|_| Vec::new()).collect();
+    let mut frames: Vec<Frames> = (0..shards).map(|_| Frames::default()).collect();
     let mut beyond = None;
-    let opened = Log::open(
-        disk,
-        LogConfig::default(),
-        new_id(),
-        now_ms,
-        |frame| match frames.get_mut(usize::from(frame.shard)) {
-            Some(frames) if !frame.records.is_empty() => frames.push(frame.records.to_vec()),
-            Some(_) => {}
+    let opened = Log::open(disk, at.log, new_id(), now_ms, |frame| {
+        match frames.get_mut(usize::from(frame.shard)) {
+            Some(frames) => frames.put(&frame),
             None => beyond = beyond.max(Some(frame.shard)),
-        },
-    );
+        }
+    });
     let (log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
     if let Some(shard) = beyond {
         return Err(DirectoryError::Shards(place(), shard, shards));
     }
-    Ok(Found {
+    if scan
+        .segments
+        .first()
+        .is_some_and(|first| *first > FIRST_SEGMENT)
+    {
+        for (shard, frames) in (0..).zip(&mut frames) {
+            if !frames.begin_with_checkpoint() {
+                return Err(DirectoryError::Incomplete(place(), shard));
+            }
+        }
+    }
+    Ok(Opened {
         log,
         frames,
         torn: scan.torn,
@@ -115,8 +174,13 @@ mod tests {
         let name = format!("ringmq-found-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&path);
-        let mut found = open(&path, 4, 1).expect("a new one");
-        let taken = open(&path, 4, 1).expect_err("taken").to_string();
+        let at = Place {
+            path: path.clone(),
+            log: LogConfig::default(),
+            free_bytes_min: Some(0),
+        };
+        let mut found = open(&at, 4, 1).expect("a new one");
+        let taken = open(&at, 4, 1).expect_err("taken").to_string();
         assert!(taken.ends_with("another process uses it"), "{taken}");
         let frame = |shard: u16| {
             let mut frame = Frame::new(Vec::new(), shard);
@@ -125,18 +189,21 @@ mod tests {
             frame
         };
         let mut frames = VecDeque::from([frame(3), frame(0), frame(3)]);
-        found.log.append(&mut frames, 1, drop).expect("written");
+        found
+            .log
+            .append(&mut frames, 1, |_, _| {})
+            .expect("written");
         found.log.sync().expect("safe");
         drop(found);
-        let other = open(&path, 3, 2).expect_err("of four").to_string();
+        let other = open(&at, 3, 2).expect_err("of four").to_string();
         assert!(
             other.contains("shard 3") && other.contains("3 shards"),
             "{other}"
         );
-        let again = open(&path, 4, 3).expect("the same");
-        let counts: Vec<usize> = again.frames.iter().map(Vec::len).collect();
+        let again = open(&at, 4, 3).expect("the same");
+        let counts: Vec<usize> = again.frames.iter().map(|it| it.records.len()).collect();
         assert_eq!(counts, [1, 0, 0, 2]);
-        assert_eq!(again.frames[3], [vec![3; 3], vec![3; 3]]);
+        assert_eq!(again.frames[3].records, [vec![3; 3], vec![3; 3]]);
         drop(again);
         let _ = std::fs::remove_dir_all(&path);
     }

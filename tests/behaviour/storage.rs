@@ -7,26 +7,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A directory of one test.
-struct Place(PathBuf);
+pub struct Place(PathBuf);
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = std::env::temp_dir().join(unique("ringmq-storage"));
         let _ = fs::remove_dir_all(&place);
         Place(place)
     }
 
-    fn setup(&self, shards: usize) -> Setup {
+    pub fn setup(&self, shards: usize) -> Setup {
         let path = self.0.to_str().expect("a plain path");
         let setup = Setup::new().shards(shards);
-        setup.arg("--experimental-storage").arg(path)
+        setup.arg("--storage-directory").arg(path)
     }
 
     fn start(&self, shards: usize) -> Broker {
         self.setup(shards).start()
     }
 
-    fn segments(&self) -> Vec<PathBuf> {
+    pub fn segments(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).expect("the directory").flatten();
         let paths = entries.map(|entry| entry.path());
         let is_segment = |path: &PathBuf| path.extension().is_some_and(|it| it == "seg");
@@ -42,7 +42,7 @@ impl Drop for Place {
     }
 }
 
-fn kill(mut broker: Broker) {
+pub fn kill(mut broker: Broker) {
     broker.signal(Signal::KILL);
     broker.wait_exit();
 }
@@ -250,7 +250,8 @@ fn a_directory_that_cannot_be_used_is_refused() {
     broker.stop();
     let first = place.segments().remove(0);
     flip(&first, 4_096 + 60);
-    refused(4, &["0000000001.seg", "damaged"]);
+    let name = first.file_name().and_then(|name| name.to_str());
+    refused(4, &[name.expect("a name"), "damaged"]);
     flip(&first, 4_096 + 60);
     let broker = place.start(4);
     assert!(

@@ -126,6 +126,8 @@ pub struct Roughness {
     pub run: u32,
     /// The store commits in a turn.
     pub commit: u32,
+    /// A checkpoint begins in a turn.
+    pub checkpoint: u32,
 }
 
 /// Cores, mail, links, time.
@@ -462,6 +464,9 @@ impl World {
     fn commit(&mut self, shard: usize, random: &mut Random) {
         let now = self.now();
         let shard = &mut self.shards[shard];
+        if random.chance(self.roughness.checkpoint) {
+            shard.core.begin_checkpoint();
+        }
         shard.take_persist();
         if self.fault.is_none() && random.chance(KEPT_LOOKS) {
             self.fault = shard.kept.check(&shard.core, now).err();

@@ -327,6 +327,7 @@ impl ShardCore {
             || self.may_tell()
             || self.may_pass_on()
             || self.takes_leave()
+            || self.may_tell_checkpoint()
             || !self.clients.spare.is_settled()
     }
 
@@ -340,6 +341,7 @@ impl ShardCore {
             self.release_some(now);
             self.pass_some_on(now);
             self.take_leave(now);
+            self.tell_checkpoint();
             let let_go = self.clients.spare.let_go(LET_GO_MAX);
             self.backlog.spend(let_go);
         }

@@ -19,6 +19,7 @@ mod assigned;
 mod authenticate;
 mod backlog;
 mod ban;
+mod checkpoint;
 mod clients;
 mod common_rate;
 mod connect;
@@ -84,6 +85,7 @@ use crate::engine::timer::Timers;
 use admission::Admission;
 use assigned::Assigned;
 use backlog::Backlog;
+use checkpoint::Checkpoint;
 use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
@@ -172,6 +174,7 @@ pub struct ShardCore {
     memory: Memory,
     /// Statistics that are being counted.
     counting: Option<Sums>,
+    checkpoint: Checkpoint,
 }
 
 impl ShardCore {
@@ -220,6 +223,7 @@ impl ShardCore {
             picks: Picks::default(),
             memory: Memory::default(),
             counting: None,
+            checkpoint: Checkpoint::default(),
         }
     }
 

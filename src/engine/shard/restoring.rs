@@ -113,6 +113,7 @@ impl ShardCore {
                 Ok(())
             }
             Record::Queued { session, delivery } => {
+                self.clients.journal.restore_entry();
                 let session = self.restored(restoring, session)?;
                 session.last_entry = session.last_entry.max(delivery.entry);
                 session.outbound.restore_queued(delivery);
@@ -134,6 +135,7 @@ impl ShardCore {
                 entry,
                 packet_id,
             } => {
+                self.clients.journal.restore_entry();
                 let session = self.restored(restoring, session)?;
                 session.last_entry = session.last_entry.max(entry);
                 let is_new = session.outbound.restore_sent(packet_id, entry, None);
@@ -152,7 +154,8 @@ impl ShardCore {
             | Record::Settled { .. }
             | Record::Released { .. }
             | Record::WillGone { .. }
-            | Record::RetainedGone { .. } => Err(RestoreError::Change),
+            | Record::RetainedGone { .. }
+            | Record::Checkpoint(_) => Err(RestoreError::Change),
         }
     }
 

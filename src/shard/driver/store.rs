@@ -3,10 +3,13 @@
 use crate::engine::keys::ShardId;
 use crate::engine::shard::ShardCore;
 use crate::storage::log::frame::Frame;
-use crate::storage::log::writer::Safe;
+use crate::storage::log::progress::Progress;
 use crate::storage::record::encoder::Encoder;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
+
+/// What a message on its way to a session takes, before any was written.
+const ENTRY_BYTES: u64 = 64;
 
 /// The way to the thread that writes.
 #[derive(Clone)]
@@ -14,7 +17,7 @@ pub struct LogWay {
     /// Frames to write.
     pub frames: Sender<Frame>,
     /// How far they are safe.
-    pub safe: Arc<Safe>,
+    pub progress: Arc<Progress>,
 }
 
 /// A shard's part of the log.
@@ -24,6 +27,8 @@ pub(super) struct Store {
     way: LogWay,
     /// The highest ticket of which the core knows that it is safe.
     told: u64,
+    /// Checkpoints that were asked for and have begun.
+    checkpoints: u64,
 }
 
 impl Store {
@@ -34,26 +39,30 @@ impl Store {
             encoder: Encoder::new(shard, 0),
             way,
             told: 0,
+            checkpoints: 0,
         }
     }
 
-    /// Whether more is safe than the core knows.
+    /// Whether more is safe than the core knows, or is wanted of it.
     pub fn has_news(&self) -> bool {
-        self.safe() > self.told
+        let progress = &self.way.progress;
+        progress.safe_ticket(self.shard) > self.told || progress.checkpoints() > self.checkpoints
     }
 
     /// Takes what is to be kept; the highest ticket that is safe, if that is news.
     pub fn commit(&mut self, core: &mut ShardCore) -> Option<u64> {
+        let wanted = self.way.progress.checkpoints();
+        if wanted > self.checkpoints {
+            self.checkpoints = wanted;
+            core.begin_checkpoint();
+        }
         if core.has_persist() {
             self.write(core);
         }
-        let is_news = self.has_news();
-        self.told = self.safe();
-        is_news.then_some(self.told)
-    }
-
-    fn safe(&self) -> u64 {
-        self.way.safe.ticket(self.shard)
+        let safe = self.way.progress.safe_ticket(self.shard);
+        let is_news = safe > self.told;
+        self.told = safe;
+        is_news.then_some(safe)
     }
 
     fn write(&mut self, core: &mut ShardCore) {
@@ -65,5 +74,14 @@ impl Store {
             // A thread that has ended has said why, and nothing is safe any more.
             let _ = self.way.frames.send(frame);
         }
+        self.tell_live_bytes(core);
+    }
+
+    /// About what a checkpoint would take now.
+    pub fn tell_live_bytes(&self, core: &ShardCore) {
+        let (queued, bytes) = self.encoder.queued();
+        let entry_bytes = bytes.checked_div(queued).unwrap_or(ENTRY_BYTES);
+        let live_bytes = core.kept_bytes(entry_bytes);
+        self.way.progress.set_live_bytes(self.shard, live_bytes);
     }
 }

@@ -208,7 +208,7 @@ fn read_segment<D: Disk>(
                 offset += frame.wire_bytes();
                 found.next_sequence += 1;
                 match frame.kind {
-                    Kind::Records => {
+                    Kind::Records | Kind::CheckpointBegins | Kind::CheckpointEnds => {
                         found.frames += 1;
                         take(frame);
                     }

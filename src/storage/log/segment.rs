@@ -10,6 +10,8 @@ use std::fmt;
 /// What is written as a whole, and never again once it is safe.
 pub const BLOCK_BYTES: usize = 4_096;
 const MAGIC: &[u8; 8] = b"RINGMQ\0L";
+/// The number of a log's first segment.
+pub const FIRST_SEGMENT: u64 = 1;
 /// Form of the files; others are refused by name.
 pub const VERSION: u32 = 1;
 const SUMMED_BYTES: usize = 60;

@@ -15,7 +15,7 @@ use super::window::{NUMBER_END, Window};
 use crate::engine::codec::Version;
 use crate::engine::keys::{GroupKey, SessionNumber};
 use crate::engine::message::{LocalMessage, Message, Qos};
-use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::record::{Opened, Record, Step, Subscription};
 use crate::engine::session::will::Will;
 use crate::engine::session::{Delivery, SubscriptionIds};
 use std::rc::Rc;
@@ -251,6 +251,9 @@ fn plain(tag: Tag, fields: &mut Fields<'_>, wall: Wall) -> Result<Record, Fault>
         let topic = fields.text()?.into();
         return Ok(Record::RetainedGone { topic });
     }
+    if let Some(step) = step(tag) {
+        return Ok(Record::Checkpoint(step));
+    }
     let session = fields.session()?;
     Ok(match tag {
         Tag::Opened => Record::Opened(Box::new(opened(session, fields)?)),
@@ -301,6 +304,16 @@ fn plain(tag: Tag, fields: &mut Fields<'_>, wall: Wall) -> Result<Record, Fault>
         },
         _ => return Err(Fault::UnknownTag),
     })
+}
+
+const fn step(tag: Tag) -> Option<Step> {
+    match tag {
+        Tag::CheckpointBegins => Some(Step::Begins),
+        Tag::Restates => Some(Step::Restates),
+        Tag::Changes => Some(Step::Changes),
+        Tag::CheckpointEnds => Some(Step::Ends),
+        _ => None,
+    }
 }
 
 fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fault> {

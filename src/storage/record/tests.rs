@@ -8,11 +8,11 @@ use super::window::MESSAGES_MAX;
 use crate::engine::codec::Version;
 use crate::engine::keys::{GroupKey, SessionNumber};
 use crate::engine::message::{LocalMessage, Message, Qos};
-use crate::engine::record::{Opened, Persist, Record, Subscription};
+use crate::engine::record::{Opened, Persist, Record, Step, Subscription};
 use crate::engine::session::will::Will;
 use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
-use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame};
+use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame, Kind};
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,6 +117,35 @@ fn golden(record: Record, bytes: &[u8]) {
         let told = read(&mut Decoder::new(ORIGIN_MS), &bytes[..cut]);
         assert!(told.is_err_and(|refusal| refusal.fault == Fault::TooShort) || is_body(bytes, cut));
     }
+}
+
+#[test]
+fn a_checkpoint_has_these_bytes_and_begins_and_ends_with_frames_of_its_kind() {
+    let steps = [
+        (Step::Begins, 21, Kind::CheckpointBegins),
+        (Step::Restates, 22, Kind::Records),
+        (Step::Changes, 23, Kind::Records),
+        (Step::Ends, 24, Kind::CheckpointEnds),
+    ];
+    let message = message("t", b"x");
+    let mut shard = Shard::new();
+    shard.put(queued(session(1), &message, 1));
+    for (step, tag, kind) in steps {
+        golden(Record::Checkpoint(step), &[tag, 0]);
+        shard.frames();
+        shard.put(Record::Checkpoint(step));
+        shard.put(Record::Ended {
+            session: session(1),
+        });
+        let frames = shard.frames();
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0].kind(), kind);
+        assert_eq!(frames[0].sealed_records()[..2], [tag, 0]);
+    }
+    // What was written before its beginning is not named behind it.
+    shard.put(queued(session(1), &message, 2));
+    let frames = shard.frames();
+    assert_eq!(frames[0].sealed_records()[0], 4);
 }
 
 /// Bytes up to `cut` are a message that nobody names yet.
@@ -406,7 +435,7 @@ fn refused(at: usize, fault: Fault, cases: &[(&str, &[u8])]) {
 #[test]
 fn what_is_no_record_is_refused_by_name() {
     refused(0, Fault::UnknownTag, &[("zeros", &[0; 8])]);
-    refused(2, Fault::UnknownTag, &[("a new kind", &[1, 0, 21, 0])]);
+    refused(2, Fault::UnknownTag, &[("a new kind", &[1, 0, 25, 0])]);
     refused(0, Fault::TooShort, &[("no length", &[15])]);
     refused(0, Fault::TooShort, &[("nothing behind", &[15, 100])]);
     let beyond_all = [4, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
@@ -612,11 +641,17 @@ impl Random {
             14 => Record::RetainedGone {
                 topic: self.text().into(),
             },
+            15 => Record::Checkpoint(self.step()),
             _ => Record::Queued {
                 session,
                 delivery: self.delivery(&message),
             },
         }
+    }
+
+    fn step(&mut self) -> Step {
+        const STEPS: [Step; 4] = [Step::Begins, Step::Restates, Step::Changes, Step::Ends];
+        STEPS[self.below(4) as usize]
     }
 }
 

@@ -14,6 +14,7 @@ impl Run {
             complete: 900,
             run: 1000,
             commit: 1000,
+            checkpoint: 0,
         };
         for client in &mut self.clients {
             client.is_stalled = false;

@@ -18,6 +18,7 @@ const ID: LogId = LogId([3; 16]);
 const fn config() -> LogConfig {
     LogConfig {
         segment_bytes: SEGMENT_BYTES,
+        bytes_max: u64::MAX,
     }
 }
 
@@ -74,12 +75,12 @@ impl Known {
         let places = log.next_sequence()..;
         let numbers = waiting.iter().map(|frame| frame.ticket);
         self.frames.extend(places.zip(numbers));
-        let mut appended = log.append(&mut waiting, 1, drop);
+        let mut appended = log.append(&mut waiting, 1, |_, _| {});
         // What found no room is written when there is, or never.
         while let Err(LogError::Full(_)) = &appended
             && random.chance(500)
         {
-            appended = log.append(&mut waiting, 1, drop);
+            appended = log.append(&mut waiting, 1, |_, _| {});
         }
         self.frames.split_off(&log.next_sequence().max(self.safe));
         appended.or_else(|error| match error {
@@ -129,8 +130,10 @@ fn live(mut disk: SimDisk, known: &mut Known, random: &mut Random) -> Result<Sim
     known.safe = log.next_sequence();
     known.frames.split_off(&known.safe);
     for _ in 0..random.below(60) {
-        let done = match random.below(20) {
+        let done = match random.below(24) {
             0 => log.mark(1),
+            20..=22 => log.prepare(),
+            23 => log.finish(),
             1..=3 if log.segments() > 3 => known.remove(&mut log),
             _ => known.write(&mut log, random),
         };
@@ -215,7 +218,7 @@ fn a_bit_that_is_not_as_it_was_is_refused_or_does_not_matter() {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(refused > 1_000, "{refused} of 3,000");
+    assert!(refused > 500, "{refused} of 3,000");
 }
 
 #[test]
@@ -264,7 +267,7 @@ fn after_a_failed_sync_nothing_is_said_to_be_safe() {
     let disk = SimDisk::new(Random::new(9));
     let (mut log, _) = Log::open(disk, config(), ID, 1, |_| {}).expect("a new log");
     let mut frames = VecDeque::from([frame(1, &mut random)]);
-    log.append(&mut frames, 1, drop).expect("a good disk");
+    log.append(&mut frames, 1, |_, _| {}).expect("a good disk");
     log.disk_mut().set_faults(Faults {
         failing: 1_000,
         ..Faults::default()
@@ -272,7 +275,7 @@ fn after_a_failed_sync_nothing_is_said_to_be_safe() {
     assert!(matches!(log.sync(), Err(LogError::Failed(_))));
     log.disk_mut().set_faults(Faults::default());
     assert!(matches!(log.sync(), Err(LogError::HasFailed)));
-    let again = log.append(&mut frames, 1, drop);
+    let again = log.append(&mut frames, 1, |_, _| {});
     assert!(matches!(again, Err(LogError::HasFailed)));
 }
 
@@ -286,11 +289,11 @@ fn a_full_disk_is_tried_again_and_loses_nothing() {
         ..Faults::default()
     });
     let mut frames: VecDeque<_> = (1..=600).map(|number| frame(number, &mut random)).collect();
-    let full = log.append(&mut frames, 1, drop);
+    let full = log.append(&mut frames, 1, |_, _| {});
     assert!(matches!(full, Err(LogError::Full(_))) && !frames.is_empty());
     log.sync().expect("what was written is safe");
     log.disk_mut().set_faults(Faults::default());
-    log.append(&mut frames, 1, drop).expect("room");
+    log.append(&mut frames, 1, |_, _| {}).expect("room");
     log.sync().expect("a good disk");
     let found = reopen(log.into_disk().killed()).expect("undamaged");
     assert!(found.into_values().eq(1..=600));
