@@ -22,7 +22,7 @@ impl Place {
         setup.arg("--storage-directory").arg(path)
     }
 
-    fn start(&self, shards: usize) -> Broker {
+    pub fn start(&self, shards: usize) -> Broker {
         self.setup(shards).start()
     }
 

@@ -27,6 +27,7 @@ fn publish_bytes(publisher: &mut Client, topic: &str, bytes: usize) {
 
 on_shards! { [1, 4]
     what_is_over_takes_no_space_and_what_is_not_stays,
+    a_full_disk_refuses_what_it_cannot_keep_and_goes_on_when_queues_are_shorter,
 }
 
 fn what_is_over_takes_no_space_and_what_is_not_stays(shards: usize) {
@@ -80,4 +81,82 @@ fn what_is_over_takes_no_space_and_what_is_not_stays(shards: usize) {
             .open(&broker)
             .session_present
     );
+}
+
+fn a_full_disk_refuses_what_it_cannot_keep_and_goes_on_when_queues_are_shorter(shards: usize) {
+    let place = Place::new();
+    let bytes_max = 4 * SEGMENT_BYTES;
+    let config = format!(
+        "[storage]\nsegment_bytes = {SEGMENT_BYTES}\ndisk_bytes_max = {bytes_max}\n\
+         free_bytes_min = 0\n"
+    );
+    let broker = place.setup(shards).config(&config).start();
+    let mut absent = Connect::v5("absent").persistent().open(&broker);
+    absent.subscribe("kept/#", 1);
+    absent.disconnect();
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    let mut put = |topic: &str, number: usize| {
+        let mut payload = vec![b'.'; 10_000];
+        payload[..8].copy_from_slice(&number.to_be_bytes());
+        let id = publisher.send_publish(&Publish::new(topic, 1, payload));
+        publisher.wait_ack(Ack::Puback, id)
+    };
+    let refused = (0..).find(|&number| put("kept/a", number) == 0x97);
+    let acknowledged = refused.expect("refused at last");
+    assert!(acknowledged > bytes_max / 20_000, "{acknowledged}");
+    let log = broker.log();
+    assert!(log.contains("storage.disk_bytes_max"), "{log}");
+    // What nobody keeps goes on.
+    let mut live = Connect::v5("live").open(&broker);
+    live.subscribe("live", 1);
+    assert_eq!(put("live", 0), 0);
+    live.accept();
+    // Who cannot be told waits, as if the network did.
+    let mut old = Connect::v4("old").open(&broker);
+    let id = old.send_publish(&Publish::new("kept/b", 1, "from 3.1.1"));
+    eventually("it waits", || {
+        let paused = broker.counters().get("publishers_paused_storage");
+        (paused > 0).then_some(())
+    });
+    let mut back = Connect::v5("absent").persistent().open(&broker);
+    for number in 0..acknowledged {
+        let got = back.accept();
+        assert_eq!(got.payload[..8], number.to_be_bytes());
+    }
+    old.wait_ack(Ack::Puback, id);
+    back.expect("kept/b", "from 3.1.1");
+    eventually("there is room", || (put("kept/a", 0) == 0).then_some(()));
+    assert!(broker.counters().get("publishes_refused_storage") > 0);
+    assert!(broker.log().contains("there is room again"));
+}
+
+/// The store is slower than its publishers: they are held up, and lose nothing.
+#[test]
+fn publishers_wait_for_a_store_that_is_behind() {
+    let place = Place::new();
+    let config = "[storage]\npending_bytes_max = 1048576\ncommit_interval_us = 300000\n";
+    let broker = place.setup(1).config(config).start();
+    let mut absent = Connect::v5("absent").persistent().open(&broker);
+    absent.subscribe("kept/#", 1);
+    absent.disconnect();
+    let mut publishers: Vec<_> = (0..40)
+        .map(|number| Connect::v5(&format!("publisher-{number}")).open(&broker))
+        .collect();
+    let message = Publish::new("kept/a", 1, vec![7; 100_000]);
+    for round in 0..4 {
+        let ids: Vec<_> = publishers
+            .iter_mut()
+            .map(|publisher| publisher.send_publish(&message))
+            .collect();
+        for (publisher, id) in publishers.iter_mut().zip(ids) {
+            assert_eq!(publisher.wait_ack(Ack::Puback, id), 0, "round {round}");
+        }
+    }
+    assert!(broker.counters().get("publishers_paused_storage") > 0);
+    kill(broker);
+    let broker = place.start(1);
+    let mut back = Connect::v5("absent").persistent().open(&broker);
+    for _ in 0..4 * 40 {
+        back.accept();
+    }
 }

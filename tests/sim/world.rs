@@ -11,6 +11,7 @@ use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing as Batch;
 use ringmq::engine::overload::Meter;
 use ringmq::engine::route::ShardSet;
+use ringmq::engine::shard::store_room::StoreRoom;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::{Lasted, Timestamp};
 use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
@@ -128,6 +129,8 @@ pub struct Roughness {
     pub commit: u32,
     /// A checkpoint begins in a turn.
     pub checkpoint: u32,
+    /// Records that may wait for the store before publishers do; not per mille.
+    pub pending_max: usize,
 }
 
 /// Cores, mail, links, time.
@@ -478,6 +481,13 @@ impl World {
                 shard.core.stored(now, through);
             }
         }
+        shard
+            .core
+            .set_store_room(if shard.uncommitted.len() > self.roughness.pending_max {
+                StoreRoom::Behind
+            } else {
+                StoreRoom::Enough
+            });
     }
 
     fn link_of(&self, shard: usize, key: ConnectionKey) -> LinkId {

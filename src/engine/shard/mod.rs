@@ -58,6 +58,7 @@ mod sessions;
 mod settings;
 mod snapshot;
 mod statistics;
+pub mod store_room;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -103,6 +104,7 @@ use receipts::Receipts;
 use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
+use store_room::Store;
 
 /// Something the shell has to do with a connection.
 #[derive(Debug)]
@@ -175,6 +177,7 @@ pub struct ShardCore {
     /// Statistics that are being counted.
     counting: Option<Sums>,
     checkpoint: Checkpoint,
+    store: Store,
 }
 
 impl ShardCore {
@@ -224,6 +227,7 @@ impl ShardCore {
             memory: Memory::default(),
             counting: None,
             checkpoint: Checkpoint::default(),
+            store: Store::default(),
         }
     }
 

@@ -136,7 +136,10 @@ impl Shell {
             .zip(wakers)
             .map(|(id, waker): (ShardId, _)| (id != start.id).then(|| ring.link(waker)))
             .collect();
-        let store = start.log.map(|way| Store::new(start.id, way));
+        let pending_bytes_max = start.core.storage_pending_bytes_max();
+        let store = start
+            .log
+            .map(|way| Store::new(start.id, way, pending_bytes_max));
         if let Some(store) = &store {
             store.tell_live_bytes(&start.core);
         }

@@ -2,10 +2,12 @@
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::ShardCore;
+use crate::engine::shard::store_room::StoreRoom;
 use crate::storage::log::frame::Frame;
 use crate::storage::log::progress::Progress;
 use crate::storage::record::encoder::Encoder;
 use crossbeam_channel::Sender;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What a message on its way to a session takes, before any was written.
@@ -29,10 +31,16 @@ pub(super) struct Store {
     told: u64,
     /// Checkpoints that were asked for and have begun.
     checkpoints: u64,
+    /// Frames that are not safe: their tickets and bytes.
+    pending: VecDeque<(u64, usize)>,
+    pending_bytes: usize,
+    /// Beyond so many bytes who publishes waits, until half of it is safe.
+    pending_bytes_max: usize,
+    room: StoreRoom,
 }
 
 impl Store {
-    pub fn new(shard: ShardId, way: LogWay) -> Self {
+    pub fn new(shard: ShardId, way: LogWay, pending_bytes_max: usize) -> Self {
         Store {
             shard,
             // The core's times are those of the wall clock.
@@ -40,13 +48,19 @@ impl Store {
             way,
             told: 0,
             checkpoints: 0,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            pending_bytes_max,
+            room: StoreRoom::Enough,
         }
     }
 
     /// Whether more is safe than the core knows, or is wanted of it.
     pub fn has_news(&self) -> bool {
         let progress = &self.way.progress;
-        progress.safe_ticket(self.shard) > self.told || progress.checkpoints() > self.checkpoints
+        progress.safe_ticket(self.shard) > self.told
+            || progress.checkpoints() > self.checkpoints
+            || progress.is_full() != (self.room == StoreRoom::Full)
     }
 
     /// Takes what is to be kept; the highest ticket that is safe, if that is news.
@@ -62,7 +76,29 @@ impl Store {
         let safe = self.way.progress.safe_ticket(self.shard);
         let is_news = safe > self.told;
         self.told = safe;
+        while let Some((_, bytes)) = self.pending.front().filter(|(ticket, _)| *ticket <= safe) {
+            self.pending_bytes -= bytes;
+            self.pending.pop_front();
+        }
+        let room = self.room_now();
+        if room != self.room {
+            self.room = room;
+            core.set_store_room(room);
+        }
         is_news.then_some(safe)
+    }
+
+    fn room_now(&self) -> StoreRoom {
+        let was_behind = self.room == StoreRoom::Behind;
+        let max = self.pending_bytes_max;
+        let most = if was_behind { max / 2 } else { max };
+        if self.way.progress.is_full() {
+            StoreRoom::Full
+        } else if self.pending_bytes > most {
+            StoreRoom::Behind
+        } else {
+            StoreRoom::Enough
+        }
     }
 
     fn write(&mut self, core: &mut ShardCore) {
@@ -71,6 +107,9 @@ impl Store {
         }
         self.encoder.flush();
         for frame in self.encoder.frames() {
+            let bytes = frame.wire().len();
+            self.pending.push_back((frame.ticket, bytes));
+            self.pending_bytes += bytes;
             // A thread that has ended has said why, and nothing is safe any more.
             let _ = self.way.frames.send(frame);
         }

@@ -123,7 +123,8 @@ impl Directory {
         let free = system.f_bavail.saturating_mul(system.f_frsize);
         let least = self.free_bytes_min;
         if free < bytes.saturating_add(least) {
-            let text = format!("{free} bytes are free, of which {least} stay so");
+            let text =
+                format!("{free} bytes are free, of which {least} stay so (storage.free_bytes_min)");
             return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
         Ok(())

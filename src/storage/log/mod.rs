@@ -319,7 +319,7 @@ impl<D: Disk> Log<D> {
             return Err(LogError::Full(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
                 format!(
-                    "the log has {} bytes, as many as it may have",
+                    "the files have as many bytes as they may (storage.disk_bytes_max, {})",
                     self.config.bytes_max
                 ),
             )));

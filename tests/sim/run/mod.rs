@@ -73,6 +73,7 @@ impl Run {
             run: 200 + random.below(800) as u32,
             commit: 100 + random.below(900) as u32,
             checkpoint: random.pick(&[0, 2, 20]),
+            pending_max: random.pick(&[0, 5, 1_000]),
         };
         let letters_max = random.pick(&[1, 2, 7, 4096]);
         let strategies = [
