@@ -3,7 +3,8 @@
 use crate::shard::driver::LogWay;
 use crate::shard::orders::Event;
 use crate::shard::ring::Waker;
-use crate::storage::directory::{Frames, Opened};
+use crate::storage::directory::Opened;
+use crate::storage::epoch::Frames;
 use crate::storage::log::disk::Directory;
 use crate::storage::log::writer::{Told, Writer, WriterConfig};
 use crate::storage::log::{Log, LogError};

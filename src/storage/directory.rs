@@ -3,49 +3,17 @@
 //!
 //! Not here: what the frames mean to a shard ([`super::record`]), and who writes on.
 
+use super::epoch::{Epoch, Frames};
 use super::log::disk::Directory;
-use super::log::frame::{Found, Kind};
 use super::log::scan::Torn;
 use super::log::segment::{FIRST_SEGMENT, LogId};
 use super::log::{Log, LogConfig, LogError};
+use super::rehome::rehome;
 use crate::engine::keys::ShardId;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
-
-/// A shard's frames.
-#[derive(Debug, Default)]
-pub struct Frames {
-    /// The records of each, in order.
-    pub records: Vec<Vec<u8>>,
-    /// They begin with a checkpoint; what was before it is gone.
-    pub from_checkpoint: bool,
-    /// The first with which a checkpoint begins.
-    checkpoint: Option<usize>,
-}
-
-impl Frames {
-    fn put(&mut self, frame: &Found<'_>) {
-        if frame.kind == Kind::CheckpointBegins {
-            self.checkpoint.get_or_insert(self.records.len());
-        }
-        if !frame.records.is_empty() {
-            self.records.push(frame.records.to_vec());
-        }
-    }
-
-    /// What the log had before is gone: what was told before the first checkpoint hangs in the air. False if
-    /// there is none.
-    fn begin_with_checkpoint(&mut self) -> bool {
-        let Some(checkpoint) = self.checkpoint else {
-            return false;
-        };
-        self.records.drain(..checkpoint);
-        self.from_checkpoint = true;
-        true
-    }
-}
 
 /// Which directory, and how it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +48,10 @@ pub enum DirectoryError {
     Log(PathBuf, LogError),
     /// What a shard had told before is gone, and it has not told it anew.
     Incomplete(PathBuf, ShardId),
-    /// More shards have written it.
-    Shards(PathBuf, ShardId, ShardId),
+    /// A frame is of a shard that was not there.
+    Shards(PathBuf, ShardId, u32),
+    /// What is kept makes no sense.
+    Kept(PathBuf, String),
 }
 
 impl fmt::Display for DirectoryError {
@@ -97,12 +67,12 @@ impl fmt::Display for DirectoryError {
                 "{}: the first segments are gone, and nothing tells what shard {shard} had",
                 path.display()
             ),
-            DirectoryError::Shards(path, kept, now) => write!(
+            DirectoryError::Shards(path, shard, shards) => write!(
                 f,
-                "{}: shard {kept} has written there, and there are {now} shards now; start with as \
-                 many as before (shards)",
+                "{}: a frame is of shard {shard}, though {shards} have written there",
                 path.display()
             ),
+            DirectoryError::Kept(path, why) => write!(f, "{}: {why}", path.display()),
         }
     }
 }
@@ -123,34 +93,59 @@ pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, Director
         io::ErrorKind::WouldBlock => DirectoryError::Taken(place()),
         _ => DirectoryError::Unusable(place(), error),
     })?;
-    let mut frames: Vec<Frames> = (0..shards).map(|_| Frames::default()).collect();
+    let mut epochs: Vec<Epoch> = Vec::new();
     let mut beyond = None;
-    let opened = Log::open(disk, at.log, new_id(), now_ms, |frame| {
-        match frames.get_mut(usize::from(frame.shard)) {
+    let opened = Log::open(disk, at.log, (new_id(), shards), now_ms, |frame, head| {
+        let wrote = head.shards as usize;
+        if epochs.last().is_none_or(|last| last.frames.len() != wrote) {
+            let frames = (0..wrote).map(|_| Frames::default()).collect();
+            epochs.push(Epoch { frames });
+        }
+        let last = epochs.last_mut();
+        match last.and_then(|last| last.frames.get_mut(usize::from(frame.shard))) {
             Some(frames) => frames.put(&frame),
-            None => beyond = beyond.max(Some(frame.shard)),
+            None => beyond = Some((frame.shard, head.shards)),
         }
     });
     let (log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
-    if let Some(shard) = beyond {
+    if let Some((shard, shards)) = beyond {
         return Err(DirectoryError::Shards(place(), shard, shards));
     }
-    if scan
-        .segments
-        .first()
-        .is_some_and(|first| *first > FIRST_SEGMENT)
-    {
-        for (shard, frames) in (0..).zip(&mut frames) {
-            if !frames.begin_with_checkpoint() {
-                return Err(DirectoryError::Incomplete(place(), shard));
-            }
-        }
+    let first_segment = scan.segments.first().copied();
+    if first_segment.is_some_and(|first| first > FIRST_SEGMENT) {
+        begin_with_checkpoint(&mut epochs).map_err(|it| DirectoryError::Incomplete(place(), it))?;
     }
+    let frames = as_of_now(epochs, shards).map_err(|why| DirectoryError::Kept(place(), why))?;
     Ok(Opened {
         log,
         frames,
         torn: scan.torn,
     })
+}
+
+/// What the log had before is gone; or the shard whose history begins nowhere then.
+fn begin_with_checkpoint(epochs: &mut [Epoch]) -> Result<(), ShardId> {
+    let first = epochs.first_mut().into_iter();
+    for (shard, frames) in (0..).zip(first.flat_map(|first| &mut first.frames)) {
+        if !frames.begin_with_checkpoint() {
+            return Err(shard);
+        }
+    }
+    Ok(())
+}
+
+/// The frames of each of so many shards.
+fn as_of_now(mut epochs: Vec<Epoch>, shards: ShardId) -> Result<Vec<Frames>, String> {
+    match epochs.pop() {
+        None => Ok((0..shards).map(|_| Frames::default()).collect()),
+        Some(only) if epochs.is_empty() && only.frames.len() == usize::from(shards) => {
+            Ok(only.frames)
+        }
+        Some(last) => {
+            epochs.push(last);
+            rehome(epochs, shards)
+        }
+    }
 }
 
 /// A log's identity: random enough that no two are alike.
@@ -168,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_with_frames_of_more_shards_or_of_another_process_is_refused() {
+    fn a_directory_has_one_process_and_frames_by_shard() {
         use crate::storage::log::frame::Frame;
         use std::collections::VecDeque;
         let name = format!("ringmq-found-{}", std::process::id());
@@ -195,11 +190,6 @@ mod tests {
             .expect("written");
         found.log.sync().expect("safe");
         drop(found);
-        let other = open(&at, 3, 2).expect_err("of four").to_string();
-        assert!(
-            other.contains("shard 3") && other.contains("3 shards"),
-            "{other}"
-        );
         let again = open(&at, 4, 3).expect("the same");
         let counts: Vec<usize> = again.frames.iter().map(|it| it.records.len()).collect();
         assert_eq!(counts, [1, 0, 0, 2]);

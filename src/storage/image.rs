@@ -228,6 +228,14 @@ impl Image {
 }
 
 impl Session {
+    /// It is called otherwise from now on.
+    pub(super) fn renumber(&mut self, number: SessionNumber) {
+        self.opened.session = number;
+        for subscription in self.subscriptions.values_mut() {
+            subscription.session = number;
+        }
+    }
+
     fn into_records(self) -> Vec<Record> {
         let session = self.opened.session;
         let mut records = vec![Record::Opened(Box::new(self.opened))];

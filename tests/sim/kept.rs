@@ -6,8 +6,9 @@ use ringmq::engine::keys::ShardId;
 use ringmq::engine::record::{Persist, Record, Step};
 use ringmq::engine::shard::ShardCore;
 use ringmq::engine::time::Timestamp;
+use ringmq::storage::epoch::Frames;
 use ringmq::storage::image::{Entry, Image, Session};
-use ringmq::storage::log::frame::{Kind, Look, look};
+use ringmq::storage::log::frame::{Frame, Kind, Look, look};
 use ringmq::storage::log::segment::LogId;
 use ringmq::storage::record::decoder::Decoder;
 use ringmq::storage::record::encoder::Encoder;
@@ -174,9 +175,42 @@ impl Kept {
         written
     }
 
-    /// The broker is killed: what is not safe up to a ticket may be lost, the last of it first. What is left
-    /// is what there is, in records.
-    pub fn crash(&mut self, stored: u64, random: &mut Random) -> Result<Vec<Record>, String> {
+    /// One that was found with these.
+    pub fn with(shard: ShardId, seed: u64, frames: &Frames) -> Result<Self, String> {
+        let mut kept = Kept::new(shard, seed);
+        let frame = |records: &Vec<u8>| {
+            kept.sequence += 1;
+            let mut frame = Frame::new(Vec::new(), shard);
+            frame.records().extend_from_slice(records);
+            frame.seal();
+            frame.stamp(&LOG, 1, kept.sequence, 0);
+            frame.wire().to_vec()
+        };
+        let frames = frames.records.iter().map(frame).collect();
+        kept.turns.push(Turn { first: 0, frames });
+        kept.begin_life()?;
+        Ok(kept)
+    }
+
+    /// All frames, as they are found.
+    pub fn frames_of_all(&self) -> Frames {
+        let mut frames = Frames::default();
+        for frame in self.turns.iter().flat_map(|turn| &turn.frames) {
+            if let Look::Frame(found) = look(&LOG, 1, frame) {
+                frames.put(&found);
+            }
+        }
+        assert!(!self.is_cut || frames.begin_with_checkpoint());
+        frames
+    }
+
+    /// What there is, in records.
+    pub fn records(&self) -> Result<Vec<Record>, String> {
+        Ok(self.read_all()?.image.into_records().collect())
+    }
+
+    /// The broker is killed: what is not safe up to a ticket may be lost, the last of it first.
+    pub fn crash(&mut self, stored: u64, random: &mut Random) -> Result<(), String> {
         let safe = self.turns.partition_point(|turn| turn.first <= stored);
         let kept = safe + random.below(self.turns.len() - safe + 1);
         self.turns.truncate(kept);
@@ -185,11 +219,15 @@ impl Kept {
         }
         self.encoder = Encoder::new(self.shard, ORIGIN_MS).with_frame_bytes_max(self.frame_bytes);
         self.clean(random)?;
+        self.begin_life()
+    }
+
+    fn begin_life(&mut self) -> Result<(), String> {
         self.life = self.turns.len();
         self.reading = self.read_all()?;
         (self.put, self.told_before) = (0, self.reading.told);
         self.reading.ticket = 0;
-        Ok(self.read_all()?.image.into_records().collect())
+        Ok(())
     }
 
     /// What was told before the last whole checkpoint may be gone, as far as that has begun in this life.

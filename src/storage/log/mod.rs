@@ -87,6 +87,7 @@ pub struct Log<D> {
     disk: D,
     config: LogConfig,
     id: LogId,
+    shards: u16,
     oldest: u64,
     /// The segment that is written to, and how far it is.
     segment: u64,
@@ -104,8 +105,9 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens the log on a disk, or begins one there, named `id`. Hands every frame that is to be kept to
-    /// `take`, in order, and begins a new segment. `now_ms` is the wall clock.
+    /// Opens the log on a disk for so many shards, or begins one there, named `id`. Hands every frame that is
+    /// to be kept to `take`, in order, with its segment's head, and begins a new segment. `now_ms` is the wall
+    /// clock.
     ///
     /// # Errors
     /// [`LogError::Damaged`] if something is missing or wrong that was safe; nothing was changed then.
@@ -113,9 +115,9 @@ impl<D: Disk> Log<D> {
     pub fn open(
         mut disk: D,
         config: LogConfig,
-        id: LogId,
+        (id, shards): (LogId, u16),
         now_ms: u64,
-        take: impl FnMut(frame::Found<'_>),
+        take: impl FnMut(frame::Found<'_>, &SegmentHead),
     ) -> Result<(Self, Scan), (LogError, D)> {
         let scan = match scan::scan(&mut disk, take) {
             Ok(scan) => scan,
@@ -125,6 +127,7 @@ impl<D: Disk> Log<D> {
             disk,
             config,
             id: scan.log.unwrap_or(id),
+            shards,
             oldest: scan.segments.first().copied().unwrap_or(FIRST_SEGMENT),
             segment: scan.segments.last().copied().unwrap_or(FIRST_SEGMENT - 1),
             offset: 0,
@@ -382,6 +385,7 @@ impl<D: Disk> Log<D> {
             made_at_ms: now_ms,
             oldest: self.oldest,
             first_sequence: self.sequence,
+            shards: u32::from(self.shards),
         };
         let block = head.encode();
         let wrote = self.disk.write(number, 0, &mut [IoSlice::new(&block)]);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic 8 | version u32 | log 16 | number u64 | made at u64 (wall, ms) | oldest u64 |
-//! first sequence u64 | crc u32
+//! first sequence u64 | shards u32 | crc u32
 //! ```
 
 use std::fmt;
@@ -14,7 +14,7 @@ const MAGIC: &[u8; 8] = b"RINGMQ\0L";
 pub const FIRST_SEGMENT: u64 = 1;
 /// Form of the files; others are refused by name.
 pub const VERSION: u32 = 1;
-const SUMMED_BYTES: usize = 60;
+const SUMMED_BYTES: usize = 64;
 
 /// Tells one log from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct SegmentHead {
     pub oldest: u64,
     /// The first frame in it: whatever former segments have from there on was never safe.
     pub first_sequence: u64,
+    /// So many shards have written in it.
+    pub shards: u32,
 }
 
 /// What is wrong with a first block.
@@ -68,6 +70,7 @@ impl SegmentHead {
         ] {
             block.extend_from_slice(&value.to_le_bytes());
         }
+        block.extend_from_slice(&self.shards.to_le_bytes());
         let sum = crc32fast::hash(&block);
         block.extend_from_slice(&sum.to_le_bytes());
         block.resize(BLOCK_BYTES, 0);
@@ -106,6 +109,7 @@ impl SegmentHead {
             made_at_ms: number(36)?,
             oldest: number(44)?,
             first_sequence: number(52)?,
+            shards: word(60)?,
         })
     }
 }
@@ -136,6 +140,7 @@ mod tests {
             made_at_ms: 1_700_000_000_000,
             oldest: 39,
             first_sequence: 1 << 40,
+            shards: 4,
         };
         let block = head.encode();
         assert_eq!(block.len(), BLOCK_BYTES);

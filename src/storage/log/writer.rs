@@ -338,7 +338,9 @@ mod tests {
                 segment_bytes: 1 << 20,
                 ..LogConfig::default()
             };
-            let opened = Log::open(disk, config, LogId([1; 16]), 1, |frame| take(frame.ticket));
+            let opened = Log::open(disk, config, (LogId([1; 16]), 2), 1, |frame, _| {
+                take(frame.ticket)
+            });
             opened.map_err(|(error, _)| error).expect("undamaged").0
         }
     }

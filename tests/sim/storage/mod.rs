@@ -111,13 +111,13 @@ fn live(mut disk: SimDisk, known: &mut Known, random: &mut Random) -> Result<Sim
     });
     let mut found = BTreeMap::new();
     let mut is_in_order = true;
-    let take = |frame: Found<'_>| {
+    let take = |frame: Found<'_>, _: &SegmentHead| {
         is_in_order &= found
             .last_key_value()
             .is_none_or(|(last, _)| *last < frame.sequence);
         found.insert(frame.sequence, frame.ticket);
     };
-    let mut log = match Log::open(disk, config(), ID, 1, take) {
+    let mut log = match Log::open(disk, config(), (ID, 1), 1, take) {
         Ok((log, _)) => log,
         Err((LogError::Damaged(damage), _)) => return Err(format!("refused: {damage}")),
         Err((_, disk)) => return Ok(end(disk, random)),
@@ -182,7 +182,7 @@ fn what_was_safe_is_there_after_every_crash_and_nothing_else() {
 /// A log of some segments that was closed with a mark; its frames, and the disk.
 fn closed(random: &mut Random) -> (BTreeMap<u64, u64>, SimDisk) {
     let disk = SimDisk::new(Random::new(7));
-    let (mut log, _) = Log::open(disk, config(), ID, 1, |_| {}).expect("a new log");
+    let (mut log, _) = Log::open(disk, config(), (ID, 1), 1, |_, _| {}).expect("a new log");
     let mut known = Known::default();
     while log.segments() < 4 {
         known.write(&mut log, random).expect("a good disk");
@@ -193,7 +193,7 @@ fn closed(random: &mut Random) -> (BTreeMap<u64, u64>, SimDisk) {
 
 fn reopen(disk: SimDisk) -> Result<BTreeMap<u64, u64>, LogError> {
     let mut found = BTreeMap::new();
-    let opened = Log::open(disk, config(), ID, 1, |frame| {
+    let opened = Log::open(disk, config(), (ID, 1), 1, |frame, _| {
         found.insert(frame.sequence, frame.ticket);
     });
     opened.map(|_| found).map_err(|(error, _)| error)
@@ -246,7 +246,7 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
     let (_, of_another) = {
         let disk = SimDisk::new(Random::new(8));
         let id = LogId([4; 16]);
-        let (log, _) = Log::open(disk, config(), id, 1, |_| {}).expect("a new log");
+        let (log, _) = Log::open(disk, config(), (id, 1), 1, |_, _| {}).expect("a new log");
         (0, log.into_disk())
     };
     let foreign = what(&|disk| {
@@ -265,7 +265,7 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
 fn after_a_failed_sync_nothing_is_said_to_be_safe() {
     let mut random = Random::new(13);
     let disk = SimDisk::new(Random::new(9));
-    let (mut log, _) = Log::open(disk, config(), ID, 1, |_| {}).expect("a new log");
+    let (mut log, _) = Log::open(disk, config(), (ID, 1), 1, |_, _| {}).expect("a new log");
     let mut frames = VecDeque::from([frame(1, &mut random)]);
     log.append(&mut frames, 1, |_, _| {}).expect("a good disk");
     log.disk_mut().set_faults(Faults {
@@ -283,7 +283,7 @@ fn after_a_failed_sync_nothing_is_said_to_be_safe() {
 fn a_full_disk_is_tried_again_and_loses_nothing() {
     let mut random = Random::new(14);
     let disk = SimDisk::new(Random::new(10));
-    let (mut log, _) = Log::open(disk, config(), ID, 1, |_| {}).expect("a new log");
+    let (mut log, _) = Log::open(disk, config(), (ID, 1), 1, |_, _| {}).expect("a new log");
     log.disk_mut().set_faults(Faults {
         full: 1_000,
         ..Faults::default()
