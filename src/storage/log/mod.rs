@@ -106,9 +106,9 @@ pub struct Log<D> {
 
 impl<D: Disk> Log<D> {
     /// Opens the log on a disk for so many shards, or begins one there, named `id`. Hands every frame that is
-    /// to be kept to `take`, in order, with its segment's head, and begins a new segment. `now_ms` is the wall
-    /// clock.
-    ///
+    /// Opens the log on a disk for so many shards, or begins one there, named `id`. Hands every frame that
+    /// is to be kept to `take`, in order, with its segment's head, and begins a new segment. `now_ms` is the
+    /// wall clock.
     /// # Errors
     /// [`LogError::Damaged`] if something is missing or wrong that was safe; nothing was changed then.
     /// The disk comes back.
