@@ -13,6 +13,7 @@
 //!
 //! Not here: who keeps them and how.
 
+use crate::engine::access::acl::Acl;
 use crate::engine::codec::Version;
 use crate::engine::keys::SessionNumber;
 use crate::engine::message::{Message, Qos};
@@ -157,6 +158,8 @@ pub struct Opened {
     pub version: Version,
     /// Whose it is.
     pub user_name: Option<Box<str>>,
+    /// Rules that its identity brought along, and the method that gave them.
+    pub own_rules: Option<(&'static str, Arc<Acl>)>,
     /// Seconds it outlives its connection.
     pub expiry_seconds: u32,
     /// Most bytes that wait for it.

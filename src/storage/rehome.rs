@@ -136,6 +136,7 @@ mod tests {
             client_id: client_id.into(),
             version: Version::V5,
             user_name: None,
+            own_rules: None,
             expiry_seconds: 60,
             queue_bytes_max: 1_000,
             will: None,

@@ -9,6 +9,7 @@
 //! Not here: what the records were read from, and how a history becomes a snapshot.
 
 use super::ShardCore;
+use super::access::rights;
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::topic::{Subscribed, TopicFilter};
 use crate::engine::keys::{GroupKey, SessionKey, SessionNumber};
@@ -187,12 +188,18 @@ impl ShardCore {
         session.expiry_seconds = opened.expiry_seconds;
         session.queue_bytes_max = opened.queue_bytes_max;
         session.will = opened.will;
-        session.holder = opened.user_name.map(|user_name| {
-            Box::new(Holder {
-                user_name: Some(user_name),
+        if opened.user_name.is_some() || opened.own_rules.is_some() {
+            let (method, own_acl) = opened.own_rules.unzip();
+            let mut holder = Holder {
+                user_name: opened.user_name,
+                own_acl,
+                method: method.unwrap_or_default(),
                 ..Holder::default()
-            })
-        });
+            };
+            let of_file = self.clients.rules.acl.as_ref();
+            holder.rights = rights(of_file, &holder, &opened.client_id);
+            session.holder = Some(Box::new(holder));
+        }
         let key = self.clients.sessions.insert(session);
         self.renew_rights(key);
         self.clients.journal.go_on_after(number);

@@ -23,6 +23,7 @@ pub(super) fn opened(session: &Session, number: SessionNumber) -> Record {
         client_id: Rc::clone(&session.client_id),
         version: session.version,
         user_name: holder.and_then(|holder| holder.user_name.clone()),
+        own_rules: holder.and_then(|holder| Some((holder.method, holder.own_acl.clone()?))),
         expiry_seconds: session.expiry_seconds,
         queue_bytes_max: session.queue_bytes_max,
         will: session.will.clone(),

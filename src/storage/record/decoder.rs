@@ -6,12 +6,13 @@
 //! Not here: frames that lie in the log, and whose they are ([`crate::storage::log`]).
 
 use super::fields::{
-    AS_PUBLISHED, EXPIRES, Fields, GROUP, IDS, NO_LOCAL, QOS, RETAIN, SHARE, USER, WHOLE, WILL,
-    Wall, parts_of, qos_of, session_of,
+    AS_PUBLISHED, EVERYTHING, EXPIRES, Fields, GROUP, IDS, NO_LOCAL, QOS, RETAIN, RULES, SHARE,
+    USER, WHOLE, WILL, Wall, access_of, method_of, parts_of, qos_of, session_of,
 };
 use super::refusal::{Fault, Refusal};
 use super::tag::Tag;
 use super::window::{NUMBER_END, Window};
+use crate::engine::access::acl::Acl;
 use crate::engine::codec::Version;
 use crate::engine::keys::{GroupKey, SessionNumber};
 use crate::engine::message::{LocalMessage, Message, Qos};
@@ -317,7 +318,7 @@ const fn step(tag: Tag) -> Option<Step> {
 }
 
 fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fault> {
-    let flags = fields.flags(USER | WILL)?;
+    let flags = fields.flags(USER | WILL | RULES | EVERYTHING)?;
     let version = match fields.byte()? {
         3 => Version::V3_1,
         4 => Version::V3_1_1,
@@ -330,6 +331,7 @@ fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fau
     } else {
         None
     };
+    let own_rules = own_rules(flags, fields)?;
     let expiry_seconds = fields.u32()?;
     let queue_bytes_max = usize::try_from(fields.varint()?).map_err(|_| Fault::Number)?;
     let will = if flags & WILL != 0 {
@@ -342,10 +344,32 @@ fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fau
         client_id,
         version,
         user_name,
+        own_rules,
         expiry_seconds,
         queue_bytes_max,
         will,
     })
+}
+
+fn own_rules(
+    flags: u8,
+    fields: &mut Fields<'_>,
+) -> Result<Option<(&'static str, Arc<Acl>)>, Fault> {
+    if flags & RULES == 0 {
+        let is_none = flags & EVERYTHING == 0;
+        return if is_none { Ok(None) } else { Err(Fault::Value) };
+    }
+    let method = method_of(fields.byte()?)?;
+    if flags & EVERYTHING != 0 {
+        return Ok(Some((method, Arc::new(Acl::everything()))));
+    }
+    let mut rules = Vec::new();
+    // Not collected by the count: that is only what somebody says.
+    for _ in 0..fields.varint()? {
+        rules.push((access_of(fields.byte()?)?, fields.text()?));
+    }
+    let acl = Acl::from_rules(rules.into_iter()).map_err(|_| Fault::Value)?;
+    Ok(Some((method, Arc::new(acl))))
 }
 
 fn will(fields: &mut Fields<'_>) -> Result<Will, Fault> {

@@ -7,8 +7,9 @@
 //! Not here: when frames go to the log, and when they are safe.
 
 use super::fields::{
-    AS_PUBLISHED, EXPIRES, GROUP, IDS, NO_LOCAL, RETAIN, SHARE, USER, WHOLE, WILL, Wall, flag,
-    parts_of, put_bytes, put_difference, put_session, put_text, put_varint,
+    AS_PUBLISHED, EVERYTHING, EXPIRES, GROUP, IDS, NO_LOCAL, RETAIN, RULES, SHARE, USER, WHOLE,
+    WILL, Wall, access_bits, flag, method_bits, parts_of, put_bytes, put_difference, put_session,
+    put_text, put_varint,
 };
 use super::frames::Frames;
 use super::tag::Tag;
@@ -323,11 +324,20 @@ fn put_record(out: &mut Vec<u8>, wall: Wall, record: &Record) -> Option<Tag> {
 }
 
 /// ```text
-/// session | flags u8 | version u8 | client | [user] | expiry varint | queue bytes varint | [will]
+/// session | flags u8 | version u8 | client | [user] | [method u8 | [rules]] | expiry varint |
+/// queue bytes varint | [will]
+/// rules: count varint | each: access u8 | topics
 /// ```
 fn put_opened(out: &mut Vec<u8>, opened: &Opened) -> Tag {
     put_session(out, opened.session);
-    out.push(flag(USER, opened.user_name.is_some()) | flag(WILL, opened.will.is_some()));
+    let rules = opened.own_rules.as_ref();
+    let listed = rules.and_then(|(_, acl)| acl.listed());
+    out.push(
+        flag(USER, opened.user_name.is_some())
+            | flag(WILL, opened.will.is_some())
+            | flag(RULES, rules.is_some())
+            | flag(EVERYTHING, rules.is_some() && listed.is_none()),
+    );
     out.push(match opened.version {
         Version::V3_1 => 3,
         Version::V3_1_1 => 4,
@@ -336,6 +346,16 @@ fn put_opened(out: &mut Vec<u8>, opened: &Opened) -> Tag {
     put_text(out, &opened.client_id);
     if let Some(name) = &opened.user_name {
         put_text(out, name);
+    }
+    if let Some((method, _)) = rules {
+        out.push(method_bits(method));
+    }
+    if let Some(listed) = listed {
+        put_varint(out, listed.len() as u64);
+        for (access, topics) in listed {
+            out.push(access_bits(*access));
+            put_text(out, topics);
+        }
     }
     put_varint(out, u64::from(opened.expiry_seconds));
     put_varint(out, opened.queue_bytes_max as u64);
