@@ -8,6 +8,11 @@ use std::path::Path;
 /// Locked memory an executor needs at least.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
+/// What a shard opens beside its listening sockets: rings and what wakes it.
+const DESCRIPTORS_OF_SHARD: u64 = 7;
+/// What everything else opens, for signals, logs and files that are read again, and a few clients.
+const DESCRIPTORS_OF_OTHERS: u64 = 16;
+
 /// So many entries the table of descriptors has at most from the start: 8 bytes of the kernel's each.
 const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
 
@@ -16,6 +21,15 @@ const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
 pub enum MachineError {
     /// The limit on locked memory, in bytes.
     Memlock(u64),
+    /// The limit on open descriptors.
+    Descriptors {
+        /// So many may be open.
+        limit: u64,
+        /// So many are needed before the first client comes.
+        needed: u64,
+        /// Of so many shards.
+        shards: u64,
+    },
 }
 
 impl fmt::Display for MachineError {
@@ -26,6 +40,16 @@ impl fmt::Display for MachineError {
                 "the limit on locked memory is {bytes} bytes; io_uring needs at least \
                  {MEMLOCK_BYTES_MIN}. Raise it with `ulimit -l 8192` or LimitMEMLOCK=8M in the \
                  systemd unit"
+            ),
+            MachineError::Descriptors {
+                limit,
+                needed,
+                shards,
+            } => write!(
+                f,
+                "only {limit} descriptors may be open; {shards} shard(s) with these listeners need at least \
+                 {needed}, and each client one more. Raise it with `ulimit -n 65536` or LimitNOFILE=65536 in \
+                 the systemd unit"
             ),
         }
     }
@@ -116,6 +140,31 @@ impl MemoryShare {
         }
     }
 
+    /// What `limits.retained_bytes_max` is where it is not said: a quarter, but no more than otherwise.
+    #[must_use]
+    pub fn retained_bytes_max(&self, otherwise: usize) -> usize {
+        match usize::try_from(self.max_bytes / 4) {
+            Ok(quarter) if quarter > 0 => quarter.min(otherwise),
+            _ => otherwise,
+        }
+    }
+
+    /// What is wrong with so much that is said there.
+    #[must_use]
+    pub fn retained_warning(&self, said_bytes: usize) -> Option<String> {
+        let (max, said) = (self.max_bytes, said_bytes as u64);
+        (max > 0 && said > max / 2).then(|| {
+            format!(
+                "limits.retained_bytes_max is {} MiB, but limits.memory_max_bytes is {} MiB: retained messages \
+                 can leave too little for clients, and at 80 % of it no more are kept. Leave the key out, or set \
+                 it to at most {} MiB",
+                said >> 20,
+                max >> 20,
+                (max / 4) >> 20
+            )
+        })
+    }
+
     /// What is wrong with a limit that is configured.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
@@ -182,6 +231,24 @@ pub fn raise_descriptor_limit() -> u64 {
         let _ = setrlimit(Resource::Nofile, wanted);
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Checks the limit on open descriptors for so many shards with so many listening sockets each.
+///
+/// # Errors
+/// [`MachineError::Descriptors`] if it is too low.
+pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<(), MachineError> {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64);
+    let (shards, sockets) = (shards as u64, sockets as u64);
+    let needed = open + shards * (DESCRIPTORS_OF_SHARD + sockets) + DESCRIPTORS_OF_OTHERS;
+    if limit < needed {
+        return Err(MachineError::Descriptors {
+            limit,
+            needed,
+            shards,
+        });
+    }
+    Ok(())
 }
 
 /// Has the kernel make its table of descriptors as large as it may get, or nearly: each time it grows in a
@@ -264,6 +331,15 @@ mod tests {
         let told = warning(5 * GIB, None).unwrap();
         assert!(told.contains("the machine's memory is 4096 MiB"), "{told}");
         assert_eq!(warning(0, Some(&half)), None);
+        let share = MemoryShare::of(GIB, None, Some(4 * GIB));
+        assert_eq!(share.retained_bytes_max(1 << 30), 256 << 20);
+        assert_eq!(share.retained_bytes_max(1 << 20), 1 << 20);
+        assert_eq!(share.retained_warning(512 << 20), None);
+        let told = share.retained_warning((512 << 20) + 1).unwrap();
+        assert!(told.contains("at most 256 MiB"), "{told}");
+        let unknown = MemoryShare::of(0, None, None);
+        assert_eq!(unknown.retained_bytes_max(7), 7);
+        assert_eq!(unknown.retained_warning(usize::MAX), None);
         assert_eq!(warning(GIB, None), None);
 
         let quota = group(1_500, "cpu.max");

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-/// Bytes that a client may be behind at QoS 0 once memory is short.
+/// Bytes that a client may be behind once memory is short: at QoS 0 in its outbox, else in its queue.
 pub const SHED_OUTBOX_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of an unfinished packet that a client may have sent while memory is very short.
@@ -27,7 +27,8 @@ pub enum Stage {
     /// Not at all.
     #[default]
     Normal,
-    /// QoS 0 messages to clients that are behind are dropped.
+    /// Messages to clients that are behind are dropped, and nothing grows any more that stays though its client
+    /// goes: what waits for clients that are away, and what is retained.
     Shed,
     /// Clients that publish are not read.
     Pause,
@@ -37,8 +38,9 @@ pub enum Stage {
 
 /// Percent of the memory at which a stage begins.
 const BEGINS: [(Stage, u64); 3] = [(Stage::Refuse, 95), (Stage::Pause, 90), (Stage::Shed, 80)];
-/// Percent to which memory is brought back by disconnecting clients.
-const RELIEVED_AT: u64 = 88;
+/// Percent to which memory is brought back by disconnecting clients: below the end of the stage in which who
+/// publishes is not read.
+const RELIEVED_AT: u64 = 85;
 /// Percent below its beginning at which a stage ends.
 const LEAVES_BELOW: u64 = 3;
 
@@ -73,7 +75,10 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stage::Normal => "enough",
-            Stage::Shed => "short: QoS 0 messages to clients that are behind are dropped",
+            Stage::Shed => {
+                "short: messages to clients that are behind or away are dropped, and nothing new is \
+                 retained"
+            }
             Stage::Pause => "very short: clients that publish or subscribe are not read",
             Stage::Refuse => {
                 "almost gone: new clients are refused, and those that hold most are disconnected"

@@ -52,6 +52,8 @@ pub struct Config {
     pub cpus: Cpus,
     /// The CPU quota that decided how many shards there are.
     pub cpu_quota: Option<Bound>,
+    /// It is said how much may be retained: else it follows from the memory that may be used.
+    pub says_retained_bytes: bool,
     /// How to log.
     pub log: LogConfig,
     /// Where sessions and messages are kept.
@@ -120,6 +122,7 @@ impl Config {
                 pinned: raw.pin.unwrap_or(true),
             },
             cpu_quota,
+            says_retained_bytes: raw.limits.says_retained_bytes(),
             log: LogConfig {
                 level: flags.log.or(raw.log).unwrap_or_default(),
                 format: raw.log_format.unwrap_or_default(),
