@@ -156,7 +156,7 @@ impl MemoryShare {
         (max > 0 && said > max / 2).then(|| {
             format!(
                 "limits.retained_bytes_max is {} MiB, but limits.memory_max_bytes is {} MiB: retained messages \
-                 can leave too little for clients, and at 80 % of it no more are kept. Leave the key out, or set \
+                 can leave too little for clients, and at 70 % of it no more are kept. Leave the key out, or set \
                  it to at most {} MiB",
                 said >> 20,
                 max >> 20,

@@ -27,8 +27,11 @@ pub enum Stage {
     /// Not at all.
     #[default]
     Normal,
-    /// Messages to clients that are behind are dropped, and nothing grows any more that stays though its client
-    /// goes: what waits for clients that are away, and what is retained.
+    /// Nothing grows any more that stays though its client goes: what waits for clients that are away, and
+    /// what is retained. Well before the others: what clients have while they are there needs room too, and
+    /// memory that was given back in pieces is not free at once.
+    Frugal,
+    /// Messages to clients that are behind are dropped.
     Shed,
     /// Clients that publish are not read.
     Pause,
@@ -37,7 +40,12 @@ pub enum Stage {
 }
 
 /// Percent of the memory at which a stage begins.
-const BEGINS: [(Stage, u64); 3] = [(Stage::Refuse, 95), (Stage::Pause, 90), (Stage::Shed, 80)];
+const BEGINS: [(Stage, u64); 4] = [
+    (Stage::Refuse, 95),
+    (Stage::Pause, 90),
+    (Stage::Shed, 80),
+    (Stage::Frugal, 70),
+];
 /// Percent to which memory is brought back by disconnecting clients: below the end of the stage in which who
 /// publishes is not read.
 const RELIEVED_AT: u64 = 85;
@@ -75,10 +83,10 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stage::Normal => "enough",
-            Stage::Shed => {
-                "short: messages to clients that are behind or away are dropped, and nothing new is \
-                 retained"
+            Stage::Frugal => {
+                "filling: nothing more is retained, or kept for clients that are away or far behind"
             }
+            Stage::Shed => "short: QoS 0 messages to clients that are behind are dropped",
             Stage::Pause => "very short: clients that publish or subscribe are not read",
             Stage::Refuse => {
                 "almost gone: new clients are refused, and those that hold most are disconnected"
@@ -95,7 +103,9 @@ mod tests {
     fn each_stage_is_entered_and_left() {
         let max = 1_000;
         let walk = [
-            (799, Stage::Normal),
+            (699, Stage::Normal),
+            (700, Stage::Frugal),
+            (799, Stage::Frugal),
             (800, Stage::Shed),
             (900, Stage::Pause),
             (949, Stage::Pause),
@@ -105,7 +115,9 @@ mod tests {
             (870, Stage::Pause),
             (869, Stage::Shed),
             (770, Stage::Shed),
-            (769, Stage::Normal),
+            (769, Stage::Frugal),
+            (670, Stage::Frugal),
+            (669, Stage::Normal),
             (2_000, Stage::Refuse),
             (0, Stage::Normal),
         ];

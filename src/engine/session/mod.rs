@@ -205,9 +205,10 @@ impl Session {
     /// Bytes that it holds beyond what any session does, about: messages on their way, subscriptions, will.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let held = self.replay.as_ref().map_or(0, |replay| {
-            replay.held.bytes() + replay.left_out.bytes()
-        });
+        let held = self
+            .replay
+            .as_ref()
+            .map_or(0, |replay| replay.held.bytes() + replay.left_out.bytes());
         let will = self
             .will
             .as_ref()

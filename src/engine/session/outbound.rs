@@ -540,9 +540,7 @@ mod tests {
         let there = outbound
             .unfinished()
             .filter_map(|entry| entry.delivery.as_ref());
-        let bytes: usize = there
-            .map(|delivery| delivery.message.size_bytes())
-            .sum();
+        let bytes: usize = there.map(|delivery| delivery.message.size_bytes()).sum();
         assert_eq!(outbound.window_bytes, bytes);
         assert!(outbound.stragglers.is_none() || behind > 0);
     }

@@ -67,16 +67,16 @@ impl Shortage {
         }
     }
 
-    /// Whether memory is short at all.
+    /// Whether nothing may grow any more that stays though its client goes.
     #[inline]
-    pub(super) fn is_short(&self) -> bool {
-        self.stage >= Stage::Shed
+    pub(super) fn is_frugal(&self) -> bool {
+        self.stage >= Stage::Frugal
     }
 
     /// A session comes to hold more, and may hold it when its client is gone.
     #[inline]
     pub(super) fn note_growth(&self, session: &mut Session) {
-        if self.is_short() {
+        if self.is_frugal() {
             session.grew_in = self.epoch;
         }
     }
@@ -121,6 +121,8 @@ const OVERDUE_INTERVAL_MS: u64 = 1_000;
 struct Search {
     /// Memory is almost gone; else only unfinished packets that have waited too long are looked for.
     is_urgent: bool,
+    /// Those that only wait to publish go too.
+    is_last_resort: bool,
     /// The connection to look at next.
     slot: usize,
     /// The session to look at next, when all connections have been.
@@ -129,6 +131,8 @@ struct Search {
     least_bytes: usize,
     /// Bytes that are still to be gained.
     wanted_bytes: u64,
+    /// Something was gained since it began at the first one.
+    has_gained: bool,
     /// The next one does not begin before.
     rests_until: Timestamp,
 }
@@ -154,7 +158,7 @@ impl Search {
         // Asked in any case: the next search goes by it.
         let is_stuck =
             connection.is_stuck() && held >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
-        let is_last = self.least_bytes == 0 && connection.waits_for_memory;
+        let is_last = self.least_bytes == 0 && self.is_last_resort && connection.waits_for_memory;
         let is_it = holds_much || is_unfinished || is_stuck || is_last || is_overdue;
         is_it.then_some(held + kernel_bytes)
     }
@@ -166,6 +170,12 @@ impl Search {
         let may_end = session.ends_with_connection() || session.grew_in == epoch;
         let is_hoard = may_end && held >= self.least_bytes.max(HOARD_BYTES_LEAST);
         if is_hoard { held } else { 0 }
+    }
+
+    /// All were looked at and nothing was gained, though nobody who can go is spared.
+    fn is_in_vain(&self) -> bool {
+        let is_fruitless = self.wanted_bytes > 0 && !self.has_gained;
+        is_fruitless && self.is_urgent && self.least_bytes == 0 && !self.is_last_resort
     }
 
     /// It has gained enough, or all have been looked at: then the next one takes those that hold less, at
@@ -180,10 +190,12 @@ impl Search {
         };
         Search {
             is_urgent: self.is_urgent,
+            is_last_resort: self.is_last_resort,
             slot: 0,
             session_slot: 0,
             least_bytes,
             wanted_bytes: 0,
+            has_gained: false,
             rests_until: now.plus_ms(rest_ms),
         }
     }
@@ -245,7 +257,7 @@ impl ShardCore {
     pub fn set_stage(&mut self, stage: Stage) {
         let outbox_bytes_max = self.settings.limits.outbox_bytes_max;
         let before = &self.clients.shortage;
-        let is_over = before.is_short() && stage < Stage::Shed;
+        let is_over = before.is_frugal() && stage < Stage::Frugal;
         self.clients.shortage = Shortage {
             epoch: before.epoch.wrapping_add(u32::from(is_over)).max(1),
             ..Shortage::new(stage, outbox_bytes_max)
@@ -354,10 +366,12 @@ impl ShardCore {
         let known = known.filter(|search| search.is_urgent == is_urgent);
         let search = self.memory.search.insert(known.unwrap_or(Search {
             is_urgent,
+            is_last_resort: false,
             slot: 0,
             session_slot: 0,
             least_bytes: HOLDS_BYTES_FIRST,
             wanted_bytes,
+            has_gained: false,
             rests_until: now,
         }));
         if search.wanted_bytes == 0 {
@@ -367,6 +381,7 @@ impl ShardCore {
             search.wanted_bytes = wanted_bytes;
         }
         let mut search = *search;
+        search.is_last_resort = self.clients.shortage.stage >= Stage::Refuse;
         let mut ended = 0;
         for _ in 0..SCANNED_PER_TURN {
             if ended >= ENDED_PER_TURN {
@@ -382,9 +397,13 @@ impl ShardCore {
                 None
             };
             let Some(gain) = gain else {
+                if search.is_in_vain() {
+                    return self.serve_nevertheless();
+                }
                 search = search.end(now);
                 break;
             };
+            search.has_gained |= gain > 0;
             search.wanted_bytes = search.wanted_bytes.saturating_sub(gain as u64);
         }
         self.memory.search = Some(search);
@@ -396,6 +415,12 @@ impl ShardCore {
         let since = self.memory.very_short_since;
         self.clients.shortage.stage >= Stage::Refuse
             || since.is_some_and(|since| now.ms_since(since) >= VERY_SHORT_MS_MAX)
+    }
+
+    /// Memory is very short for long, and nobody is left who could give some back: it is what stays, and what the
+    /// allocator cannot give back yet. Who publishes is read again, as long as memory is not almost gone.
+    fn serve_nevertheless(&mut self) {
+        self.set_stage(Stage::Shed);
     }
 
     /// Disconnects the next connection if it is to be; what that gains.
@@ -429,12 +454,7 @@ impl ShardCore {
     }
 
     /// Ends the next session if it is one whose client is away and that is to be; what that gains.
-    fn look_at_session(
-        &mut self,
-        search: &mut Search,
-        ended: &mut usize,
-        now: Timestamp,
-    ) -> usize {
+    fn look_at_session(&mut self, search: &mut Search, ended: &mut usize, now: Timestamp) -> usize {
         let found = self.clients.sessions.key_at(search.session_slot);
         search.session_slot += 1;
         let Some(key) = found else { return 0 };

@@ -695,7 +695,7 @@ impl ShardCore {
         let kept = self.settings.stores.then(|| Arc::clone(&message));
         self.backlog.spend(RETAIN_WORK);
         let counters = &mut self.clients.counters;
-        let refused = if self.clients.shortage.is_short() && self.retained.would_grow(&message) {
+        let refused = if self.clients.shortage.is_frugal() && self.retained.would_grow(&message) {
             // It would stay for good, and who would remove it might not be served then.
             self.retained.remove(message.topic());
             counters.dropped_retained_memory += 1;

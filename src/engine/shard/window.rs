@@ -133,7 +133,7 @@ impl Clients {
             return;
         };
         let known = delivery.entry;
-        if self.shortage.is_short() {
+        if self.shortage.is_frugal() {
             // Who is away may never come, and keep it for good; who is there may leave.
             let is_behind = session.outbound.queue_bytes() > SHED_OUTBOX_BYTES_MAX;
             if is_behind || session.connection.is_none() {

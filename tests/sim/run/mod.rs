@@ -504,12 +504,12 @@ impl Run {
 
     /// Memory becomes short, or enough again.
     fn use_memory(&mut self, _: ClientId) {
-        let most = if self.oracle.is_calm { 2 } else { 4 };
-        let used = [0, 850, 920, 960][self.random.below(most)];
+        let most = if self.oracle.is_calm { 3 } else { 5 };
+        let used = [0, 750, 850, 920, 960][self.random.below(most)];
         self.note(|| format!("{used} of {MEMORY_MAX} bytes of memory are used"));
         self.world.use_memory(used);
         self.oracle.may_cut |= self.world.was_refusing;
-        self.oracle.memory_is_short(used >= MEMORY_MAX * 8 / 10, self.now);
+        self.oracle.memory_is_short(used > 0, self.now);
     }
 
     fn pass_time(&mut self, _: ClientId) {
