@@ -25,6 +25,7 @@ use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
 use ringmq::engine::keys::ShardId;
+use ringmq::engine::shard::Settings;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
@@ -224,13 +225,8 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let left: Vec<SocketFile> = left.collect();
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
-    let mut settings = config.settings.clone();
     let memory = memory_share(&config, bounds);
-    settings.limits.memory_max_bytes = memory.max_bytes;
-    if !config.says_retained_bytes {
-        let retained_bytes_max = &mut settings.limits.retained_bytes_max;
-        *retained_bytes_max = memory.retained_bytes_max(*retained_bytes_max);
-    }
+    let settings = settings_in_force(&config, &memory);
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
         acl: files.acl(),
@@ -345,6 +341,17 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
 fn memory_share(config: &Config, bounds: &Bounds) -> MemoryShare {
     let wanted = config.settings.limits.memory_max_bytes;
     MemoryShare::new(wanted, bounds.memory.as_ref())
+}
+
+/// The settings, with the limits that follow from the memory of this machine.
+fn settings_in_force(config: &Config, memory: &MemoryShare) -> Settings {
+    let mut settings = config.settings.clone();
+    settings.limits.memory_max_bytes = memory.max_bytes;
+    if !config.says_retained_bytes {
+        let retained_bytes_max = &mut settings.limits.retained_bytes_max;
+        *retained_bytes_max = memory.retained_bytes_max(*retained_bytes_max);
+    }
+    settings
 }
 
 /// What is configured and will not do on this machine.

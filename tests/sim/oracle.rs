@@ -280,7 +280,9 @@ impl Oracle {
         let is_older = |s: &Subscription| s.suback_at.is_none_or(|at| message.sent_at < Some(at));
         // So may one that its client did not take before.
         let is_new = |s: &Subscription| is_older(s) || message.is_large && s.may_be_small;
-        let may_have_missed = arrival.qos == 0 || self.matching(arrival).iter().any(is_new);
+        let may_have_missed = arrival.qos == 0
+            || self.may_be_unkept(message)
+            || self.matching(arrival).iter().any(is_new);
         if message.is_resent && may_have_missed {
             return Ok(());
         }
