@@ -226,6 +226,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
     let memory = memory_share(&config, bounds);
+    memory.check(config.least_memory())?;
     let settings = settings_in_force(&config, &memory);
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {

@@ -21,6 +21,13 @@ const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
 pub enum MachineError {
     /// The limit on locked memory, in bytes.
     Memlock(u64),
+    /// The limit on address space or data.
+    AddressSpace {
+        /// So much may be taken.
+        limit_bytes: u64,
+        /// So much should be.
+        needed_bytes: u64,
+    },
     /// The limit on open descriptors.
     Descriptors {
         /// So many may be open.
@@ -40,6 +47,16 @@ impl fmt::Display for MachineError {
                 "the limit on locked memory is {bytes} bytes; io_uring needs at least \
                  {MEMLOCK_BYTES_MIN}. Raise it with `ulimit -l 8192` or LimitMEMLOCK=8M in the \
                  systemd unit"
+            ),
+            MachineError::AddressSpace {
+                limit_bytes,
+                needed_bytes,
+            } => write!(
+                f,
+                "the process may take {} MiB only; so many shards need at least {}. Raise it with `ulimit -v` \
+                 and `ulimit -d`, or LimitAS= and LimitDATA= in the systemd unit",
+                limit_bytes >> 20,
+                needed_bytes.div_ceil(1 << 20)
             ),
             MachineError::Descriptors {
                 limit,
@@ -104,13 +121,48 @@ enum Why {
     Configured,
     Group(Bound),
     Machine,
+    Process,
 }
 
 impl MemoryShare {
     /// What `limits.memory_max_bytes` says; three quarters of what there is if it is 0.
     #[must_use]
     pub fn new(configured_bytes: u64, group: Option<&Bound>) -> Self {
-        MemoryShare::of(configured_bytes, group, machine_bytes())
+        MemoryShare::of(configured_bytes, group, machine_bytes()).within(process_bytes())
+    }
+
+    /// The same, in a process that may take no more than so much: a quarter of that. Stacks, rings and what the
+    /// allocator sets aside count too, and an allocation beyond it ends the process.
+    fn within(mut self, process: Option<u64>) -> Self {
+        let Some(process) = process else {
+            return self;
+        };
+        let (share, max) = (process / 4, self.max_bytes);
+        if self.why == Why::Configured && max > share {
+            let (max, process, share) = (max >> 20, process >> 20, share >> 20);
+            self.excess.get_or_insert(format!(
+                "limits.memory_max_bytes is {max} MiB, but the process may take {process} MiB (`ulimit -v`, \
+                 `ulimit -d`): it would end before it gives anything up. Raise these, leave the key out, or \
+                 set it to at most {share} MiB"
+            ));
+        } else if max == 0 || max > share {
+            (self.max_bytes, self.why) = (share, Why::Process);
+        }
+        self
+    }
+
+    /// Checks that the process may take what a broker needs without clients.
+    ///
+    /// # Errors
+    /// [`MachineError::AddressSpace`] if it may not.
+    pub fn check(&self, needed_bytes: u64) -> Result<(), MachineError> {
+        match self.why {
+            Why::Process if self.max_bytes < needed_bytes => Err(MachineError::AddressSpace {
+                limit_bytes: self.max_bytes * 4,
+                needed_bytes: needed_bytes * 4,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn of(configured_bytes: u64, group: Option<&Bound>, machine: Option<u64>) -> Self {
@@ -180,6 +232,7 @@ impl fmt::Display for MemoryShare {
             Why::Configured => f.write_str(")"),
             Why::Group(bound) => write!(f, "; 3/4 of {bound})"),
             Why::Machine => f.write_str("; 3/4 of the machine's)"),
+            Why::Process => f.write_str("; a quarter of `ulimit -v` or `ulimit -d`)"),
         }
     }
 }
@@ -204,6 +257,12 @@ fn machine_bytes() -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// What the process may take by its limits on address space and data.
+fn process_bytes() -> Option<u64> {
+    let limits = [Resource::As, Resource::Data].map(|limit| getrlimit(limit).current);
+    limits.into_iter().flatten().min()
 }
 
 /// Memory of the process that is resident now.
@@ -337,7 +396,30 @@ mod tests {
         assert_eq!(share.retained_warning(512 << 20), None);
         let told = share.retained_warning((512 << 20) + 1).unwrap();
         assert!(told.contains("at most 256 MiB"), "{told}");
+        let within = |configured, process| {
+            let share = MemoryShare::of(configured, None, Some(4 * GIB));
+            share.within(process)
+        };
+        assert_eq!(within(0, None).max_bytes, 3 * GIB);
+        assert_eq!(within(0, Some(16 * GIB)).max_bytes, 3 * GIB);
+        let share = within(0, Some(GIB));
+        assert_eq!(share.max_bytes, GIB / 4);
+        let told = share.to_string();
+        assert!(
+            told.ends_with("a quarter of `ulimit -v` or `ulimit -d`)"),
+            "{told}"
+        );
+        assert!(share.check(GIB / 4).is_ok() && share.check(GIB / 4 + 1).is_err());
+        let share = within(GIB, Some(GIB));
+        assert!(
+            share
+                .warning()
+                .is_some_and(|told| told.contains("at most 256 MiB"))
+        );
+        assert_eq!((share.max_bytes, share.check(GIB * 2)), (GIB, Ok(())));
+        assert_eq!(within(GIB / 4, Some(GIB)).warning(), None);
         let unknown = MemoryShare::of(0, None, None);
+        assert_eq!(unknown.clone().within(Some(GIB)).max_bytes, GIB / 4);
         assert_eq!(unknown.retained_bytes_max(7), 7);
         assert_eq!(unknown.retained_warning(usize::MAX), None);
         assert_eq!(warning(GIB, None), None);

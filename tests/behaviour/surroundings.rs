@@ -301,6 +301,36 @@ fn few_descriptors_are_enough_to_refuse_or_are_refused_themselves() {
     }
 }
 
+/// Beyond its address space an allocation ends the process: what clients make it hold must stay below.
+#[test]
+fn a_small_address_space_is_kept_to_or_refused() {
+    let limited = |mib: u64| {
+        let limit = format!("--as={}", mib << 20);
+        Setup::new().shards(1).under(&["prlimit", &limit])
+    };
+    let outcome = limited(100).listen("mqtt://127.0.0.1:0").run_to_end();
+    let told = "the process may take 100 MiB only; so many shards need at least 128";
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.log);
+    assert!(outcome.log.contains(told), "{}", outcome.log);
+
+    let broker = limited(512).start();
+    assert!(broker.log().contains("memory: 128 MiB may be used"));
+    let names: Vec<String> = (0..10).map(|_| unique("away")).collect();
+    for name in &names {
+        let mut away = Connect::v5(name).persistent().open(&broker);
+        away.subscribe(name, 1);
+        away.disconnect();
+    }
+    let mut attacker = Connect::v5(&unique("attacker")).open(&broker);
+    let payload = vec![b'x'; 500_000];
+    for n in 0..1_000 {
+        attacker.publish(&names[n % 10], 1, &payload);
+    }
+    assert!(broker.counters().get("dropped_memory") > 0);
+    attacker.ping();
+    broker.stop();
+}
+
 #[test]
 fn shards_that_are_not_pinned_serve_too() {
     let broker = Broker::with_config(2, "pin = false\n");

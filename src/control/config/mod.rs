@@ -82,6 +82,12 @@ pub struct Sources<'a> {
 }
 
 impl Config {
+    /// Memory that its shards need without clients, in bytes.
+    #[must_use]
+    pub fn least_memory(&self) -> u64 {
+        ranges::least_memory(&self.settings.limits, self.cpus.list.len())
+    }
+
     /// Puts the sources together and checks them.
     ///
     /// # Errors
