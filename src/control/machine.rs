@@ -53,8 +53,8 @@ impl fmt::Display for MachineError {
                 needed_bytes,
             } => write!(
                 f,
-                "the process may take {} MiB only; so many shards need at least {}. Raise it with `ulimit -v` \
-                 and `ulimit -d`, or LimitAS= and LimitDATA= in the systemd unit",
+                "the process may take {} MiB only; so many shards need at least {}. Raise it with \
+                 `ulimit -v` and `ulimit -d`, or LimitAS= and LimitDATA= in the systemd unit",
                 limit_bytes >> 20,
                 needed_bytes.div_ceil(1 << 20)
             ),
@@ -131,8 +131,8 @@ impl MemoryShare {
         MemoryShare::of(configured_bytes, group, machine_bytes()).within(process_bytes())
     }
 
-    /// The same, in a process that may take no more than so much: a quarter of that. Stacks, rings and what the
-    /// allocator sets aside count too, and an allocation beyond it ends the process.
+    /// The same, in a process that may take no more than so much: a quarter of that. Stacks, rings and what
+    /// the allocator sets aside count too, and an allocation beyond it ends the process.
     fn within(mut self, process: Option<u64>) -> Self {
         let Some(process) = process else {
             return self;
@@ -207,9 +207,9 @@ impl MemoryShare {
         let (max, said) = (self.max_bytes, said_bytes as u64);
         (max > 0 && said > max / 2).then(|| {
             format!(
-                "limits.retained_bytes_max is {} MiB, but limits.memory_max_bytes is {} MiB: retained messages \
-                 can leave too little for clients, and at 70 % of it no more are kept. Leave the key out, or set \
-                 it to at most {} MiB",
+                "limits.retained_bytes_max is {} MiB, but limits.memory_max_bytes is {} MiB: retained \
+                 messages can leave too little for clients, and at 70 % of it no more are kept. Leave the key \
+                 out, or set it to at most {} MiB",
                 said >> 20,
                 max >> 20,
                 (max / 4) >> 20

@@ -44,7 +44,7 @@ fn hoarders(broker: &Broker, count: usize) -> (Vec<Client>, Vec<String>) {
     let one = |n: usize| {
         let topic = format!("{name}/{n}");
         let connect = Connect::v5(&topic);
-        let connect = if n % 2 == 0 {
+        let connect = if n.is_multiple_of(2) {
             connect.persistent()
         } else {
             connect
@@ -273,7 +273,7 @@ fn memory_comes_back_from_all_shards() {
     let mut publisher = Connect::v5(&of_shard("p", 0)).open(&broker);
     let message = vec![7; 2_500];
     for n in 0..24_000 {
-        let publish = Publish::new(&format!("much/{}", n % 10), 1, &message);
+        let publish = Publish::new(format!("much/{}", n % 10), 1, &message);
         publisher.publish_packet(&publish);
     }
     publisher.ping();

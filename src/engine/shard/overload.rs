@@ -409,16 +409,16 @@ impl ShardCore {
         self.memory.search = Some(search);
     }
 
-    /// Whether those that hold most have to go: memory is almost gone, or has been very short for so long that
-    /// it will not become enough by itself.
+    /// Whether those that hold most have to go: memory is almost gone, or has been very short for so long
+    /// that it will not become enough by itself.
     fn is_urgent(&self, now: Timestamp) -> bool {
         let since = self.memory.very_short_since;
         self.clients.shortage.stage >= Stage::Refuse
             || since.is_some_and(|since| now.ms_since(since) >= VERY_SHORT_MS_MAX)
     }
 
-    /// Memory is very short for long, and nobody is left who could give some back: it is what stays, and what the
-    /// allocator cannot give back yet. Who publishes is read again, as long as memory is not almost gone.
+    /// Memory is very short for long, and nobody is left who could give some back: it is what stays, and what
+    /// the allocator cannot give back yet. Who publishes is read again, as long as memory is not almost gone.
     fn serve_nevertheless(&mut self) {
         self.set_stage(Stage::Shed);
     }

@@ -197,8 +197,8 @@ impl Ring {
         self.settle_listener(key);
     }
 
-    /// Makes places for listeners to refuse in, fewer where fewer descriptors may be open: the kernel registers
-    /// no more than that. How many.
+    /// Makes places for listeners to refuse in, fewer where fewer descriptors may be open: the kernel
+    /// registers no more than that. How many.
     pub(super) fn reserve_refusals(&self) -> u32 {
         let mut places = REFUSING_MAX;
         while places > 0 && self.queue.reserve_files(places).is_err() {
