@@ -208,8 +208,8 @@ impl MemoryShare {
         (max > 0 && said > max / 2).then(|| {
             format!(
                 "limits.retained_bytes_max is {} MiB, but limits.memory_max_bytes is {} MiB: retained \
-                 messages can leave too little for clients, and at 70 % of it no more are kept. Leave the key \
-                 out, or set it to at most {} MiB",
+                 messages can leave too little for clients, and at 70 % of it no more are kept. Leave the \
+                 key out, or set it to at most {} MiB",
                 said >> 20,
                 max >> 20,
                 (max / 4) >> 20
