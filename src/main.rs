@@ -16,7 +16,7 @@ use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
 use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::control::log;
-use ringmq::control::machine::{self, MemoryShare};
+use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
 use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
@@ -25,6 +25,7 @@ use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
 use ringmq::engine::keys::ShardId;
+use ringmq::engine::shard::Settings;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
         }
     };
     if cli.command.is_some() {
-        match check(&config) {
+        match check(&config, &bounds) {
             Ok(warnings) => warnings.iter().for_each(|warning| log::say(warning)),
             Err(error) => {
                 log::say(&error.to_string());
@@ -135,11 +136,13 @@ impl WrongFile {
 }
 
 /// What a start would refuse, beyond the configuration file itself; else what it would warn of.
-fn check(config: &Config) -> Result<Vec<String>, Box<dyn Error>> {
+fn check(config: &Config, bounds: &Bounds) -> Result<Vec<String>, Box<dyn Error>> {
     let files = Files::load(config)?;
     authenticators(config, &files)?;
     check::check(config, &files)?;
-    Ok(check::warnings(config, &files))
+    let mut warnings = machine_warnings(config, &memory_share(config, bounds), bounds);
+    warnings.extend(check::warnings(config, &files));
+    Ok(warnings)
 }
 
 /// Says something on standard output.
@@ -206,7 +209,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     heap::use_small_pages();
     heap::give_back_only_when_asked();
     machine::check_memlock()?;
-    raise_descriptor_limit(&config);
+    raise_descriptor_limit(&config)?;
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
@@ -222,10 +225,9 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let left: Vec<SocketFile> = left.collect();
     let mut bans = Bans::default();
     bans.set_permanent(files.bans());
-    let mut settings = config.settings.clone();
-    let wanted = settings.limits.memory_max_bytes;
-    let memory = MemoryShare::new(wanted, bounds.memory.as_ref());
-    settings.limits.memory_max_bytes = memory.max_bytes;
+    let memory = memory_share(&config, bounds);
+    memory.check(config.least_memory())?;
+    let settings = settings_in_force(&config, &memory);
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
         acl: files.acl(),
@@ -331,10 +333,37 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
         info!("{shards} shard(s): the CPU quota, {quota}, is {cpus} CPUs");
     }
     info!("{memory}");
-    let of_shards = machine::shards_warning(shards, bounds.cpu.as_ref());
-    for warning in memory.warning().into_iter().chain(of_shards.as_deref()) {
+    for warning in machine_warnings(config, memory, bounds) {
         warn!("{warning}");
     }
+}
+
+/// How much memory the broker takes.
+fn memory_share(config: &Config, bounds: &Bounds) -> MemoryShare {
+    let wanted = config.settings.limits.memory_max_bytes;
+    MemoryShare::new(wanted, bounds.memory.as_ref())
+}
+
+/// The settings, with the limits that follow from the memory of this machine.
+fn settings_in_force(config: &Config, memory: &MemoryShare) -> Settings {
+    let mut settings = config.settings.clone();
+    settings.limits.memory_max_bytes = memory.max_bytes;
+    if !config.says_retained_bytes {
+        let retained_bytes_max = &mut settings.limits.retained_bytes_max;
+        *retained_bytes_max = memory.retained_bytes_max(*retained_bytes_max);
+    }
+    settings
+}
+
+/// What is configured and will not do on this machine.
+fn machine_warnings(config: &Config, memory: &MemoryShare, bounds: &Bounds) -> Vec<String> {
+    let shards = config.cpus.list.len();
+    let mut warnings: Vec<String> = memory.warning().map(str::to_owned).into_iter().collect();
+    if config.says_retained_bytes {
+        warnings.extend(memory.retained_warning(config.settings.limits.retained_bytes_max));
+    }
+    warnings.extend(machine::shards_warning(shards, bounds.cpu.as_ref()));
+    warnings
 }
 
 /// What was kept, if something is to be.
@@ -356,8 +385,14 @@ fn open_storage(
     Ok(Some((found, storage.writer)))
 }
 
-fn raise_descriptor_limit(config: &Config) {
+fn raise_descriptor_limit(config: &Config) -> Result<(), MachineError> {
     let descriptors = machine::raise_descriptor_limit();
+    let sockets = config.listeners.iter();
+    let sockets = sockets.map(|listener| match &listener.place {
+        Place::Tcp(tcp) => tcp.addresses.len(),
+        Place::Unix(_) => 1,
+    });
+    machine::check_descriptors(descriptors, config.cpus.list.len(), sockets.sum())?;
     let room = machine::make_room_for_descriptors(descriptors);
     debug!("up to {descriptors} open descriptors, room for {room} from the start");
     if (descriptors as usize) < config.settings.limits.connections_max.min(10_000) {
@@ -366,6 +401,7 @@ fn raise_descriptor_limit(config: &Config) {
              raise `ulimit -n` or LimitNOFILE="
         );
     }
+    Ok(())
 }
 
 /// Where each listener is, and which of its addresses this machine lacks.

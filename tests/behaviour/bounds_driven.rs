@@ -20,6 +20,7 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
             "publishers_paused_memory",
             "connections_refused_memory",
             "connections_cut_memory",
+            "sessions_ended_memory",
             "memory_bytes",
             "memory_heap_bytes",
             "memory_resident_bytes",
@@ -61,6 +62,11 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
         "limits::retained_messages",
     ),
     ("retained", &["retained_bytes"], "limits::retained_bytes"),
+    (
+        "retained",
+        &["dropped_retained_memory"],
+        "overload::retained_messages_leave_memory_to_serve_others",
+    ),
     (
         "mailbox",
         &["mailboxes_full", "publishers_paused_room"],

@@ -22,6 +22,8 @@ use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 use std::rc::Rc;
 
+/// A will of no more bytes is nothing unusual.
+const WILL_BYTES_USUAL: usize = 4 * 1024;
 /// Longest client identifier that is accepted.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
@@ -379,14 +381,19 @@ impl ShardCore {
             session.expiry_seconds = expiry_seconds;
             session.expires_at = Timestamp::NEVER;
             session.will_at = Timestamp::NEVER;
+            let before_will = session.held_bytes();
             session.will = connect
                 .will
                 .as_ref()
                 .map(|will| Box::new(stored_will(will)));
+            // Most wills are small: they make no session that was there before one that has grown.
+            if resumed.is_none() || session.held_bytes() > before_will + WILL_BYTES_USUAL {
+                self.clients.shortage.note_growth(session);
+            }
         }
         self.keep_opened(session_key);
-        // What is sent again may not have been sent: its identifier must be stored all the same.
-        let may_be_unstored = resumed.is_some() && !self.clients.journal.has_sent_all();
+        // What is sent again may not have been sent, or PUBREL is due by a PUBREC that is not stored.
+        let may_be_unstored = resumed.is_some() && !self.clients.journal.may_send_again();
         if lives_shorter || may_be_unstored || self.clients.journal.last_ended() > before {
             self.open_when_stored(key);
         }
