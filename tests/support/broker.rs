@@ -25,6 +25,7 @@ pub struct Setup {
     env: Vec<(String, String)>,
     args: Vec<String>,
     group: Option<PathBuf>,
+    has_rights: Option<bool>,
 }
 
 /// How a broker process ended and what it wrote.
@@ -75,10 +76,23 @@ impl Setup {
         self
     }
 
+    /// Starts it without what root may do to files of others and to those that may not be written.
+    pub fn without_rights(mut self) -> Self {
+        self.has_rights = Some(false);
+        self
+    }
+
     fn command(&self, listen_by_default: bool) -> Command {
         let binary = std::env::var_os("RINGMQ_TEST_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_ringmq").into());
+        let is_root = rustix::process::geteuid().is_root();
         let mut command = match &self.group {
+            None if self.has_rights == Some(false) && is_root => {
+                let mut humble = Command::new("setpriv");
+                humble.arg("--bounding-set=-dac_override,-dac_read_search,-chown");
+                humble.arg(binary);
+                humble
+            }
             None => Command::new(binary),
             Some(group) => {
                 // The shell goes into the group and becomes the broker there.
