@@ -108,30 +108,37 @@ impl Named {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Option<CertificateError> {
-        let of_shown = |root: &Root| {
+        let is_of = |root: &Root| {
             std::iter::once(own).chain(between).any(|der| {
                 X509Certificate::from_der(der)
                     .is_ok_and(|(_, read)| read.issuer().as_raw() == root.subject)
             })
         };
-        let mut over = self
-            .roots
-            .iter()
-            .filter_map(|root| Some((root, out_of_term(root.term, now)?)));
-        let (_, wrong) = over.find(|(root, _)| of_shown(root))?;
-        let mut others = RootCertStore::empty();
-        for root in &self.roots {
-            if out_of_term(root.term, now).is_none() {
-                others.add(root.certificate.clone()).ok()?;
-            }
+        let in_term = |root: &&Root| out_of_term(root.term, now).is_none();
+        let (counting, mut others): (Vec<_>, Vec<_>) = self.roots.iter().partition(in_term);
+        others.retain(|root| is_of(root));
+        let vouch = |roots: &[&Root]| self.vouch(roots, own, between, now);
+        if others.is_empty() || vouch(&counting) {
+            return None;
         }
-        // What is revoked was looked at with all.
-        let judge =
-            WebPkiClientVerifier::builder_with_provider(others.into(), Arc::clone(&self.provider))
-                .build();
-        let is_vouched_for =
-            judge.is_ok_and(|judge| judge.verify_client_cert(own, between, now).is_ok());
-        (!is_vouched_for).then_some(wrong)
+        let vouching = others.iter().find(|root| vouch(&[root]));
+        out_of_term(vouching.or(others.first())?.term, now)
+    }
+
+    /// Whether these vouch for a certificate. What is revoked was looked at with all.
+    fn vouch(
+        &self,
+        roots: &[&Root],
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(roots.iter().map(|root| root.certificate.clone()));
+        let provider = Arc::clone(&self.provider);
+        WebPkiClientVerifier::builder_with_provider(store.into(), provider)
+            .build()
+            .is_ok_and(|judge| judge.verify_client_cert(own, between, now).is_ok())
     }
 
     /// Whether a certificate that is refused is so for what a CA above it is.

@@ -597,7 +597,7 @@ fn who_goes_before_its_connect_is_told_at_debug() {
     ] {
         let mut client = silent_from(&broker, listener, [127, 0, 0, last]);
         client.send(sent);
-        client.cut();
+        drop(client);
         let begin = format!("DEBUG a client from 127.0.0.{last}:");
         let end = format!(" has gone {told}: it closed the connection");
         eventually(&end, || {
