@@ -466,7 +466,7 @@ fn silence_of_one_address_leaves_connections_for_others() {
         broker.await_counter("connections", 2);
         silent().expect_closed();
         assert_eq!(broker.counters().get("connections_refused_connecting"), 1);
-        let line = "half of all that may be";
+        let line = "connections_max = 4); limits.connecting_per_address_max allows more";
         eventually(line, || broker.log().contains(line).then_some(()));
         let _others =
             [3, 4].map(|last| open_from(&broker, [127, 0, 0, last], &Connect::v5(&unique("c"))));

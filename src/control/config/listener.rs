@@ -233,12 +233,17 @@ fn websocket(table: &FileListener, path: &str) -> Arc<WebSocketSetup> {
     };
     Arc::new(WebSocketSetup {
         path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
-        origins: table.origins.iter().flatten().map(as_named).collect(),
+        origins: table
+            .origins
+            .iter()
+            .flatten()
+            .map(|origin| as_named(origin))
+            .collect(),
     })
 }
 
 /// An origin as browsers name it: without the port that its scheme has anyway.
-fn as_named(origin: &String) -> String {
+fn as_named(origin: &str) -> String {
     let origin = origin.to_ascii_lowercase();
     for (scheme, port) in [("http://", ":80"), ("https://", ":443")] {
         if origin.starts_with(scheme)

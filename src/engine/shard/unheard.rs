@@ -30,8 +30,13 @@ pub enum ConnectingPart {
     OfListener(usize),
 }
 
-const HALF: &str = "as many connections from its address have not sent their CONNECT as are half of all \
-                    that may be; limits.connecting_per_address_max allows more";
+/// The connections of an address that have not sent their CONNECT are half of what a limit allows.
+fn half_of(key: &str, max: usize) -> Cow<'static, str> {
+    let what =
+        "half of all connections that may be come from its address and have not sent their CONNECT";
+    let text = beyond(what, key, max);
+    format!("{text}; limits.connecting_per_address_max allows more").into()
+}
 
 impl TurnedAway {
     /// The reason code of 5.0 that it would be told.
@@ -50,10 +55,10 @@ impl Settings {
             TurnedAway::Banned => BY_ADDRESS.into(),
             TurnedAway::TooMany => self.too_many_connections(u16::MAX, Surplus::OfAddress),
             TurnedAway::TooManyConnecting(ConnectingPart::InAll(max)) => {
-                beyond(HALF, "limits.connections_max", max)
+                half_of("limits.connections_max", max)
             }
             TurnedAway::TooManyConnecting(ConnectingPart::OfListener(max)) => {
-                beyond(HALF, "listener.connections_max", max)
+                half_of("listener.connections_max", max)
             }
             TurnedAway::TooManyConnecting(ConnectingPart::OfConnecting) => beyond(
                 "as many connections from its address as may be have not sent their CONNECT",
