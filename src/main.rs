@@ -22,6 +22,7 @@ use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
 use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
+use ringmq::control::watch::audit::AuditLog;
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
 use ringmq::engine::keys::ShardId;
@@ -42,7 +43,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -148,7 +149,7 @@ fn check(config: &Config, bounds: &Bounds) -> Result<Vec<String>, Box<dyn Error>
 /// Says something on standard output.
 fn answer(text: &str) {
     // Nobody may be listening.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// What a command without a broker came to.
@@ -216,15 +217,14 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config).map_err(WrongFile::new)?;
+    // What cannot be opened refuses the start before anybody comes in.
+    let methods = authenticators(&config, &files).map_err(WrongFile::new)?;
+    let audit = open_audit(&config)?;
     let kept = open_storage(&config)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
-    let left = listeners
-        .iter()
-        .filter_map(|(listener, _)| listener.file.clone());
-    let left: Vec<SocketFile> = left.collect();
-    let mut bans = Bans::default();
-    bans.set_permanent(files.bans());
+    let left = left_behind(&listeners);
+    let bans = Bans::of_file(files.bans());
     let memory = memory_share(&config, bounds);
     memory.check(config.least_memory())?;
     let settings = settings_in_force(&config, &memory);
@@ -249,12 +249,13 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     for warning in check::warnings(&config, &files) {
         warn!("{warning}");
     }
-    tell_places(&config, &places);
-    let methods_of = (&files, &bans);
-    start_methods(&config, methods_of, &questions, &shards, &misbehaving_to)?;
+    let methods = (methods, &bans);
+    start_methods(&config, methods, &questions, &shards, &misbehaving_to)?;
     let reports = (entries, records);
     let records = Records::new(records_to);
-    let watch = keep_account(&config, &places, reports, misbehaving_to, &records)?;
+    let audit = audit.map(|log| (log, names(&config, &places)));
+    let watch = keep_account(&config, audit, reports, misbehaving_to, &records)?;
+    tell_places(&config, &places);
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -273,6 +274,19 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     control.serve()?;
     service::tell(NotifyState::Stopping);
     stop(shards, &left, config.shutdown_deadline, watch.as_ref())
+}
+
+fn open_audit(config: &Config) -> Result<Option<AuditLog>, WrongFile> {
+    let opened = config.audit_file.clone().map(AuditLog::open).transpose();
+    opened.map_err(|error| WrongFile(format!("audit_file: {error}")))
+}
+
+/// Files of sockets, which go with the broker.
+fn left_behind(listeners: &[(Listener, ListenerSetup)]) -> Vec<SocketFile> {
+    let listeners = listeners.iter();
+    listeners
+        .filter_map(|(listener, _)| listener.file.clone())
+        .collect()
 }
 
 /// Stops in order, with the files of sockets.
@@ -298,19 +312,21 @@ fn stop(
 /// Starts the threads that keep account of clients, if anybody wants that.
 fn keep_account(
     config: &Config,
-    places: &Places,
+    audit: Option<(AuditLog, Vec<String>)>,
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
     written: &Records,
-) -> Result<Option<JoinHandle<()>>, WrongFile> {
+) -> Result<Option<JoinHandle<()>>, String> {
     if !config.settings.takes_notes {
         return Ok(None);
     }
-    let path = config.audit_file.clone();
-    let log = path.map(|path| (path, names(config, places)));
-    let started = watch::start(log, &config.bans, reports, misbehaving_to, written);
-    let wrong = |error| WrongFile(format!("audit_file: {error}"));
-    started.map(Some).map_err(wrong)
+    let started = watch::start(audit, &config.bans, reports, misbehaving_to, written);
+    started.map(Some).map_err(no_thread)
+}
+
+/// What to say of a thread that the system does not give.
+fn no_thread(error: io::Error) -> String {
+    format!("cannot start a thread: {error}. Raise the limit of threads (`ulimit -u`, TasksMax=)")
 }
 
 /// Waits until what was noted is written, on a disk that may hang.
@@ -453,7 +469,7 @@ fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>
 /// Starts the threads on which the methods work, if there are any.
 fn start_methods(
     config: &Config,
-    (files, bans): (&Files, &Bans),
+    (mut authenticators, bans): (Authenticators, &Bans),
     questions: &Receiver<Question>,
     shards: &Shards,
     misbehaving_to: &Sender<Who>,
@@ -461,7 +477,6 @@ fn start_methods(
     if !config.settings.authentication.has_methods {
         return Ok(());
     }
-    let mut authenticators = authenticators(config, files).map_err(WrongFile::new)?;
     authenticators.banned = bans.in_force();
     authenticators.client_id = config.settings.authentication.client_id;
     let threads = config.authentication.threads;
@@ -524,10 +539,6 @@ fn forward(mut signals: Signals) -> Result<Receiver<i32>, Box<dyn Error>> {
             }
         }
     };
-    thread.spawn(forwards).map_err(|error| {
-        format!(
-            "cannot start a thread: {error}. Raise the limit of threads (`ulimit -u`, TasksMax=)"
-        )
-    })?;
+    thread.spawn(forwards).map_err(no_thread)?;
     Ok(receiver)
 }

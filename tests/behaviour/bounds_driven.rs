@@ -266,7 +266,7 @@ driven! {
             driven.rises_by(0);
         };
     connections_of_the_broker: "connections" "connections_refused_full"
-        "[limits]\nconnections_max = 2\n", |driven| {
+        "[limits]\nconnections_max = 2\nconnecting_per_address_max = 100\n", |driven| {
             let _open = [driven.v5(), driven.v5()];
             // An eighth and 16 more are told.
             let silent: Vec<_> = (0..15).map(|_| dial(&driven.broker, 0)).collect();

@@ -491,6 +491,8 @@ fn a_reload_does_not_wait_for_a_server_of_keys() {
         broker.log()
     );
     drop(held);
+    let line = "keys for tokens could not be read; no token counts until they are";
+    eventually(line, || broker.log().contains(line).then_some(()));
 }
 
 #[test]

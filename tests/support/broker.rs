@@ -93,6 +93,18 @@ impl Setup {
         setup.under(&["prlimit", &format!("--nofile={max}")])
     }
 
+    /// Starts it without what root may do to files of others and to those that may not be written.
+    pub fn without_rights(self) -> Self {
+        if rustix::process::geteuid().is_root() {
+            self.under(&[
+                "setpriv",
+                "--bounding-set=-dac_override,-dac_read_search,-chown",
+            ])
+        } else {
+            self
+        }
+    }
+
     fn command(&self, listen_by_default: bool) -> Command {
         let binary = std::env::var_os("RINGMQ_TEST_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_ringmq").into());

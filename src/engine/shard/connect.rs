@@ -2,7 +2,7 @@
 
 use super::authenticate::Identified;
 use super::end::WillFate;
-use super::refusals::{AS_SEEN, Refused, beyond, not_connect, switched_off};
+use super::refusals::{Refused, beyond, not_connect, switched_off};
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
@@ -64,6 +64,7 @@ impl ShardCore {
         if !connection.is_identified {
             connection.came_at = now;
         }
+        self.flapping.look_at_clock(now);
         if let Err((reason, text)) = self.check_connect(key, &connect) {
             self.turn_away(key, &connect, reason, &text);
             return false;
@@ -145,7 +146,8 @@ impl ShardCore {
             return Err((Reason::ClientIdentifierNotValid, text.into()));
         }
         // By the identifier that it gets, which may be its user's.
-        if let Some(why) = self.why_banned_as_seen(key, client_id) {
+        let as_claimed = || self.bans_claimed(self.clients.connections.get(key)?, connect);
+        if let Some(why) = self.why_banned_as_seen(key, client_id).or_else(as_claimed) {
             if self.is_unseen(key, connect) {
                 self.hide_ban(key, connect, why);
                 return Ok(false);
@@ -163,10 +165,6 @@ impl ShardCore {
             self.send_home(key, home, stream);
             return Ok(false);
         }
-        if !self.may_connect_again(now, key, client_id) {
-            self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, AS_SEEN.into()));
-        }
         self.check_memory(client_id)?;
         self.check_later(key, client_id)?;
         // Nothing is changed for a client that could not be told [MQTT-3.1.2-24].
@@ -177,6 +175,7 @@ impl ShardCore {
             let text = "CONNACK is larger than the Maximum Packet Size of its CONNECT";
             return Err((Reason::ImplementationSpecificError, text.into()));
         }
+        self.count_connect(key, client_id);
         let holder = self.holder(key, client_id);
         let client_id: Rc<str> = client_id.into();
         self.open(now, key, connect, client_id, holder);
@@ -191,7 +190,7 @@ impl ShardCore {
         let never = Timestamp::NEVER;
         self.timers
             .set(left.timer_at, never, Owner::Connection(key));
-        self.admission.settle(left.connects_from);
+        self.admission.settle(left.connects_from, left.listener);
         self.clients.counters.connections_handed_over += 1;
         self.commands.push(Command::Handover {
             connection: key,
@@ -265,8 +264,11 @@ impl ShardCore {
             );
             return Err((Reason::UnsupportedProtocolVersion, text.into()));
         }
-        // By what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
-        if let Some(text) = self.bans_claimed(connection, connect) {
+        // By what it only claims to be: who is banned is not worth a hash, and learns nothing by it. Who has
+        // given its proof at another shard is asked later.
+        let was_judged = connection.is_adopted && connection.admitted.is_some();
+        let claims = (!was_judged).then(|| self.bans_claimed(connection, connect));
+        if let Some(text) = claims.flatten() {
             self.clients.counters.connections_banned += 1;
             return Err((Reason::Banned, text.into()));
         }
@@ -472,7 +474,9 @@ impl ShardCore {
             return;
         };
         connection.session = Some(session);
-        self.admission.settle(connection.connects_from.take());
+        let listener = connection.listener;
+        self.admission
+            .settle(connection.connects_from.take(), listener);
         let seconds = imposed.unwrap_or(connect.keep_alive_seconds);
         connection.silence_ms_max = u64::from(seconds) * 1500;
         connection.window_max = connect
