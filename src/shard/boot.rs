@@ -379,8 +379,8 @@ impl Shards {
     }
 
     /// New connections use these TLS settings.
-    pub fn set_tls(&self, configs: Arc<[Option<Arc<TlsSetup>>]>) {
-        self.order(&Order::Tls(configs));
+    pub fn set_tls(&self, number: u64, configs: Arc<[Option<Arc<TlsSetup>>]>) {
+        self.order(&Order::Tls(number, configs));
     }
 
     /// Who is not served from now on.
