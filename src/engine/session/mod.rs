@@ -158,6 +158,13 @@ pub struct Session {
 
 /// What a subscription takes beyond its filter, about.
 const SUBSCRIPTION_BYTES: usize = 256;
+/// What a level of it takes that no other filter has: a node of the trie and how that is found.
+const LEVEL_BYTES: usize = 88;
+
+fn subscription_bytes(filter: &str) -> usize {
+    let levels = 1 + filter.bytes().filter(|byte| *byte == b'/').count();
+    filter.len() + levels * LEVEL_BYTES + SUBSCRIPTION_BYTES
+}
 
 impl Session {
     /// A new session for `client_id`.
@@ -191,14 +198,14 @@ impl Session {
         }
     }
 
-    /// It has one more subscription, to a filter of so many bytes.
-    pub const fn count_subscription(&mut self, filter_bytes: usize) {
-        self.subscribed_bytes += filter_bytes + SUBSCRIPTION_BYTES;
+    /// It has one more subscription, to this filter.
+    pub fn count_subscription(&mut self, filter: &str) {
+        self.subscribed_bytes += subscription_bytes(filter);
     }
 
     /// It has one less.
-    pub const fn discount_subscription(&mut self, filter_bytes: usize) {
-        let bytes = filter_bytes + SUBSCRIPTION_BYTES;
+    pub fn discount_subscription(&mut self, filter: &str) {
+        let bytes = subscription_bytes(filter);
         self.subscribed_bytes = self.subscribed_bytes.saturating_sub(bytes);
     }
 
