@@ -246,6 +246,10 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
     tell_start(&config, &memory, bounds);
+    if let Some(storage) = &config.storage {
+        let (sessions, path) = (shards.restored(), storage.place.path.display());
+        info!("{sessions} session(s) are there again from {path} (storage.directory)");
+    }
     for warning in check::warnings(&config, &files) {
         warn!("{warning}");
     }

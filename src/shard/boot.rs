@@ -170,6 +170,7 @@ pub struct Shards {
     handles: Vec<ExecutorJoinHandle<()>>,
     /// The thread that keeps things; it ends when no shard has the way to it.
     storage: Option<StoreThread>,
+    restored: usize,
 }
 
 impl Shards {
@@ -224,6 +225,7 @@ impl Shards {
             counts: Arc::clone(&common.counts),
             handles: Vec::new(),
             storage: store.thread,
+            restored: 0,
         };
         let mut kept = store.frames.into_iter().zip(Exchange::of(count));
         let mut meetings = Vec::new();
@@ -341,8 +343,14 @@ impl Shards {
         &self.pulses
     }
 
+    /// Sessions that were taken up from the store.
+    #[must_use]
+    pub const fn restored(&self) -> usize {
+        self.restored
+    }
+
     /// Waits until every shard has made its ring.
-    fn meet(&self, count: usize) -> Result<Vec<Waker>, BootError> {
+    fn meet(&mut self, count: usize) -> Result<Vec<Waker>, BootError> {
         let mut wakers = BTreeMap::new();
         let within = self.storage.as_ref().map_or(START_MAX, |_| RESTORE_MAX);
         let by = Instant::now() + within;
@@ -355,6 +363,7 @@ impl Shards {
                 Ok(Event::NotRestored(id, why)) => return Err(BootError::NotRestored(id, why)),
                 Ok(Event::StorageFailed(why)) => return Err(BootError::Storage(why)),
                 Ok(Event::Vanished(id)) => return Err(BootError::Vanished(id)),
+                Ok(Event::Restored(_, sessions)) => self.restored += sessions,
                 Ok(_) => {}
                 Err(_) => {
                     let missing = (0..count as ShardId).filter(|id| !wakers.contains_key(id));
@@ -540,6 +549,7 @@ mod tests {
             counts: Arc::new(ConnectionCounts::new(0)),
             handles: Vec::new(),
             storage: None,
+            restored: 0,
         };
         for event in [
             Event::Drained(0),

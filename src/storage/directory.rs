@@ -56,6 +56,7 @@ pub enum DirectoryError {
 
 impl fmt::Display for DirectoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("storage.directory: ")?;
         match self {
             DirectoryError::Taken(path) => {
                 write!(f, "{}: another process uses it", path.display())
@@ -85,14 +86,11 @@ impl std::error::Error for DirectoryError {}
 /// It cannot be used; what is kept in it has not changed then.
 pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, DirectoryError> {
     let place = || at.path.clone();
-    let opened = Directory::open(&at.path).and_then(|mut disk| {
-        disk.keep_free(at.free_bytes_min)?;
-        Ok(disk)
-    });
-    let disk = opened.map_err(|error| match error.kind() {
+    let unusable = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock => DirectoryError::Taken(place()),
         _ => DirectoryError::Unusable(place(), error),
-    })?;
+    };
+    let disk = Directory::open(&at.path).map_err(unusable)?;
     let mut epochs: Vec<Epoch> = Vec::new();
     let mut beyond = None;
     let opened = Log::open(disk, at.log, (new_id(), shards), now_ms, |frame, head| {
@@ -107,7 +105,10 @@ pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, Director
             None => beyond = Some((frame.shard, head.shards)),
         }
     });
-    let (log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
+    let (mut log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
+    // From now on: a start on a full disk needs room for what makes room.
+    let kept_free = log.disk_mut().keep_free(at.free_bytes_min);
+    kept_free.map_err(unusable)?;
     if let Some((shard, shards)) = beyond {
         return Err(DirectoryError::Shards(place(), shard, shards));
     }

@@ -193,3 +193,34 @@ fn a_store_without_descriptors_waits_for_them() {
     drop(idle);
     eventually("there is room", || (put() == 0).then_some(()));
 }
+
+/// A broker that ends while its disk is full starts again, and goes on when its queues are shorter.
+#[test]
+fn a_full_store_is_started_again() {
+    let place = Place::new();
+    let bytes_max = 4 * SEGMENT_BYTES;
+    let config = format!(
+        "[storage]\nsegment_bytes = {SEGMENT_BYTES}\ndisk_bytes_max = {bytes_max}\n\
+         free_bytes_min = 0\n"
+    );
+    let start = || place.setup(1).config(&config).start();
+    let broker = start();
+    let mut absent = Connect::v5("absent").persistent().open(&broker);
+    absent.subscribe("kept/#", 1);
+    absent.disconnect();
+    let put = |broker: &Broker| {
+        let mut publisher = Connect::v5("publisher").open(broker);
+        let id = publisher.send_publish(&Publish::new("kept/a", 1, vec![b'.'; 10_000]));
+        publisher.wait_ack(Ack::Puback, id)
+    };
+    let acknowledged = (0..).find(|_| put(&broker) == 0x97).expect("full at last");
+    kill(broker);
+    kill(start());
+    let broker = start();
+    assert_eq!(put(&broker), 0x97);
+    let mut back = Connect::v5("absent").persistent().open(&broker);
+    for _ in 0..acknowledged {
+        back.accept();
+    }
+    eventually("there is room", || (put(&broker) == 0).then_some(()));
+}

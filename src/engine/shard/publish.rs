@@ -701,8 +701,10 @@ impl ShardCore {
         let (messages_max, bytes_max) = (limits.retained_messages_max, limits.retained_bytes_max);
         let kept = self.settings.stores.then(|| Arc::clone(&message));
         self.backlog.spend(RETAIN_WORK);
-        // What QoS 0 cannot be told of when the disk is full is dropped, and an older value with it.
-        let is_full = self.store.is_full() && !message.payload().is_empty();
+        // What QoS 0 cannot be told of when the disk is full is dropped, and an older value with it. What is
+        // acknowledged was judged where it came in.
+        let is_told = message.qos > Qos::AtMostOnce || message.payload().is_empty();
+        let is_full = self.store.is_full() && !is_told;
         let bytes_max = if is_full { 0 } else { bytes_max };
         let counters = &mut self.clients.counters;
         let refused = if self.clients.shortage.is_frugal() && self.retained.would_grow(&message) {

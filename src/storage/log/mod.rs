@@ -99,6 +99,8 @@ pub struct Log<D> {
     offset: u64,
     /// The file of the segment after it is there.
     has_spare: bool,
+    /// What is made now is for what makes room, and may go beyond the bound.
+    is_opening: bool,
     /// At its end, for the note without which nothing can be removed when there is no room for another.
     reserved_bytes: usize,
     /// The next frame's place.
@@ -137,6 +139,7 @@ impl<D: Disk> Log<D> {
             segment: scan.segments.last().copied().unwrap_or(FIRST_SEGMENT - 1),
             offset: 0,
             has_spare: false,
+            is_opening: true,
             reserved_bytes: BLOCK_BYTES,
             sequence: scan.next_sequence,
             synced: scan.next_sequence - 1,
@@ -144,7 +147,10 @@ impl<D: Disk> Log<D> {
             padding: vec![0; BLOCK_BYTES],
         };
         match log.begin(&scan, now_ms) {
-            Ok(()) => Ok((log, scan)),
+            Ok(()) => {
+                log.is_opening = false;
+                Ok((log, scan))
+            }
             Err(error) => Err((error, log.disk)),
         }
     }
@@ -160,7 +166,14 @@ impl<D: Disk> Log<D> {
             let synced = synced.and_then(|()| self.disk.sync_directory());
             synced.map_err(LogError::Failed)?;
         }
-        self.begin_segment(now_ms)
+        match self.begin_segment(now_ms) {
+            // It can be read, and written again when there is room.
+            Err(LogError::Full(_)) if !scan.segments.is_empty() => {
+                self.offset = self.config.segment_bytes;
+                Ok(())
+            }
+            begun => begun,
+        }
     }
 
     /// The place that the next frame gets.
@@ -323,7 +336,7 @@ impl<D: Disk> Log<D> {
 
     fn create(&mut self, number: u64) -> Result<(), LogError> {
         let bytes = (number - self.oldest + 1).saturating_mul(self.config.segment_bytes);
-        if bytes > self.config.bytes_max {
+        if bytes > self.config.bytes_max && !self.is_opening {
             return Err(LogError::Full(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
                 format!(
