@@ -245,11 +245,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     )?;
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
-    tell_start(&config, &memory, bounds);
-    if let Some(storage) = &config.storage {
-        let (sessions, path) = (shards.restored(), storage.place.path.display());
-        info!("{sessions} session(s) are there again from {path} (storage.directory)");
-    }
+    tell_start(&config, &memory, bounds, shards.restored());
     for warning in check::warnings(&config, &files) {
         warn!("{warning}");
     }
@@ -340,7 +336,7 @@ fn await_end(watch: Option<&JoinHandle<()>>, by: Instant) {
     }
 }
 
-fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
+fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds, sessions: usize) {
     let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
     let shards = cpus.len();
     if config.cpus.pinned {
@@ -353,6 +349,10 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
         info!("{shards} shard(s): the CPU quota, {quota}, is {cpus} CPUs");
     }
     info!("{memory}");
+    if let Some(storage) = &config.storage {
+        let path = storage.place.path.display();
+        info!("{sessions} session(s) are there again from {path} (storage.directory)");
+    }
     for warning in machine_warnings(config, memory, bounds) {
         warn!("{warning}");
     }

@@ -199,13 +199,13 @@ impl Shards {
         settings.stores = store.way.is_some();
         let of_listeners = settings.listeners.len();
         let per_address = settings.limits.connections_per_address_max;
-        let connecting = Arc::new(Connecting::default());
+        let counts = ConnectionCounts::with_connecting(of_listeners, Arc::default());
         let common = Common {
             count: count as ShardId,
             settings,
             log: store.way,
             rules: rules.clone(),
-            counts: Arc::new(ConnectionCounts::with_connecting(of_listeners, connecting)),
+            counts: Arc::new(counts),
             addresses: Addresses::new(per_address, rules.ipv6_prefix_bits),
             origin: (Instant::now(), wall_ms()),
             questions: questions.clone(),

@@ -1,8 +1,8 @@
-//! A table in chunks, with places that stay: nothing is copied when it grows, however much it has, and a chunk
-//! that has become empty gives its memory back.
+//! A table in chunks, with places that stay: nothing is copied when it grows, however much it has, and a
+//! chunk that has become empty gives its memory back.
 //!
-//! Invariants: `with_room` has the chunks in which a place is free, and no other; the lowest is filled first, so
-//! that the others become empty. One empty chunk at most has memory.
+//! Invariants: `with_room` has the chunks in which a place is free, and no other; the lowest is filled first,
+//! so that the others become empty. One empty chunk at most has memory.
 
 use std::collections::BTreeSet;
 
