@@ -173,6 +173,14 @@ pub struct Shards {
     restored: usize,
 }
 
+const fn placement(is_pinned: bool, cpu: usize) -> Placement {
+    if is_pinned {
+        Placement::Fixed(cpu)
+    } else {
+        Placement::Unbound
+    }
+}
+
 impl Shards {
     /// Starts one shard per entry of `cpus`; a CPU may occur more than once.
     ///
@@ -199,7 +207,7 @@ impl Shards {
         settings.stores = store.way.is_some();
         let of_listeners = settings.listeners.len();
         let per_address = settings.limits.connections_per_address_max;
-        let counts = ConnectionCounts::with_connecting(of_listeners, Arc::default());
+        let counts = ConnectionCounts::with_connecting(of_listeners, Arc::<Connecting>::default());
         let common = Common {
             count: count as ShardId,
             settings,
@@ -233,10 +241,7 @@ impl Shards {
             Mailboxes::connect(common.count, common.settings.limits.mailbox_letters_max);
         let parts = mailboxes.into_iter().zip(by_shard(count, listeners));
         for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts.zip(&cpus.list)) {
-            let placement = match cpus.pinned {
-                true => Placement::Fixed(cpu),
-                false => Placement::Unbound,
-            };
+            let placement = placement(cpus.pinned, cpu);
             let parts = (mailboxes, listeners, kept.next());
             meetings.push(shards.spawn(common.clone(), id, parts, placement)?);
         }
