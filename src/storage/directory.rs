@@ -95,7 +95,8 @@ pub fn open(path: &Path, shards: ShardId, now_ms: u64) -> Result<Found, Director
 }
 
 /// A log's identity: random enough that no two are alike.
-fn new_id() -> LogId {
+#[must_use]
+pub fn new_id() -> LogId {
     let mut id = [0; 16];
     let random = [RandomState::new(), RandomState::new()];
     for (half, random) in id.chunks_exact_mut(8).zip(random) {

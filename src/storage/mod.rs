@@ -5,3 +5,4 @@ pub mod directory;
 pub mod image;
 pub mod log;
 pub mod record;
+pub mod tool;

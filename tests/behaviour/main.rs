@@ -31,6 +31,7 @@ mod program;
 mod qos;
 mod shared;
 mod storage;
+mod store_tools;
 mod surroundings;
 mod survival;
 mod transports;

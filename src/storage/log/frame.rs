@@ -176,6 +176,10 @@ pub enum Look<'a> {
         sequence: u64,
         /// What was known to be safe when it was written.
         synced: u64,
+        /// Whose it is.
+        shard: u16,
+        /// Bytes it takes on the disk.
+        wire_bytes: usize,
     },
     /// Nothing was written here.
     Empty,
@@ -214,7 +218,12 @@ pub fn look<'a>(log: &LogId, segment: u64, bytes: &'a [u8]) -> Look<'a> {
             ticket: u64_at(16),
             records,
         }),
-        _ => Look::Broken { sequence, synced },
+        _ => Look::Broken {
+            sequence,
+            synced,
+            shard: u16_at(4),
+            wire_bytes: end.next_multiple_of(ALIGNMENT),
+        },
     }
 }
 

@@ -1,0 +1,300 @@
+//! `ringmq store`: what an operator can do with a directory that a broker has left.
+
+use crate::support::{Broker, Connect, Setup, Version, Will, unique};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder of one test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        let place = std::env::temp_dir().join(unique("ringmq-store-tools"));
+        fs::create_dir(&place).expect("make a folder");
+        Place(place)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How `ringmq store` ended and what it said.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    output: String,
+    complaint: String,
+}
+
+impl Said {
+    #[track_caller]
+    fn ends(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for part in parts {
+            let is_said = self.output.contains(part) || self.complaint.contains(part);
+            assert!(is_said, "no '{part}' in {}{}", self.output, self.complaint);
+        }
+        assert!(!self.complaint.contains("panicked"), "{}", self.complaint);
+    }
+}
+
+fn store(command: &str, directory: &Path, more: &[&str]) -> Said {
+    let binary = std::env::var_os("RINGMQ_TEST_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_ringmq").into());
+    let mut run = Command::new(binary);
+    run.args(["store", command]).arg(directory).args(more);
+    let output = run.output().expect("run the program");
+    Said {
+        code: output.status.code(),
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        complaint: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn to(command: &str, directory: &Path, to: &Path) -> Said {
+    store(
+        command,
+        directory,
+        &["--to", to.to_str().expect("a plain path")],
+    )
+}
+
+fn setup(directory: &Path, shards: usize) -> Setup {
+    let path = directory.to_str().expect("a plain path");
+    let setup = Setup::new().shards(shards);
+    setup.arg("--experimental-storage").arg(path)
+}
+
+fn start(directory: &Path, shards: usize) -> Broker {
+    setup(directory, shards).start()
+}
+
+const CLIENTS: usize = 4;
+const MESSAGES: usize = 12;
+const RETAINED: usize = 5;
+
+fn client(number: usize) -> String {
+    format!("client-{number}")
+}
+
+/// Three lives of a broker, each in a segment of its own: sessions that subscribe, messages for all of them in
+/// each life, retained messages in the first.
+fn fill(directory: &Path, shards: usize) {
+    for life in 0..3 {
+        let broker = start(directory, shards);
+        if life == 0 {
+            for number in 0..CLIENTS {
+                let will = Will::new("last", "words").qos(1);
+                let connect = Connect::new(Version::V5, &client(number)).persistent();
+                let mut client = connect.will(will).open(&broker);
+                client.subscribe("queue/+", 2);
+                client.disconnect();
+            }
+        }
+        let mut publisher = Connect::v5("publisher").open(&broker);
+        for number in (0..MESSAGES).filter(|number| number % 3 == life) {
+            let qos = 1 + number as u8 % 2;
+            publisher.publish(&format!("queue/{number}"), qos, format!("message {number}"));
+        }
+        for number in (0..RETAINED).filter(|_| life == 0) {
+            publisher.retain(&format!("kept/{number}"), 1, format!("value {number}"));
+        }
+        publisher.disconnect();
+        broker.stop();
+    }
+}
+
+/// Copies a store.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("make a folder");
+    for file in segments(from) {
+        fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copied");
+    }
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the directory").flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut segments: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|it| it == "seg"))
+        .collect();
+    segments.sort();
+    segments
+}
+
+fn segment(directory: &Path, number: usize) -> PathBuf {
+    directory.join(format!("{number:010}.seg"))
+}
+
+/// The records of a store.
+fn dump(directory: &Path, more: &[&str]) -> Vec<serde_json::Value> {
+    let said = store("dump", directory, more);
+    let lines = said.output.lines();
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    lines.map(parse).collect()
+}
+
+fn text<'v>(line: &'v serde_json::Value, key: &str) -> &'v str {
+    line[key].as_str().unwrap_or_default()
+}
+
+/// The messages that wait for each client, by what they contain, in order.
+fn queues(directory: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut queues: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in dump(directory, &["--payloads"]) {
+        match text(&line, "record") {
+            "session" => drop(queues.entry(text(&line, "client").to_owned()).or_default()),
+            "queued" => {
+                let queue = queues.entry(text(&line, "client").to_owned());
+                queue.or_default().push(text(&line, "payload").to_owned());
+            }
+            _ => {}
+        }
+    }
+    queues
+}
+
+#[test]
+fn a_whole_store_is_told_and_looked_into() {
+    let place = Place::new();
+    let directory = place.at("store");
+    fill(&directory, 2);
+    let before: Vec<_> = segments(&directory)
+        .iter()
+        .map(|it| fs::read(it).expect("a segment"))
+        .collect();
+    store("check", &directory, &[]).ends(
+        0,
+        &[
+            "nothing is damaged",
+            "3 segment(s)",
+            "0000000003.seg",
+            "4 session(s) with 4 subscription(s)",
+            "48 message(s) on their way",
+            "5 retained message(s)",
+            "2 shard(s)",
+        ],
+    );
+    let lines = dump(&directory, &[]);
+    let count = |record| {
+        lines
+            .iter()
+            .filter(|line| text(line, "record") == record)
+            .count()
+    };
+    assert_eq!(
+        (count("queued"), count("retained")),
+        (CLIENTS * MESSAGES, RETAINED)
+    );
+    assert!(lines.iter().all(|line| line.get("payload").is_none()));
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["frame"].is_u64() && line["byte"].is_u64())
+    );
+    for shard in 0..2 {
+        let wanted = lines.iter().filter(|line| line["shard"] == shard).count();
+        let told = dump(&directory, &["--shard", &shard.to_string()]);
+        assert!(told.iter().all(|line| line["shard"] == shard));
+        assert_eq!(told.len(), wanted);
+    }
+    for queue in queues(&directory).values() {
+        assert_eq!(queue.len(), MESSAGES);
+    }
+    let said = store("stats", &directory, &["--json"]);
+    said.ends(0, &[]);
+    let stats: serde_json::Value = serde_json::from_str(&said.output).expect("JSON");
+    assert_eq!(stats["queued"], CLIENTS * MESSAGES);
+    assert_eq!(stats["oldest_live_segment"], "0000000001.seg");
+    assert_eq!(stats["longest_queues"][0]["messages"], MESSAGES);
+    assert_eq!(stats["records"]["session"]["records"], CLIENTS);
+    assert!(stats["live_bytes"].as_u64() > Some(0) && stats["dead_bytes"].is_u64());
+    store("stats", &directory, &[]).ends(0, &["longest queues", "client-3", "subscribed"]);
+    let after = segments(&directory);
+    let after: Vec<_> = after
+        .iter()
+        .map(|it| fs::read(it).expect("a segment"))
+        .collect();
+    assert!(before == after, "it is as it was");
+}
+
+#[test]
+fn what_is_no_store_or_in_use_is_refused_in_one_line() {
+    let place = Place::new();
+    let empty = place.at("empty");
+    fs::create_dir(&empty).expect("make a folder");
+    let file = place.at("file");
+    fs::write(&file, "text").expect("written");
+    let used = place.at("used");
+    let broker = start(&used, 1);
+    let new = place.at("new");
+    let commands: [(&str, bool); 5] = [
+        ("check", false),
+        ("dump", false),
+        ("stats", false),
+        ("salvage", true),
+        ("backup", true),
+    ];
+    for (command, has_target) in commands {
+        let run = |directory: &Path| match has_target {
+            true => to(command, directory, &new),
+            false => store(command, directory, &[]),
+        };
+        run(&empty).ends(2, &["nothing is stored there"]);
+        run(&place.at("absent")).ends(2, &["No such file"]);
+        run(&file).ends(2, &["Not a directory"]);
+        let said = run(&used);
+        said.ends(1, &["a broker uses it"]);
+        assert_eq!(said.complaint.lines().count(), 1, "{}", said.complaint);
+        assert!(!new.exists() && !place.at("absent").exists());
+    }
+    broker.stop();
+    assert_eq!(fs::read_dir(&empty).expect("a folder").count(), 0);
+    for command in ["salvage", "backup"] {
+        to(command, &used, &used).ends(2, &["there is something already"]);
+        to(command, &used, &used.join("inside")).ends(2, &["is to stay as it is"]);
+        to(command, &used, &place.at("absent/new")).ends(2, &["No such file"]);
+        to(command, &used, &empty).ends(0, &["safe and read again"]);
+        fs::remove_dir_all(&empty).expect("removed");
+        fs::create_dir(&empty).expect("make a folder");
+    }
+    let names = fs::read_dir(&place.0).expect("the folder").flatten();
+    let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+    assert_eq!(names.len(), 3, "nothing is left of what failed: {names:?}");
+}
+
+#[test]
+fn a_backup_is_a_store_like_the_one_that_it_was_made_of() {
+    let place = Place::new();
+    let (directory, copied) = (place.at("store"), place.at("copied"));
+    fill(&directory, 2);
+    to("backup", &directory, &copied).ends(0, &["48 message(s)"]);
+    for (one, other) in segments(&directory).iter().zip(segments(&copied)) {
+        assert!(fs::read(one).expect("a segment") == fs::read(other).expect("a segment"));
+    }
+    let broker = start(&copied, 2);
+    let mut back = Connect::v5(&client(1)).persistent().open(&broker);
+    assert!(back.session_present);
+    assert_eq!((0..MESSAGES).map(|_| back.accept()).count(), MESSAGES);
+    flip(&segment(&directory, 2), 4_096 + 50);
+    to("backup", &directory, &place.at("other")).ends(1, &["is damaged", "ringmq store check"]);
+}
+
+fn flip(file: &Path, at: u64) {
+    change(file, |bytes| bytes[at as usize] ^= 0x10);
+}
+
+fn change(file: &Path, how: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(file).expect("a segment");
+    how(&mut bytes);
+    fs::write(file, bytes).expect("written");
+}
