@@ -7,7 +7,7 @@ use crate::engine::keys::ShardId;
 use crate::engine::mail::Mail;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
-use crate::storage::directory::Frames;
+use crate::storage::directory::{Frames, Remedy};
 use crate::storage::image::Image;
 use crate::storage::record::decoder::Decoder;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -29,15 +29,20 @@ pub fn restore(core: &mut ShardCore, now: Timestamp, frames: Frames) -> Result<u
                 fault = image.apply(record).err();
             }
         });
-        read.map_err(|refusal| refusal.to_string())?;
+        read.map_err(|refusal| with_remedy(&refusal))?;
         if let Some(fault) = fault {
-            return Err(fault.to_string());
+            return Err(with_remedy(&fault));
         }
     }
     let sessions = image.sessions.len();
     let restored = core.restore(now, image.into_records());
     restored.map_err(|error| error.to_string())?;
     Ok(sessions)
+}
+
+/// A record that cannot be what was written, and what to do about it.
+fn with_remedy(fault: &dyn std::fmt::Display) -> String {
+    format!("{fault}; {}", Remedy("DIRECTORY".to_owned()))
 }
 
 /// Where shards that were built anew exchange letters, each in its thread.

@@ -47,7 +47,14 @@ impl fmt::Display for DirectoryError {
                 write!(f, "{}: another process uses it", path.display())
             }
             DirectoryError::Unusable(path, error) => write!(f, "{}: {error}", path.display()),
-            DirectoryError::Log(path, error) => write!(f, "{}: {error}", path.display()),
+            DirectoryError::Log(path, error) => {
+                let path = path.display();
+                write!(f, "{path}: {error}")?;
+                match error {
+                    LogError::Damaged(_) => write!(f, "; {}", Remedy(path.to_string())),
+                    _ => Ok(()),
+                }
+            }
             DirectoryError::Shards(path, kept, now) => write!(
                 f,
                 "{}: shard {kept} has written there, and there are {now} shards now; start with as \
@@ -59,6 +66,21 @@ impl fmt::Display for DirectoryError {
 }
 
 impl std::error::Error for DirectoryError {}
+
+/// What to do about a directory that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy(pub String);
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = &self.0;
+        write!(
+            f,
+            "`ringmq store check {path}` says what is concerned, `ringmq store salvage {path} --to NEW` \
+             writes what is left to a new directory"
+        )
+    }
+}
 
 /// Opens a directory, which is made if it is missing, for so many shards. `now_ms` is the wall clock.
 ///

@@ -16,6 +16,7 @@ pub mod salvage;
 pub mod stats;
 pub mod walk;
 
+use crate::storage::directory::Remedy;
 use crate::storage::log::LogError;
 use crate::storage::log::disk::{Directory, Disk};
 use std::fmt;
@@ -81,11 +82,7 @@ impl fmt::Display for ToolError {
             ),
             ToolError::Damaged(path) => {
                 let path = path.display();
-                write!(
-                    f,
-                    "{path} is damaged: `ringmq store check {path}` says where, `ringmq store salvage {path} \
-                     --to NEW` takes out what is left"
-                )
+                write!(f, "{path} is damaged: {}", Remedy(path.to_string()))
             }
             ToolError::Wrong(words) => f.write_str(words),
             ToolError::Failed(path, error) => write!(f, "{}: {error}", path.display()),

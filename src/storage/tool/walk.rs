@@ -5,7 +5,7 @@
 
 use crate::storage::log::LogError;
 use crate::storage::log::disk::Disk;
-use crate::storage::log::frame::{ALIGNMENT, Found, Kind, Look, look};
+use crate::storage::log::frame::{ALIGNMENT, FRAME_BYTES_MAX, Found, Kind, Look, look};
 use crate::storage::log::scan::{Damage, Torn, What, look_behind};
 use crate::storage::log::segment::{BLOCK_BYTES, HeadError, LogId, SegmentHead};
 use std::collections::BTreeMap;
@@ -262,6 +262,16 @@ fn readable_id<D: Disk>(
     Ok(first.unwrap_or(LogId([0; 16])))
 }
 
+/// A segment without most of what was not written yet: all frames that there may be.
+fn written(bytes: &[u8]) -> &[u8] {
+    let blank = [0; BLOCK_BYTES];
+    let blocks = bytes.rchunks(BLOCK_BYTES);
+    let blank = blocks.take_while(|block| blank.starts_with(block));
+    let end = bytes.len() - blank.map(<[u8]>::len).sum::<usize>();
+    // The last one may end with zeros.
+    bytes.get(..end + FRAME_BYTES_MAX).unwrap_or(bytes)
+}
+
 /// Whether there is a frame in the first block behind a file's own.
 fn has_frames<D: Disk>(disk: &mut D, log: &LogId, file: u64) -> Result<bool, LogError> {
     let bytes = disk.read(file, 2 * BLOCK_BYTES).map_err(LogError::Failed)?;
@@ -339,6 +349,7 @@ impl Walker<'_> {
 
     fn segment(&mut self, part: &Part, bytes: &[u8], until: Option<u64>, is_last: bool) {
         self.walked.file_bytes += bytes.len() as u64;
+        let bytes = written(bytes);
         if let Some(head) = part.head {
             // A segment is begun when all before it is safe.
             self.walked.safe = self.walked.safe.max(head.first_sequence.saturating_sub(1));
