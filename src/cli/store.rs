@@ -13,6 +13,7 @@ use crate::storage::tool::ToolError;
 use crate::storage::tool::backup::backup;
 use crate::storage::tool::check::{Checked, Counts, check};
 use crate::storage::tool::dump::{DumpConfig, dump};
+use crate::storage::tool::import::{ImportConfig, Report, import};
 use crate::storage::tool::rescue::{Fault, Losses};
 use crate::storage::tool::salvage::{Salvaged, salvage};
 use crate::storage::tool::stats::{Stats, stats};
@@ -71,6 +72,20 @@ pub enum StoreCommand {
         #[arg(long, value_name = "DIRECTORY")]
         to: PathBuf,
     },
+    /// Make a directory of what Mosquitto has kept (mosquitto.db, versions 5 and 6), and say what cannot be taken
+    ImportMosquitto {
+        /// Mosquitto's file; Mosquitto is stopped
+        file: PathBuf,
+        /// The new directory
+        #[arg(long, value_name = "DIRECTORY")]
+        to: PathBuf,
+        /// Shards of the broker that will use it
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+        shards: ShardId,
+        /// Sessions are for clients that do not log in, whatever users they had
+        #[arg(long)]
+        no_users: bool,
+    },
 }
 
 /// Does it.
@@ -91,6 +106,15 @@ pub fn run(command: &StoreCommand) -> ExitCode {
         StoreCommand::Stats { directory, json } => run_stats(directory, *json, &mut out),
         StoreCommand::Salvage { directory, to } => run_salvage(directory, to, &mut out),
         StoreCommand::Backup { directory, to } => run_backup(directory, to, &mut out),
+        StoreCommand::ImportMosquitto {
+            file,
+            to,
+            shards,
+            no_users,
+        } => {
+            let (shards, users) = (*shards, !no_users);
+            run_import(file, to, ImportConfig { shards, users }, &mut out)
+        }
     };
     // Nobody may be listening any more.
     let _ = out.flush();
@@ -318,6 +342,64 @@ fn run_backup(directory: &Path, to: &Path, out: &mut dyn Write) -> Result<ExitCo
     lines.say(format!("{}: copied, safe and read again", to.display()));
     say_what_there_is(&copied, lines);
     Ok(code(true))
+}
+
+fn run_import(
+    file: &Path,
+    to: &Path,
+    config: ImportConfig,
+    out: &mut dyn Write,
+) -> Result<ExitCode, ToolError> {
+    let (checked, report) = import(file, to, config)?;
+    let lines = &mut Lines(out);
+    lines.say(format!("{}: written, safe and read again", to.display()));
+    say_what_there_is(&checked, lines);
+    say_left_out(&report, lines);
+    Ok(code(true))
+}
+
+/// What could not be taken from Mosquitto, and what is not in its file.
+fn say_left_out(report: &Report, lines: &mut Lines<'_>) {
+    let left_out = &report.left_out;
+    lines.say_all(left_out, |words| {
+        format!("  left out: {}", spelled_out(words))
+    });
+    let mut say_number = |number: u64, words: &str| {
+        if number > 0 {
+            lines.say(format!("  {number} {words}"));
+        }
+    };
+    say_number(
+        report.at_qos_0,
+        "queued message(s) of QoS 0 are left out: such are never kept",
+    );
+    say_number(
+        report.without_message,
+        "queued message(s) are left out: their content is not in the file, they had expired",
+    );
+    say_number(
+        report.unknown,
+        "part(s) of the file are of unknown kinds and left out",
+    );
+    say_number(
+        report.passed_on,
+        "QoS 2 publish(es) that clients had not released are passed on to the sessions above",
+    );
+    say_number(
+        report.of_users,
+        "session(s) belong to users: they are taken up by clients that log in as the same user, and \
+         nobody else (--no-users: by clients that do not log in)",
+    );
+    if report.users_unknown {
+        lines.say("  this version of the file names no users: a client that logs in does not find its session");
+    }
+    lines.say_all(&report.without_subscription, |client| {
+        format!(
+            "  session '{}' has no subscription: shared ones are not in Mosquitto's file",
+            spelled_out(client)
+        )
+    });
+    lines.say("  wills and who was connected are not in Mosquitto's file");
 }
 
 fn run_stats(directory: &Path, json: bool, out: &mut dyn Write) -> Result<ExitCode, ToolError> {

@@ -10,6 +10,8 @@ pub mod backup;
 pub mod check;
 pub mod draft;
 pub mod dump;
+pub mod import;
+pub mod mosquitto;
 pub mod readers;
 pub mod rescue;
 pub mod salvage;
