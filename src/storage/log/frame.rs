@@ -271,6 +271,8 @@ mod tests {
                 Look::Broken {
                     sequence: 41,
                     synced: 40,
+                    shard: 3,
+                    wire_bytes: wire.len(),
                 }
             } else {
                 Look::Foreign

@@ -486,3 +486,126 @@ impl Session {
         records.push(Record::Left { session, at });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::mosquitto;
+    use super::*;
+
+    fn stored(topic: &'static [u8]) -> Stored<'static> {
+        Stored {
+            expires_at: 0,
+            source: b"",
+            topic,
+            payload: b"x",
+            properties: b"",
+            qos: 1,
+            retain: false,
+        }
+    }
+
+    fn client(id: &'static [u8]) -> Client<'static> {
+        Client {
+            id,
+            user_name: Some(b"user"),
+            expires_at: 0,
+            expiry_seconds: NEVER,
+        }
+    }
+
+    fn entry(client: &'static [u8], message: u64, packet_id: u16) -> Entry<'static> {
+        Entry {
+            client,
+            message,
+            packet_id,
+            qos: 1,
+            retain: false,
+            state: State::Sent,
+            subscription_id: 0,
+        }
+    }
+
+    const CONFIG: ImportConfig = ImportConfig {
+        shards: 3,
+        users: true,
+    };
+
+    #[test]
+    fn what_cannot_be_taken_is_named() {
+        let subscription = |client, filter| mosquitto::Subscription {
+            client,
+            filter,
+            id: 0,
+            qos: 1,
+            no_local: false,
+            retain_as_published: false,
+        };
+        let short = Client {
+            expiry_seconds: 0,
+            ..client(b"short")
+        };
+        let persisted = Persisted {
+            messages: BTreeMap::from([
+                (1, stored(b"good")),
+                (2, stored(b"wild/#")),
+                (3, stored(b"\xFF")),
+            ]),
+            clients: vec![client(b"a"), client(b"a"), client(b"\xFF"), short],
+            subscriptions: vec![subscription(b"a", b"x/#/y"), subscription(b"none", b"x")],
+            entries: vec![
+                entry(b"a", 1, 1),
+                entry(b"a", 1, 1),
+                entry(b"a", 2, 2),
+                entry(b"a", 9, 3),
+                entry(b"none", 1, 4),
+            ],
+            ..Persisted::default()
+        };
+        let (shards, report) = records(&persisted, CONFIG, 1_000);
+        let all = report.left_out.join("\n");
+        for part in [
+            "topic 'wild/#'",
+            "topic '\u{FFFD}'",
+            "session 'a': it stands there twice",
+            "session '\u{FFFD}': not a name",
+            "session 'short': it ends with its connection",
+            "subscription 'x/#/y' of 'a'",
+            "subscription 'x' of 'none': there is no such session",
+            "a message for 'none'",
+        ] {
+            assert!(all.contains(part), "no '{part}' in {all}");
+        }
+        assert_eq!((report.left_out.len(), report.without_message), (8, 1));
+        assert_eq!((report.of_users, report.without_subscription.len()), (1, 1));
+        // One of two messages has the packet identifier, the other is sent anew.
+        let records: Vec<_> = shards.into_values().flatten().collect();
+        let count = |is: fn(&Record) -> bool| records.iter().filter(|it| is(it)).count();
+        assert_eq!(count(|it| matches!(it, Record::Queued { .. })), 2);
+        assert_eq!(count(|it| matches!(it, Record::Sent { .. })), 1);
+    }
+
+    #[test]
+    fn what_is_left_of_a_session_is_left_here() {
+        let now_ms = 1_000_000_000;
+        let ends = Client {
+            expires_at: 999_999,
+            expiry_seconds: 100,
+            ..client(b"ends")
+        };
+        let persisted = Persisted {
+            clients: vec![ends, client(b"never")],
+            ..Persisted::default()
+        };
+        let shards = records(&persisted, CONFIG, now_ms).0;
+        let left = shards
+            .into_values()
+            .flatten()
+            .filter_map(|record| match record {
+                Record::Left { at, .. } => Some(at.as_ms()),
+                _ => None,
+            });
+        let mut left: Vec<_> = left.collect();
+        left.sort_unstable();
+        assert_eq!(left, [999_899_000, now_ms]);
+    }
+}

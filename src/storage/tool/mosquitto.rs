@@ -323,3 +323,147 @@ fn client<'a>(fields: &mut Reader<'a>, version: u32) -> Result<Client<'a>, Decod
         expiry_seconds,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The beginning of a file, then one chunk after the other.
+    fn file(version: u32, chunks: &[(u32, Vec<u8>)]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&version.to_be_bytes());
+        for (kind, fields) in chunks {
+            bytes.extend_from_slice(&kind.to_be_bytes());
+            bytes.extend_from_slice(&(fields.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(fields);
+        }
+        bytes
+    }
+
+    fn config(id_bytes: u8) -> (u32, Vec<u8>) {
+        let mut fields = 5_u64.to_le_bytes().to_vec();
+        fields.extend_from_slice(&[1, id_bytes, 0, 0, 0, 0, 0, 0]);
+        (1, fields)
+    }
+
+    fn client(version: u32) -> (u32, Vec<u8>) {
+        let mut fields = 2_000_u64.to_le_bytes().to_vec();
+        fields.extend_from_slice(&60_u32.to_be_bytes());
+        fields.extend_from_slice(&[0, 9, 0, 3]);
+        if version == 6 {
+            fields.extend_from_slice(&[7, 91, 0, 2, 0, 0, 0, 0]);
+        }
+        fields.extend_from_slice(b"one");
+        if version == 6 {
+            fields.extend_from_slice(b"me");
+        }
+        (6, fields)
+    }
+
+    fn message() -> (u32, Vec<u8>) {
+        let mut fields = 3_u64.to_le_bytes().to_vec();
+        fields.extend_from_slice(&0_u64.to_le_bytes());
+        fields.extend_from_slice(&4_u32.to_be_bytes());
+        fields.extend_from_slice(&[0, 1, 0, 3, 0, 2, 0, 5, 7, 91, 2, 1]);
+        fields.extend_from_slice(b"twometopictext\x05\x26\0\0\0\0");
+        (2, fields)
+    }
+
+    fn entry(direction: u8, state: u8) -> (u32, Vec<u8>) {
+        let mut fields = 3_u64.to_le_bytes().to_vec();
+        fields.extend_from_slice(&[0, 8, 0, 3, 2, state, 0x11, direction]);
+        fields.extend_from_slice(b"one\x03\x0B\x80\x01");
+        (3, fields)
+    }
+
+    #[test]
+    fn both_versions_are_read() {
+        let mut subscription = 7_u32.to_be_bytes().to_vec();
+        subscription.extend_from_slice(b"\0\x03\0\x01\x02\x0C\0\0one#");
+        for version in [5, 6] {
+            let bytes = file(
+                version,
+                &[
+                    config(8),
+                    message(),
+                    client(version),
+                    entry(1, 9),
+                    (5, subscription.clone()),
+                    (4, 3_u64.to_le_bytes().to_vec()),
+                    (99, vec![1; 3]),
+                ],
+            );
+            let read = read(&bytes).expect("it is one");
+            let user_name = (version == 6).then_some(&b"me"[..]);
+            let one = Client {
+                id: b"one",
+                user_name,
+                expires_at: 2_000,
+                expiry_seconds: 60,
+            };
+            assert_eq!((read.clients, read.unknown), (vec![one], 1));
+            let message = &read.messages[&3];
+            assert_eq!(
+                (message.topic, message.payload),
+                (&b"topic"[..], &b"text"[..])
+            );
+            assert_eq!(
+                (message.qos, message.retain, message.properties.len()),
+                (2, true, 6)
+            );
+            let entry = &read.entries[0];
+            assert_eq!((entry.state, entry.packet_id), (State::Received, 8));
+            assert_eq!((entry.subscription_id, entry.retain), (128, true));
+            let subscription = &read.subscriptions[0];
+            assert_eq!((subscription.filter, subscription.qos), (&b"#"[..], 2));
+            assert!(subscription.no_local && subscription.retain_as_published);
+            assert_eq!(read.retained, [3]);
+        }
+    }
+
+    #[test]
+    fn states_are_what_they_mean_here() {
+        let state = |direction, state| {
+            let bytes = file(6, &[entry(direction, state)]);
+            read(&bytes).expect("it is one").entries[0].state
+        };
+        for waiting in [2, 3, 4, 5] {
+            assert_eq!(state(1, waiting), State::Sent);
+        }
+        for received in [6, 9] {
+            assert_eq!(state(1, received), State::Received);
+        }
+        assert_eq!(state(1, 11), State::Queued);
+        for any in [7, 10, 11] {
+            assert_eq!(state(0, any), State::Incoming);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_of_another_kind_is_refused() {
+        let bytes = file(6, &[config(8), message(), client(6), entry(1, 3)]);
+        let begins: Vec<usize> = [config(8), message(), client(6), entry(1, 3)]
+            .iter()
+            .scan(23, |at, chunk| {
+                let begin = *at;
+                *at += 8 + chunk.1.len();
+                Some(begin)
+            })
+            .collect();
+        for cut in 0..bytes.len() {
+            let expected = if cut < 23 {
+                Err(FileError::NotMosquitto)
+            } else if begins.contains(&cut) {
+                continue;
+            } else {
+                let begin = begins.iter().rev().find(|begin| **begin <= cut);
+                Err(FileError::Chunk(*begin.expect("the first")))
+            };
+            assert_eq!(read(&bytes[..cut]), expected, "{cut}");
+        }
+        assert_eq!(read(&file(6, &[config(4)])), Err(FileError::Machine));
+        assert_eq!(read(&file(4, &[])), Err(FileError::Version(4)));
+        assert_eq!(read(SQLITE), Err(FileError::Sqlite));
+    }
+}

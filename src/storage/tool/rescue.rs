@@ -401,3 +401,244 @@ fn free_packet_ids(session: &mut Session) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::message::{LocalMessage, Message, Qos};
+    use crate::engine::record::Persist;
+    use crate::engine::session::{Delivery, SubscriptionIds};
+    use crate::storage::log::frame::Kind;
+    use crate::storage::log::scan::{Damage, What};
+    use crate::storage::record::encoder::Encoder;
+    use std::num::NonZeroU64;
+    use std::sync::Arc;
+
+    /// Frames of shard 0, each of one record or a few.
+    struct Log {
+        encoder: Encoder,
+        frames: Vec<Vec<u8>>,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            Log {
+                encoder: Encoder::new(0, 0),
+                frames: Vec::new(),
+            }
+        }
+
+        fn frame(&mut self, records: impl IntoIterator<Item = Record>) {
+            for (ticket, record) in (1..).zip(records) {
+                self.encoder.put(&Persist { ticket, record });
+            }
+            self.encoder.flush();
+            let frames = self.encoder.frames();
+            self.frames
+                .extend(frames.map(|frame| frame.sealed_records().to_vec()));
+        }
+
+        /// Another process goes on.
+        fn begin(&mut self) {
+            self.encoder = Encoder::new(0, 0);
+        }
+
+        /// What is left without some frames, which stand in these files.
+        fn without(&self, lost: &[usize], files: &dyn Fn(usize) -> u64) -> Rescued {
+            let mut rescue = Rescue::default();
+            for (place, records) in self.frames.iter().enumerate() {
+                let sequence = place as u64 + 1;
+                if lost.contains(&place) {
+                    rescue.step(&Step::Gap(&gap(sequence, None)), &mut |_, _| {});
+                    continue;
+                }
+                let found = Found {
+                    sequence,
+                    synced: 0,
+                    kind: Kind::Records,
+                    shard: 0,
+                    ticket: 0,
+                    records,
+                };
+                let step = Step::Frame(files(place), 4_096, found);
+                rescue.step(&step, &mut |_, _| {});
+            }
+            rescue.finish()
+        }
+    }
+
+    fn gap(frame: u64, shard: Option<ShardId>) -> Gap {
+        Gap {
+            damage: Damage {
+                segment: 1,
+                offset: 4_096,
+                what: What::Frame(frame),
+            },
+            frames: Some(frame..frame + 1),
+            shard,
+        }
+    }
+
+    fn number(counter: u64) -> SessionNumber {
+        SessionNumber(NonZeroU64::new(counter << 16).unwrap())
+    }
+
+    fn opened(counter: u64, name: &str) -> Record {
+        Record::Opened(Box::new(Opened {
+            session: number(counter),
+            client_id: name.into(),
+            version: Version::V5,
+            user_name: None,
+            expiry_seconds: 60,
+            queue_bytes_max: 1_000,
+            will: None,
+        }))
+    }
+
+    fn message(text: &str) -> LocalMessage {
+        let message = Message::new(text, b"", text.as_bytes(), Qos::AtLeastOnce, false, None);
+        LocalMessage::new(Arc::new(message))
+    }
+
+    fn queued(counter: u64, entry: u64, message: &LocalMessage) -> Record {
+        let session = number(counter);
+        let delivery = Delivery {
+            message: message.clone(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            subscription_ids: SubscriptionIds::None,
+            group: None,
+            entry,
+        };
+        Record::Queued { session, delivery }
+    }
+
+    const fn sent(session: SessionNumber, entry: u64, packet_id: u16) -> Record {
+        Record::Sent {
+            session,
+            entry,
+            packet_id,
+        }
+    }
+
+    const fn settled(session: SessionNumber, entry: u64) -> Record {
+        Record::Settled { session, entry }
+    }
+
+    const ONE_FILE: &dyn Fn(usize) -> u64 = &|_| 1;
+
+    fn lost_of(rescued: &Rescued, name: &str) -> Option<u64> {
+        rescued.losses.sessions.get(name).copied()
+    }
+
+    #[test]
+    fn lost_messages_are_counted_unless_they_were_over_later() {
+        let mut log = Log::new();
+        let (a, b, c) = (message("a"), message("b"), message("c"));
+        log.frame([opened(1, "one"), queued(1, 1, &a)]);
+        log.frame([queued(1, 2, &a), queued(1, 3, &b)]);
+        log.frame([queued(1, 4, &b), queued(1, 5, &c)]);
+        let rescued = log.without(&[1], ONE_FILE);
+        // The content of 4 went with 3.
+        assert_eq!(lost_of(&rescued, "one"), Some(3));
+        let entries = &rescued.images[&0].sessions[&number(1)].entries;
+        assert!(entries.keys().eq(&[1, 5]));
+        assert!(rescued.faults.is_empty() && rescued.losses.shards.contains(&0));
+        log.frame([
+            settled(number(1), 2),
+            settled(number(1), 3),
+            settled(number(1), 4),
+        ]);
+        let rescued = log.without(&[1], ONE_FILE);
+        assert_eq!(lost_of(&rescued, "one"), None);
+        assert!(log.without(&[], ONE_FILE).losses == Losses::default());
+    }
+
+    /// Numbers of messages begin anew with each process: one that is not known to be the same names nothing
+    /// that was read before.
+    #[test]
+    fn nobody_gets_another_message_than_his() {
+        let mut log = Log::new();
+        let (old, new) = (message("old"), message("new"));
+        log.frame([opened(1, "one"), queued(1, 1, &old)]);
+        log.begin();
+        log.frame([queued(1, 2, &new)]);
+        log.frame([queued(1, 3, &new)]);
+        // The next process began in the next file.
+        let rescued = log.without(&[1], &|place| place as u64 + 1);
+        let entries = &rescued.images[&0].sessions[&number(1)].entries;
+        assert!(entries.keys().eq(&[1]), "3 names a message that is lost");
+        assert_eq!(lost_of(&rescued, "one"), Some(2));
+        let mut log = Log::new();
+        log.frame([opened(1, "one"), queued(1, 1, &old)]);
+        log.frame([queued(1, 2, &new)]);
+        log.frame([queued(1, 3, &old)]);
+        let rescued = log.without(&[1], ONE_FILE);
+        let entries = &rescued.images[&0].sessions[&number(1)].entries;
+        assert!(entries.keys().eq(&[1, 3]), "the same process");
+    }
+
+    #[test]
+    fn names_and_packet_identifiers_stay_unique() {
+        let mut log = Log::new();
+        let a = message("a");
+        log.frame([opened(1, "one"), queued(1, 1, &a), sent(number(1), 1, 7)]);
+        log.frame([settled(number(1), 1)]);
+        log.frame([queued(1, 2, &a), sent(number(1), 2, 7)]);
+        log.frame([Record::Ended { session: number(1) }]);
+        log.frame([opened(2, "one")]);
+        let rescued = log.without(&[1, 3], ONE_FILE);
+        let sessions = &rescued.images[&0].sessions;
+        assert!(sessions.keys().eq(&[number(2)]));
+        assert!(rescued.losses.replaced.contains("one"));
+        log.frames.truncate(3);
+        let rescued = log.without(&[1], ONE_FILE);
+        let entries = &rescued.images[&0].sessions[&number(1)].entries;
+        assert!(entries[&1].sent.is_none() && entries[&2].sent.is_some());
+    }
+
+    #[test]
+    fn a_session_waits_for_its_name_and_repeats_are_forgotten() {
+        let mut log = Log::new();
+        let accepted = |packet_id| Record::Accepted {
+            session: number(1),
+            packet_id,
+        };
+        log.frame([opened(1, "one"), opened(2, "two")]);
+        log.frame([
+            accepted(3),
+            queued(1, 1, &message("a")),
+            queued(2, 1, &message("b")),
+        ]);
+        log.frame([accepted(4)]);
+        log.frame([opened(1, "one")]);
+        let rescued = log.without(&[0], ONE_FILE);
+        let sessions = &rescued.images[&0].sessions;
+        assert!(sessions.keys().eq(&[number(1)]));
+        assert_eq!(sessions[&number(1)].entries.len(), 1);
+        assert_eq!(
+            (rescued.losses.unnamed, rescued.losses.unnamed_messages),
+            (1, 1)
+        );
+        let rescued = log.without(&[2], ONE_FILE);
+        let accepted = &rescued.images[&0].sessions[&number(1)].accepted;
+        assert!(accepted.is_empty(), "its release may be lost");
+        assert_eq!(rescued.losses.repeats, 1);
+    }
+
+    #[test]
+    fn what_nothing_lost_explains_is_a_fault() {
+        let mut log = Log::new();
+        log.frame([settled(number(1), 1)]);
+        let rescued = log.without(&[], ONE_FILE);
+        assert_eq!(rescued.faults.len(), 1);
+        log.frames[0] = vec![0xEE, 0];
+        let rescued = log.without(&[], ONE_FILE);
+        let fault = &rescued.faults[0];
+        assert!(fault.words.contains("kind is unknown"), "{fault:?}");
+        assert_eq!(
+            (fault.segment, fault.offset, fault.frame),
+            (1, 4_096 + 40, 1)
+        );
+    }
+}
