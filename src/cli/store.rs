@@ -1,7 +1,7 @@
 //! `ringmq store`: what an operator can do with a directory that a broker keeps its state in, printed.
 //!
-//! Exit codes: 0 done, and what was looked at is whole; 1 it is damaged, a broker has it, or it cannot be done;
-//! 2 something else should have been named.
+//! Exit codes: 0 done, and what was looked at is whole; 1 it is damaged, a broker has it, or it cannot be
+//! done; 2 something else should have been named.
 
 use crate::control::log;
 use crate::control::visible::spelled_out;
@@ -72,7 +72,7 @@ pub enum StoreCommand {
         #[arg(long, value_name = "DIRECTORY")]
         to: PathBuf,
     },
-    /// Make a directory of what Mosquitto has kept (mosquitto.db, versions 5 and 6), and say what cannot be taken
+    /// Make a directory of what Mosquitto has kept (mosquitto.db, versions 5 and 6)
     ImportMosquitto {
         /// Mosquitto's file; Mosquitto is stopped
         file: PathBuf,
@@ -241,7 +241,8 @@ fn say_log(walked: &Walked, lines: &mut Lines<'_>) {
     }
     let last = walked.next_sequence.saturating_sub(1);
     lines.say(format!(
-        "  {} frames with records in {} bytes, the last is frame {last}; {} and all before were noted as safe",
+        "  {} frames with records in {} bytes, the last is frame {last}; {} and all before were noted as \
+         safe",
         walked.frames,
         walked.frame_bytes,
         walked.safe.min(last)
@@ -307,8 +308,8 @@ fn say_losses(losses: &Losses, are_lost: &str, lines: &mut Lines<'_>) {
     if !losses.shards.is_empty() {
         let shards: Vec<String> = losses.shards.iter().map(ToString::to_string).collect();
         lines.say(format!(
-            "  besides, what was said last of any session or retained topic of shard(s) {} may be lost: a new \
-             subscription, a later retained message, that a message was received (it comes twice then)",
+            "  besides, what was said last of any session or retained topic of shard(s) {} may be lost: a \
+             new subscription, a later retained message, that a message was received (it comes twice then)",
             shards.join(", ")
         ));
     }
@@ -391,7 +392,10 @@ fn say_left_out(report: &Report, lines: &mut Lines<'_>) {
          nobody else (--no-users: by clients that do not log in)",
     );
     if report.users_unknown {
-        lines.say("  this version of the file names no users: a client that logs in does not find its session");
+        lines.say(
+            "  this version of the file names no users: a client that logs in does not find its \
+             session",
+        );
     }
     lines.say_all(&report.without_subscription, |client| {
         format!(

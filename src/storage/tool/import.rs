@@ -1,4 +1,5 @@
-//! A store made of what Mosquitto has kept: sessions with their subscriptions and messages, retained messages.
+//! A store made of what Mosquitto has kept: sessions with their subscriptions and messages, retained
+//! messages.
 //!
 //! What a client published at QoS 2 and had not released is with Mosquitto alone: it is passed on here to
 //! the sessions that subscribe to it, and known as accepted, so that the client can go on with either half.

@@ -140,13 +140,13 @@ impl fmt::Display for FileError {
         match self {
             FileError::NotMosquitto => f.write_str("it is no persistence file of Mosquitto"),
             FileError::Sqlite => f.write_str(
-                "it is the database of Mosquitto's persist-sqlite, which is not read; start Mosquitto with \
-                 `persistence true` in place of the plugin once it is empty, or let clients subscribe anew",
+                "it is the database of Mosquitto's persist-sqlite, which is not read: only the file that \
+                 Mosquitto writes with `persistence true` is",
             ),
             FileError::Version(version) => write!(
                 f,
-                "it is of version {version}; 5 and 6 are read: start Mosquitto 2.0 with it and stop it, which \
-                 writes version 6"
+                "it is of version {version}; 5 and 6 are read: start Mosquitto 2.0 with it and stop it, \
+                 which writes version 6"
             ),
             FileError::Machine => f.write_str("it was written on a machine of another kind"),
             FileError::Chunk(at) => write!(

@@ -6,8 +6,8 @@
 //! - A session of which the first record is lost waits for one that names it; without any it is left out.
 //! - Of two sessions with one name (the end of the first is lost) the one that was opened last stays.
 //! - Of two messages with one packet identifier the one that was sent last keeps it, the other is sent anew.
-//! - That a client's publish was accepted is forgotten where the record of its release may be lost: as long as
-//!   it is remembered, the client's next publish with that identifier would be dropped as a repeat.
+//! - That a client's publish was accepted is forgotten where the record of its release may be lost: as long
+//!   as it is remembered, the client's next publish with that identifier would be dropped as a repeat.
 
 use super::readers::Readers;
 use super::walk::{Gap, Step};
@@ -282,30 +282,30 @@ impl Shard {
             }
             _ => {}
         }
-        let applied = self.image.apply(record.clone());
-        match applied {
-            Err(error) if self.gaps == 0 => Err(error),
-            Err(ImageError::NoSession) => {
-                self.wait_for_name(record);
-                Ok(())
-            }
-            // What it speaks of was in a lost frame, or its end was.
-            Err(ImageError::NoEntry | ImageError::Twice) | Ok(()) => Ok(()),
+        if self.gaps == 0 {
+            return self.image.apply(record);
         }
+        if let Some(session) = self.without_name(&record) {
+            self.wait_for_name(session);
+        }
+        // What it speaks of may have been in a lost frame, or its end.
+        let _ = self.image.apply(record);
+        Ok(())
     }
 
-    /// A record of a session that was opened in a lost frame.
-    fn wait_for_name(&mut self, record: Record) {
-        let session = match &record {
+    /// The session that something is kept of, if it was opened in a lost frame.
+    fn without_name(&self, record: &Record) -> Option<SessionNumber> {
+        let session = match record {
             Record::Subscribed(subscription) => subscription.session,
             Record::Queued { session, .. }
-            | Record::Sent { session, .. }
             | Record::Received { session, .. }
-            | Record::Unsubscribed { session, .. }
-            | Record::Accepted { session, .. }
-            | Record::Left { session, .. } => *session,
-            _ => return,
+            | Record::Accepted { session, .. } => *session,
+            _ => return None,
         };
+        (!self.image.sessions.contains_key(&session)).then_some(session)
+    }
+
+    fn wait_for_name(&mut self, session: SessionNumber) {
         let opened = Opened {
             session,
             client_id: "".into(),
@@ -315,13 +315,9 @@ impl Shard {
             queue_bytes_max: 0,
             will: None,
         };
-        let opened = Record::Opened(Box::new(opened));
         self.traces.entry(session).or_default().is_unnamed = true;
-        // An entry that it names may be lost as well.
-        let _ = self
-            .image
-            .apply(opened)
-            .and_then(|()| self.image.apply(record));
+        // Nobody has this number.
+        let _ = self.image.apply(Record::Opened(Box::new(opened)));
     }
 
     /// Numbers of a session's messages ascend by one: which were told of while frames are missing.
