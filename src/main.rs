@@ -33,7 +33,7 @@ use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
 use ringmq::shard::ring::heap::{self, Heap};
 use ringmq::storage::directory::{self, DirectoryError};
-use ringmq::storage::log::writer::wall_ms;
+use ringmq::storage::log::writer::{WriterConfig, wall_ms};
 use sd_notify::NotifyState;
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
@@ -339,20 +339,22 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
 }
 
 /// What was kept, if something is to be.
-fn open_storage(config: &Config) -> Result<Option<directory::Found>, DirectoryError> {
-    let Some(path) = &config.storage else {
+fn open_storage(
+    config: &Config,
+) -> Result<Option<(directory::Opened, WriterConfig)>, DirectoryError> {
+    let Some(storage) = &config.storage else {
+        info!(
+            "sessions, queues and retained messages end with this process, which keeps them in \
+             memory; storage.directory keeps them on disk"
+        );
         return Ok(None);
     };
     let shards = config.cpus.list.len() as ShardId;
-    let found = directory::open(path, shards, wall_ms())?;
+    let found = directory::open(&storage.place, shards, wall_ms())?;
     if let Some(torn) = &found.torn {
-        warn!("{}: {torn}", path.display());
+        warn!("{}: {torn}", storage.place.path.display());
     }
-    warn!(
-        "{}: storage is not complete in this version: its space does not come back",
-        path.display()
-    );
-    Ok(Some(found))
+    Ok(Some((found, storage.writer)))
 }
 
 fn raise_descriptor_limit(config: &Config) {

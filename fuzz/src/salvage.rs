@@ -6,7 +6,7 @@
 use ringmq::engine::codec::Version;
 use ringmq::engine::keys::{SessionNumber, ShardId};
 use ringmq::engine::message::{LocalMessage, Message, Qos};
-use ringmq::engine::record::{Opened, Persist, Record, Subscription};
+use ringmq::engine::record::{Opened, Persist, Record, Step, Subscription};
 use ringmq::engine::session::{Delivery, SubscriptionIds};
 use ringmq::engine::time::Timestamp;
 use ringmq::storage::image::Image;
@@ -76,9 +76,9 @@ impl Disk for Files {
 /// What was kept.
 struct Kept {
     files: Files,
-    names: BTreeMap<SessionNumber, String>,
+    names: BTreeSet<String>,
     /// Payloads by session and entry.
-    entries: BTreeMap<(SessionNumber, u64), Vec<u8>>,
+    entries: BTreeMap<(String, u64), Vec<u8>>,
     retained: BTreeSet<(String, Vec<u8>)>,
 }
 
@@ -87,15 +87,18 @@ struct Shard {
     encoder: Encoder,
     id: ShardId,
     ticket: u64,
+    /// All that it has told.
+    told: Vec<Record>,
 }
 
 impl Shard {
-    fn new(id: ShardId) -> Self {
+    fn new(id: ShardId, told: Vec<Record>) -> Self {
         Shard {
             // Some records come in parts.
             encoder: Encoder::new(id, 0).with_frame_bytes_max(700),
             id,
             ticket: 0,
+            told,
         }
     }
 
@@ -104,7 +107,23 @@ impl Shard {
         SessionNumber(NonZeroU64::new(number).expect("not 0"))
     }
 
+    /// Tells all there is anew, in one part.
+    fn checkpoint(&mut self) {
+        let mut image = Image::default();
+        for record in self.told.clone() {
+            image.apply(record).expect("a history");
+        }
+        let checkpoint = |step| std::iter::once(Record::Checkpoint(step));
+        let records = checkpoint(Step::Begins).chain(checkpoint(Step::Restates));
+        let records = records.chain(image.into_records());
+        let records = records.chain(checkpoint(Step::Changes));
+        records.for_each(|record| self.put(record));
+        self.encoder.flush();
+        self.put(Record::Checkpoint(Step::Ends));
+    }
+
     fn put(&mut self, record: Record) {
+        self.told.push(record.clone());
         self.ticket += 1;
         let ticket = self.ticket;
         self.encoder.put(&Persist { ticket, record });
@@ -117,6 +136,7 @@ fn opened(session: SessionNumber, name: &str) -> Record {
         client_id: name.into(),
         version: Version::V5,
         user_name: None,
+        own_rules: None,
         expiry_seconds: 600,
         queue_bytes_max: 1 << 20,
         will: None,
@@ -139,30 +159,37 @@ fn build() -> Kept {
     let files = Files::default();
     let config = LogConfig {
         segment_bytes: SEGMENT_BYTES,
+        ..LogConfig::default()
     };
     let mut kept = Kept {
         files: Files::default(),
-        names: BTreeMap::new(),
+        names: BTreeSet::new(),
         entries: BTreeMap::new(),
         retained: BTreeSet::new(),
     };
     let mut files = Some(files);
+    let mut told = vec![Vec::new(); usize::from(SHARDS)];
     for life in 0..3 {
         let disk = files.take().expect("given back");
-        let opened = Log::open(disk, config, LogId([9; 16]), 1_000, |_| {});
+        let opened = Log::open(disk, config, (LogId([9; 16]), SHARDS), 1_000, |_, _| {});
         let (mut log, _) = opened.expect("whole");
-        let mut shards: Vec<_> = (0..SHARDS).map(Shard::new).collect();
+        let told = std::mem::take(&mut told).into_iter();
+        let mut shards: Vec<_> = (0..).zip(told).map(|(id, it)| Shard::new(id, it)).collect();
         for round in life * ROUNDS..(life + 1) * ROUNDS {
             let mut frames = VecDeque::new();
             for shard in &mut shards {
                 live(shard, round, &mut kept);
+                if round == ROUNDS + 4 {
+                    shard.checkpoint();
+                }
                 shard.encoder.flush();
                 frames.extend(shard.encoder.frames());
             }
-            log.append(&mut frames, 1_000, drop).expect("room");
+            log.append(&mut frames, 1_000, |_, _| {}).expect("room");
             log.sync().expect("safe");
         }
         log.mark(1_000).expect("safe");
+        told.extend(shards.into_iter().map(|shard| shard.told));
         files = Some(log.into_disk());
     }
     kept.files = files.expect("given back");
@@ -187,7 +214,7 @@ fn live(shard: &mut Shard, round: u64, kept: &mut Kept) {
         } else {
             format!("late of {}", shard.id)
         };
-        kept.names.insert(session, name.clone());
+        kept.names.insert(name.clone());
         shard.put(opened(session, &name));
         shard.put(subscribed(session, "a/#"));
     }
@@ -198,7 +225,8 @@ fn live(shard: &mut Shard, round: u64, kept: &mut Kept) {
     for n in 0..SESSIONS.min(round) {
         let session = shard.session(n);
         let entry = round - n;
-        kept.entries.insert((session, entry), payload.clone());
+        let name = format!("client {n} of {}", shard.id);
+        kept.entries.insert((name, entry), payload.clone());
         shard.put(Record::Queued {
             session,
             delivery: Delivery {
@@ -301,7 +329,7 @@ pub fn salvage(input: &[u8]) {
     let mut files = kept.files.clone();
     damage(&mut files, input);
     let before = files.0.clone();
-    let (checked, images) = look_through(&mut files).expect("memory can be read");
+    let (checked, images) = look_through(&mut files, &mut |_| {}).expect("memory can be read");
     let is_refused = checked.refused.is_some();
     assert_eq!(
         is_refused,
@@ -327,7 +355,7 @@ pub fn salvage(input: &[u8]) {
         nothing_is_made_up(kept, *shard, image);
     }
     let mut again = anew(images);
-    let (checked, _) = look_through(&mut again).expect("memory can be read");
+    let (checked, _) = look_through(&mut again, &mut |_| {}).expect("memory can be read");
     assert!(checked.is_whole(), "{checked:?}");
     assert_eq!(checked.counts, counts);
 }
@@ -335,14 +363,14 @@ pub fn salvage(input: &[u8]) {
 fn nothing_is_made_up(kept: &Kept, shard: ShardId, image: &Image) {
     assert!(shard < SHARDS);
     let mut names = BTreeSet::new();
-    for (number, session) in &image.sessions {
-        let name = &session.opened.client_id;
+    for session in image.sessions.values() {
+        let name = session.opened.client_id.to_string();
         assert!(names.insert(name.clone()), "{name} twice");
-        assert_eq!(kept.names.get(number).map(String::as_str), Some(&**name));
+        assert!(kept.names.contains(&name), "{name}");
         let mut packet_ids = BTreeSet::new();
         for (entry, it) in &session.entries {
             if let Some(delivery) = &it.delivery {
-                let payload = kept.entries.get(&(*number, *entry));
+                let payload = kept.entries.get(&(name.clone(), *entry));
                 assert_eq!(payload.map(Vec::as_slice), Some(delivery.message.payload()));
             }
             if let Some((_, packet_id)) = it.sent {
@@ -361,10 +389,11 @@ fn anew(images: BTreeMap<u16, Image>) -> Files {
         Files::default(),
         LogConfig {
             segment_bytes: 1 << 17,
+            ..LogConfig::default()
         },
-        LogId([4; 16]),
+        (LogId([4; 16]), images.len() as ShardId),
         1,
-        |_| {},
+        |_, _| {},
     );
     let (mut log, _) = opened.expect("a new one");
     for (shard, image) in images {
@@ -374,7 +403,7 @@ fn anew(images: BTreeMap<u16, Image>) -> Files {
         }
         encoder.flush();
         let mut frames = encoder.frames().collect();
-        log.append(&mut frames, 1, drop).expect("room");
+        log.append(&mut frames, 1, |_, _| {}).expect("room");
     }
     log.mark(1).expect("safe");
     log.into_disk()

@@ -163,7 +163,13 @@ fn run_log(args: &BenchStorageArgs, place: &std::path::Path) -> io::Result<Figur
     std::fs::remove_dir_all(place).or_else(missing_is_fine)?;
     let directory = Directory::open(place)?;
     let id = LogId([1; 16]);
-    let opened = Log::open(directory, LogConfig::default(), id, wall_ms(), |_| {});
+    let opened = Log::open(
+        directory,
+        LogConfig::default(),
+        (id, args.shards),
+        wall_ms(),
+        |_, _| {},
+    );
     let (log, _) = opened.map_err(|(error, _)| io::Error::other(error.to_string()))?;
     let config = WriterConfig {
         segments_max: Some(3),
@@ -172,10 +178,10 @@ fn run_log(args: &BenchStorageArgs, place: &std::path::Path) -> io::Result<Figur
     let writer = Writer::start(log, args.shards, config, |_| {})?;
     let Writer {
         frames,
-        safe,
+        progress,
         thread,
     } = writer;
-    let figures = measure(args, &frames, &|shard| safe.ticket(shard));
+    let figures = measure(args, &frames, &|shard| progress.safe_ticket(shard));
     drop(frames);
     let ended = thread.join().map_err(|_| io::Error::other("it ended"))?;
     ended.map_err(|error| io::Error::other(error.to_string()))?;

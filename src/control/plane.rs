@@ -170,7 +170,10 @@ impl<'a> ControlPlane<'a> {
                     return Err(BootError::Storage(why).into());
                 }
                 Heard::Shard(Event::StorageFull(why)) => {
-                    warn!("what has to be kept is not acknowledged any more: {why}");
+                    warn!(
+                        "the store is full, so what has to be kept is refused (0x97), and clients of \
+                         3.x that publish it are not read, until queues are shorter: {why}"
+                    );
                 }
                 Heard::Shard(Event::StorageHasRoom) => {
                     info!("there is room again to keep messages");

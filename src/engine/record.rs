@@ -13,6 +13,7 @@
 //!
 //! Not here: who keeps them and how.
 
+use crate::engine::access::acl::Acl;
 use crate::engine::codec::Version;
 use crate::engine::keys::SessionNumber;
 use crate::engine::message::{Message, Qos};
@@ -125,6 +126,51 @@ pub enum Record {
         /// Which.
         topic: Box<str>,
     },
+    /// How far it is told anew what there is.
+    Checkpoint(Step),
+}
+
+impl Record {
+    /// The session that it speaks of.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionNumber> {
+        Some(match self {
+            Record::Opened(opened) => opened.session,
+            Record::Subscribed(subscription) => subscription.session,
+            Record::Expires { session, .. }
+            | Record::Left { session, .. }
+            | Record::Ended { session }
+            | Record::Unsubscribed { session, .. }
+            | Record::Queued { session, .. }
+            | Record::Sent { session, .. }
+            | Record::Unsent { session, .. }
+            | Record::Received { session, .. }
+            | Record::Settled { session, .. }
+            | Record::Accepted { session, .. }
+            | Record::Released { session, .. }
+            | Record::WillGone { session } => *session,
+            Record::Retained { .. } | Record::RetainedGone { .. } | Record::Checkpoint(_) => {
+                return None;
+            }
+        })
+    }
+}
+
+/// A checkpoint tells all there is anew, over many turns, between the records of what changes meanwhile. When
+/// it is safe to its end, what was told before its beginning is not needed any more.
+///
+/// Whoever has read all that came before passes over what is told anew. Whoever begins with it takes that,
+/// and passes over changes to what is not told yet: it is told later as it is then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It begins.
+    Begins,
+    /// What follows is told anew.
+    Restates,
+    /// What follows are changes.
+    Changes,
+    /// It is through: all there is was told since its beginning.
+    Ends,
 }
 
 /// A session as a connection has found or made it. What it has otherwise is not changed by that.
@@ -138,6 +184,8 @@ pub struct Opened {
     pub version: Version,
     /// Whose it is.
     pub user_name: Option<Box<str>>,
+    /// Rules that its identity brought along, and the method that gave them.
+    pub own_rules: Option<(&'static str, Arc<Acl>)>,
     /// Seconds it outlives its connection.
     pub expiry_seconds: u32,
     /// Most bytes that wait for it.

@@ -23,7 +23,9 @@ use crate::shard::recovery::{self, Exchange};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crate::shard::store::{Store, StoreThread};
 use crate::shard::transport::client::TlsSetup;
-use crate::storage::directory::{Found, Frames};
+use crate::storage::directory::Opened;
+use crate::storage::epoch::Frames;
+use crate::storage::log::writer::WriterConfig;
 use crate::storage::log::writer::wall_ms;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -178,7 +180,7 @@ impl Shards {
         listeners: Vec<(Listener, ListenerSetup)>,
         rules: &Rules,
         (questions, entries, meter): (&Sender<Question>, &Sender<Vec<Entry>>, &ProcessMeter),
-        kept: Option<Found>,
+        kept: Option<(Opened, WriterConfig)>,
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);

@@ -7,9 +7,10 @@ use crate::engine::keys::ShardId;
 use crate::engine::mail::Mail;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
-use crate::storage::directory::{Frames, Remedy};
+use crate::storage::directory::Remedy;
+use crate::storage::epoch::Frames;
 use crate::storage::image::Image;
-use crate::storage::record::decoder::Decoder;
+use crate::storage::rehome::play;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -19,21 +20,8 @@ use std::sync::{Arc, Barrier};
 /// # Errors
 /// What was kept makes no sense, in words.
 pub fn restore(core: &mut ShardCore, now: Timestamp, frames: Frames) -> Result<usize, String> {
-    // The cores' times are those of the wall clock.
-    let mut decoder = Decoder::new(0);
     let mut image = Image::default();
-    let mut fault = None;
-    for frame in frames {
-        let read = decoder.read(&frame, |record| {
-            if fault.is_none() {
-                fault = image.apply(record).err();
-            }
-        });
-        read.map_err(|refusal| with_remedy(&refusal))?;
-        if let Some(fault) = fault {
-            return Err(with_remedy(&fault));
-        }
-    }
+    play(&mut image, &frames).map_err(|fault| with_remedy(&fault))?;
     let sessions = image.sessions.len();
     let restored = core.restore(now, image.into_records());
     restored.map_err(|error| error.to_string())?;

@@ -3,7 +3,8 @@
 use crate::shard::driver::LogWay;
 use crate::shard::orders::Event;
 use crate::shard::ring::Waker;
-use crate::storage::directory::{Found, Frames};
+use crate::storage::directory::Opened;
+use crate::storage::epoch::Frames;
 use crate::storage::log::disk::Directory;
 use crate::storage::log::writer::{Told, Writer, WriterConfig};
 use crate::storage::log::{Log, LogError};
@@ -32,20 +33,17 @@ impl Store {
     /// # Errors
     /// There is no thread for it.
     pub fn start(
-        kept: Option<Found>,
+        kept: Option<(Opened, WriterConfig)>,
         wakers: Arc<OnceLock<Vec<Waker>>>,
         events: Sender<Event>,
     ) -> Result<Self, String> {
         let Some(kept) = kept else {
             return Ok(Store::default());
         };
-        let config = WriterConfig {
-            waiting_max: None,
-            ..WriterConfig::default()
-        };
+        let (kept, config) = kept;
         let tell = move |told: Told<'_>| {
             let event = match told {
-                Told::Safe(shard) => {
+                Told::News(shard) => {
                     let waker = wakers
                         .get()
                         .and_then(|wakers| wakers.get(usize::from(shard)));
@@ -60,10 +58,10 @@ impl Store {
         let shards = kept.frames.len() as u16;
         let started = Writer::start(kept.log, shards, config, tell);
         let writer = started.map_err(|error| error.to_string())?;
-        let (frames, safe) = (writer.frames, writer.safe);
+        let (frames, progress) = (writer.frames, writer.progress);
         Ok(Store {
             thread: Some(writer.thread),
-            way: Some(LogWay { frames, safe }),
+            way: Some(LogWay { frames, progress }),
             frames: kept.frames,
         })
     }

@@ -3,22 +3,32 @@
 //!
 //! Not here: what the frames mean to a shard ([`super::record`]), and who writes on.
 
+use super::epoch::{Epoch, Epochs, Frames};
 use super::log::disk::Directory;
 use super::log::scan::Torn;
 use super::log::segment::LogId;
 use super::log::{Log, LogConfig, LogError};
+use super::rehome::rehome;
 use crate::engine::keys::ShardId;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The records of a shard's frames, in order.
-pub type Frames = Vec<Vec<u8>>;
+/// Which directory, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub path: PathBuf,
+    /// How the log in it is.
+    pub log: LogConfig,
+    /// Bytes of its file system that stay free; by default a twentieth, at most 1 GiB.
+    pub free_bytes_min: Option<u64>,
+}
 
 /// What is there.
 #[derive(Debug)]
-pub struct Found {
+pub struct Opened {
     /// The log, which goes on in a segment of its own.
     pub log: Log<Directory>,
     /// What the shards have kept, by their numbers.
@@ -36,8 +46,8 @@ pub enum DirectoryError {
     Unusable(PathBuf, io::Error),
     /// The log in it cannot be gone on with.
     Log(PathBuf, LogError),
-    /// More shards have written it.
-    Shards(PathBuf, ShardId, ShardId),
+    /// What is kept makes no sense.
+    Kept(PathBuf, String),
 }
 
 impl fmt::Display for DirectoryError {
@@ -47,20 +57,13 @@ impl fmt::Display for DirectoryError {
                 write!(f, "{}: another process uses it", path.display())
             }
             DirectoryError::Unusable(path, error) => write!(f, "{}: {error}", path.display()),
-            DirectoryError::Log(path, error) => {
-                let path = path.display();
-                write!(f, "{path}: {error}")?;
-                match error {
-                    LogError::Damaged(_) => write!(f, "; {}", Remedy(path.to_string())),
-                    _ => Ok(()),
-                }
+            DirectoryError::Log(path, error @ LogError::Damaged(_)) => {
+                write!(f, "{}: {error}; {}", path.display(), Remedy::of(path))
             }
-            DirectoryError::Shards(path, kept, now) => write!(
-                f,
-                "{}: shard {kept} has written there, and there are {now} shards now; start with as \
-                 many as before (shards)",
-                path.display()
-            ),
+            DirectoryError::Log(path, error) => write!(f, "{}: {error}", path.display()),
+            DirectoryError::Kept(path, why) => {
+                write!(f, "{}: {why}; {}", path.display(), Remedy::of(path))
+            }
         }
     }
 }
@@ -70,6 +73,14 @@ impl std::error::Error for DirectoryError {}
 /// What to do about a directory that is damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remedy(pub String);
+
+impl Remedy {
+    /// For this one.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        Remedy(path.display().to_string())
+    }
+}
 
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,34 +97,43 @@ impl fmt::Display for Remedy {
 ///
 /// # Errors
 /// It cannot be used; what is kept in it has not changed then.
-pub fn open(path: &Path, shards: ShardId, now_ms: u64) -> Result<Found, DirectoryError> {
-    let place = || path.to_owned();
-    let disk = Directory::open(path).map_err(|error| match error.kind() {
+pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, DirectoryError> {
+    let place = || at.path.clone();
+    let opened = Directory::open(&at.path).and_then(|mut disk| {
+        disk.keep_free(at.free_bytes_min)?;
+        Ok(disk)
+    });
+    let disk = opened.map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => DirectoryError::Taken(place()),
         _ => DirectoryError::Unusable(place(), error),
     })?;
-    let mut frames: Vec<Frames> = (0..shards).map(|_| Vec::new()).collect();
-    let mut beyond = None;
-    let opened = Log::open(
-        disk,
-        LogConfig::default(),
-        new_id(),
-        now_ms,
-        |frame| match frames.get_mut(usize::from(frame.shard)) {
-            Some(frames) if !frame.records.is_empty() => frames.push(frame.records.to_vec()),
-            Some(_) => {}
-            None => beyond = beyond.max(Some(frame.shard)),
-        },
-    );
+    let mut epochs = Epochs::default();
+    let opened = Log::open(disk, at.log, (new_id(), shards), now_ms, |frame, head| {
+        epochs.put(&frame, head);
+    });
     let (log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
-    if let Some(shard) = beyond {
-        return Err(DirectoryError::Shards(place(), shard, shards));
-    }
-    Ok(Found {
+    let epochs = epochs.finish(scan.segments.first().copied());
+    let epochs = epochs.map_err(|why| DirectoryError::Kept(place(), why))?;
+    let frames = as_of_now(epochs, shards).map_err(|why| DirectoryError::Kept(place(), why))?;
+    Ok(Opened {
         log,
         frames,
         torn: scan.torn,
     })
+}
+
+/// The frames of each of so many shards.
+fn as_of_now(mut epochs: Vec<Epoch>, shards: ShardId) -> Result<Vec<Frames>, String> {
+    match epochs.pop() {
+        None => Ok((0..shards).map(|_| Frames::default()).collect()),
+        Some(only) if epochs.is_empty() && only.frames.len() == usize::from(shards) => {
+            Ok(only.frames)
+        }
+        Some(last) => {
+            epochs.push(last);
+            rehome(epochs, shards)
+        }
+    }
 }
 
 /// A log's identity: random enough that no two are alike.
@@ -132,14 +152,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_with_frames_of_more_shards_or_of_another_process_is_refused() {
+    fn a_directory_has_one_process_and_frames_by_shard() {
         use crate::storage::log::frame::Frame;
         use std::collections::VecDeque;
         let name = format!("ringmq-found-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&path);
-        let mut found = open(&path, 4, 1).expect("a new one");
-        let taken = open(&path, 4, 1).expect_err("taken").to_string();
+        let at = Place {
+            path: path.clone(),
+            log: LogConfig::default(),
+            free_bytes_min: Some(0),
+        };
+        let mut found = open(&at, 4, 1).expect("a new one");
+        let taken = open(&at, 4, 1).expect_err("taken").to_string();
         assert!(taken.ends_with("another process uses it"), "{taken}");
         let frame = |shard: u16| {
             let mut frame = Frame::new(Vec::new(), shard);
@@ -148,18 +173,16 @@ mod tests {
             frame
         };
         let mut frames = VecDeque::from([frame(3), frame(0), frame(3)]);
-        found.log.append(&mut frames, 1, drop).expect("written");
+        found
+            .log
+            .append(&mut frames, 1, |_, _| {})
+            .expect("written");
         found.log.sync().expect("safe");
         drop(found);
-        let other = open(&path, 3, 2).expect_err("of four").to_string();
-        assert!(
-            other.contains("shard 3") && other.contains("3 shards"),
-            "{other}"
-        );
-        let again = open(&path, 4, 3).expect("the same");
-        let counts: Vec<usize> = again.frames.iter().map(Vec::len).collect();
+        let again = open(&at, 4, 3).expect("the same");
+        let counts: Vec<usize> = again.frames.iter().map(|it| it.records.len()).collect();
         assert_eq!(counts, [1, 0, 0, 2]);
-        assert_eq!(again.frames[3], [vec![3; 3], vec![3; 3]]);
+        assert_eq!(again.frames[3].records, [vec![3; 3], vec![3; 3]]);
         drop(again);
         let _ = std::fs::remove_dir_all(&path);
     }

@@ -7,7 +7,7 @@
 
 use crate::engine::keys::SessionNumber;
 use crate::engine::message::Message;
-use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::record::{Opened, Record, Step, Subscription};
 use crate::engine::session::Delivery;
 use crate::engine::time::Timestamp;
 use std::collections::btree_map::Entry as Place;
@@ -25,6 +25,10 @@ pub struct Image {
     pub sessions: BTreeMap<SessionNumber, Session>,
     /// By topic.
     pub retained: BTreeMap<Box<str>, Arc<Message>>,
+    /// What came before a checkpoint is not known, and it is not through.
+    is_partial: bool,
+    /// What comes is told anew.
+    is_restated: bool,
 }
 
 /// A session.
@@ -77,11 +81,50 @@ impl fmt::Display for ImageError {
 impl std::error::Error for ImageError {}
 
 impl Image {
+    /// What there is, by a history that begins with a checkpoint and has that whole.
+    #[must_use]
+    pub fn from_checkpoint() -> Self {
+        Image {
+            is_partial: true,
+            ..Image::default()
+        }
+    }
+
+    /// Whether the checkpoint with which the history begins has not come to its end.
+    #[must_use]
+    pub const fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Something that was told is missing here: what is told anew may be that.
+    pub fn lose(&mut self) {
+        (self.is_partial, self.is_restated) = (true, false);
+    }
+
     /// One more record.
     ///
     /// # Errors
     /// It does not follow from those before it.
     pub fn apply(&mut self, record: Record) -> Result<(), ImageError> {
+        if let Record::Checkpoint(step) = record {
+            match step {
+                Step::Begins => {}
+                Step::Restates => self.is_restated = true,
+                Step::Changes => self.is_restated = false,
+                Step::Ends => (self.is_partial, self.is_restated) = (false, false),
+            }
+            return Ok(());
+        }
+        match (self.is_partial, self.is_restated) {
+            // It is known.
+            (false, true) => Ok(()),
+            (false, false) => self.change(record),
+            // What is not told yet will be told as it is then.
+            (true, _) => self.change(record).or(Ok(())),
+        }
+    }
+
+    fn change(&mut self, record: Record) -> Result<(), ImageError> {
         match record {
             Record::Opened(opened) => self.open(*opened),
             Record::Retained { message } => self.retain(message),
@@ -93,7 +136,8 @@ impl Image {
                 ended.ok_or(ImageError::NoSession)?;
             }
             Record::Queued { session, delivery } => {
-                self.session(session)?.queue(delivery)?;
+                let is_partial = self.is_partial;
+                self.session(session)?.queue(delivery, is_partial)?;
             }
             Record::Settled { session, entry } => {
                 let settled = self.session(session)?.entries.remove(&entry);
@@ -112,7 +156,11 @@ impl Image {
                 session,
                 entry,
                 packet_id,
-            } => self.session(session)?.receive(entry, packet_id),
+            } => {
+                let is_restated = self.is_restated;
+                let session = self.session(session)?;
+                session.receive(entry, packet_id, is_restated);
+            }
             Record::Subscribed(subscription) => {
                 let name = (subscription.filter.clone(), subscription.share.clone());
                 let session = self.session(subscription.session)?;
@@ -138,6 +186,7 @@ impl Image {
             Record::Released { session, packet_id } => {
                 self.session(session)?.accepted.remove(&packet_id);
             }
+            Record::Checkpoint(_) => {}
         }
         Ok(())
     }
@@ -184,6 +233,25 @@ impl Image {
 }
 
 impl Session {
+    /// It is called otherwise from now on.
+    pub fn renumber(&mut self, number: SessionNumber) {
+        self.opened.session = number;
+        for subscription in self.subscriptions.values_mut() {
+            subscription.session = number;
+        }
+    }
+
+    /// What the same session had later.
+    pub fn take_over(&mut self, later: Session) {
+        self.subscriptions.extend(later.subscriptions);
+        self.accepted.extend(later.accepted);
+        for (number, mut entry) in later.entries {
+            entry.sent = entry.sent.map(|(order, id)| (order + self.sent, id));
+            self.entries.insert(number, entry);
+        }
+        self.sent += later.sent;
+    }
+
     fn into_records(self) -> Vec<Record> {
         let session = self.opened.session;
         let mut records = vec![Record::Opened(Box::new(self.opened))];
@@ -201,8 +269,10 @@ impl Session {
         records
     }
 
-    fn queue(&mut self, delivery: Delivery) -> Result<(), ImageError> {
+    fn queue(&mut self, delivery: Delivery, is_partial: bool) -> Result<(), ImageError> {
         match self.entries.entry(delivery.entry) {
+            // Told anew where it had moved to meanwhile.
+            Place::Occupied(_) if is_partial => Ok(()),
             Place::Occupied(_) => Err(ImageError::Twice),
             Place::Vacant(place) => {
                 place.insert(Entry {
@@ -221,10 +291,11 @@ impl Session {
         Ok(())
     }
 
-    fn receive(&mut self, entry: u64, packet_id: u16) {
+    fn receive(&mut self, entry: u64, packet_id: u16, is_restated: bool) {
         self.sent += 1;
         let first_sent = (self.sent, packet_id);
         let known = self.entries.remove(&entry);
+        let known = known.filter(|_| !is_restated);
         let sent = known.and_then(|known| known.sent).or(Some(first_sent));
         let delivery = None;
         self.entries.insert(entry, Entry { delivery, sent });

@@ -2,7 +2,9 @@
 //! ticket that is safe.
 
 pub mod directory;
+pub mod epoch;
 pub mod image;
 pub mod log;
 pub mod record;
+pub mod rehome;
 pub mod tool;

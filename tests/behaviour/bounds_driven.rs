@@ -67,6 +67,16 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
         "liveness::a_burst_larger_than_a_mailbox_arrives_whole",
     ),
     (
+        "records that wait to be stored",
+        &["publishers_paused_storage"],
+        "storage_space::publishers_wait_for_a_store_that_is_behind",
+    ),
+    (
+        "disk",
+        &["publishes_refused_storage", "publishers_paused_storage"],
+        "storage_space::a_full_disk_refuses_what_it_cannot_keep_and_goes_on_when_queues_are_shorter",
+    ),
+    (
         "lines of the log",
         &["log_lines_left_out"],
         "surroundings::a_log_whose_reader_stalls_holds_up_nothing",

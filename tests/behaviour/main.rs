@@ -31,6 +31,7 @@ mod program;
 mod qos;
 mod shared;
 mod storage;
+mod storage_space;
 mod store_tools;
 mod surroundings;
 mod survival;

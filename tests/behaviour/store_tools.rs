@@ -1,6 +1,6 @@
 //! `ringmq store`: what an operator can do with a directory that a broker has left.
 
-use crate::support::{Broker, Connect, Setup, Version, Will, unique};
+use crate::support::{Ack, Broker, Connect, Publish, Setup, Version, Will, eventually, unique};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ fn to(command: &str, directory: &Path, to: &Path) -> Said {
 fn setup(directory: &Path, shards: usize) -> Setup {
     let path = directory.to_str().expect("a plain path");
     let setup = Setup::new().shards(shards);
-    setup.arg("--experimental-storage").arg(path)
+    setup.arg("--storage-directory").arg(path)
 }
 
 fn start(directory: &Path, shards: usize) -> Broker {
@@ -89,7 +89,12 @@ fn client(number: usize) -> String {
 /// Three lives of a broker, each in a segment of its own: sessions that subscribe, messages for all of them in
 /// each life, retained messages in the first.
 fn fill(directory: &Path, shards: usize) {
-    for life in 0..3 {
+    fill_as(directory, [shards; 3]);
+}
+
+/// With so many shards in each life.
+fn fill_as(directory: &Path, shards: [usize; 3]) {
+    for (life, shards) in shards.into_iter().enumerate() {
         let broker = start(directory, shards);
         if life == 0 {
             for number in 0..CLIENTS {
@@ -538,5 +543,143 @@ fn a_torn_end_is_no_damage() {
                 .open(&broker)
                 .session_present
         );
+    }
+}
+
+/// The least that a segment may have.
+const SEGMENT_BYTES: usize = 2 << 20;
+const ABSENT: usize = 6;
+
+/// A store of which the first segments are gone: what they told was told anew, and something came later.
+fn fill_and_clean(directory: &Path, shards: usize) {
+    let config = format!(
+        "[storage]\nsegment_bytes = {SEGMENT_BYTES}\n[limits]\nqueue_messages_max = 1000\n"
+    );
+    let broker = setup(directory, shards).config(&config).start();
+    for number in 0..ABSENT {
+        let mut client = Connect::v5(&client(number)).persistent().open(&broker);
+        client.subscribe(&format!("queue/{number}/+"), 1);
+        client.disconnect();
+    }
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    for number in 0..ABSENT {
+        publisher.publish(&format!("queue/{number}/a"), 1, format!("first {number}"));
+        publisher.retain(&format!("kept/{number}"), 1, format!("value {number}"));
+    }
+    let mut short = Connect::v5("short").persistent().open(&broker);
+    short.subscribe("much", 1);
+    short.disconnect();
+    let message = Publish::new("much", 1, vec![7; 10_000]);
+    for _ in 0..10 * SEGMENT_BYTES / 100_000 {
+        let ids: Vec<_> = (0..10).map(|_| publisher.send_publish(&message)).collect();
+        for id in ids {
+            publisher.wait_ack(Ack::Puback, id);
+        }
+    }
+    Connect::v5("short").open(&broker).disconnect();
+    eventually("the space is there again", || {
+        let is_first_gone = !segment(directory, 1).exists();
+        (is_first_gone && segments(directory).len() <= 3).then_some(())
+    });
+    for number in 0..ABSENT {
+        publisher.publish(&format!("queue/{number}/b"), 1, format!("last {number}"));
+    }
+    publisher.disconnect();
+    broker.stop();
+}
+
+#[test]
+fn a_store_that_was_cleaned_is_told_and_salvaged() {
+    for shards in [1, 3] {
+        let place = Place::new();
+        let directory = place.at("store");
+        fill_and_clean(&directory, shards);
+        let parts = [
+            "nothing is damaged",
+            "6 session(s) with 6 subscription(s)",
+            "12 message(s) on their way",
+            "6 retained message(s)",
+        ];
+        store("check", &directory, &[]).ends(0, &parts);
+        store("stats", &directory, &[]).ends(0, &["client-5", "checkpoint", "alive"]);
+        let dumped = store("dump", &directory, &[]);
+        dumped.ends(0, &["checkpoint begins", "told anew", "checkpoint ends"]);
+        to("salvage", &directory, &place.at("new")).ends(0, &parts);
+        to("backup", &directory, &place.at("backup")).ends(0, &parts);
+        // What came last for one client: he alone has lost something.
+        let lines = dump(&directory, &[]);
+        let last = lines
+            .iter()
+            .rev()
+            .find(|line| text(line, "topic") == "queue/2/b");
+        let last = last.expect("the message");
+        let damaged = place.at("damaged");
+        copy(&directory, &damaged);
+        let byte = last["byte"].as_u64().expect("a byte");
+        flip(&damaged.join(text(last, "segment")), byte + 60);
+        let (queues, _) = salvaged(&place, &damaged, &["at byte", "frame"]);
+        assert_eq!(queues.len(), ABSENT);
+        for number in 0..ABSENT {
+            let queue = &queues[&client(number)];
+            let both = [format!("first {number}"), format!("last {number}")];
+            let is_his = number == 2 && *queue == both[..1];
+            assert!(
+                is_his || number != 2 && *queue == both,
+                "{number}: {queue:?}"
+            );
+        }
+        // What was told anew: a broker starts with what is left.
+        let ends = lines
+            .iter()
+            .find(|line| text(line, "record") == "checkpoint ends");
+        let ends = ends.expect("the end of a checkpoint");
+        let byte = ends["byte"].as_u64().expect("a byte");
+        copy(&directory, &place.at("torn"));
+        flip(&place.at("torn").join(text(ends, "segment")), byte + 30);
+        salvaged(&place, &place.at("torn"), &["at byte", "frame"]);
+    }
+}
+
+#[test]
+fn a_store_of_another_number_of_shards_is_told_and_salvaged() {
+    let place = Place::new();
+    let directory = place.at("store");
+    fill_as(&directory, [4, 3, 3]);
+    let parts = [
+        "nothing is damaged",
+        "4 session(s) with 4 subscription(s)",
+        "48 message(s) on their way",
+        "5 retained message(s)",
+        "3 shard(s)",
+    ];
+    store("check", &directory, &[]).ends(0, &parts);
+    to("salvage", &directory, &place.at("new")).ends(0, &parts);
+    to("backup", &directory, &place.at("backup")).ends(0, &parts);
+    let said = store("stats", &directory, &["--json"]);
+    said.ends(0, &[]);
+    let stats: serde_json::Value = serde_json::from_str(&said.output).expect("JSON");
+    assert_eq!(stats["oldest_live_segment"], "0000000001.seg");
+    assert_eq!(stats["longest_queues"][0]["messages"], MESSAGES);
+    // Sessions are called otherwise since, and are the same clients'.
+    has_all_but(&queues(&directory), &[]);
+    // Since the number of shards has changed: all the rest is there.
+    let damaged = |number| {
+        let damaged = place.at(&unique("damaged"));
+        copy(&directory, &damaged);
+        let (file, byte) = frame_of(&directory, number);
+        flip(&damaged.join(file.file_name().expect("a name")), byte + 60);
+        salvaged(&place, &damaged, &["at byte", "message(s)"]).0
+    };
+    let queues = damaged(4);
+    assert_eq!(queues.len(), CLIENTS);
+    let (all, without) = (all_but(&[]), all_but(&[4]));
+    assert!(queues.values().all(|it| *it == all || *it == without));
+    assert!(queues.values().any(|it| *it == without));
+    // Before: which sessions' the later messages are is not known, and nobody gets those of another.
+    let queues = damaged(3);
+    assert_eq!(queues.len(), CLIENTS);
+    for queue in queues.values() {
+        assert!(all_but(&[3]).starts_with(queue) || all.starts_with(queue));
+        assert!(queue.len() >= 3, "{queue:?}");
     }
 }

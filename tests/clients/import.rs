@@ -182,7 +182,7 @@ fn clients_of_mosquitto_go_on_where_they_were() {
         }
         let directory = store.to_str().expect("a plain path");
         let setup = Setup::new().shards(shards);
-        let broker = setup.arg("--experimental-storage").arg(directory).start();
+        let broker = setup.arg("--storage-directory").arg(directory).start();
         go_on(&broker);
         broker.stop();
     }

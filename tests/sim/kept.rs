@@ -3,11 +3,12 @@
 
 use crate::random::Random;
 use ringmq::engine::keys::ShardId;
-use ringmq::engine::record::{Persist, Record};
+use ringmq::engine::record::{Persist, Record, Step};
 use ringmq::engine::shard::ShardCore;
 use ringmq::engine::time::Timestamp;
+use ringmq::storage::epoch::Frames;
 use ringmq::storage::image::{Entry, Image, Session};
-use ringmq::storage::log::frame::{Look, look};
+use ringmq::storage::log::frame::{Frame, Kind, Look, look};
 use ringmq::storage::log::segment::LogId;
 use ringmq::storage::record::decoder::Decoder;
 use ringmq::storage::record::encoder::Encoder;
@@ -27,15 +28,22 @@ struct Reading {
     /// Records so far, and the ticket of the last frame.
     told: u64,
     ticket: u64,
+    /// What came before a checkpoint is gone, and that has not come.
+    is_before: bool,
 }
 
 impl Reading {
-    fn new() -> Self {
+    fn new(is_cut: bool) -> Self {
         Reading {
             decoder: Decoder::new(ORIGIN_MS),
-            image: Image::default(),
+            image: if is_cut {
+                Image::from_checkpoint()
+            } else {
+                Image::default()
+            },
             told: 0,
             ticket: 0,
+            is_before: is_cut,
         }
     }
 
@@ -43,6 +51,10 @@ impl Reading {
         let Look::Frame(found) = look(&LOG, 1, frame) else {
             return Err("a frame is not one".to_owned());
         };
+        self.is_before &= found.kind != Kind::CheckpointBegins;
+        if self.is_before {
+            return Ok(());
+        }
         self.ticket = found.ticket;
         let (mut fault, image, told) = (None, &mut self.image, &mut self.told);
         let read = self.decoder.read(found.records, |record| {
@@ -77,6 +89,15 @@ pub struct Kept {
     sequence: u64,
     /// What was written together, since the directory was made.
     turns: Vec<Turn>,
+    /// The first of this life of the broker.
+    life: usize,
+    /// What came before a checkpoint is gone.
+    is_cut: bool,
+    /// Where the last checkpoint begins, and the last whole one with its end.
+    begins: usize,
+    whole: Option<(usize, usize)>,
+    /// Checkpoints that were the beginning of what was left.
+    pub cuts: u64,
     /// Why they are no history, if they are not.
     fault: Option<String>,
 }
@@ -88,11 +109,16 @@ impl Kept {
             shard,
             frame_bytes,
             encoder: Encoder::new(shard, ORIGIN_MS).with_frame_bytes_max(frame_bytes),
-            reading: Reading::new(),
+            reading: Reading::new(false),
             put: 0,
             told_before: 0,
             sequence: 0,
             turns: Vec::new(),
+            life: 0,
+            is_cut: false,
+            begins: 0,
+            whole: None,
+            cuts: 0,
             fault: None,
         }
     }
@@ -104,9 +130,12 @@ impl Kept {
             self.encoder.put(&persist);
             self.put += 1;
             let ticket = persist.ticket;
-            // Whenever a segment begins, that is at any time.
-            if ticket.is_multiple_of(97) {
-                self.encoder.forget_messages();
+            match persist.record {
+                Record::Checkpoint(Step::Begins) => self.begins = self.turns.len(),
+                Record::Checkpoint(Step::Ends) => {
+                    self.whole = Some((self.begins, self.turns.len()));
+                }
+                _ => {}
             }
             first.get_or_insert(ticket);
             last = Some(ticket);
@@ -146,9 +175,42 @@ impl Kept {
         written
     }
 
-    /// The broker is killed: what is not safe up to a ticket may be lost, the last of it first. What is left
-    /// is what there is, in records.
-    pub fn crash(&mut self, stored: u64, random: &mut Random) -> Result<Vec<Record>, String> {
+    /// One that was found with these.
+    pub fn with(shard: ShardId, seed: u64, frames: &Frames) -> Result<Self, String> {
+        let mut kept = Kept::new(shard, seed);
+        let frame = |records: &Vec<u8>| {
+            kept.sequence += 1;
+            let mut frame = Frame::new(Vec::new(), shard);
+            frame.records().extend_from_slice(records);
+            frame.seal();
+            frame.stamp(&LOG, 1, kept.sequence, 0);
+            frame.wire().to_vec()
+        };
+        let frames = frames.records.iter().map(frame).collect();
+        kept.turns.push(Turn { first: 0, frames });
+        kept.begin_life()?;
+        Ok(kept)
+    }
+
+    /// All frames, as they are found.
+    pub fn frames_of_all(&self) -> Frames {
+        let mut frames = Frames::default();
+        for frame in self.turns.iter().flat_map(|turn| &turn.frames) {
+            if let Look::Frame(found) = look(&LOG, 1, frame) {
+                frames.put(&found);
+            }
+        }
+        assert!(!self.is_cut || frames.begin_with_checkpoint());
+        frames
+    }
+
+    /// What there is, in records.
+    pub fn records(&self) -> Result<Vec<Record>, String> {
+        Ok(self.read_all()?.image.into_records().collect())
+    }
+
+    /// The broker is killed: what is not safe up to a ticket may be lost, the last of it first.
+    pub fn crash(&mut self, stored: u64, random: &mut Random) -> Result<(), String> {
         let safe = self.turns.partition_point(|turn| turn.first <= stored);
         let kept = safe + random.below(self.turns.len() - safe + 1);
         self.turns.truncate(kept);
@@ -156,17 +218,49 @@ impl Kept {
             turn.first = 0;
         }
         self.encoder = Encoder::new(self.shard, ORIGIN_MS).with_frame_bytes_max(self.frame_bytes);
+        self.clean(random)?;
+        self.begin_life()
+    }
+
+    fn begin_life(&mut self) -> Result<(), String> {
+        self.life = self.turns.len();
         self.reading = self.read_all()?;
         (self.put, self.told_before) = (0, self.reading.told);
         self.reading.ticket = 0;
-        Ok(self.read_all()?.image.into_records().collect())
+        Ok(())
+    }
+
+    /// What was told before the last whole checkpoint may be gone, as far as that has begun in this life.
+    fn clean(&mut self, random: &mut Random) -> Result<(), String> {
+        let whole = self.whole.take();
+        let Some((begins, _)) = whole.filter(|(_, ends)| *ends < self.turns.len()) else {
+            return Ok(());
+        };
+        if random.chance(300) {
+            return Ok(());
+        }
+        let before = lines(&self.read_all()?.image, Timestamp::from_ms(0));
+        let gone = self.life + random.below(begins - self.life + 1);
+        self.turns.drain(..gone);
+        self.is_cut = true;
+        self.cuts += 1;
+        let after = lines(&self.read_all()?.image, Timestamp::from_ms(0));
+        let first = before.iter().zip(&after).find(|(one, other)| one != other);
+        match first {
+            None if before.len() == after.len() => Ok(()),
+            None => Err(format!("told {before:#?}, from a checkpoint on {after:#?}")),
+            Some((one, other)) => Err(format!("told\n  {one}\nfrom a checkpoint on\n  {other}")),
+        }
     }
 
     fn read_all(&self) -> Result<Reading, String> {
-        let mut reading = Reading::new();
+        let mut reading = Reading::new(self.is_cut);
         let frames = self.turns.iter().flat_map(|turn| &turn.frames);
         for frame in frames {
             reading.read(frame)?;
+        }
+        if reading.image.is_partial() {
+            return Err("a checkpoint has no end".to_owned());
         }
         Ok(reading)
     }

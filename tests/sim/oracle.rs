@@ -20,6 +20,8 @@ pub struct Message {
     pub is_large: bool,
     /// Never, for a will that was not triggered.
     pub sent_at: Option<u64>,
+    /// When its client said it first: a will with its CONNECT.
+    pub asked_at: u64,
     /// The broker has it for good.
     pub accepted_at: Option<u64>,
     /// Sent more than once by its publisher.
@@ -164,8 +166,8 @@ impl Oracle {
             return Err(format!("a will that was not due: {arrival:?}"));
         };
         let matching = self.matching(arrival);
-        // Nobody knows when the will of a client that was cut went: it may have waited in a session for long.
-        let was_before = |ended| message.sent_at.is_none_or(|at| at < ended);
+        // Nobody knows when a will went: before its client knew, and it may have waited in a session for long.
+        let was_before = |ended| message.asked_at < ended;
         let allowed = matching
             .iter()
             .filter(|s| s.subscribed_at < now && s.unsuback_at.is_none_or(was_before));
@@ -329,7 +331,7 @@ impl Oracle {
         let was_sent_before = message.sent_at <= Some(self.crashed_at);
         let is_shared = self.matching(arrival).iter().any(|s| s.share.is_some());
         // Both shards may have what one was passing on to the other.
-        if arrival.qos > 0 && is_shared && was_sent_before && !self.is_stored_at_once {
+        if message.qos > 0 && is_shared && was_sent_before && !self.is_stored_at_once {
             return Ok(true);
         }
         if arrival.qos == 1 && !is_new && before.iter().all(is_settled) {

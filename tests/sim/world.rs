@@ -11,6 +11,7 @@ use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing as Batch;
 use ringmq::engine::overload::Meter;
 use ringmq::engine::route::ShardSet;
+use ringmq::engine::shard::store_room::StoreRoom;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::{Lasted, Timestamp};
 use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
@@ -126,6 +127,10 @@ pub struct Roughness {
     pub run: u32,
     /// The store commits in a turn.
     pub commit: u32,
+    /// A checkpoint begins in a turn.
+    pub checkpoint: u32,
+    /// Records that may wait for the store before publishers do; not per mille.
+    pub pending_max: usize,
 }
 
 /// Cores, mail, links, time.
@@ -462,6 +467,9 @@ impl World {
     fn commit(&mut self, shard: usize, random: &mut Random) {
         let now = self.now();
         let shard = &mut self.shards[shard];
+        if random.chance(self.roughness.checkpoint) {
+            shard.core.begin_checkpoint();
+        }
         shard.take_persist();
         if self.fault.is_none() && random.chance(KEPT_LOOKS) {
             self.fault = shard.kept.check(&shard.core, now).err();
@@ -473,6 +481,13 @@ impl World {
                 shard.core.stored(now, through);
             }
         }
+        shard
+            .core
+            .set_store_room(if shard.uncommitted.len() > self.roughness.pending_max {
+                StoreRoom::Behind
+            } else {
+                StoreRoom::Enough
+            });
     }
 
     fn link_of(&self, shard: usize, key: ConnectionKey) -> LinkId {

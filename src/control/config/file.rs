@@ -47,6 +47,8 @@ pub(super) struct FileConfig {
     pub shutdown: FileShutdown,
     #[serde(default)]
     pub watchdog: FileWatchdog,
+    #[serde(default)]
+    pub storage: FileStorage,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -260,6 +262,32 @@ pub(super) struct FileMqtt {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileWatchdog {
     pub silence_seconds_max: Option<u32>,
+}
+
+/// When something counts as kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StorageLevel {
+    /// When the disk has it: a power cut loses nothing that was acknowledged.
+    #[default]
+    Disk,
+    /// When the operating system has it: the end of the process loses nothing that was acknowledged, a power
+    /// cut about the last second.
+    Os,
+    /// Nothing is kept: all ends with the process.
+    Memory,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileStorage {
+    pub directory: Option<PathBuf>,
+    pub level: Option<StorageLevel>,
+    pub segment_bytes: Option<u64>,
+    pub disk_bytes_max: Option<u64>,
+    pub free_bytes_min: Option<u64>,
+    pub pending_bytes_max: Option<usize>,
+    pub commit_interval_us: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -15,9 +15,9 @@ pub struct Flags {
     /// CPUs to pin shards to, such as 0-3,6 [default: all that the process may use]
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<String>,
-    /// Directory that keeps sessions and messages, while that is not complete
-    #[arg(long, value_name = "DIRECTORY", hide = true)]
-    pub experimental_storage: Option<PathBuf>,
+    /// Directory that keeps sessions, queues and retained messages [default: none, they end with the process]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub storage_directory: Option<PathBuf>,
     /// How much to log
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub log: Option<LogLevel>,

@@ -14,11 +14,13 @@ mod method;
 mod paths;
 mod place;
 mod ranges;
+mod storage;
 
 pub use authentication::AuthenticationConfig;
 pub use error::ConfigError;
 pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;
+pub use storage::StorageConfig;
 
 use crate::control::cgroup::Bound;
 use crate::engine::limits::SHARDS_MAX;
@@ -55,7 +57,7 @@ pub struct Config {
     /// How to log.
     pub log: LogConfig,
     /// Where sessions and messages are kept.
-    pub storage: Option<PathBuf>,
+    pub storage: Option<StorageConfig>,
     /// Settings of the shards' cores.
     pub settings: Settings,
     /// How long a stop may take.
@@ -93,6 +95,10 @@ impl Config {
             return Err(places.wrong("limits.memory_max_bytes", text));
         }
         ranges::check_sections(&raw, &places)?;
+        let storage = storage::storage(&raw.storage, flags.storage_directory.clone());
+        if let Some(max) = raw.storage.pending_bytes_max {
+            settings.storage_pending_bytes_max = max;
+        }
         let bans = bans(&raw.bans);
         settings.flapping = bans.flapping_rule();
         settings.tells_why = true;
@@ -125,7 +131,7 @@ impl Config {
                 format: raw.log_format.unwrap_or_default(),
                 file: raw.log_file.clone(),
             },
-            storage: flags.experimental_storage.clone(),
+            storage,
             settings,
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
@@ -569,7 +575,7 @@ mod tests {
 
     /// Every key of the configuration that is a number, by its section.
     fn numbers() -> Vec<(&'static str, &'static str)> {
-        const SECTIONS: [(&str, &str); 11] = [
+        const SECTIONS: [(&str, &str); 12] = [
             ("FileConfig", ""),
             ("FileAuthentication", "[authentication]"),
             ("FileJwt", "[authentication.jwt]"),
@@ -586,6 +592,7 @@ mod tests {
             ("FileSession", "[session]"),
             ("FileMqtt", "[mqtt]"),
             ("FileWatchdog", "[watchdog]"),
+            ("FileStorage", "[storage]"),
             ("FileShutdown", "[shutdown]"),
         ];
         const KINDS: [&str; 5] = ["u8", "u16", "u32", "u64", "usize"];

@@ -32,6 +32,10 @@ fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
         ("audit_file".to_owned(), raw.audit_file.as_mut()),
         ("log_file".to_owned(), raw.log_file.as_mut()),
         ("bans.file".to_owned(), raw.bans.file.as_mut()),
+        (
+            "storage.directory".to_owned(),
+            raw.storage.directory.as_mut(),
+        ),
     ];
     if let Some(jwt) = &mut raw.authentication.jwt {
         let of_jwt = |key: &str| format!("authentication.jwt.{key}");

@@ -5,6 +5,7 @@ use super::error::ConfigError;
 use super::file::FileConfig;
 use super::place::Places;
 use crate::engine::limits::{Limits, OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN};
+use crate::storage::log::LogConfig;
 use std::ops::RangeInclusive;
 
 /// A year.
@@ -13,6 +14,10 @@ const SECONDS_MAX: u64 = 31_536_000;
 const WAIT_MS_MAX: u64 = 3_600_000;
 const PACKET_BYTES: RangeInclusive<u64> = PACKET_BYTES_MIN as u64..=PACKET_BYTES_MAX as u64;
 const CONNECTIONS_MAX: u64 = 100_000_000;
+/// A segment holds its first block, a frame of the largest size and notes.
+const SEGMENT_BYTES_MIN: u64 = 2 << 20;
+/// What is written to, one made in advance, what is told anew and what it is told of.
+const SEGMENTS_MIN: u64 = 4;
 const RATE: RangeInclusive<u64> = 0..=1 << 30;
 
 /// What a broker without clients needs, so that four fifths of `limits.memory_max_bytes`, where shortage
@@ -93,7 +98,27 @@ pub(super) fn check_sections(raw: &FileConfig, places: &Places<'_>) -> Result<()
     let shutdown = said! { raw.shutdown; deadline_ms: 0..=WAIT_MS_MAX, };
     check("shutdown", &shutdown)?;
     let watchdog = said! { raw.watchdog; silence_seconds_max: 0..=86_400, };
-    check("watchdog", &watchdog)
+    check("watchdog", &watchdog)?;
+    let storage = said! { raw.storage;
+        segment_bytes: SEGMENT_BYTES_MIN..=1 << 34,
+        disk_bytes_max: 0..=1 << 50,
+        free_bytes_min: 0..=1 << 50,
+        pending_bytes_max: 1 << 20..=1 << 40,
+        commit_interval_us: 0..=1_000_000,
+    };
+    check("storage", &storage)?;
+    let (bytes_max, segment) = (raw.storage.disk_bytes_max, raw.storage.segment_bytes);
+    let segment = segment.unwrap_or_else(|| LogConfig::default().segment_bytes);
+    let least = SEGMENTS_MIN * segment;
+    match bytes_max.filter(|max| (1..least).contains(max)) {
+        Some(max) => Err(places.wrong(
+            "storage.disk_bytes_max",
+            format!(
+                "{max} is less than {SEGMENTS_MIN} segments of storage.segment_bytes, {least}; or 0"
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The first limit that is out of its range: its name, and what is wrong.

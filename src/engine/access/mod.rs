@@ -68,6 +68,9 @@ impl Identity {
 /// The key of the rules that are for all.
 pub const ACL_FILE: &str = "acl_file";
 
+/// Methods that give their clients rules of their own.
+pub const METHODS_WITH_RULES: [&str; 2] = ["jwt", "http"];
+
 /// The key by which a method gives its clients rules of their own.
 #[must_use]
 pub fn own_rules_key(method: &str) -> &'static str {

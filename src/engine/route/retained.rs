@@ -141,6 +141,15 @@ impl Retained {
         self.by_topic.values()
     }
 
+    /// Those whose topics come after this one, in order, with their topics.
+    pub fn iter_after(
+        &self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&Arc<str>, &Arc<Message>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_topic.range::<str, _>((from, Bound::Unbounded))
+    }
+
     /// When the next message expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {

@@ -64,6 +64,8 @@ pub enum Hold {
     Room,
     /// What it published goes to very many.
     FanOut,
+    /// The store can take no more for now.
+    Store,
 }
 
 /// One connection.
@@ -313,7 +315,7 @@ impl Connection {
         match self.hold {
             None => false,
             Some(Hold::Turn | Hold::FanOut) => self.unparsed_bytes() >= HELD_BYTES_MAX,
-            Some(Hold::Room) => true,
+            Some(Hold::Room | Hold::Store) => true,
         }
     }
 

@@ -75,6 +75,12 @@ impl Held {
         self.list.values()
     }
 
+    /// In order, those from a place on, with their places.
+    pub fn iter_from(&self, place: u64) -> impl Iterator<Item = (u64, &Delivery)> {
+        let rest = self.list.range(place..);
+        rest.map(|(place, delivery)| (*place, delivery))
+    }
+
     /// Whether there is one of a topic.
     #[must_use]
     pub fn has_topic(&self, topic: &str) -> bool {

@@ -77,12 +77,21 @@ pub struct Outbound {
     last_id: u16,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
+    /// Messages that have left the queue, wherever they stood; it wraps.
+    left_queue: u32,
 }
 
 impl Outbound {
     /// What waits for room in the window, in order.
     pub fn waiting(&self) -> impl Iterator<Item = &Delivery> {
         self.queue.iter()
+    }
+
+    /// What waits from a place on, and how many have left the queue so far: who goes on later is so many
+    /// places further at most.
+    pub fn waiting_from(&self, place: usize) -> (impl Iterator<Item = &Delivery>, u32) {
+        let from = place.min(self.queue.len());
+        (self.queue.range(from..), self.left_queue)
     }
 
     /// Messages that wait for room in the window.
@@ -422,6 +431,7 @@ impl Outbound {
             }
             lasts
         });
+        self.left_queue = self.left_queue.wrapping_add(expired.len() as u32);
         expired
     }
 
@@ -429,6 +439,7 @@ impl Outbound {
     pub fn dequeue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.message.size_bytes();
+        self.left_queue = self.left_queue.wrapping_add(1);
         if self.queue.is_empty() && self.queue.capacity() > IDLE_MESSAGES_MAX {
             self.queue = VecDeque::new();
         }
@@ -450,6 +461,7 @@ impl Outbound {
                 self.queue.push_back(delivery);
             }
         }
+        self.left_queue = self.left_queue.wrapping_add(taken.len() as u32);
         taken
     }
 

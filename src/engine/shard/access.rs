@@ -151,7 +151,8 @@ impl ShardCore {
     }
 }
 
-fn rights(acl: Option<&Arc<Acl>>, holder: &Holder, client_id: &str) -> Option<Rights> {
+/// What the holder of a session may do, by its own rules or those of the file.
+pub(super) fn rights(acl: Option<&Arc<Acl>>, holder: &Holder, client_id: &str) -> Option<Rights> {
     let acl = holder.own_acl.as_ref().or(acl)?;
     Some(Rights::new(acl, holder.user_name.as_deref(), client_id))
 }

@@ -257,6 +257,11 @@ impl Backlog {
         self.packets_left <= 0
     }
 
+    /// Connections that waited go on, behind the others.
+    pub(super) fn go_on_with(&mut self, connections: Vec<ConnectionKey>) {
+        self.next.extend(connections);
+    }
+
     /// Whether somebody can go on.
     pub(super) fn is_empty(&self) -> bool {
         self.next.is_empty()
@@ -327,6 +332,7 @@ impl ShardCore {
             || self.may_tell()
             || self.may_pass_on()
             || self.takes_leave()
+            || self.may_tell_checkpoint()
             || !self.clients.spare.is_settled()
     }
 
@@ -340,6 +346,7 @@ impl ShardCore {
             self.release_some(now);
             self.pass_some_on(now);
             self.take_leave(now);
+            self.tell_checkpoint();
             let let_go = self.clients.spare.let_go(LET_GO_MAX);
             self.backlog.spend(let_go);
         }
@@ -420,6 +427,9 @@ impl ShardCore {
         if !full.is_empty() {
             return self.hold_for_room(key, full);
         }
+        if self.store.is_behind() {
+            return self.hold_for_store(key);
+        }
         self.hold(key, Hold::Turn);
         if self.backlog.is_behind
             && self.backlog.may_begin_fan_out()
@@ -434,14 +444,18 @@ impl ShardCore {
         }
     }
 
-    fn hold(&mut self, key: ConnectionKey, hold: Hold) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.hold = Some(hold);
-            if hold == Hold::Room {
-                self.clients.counters.publishers_paused_room += 1;
-                self.pause(key);
-            }
+    pub(super) fn hold(&mut self, key: ConnectionKey, hold: Hold) {
+        let Some(connection) = self.clients.connections.get_mut(key) else {
+            return;
+        };
+        connection.hold = Some(hold);
+        let counters = &mut self.clients.counters;
+        match hold {
+            Hold::Room => counters.publishers_paused_room += 1,
+            Hold::Store => counters.publishers_paused_storage += 1,
+            Hold::Turn | Hold::FanOut => return,
         }
+        self.pause(key);
     }
 
     /// Bytes came of a connection that is held: it is read no further than a bound.

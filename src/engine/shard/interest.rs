@@ -176,14 +176,14 @@ impl ShardCore {
     /// A session that outlives its connection has subscribed on this shard, after others were told of the
     /// filter.
     pub(super) fn add_lasting(&mut self, node: NodeId) {
-        if self.shards > 1 && self.lasting.add(node) {
+        if self.lasting.add(node) {
             self.announce_lasting(node, true);
         }
     }
 
     /// One such subscription goes, before others are told that the filter does.
     pub(super) fn remove_lasting(&mut self, node: NodeId) {
-        if self.shards > 1 && self.lasting.remove(node) {
+        if self.lasting.remove(node) {
             self.announce_lasting(node, false);
         }
     }

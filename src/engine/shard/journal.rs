@@ -20,6 +20,8 @@ pub(super) struct Journal {
     last_ended: u64,
     /// Sessions that were given a number.
     sessions: u64,
+    /// About how many messages are on their way to sessions.
+    entries: u64,
     stored_through: u64,
     /// Connections with acknowledgements that wait, by what the first of them waits for: a ticket to be
     /// stored, then a letter to be visible.
@@ -46,10 +48,33 @@ pub(super) struct Unsent {
 impl Journal {
     /// Something is to be stored.
     pub(super) fn put(&mut self, record: Record) {
-        self.last_ticket += 1;
-        if matches!(record, Record::Ended { .. }) {
-            self.last_ended = self.last_ticket;
+        match record {
+            Record::Queued { .. } => self.entries += 1,
+            Record::Settled { .. } => self.end_entries(1),
+            Record::Ended { .. } => self.last_ended = self.last_ticket + 1,
+            _ => {}
         }
+        self.restate(record);
+    }
+
+    /// So many messages are not on their way any more.
+    pub(super) const fn end_entries(&mut self, count: u64) {
+        self.entries = self.entries.saturating_sub(count);
+    }
+
+    /// A message was on its way when the broker ended.
+    pub(super) const fn restore_entry(&mut self) {
+        self.entries += 1;
+    }
+
+    /// About how many messages are on their way to sessions.
+    pub(super) const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Something is to be stored once more, or tells of the journal itself.
+    pub(super) fn restate(&mut self, record: Record) {
+        self.last_ticket += 1;
         self.records.push(Persist {
             ticket: self.last_ticket,
             record,

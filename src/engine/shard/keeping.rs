@@ -88,8 +88,14 @@ impl ShardCore {
 
     /// The store has nothing to do with a session any more.
     pub(super) fn keep_ended(&mut self, key: SessionKey) {
-        let session = self.clients.sessions.get_mut(key);
-        if let Some(session) = session.and_then(|session| session.number.take()) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let held = session.replay.as_ref().map_or(0, |it| it.held.len());
+        let unacknowledged = usize::from(session.outbound.unacknowledged());
+        let entries = session.outbound.queued() + unacknowledged + held;
+        if let Some(session) = session.number.take() {
+            self.clients.journal.end_entries(entries as u64);
             self.clients.journal.put(Record::Ended { session });
         }
     }

@@ -19,6 +19,7 @@ mod assigned;
 mod authenticate;
 mod backlog;
 mod ban;
+mod checkpoint;
 mod clients;
 mod common_rate;
 mod connect;
@@ -57,6 +58,7 @@ mod sessions;
 mod settings;
 mod snapshot;
 mod statistics;
+pub mod store_room;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -84,6 +86,7 @@ use crate::engine::timer::Timers;
 use admission::Admission;
 use assigned::Assigned;
 use backlog::Backlog;
+use checkpoint::Checkpoint;
 use clients::Clients;
 use ended::Ended;
 use fan_out::FanOuts;
@@ -101,6 +104,7 @@ use receipts::Receipts;
 use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
+use store_room::Store;
 
 /// Something the shell has to do with a connection.
 #[derive(Debug)]
@@ -172,6 +176,8 @@ pub struct ShardCore {
     memory: Memory,
     /// Statistics that are being counted.
     counting: Option<Sums>,
+    checkpoint: Checkpoint,
+    store: Store,
 }
 
 impl ShardCore {
@@ -220,6 +226,8 @@ impl ShardCore {
             picks: Picks::default(),
             memory: Memory::default(),
             counting: None,
+            checkpoint: Checkpoint::default(),
+            store: Store::default(),
         }
     }
 

@@ -163,6 +163,9 @@ impl ShardCore {
         if self.accept_publish(key, named, reason) {
             self.keep_accepted(session, named.1, &mut receipt);
         }
+        if self.store.is_behind() && (receipt.ticket > 0 || receipt.number > 0) {
+            self.hold_for_store(key);
+        }
         self.answer_publish(key, named, reason, receipt, now);
     }
 
@@ -259,7 +262,11 @@ impl ShardCore {
         if is_invalid && publish.qos != Qos::AtMostOnce {
             self.note_denied(now, session, ("publish", topic), NOT_UTF8.into());
         }
-        is_invalid.then_some(Reason::PayloadFormatInvalid)
+        if is_invalid {
+            return Some(Reason::PayloadFormatInvalid);
+        }
+        let is_full = self.store.is_full() && self.finds_disk_full(publish, topic);
+        is_full.then_some(Reason::QuotaExceeded)
     }
 
     fn check_publish(
@@ -689,6 +696,9 @@ impl ShardCore {
         let (messages_max, bytes_max) = (limits.retained_messages_max, limits.retained_bytes_max);
         let kept = self.settings.stores.then(|| Arc::clone(&message));
         self.backlog.spend(RETAIN_WORK);
+        // What QoS 0 cannot be told of is dropped, and an older value with it.
+        let is_full = self.store.is_full() && !message.payload().is_empty();
+        let bytes_max = if is_full { 0 } else { bytes_max };
         let refused = self.retained.set(message, messages_max, bytes_max).err();
         self.clients.counters.dropped_retained_full += u64::from(refused.is_some());
         let Some(message) = kept else {

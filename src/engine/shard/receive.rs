@@ -142,12 +142,17 @@ impl ShardCore {
                     self.staged.take_full();
                     match Packet::decode(frame, version) {
                         // Most packets are these: they are not moved about.
-                        Ok(Packet::Publish(ref publish)) => self.publish(now, key, publish),
+                        Ok(Packet::Publish(ref publish)) => {
+                            if self.store.is_full() && self.waits_for_disk(key, version, publish) {
+                                return used - bytes;
+                            }
+                            self.publish(now, key, publish);
+                        }
                         Ok(packet) => self.packet(now, key, version, packet),
                         Err(error) => self.refuse_packet(key, frame.first_byte, error, now),
                     }
                     let full = self.staged.take_full();
-                    if !full.is_empty() {
+                    if !full.is_empty() && !self.waits_for_store(key) {
                         self.hold_for_room(key, full);
                     }
                     self.mind_memory(now);

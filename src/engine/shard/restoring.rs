@@ -9,6 +9,7 @@
 //! Not here: what the records were read from, and how a history becomes a snapshot.
 
 use super::ShardCore;
+use super::access::rights;
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::topic::{Subscribed, TopicFilter};
 use crate::engine::keys::{GroupKey, SessionKey, SessionNumber};
@@ -113,6 +114,7 @@ impl ShardCore {
                 Ok(())
             }
             Record::Queued { session, delivery } => {
+                self.clients.journal.restore_entry();
                 let session = self.restored(restoring, session)?;
                 session.last_entry = session.last_entry.max(delivery.entry);
                 session.outbound.restore_queued(delivery);
@@ -134,6 +136,7 @@ impl ShardCore {
                 entry,
                 packet_id,
             } => {
+                self.clients.journal.restore_entry();
                 let session = self.restored(restoring, session)?;
                 session.last_entry = session.last_entry.max(entry);
                 let is_new = session.outbound.restore_sent(packet_id, entry, None);
@@ -152,7 +155,8 @@ impl ShardCore {
             | Record::Settled { .. }
             | Record::Released { .. }
             | Record::WillGone { .. }
-            | Record::RetainedGone { .. } => Err(RestoreError::Change),
+            | Record::RetainedGone { .. }
+            | Record::Checkpoint(_) => Err(RestoreError::Change),
         }
     }
 
@@ -184,12 +188,18 @@ impl ShardCore {
         session.expiry_seconds = opened.expiry_seconds;
         session.queue_bytes_max = opened.queue_bytes_max;
         session.will = opened.will;
-        session.holder = opened.user_name.map(|user_name| {
-            Box::new(Holder {
-                user_name: Some(user_name),
+        if opened.user_name.is_some() || opened.own_rules.is_some() {
+            let (method, own_acl) = opened.own_rules.unzip();
+            let mut holder = Holder {
+                user_name: opened.user_name,
+                own_acl,
+                method: method.unwrap_or_default(),
                 ..Holder::default()
-            })
-        });
+            };
+            let of_file = self.clients.rules.acl.as_ref();
+            holder.rights = rights(of_file, &holder, &opened.client_id);
+            session.holder = Some(Box::new(holder));
+        }
         let key = self.clients.sessions.insert(session);
         self.renew_rights(key);
         self.clients.journal.go_on_after(number);
@@ -230,9 +240,7 @@ impl ShardCore {
         // Other shards may have newer messages for it than what they retain.
         session.has_subscribed = true;
         session.subscriptions.push(reference);
-        if self.shards > 1 {
-            self.lasting.add(node);
-        }
+        self.lasting.add(node);
         match &subscription.share {
             Some(name) => self.restore_member(restoring, node, name, subscriber),
             None => {

@@ -93,6 +93,10 @@ pub struct Settings {
     pub flapping: FlappingRule,
     /// Whether what outlives its connection is stored.
     pub stores: bool,
+    /// Most bytes of records that are not stored; who publishes more that is to be kept waits.
+    pub storage_pending_bytes_max: usize,
+    /// About how many bytes of a checkpoint are told at once; the next when they are stored.
+    pub checkpoint_part_bytes: usize,
     /// Whether anybody reads notes.
     pub takes_notes: bool,
     /// Whether those that tell why a client is not served are said in the log.
@@ -133,6 +137,8 @@ impl Default for Settings {
             authentication: Authentication::default(),
             flapping: FlappingRule::default(),
             stores: false,
+            storage_pending_bytes_max: 32 * 1024 * 1024,
+            checkpoint_part_bytes: 256 * 1024,
             takes_notes: false,
             tells_why: false,
             session_expiry_seconds_max: u32::MAX,

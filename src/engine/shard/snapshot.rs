@@ -5,14 +5,13 @@
 //! Not here: the records of changes ([`super::keeping`]).
 
 use super::ShardCore;
-use super::clients::PassedOn;
 use crate::engine::codec::topic::{Subscribed, TopicFilter};
 use crate::engine::keys::SessionKey;
 use crate::engine::keys::SessionNumber;
 use crate::engine::record::{Opened, Record, Subscription};
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::inflight::Inflight;
-use crate::engine::session::{Session, SubscriptionRef};
+use crate::engine::session::{Delivery, Session, SubscriptionRef};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ pub(super) fn opened(session: &Session, number: SessionNumber) -> Record {
         client_id: Rc::clone(&session.client_id),
         version: session.version,
         user_name: holder.and_then(|holder| holder.user_name.clone()),
+        own_rules: holder.and_then(|holder| Some((holder.method, holder.own_acl.clone()?))),
         expiry_seconds: session.expiry_seconds,
         queue_bytes_max: session.queue_bytes_max,
         will: session.will.clone(),
@@ -53,56 +53,43 @@ impl ShardCore {
         for key in self.clients.sessions.keys() {
             self.snapshot_session(key, &mut put);
         }
+        self.put_passed_on(&mut put);
+        for message in self.retained.iter() {
+            put(Record::Retained {
+                message: Arc::clone(message),
+            });
+        }
+    }
+
+    /// What was taken from sessions for other members of share groups: until another has it, it is still on
+    /// its way to the first.
+    pub(super) fn put_passed_on(&self, put: &mut impl FnMut(Record)) {
         let passed_on = self.clients.passed_on.iter();
         for passed in passed_on.chain(self.receipts.passed_on()) {
-            self.snapshot_passed_on(passed, &mut put);
-        }
-        for message in self.retained.iter() {
-            let message = Arc::clone(message);
-            put(Record::Retained { message });
-        }
-    }
-
-    /// Until another member has it, it is still on its way to the first.
-    fn snapshot_passed_on(&self, passed: &PassedOn, put: &mut impl FnMut(Record)) {
-        let session = self.clients.sessions.get(passed.from);
-        let Some(session) = session.and_then(|session| session.number) else {
-            return;
-        };
-        if passed.entry > 0 {
-            let mut delivery = passed.delivery.clone();
-            delivery.entry = passed.entry;
-            put(Record::Queued { session, delivery });
+            let session = self.clients.sessions.get(passed.from);
+            let session = session.and_then(|session| session.number);
+            if let Some(session) = session.filter(|_| passed.entry > 0) {
+                let mut delivery = passed.delivery.clone();
+                delivery.entry = passed.entry;
+                put(Record::Queued { session, delivery });
+            }
         }
     }
 
-    fn snapshot_session(&self, key: SessionKey, put: &mut impl FnMut(Record)) {
+    /// A session, without its subscriptions and messages.
+    pub(super) fn put_session(
+        &self,
+        key: SessionKey,
+        number: SessionNumber,
+        mut put: impl FnMut(Record),
+    ) {
         let Some(session) = self.clients.sessions.get(key) else {
             return;
         };
-        let Some(number) = session.number else {
-            return;
-        };
         put(opened(session, number));
-        for reference in &session.subscriptions {
-            put_subscription(self, key, number, reference, put);
-        }
-        for entry in session.outbound.unfinished() {
-            put_unfinished(number, entry, put);
-        }
-        let held = session.replay.iter().flat_map(|replay| replay.held.iter());
-        for delivery in session.outbound.waiting().chain(held) {
-            if delivery.entry > 0 {
-                put(Record::Queued {
-                    session: number,
-                    delivery: delivery.clone(),
-                });
-            }
-        }
-        let accepted = session.inbound.received();
-        for packet_id in accepted
-            .filter(|id| !self.fan_outs.has(key, *id) && !self.receipts.is_accepting(key, *id))
-        {
+        let is_told =
+            |id: &u16| !self.fan_outs.has(key, *id) && !self.receipts.is_accepting(key, *id);
+        for packet_id in session.inbound.received().filter(is_told) {
             put(Record::Accepted {
                 session: number,
                 packet_id,
@@ -115,9 +102,37 @@ impl ShardCore {
             });
         }
     }
+
+    fn snapshot_session(&self, key: SessionKey, put: &mut impl FnMut(Record)) {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        let Some(number) = session.number else {
+            return;
+        };
+        self.put_session(key, number, &mut *put);
+        for reference in &session.subscriptions {
+            put_subscription(self, key, number, reference, put);
+        }
+        for entry in session.outbound.unfinished() {
+            put_unfinished(number, entry, put);
+        }
+        let held = session.replay.iter().flat_map(|replay| replay.held.iter());
+        for delivery in session.outbound.waiting().chain(held) {
+            if delivery.entry > 0 {
+                put(queued(number, delivery));
+            }
+        }
+    }
 }
 
-fn put_subscription(
+/// A message on its way to a session.
+pub(super) fn queued(session: SessionNumber, delivery: &Delivery) -> Record {
+    let delivery = delivery.clone();
+    Record::Queued { session, delivery }
+}
+
+pub(super) fn put_subscription(
     shard: &ShardCore,
     key: SessionKey,
     number: SessionNumber,
@@ -136,7 +151,11 @@ fn put_subscription(
     put(subscribed(number, &wanted, subscriber));
 }
 
-fn put_unfinished(session: SessionNumber, unfinished: &Inflight, put: &mut impl FnMut(Record)) {
+pub(super) fn put_unfinished(
+    session: SessionNumber,
+    unfinished: &Inflight,
+    put: &mut impl FnMut(Record),
+) {
     let (entry, packet_id) = (unfinished.entry, unfinished.packet_id);
     if entry == 0 {
         return;

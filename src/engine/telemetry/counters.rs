@@ -92,6 +92,10 @@ counters! {
     turns_shortened,
     /// Times a client was no longer read because a shard that it publishes to had no room.
     publishers_paused_room,
+    /// Times a client that published was not read because the store was behind, or the disk full.
+    publishers_paused_storage,
+    /// Publishes refused (0x97) because the disk was full.
+    publishes_refused_storage,
     /// Times a client that publishes or subscribes was no longer read because memory was very short.
     publishers_paused_memory,
     /// QoS 0 messages dropped because the subscriber's outbox was full.

@@ -136,6 +136,13 @@ impl Shell {
             .zip(wakers)
             .map(|(id, waker): (ShardId, _)| (id != start.id).then(|| ring.link(waker)))
             .collect();
+        let pending_bytes_max = start.core.storage_pending_bytes_max();
+        let store = start
+            .log
+            .map(|way| Store::new(start.id, way, pending_bytes_max));
+        if let Some(store) = &store {
+            store.tell_live_bytes(&start.core);
+        }
         Shell {
             core: start.core,
             clock: Clock::new(start.origin),
@@ -152,7 +159,7 @@ impl Shell {
             losses: LossReports::new(Instant::now()),
             tellings: Tellings::default(),
             survey: Survey::new(start.sockets_meter, Instant::now()),
-            store: start.log.map(|way| Box::new(Store::new(start.id, way))),
+            store: store.map(Box::new),
             commands: Vec::new(),
         }
     }

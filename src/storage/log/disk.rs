@@ -66,9 +66,13 @@ pub struct Directory {
     _lock: Option<File>,
     /// How segments are opened.
     access: OFlags,
+    /// Bytes of the file system that stay free.
+    free_bytes_min: u64,
     open: HashMap<u64, File>,
 }
 
+/// Most bytes that stay free by default.
+const FREE_BYTES_MAX: u64 = 1 << 30;
 /// Name of the file that is locked.
 const LOCK: &str = "LOCK";
 
@@ -96,6 +100,7 @@ impl Directory {
             directory,
             _lock: Some(lock.into()),
             access: OFlags::RDWR,
+            free_bytes_min: 0,
             open: HashMap::new(),
         })
     }
@@ -122,8 +127,37 @@ impl Directory {
             directory,
             _lock: lock,
             access: OFlags::RDONLY,
+            free_bytes_min: 0,
             open: HashMap::new(),
         })
+    }
+
+    /// So many bytes of the file system stay free: no segment is made that would take of them. By default a
+    /// twentieth, at most 1 GiB.
+    ///
+    /// # Errors
+    /// The file system does not tell how large it is.
+    pub fn keep_free(&mut self, bytes: Option<u64>) -> io::Result<()> {
+        let share = || {
+            let system = rustix::fs::fstatvfs(&self.directory)?;
+            let all = system.f_blocks.saturating_mul(system.f_frsize);
+            io::Result::Ok((all / 20).min(FREE_BYTES_MAX))
+        };
+        self.free_bytes_min = bytes.map_or_else(share, Ok)?;
+        Ok(())
+    }
+
+    /// Whether so many bytes more leave enough free.
+    fn check_free(&self, bytes: u64) -> io::Result<()> {
+        let system = rustix::fs::fstatvfs(&self.directory)?;
+        let free = system.f_bavail.saturating_mul(system.f_frsize);
+        let least = self.free_bytes_min;
+        if free < bytes.saturating_add(least) {
+            let text =
+                format!("{free} bytes are free, of which {least} stay so (storage.free_bytes_min)");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
+        }
+        Ok(())
     }
 
     fn file(&mut self, segment: u64) -> io::Result<&File> {
@@ -139,6 +173,19 @@ impl Directory {
     }
 }
 
+/// Takes the room of a file on a file system that cannot be asked for it.
+fn fill(file: &File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < bytes {
+        let most = usize::try_from(bytes - offset).unwrap_or(usize::MAX);
+        let part = zeros.get(..most).unwrap_or(&zeros);
+        file.write_all_at(part, offset)?;
+        offset += part.len() as u64;
+    }
+    Ok(())
+}
+
 impl Disk for Directory {
     fn segments(&mut self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
@@ -150,15 +197,20 @@ impl Disk for Directory {
     }
 
     fn create(&mut self, segment: u64, bytes: u64) -> io::Result<()> {
+        self.check_free(bytes)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let name = file_name(segment);
         let mode = Mode::from_raw_mode(0o600);
-        let file = rustix::fs::openat(&self.directory, &name, flags, mode)?;
-        if let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        let file: File = rustix::fs::openat(&self.directory, &name, flags, mode)?.into();
+        let allocated = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP) => fill(&file, bytes),
+            allocated => allocated.map_err(Into::into),
+        };
+        if let Err(error) = allocated {
             rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty())?;
-            return Err(error.into());
+            return Err(error);
         }
-        self.open.insert(segment, file.into());
+        self.open.insert(segment, file);
         Ok(())
     }
 

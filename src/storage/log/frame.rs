@@ -27,14 +27,29 @@ pub enum Kind {
     Oldest = 1,
     /// Nothing but what is safe.
     Mark = 2,
+    /// Records, of which the first begins a checkpoint.
+    CheckpointBegins = 3,
+    /// Records, of which the first ends a checkpoint.
+    CheckpointEnds = 4,
 }
 
 impl Kind {
+    /// Whether it is a shard's, with records.
+    #[must_use]
+    pub const fn has_records(self) -> bool {
+        match self {
+            Kind::Records | Kind::CheckpointBegins | Kind::CheckpointEnds => true,
+            Kind::Oldest | Kind::Mark => false,
+        }
+    }
+
     const fn from_bits(bits: u16) -> Option<Self> {
         match bits {
             0 => Some(Kind::Records),
             1 => Some(Kind::Oldest),
             2 => Some(Kind::Mark),
+            3 => Some(Kind::CheckpointBegins),
+            4 => Some(Kind::CheckpointEnds),
             _ => None,
         }
     }
@@ -76,6 +91,17 @@ impl Frame {
     /// Where the next record goes.
     pub fn records(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
+    }
+
+    /// What it says.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// It has records of this kind.
+    pub fn set_kind(&mut self, kind: Kind) {
+        self.kind = kind;
     }
 
     /// Bytes of the records so far.

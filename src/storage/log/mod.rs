@@ -12,8 +12,10 @@
 //!
 //! Not here: what the records mean (`super::record`), and which of them are alive.
 
+pub mod cleaning;
 pub mod disk;
 pub mod frame;
+pub mod progress;
 pub mod scan;
 pub mod segment;
 pub mod writer;
@@ -21,22 +23,25 @@ pub mod writer;
 use disk::Disk;
 use frame::{Frame, Kind};
 use scan::{Damage, Scan};
-use segment::{BLOCK_BYTES, LogId, SegmentHead};
+use segment::{BLOCK_BYTES, FIRST_SEGMENT, LogId, SegmentHead};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
 
 /// How large segments are, and how often they may be asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Bytes of a segment with its first block; whole blocks, at least one frame of the largest size.
     pub segment_bytes: u64,
+    /// Most bytes of all segments together, the one made in advance included.
+    pub bytes_max: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
         LogConfig {
             segment_bytes: 64 * 1024 * 1024,
+            bytes_max: u64::MAX,
         }
     }
 }
@@ -82,10 +87,15 @@ pub struct Log<D> {
     disk: D,
     config: LogConfig,
     id: LogId,
+    shards: u16,
     oldest: u64,
     /// The segment that is written to, and how far it is.
     segment: u64,
     offset: u64,
+    /// The file of the segment after it is there.
+    has_spare: bool,
+    /// At its end, for the note without which nothing can be removed when there is no room for another.
+    reserved_bytes: usize,
     /// The next frame's place.
     sequence: u64,
     /// Everything before it is safe.
@@ -95,18 +105,19 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens the log on a disk, or begins one there, named `id`. Hands every frame that is to be kept to
-    /// `take`, in order, and begins a new segment. `now_ms` is the wall clock.
-    ///
+    /// Opens the log on a disk for so many shards, or begins one there, named `id`. Hands every frame that is
+    /// Opens the log on a disk for so many shards, or begins one there, named `id`. Hands every frame that
+    /// is to be kept to `take`, in order, with its segment's head, and begins a new segment. `now_ms` is the
+    /// wall clock.
     /// # Errors
     /// [`LogError::Damaged`] if something is missing or wrong that was safe; nothing was changed then.
     /// The disk comes back.
     pub fn open(
         mut disk: D,
         config: LogConfig,
-        id: LogId,
+        (id, shards): (LogId, u16),
         now_ms: u64,
-        take: impl FnMut(frame::Found<'_>),
+        take: impl FnMut(frame::Found<'_>, &SegmentHead),
     ) -> Result<(Self, Scan), (LogError, D)> {
         let scan = match scan::scan(&mut disk, take) {
             Ok(scan) => scan,
@@ -116,9 +127,12 @@ impl<D: Disk> Log<D> {
             disk,
             config,
             id: scan.log.unwrap_or(id),
-            oldest: scan.segments.first().copied().unwrap_or(1),
-            segment: scan.segments.last().copied().unwrap_or(0),
+            shards,
+            oldest: scan.segments.first().copied().unwrap_or(FIRST_SEGMENT),
+            segment: scan.segments.last().copied().unwrap_or(FIRST_SEGMENT - 1),
             offset: 0,
+            has_spare: false,
+            reserved_bytes: BLOCK_BYTES,
             sequence: scan.next_sequence,
             synced: scan.next_sequence - 1,
             has_failed: false,
@@ -172,7 +186,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Writes frames that have been sealed, in order, and takes those that are written out of `frames`.
-    /// They are safe after the next [`Log::sync`]. `written` gets each.
+    /// They are safe after the next [`Log::sync`]. `written` gets each, and its segment.
     ///
     /// # Errors
     /// [`LogError::Full`]: what is left in `frames` may be given again later.
@@ -180,7 +194,7 @@ impl<D: Disk> Log<D> {
         &mut self,
         frames: &mut VecDeque<Frame>,
         now_ms: u64,
-        mut written: impl FnMut(Frame),
+        mut written: impl FnMut(Frame, u64),
     ) -> Result<(), LogError> {
         self.check()?;
         while !frames.is_empty() {
@@ -204,14 +218,18 @@ impl<D: Disk> Log<D> {
             let wrote = self.disk.write(self.segment, self.offset, &mut parts);
             self.note(wrote)?;
             self.offset += (bytes + padding_bytes) as u64;
-            frames.drain(..count).for_each(&mut written);
+            let segment = self.segment;
+            frames
+                .drain(..count)
+                .for_each(|frame| written(frame, segment));
         }
         Ok(())
     }
 
     /// How many of the frames go into this segment, and their bytes.
     fn group(&self, frames: &VecDeque<Frame>) -> (usize, usize) {
-        let room = (self.config.segment_bytes.saturating_sub(self.offset)) as usize;
+        let taken = self.offset + self.reserved_bytes as u64;
+        let room = self.config.segment_bytes.saturating_sub(taken) as usize;
         let (mut count, mut bytes) = (0, 0);
         for frame in frames {
             if bytes + frame.wire().len() > room {
@@ -244,7 +262,10 @@ impl<D: Disk> Log<D> {
         self.check()?;
         if self.oldest < self.segment {
             // Who finds it missing has to know that this is right.
-            self.note_down(Kind::Oldest, self.oldest + 1, now_ms)?;
+            self.reserved_bytes = 0;
+            let noted = self.note_down(Kind::Oldest, self.oldest + 1, now_ms);
+            self.reserved_bytes = BLOCK_BYTES;
+            noted?;
             let removed = self.disk.remove(self.oldest);
             let removed = removed.and_then(|()| self.disk.sync_directory());
             self.note(removed)?;
@@ -264,14 +285,85 @@ impl<D: Disk> Log<D> {
 
     fn note_down(&mut self, kind: Kind, value: u64, now_ms: u64) -> Result<(), LogError> {
         let mut note = VecDeque::from([Frame::note(kind, value)]);
-        self.append(&mut note, now_ms, drop)?;
+        self.append(&mut note, now_ms, |_, _| {})?;
         self.sync()
+    }
+
+    /// Makes the file of the next segment in advance, if it is not there: that there is no room is known
+    /// while this one still takes what has to be written.
+    ///
+    /// # Errors
+    /// [`LogError::Full`]; it may be tried again.
+    pub fn prepare(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        if !self.has_spare {
+            self.create(self.segment + 1)?;
+            self.has_spare = true;
+        }
+        Ok(())
+    }
+
+    /// Nothing more is written: gives back what was made in advance.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn finish(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        if std::mem::take(&mut self.has_spare) {
+            let removed = self.disk.remove(self.segment + 1);
+            self.note(removed)?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, number: u64) -> Result<(), LogError> {
+        let bytes = (number - self.oldest + 1).saturating_mul(self.config.segment_bytes);
+        if bytes > self.config.bytes_max {
+            return Err(LogError::Full(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                format!(
+                    "the files have as many bytes as they may (storage.disk_bytes_max, {})",
+                    self.config.bytes_max
+                ),
+            )));
+        }
+        let created = self.disk.create(number, self.config.segment_bytes);
+        created.map_err(LogError::of_creation)
     }
 
     /// Segments there are.
     #[must_use]
     pub const fn segments(&self) -> u64 {
         self.segment - self.oldest + 1
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub const fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.segments() * self.config.segment_bytes
+    }
+
+    /// Bytes that this one, and the one made in advance, still take.
+    #[must_use]
+    pub const fn left_bytes(&self) -> u64 {
+        let spare = if self.has_spare {
+            self.config.segment_bytes
+        } else {
+            0
+        };
+        self.config.segment_bytes.saturating_sub(self.offset) + spare
+    }
+
+    /// How it is.
+    #[must_use]
+    pub const fn config(&self) -> LogConfig {
+        self.config
     }
 
     fn end_segment(&mut self) -> Result<(), LogError> {
@@ -284,15 +376,16 @@ impl<D: Disk> Log<D> {
 
     fn begin_segment(&mut self, now_ms: u64) -> Result<(), LogError> {
         let number = self.segment + 1;
-        self.disk
-            .create(number, self.config.segment_bytes)
-            .map_err(LogError::of_creation)?;
+        if !self.has_spare {
+            self.create(number)?;
+        }
         let head = SegmentHead {
             log: self.id,
             number,
             made_at_ms: now_ms,
             oldest: self.oldest,
             first_sequence: self.sequence,
+            shards: u32::from(self.shards),
         };
         let block = head.encode();
         let wrote = self.disk.write(number, 0, &mut [IoSlice::new(&block)]);
@@ -300,6 +393,7 @@ impl<D: Disk> Log<D> {
             .and_then(|()| self.disk.sync(number))
             .and_then(|()| self.disk.sync_directory());
         self.note(begun)?;
+        self.has_spare = false;
         self.segment = number;
         self.offset = BLOCK_BYTES as u64;
         Ok(())

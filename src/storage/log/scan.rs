@@ -107,7 +107,10 @@ fn damaged(segment: u64, offset: u64, what: What) -> LogError {
 ///
 /// # Errors
 /// [`LogError::Damaged`], [`LogError::Failed`] if something cannot be read.
-pub fn scan<D: Disk>(disk: &mut D, mut take: impl FnMut(Found<'_>)) -> Result<Scan, LogError> {
+pub fn scan<D: Disk>(
+    disk: &mut D,
+    mut take: impl FnMut(Found<'_>, &SegmentHead),
+) -> Result<Scan, LogError> {
     let numbers = disk.segments().map_err(LogError::Failed)?;
     let mut found = Scan {
         log: None,
@@ -189,7 +192,7 @@ fn read_segment<D: Disk>(
     head: &SegmentHead,
     next: Option<&SegmentHead>,
     found: &mut Scan,
-    take: &mut impl FnMut(Found<'_>),
+    take: &mut impl FnMut(Found<'_>, &SegmentHead),
 ) -> Result<u64, LogError> {
     let number = head.number;
     let bytes = read_all(disk, number)?;
@@ -208,9 +211,9 @@ fn read_segment<D: Disk>(
                 offset += frame.wire_bytes();
                 found.next_sequence += 1;
                 match frame.kind {
-                    Kind::Records => {
+                    Kind::Records | Kind::CheckpointBegins | Kind::CheckpointEnds => {
                         found.frames += 1;
-                        take(frame);
+                        take(frame, head);
                     }
                     Kind::Oldest => oldest = oldest.max(frame.ticket),
                     Kind::Mark => {}

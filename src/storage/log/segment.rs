@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic 8 | version u32 | log 16 | number u64 | made at u64 (wall, ms) | oldest u64 |
-//! first sequence u64 | crc u32
+//! first sequence u64 | shards u32 | crc u32
 //! ```
 
 use std::fmt;
@@ -10,9 +10,11 @@ use std::fmt;
 /// What is written as a whole, and never again once it is safe.
 pub const BLOCK_BYTES: usize = 4_096;
 const MAGIC: &[u8; 8] = b"RINGMQ\0L";
+/// The number of a log's first segment.
+pub const FIRST_SEGMENT: u64 = 1;
 /// Form of the files; others are refused by name.
 pub const VERSION: u32 = 1;
-const SUMMED_BYTES: usize = 60;
+const SUMMED_BYTES: usize = 64;
 
 /// Tells one log from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct SegmentHead {
     pub oldest: u64,
     /// The first frame in it: whatever former segments have from there on was never safe.
     pub first_sequence: u64,
+    /// So many shards have written in it.
+    pub shards: u32,
 }
 
 /// What is wrong with a first block.
@@ -66,6 +70,7 @@ impl SegmentHead {
         ] {
             block.extend_from_slice(&value.to_le_bytes());
         }
+        block.extend_from_slice(&self.shards.to_le_bytes());
         let sum = crc32fast::hash(&block);
         block.extend_from_slice(&sum.to_le_bytes());
         block.resize(BLOCK_BYTES, 0);
@@ -90,12 +95,17 @@ impl SegmentHead {
             return Err(HeadError::Broken);
         }
         let version = word(8)?;
-        if version != VERSION {
-            return Err(HeadError::Version(version));
-        }
         let summed = block.get(..SUMMED_BYTES).ok_or(HeadError::Broken)?;
-        if crc32fast::hash(summed) != word(SUMMED_BYTES)? {
-            return Err(HeadError::Broken);
+        let mut as_of_this = summed.to_vec();
+        if let Some(place) = as_of_this.get_mut(8..12) {
+            place.copy_from_slice(&VERSION.to_le_bytes());
+        }
+        let is_of_this = crc32fast::hash(&as_of_this) == word(SUMMED_BYTES)?;
+        match (version == VERSION, is_of_this) {
+            (true, true) => {}
+            // What stands in place of the version is wrong.
+            (true, false) | (false, true) => return Err(HeadError::Broken),
+            (false, false) => return Err(HeadError::Version(version)),
         }
         let log = block.get(12..28).and_then(|log| log.try_into().ok());
         Ok(SegmentHead {
@@ -104,6 +114,7 @@ impl SegmentHead {
             made_at_ms: number(36)?,
             oldest: number(44)?,
             first_sequence: number(52)?,
+            shards: word(60)?,
         })
     }
 }
@@ -134,6 +145,7 @@ mod tests {
             made_at_ms: 1_700_000_000_000,
             oldest: 39,
             first_sequence: 1 << 40,
+            shards: 4,
         };
         let block = head.encode();
         assert_eq!(block.len(), BLOCK_BYTES);
@@ -144,8 +156,10 @@ mod tests {
         );
         let mut newer = block.clone();
         newer[8] = 2;
+        let sum = crc32fast::hash(&newer[..SUMMED_BYTES]);
+        newer[SUMMED_BYTES..SUMMED_BYTES + 4].copy_from_slice(&sum.to_le_bytes());
         assert_eq!(SegmentHead::decode(&newer), Err(HeadError::Version(2)));
-        for at in (0..8).chain(12..SUMMED_BYTES + 4) {
+        for at in 0..SUMMED_BYTES + 4 {
             let mut broken = block.clone();
             broken[at] ^= 4;
             assert_eq!(SegmentHead::decode(&broken), Err(HeadError::Broken), "{at}");

@@ -1,16 +1,18 @@
 //! The thread that writes a log: it takes all frames that wait, writes them, makes them safe, tells
-//! whose they are, and begins again. So groups form by themselves while the disk is busy.
+//! whose they are, and begins again. So groups form by themselves while the disk is busy. It has the shards
+//! tell anew what there is when the log is long enough, and removes what is not needed then.
 //!
 //! Invariant: what is told to be safe is; after a failure nothing is told any more.
 
+use super::cleaning::{Cleaning, Standing};
 use super::disk::Disk;
 use super::frame::Frame;
+use super::progress::Progress;
 use super::{Log, LogError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,14 +24,20 @@ const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 const FULL_INTERVAL: Duration = Duration::from_millis(200);
 /// Without frames for so long, what is safe is written down.
 const QUIET: Duration = Duration::from_millis(100);
+/// Without frames for so many times as long, what is not needed is removed.
+const QUIET_TO_CLEAN: u32 = 10;
+/// Where frames count as safe when the kernel has them, the disk gets them this often.
+const LAZY_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a log is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterConfig {
     /// Time between the beginnings of two syncs at least: a fast disk would be asked thousands of times
     /// a second for nothing.
     pub commit_interval: Duration,
-    /// Segments beyond which the oldest goes, where nothing in it is needed.
+    /// What counts as safe: what the disk has, or else what the kernel has.
+    pub syncs: bool,
+    /// Segments beyond which the oldest goes, where nothing in it is needed; otherwise the shards are asked.
     pub segments_max: Option<u64>,
     /// Frames that may wait; whoever has more waits itself. Without a bound nobody does.
     pub waiting_max: Option<usize>,
@@ -38,9 +46,10 @@ pub struct WriterConfig {
 /// What the thread has to say.
 #[derive(Debug)]
 pub enum Told<'a> {
-    /// More of a shard's frames is safe.
-    Safe(u16),
-    /// There is no room for more; it is tried again every now and then.
+    /// [`Progress`] has news for a shard.
+    News(u16),
+    /// There is no room for another segment; it is tried again every now and then. What still fits is for
+    /// what makes room.
     Full(&'a LogError),
     /// There is room again.
     HasRoom,
@@ -52,22 +61,10 @@ impl Default for WriterConfig {
     fn default() -> Self {
         WriterConfig {
             commit_interval: Duration::from_micros(500),
+            syncs: true,
             segments_max: None,
             waiting_max: Some(WAITING_MAX),
         }
-    }
-}
-
-/// How far the log of each shard is safe.
-#[derive(Debug)]
-pub struct Safe(Vec<AtomicU64>);
-
-impl Safe {
-    /// The highest ticket of a shard that is.
-    #[must_use]
-    pub fn ticket(&self, shard: u16) -> u64 {
-        let known = self.0.get(usize::from(shard));
-        known.map_or(0, |ticket| ticket.load(Ordering::Acquire))
     }
 }
 
@@ -76,8 +73,8 @@ impl Safe {
 pub struct Writer<D> {
     /// The way to it; a frame that is sealed.
     pub frames: Sender<Frame>,
-    /// What it has done.
-    pub safe: Arc<Safe>,
+    /// What it has done, and what shards have.
+    pub progress: Arc<Progress>,
     /// Its end, and why.
     pub thread: JoinHandle<Result<Log<D>, LogError>>,
 }
@@ -97,22 +94,26 @@ impl<D: Disk + Send + 'static> Writer<D> {
             Some(max) => crossbeam_channel::bounded(max),
             None => crossbeam_channel::unbounded(),
         };
-        let safe = Arc::new(Safe((0..shards).map(|_| AtomicU64::new(0)).collect()));
+        let progress = Arc::new(Progress::new(shards));
         let turns = Turns {
+            cleaning: Cleaning::new(shards, log.config().segment_bytes),
             log,
             config,
+            shards,
             waiting,
             group: VecDeque::new(),
             told: vec![None; usize::from(shards)],
-            safe: Arc::clone(&safe),
+            progress: Arc::clone(&progress),
             begun_at: None,
+            synced_at: Instant::now(),
+            is_full: false,
             tell,
         };
         let builder = std::thread::Builder::new().name("storage".to_owned());
         let thread = builder.spawn(move || turns.run())?;
         Ok(Writer {
             frames,
-            safe,
+            progress,
             thread,
         })
     }
@@ -128,12 +129,16 @@ pub fn wall_ms() -> u64 {
 struct Turns<D, T> {
     log: Log<D>,
     config: WriterConfig,
+    shards: u16,
     waiting: Receiver<Frame>,
     group: VecDeque<Frame>,
     /// Tickets of the group at hand, by shard.
     told: Vec<Option<u64>>,
-    safe: Arc<Safe>,
+    cleaning: Cleaning,
+    progress: Arc<Progress>,
     begun_at: Option<Instant>,
+    synced_at: Instant,
+    is_full: bool,
     tell: T,
 }
 
@@ -149,25 +154,30 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     }
 
     fn work(&mut self) -> Result<(), LogError> {
-        let mut is_marked = true;
+        let (mut is_marked, mut quiet) = (true, 0);
+        self.look_for_room()?;
         loop {
             match self.waiting.recv_timeout(QUIET) {
                 Ok(frame) => self.group.push_back(frame),
                 Err(RecvTimeoutError::Timeout) => {
-                    if !is_marked {
-                        self.log.mark(wall_ms())?;
-                        is_marked = true;
+                    if !std::mem::replace(&mut is_marked, true) {
+                        self.mark()?;
                     }
+                    quiet += 1;
+                    self.look_for_room()?;
+                    self.clean(quiet >= QUIET_TO_CLEAN)?;
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return self.log.mark(wall_ms());
+                    self.mark()?;
+                    return self.log.finish();
                 }
             }
             self.pace();
             self.gather();
             self.commit()?;
-            is_marked = false;
+            self.clean(false)?;
+            (is_marked, quiet) = (false, 0);
         }
     }
 
@@ -196,43 +206,108 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     }
 
     fn append(&mut self) -> Result<(), LogError> {
-        let told = &mut self.told;
-        self.log.append(&mut self.group, wall_ms(), |frame| {
-            if let Some(last) = told.get_mut(usize::from(frame.shard)) {
-                *last = Some(frame.ticket);
-            }
-        })
+        let (told, cleaning) = (&mut self.told, &mut self.cleaning);
+        self.log
+            .append(&mut self.group, wall_ms(), |frame, segment| {
+                cleaning.note(&frame, segment);
+                if let Some(last) = told.get_mut(usize::from(frame.shard)) {
+                    *last = Some(frame.ticket);
+                }
+            })
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
-        let mut was_full = false;
         while let Err(error) = self.append() {
             let LogError::Full(_) = &error else {
                 return Err(error);
             };
-            if !std::mem::replace(&mut was_full, true) {
-                (self.tell)(Told::Full(&error));
+            self.note_full(Some(&error));
+            // What went into this segment still counts.
+            self.make_safe()?;
+            self.clean(true)?;
+            self.look_for_room()?;
+            if self.is_full {
+                std::thread::sleep(FULL_INTERVAL);
             }
-            std::thread::sleep(FULL_INTERVAL);
         }
-        if was_full {
-            (self.tell)(Told::HasRoom);
+        self.make_safe()?;
+        self.look_for_room()
+    }
+
+    /// Makes safe what was written, and tells whose it is.
+    fn make_safe(&mut self) -> Result<(), LogError> {
+        if self.config.syncs || self.synced_at.elapsed() >= LAZY_SYNC_INTERVAL {
+            self.log.sync()?;
+            self.synced_at = Instant::now();
         }
-        self.log.sync()?;
         for (shard, told) in (0..).zip(&mut self.told) {
-            if let Some(ticket) = told.take()
-                && let Some(safe) = self.safe.0.get(usize::from(shard))
-            {
-                safe.store(ticket, Ordering::Release);
-                (self.tell)(Told::Safe(shard));
+            if let Some(ticket) = told.take() {
+                self.progress.set_safe(shard, ticket);
+                (self.tell)(Told::News(shard));
             }
         }
-        if self
-            .config
-            .segments_max
-            .is_some_and(|max| self.log.segments() > max)
-        {
-            self.log.remove_oldest(wall_ms())?;
+        Ok(())
+    }
+
+    /// Writes down what is safe, if there is room for it.
+    fn mark(&mut self) -> Result<(), LogError> {
+        match self.log.mark(wall_ms()) {
+            Err(LogError::Full(_)) => self.log.sync(),
+            marked => marked,
+        }
+    }
+
+    /// Makes the next segment's file, so that a full disk is known in time.
+    fn look_for_room(&mut self) -> Result<(), LogError> {
+        match self.log.prepare() {
+            Ok(()) => self.note_full(None),
+            Err(error @ LogError::Full(_)) => self.note_full(Some(&error)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn note_full(&mut self, error: Option<&LogError>) {
+        let was_full = std::mem::replace(&mut self.is_full, error.is_some());
+        if was_full == self.is_full {
+            return;
+        }
+        (self.tell)(error.map_or(Told::HasRoom, Told::Full));
+        self.progress.set_full(self.is_full);
+        self.tell_all();
+    }
+
+    fn tell_all(&mut self) {
+        (0..self.shards).for_each(|shard| (self.tell)(Told::News(shard)));
+    }
+
+    /// Has the shards tell anew what there is, when that is due, and removes what is not needed then.
+    fn clean(&mut self, is_quiet: bool) -> Result<(), LogError> {
+        if let Some(max) = self.config.segments_max {
+            if self.log.segments() > max {
+                self.log.remove_oldest(wall_ms())?;
+            }
+            return Ok(());
+        }
+        if let Some(needed) = self.cleaning.take_oldest_needed() {
+            while self.log.oldest() < needed {
+                match self.log.remove_oldest(wall_ms()) {
+                    // The next checkpoint is through when there is room for it.
+                    Err(LogError::Full(_)) => break,
+                    removed => removed?,
+                }
+            }
+            self.look_for_room()?;
+        }
+        let standing = Standing {
+            log_bytes: self.log.bytes(),
+            live_bytes: self.progress.live_bytes(),
+            left_bytes: self.is_full.then(|| self.log.left_bytes()),
+            is_quiet,
+        };
+        if self.cleaning.begin_if_due(standing) {
+            self.progress.ask_for_checkpoint();
+            self.tell_all();
         }
         Ok(())
     }
@@ -261,8 +336,11 @@ mod tests {
             let disk = Directory::open(&self.0).expect("a directory");
             let config = LogConfig {
                 segment_bytes: 1 << 20,
+                ..LogConfig::default()
             };
-            let opened = Log::open(disk, config, LogId([1; 16]), 1, |frame| take(frame.ticket));
+            let opened = Log::open(disk, config, (LogId([1; 16]), 2), 1, |frame, _| {
+                take(frame.ticket)
+            });
             opened.map_err(|(error, _)| error).expect("undamaged").0
         }
     }
@@ -278,7 +356,7 @@ mod tests {
         let place = Scratch::new("writer");
         let (woken_to, woken) = crossbeam_channel::unbounded();
         let wake = move |told: Told<'_>| {
-            if let Told::Safe(shard) = told {
+            if let Told::News(shard) = told {
                 woken_to.send(shard).expect("heard");
             }
         };
@@ -291,10 +369,10 @@ mod tests {
             frame.seal();
             writer.frames.send(frame).expect("it runs");
         }
-        while writer.safe.ticket(0) < 1_000 || writer.safe.ticket(1) < 999 {
+        while writer.progress.safe_ticket(0) < 1_000 || writer.progress.safe_ticket(1) < 999 {
             woken.recv().expect("it runs");
         }
-        assert_eq!(writer.safe.ticket(2), 0);
+        assert_eq!(writer.progress.safe_ticket(2), 0);
         drop(writer.frames);
         drop(
             writer

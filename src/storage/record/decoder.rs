@@ -6,16 +6,17 @@
 //! Not here: frames that lie in the log, and whose they are ([`crate::storage::log`]).
 
 use super::fields::{
-    AS_PUBLISHED, EXPIRES, Fields, GROUP, IDS, NO_LOCAL, QOS, RETAIN, SHARE, USER, WHOLE, WILL,
-    Wall, parts_of, qos_of, session_of,
+    AS_PUBLISHED, EVERYTHING, EXPIRES, Fields, GROUP, IDS, NO_LOCAL, QOS, RETAIN, RULES, SHARE,
+    USER, WHOLE, WILL, Wall, access_of, method_of, parts_of, qos_of, session_of,
 };
 use super::refusal::{Fault, Refusal};
 use super::tag::Tag;
 use super::window::{NUMBER_END, Window};
+use crate::engine::access::acl::Acl;
 use crate::engine::codec::Version;
 use crate::engine::keys::{GroupKey, SessionNumber};
 use crate::engine::message::{LocalMessage, Message, Qos};
-use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::record::{Opened, Record, Step, Subscription};
 use crate::engine::session::will::Will;
 use crate::engine::session::{Delivery, SubscriptionIds};
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub struct Decoder {
     parts: Vec<u8>,
     /// Something is missing before the next message.
     has_lost: bool,
+    /// What comes is told anew.
+    is_restating: bool,
 }
 
 impl Decoder {
@@ -46,6 +49,7 @@ impl Decoder {
             bodies: Window::new(0),
             parts: Vec::new(),
             has_lost: false,
+            is_restating: false,
         }
     }
 
@@ -75,6 +79,10 @@ impl Decoder {
                 // What the process before had begun to write was never acknowledged.
                 self.parts = Vec::new();
                 self.bodies = Window::new(0);
+                // Nor does the one that goes on tell the rest of what that told anew.
+                if std::mem::take(&mut self.is_restating) {
+                    take(Record::Checkpoint(Step::Changes));
+                }
                 fields.finish()
             }
             Tag::NextPart => {
@@ -133,6 +141,9 @@ impl Decoder {
             tag => {
                 let record = plain(tag, &mut fields, self.wall)?;
                 fields.finish()?;
+                if let Record::Checkpoint(step) = record {
+                    self.is_restating = step == Step::Restates;
+                }
                 take(record);
                 Ok(())
             }
@@ -365,6 +376,9 @@ fn plain(tag: Tag, fields: &mut Fields<'_>, wall: Wall) -> Result<Record, Fault>
         let topic = fields.text()?.into();
         return Ok(Record::RetainedGone { topic });
     }
+    if let Some(step) = step(tag) {
+        return Ok(Record::Checkpoint(step));
+    }
     let session = fields.session()?;
     Ok(match tag {
         Tag::Opened => Record::Opened(Box::new(opened(session, fields)?)),
@@ -417,8 +431,18 @@ fn plain(tag: Tag, fields: &mut Fields<'_>, wall: Wall) -> Result<Record, Fault>
     })
 }
 
+const fn step(tag: Tag) -> Option<Step> {
+    match tag {
+        Tag::CheckpointBegins => Some(Step::Begins),
+        Tag::Restates => Some(Step::Restates),
+        Tag::Changes => Some(Step::Changes),
+        Tag::CheckpointEnds => Some(Step::Ends),
+        _ => None,
+    }
+}
+
 fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fault> {
-    let flags = fields.flags(USER | WILL)?;
+    let flags = fields.flags(USER | WILL | RULES | EVERYTHING)?;
     let version = match fields.byte()? {
         3 => Version::V3_1,
         4 => Version::V3_1_1,
@@ -431,6 +455,7 @@ fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fau
     } else {
         None
     };
+    let own_rules = own_rules(flags, fields)?;
     let expiry_seconds = fields.u32()?;
     let queue_bytes_max = usize::try_from(fields.varint()?).map_err(|_| Fault::Number)?;
     let will = if flags & WILL != 0 {
@@ -443,10 +468,32 @@ fn opened(session: SessionNumber, fields: &mut Fields<'_>) -> Result<Opened, Fau
         client_id,
         version,
         user_name,
+        own_rules,
         expiry_seconds,
         queue_bytes_max,
         will,
     })
+}
+
+fn own_rules(
+    flags: u8,
+    fields: &mut Fields<'_>,
+) -> Result<Option<(&'static str, Arc<Acl>)>, Fault> {
+    if flags & RULES == 0 {
+        let is_none = flags & EVERYTHING == 0;
+        return if is_none { Ok(None) } else { Err(Fault::Value) };
+    }
+    let method = method_of(fields.byte()?)?;
+    if flags & EVERYTHING != 0 {
+        return Ok(Some((method, Arc::new(Acl::everything()))));
+    }
+    let mut rules = Vec::new();
+    // Not collected by the count: that is only what somebody says.
+    for _ in 0..fields.varint()? {
+        rules.push((access_of(fields.byte()?)?, fields.text()?));
+    }
+    let acl = Acl::from_rules(rules.into_iter()).map_err(|_| Fault::Value)?;
+    Ok(Some((method, Arc::new(acl))))
 }
 
 fn will(fields: &mut Fields<'_>) -> Result<Will, Fault> {

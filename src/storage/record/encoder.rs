@@ -7,8 +7,9 @@
 //! Not here: when frames go to the log, and when they are safe.
 
 use super::fields::{
-    AS_PUBLISHED, EXPIRES, GROUP, IDS, NO_LOCAL, RETAIN, SHARE, USER, WHOLE, WILL, Wall, flag,
-    parts_of, put_bytes, put_difference, put_session, put_text, put_varint,
+    AS_PUBLISHED, EVERYTHING, EXPIRES, GROUP, IDS, NO_LOCAL, RETAIN, RULES, SHARE, USER, WHOLE,
+    WILL, Wall, access_bits, flag, method_bits, parts_of, put_bytes, put_difference, put_session,
+    put_text, put_varint,
 };
 use super::frames::Frames;
 use super::tag::Tag;
@@ -16,10 +17,10 @@ use super::window::Window;
 use crate::engine::codec::Version;
 use crate::engine::keys::{SessionNumber, ShardId};
 use crate::engine::message::Message;
-use crate::engine::record::{Opened, Persist, Record, Subscription};
+use crate::engine::record::{Opened, Persist, Record, Step, Subscription};
 use crate::engine::session::will::Will;
 use crate::engine::session::{Delivery, FixedMap};
-use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame};
+use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame, Kind};
 use std::collections::vec_deque::Drain;
 use std::sync::{Arc, Weak};
 
@@ -35,6 +36,8 @@ pub struct Encoder {
     list: List,
     /// Fields of the record at hand.
     fields: Vec<u8>,
+    queued: u64,
+    queued_bytes: u64,
 }
 
 /// The messages that may be named.
@@ -74,6 +77,8 @@ impl Encoder {
             },
             list: List::default(),
             fields: Vec::new(),
+            queued: 0,
+            queued_bytes: 0,
         }
     }
 
@@ -91,6 +96,7 @@ impl Encoder {
                 return self.queue(*session, delivery, persist.ticket);
             }
             Record::Retained { message } => self.retain(message),
+            Record::Checkpoint(step) => self.go_on_with_checkpoint(*step),
             record => self.write(record),
         }
         self.frames.complete(persist.ticket);
@@ -112,8 +118,32 @@ impl Encoder {
         self.frames.reuse(buffer);
     }
 
-    /// What is named from now on is written again: the log has begun a new segment, and the older ones may
-    /// go without looking for who names something in them.
+    /// A frame begins where a checkpoint does, and where it ends: the log sees it by the frame's kind.
+    /// Nothing before its beginning is named behind it.
+    fn go_on_with_checkpoint(&mut self, step: Step) {
+        self.end_list();
+        let (tag, kind) = match step {
+            Step::Begins => (Tag::CheckpointBegins, Some(Kind::CheckpointBegins)),
+            Step::Restates => (Tag::Restates, None),
+            Step::Changes => (Tag::Changes, None),
+            Step::Ends => (Tag::CheckpointEnds, Some(Kind::CheckpointEnds)),
+        };
+        if step == Step::Begins {
+            self.forget_messages();
+        }
+        if let Some(kind) = kind {
+            self.frames.begin(kind);
+        }
+        self.frames.write(tag, &[]);
+    }
+
+    /// How many messages on their way to sessions were written, and the bytes of them and of their bodies.
+    #[must_use]
+    pub const fn queued(&self) -> (u64, u64) {
+        (self.queued, self.queued_bytes)
+    }
+
+    /// What is named from now on is written again.
     pub fn forget_messages(&mut self) {
         self.end_list();
         self.bodies.written.clear();
@@ -162,6 +192,7 @@ impl Encoder {
             put_text(fields, &group.name);
         }
         (list.last, list.ticket) = (session_parts, ticket);
+        self.queued += 1;
     }
 
     fn end_list(&mut self) {
@@ -169,6 +200,7 @@ impl Encoder {
             return;
         }
         self.frames.write(Tag::Queued, &[&self.list.fields]);
+        self.queued_bytes += self.list.fields.len() as u64;
         self.frames.complete(self.list.ticket);
         self.list.fields.clear();
     }
@@ -198,6 +230,7 @@ impl Encoder {
         put_text(fields, message.topic());
         put_varint(fields, message.properties().len() as u64);
         let parts = [fields.as_slice(), message.properties(), message.payload()];
+        self.queued_bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
         self.frames.write(Tag::Body, &parts);
         self.bodies.note(place, message, hold());
         number
@@ -245,7 +278,7 @@ impl Bodies {
 /// A record's fields; none of one that names a message.
 fn put_record(out: &mut Vec<u8>, wall: Wall, record: &Record) -> Option<Tag> {
     let (session, tag) = match record {
-        Record::Queued { .. } | Record::Retained { .. } => return None,
+        Record::Queued { .. } | Record::Retained { .. } | Record::Checkpoint(_) => return None,
         Record::Opened(opened) => return Some(put_opened(out, opened)),
         Record::Subscribed(subscription) => return Some(put_subscribed(out, subscription)),
         Record::Unsubscribed {
@@ -291,11 +324,20 @@ fn put_record(out: &mut Vec<u8>, wall: Wall, record: &Record) -> Option<Tag> {
 }
 
 /// ```text
-/// session | flags u8 | version u8 | client | [user] | expiry varint | queue bytes varint | [will]
+/// session | flags u8 | version u8 | client | [user] | [method u8 | [rules]] | expiry varint |
+/// queue bytes varint | [will]
+/// rules: count varint | each: access u8 | topics
 /// ```
 fn put_opened(out: &mut Vec<u8>, opened: &Opened) -> Tag {
     put_session(out, opened.session);
-    out.push(flag(USER, opened.user_name.is_some()) | flag(WILL, opened.will.is_some()));
+    let rules = opened.own_rules.as_ref();
+    let listed = rules.and_then(|(_, acl)| acl.listed());
+    out.push(
+        flag(USER, opened.user_name.is_some())
+            | flag(WILL, opened.will.is_some())
+            | flag(RULES, rules.is_some())
+            | flag(EVERYTHING, rules.is_some() && listed.is_none()),
+    );
     out.push(match opened.version {
         Version::V3_1 => 3,
         Version::V3_1_1 => 4,
@@ -304,6 +346,16 @@ fn put_opened(out: &mut Vec<u8>, opened: &Opened) -> Tag {
     put_text(out, &opened.client_id);
     if let Some(name) = &opened.user_name {
         put_text(out, name);
+    }
+    if let Some((method, _)) = rules {
+        out.push(method_bits(method));
+    }
+    if let Some(listed) = listed {
+        put_varint(out, listed.len() as u64);
+        for (access, topics) in listed {
+            out.push(access_bits(*access));
+            put_text(out, topics);
+        }
     }
     put_varint(out, u64::from(opened.expiry_seconds));
     put_varint(out, opened.queue_bytes_max as u64);

@@ -1,6 +1,8 @@
 //! Elementary fields, written and read.
 
 use super::refusal::Fault;
+use crate::engine::access::METHODS_WITH_RULES;
+use crate::engine::access::acl::RuleAccess;
 use crate::engine::keys::{SessionNumber, ShardId};
 use crate::engine::message::Qos;
 use crate::engine::time::Timestamp;
@@ -31,6 +33,10 @@ pub(super) const WHOLE: u8 = 0b10_0000;
 pub(super) const USER: u8 = 0b1;
 /// Flags of a session: its will follows.
 pub(super) const WILL: u8 = 0b10;
+/// Rules of its own stand there.
+pub(super) const RULES: u8 = 0b100;
+/// It may do everything by them.
+pub(super) const EVERYTHING: u8 = 0b1000;
 
 /// Flags of a subscription: a share name follows.
 pub(super) const SHARE: u8 = 0b100;
@@ -92,6 +98,43 @@ pub(super) fn put_session(out: &mut Vec<u8>, session: SessionNumber) {
     let (counter, shard) = parts_of(session);
     put_varint(out, counter);
     put_varint(out, u64::from(shard));
+}
+
+/// A method's place among those that give rules, from 1; 0 for another.
+pub(super) fn method_bits(method: &str) -> u8 {
+    let mut known = METHODS_WITH_RULES.iter();
+    known
+        .position(|it| *it == method)
+        .map_or(0, |at| at as u8 + 1)
+}
+
+pub(super) fn method_of(bits: u8) -> Result<&'static str, Fault> {
+    match bits.checked_sub(1) {
+        None => Ok(""),
+        Some(at) => METHODS_WITH_RULES
+            .get(usize::from(at))
+            .copied()
+            .ok_or(Fault::Value),
+    }
+}
+
+pub(super) const fn access_bits(access: RuleAccess) -> u8 {
+    match access {
+        RuleAccess::Read => 1,
+        RuleAccess::Write => 2,
+        RuleAccess::ReadWrite => 3,
+        RuleAccess::Deny => 4,
+    }
+}
+
+pub(super) const fn access_of(bits: u8) -> Result<RuleAccess, Fault> {
+    match bits {
+        1 => Ok(RuleAccess::Read),
+        2 => Ok(RuleAccess::Write),
+        3 => Ok(RuleAccess::ReadWrite),
+        4 => Ok(RuleAccess::Deny),
+        _ => Err(Fault::Value),
+    }
 }
 
 /// A flag if something is so.

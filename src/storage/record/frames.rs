@@ -5,7 +5,7 @@
 use super::fields::{HEAD_BYTES_MAX, put_varint};
 use super::tag::Tag;
 use crate::engine::keys::ShardId;
-use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame, HEADER_BYTES};
+use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame, HEADER_BYTES, Kind};
 use std::collections::VecDeque;
 
 /// A part is begun where at least so much is left of a frame.
@@ -114,6 +114,12 @@ impl Frames {
         frame.ticket = self.ticket;
         frame.seal();
         self.full.push_back(frame);
+    }
+
+    /// Ends the frame, and begins one of another kind.
+    pub(super) fn begin(&mut self, kind: Kind) {
+        self.close();
+        self.filling.set_kind(kind);
     }
 
     /// Those that are ready for the log.

@@ -52,4 +52,8 @@ tags! {
     WillGone = 18, "will gone";
     Retained = 19, "retained";
     RetainedGone = 20, "retained gone";
+    CheckpointBegins = 21, "checkpoint begins";
+    Restates = 22, "told anew";
+    Changes = 23, "changes";
+    CheckpointEnds = 24, "checkpoint ends";
 }

@@ -5,14 +5,15 @@ use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::refusal::{Fault, Refusal};
 use super::window::MESSAGES_MAX;
+use crate::engine::access::acl::{Acl, RuleAccess};
 use crate::engine::codec::Version;
 use crate::engine::keys::{GroupKey, SessionNumber};
 use crate::engine::message::{LocalMessage, Message, Qos};
-use crate::engine::record::{Opened, Persist, Record, Subscription};
+use crate::engine::record::{Opened, Persist, Record, Step, Subscription};
 use crate::engine::session::will::Will;
 use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
-use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame};
+use crate::storage::log::frame::{FRAME_BYTES_MAX, Frame, Kind};
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,10 @@ fn session(counter: u64) -> SessionNumber {
 
 fn number(counter: u64, shard: u64) -> SessionNumber {
     SessionNumber(NonZeroU64::new(counter << 16 | shard).unwrap())
+}
+
+fn acl(rules: &[(RuleAccess, &str)]) -> Acl {
+    Acl::from_rules(rules.iter().copied()).expect("rules")
 }
 
 fn message(topic: &str, payload: &[u8]) -> LocalMessage {
@@ -119,6 +124,35 @@ fn golden(record: Record, bytes: &[u8]) {
     }
 }
 
+#[test]
+fn a_checkpoint_has_these_bytes_and_begins_and_ends_with_frames_of_its_kind() {
+    let steps = [
+        (Step::Begins, 21, Kind::CheckpointBegins),
+        (Step::Restates, 22, Kind::Records),
+        (Step::Changes, 23, Kind::Records),
+        (Step::Ends, 24, Kind::CheckpointEnds),
+    ];
+    let message = message("t", b"x");
+    let mut shard = Shard::new();
+    shard.put(queued(session(1), &message, 1));
+    for (step, tag, kind) in steps {
+        golden(Record::Checkpoint(step), &[tag, 0]);
+        shard.frames();
+        shard.put(Record::Checkpoint(step));
+        shard.put(Record::Ended {
+            session: session(1),
+        });
+        let frames = shard.frames();
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0].kind(), kind);
+        assert_eq!(frames[0].sealed_records()[..2], [tag, 0]);
+    }
+    // What was written before its beginning is not named behind it.
+    shard.put(queued(session(1), &message, 2));
+    let frames = shard.frames();
+    assert_eq!(frames[0].sealed_records()[0], 4);
+}
+
 /// Bytes up to `cut` are a message that nobody names yet.
 fn is_body(bytes: &[u8], cut: usize) -> bool {
     bytes[0] == 4 && cut == 2 + usize::from(bytes[1])
@@ -177,6 +211,7 @@ fn a_session_and_its_subscriptions_have_these_bytes() {
         client_id: "cl".into(),
         version: Version::V3_1_1,
         user_name: None,
+        own_rules: None,
         expiry_seconds: 7,
         queue_bytes_max: 256,
         will: None,
@@ -185,6 +220,23 @@ fn a_session_and_its_subscriptions_have_these_bytes() {
         Record::Opened(Box::new(opened.clone())),
         b"\x0C\x0A\x01\x03\x00\x04\x02cl\x07\x80\x02",
     );
+    for (acl, flags, rules) in [
+        (Acl::everything(), 12, &b"\x02"[..]),
+        (acl(&[(RuleAccess::Deny, "a")]), 4, b"\x02\x01\x04\x01a"),
+        (acl(&[]), 4, b"\x02\x00"),
+    ] {
+        opened.own_rules = Some(("http", Arc::new(acl)));
+        let length = 10 + rules.len() as u8;
+        let head = [12, length, 1, 3, flags, 4, 2, b'c', b'l'];
+        let bytes = [&head[..], rules, b"\x07\x80\x02"].concat();
+        golden(Record::Opened(Box::new(opened.clone())), &bytes);
+        let back = read(&mut Decoder::new(ORIGIN_MS), &bytes).unwrap();
+        let [Record::Opened(back)] = &back[..] else {
+            panic!("{back:?}");
+        };
+        assert_eq!(**back, opened);
+    }
+    opened.own_rules = None;
     opened.user_name = Some("u".into());
     opened.version = Version::V5;
     opened.will = Some(Box::new(Will {
@@ -406,7 +458,7 @@ fn refused(at: usize, fault: Fault, cases: &[(&str, &[u8])]) {
 #[test]
 fn what_is_no_record_is_refused_by_name() {
     refused(0, Fault::UnknownTag, &[("zeros", &[0; 8])]);
-    refused(2, Fault::UnknownTag, &[("a new kind", &[1, 0, 21, 0])]);
+    refused(2, Fault::UnknownTag, &[("a new kind", &[1, 0, 25, 0])]);
     refused(0, Fault::TooShort, &[("no length", &[15])]);
     refused(0, Fault::TooShort, &[("nothing behind", &[15, 100])]);
     let beyond_all = [4, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];
@@ -420,7 +472,7 @@ fn what_is_no_record_is_refused_by_name() {
         ("entry 0", &[9, 3, 1, 3, 0]),
         ("packet identifier 0", &[10, 4, 1, 3, 0, 0]),
         ("no such version", &[12, 4, 1, 3, 0, 6]),
-        ("no such flag", &[12, 4, 1, 3, 4, 5]),
+        ("no such flag", &[12, 4, 1, 3, 16, 5]),
         ("QoS 3", &[16, 6, 1, 3, 3, 1, b'a', 0]),
     ];
     refused(0, Fault::Value, &values);
@@ -550,6 +602,10 @@ impl Random {
             client_id: self.text().into(),
             version: [Version::V3_1, Version::V3_1_1, Version::V5][self.below(3) as usize],
             user_name: self.chance().then(|| self.text().into()),
+            own_rules: self.chance().then(|| {
+                let rules = [(RuleAccess::Read, "a/%u"), (RuleAccess::ReadWrite, "#")];
+                ("jwt", Arc::new(acl(&rules[..self.below(3) as usize])))
+            }),
             expiry_seconds: self.size() as u32,
             queue_bytes_max: self.size() as usize,
             will,
@@ -612,11 +668,17 @@ impl Random {
             14 => Record::RetainedGone {
                 topic: self.text().into(),
             },
+            15 => Record::Checkpoint(self.step()),
             _ => Record::Queued {
                 session,
                 delivery: self.delivery(&message),
             },
         }
+    }
+
+    fn step(&mut self) -> Step {
+        const STEPS: [Step; 4] = [Step::Begins, Step::Restates, Step::Changes, Step::Ends];
+        STEPS[self.below(4) as usize]
     }
 }
 

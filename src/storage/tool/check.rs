@@ -1,12 +1,14 @@
 //! Whether a start would take what is there, what it is, and what is concerned if not.
 
-use super::rescue::{Fault, Losses, Rescue};
+use super::rescue::{Fault, Losses, Rescue, Told};
 use super::walk::{Gap, Walked, walk};
 use super::{ToolError, open};
+use crate::storage::epoch::Epochs;
 use crate::storage::image::Image;
+use crate::storage::log::LogError;
 use crate::storage::log::disk::{Directory, Disk};
 use crate::storage::log::scan::scan;
-use crate::storage::log::{LogError, scan::Damage};
+use crate::storage::rehome::images;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -72,8 +74,8 @@ pub struct Checked {
     pub counts: Counts,
     /// What it would not.
     pub losses: Losses,
-    /// Where a start stops, if the log itself is damaged.
-    pub refused: Option<Damage>,
+    /// Why a start refuses it.
+    pub refused: Option<String>,
 }
 
 impl Checked {
@@ -103,22 +105,30 @@ pub fn check(path: &Path) -> Result<Checked, ToolError> {
 pub(super) type Images = BTreeMap<u16, Image>;
 
 pub(super) fn read(path: &Path, directory: &mut Directory) -> Result<(Checked, Images), ToolError> {
-    look_through(directory).map_err(|error| ToolError::failed(path, error))
+    look_through(directory, &mut |_| {}).map_err(|error| ToolError::failed(path, error))
 }
 
-/// Checks what is on a disk.
+/// Checks what is on a disk, and tells what it reads.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn look_through<D: Disk>(disk: &mut D) -> Result<(Checked, Images), LogError> {
+pub fn look_through<D: Disk>(
+    disk: &mut D,
+    told: &mut dyn FnMut(Told<'_>),
+) -> Result<(Checked, Images), LogError> {
     let mut rescue = Rescue::default();
-    let walked = walk(disk, &mut |step| rescue.step(&step, &mut |_, _| {}))?;
-    let refused = match scan(disk, |_| {}) {
-        Ok(_) => None,
-        Err(LogError::Damaged(damage)) => Some(damage),
-        Err(error) => return Err(error),
-    };
-    let rescued = rescue.finish();
+    let walked = walk(disk, &mut |step| rescue.step(&step, told))?;
+    let mut rescued = rescue.finish();
+    let mut refused = None;
+    match started(disk)? {
+        Ok(images) if walked.gaps.is_empty() => {
+            rescued.images = (0..).zip(images).collect();
+            rescued.faults.clear();
+            rescued.losses = Losses::default();
+        }
+        Ok(_) => {}
+        Err(why) => refused = Some(why),
+    }
     let checked = Checked {
         walked,
         faults: rescued.faults,
@@ -129,4 +139,16 @@ pub fn look_through<D: Disk>(disk: &mut D) -> Result<(Checked, Images), LogError
         refused,
     };
     Ok((checked, rescued.images))
+}
+
+/// What a start would have, or why it refuses what is there.
+fn started<D: Disk>(disk: &mut D) -> Result<Result<Vec<Image>, String>, LogError> {
+    let mut epochs = Epochs::default();
+    let found = match scan(disk, |frame, head| epochs.put(&frame, head)) {
+        Ok(found) => found,
+        Err(LogError::Damaged(damage)) => return Ok(Err(damage.to_string())),
+        Err(error) => return Err(error),
+    };
+    let epochs = epochs.finish(found.segments.first().copied());
+    Ok(epochs.and_then(images))
 }

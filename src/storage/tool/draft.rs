@@ -70,7 +70,7 @@ impl Draft {
 
     /// What is in it, if that is whole.
     pub(super) fn check(&self, disk: &mut Directory) -> Result<Checked, ToolError> {
-        let (checked, _) = look_through(disk).map_err(|error| self.failed(error))?;
+        let (checked, _) = look_through(disk, &mut |_| {}).map_err(|error| self.failed(error))?;
         if checked.is_whole() {
             return Ok(checked);
         }
@@ -106,10 +106,17 @@ pub(super) struct NewStore {
 }
 
 impl NewStore {
-    pub(super) fn begin(draft: Draft) -> Result<Self, ToolError> {
+    /// For so many shards.
+    pub(super) fn begin(draft: Draft, shards: ShardId) -> Result<Self, ToolError> {
         let opened = Directory::open(draft.path());
         let disk = opened.map_err(|error| draft.failed(LogError::Failed(error)))?;
-        let opened = Log::open(disk, LogConfig::default(), new_id(), wall_ms(), |_| {});
+        let opened = Log::open(
+            disk,
+            LogConfig::default(),
+            (new_id(), shards),
+            wall_ms(),
+            |_, _| {},
+        );
         let (log, _) = opened.map_err(|(error, _)| draft.failed(error))?;
         Ok(NewStore {
             draft,
@@ -139,7 +146,7 @@ impl NewStore {
     }
 
     fn append(&mut self) -> Result<(), ToolError> {
-        let appended = self.log.append(&mut self.frames, wall_ms(), drop);
+        let appended = self.log.append(&mut self.frames, wall_ms(), |_, _| {});
         appended.map_err(|error| self.draft.failed(error))
     }
 

@@ -1,24 +1,21 @@
 //! Every record of a store, one a line, as JSON.
 
-use super::readers::Readers;
-use super::walk::{Gap, Step, walk};
+use super::check::look_through;
+use super::rescue::{Place, Told};
 use super::{ToolError, open};
 use crate::engine::keys::{SessionNumber, ShardId};
 use crate::engine::message::Message;
-use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::record::{Opened, Record, Step, Subscription};
 use crate::engine::session::Delivery;
 use crate::storage::log::LogError;
 use crate::storage::log::disk::Disk;
-use crate::storage::log::frame::Found;
 use crate::storage::log::segment::file_name;
 use crate::storage::record::decoder::LeftOut;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
-use std::rc::Rc;
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +26,7 @@ pub struct DumpConfig {
     pub payloads: bool,
 }
 
-/// Writes every record to `out`. Whether all could be read.
+/// Writes every record to `out`. Whether a start would take them.
 ///
 /// # Errors
 /// The directory cannot be read, or a broker has it.
@@ -50,16 +47,10 @@ pub fn write<D: Disk>(
     let mut dump = Dump {
         config,
         out,
-        readers: Readers::default(),
-        names: BTreeMap::new(),
-        is_whole: true,
         failed: None,
     };
-    let walked = walk(disk, &mut |step| match step {
-        Step::Frame(file, offset, frame) => dump.frame(file, offset, &frame),
-        Step::Gap(gap) => dump.gap(gap),
-    })?;
-    if let Some(torn) = walked.torn {
+    let (checked, _) = look_through(disk, &mut |told| dump.told(&told))?;
+    if let Some(torn) = &checked.walked.torn {
         let mut line = Line::default();
         line.put("segment", &file_name(torn.segment))
             .put("byte", &torn.offset);
@@ -69,15 +60,12 @@ pub fn write<D: Disk>(
     if let Some(error) = dump.failed {
         return Err(LogError::Failed(error));
     }
-    Ok(dump.is_whole && walked.gaps.is_empty())
+    Ok(checked.is_whole())
 }
 
 struct Dump<'o> {
     config: DumpConfig,
     out: &'o mut dyn Write,
-    readers: Readers,
-    names: BTreeMap<SessionNumber, Rc<str>>,
-    is_whole: bool,
     failed: Option<io::Error>,
 }
 
@@ -99,11 +87,6 @@ impl Line {
             self.put(key, value);
         }
         self
-    }
-
-    fn put_session(&mut self, names: &BTreeMap<SessionNumber, Rc<str>>, number: SessionNumber) {
-        self.put("session", &name_of(number));
-        self.put_if("client", names.get(&number).map(|name| &**name));
     }
 
     fn put_message(&mut self, message: &Message, payloads: bool) {
@@ -138,55 +121,54 @@ impl Dump<'_> {
         }
     }
 
-    fn gap(&mut self, gap: &Gap) {
-        self.readers.gap(gap);
+    fn told(&mut self, told: &Told<'_>) {
         let mut line = Line::default();
-        line.put("segment", &file_name(gap.damage.segment));
-        line.put("byte", &gap.damage.offset);
-        line.put("damage", &gap.damage.to_string());
+        match told {
+            Told::Gap(gap) => {
+                line.put("segment", &file_name(gap.damage.segment));
+                line.put("byte", &gap.damage.offset);
+                line.put("damage", &gap.damage.to_string());
+            }
+            Told::Frame(..) => return,
+            Told::Record(at, client, record) => {
+                if !self.begin(&mut line, at) {
+                    return;
+                }
+                self.record(&mut line, *client, record);
+            }
+            Told::LeftOut(at, left_out) => {
+                if !self.begin(&mut line, at) {
+                    return;
+                }
+                left_out_line(&mut line, left_out);
+            }
+        }
         self.say(&line);
     }
 
-    fn frame(&mut self, file: u64, offset: u64, frame: &Found<'_>) {
-        // Writing a line takes all of this.
-        let mut readers = std::mem::take(&mut self.readers);
-        let is_wanted = self.config.shard.is_none_or(|shard| shard == frame.shard);
-        readers.read(file, frame, |one| {
-            let mut line = Line::default();
-            line.put("segment", &file_name(file)).put("byte", &offset);
-            line.put("frame", &frame.sequence)
-                .put("shard", &frame.shard);
-            line.put("ticket", &frame.ticket);
-            match one {
-                Ok(record) => self.record(&mut line, &record),
-                Err(left_out) => {
-                    self.is_whole = false;
-                    left_out_line(&mut line, &left_out);
-                }
-            }
-            if is_wanted {
-                self.say(&line);
-            }
-        });
-        self.readers = readers;
+    /// Where it stands; false if that is not wanted.
+    fn begin(&self, line: &mut Line, at: &Place<'_>) -> bool {
+        let frame = at.frame;
+        line.put("segment", &file_name(at.file))
+            .put("byte", &at.offset);
+        line.put("frame", &frame.sequence)
+            .put("shard", &frame.shard);
+        line.put("ticket", &frame.ticket);
+        self.config.shard.is_none_or(|shard| shard == frame.shard)
     }
 
-    fn record(&mut self, line: &mut Line, record: &Record) {
-        if let Record::Opened(opened) = record {
-            let name = Rc::clone(&opened.client_id);
-            self.names.insert(opened.session, name);
-        }
+    fn record(&self, line: &mut Line, client: Option<&str>, record: &Record) {
         line.put("record", kind(record));
-        if let Some(session) = session(record) {
-            line.put_session(&self.names, session);
+        if let Some(session) = record.session() {
+            line.put("session", &name_of(session));
+            line.put_if("client", client);
         }
         let payloads = self.config.payloads;
         match record {
             Record::Opened(it) => opened_line(line, it, payloads),
             Record::Expires { seconds, .. } => drop(line.put("seconds", seconds)),
             Record::Left { at, .. } => drop(line.put("at_ms", &at.as_ms())),
-            Record::Ended { session } => drop(self.names.remove(session)),
-            Record::WillGone { .. } => {}
+            Record::Ended { .. } | Record::WillGone { .. } | Record::Checkpoint(_) => {}
             Record::Subscribed(it) => subscribed_line(line, it),
             Record::Unsubscribed { filter, share, .. } => {
                 line.put("filter", &**filter)
@@ -232,31 +214,17 @@ const fn kind(record: &Record) -> &'static str {
         Record::WillGone { .. } => "will gone",
         Record::Retained { .. } => "retained",
         Record::RetainedGone { .. } => "retained gone",
+        Record::Checkpoint(Step::Begins) => "checkpoint begins",
+        Record::Checkpoint(Step::Restates) => "told anew",
+        Record::Checkpoint(Step::Changes) => "changes",
+        Record::Checkpoint(Step::Ends) => "checkpoint ends",
     }
-}
-
-fn session(record: &Record) -> Option<SessionNumber> {
-    Some(match record {
-        Record::Opened(opened) => opened.session,
-        Record::Subscribed(subscription) => subscription.session,
-        Record::Expires { session, .. }
-        | Record::Left { session, .. }
-        | Record::Ended { session }
-        | Record::Unsubscribed { session, .. }
-        | Record::Queued { session, .. }
-        | Record::Sent { session, .. }
-        | Record::Unsent { session, .. }
-        | Record::Received { session, .. }
-        | Record::Settled { session, .. }
-        | Record::Accepted { session, .. }
-        | Record::Released { session, .. }
-        | Record::WillGone { session } => *session,
-        Record::Retained { .. } | Record::RetainedGone { .. } => return None,
-    })
 }
 
 fn opened_line(line: &mut Line, opened: &Opened, payloads: bool) {
     line.put_if("user", opened.user_name.as_deref());
+    let rules_from = opened.own_rules.as_ref().map(|(method, _)| method);
+    line.put_if("rules_from", rules_from);
     line.put("expiry_seconds", &opened.expiry_seconds);
     line.put("queue_bytes_max", &opened.queue_bytes_max);
     if let Some(will) = &opened.will {

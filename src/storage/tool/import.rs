@@ -103,7 +103,7 @@ pub fn import(
         persisted.map_err(|error| ToolError::Wrong(format!("{}: {error}", file.display())))?;
     let draft = Draft::begin(None, to)?;
     let (shards, report) = records(&persisted, config, wall_ms());
-    let mut store = NewStore::begin(draft)?;
+    let mut store = NewStore::begin(draft, config.shards)?;
     for (shard, records) in shards {
         store.write(shard, records.into_iter())?;
     }
@@ -230,6 +230,7 @@ impl<'a> Import<'a> {
             // The next connection says which it is.
             version: Version::V5,
             user_name: user_name.map(Into::into),
+            own_rules: None,
             expiry_seconds: client.expiry_seconds,
             queue_bytes_max: self.limits.queue_bytes_max,
             will: None,

@@ -36,6 +36,11 @@ impl Readers {
         }
     }
 
+    /// Whoever comes later may have lost some.
+    pub fn begin_behind_gap(&mut self) {
+        self.has_lost = true;
+    }
+
     /// The records of a frame in this file.
     pub fn read(
         &mut self,

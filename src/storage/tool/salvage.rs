@@ -3,6 +3,7 @@
 use super::check::{Checked, read};
 use super::draft::{Draft, NewStore};
 use super::{ToolError, open};
+use crate::engine::keys::ShardId;
 use std::path::Path;
 
 /// What was there, and what is there now.
@@ -22,7 +23,7 @@ pub fn salvage(path: &Path, to: &Path) -> Result<Salvaged, ToolError> {
     let mut directory = open(path)?;
     let draft = Draft::begin(Some(path), to)?;
     let (old, images) = read(path, &mut directory)?;
-    let mut store = NewStore::begin(draft)?;
+    let mut store = NewStore::begin(draft, images.len() as ShardId)?;
     for (shard, image) in images {
         store.write(shard, image.into_records())?;
     }

@@ -1,10 +1,10 @@
 //! What a store consists of: kinds of records, what of it is alive, whose queues are long.
 
-use super::check::{Counts, content_bytes};
-use super::rescue::Rescue;
-use super::walk::{Step, Walked, walk};
+use super::check::{Counts, content_bytes, look_through};
+use super::rescue::Told;
+use super::walk::Walked;
 use super::{ToolError, open};
-use crate::engine::keys::{SessionNumber, ShardId};
+use crate::engine::keys::ShardId;
 use crate::engine::record::{Persist, Record};
 use crate::storage::image::Image;
 use crate::storage::log::LogError;
@@ -67,27 +67,25 @@ pub fn stats(path: &Path) -> Result<Stats, ToolError> {
 }
 
 fn of<D: Disk>(disk: &mut D) -> Result<Stats, LogError> {
-    let mut rescue = Rescue::default();
     let mut kinds: BTreeMap<&'static str, Kind> = BTreeMap::new();
     let mut places = Places::default();
-    let walked = walk(disk, &mut |step| {
-        if let Step::Frame(file, _, frame) = &step {
-            places.file = *file;
-            outline(frame.records, |_, name, bytes| {
+    let (checked, images) = look_through(disk, &mut |told| match told {
+        Told::Frame(place) => {
+            places.file = place.file;
+            outline(place.frame.records, |_, name, bytes| {
                 let kind = kinds.entry(name).or_default();
                 kind.records += 1;
                 kind.bytes += bytes as u64;
             });
         }
-        rescue.step(&step, &mut |shard, record| places.note(shard, record));
+        Told::Record(_, client, record) => places.note(client, record),
+        Told::Gap(_) | Told::LeftOut(..) => {}
     })?;
-    let rescued = rescue.finish();
-    let images = rescued.images;
     Ok(Stats {
-        is_whole: walked.gaps.is_empty() && rescued.faults.is_empty(),
-        walked,
+        is_whole: checked.is_whole(),
+        walked: checked.walked,
         kinds,
-        counts: Counts::of(images.values()),
+        counts: checked.counts,
         oldest_live: places.oldest(&images),
         longest: longest(&images),
         live_bytes: images
@@ -134,38 +132,45 @@ fn longest(images: &BTreeMap<ShardId, Image>) -> Vec<Queue> {
     queues
 }
 
-/// In which file the newest word on each thing stands.
+/// In which file the newest word on each thing stands. Sessions go by their clients: their numbers change
+/// with that of shards.
 #[derive(Default)]
 struct Places {
     file: u64,
-    sessions: BTreeMap<SessionNumber, u64>,
-    subscriptions: BTreeMap<(SessionNumber, Box<str>), u64>,
-    entries: BTreeMap<(SessionNumber, u64), u64>,
-    retained: BTreeMap<(ShardId, Box<str>), u64>,
+    sessions: BTreeMap<Box<str>, Session>,
+    retained: BTreeMap<Box<str>, u64>,
+}
+
+#[derive(Default)]
+struct Session {
+    opened: u64,
+    subscriptions: BTreeMap<Box<str>, u64>,
+    entries: BTreeMap<u64, u64>,
 }
 
 impl Places {
-    fn note(&mut self, shard: ShardId, record: &Record) {
+    fn note(&mut self, client: Option<&str>, record: &Record) {
         let file = self.file;
+        if let Record::Retained { message } = record {
+            self.retained.insert(message.topic().into(), file);
+        }
+        let Some(client) = client else {
+            return;
+        };
+        let session = self.sessions.entry(client.into()).or_default();
         match record {
-            Record::Opened(opened) => {
-                self.sessions.insert(opened.session, file);
-            }
+            Record::Opened(_) => session.opened = file,
             Record::Subscribed(it) => {
-                self.subscriptions
-                    .insert((it.session, it.filter.clone()), file);
+                session.subscriptions.insert(it.filter.clone(), file);
             }
-            Record::Queued { session, delivery } => {
-                self.entries.insert((*session, delivery.entry), file);
+            Record::Queued { delivery, .. } => {
+                session.entries.insert(delivery.entry, file);
             }
-            Record::Settled { session, entry } => {
-                self.entries.remove(&(*session, *entry));
+            Record::Settled { entry, .. } => {
+                session.entries.remove(entry);
             }
-            Record::Ended { session } => {
-                self.sessions.remove(session);
-            }
-            Record::Retained { message } => {
-                self.retained.insert((shard, message.topic().into()), file);
+            Record::Ended { .. } => {
+                self.sessions.remove(client);
             }
             _ => {}
         }
@@ -176,18 +181,21 @@ impl Places {
         let mut see = |file: Option<&u64>| {
             oldest = oldest.into_iter().chain(file.copied()).min();
         };
-        for (shard, image) in images {
-            for (number, session) in &image.sessions {
-                see(self.sessions.get(number));
+        for image in images.values() {
+            for session in image.sessions.values() {
+                let Some(known) = self.sessions.get(&*session.opened.client_id) else {
+                    continue;
+                };
+                see(Some(&known.opened));
                 for (filter, _) in session.subscriptions.keys() {
-                    see(self.subscriptions.get(&(*number, filter.clone())));
+                    see(known.subscriptions.get(filter));
                 }
                 for entry in session.entries.keys() {
-                    see(self.entries.get(&(*number, *entry)));
+                    see(known.entries.get(entry));
                 }
             }
             for topic in image.retained.keys() {
-                see(self.retained.get(&(*shard, topic.clone())));
+                see(self.retained.get(topic));
             }
         }
         oldest

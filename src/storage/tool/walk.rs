@@ -3,11 +3,12 @@
 //! Where a start would refuse the log this goes on: frames behind a bad place are found by their headers'
 //! checksums. Where a start would not, it finds the same frames ([`crate::storage::log::scan`]).
 
+use crate::engine::keys::ShardId;
 use crate::storage::log::LogError;
 use crate::storage::log::disk::Disk;
 use crate::storage::log::frame::{ALIGNMENT, FRAME_BYTES_MAX, Found, Kind, Look, look};
 use crate::storage::log::scan::{Damage, Torn, What, look_behind};
-use crate::storage::log::segment::{BLOCK_BYTES, HeadError, LogId, SegmentHead};
+use crate::storage::log::segment::{BLOCK_BYTES, FIRST_SEGMENT, HeadError, LogId, SegmentHead};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -15,14 +16,22 @@ use std::ops::Range;
 const MISSING_NAMED_MAX: usize = 16;
 /// Where a log's identity lies in a first block.
 const ID_AT: Range<usize> = 12..28;
+/// Where it stands how many shards have written.
+const SHARDS_AT: Range<usize> = 60..64;
+/// More never write.
+const SHARDS_MAX: ShardId = 1_024;
 
 /// What comes next.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// A frame: its file's number, the byte where it begins, and what it says.
-    Frame(u64, u64, Found<'a>),
+    /// A frame: its file's number, the byte where it begins, how many shards have written there, and what it
+    /// says.
+    Frame(u64, u64, ShardId, Found<'a>),
     /// Frames are missing here.
     Gap(&'a Gap),
+    /// Nothing is damaged by it, but what was before says nothing of what comes: the log was cleaned, or
+    /// nobody knows how many shards have written from here on.
+    Anew,
 }
 
 /// Something that is not as it was written.
@@ -67,6 +76,10 @@ struct Part {
     file: u64,
     number: u64,
     head: Option<SegmentHead>,
+    /// What is wrong with its first block, otherwise.
+    fault: What,
+    /// So many shards have written there, as it stands there.
+    shards: u32,
 }
 
 /// A bad place that nothing good was found behind yet.
@@ -84,6 +97,8 @@ struct Bad {
 struct Walker<'t> {
     take: &'t mut dyn FnMut(Step<'_>),
     log: LogId,
+    /// So many have written the segment.
+    shards: ShardId,
     walked: Walked,
     /// The place of the frame that is due; 0 if that is not known.
     expected: u64,
@@ -107,6 +122,7 @@ pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Wal
             files,
             ..Walked::default()
         },
+        shards: 1,
         expected: 0,
         bad: None,
         end: (0, 0),
@@ -120,7 +136,19 @@ pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Wal
     if parts.first().is_some_and(|first| first.number > oldest) {
         oldest = oldest.max(oldest_told(disk, &log, &parts)?);
     }
+    if oldest == 0 {
+        // Nobody says that there was one before.
+        oldest = parts.first().map_or(0, |first| first.number);
+    }
+    if parts
+        .first()
+        .is_some_and(|first| first.number > FIRST_SEGMENT && first.number <= oldest)
+    {
+        (walker.take)(Step::Anew);
+    }
     let mut due = oldest;
+    let shards = shards_of(&parts);
+    let mut was_known = true;
     for (place, part) in parts.iter().enumerate() {
         walker.miss(due.min(part.number)..part.number, &mut unread);
         due = part.number + 1;
@@ -130,6 +158,11 @@ pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Wal
             Some(next) => first_sequence(disk, &log, next)?,
             None => None,
         };
+        let (shards, is_known) = shards.get(place).copied().unwrap_or((1, false));
+        if !is_known || !was_known {
+            (walker.take)(Step::Anew);
+        }
+        (walker.shards, was_known) = (shards, is_known);
         walker.segment(part, &bytes, until, next.is_none());
     }
     walker.finish(unread);
@@ -144,6 +177,35 @@ fn made_at(parts: &[Part]) -> BTreeMap<u64, u64> {
     heads.map(|(file, head)| (file, head.made_at_ms)).collect()
 }
 
+/// How many shards have written each, and whether that is known.
+fn shards_of(parts: &[Part]) -> Vec<(ShardId, bool)> {
+    let near = |place: usize, part: &Part| {
+        if let Some(head) = part.head {
+            return (head.shards, true);
+        }
+        let heads = |parts: &[Part]| parts.iter().filter_map(|it| it.head).collect::<Vec<_>>();
+        let before = heads(parts.get(..place).unwrap_or_default());
+        let behind = heads(parts.get(place..).unwrap_or_default());
+        let before = before.last().map(|head| head.shards);
+        let behind = behind.first().map(|head| head.shards);
+        let told = part.shards;
+        match (before, behind) {
+            // What was damaged is something else.
+            (Some(near), _) if near == told => (told, true),
+            (_, Some(near)) if near == told => (told, true),
+            (Some(before), Some(behind)) => (behind, before == behind),
+            (Some(near), None) | (None, Some(near)) => (near, false),
+            (None, None) => (told, false),
+        }
+    };
+    let shards = parts.iter().enumerate().map(|(place, it)| near(place, it));
+    let shards = shards.map(|(shards, is_known)| match ShardId::try_from(shards) {
+        Ok(shards @ 1..=SHARDS_MAX) => (shards, is_known),
+        _ => (1, false),
+    });
+    shards.collect()
+}
+
 fn read_all<D: Disk>(disk: &mut D, file: u64) -> Result<Vec<u8>, LogError> {
     disk.read(file, usize::MAX).map_err(LogError::Failed)
 }
@@ -151,7 +213,7 @@ fn read_all<D: Disk>(disk: &mut D, file: u64) -> Result<Vec<u8>, LogError> {
 /// What is wrong with a file that is read nevertheless.
 fn head_damage(part: &Part) -> Option<Gap> {
     let what = match part.head {
-        None => What::Head,
+        None => part.fault,
         Some(head) if head.number != part.file => What::Number(head.number),
         Some(_) => return None,
     };
@@ -197,7 +259,10 @@ fn identify<D: Disk>(disk: &mut D, files: &[u64]) -> Result<Identified, LogError
         head.is_ok_and(|head| head.number != file)
     };
     blocks.sort_by_key(|(file, _, head)| is_away(*file, head));
-    for (file, _, head) in blocks {
+    for (file, block, head) in blocks {
+        let shards = block.get(SHARDS_AT).and_then(|told| told.try_into().ok());
+        let shards = u32::from_le_bytes(shards.unwrap_or_default());
+        let mut fault = What::Head;
         let (number, head) = match head {
             Ok(head) if head.log != log => {
                 unread.insert(file, What::Foreign(head.log));
@@ -208,13 +273,25 @@ fn identify<D: Disk>(disk: &mut D, files: &[u64]) -> Result<Identified, LogError
                 unread.insert(file, What::Version(version));
                 continue;
             }
-            Err(_) => (file, None),
+            Err(error) => {
+                if let HeadError::Version(version) = error {
+                    fault = What::Version(version);
+                }
+                (file, None)
+            }
         };
         if parts.contains_key(&number) {
             unread.insert(file, What::Number(number));
             continue;
         }
-        parts.insert(number, Part { file, number, head });
+        let part = Part {
+            file,
+            number,
+            head,
+            fault,
+            shards,
+        };
+        parts.insert(number, part);
     }
     Ok((log, parts.into_values().collect(), unread))
 }
@@ -399,9 +476,9 @@ impl Walker<'_> {
         walked.safe = walked.safe.max(frame.synced);
         walked.frame_bytes += frame.wire_bytes() as u64;
         self.end = (file, offset + frame.wire_bytes() as u64);
-        if frame.kind == Kind::Records {
+        if frame.kind.has_records() {
             walked.frames += 1;
-            (self.take)(Step::Frame(file, offset, frame));
+            (self.take)(Step::Frame(file, offset, self.shards, frame));
         }
     }
 

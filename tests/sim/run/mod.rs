@@ -72,6 +72,8 @@ impl Run {
             complete: 200 + random.below(700) as u32,
             run: 200 + random.below(800) as u32,
             commit: 100 + random.below(900) as u32,
+            checkpoint: random.pick(&[0, 2, 20]),
+            pending_max: random.pick(&[0, 5, 1_000]),
         };
         let letters_max = random.pick(&[1, 2, 7, 4096]);
         let strategies = [
@@ -84,6 +86,7 @@ impl Run {
         let mut settings = Settings {
             shared_strategy: random.pick(&strategies),
             stores: true,
+            checkpoint_part_bytes: random.pick(&[1, 1_000, 100_000]),
             ..Settings::default()
         };
         // Time leaps here, but not for honest clients.
@@ -216,6 +219,7 @@ impl Run {
                 is_large: false,
                 // A CONNECT that comes late may end this connection before its client knows.
                 sent_at: (self.clients[id].stragglers > 0).then_some(self.now),
+                asked_at: self.now,
                 accepted_at: None,
                 is_resent: false,
                 is_new_again: false,
@@ -291,6 +295,7 @@ impl Run {
             is_clear,
             is_large,
             sent_at: Some(self.now),
+            asked_at: self.now,
             accepted_at: None,
             is_resent: false,
             is_new_again: false,

@@ -14,6 +14,8 @@ impl Run {
             complete: 900,
             run: 1000,
             commit: 1000,
+            checkpoint: 0,
+            pending_max: 1_000,
         };
         for client in &mut self.clients {
             client.is_stalled = false;

@@ -18,6 +18,7 @@ const ID: LogId = LogId([3; 16]);
 const fn config() -> LogConfig {
     LogConfig {
         segment_bytes: SEGMENT_BYTES,
+        bytes_max: u64::MAX,
     }
 }
 
@@ -74,12 +75,12 @@ impl Known {
         let places = log.next_sequence()..;
         let numbers = waiting.iter().map(|frame| frame.ticket);
         self.frames.extend(places.zip(numbers));
-        let mut appended = log.append(&mut waiting, 1, drop);
+        let mut appended = log.append(&mut waiting, 1, |_, _| {});
         // What found no room is written when there is, or never.
         while let Err(LogError::Full(_)) = &appended
             && random.chance(500)
         {
-            appended = log.append(&mut waiting, 1, drop);
+            appended = log.append(&mut waiting, 1, |_, _| {});
         }
         self.frames.split_off(&log.next_sequence().max(self.safe));
         appended.or_else(|error| match error {
@@ -110,13 +111,13 @@ fn live(mut disk: SimDisk, known: &mut Known, random: &mut Random) -> Result<Sim
     });
     let mut found = BTreeMap::new();
     let mut is_in_order = true;
-    let take = |frame: Found<'_>| {
+    let take = |frame: Found<'_>, _: &SegmentHead| {
         is_in_order &= found
             .last_key_value()
             .is_none_or(|(last, _)| *last < frame.sequence);
         found.insert(frame.sequence, frame.ticket);
     };
-    let mut log = match Log::open(disk, config(), ID, 1, take) {
+    let mut log = match Log::open(disk, config(), (ID, 1), 1, take) {
         Ok((log, _)) => log,
         Err((LogError::Damaged(damage), _)) => return Err(format!("refused: {damage}")),
         Err((_, disk)) => return Ok(end(disk, random)),
@@ -129,8 +130,10 @@ fn live(mut disk: SimDisk, known: &mut Known, random: &mut Random) -> Result<Sim
     known.safe = log.next_sequence();
     known.frames.split_off(&known.safe);
     for _ in 0..random.below(60) {
-        let done = match random.below(20) {
+        let done = match random.below(24) {
             0 => log.mark(1),
+            20..=22 => log.prepare(),
+            23 => log.finish(),
             1..=3 if log.segments() > 3 => known.remove(&mut log),
             _ => known.write(&mut log, random),
         };
@@ -179,7 +182,7 @@ fn what_was_safe_is_there_after_every_crash_and_nothing_else() {
 /// A log of some segments that was closed with a mark; its frames, and the disk.
 fn closed(random: &mut Random) -> (BTreeMap<u64, u64>, SimDisk) {
     let disk = SimDisk::new(Random::new(7));
-    let (mut log, _) = Log::open(disk, config(), ID, 1, |_| {}).expect("a new log");
+    let (mut log, _) = Log::open(disk, config(), (ID, 1), 1, |_, _| {}).expect("a new log");
     let mut known = Known::default();
     while log.segments() < 4 {
         known.write(&mut log, random).expect("a good disk");
@@ -190,7 +193,7 @@ fn closed(random: &mut Random) -> (BTreeMap<u64, u64>, SimDisk) {
 
 fn reopen(disk: SimDisk) -> Result<BTreeMap<u64, u64>, LogError> {
     let mut found = BTreeMap::new();
-    let opened = Log::open(disk, config(), ID, 1, |frame| {
+    let opened = Log::open(disk, config(), (ID, 1), 1, |frame, _| {
         found.insert(frame.sequence, frame.ticket);
     });
     opened.map(|_| found).map_err(|(error, _)| error)
@@ -215,7 +218,7 @@ fn a_bit_that_is_not_as_it_was_is_refused_or_does_not_matter() {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(refused > 1_000, "{refused} of 3,000");
+    assert!(refused > 500, "{refused} of 3,000");
 }
 
 #[test]
@@ -243,7 +246,7 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
     let (_, of_another) = {
         let disk = SimDisk::new(Random::new(8));
         let id = LogId([4; 16]);
-        let (log, _) = Log::open(disk, config(), id, 1, |_| {}).expect("a new log");
+        let (log, _) = Log::open(disk, config(), (id, 1), 1, |_, _| {}).expect("a new log");
         (0, log.into_disk())
     };
     let foreign = what(&|disk| {
@@ -262,9 +265,9 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
 fn after_a_failed_sync_nothing_is_said_to_be_safe() {
     let mut random = Random::new(13);
     let disk = SimDisk::new(Random::new(9));
-    let (mut log, _) = Log::open(disk, config(), ID, 1, |_| {}).expect("a new log");
+    let (mut log, _) = Log::open(disk, config(), (ID, 1), 1, |_, _| {}).expect("a new log");
     let mut frames = VecDeque::from([frame(1, &mut random)]);
-    log.append(&mut frames, 1, drop).expect("a good disk");
+    log.append(&mut frames, 1, |_, _| {}).expect("a good disk");
     log.disk_mut().set_faults(Faults {
         failing: 1_000,
         ..Faults::default()
@@ -272,7 +275,7 @@ fn after_a_failed_sync_nothing_is_said_to_be_safe() {
     assert!(matches!(log.sync(), Err(LogError::Failed(_))));
     log.disk_mut().set_faults(Faults::default());
     assert!(matches!(log.sync(), Err(LogError::HasFailed)));
-    let again = log.append(&mut frames, 1, drop);
+    let again = log.append(&mut frames, 1, |_, _| {});
     assert!(matches!(again, Err(LogError::HasFailed)));
 }
 
@@ -280,17 +283,17 @@ fn after_a_failed_sync_nothing_is_said_to_be_safe() {
 fn a_full_disk_is_tried_again_and_loses_nothing() {
     let mut random = Random::new(14);
     let disk = SimDisk::new(Random::new(10));
-    let (mut log, _) = Log::open(disk, config(), ID, 1, |_| {}).expect("a new log");
+    let (mut log, _) = Log::open(disk, config(), (ID, 1), 1, |_, _| {}).expect("a new log");
     log.disk_mut().set_faults(Faults {
         full: 1_000,
         ..Faults::default()
     });
     let mut frames: VecDeque<_> = (1..=600).map(|number| frame(number, &mut random)).collect();
-    let full = log.append(&mut frames, 1, drop);
+    let full = log.append(&mut frames, 1, |_, _| {});
     assert!(matches!(full, Err(LogError::Full(_))) && !frames.is_empty());
     log.sync().expect("what was written is safe");
     log.disk_mut().set_faults(Faults::default());
-    log.append(&mut frames, 1, drop).expect("room");
+    log.append(&mut frames, 1, |_, _| {}).expect("room");
     log.sync().expect("a good disk");
     let found = reopen(log.into_disk().killed()).expect("undamaged");
     assert!(found.into_values().eq(1..=600));

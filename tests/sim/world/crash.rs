@@ -1,8 +1,11 @@
 //! The whole broker is killed and starts again, with what its store has.
 
 use super::{State, World};
+use crate::kept::Kept;
 use crate::random::Random;
 use ringmq::engine::keys::ShardId;
+use ringmq::storage::epoch::Epoch;
+use ringmq::storage::rehome::rehome;
 
 impl World {
     /// Connections, mail, all that shards know is gone; each is built anew from what the store has of it, and
@@ -17,18 +20,35 @@ impl World {
             link.to_client.clear();
         }
         let now = self.now();
-        let fresh = self.fresh_shards(self.shards.len());
-        for (shard, mut fresh) in self.shards.iter_mut().zip(fresh) {
-            std::mem::swap(&mut fresh.kept, &mut shard.kept);
-            let records = fresh.kept.crash(shard.stored, random)?;
-            let restored = fresh.core.restore(now, records);
+        let mut kept = Vec::new();
+        for shard in std::mem::take(&mut self.shards) {
+            let mut of_shard = shard.kept;
+            of_shard.crash(shard.stored, random)?;
+            kept.push(of_shard);
+        }
+        if kept.len() > 1 && random.chance(250) {
+            kept = self.divide(&kept, 2 + random.below(3))?;
+        }
+        self.shards = self.fresh_shards(kept.len());
+        for (shard, kept) in self.shards.iter_mut().zip(kept) {
+            shard.kept = kept;
+            let restored = shard.core.restore(now, shard.kept.records()?);
             restored.map_err(|error| format!("not restored: {error}"))?;
-            fresh.take_persist();
-            fresh.kept.check(&fresh.core, now)?;
-            *shard = fresh;
+            shard.take_persist();
+            shard.kept.check(&shard.core, now)?;
         }
         self.exchange_interest();
         Ok(())
+    }
+
+    /// There are so many shards now.
+    fn divide(&self, kept: &[Kept], shards: usize) -> Result<Vec<Kept>, String> {
+        let frames = kept.iter().map(Kept::frames_of_all).collect();
+        let divided = rehome(vec![Epoch { frames }], shards as ShardId)?;
+        let divided = (0..).zip(&divided);
+        divided
+            .map(|(id, frames)| Kept::with(id, self.seed, frames))
+            .collect()
     }
 
     /// Shards that were built anew hear what the others want before their first turn.

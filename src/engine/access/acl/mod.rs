@@ -28,7 +28,12 @@ pub struct Acl {
     patterns: RuleSet,
     asks_user: bool,
     asks_client: bool,
+    /// The rules, if they are a list.
+    listed: Option<Box<[ListedRule]>>,
 }
+
+/// A rule of a list.
+pub type ListedRule = (RuleAccess, Box<str>);
 
 impl fmt::Debug for Acl {
     /// Counts only: the rules of a large site would fill a log.
@@ -118,7 +123,18 @@ impl Acl {
     pub fn from_rules<'a>(
         rules: impl Iterator<Item = (RuleAccess, &'a str)>,
     ) -> Result<Self, AclError> {
-        file::from_rules(rules)
+        let rules: Box<[ListedRule]> = rules.map(|(access, text)| (access, text.into())).collect();
+        let texts = rules.iter().map(|(access, text)| (*access, &**text));
+        let mut acl = file::from_rules(texts)?;
+        acl.listed = Some(rules);
+        Ok(acl)
+    }
+
+    /// The rules that it was made from by [`Acl::from_rules`]; [`Acl::everything`] has none, and one of a file
+    /// does not tell.
+    #[must_use]
+    pub fn listed(&self) -> Option<&[ListedRule]> {
+        self.listed.as_deref()
     }
 
     fn new(
@@ -133,6 +149,7 @@ impl Acl {
             anonymous: Arc::new(RuleSet::new(anonymous)),
             asks_user: patterns.asks_user(),
             asks_client: patterns.asks_client(),
+            listed: None,
             patterns,
         }
     }

@@ -309,3 +309,33 @@ fn what_no_snapshot_tells_is_refused() {
     let homes = [of("Opened"), of("Retained")].map(|it| other.restore(Timestamp::from_ms(1), [it]));
     assert!(homes.contains(&Err(RestoreError::NotHome)), "{homes:?}");
 }
+
+/// Rules that a token brought along hold for a session that is built anew.
+#[test]
+fn who_had_rules_of_its_own_gets_no_more_than_they_allow() {
+    use crate::engine::access::acl::{Acl, RuleAccess};
+    let mut shard = full();
+    shard.core.take_persist();
+    let rules = [(RuleAccess::Read, "t")];
+    let acl = Arc::new(Acl::from_rules(rules.into_iter()).unwrap());
+    let mut records = snapshot(&shard.core);
+    for record in &mut records {
+        if let Record::Opened(opened) = record {
+            opened.own_rules = Some(("jwt", Arc::clone(&acl)));
+        }
+    }
+    let mut shard = Shard::new(|settings| settings.authentication.has_methods = true);
+    shard.core.restore(shard.now, records).unwrap();
+    publish(&mut shard, &[b"\x30\x04\x00\x01u1"]);
+    let before = snapshot(&shard.core).len();
+    publish(&mut shard, &[b"\x32\x06\x00\x01u\x00\x012"]);
+    assert_eq!(snapshot(&shard.core).len(), before, "u may not be read");
+    publish(&mut shard, &[b"\x32\x06\x00\x01t\x00\x013"]);
+    assert_eq!(snapshot(&shard.core).len(), before + 1);
+    let again = snapshot(&shard.core);
+    let is_kept = |record: &Record| match record {
+        Record::Opened(opened) => opened.own_rules.as_ref().is_some_and(|own| own.1 == acl),
+        _ => false,
+    };
+    assert!(again.iter().any(is_kept));
+}

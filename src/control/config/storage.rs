@@ -1,0 +1,52 @@
+//! `[storage]`: what is kept on disk, and how.
+
+use super::file::{FileStorage, StorageLevel};
+use crate::storage::directory::Place;
+use crate::storage::log::LogConfig;
+use crate::storage::log::writer::WriterConfig;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is kept, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// Where.
+    pub place: Place,
+    /// How it is written.
+    pub writer: WriterConfig,
+}
+
+/// Default of `storage.commit_interval_us`.
+const COMMIT_INTERVAL_US: u64 = 500;
+
+/// What is to be kept; `None` for nothing. `directory` is that of the command line.
+pub(super) fn storage(raw: &FileStorage, directory: Option<PathBuf>) -> Option<StorageConfig> {
+    let path = directory.or(raw.directory.clone())?;
+    let level = raw.level.unwrap_or_default();
+    if level == StorageLevel::Memory {
+        return None;
+    }
+    let defaults = LogConfig::default();
+    Some(StorageConfig {
+        place: Place {
+            path,
+            log: LogConfig {
+                segment_bytes: raw.segment_bytes.unwrap_or(defaults.segment_bytes),
+                bytes_max: raw
+                    .disk_bytes_max
+                    .filter(|max| *max > 0)
+                    .unwrap_or(defaults.bytes_max),
+            },
+            free_bytes_min: raw.free_bytes_min,
+        },
+        writer: WriterConfig {
+            commit_interval: Duration::from_micros(
+                raw.commit_interval_us.unwrap_or(COMMIT_INTERVAL_US),
+            ),
+            syncs: level == StorageLevel::Disk,
+            // What waits is bounded by bytes, at the shards.
+            waiting_max: None,
+            ..WriterConfig::default()
+        },
+    })
+}

@@ -1,0 +1,171 @@
+//! When what stands at a log's beginning may go: all shards have told anew, since, what there is.
+//!
+//! A checkpoint of all shards is due when the log is more than twice as long as what there is takes, and two
+//! segments; or, when nothing is written any more, longer than that once and two segments. What it copies is
+//! then no more than what became free: in the long run each byte is copied once at most.
+//!
+//! Invariant: nothing is removed behind the place where some shard's checkpoint begins, nor before all are
+//! safe to their ends.
+//!
+//! Not here: what a checkpoint tells (`crate::engine::shard`), and who removes.
+
+use super::frame::{Frame, Kind};
+
+/// What is known of the checkpoint that runs, and of what came since the last one.
+#[derive(Debug)]
+pub struct Cleaning {
+    segment_bytes: u64,
+    shards: Vec<Place>,
+    is_running: bool,
+    /// Something was written that no checkpoint has told.
+    is_dirty: bool,
+}
+
+/// How far a shard is with its checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// The segment where it begins.
+    begins: Option<u64>,
+    ends: bool,
+}
+
+/// How things stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Bytes of all segments, and how many there are.
+    pub log_bytes: u64,
+    /// About how many bytes the records of what there is would take.
+    pub live_bytes: u64,
+    /// Bytes that can still be written, where there is no room for another segment.
+    pub left_bytes: Option<u64>,
+    /// Nothing was written for a while.
+    pub is_quiet: bool,
+}
+
+impl Cleaning {
+    /// For so many shards. A log that was found as it is has not been told anew.
+    #[must_use]
+    pub fn new(shards: u16, segment_bytes: u64) -> Self {
+        Cleaning {
+            segment_bytes,
+            shards: vec![Place::default(); usize::from(shards)],
+            is_running: false,
+            is_dirty: true,
+        }
+    }
+
+    /// A frame was written, into this segment.
+    pub fn note(&mut self, frame: &Frame, segment: u64) {
+        let Some(place) = self.shards.get_mut(usize::from(frame.shard)) else {
+            return;
+        };
+        match frame.kind() {
+            Kind::CheckpointBegins => place.begins = Some(segment),
+            Kind::CheckpointEnds => place.ends = place.begins.is_some(),
+            Kind::Records if place.begins.is_none() || place.ends => self.is_dirty = true,
+            Kind::Records | Kind::Oldest | Kind::Mark => {}
+        }
+    }
+
+    /// Whether all shards have to tell anew what there is. If so, they are expected to.
+    pub fn begin_if_due(&mut self, standing: Standing) -> bool {
+        if self.is_running || !self.is_due(standing) {
+            return false;
+        }
+        self.is_running = true;
+        self.is_dirty = false;
+        self.shards.fill(Place::default());
+        true
+    }
+
+    fn is_due(&self, standing: Standing) -> bool {
+        let Standing {
+            log_bytes,
+            live_bytes,
+            left_bytes,
+            is_quiet,
+        } = standing;
+        let two_segments = 2 * self.segment_bytes;
+        let fits = left_bytes.is_none_or(|left| live_bytes <= left / 2);
+        let is_long = log_bytes > 2 * live_bytes + two_segments;
+        let is_free = is_quiet || left_bytes.is_some();
+        let rests = is_free && self.is_dirty && log_bytes > live_bytes + two_segments;
+        fits && (is_long || rests)
+    }
+
+    /// The first segment that is still needed, if all checkpoints are through. All that was written is safe.
+    pub fn take_oldest_needed(&mut self) -> Option<u64> {
+        if !self.is_running || !self.shards.iter().all(|place| place.ends) {
+            return None;
+        }
+        self.is_running = false;
+        self.shards.iter().filter_map(|place| place.begins).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: u64 = 1_000;
+
+    fn standing(log_bytes: u64, live_bytes: u64) -> Standing {
+        Standing {
+            log_bytes,
+            live_bytes,
+            left_bytes: None,
+            is_quiet: false,
+        }
+    }
+
+    fn frame(shard: u16, kind: Kind) -> Frame {
+        let mut frame = Frame::new(Vec::new(), shard);
+        frame.set_kind(kind);
+        frame
+    }
+
+    #[test]
+    fn what_is_needed_begins_where_the_first_checkpoint_does_once_all_are_through() {
+        let mut cleaning = Cleaning::new(2, SEGMENT);
+        assert!(cleaning.begin_if_due(standing(2_001, 0)));
+        assert!(!cleaning.begin_if_due(standing(9_000, 0)), "it runs");
+        cleaning.note(&frame(1, Kind::CheckpointBegins), 7);
+        cleaning.note(&frame(0, Kind::CheckpointBegins), 8);
+        cleaning.note(&frame(0, Kind::CheckpointEnds), 9);
+        assert_eq!(cleaning.take_oldest_needed(), None);
+        cleaning.note(&frame(1, Kind::CheckpointEnds), 9);
+        assert_eq!(cleaning.take_oldest_needed(), Some(7));
+        assert_eq!(cleaning.take_oldest_needed(), None);
+    }
+
+    #[test]
+    fn an_end_without_its_beginning_is_of_an_earlier_one() {
+        let mut cleaning = Cleaning::new(1, SEGMENT);
+        assert!(cleaning.begin_if_due(standing(2_001, 0)));
+        cleaning.note(&frame(0, Kind::CheckpointEnds), 3);
+        assert_eq!(cleaning.take_oldest_needed(), None);
+    }
+
+    #[test]
+    fn it_is_due_by_what_there_is_and_at_rest_only_after_something_was_written() {
+        let mut cleaning = Cleaning::new(1, SEGMENT);
+        assert!(!cleaning.begin_if_due(standing(4_000, 1_000)));
+        let quiet = Standing {
+            is_quiet: true,
+            ..standing(4_000, 1_000)
+        };
+        let full = Standing {
+            left_bytes: Some(1_500),
+            ..quiet
+        };
+        assert!(!cleaning.begin_if_due(full), "it would not fit");
+        assert!(cleaning.begin_if_due(quiet));
+        cleaning.note(&frame(0, Kind::CheckpointBegins), 5);
+        cleaning.note(&frame(0, Kind::Records), 5);
+        cleaning.note(&frame(0, Kind::CheckpointEnds), 5);
+        assert_eq!(cleaning.take_oldest_needed(), Some(5));
+        assert!(!cleaning.begin_if_due(quiet), "nothing came since");
+        cleaning.note(&frame(0, Kind::Records), 5);
+        assert!(cleaning.begin_if_due(quiet));
+    }
+}

@@ -1,0 +1,71 @@
+//! What the thread that writes and the shards tell each other, without waiting.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Read by both sides at any time.
+#[derive(Debug)]
+pub struct Progress {
+    /// By shard, the highest ticket that is safe.
+    safe: Vec<AtomicU64>,
+    /// By shard, about how many bytes the records of what there is take.
+    live_bytes: Vec<AtomicU64>,
+    checkpoints: AtomicU64,
+    is_full: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn new(shards: u16) -> Self {
+        let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect();
+        Progress {
+            safe: zeros(),
+            live_bytes: zeros(),
+            checkpoints: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
+        }
+    }
+
+    /// The highest ticket of a shard that is safe.
+    #[must_use]
+    pub fn safe_ticket(&self, shard: u16) -> u64 {
+        let known = self.safe.get(usize::from(shard));
+        known.map_or(0, |ticket| ticket.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_safe(&self, shard: u16, ticket: u64) {
+        if let Some(safe) = self.safe.get(usize::from(shard)) {
+            safe.store(ticket, Ordering::Release);
+        }
+    }
+
+    /// How often all shards were asked to tell anew what there is.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints.load(Ordering::Acquire)
+    }
+
+    pub(super) fn ask_for_checkpoint(&self) {
+        self.checkpoints.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether there is no room for more than what makes room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Release);
+    }
+
+    /// About how many bytes the records of what a shard has take.
+    pub fn set_live_bytes(&self, shard: u16, bytes: u64) {
+        if let Some(live_bytes) = self.live_bytes.get(usize::from(shard)) {
+            live_bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn live_bytes(&self) -> u64 {
+        let all = self.live_bytes.iter();
+        all.map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+}

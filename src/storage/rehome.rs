@@ -1,0 +1,247 @@
+//! What was kept by another number of shards, told as those of now would have.
+//!
+//! Sessions and topics belong to shards by their names and how many shards there are. Where that number has
+//! changed within a log, what each shard had is put together at that point and divided anew; what comes after
+//! in the log was told by the shards of then. Sessions get new numbers thereby, and always the same ones: the
+//! process that wrote on has counted alike.
+//!
+//! Not here: which frames there are ([`super::directory`]).
+
+use super::epoch::{Epoch, Frames};
+use super::image::Image;
+use super::record::decoder::Decoder;
+use super::record::encoder::Encoder;
+use crate::engine::keys::{SessionNumber, ShardId};
+use crate::engine::record::Persist;
+use crate::engine::route::home_shard;
+use std::num::NonZeroU64;
+
+/// What each of so many shards has, by all epochs of a log.
+///
+/// # Errors
+/// What was kept makes no sense, in words.
+pub fn rehome(epochs: Vec<Epoch>, shards: ShardId) -> Result<Vec<Frames>, String> {
+    let images = among(images(epochs)?, shards).into_iter();
+    Ok((0..).zip(images).map(|(id, it)| tell(id, it)).collect())
+}
+
+/// What each shard of the last epoch has.
+///
+/// # Errors
+/// What was kept makes no sense, in words.
+pub fn images(epochs: Vec<Epoch>) -> Result<Vec<Image>, String> {
+    let mut images: Vec<Image> = Vec::new();
+    for epoch in epochs {
+        images = among(images, epoch.frames.len() as ShardId);
+        for (image, frames) in images.iter_mut().zip(epoch.frames) {
+            play(image, &frames)?;
+        }
+    }
+    Ok(images)
+}
+
+/// Plays a shard's frames, behind what there is.
+///
+/// # Errors
+/// They make no sense, in words.
+pub fn play(image: &mut Image, frames: &Frames) -> Result<(), String> {
+    if frames.from_checkpoint {
+        *image = Image::from_checkpoint();
+    }
+    // The cores' times are those of the wall clock.
+    let mut decoder = Decoder::new(0);
+    let mut fault = None;
+    for frame in &frames.records {
+        let read = decoder.read(frame, |record| {
+            if fault.is_none() {
+                fault = image.apply(record).err();
+            }
+        });
+        read.map_err(|refusal| refusal.to_string())?;
+        if let Some(fault) = fault {
+            return Err(fault.to_string());
+        }
+    }
+    if image.is_partial() {
+        return Err("the first segments are gone, and what was told anew has no end".to_owned());
+    }
+    Ok(())
+}
+
+/// What all shards have, of so many shards: as it is if there were as many.
+fn among(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
+    if images.len() == usize::from(shards) {
+        images
+    } else {
+        divide(images, shards)
+    }
+}
+
+/// Divides what all shards have among so many others.
+#[must_use]
+pub fn divide(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
+    let mut divided: Vec<Image> = (0..shards).map(|_| Image::default()).collect();
+    let mut counters = vec![0; usize::from(shards)];
+    for image in images {
+        for (_, mut session) in image.sessions {
+            let home = home_shard(&session.opened.client_id, shards);
+            let (Some(image), Some(counter)) = (
+                divided.get_mut(usize::from(home)),
+                counters.get_mut(usize::from(home)),
+            ) else {
+                continue;
+            };
+            *counter += 1;
+            let number = number(*counter, home);
+            session.renumber(number);
+            image.sessions.insert(number, session);
+        }
+        for (topic, message) in image.retained {
+            let home = home_shard(&topic, shards);
+            if let Some(image) = divided.get_mut(usize::from(home)) {
+                image.retained.insert(topic, message);
+            }
+        }
+    }
+    divided
+}
+
+/// A session's number, by which one it is of its shard.
+#[must_use]
+pub fn number(counter: u64, shard: ShardId) -> SessionNumber {
+    let number = counter << ShardId::BITS | u64::from(shard);
+    SessionNumber(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
+}
+
+/// The frames that tell it.
+fn tell(shard: ShardId, image: Image) -> Frames {
+    let mut encoder = Encoder::new(shard, 0);
+    let mut frames = Frames::default();
+    for (ticket, record) in (1..).zip(image.into_records()) {
+        encoder.put(&Persist { ticket, record });
+        take(&mut encoder, &mut frames);
+    }
+    encoder.flush();
+    take(&mut encoder, &mut frames);
+    frames
+}
+
+fn take(encoder: &mut Encoder, frames: &mut Frames) {
+    let full = encoder.frames();
+    let records = full.map(|frame| frame.sealed_records().to_vec());
+    frames.records.extend(records);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::codec::Version;
+    use crate::engine::message::{LocalMessage, Message, Qos};
+    use crate::engine::record::{Opened, Record};
+    use crate::engine::session::{Delivery, SubscriptionIds};
+    use std::sync::Arc;
+
+    fn opened(number: SessionNumber, client_id: &str) -> Record {
+        Record::Opened(Box::new(Opened {
+            session: number,
+            client_id: client_id.into(),
+            version: Version::V5,
+            user_name: None,
+            own_rules: None,
+            expiry_seconds: 60,
+            queue_bytes_max: 1_000,
+            will: None,
+        }))
+    }
+
+    fn queued(session: SessionNumber, entry: u64) -> Record {
+        let message = Message::new("t", b"", b"x", Qos::AtLeastOnce, false, None);
+        let delivery = Delivery {
+            message: LocalMessage::new(Arc::new(message)),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            subscription_ids: SubscriptionIds::None,
+            group: None,
+            entry,
+        };
+        Record::Queued { session, delivery }
+    }
+
+    /// The frames of so many shards, told by `tell` with the sessions' numbers as these shards count.
+    fn epoch(shards: ShardId, tell: impl Fn(ShardId) -> Vec<Record>) -> Epoch {
+        let frames = (0..shards).map(|shard| {
+            let mut encoder = Encoder::new(shard, 0);
+            let mut frames = Frames::default();
+            for (ticket, record) in (1..).zip(tell(shard)) {
+                encoder.put(&Persist { ticket, record });
+            }
+            encoder.flush();
+            take(&mut encoder, &mut frames);
+            frames
+        });
+        Epoch {
+            frames: frames.collect(),
+        }
+    }
+
+    /// Client identifiers at home on this shard of so many.
+    fn clients(shard: ShardId, shards: ShardId) -> Vec<String> {
+        let all = (0..40).map(|number| format!("client-{number}"));
+        all.filter(|id| home_shard(id, shards) == shard).collect()
+    }
+
+    fn sessions(frames: &[Frames]) -> Vec<(ShardId, SessionNumber, String, usize)> {
+        let mut all = Vec::new();
+        for (shard, frames) in (0..).zip(frames) {
+            let mut image = Image::default();
+            play(&mut image, frames).expect("a history");
+            for (number, session) in image.sessions {
+                let name = session.opened.client_id.to_string();
+                all.push((shard, number, name, session.entries.len()));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn sessions_are_at_home_wherever_the_number_of_shards_has_changed() {
+        let first = epoch(4, |shard| {
+            let sessions = (1..).map(|counter| number(counter, shard));
+            let named = sessions.zip(clients(shard, 4));
+            named
+                .flat_map(|(number, id)| [opened(number, &id), queued(number, 1)])
+                .collect()
+        });
+        // The process with three shards has counted as it is counted here.
+        let of_three = rehome(
+            vec![Epoch {
+                frames: first.frames.clone(),
+            }],
+            3,
+        )
+        .expect("divided");
+        let numbers = sessions(&of_three);
+        assert_eq!(numbers.len(), 40);
+        let second = epoch(3, |shard| {
+            let own = numbers.iter().filter(|(home, ..)| *home == shard);
+            own.map(|(_, number, ..)| queued(*number, 2)).collect()
+        });
+        for shards in [1, 3, 4, 7] {
+            let epochs = vec![
+                Epoch {
+                    frames: first.frames.clone(),
+                },
+                Epoch {
+                    frames: second.frames.clone(),
+                },
+            ];
+            let told = sessions(&rehome(epochs, shards).expect("divided"));
+            assert_eq!(told.len(), 40);
+            for (shard, number, name, entries) in told {
+                assert_eq!(home_shard(&name, shards), shard);
+                assert_eq!(number.0.get() as ShardId, shard);
+                assert_eq!(entries, 2, "{name}");
+            }
+        }
+    }
+}
