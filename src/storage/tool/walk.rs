@@ -195,7 +195,7 @@ fn shards_of(parts: &[Part]) -> Vec<(ShardId, bool)> {
             (_, Some(near)) if near == told => (told, true),
             (Some(before), Some(behind)) => (behind, before == behind),
             (Some(near), None) | (None, Some(near)) => (near, false),
-            (None, None) => (told, false),
+            (None, None) => (told, parts.iter().all(|part| part.shards == told)),
         }
     };
     let shards = parts.iter().enumerate().map(|(place, it)| near(place, it));
