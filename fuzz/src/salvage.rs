@@ -173,8 +173,8 @@ fn build() -> Kept {
         let disk = files.take().expect("given back");
         let opened = Log::open(disk, config, (LogId([9; 16]), SHARDS), 1_000, |_, _| {});
         let (mut log, _) = opened.expect("whole");
-        let told = std::mem::take(&mut told).into_iter();
-        let mut shards: Vec<_> = (0..).zip(told).map(|(id, it)| Shard::new(id, it)).collect();
+        let before = std::mem::take(&mut told).into_iter();
+        let mut shards: Vec<_> = (0..).zip(before).map(|(id, it)| Shard::new(id, it)).collect();
         for round in life * ROUNDS..(life + 1) * ROUNDS {
             let mut frames = VecDeque::new();
             for shard in &mut shards {
