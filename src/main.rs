@@ -16,15 +16,17 @@ use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
 use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::control::log;
-use ringmq::control::machine::{self, MemoryShare};
+use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
 use ringmq::control::plane::{ControlPlane, Ears};
 use ringmq::control::reload::Files;
 use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
+use ringmq::control::watch::audit::AuditLog;
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
 use ringmq::engine::keys::ShardId;
+use ringmq::engine::shard::Settings;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
@@ -41,7 +43,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
         }
     };
     if cli.command.is_some() {
-        match check(&config) {
+        match check(&config, &bounds) {
             Ok(warnings) => warnings.iter().for_each(|warning| log::say(warning)),
             Err(error) => {
                 log::say(&error.to_string());
@@ -136,17 +138,19 @@ impl WrongFile {
 }
 
 /// What a start would refuse, beyond the configuration file itself; else what it would warn of.
-fn check(config: &Config) -> Result<Vec<String>, Box<dyn Error>> {
+fn check(config: &Config, bounds: &Bounds) -> Result<Vec<String>, Box<dyn Error>> {
     let files = Files::load(config)?;
     authenticators(config, &files)?;
     check::check(config, &files)?;
-    Ok(check::warnings(config, &files))
+    let mut warnings = machine_warnings(config, &memory_share(config, bounds), bounds);
+    warnings.extend(check::warnings(config, &files));
+    Ok(warnings)
 }
 
 /// Says something on standard output.
 fn answer(text: &str) {
     // Nobody may be listening.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// What a command without a broker came to.
@@ -207,26 +211,24 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     heap::use_small_pages();
     heap::give_back_only_when_asked();
     machine::check_memlock()?;
-    raise_descriptor_limit(&config);
+    raise_descriptor_limit(&config)?;
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config).map_err(WrongFile::new)?;
+    // What cannot be opened refuses the start before anybody comes in.
+    let methods = authenticators(&config, &files).map_err(WrongFile::new)?;
+    let audit = open_audit(&config)?;
     let kept = open_storage(&config)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
-    let left = listeners
-        .iter()
-        .filter_map(|(listener, _)| listener.file.clone());
-    let left: Vec<SocketFile> = left.collect();
-    let mut bans = Bans::default();
-    bans.set_permanent(files.bans());
-    let mut settings = config.settings.clone();
-    let wanted = settings.limits.memory_max_bytes;
-    let memory = MemoryShare::new(wanted, bounds.memory.as_ref());
-    settings.limits.memory_max_bytes = memory.max_bytes;
+    let left = left_behind(&listeners);
+    let bans = Bans::of_file(files.bans());
+    let memory = memory_share(&config, bounds);
+    memory.check(config.least_memory())?;
+    let settings = settings_in_force(&config, &memory);
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
         acl: files.acl(),
@@ -248,12 +250,13 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     for warning in check::warnings(&config, &files) {
         warn!("{warning}");
     }
-    tell_places(&config, &places);
-    let methods_of = (&files, &bans);
-    start_methods(&config, methods_of, &questions, &shards, &misbehaving_to)?;
+    let methods = (methods, &bans);
+    start_methods(&config, methods, &questions, &shards, &misbehaving_to)?;
     let reports = (entries, records);
     let records = Records::new(records_to);
-    let watch = keep_account(&config, &places, reports, misbehaving_to, &records)?;
+    let audit = audit.map(|log| (log, names(&config, &places)));
+    let watch = keep_account(&config, audit, reports, misbehaving_to, &records)?;
+    tell_places(&config, &places);
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -272,6 +275,19 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     control.serve()?;
     service::tell(NotifyState::Stopping);
     stop(shards, &left, config.shutdown_deadline, watch.as_ref())
+}
+
+fn open_audit(config: &Config) -> Result<Option<AuditLog>, WrongFile> {
+    let opened = config.audit_file.clone().map(AuditLog::open).transpose();
+    opened.map_err(|error| WrongFile(format!("audit_file: {error}")))
+}
+
+/// Files of sockets, which go with the broker.
+fn left_behind(listeners: &[(Listener, ListenerSetup)]) -> Vec<SocketFile> {
+    let listeners = listeners.iter();
+    listeners
+        .filter_map(|(listener, _)| listener.file.clone())
+        .collect()
 }
 
 /// Stops in order, with the files of sockets.
@@ -297,19 +313,21 @@ fn stop(
 /// Starts the threads that keep account of clients, if anybody wants that.
 fn keep_account(
     config: &Config,
-    places: &Places,
+    audit: Option<(AuditLog, Vec<String>)>,
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
     written: &Records,
-) -> Result<Option<JoinHandle<()>>, WrongFile> {
+) -> Result<Option<JoinHandle<()>>, String> {
     if !config.settings.takes_notes {
         return Ok(None);
     }
-    let path = config.audit_file.clone();
-    let log = path.map(|path| (path, names(config, places)));
-    let started = watch::start(log, &config.bans, reports, misbehaving_to, written);
-    let wrong = |error| WrongFile(format!("audit_file: {error}"));
-    started.map(Some).map_err(wrong)
+    let started = watch::start(audit, &config.bans, reports, misbehaving_to, written);
+    started.map(Some).map_err(no_thread)
+}
+
+/// What to say of a thread that the system does not give.
+fn no_thread(error: io::Error) -> String {
+    format!("cannot start a thread: {error}. Raise the limit of threads (`ulimit -u`, TasksMax=)")
 }
 
 /// Waits until what was noted is written, on a disk that may hang.
@@ -332,10 +350,37 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds) {
         info!("{shards} shard(s): the CPU quota, {quota}, is {cpus} CPUs");
     }
     info!("{memory}");
-    let of_shards = machine::shards_warning(shards, bounds.cpu.as_ref());
-    for warning in memory.warning().into_iter().chain(of_shards.as_deref()) {
+    for warning in machine_warnings(config, memory, bounds) {
         warn!("{warning}");
     }
+}
+
+/// How much memory the broker takes.
+fn memory_share(config: &Config, bounds: &Bounds) -> MemoryShare {
+    let wanted = config.settings.limits.memory_max_bytes;
+    MemoryShare::new(wanted, bounds.memory.as_ref())
+}
+
+/// The settings, with the limits that follow from the memory of this machine.
+fn settings_in_force(config: &Config, memory: &MemoryShare) -> Settings {
+    let mut settings = config.settings.clone();
+    settings.limits.memory_max_bytes = memory.max_bytes;
+    if !config.says_retained_bytes {
+        let retained_bytes_max = &mut settings.limits.retained_bytes_max;
+        *retained_bytes_max = memory.retained_bytes_max(*retained_bytes_max);
+    }
+    settings
+}
+
+/// What is configured and will not do on this machine.
+fn machine_warnings(config: &Config, memory: &MemoryShare, bounds: &Bounds) -> Vec<String> {
+    let shards = config.cpus.list.len();
+    let mut warnings: Vec<String> = memory.warning().map(str::to_owned).into_iter().collect();
+    if config.says_retained_bytes {
+        warnings.extend(memory.retained_warning(config.settings.limits.retained_bytes_max));
+    }
+    warnings.extend(machine::shards_warning(shards, bounds.cpu.as_ref()));
+    warnings
 }
 
 /// What was kept, if something is to be.
@@ -357,8 +402,14 @@ fn open_storage(
     Ok(Some((found, storage.writer)))
 }
 
-fn raise_descriptor_limit(config: &Config) {
+fn raise_descriptor_limit(config: &Config) -> Result<(), MachineError> {
     let descriptors = machine::raise_descriptor_limit();
+    let sockets = config.listeners.iter();
+    let sockets = sockets.map(|listener| match &listener.place {
+        Place::Tcp(tcp) => tcp.addresses.len(),
+        Place::Unix(_) => 1,
+    });
+    machine::check_descriptors(descriptors, config.cpus.list.len(), sockets.sum())?;
     let room = machine::make_room_for_descriptors(descriptors);
     debug!("up to {descriptors} open descriptors, room for {room} from the start");
     if (descriptors as usize) < config.settings.limits.connections_max.min(10_000) {
@@ -367,6 +418,7 @@ fn raise_descriptor_limit(config: &Config) {
              raise `ulimit -n` or LimitNOFILE="
         );
     }
+    Ok(())
 }
 
 /// Where each listener is, and which of its addresses this machine lacks.
@@ -418,7 +470,7 @@ fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>
 /// Starts the threads on which the methods work, if there are any.
 fn start_methods(
     config: &Config,
-    (files, bans): (&Files, &Bans),
+    (mut authenticators, bans): (Authenticators, &Bans),
     questions: &Receiver<Question>,
     shards: &Shards,
     misbehaving_to: &Sender<Who>,
@@ -426,7 +478,6 @@ fn start_methods(
     if !config.settings.authentication.has_methods {
         return Ok(());
     }
-    let mut authenticators = authenticators(config, files).map_err(WrongFile::new)?;
     authenticators.banned = bans.in_force();
     authenticators.client_id = config.settings.authentication.client_id;
     let threads = config.authentication.threads;
@@ -489,10 +540,6 @@ fn forward(mut signals: Signals) -> Result<Receiver<i32>, Box<dyn Error>> {
             }
         }
     };
-    thread.spawn(forwards).map_err(|error| {
-        format!(
-            "cannot start a thread: {error}. Raise the limit of threads (`ulimit -u`, TasksMax=)"
-        )
-    })?;
+    thread.spawn(forwards).map_err(no_thread)?;
     Ok(receiver)
 }

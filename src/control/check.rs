@@ -5,6 +5,7 @@ use crate::control::config::{Config, MethodName};
 use crate::control::reload::Files;
 use crate::shard::files;
 use crate::shard::listener::{Listener, Place};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Looks at the folders of what the broker writes, at where it listens, and at the end of its certificates.
@@ -14,7 +15,9 @@ use std::path::{Path, PathBuf};
 pub fn check(config: &Config, files: &Files) -> Result<(), String> {
     check_places(config)?;
     for (key, path) in written(config) {
-        files::look(path).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
+        let of_key = |error: String| format!("{key}: {}: {error}", path.display());
+        files::look(path).map_err(|error| of_key(error.to_string()))?;
+        files::may_append(path).map_err(of_key)?;
     }
     for listener in &config.listeners {
         Listener::look(&listener.place).map_err(|error| error.to_string())?;
@@ -96,11 +99,16 @@ fn check_folder(what: &str, path: &Path) -> Result<(), String> {
     if path.is_dir() {
         return Err(format!("{what}{shown} is a folder; name a file"));
     }
-    match path.parent() {
-        Some(folder) if !folder.is_dir() => Err(format!(
-            "{what}{shown}: the folder {} does not exist; make it, or name another",
-            folder.display()
-        )),
-        _ => Ok(()),
-    }
+    let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) else {
+        return Ok(());
+    };
+    let text = match folder.metadata() {
+        Ok(_) => "is no folder; name another".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            "does not exist; make it, or name another".to_owned()
+        }
+        Err(error) => format!("cannot be reached: {error}"),
+    };
+    let folder = folder.display();
+    Err(format!("{what}{shown}: the folder {folder} {text}"))
 }

@@ -8,6 +8,11 @@ use std::path::Path;
 /// Locked memory an executor needs at least.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
+/// What a shard opens beside its listening sockets: rings and what wakes it.
+const DESCRIPTORS_OF_SHARD: u64 = 7;
+/// What everything else opens, for signals, logs and files that are read again, and a few clients.
+const DESCRIPTORS_OF_OTHERS: u64 = 16;
+
 /// So many entries the table of descriptors has at most from the start: 8 bytes of the kernel's each.
 const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
 
@@ -16,6 +21,22 @@ const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
 pub enum MachineError {
     /// The limit on locked memory, in bytes.
     Memlock(u64),
+    /// The limit on address space or data.
+    AddressSpace {
+        /// So much may be taken.
+        limit_bytes: u64,
+        /// So much should be.
+        needed_bytes: u64,
+    },
+    /// The limit on open descriptors.
+    Descriptors {
+        /// So many may be open.
+        limit: u64,
+        /// So many are needed before the first client comes.
+        needed: u64,
+        /// Of so many shards.
+        shards: u64,
+    },
 }
 
 impl fmt::Display for MachineError {
@@ -26,6 +47,26 @@ impl fmt::Display for MachineError {
                 "the limit on locked memory is {bytes} bytes; io_uring needs at least \
                  {MEMLOCK_BYTES_MIN}. Raise it with `ulimit -l 8192` or LimitMEMLOCK=8M in the \
                  systemd unit"
+            ),
+            MachineError::AddressSpace {
+                limit_bytes,
+                needed_bytes,
+            } => write!(
+                f,
+                "the process may take {} MiB only; so many shards need at least {}. Raise it with \
+                 `ulimit -v` and `ulimit -d`, or LimitAS= and LimitDATA= in the systemd unit",
+                limit_bytes >> 20,
+                needed_bytes.div_ceil(1 << 20)
+            ),
+            MachineError::Descriptors {
+                limit,
+                needed,
+                shards,
+            } => write!(
+                f,
+                "only {limit} descriptors may be open; {shards} shard(s) with these listeners need at least \
+                 {needed}, and each client one more. Raise it with `ulimit -n 65536` or LimitNOFILE=65536 in \
+                 the systemd unit"
             ),
         }
     }
@@ -80,13 +121,48 @@ enum Why {
     Configured,
     Group(Bound),
     Machine,
+    Process,
 }
 
 impl MemoryShare {
     /// What `limits.memory_max_bytes` says; three quarters of what there is if it is 0.
     #[must_use]
     pub fn new(configured_bytes: u64, group: Option<&Bound>) -> Self {
-        MemoryShare::of(configured_bytes, group, machine_bytes())
+        MemoryShare::of(configured_bytes, group, machine_bytes()).within(process_bytes())
+    }
+
+    /// The same, in a process that may take no more than so much: a quarter of that. Stacks, rings and what
+    /// the allocator sets aside count too, and an allocation beyond it ends the process.
+    fn within(mut self, process: Option<u64>) -> Self {
+        let Some(process) = process else {
+            return self;
+        };
+        let (share, max) = (process / 4, self.max_bytes);
+        if self.why == Why::Configured && max > share {
+            let (max, process, share) = (max >> 20, process >> 20, share >> 20);
+            self.excess.get_or_insert(format!(
+                "limits.memory_max_bytes is {max} MiB, but the process may take {process} MiB (`ulimit -v`, \
+                 `ulimit -d`): it would end before it gives anything up. Raise these, leave the key out, or \
+                 set it to at most {share} MiB"
+            ));
+        } else if max == 0 || max > share {
+            (self.max_bytes, self.why) = (share, Why::Process);
+        }
+        self
+    }
+
+    /// Checks that the process may take what a broker needs without clients.
+    ///
+    /// # Errors
+    /// [`MachineError::AddressSpace`] if it may not.
+    pub fn check(&self, needed_bytes: u64) -> Result<(), MachineError> {
+        match self.why {
+            Why::Process if self.max_bytes < needed_bytes => Err(MachineError::AddressSpace {
+                limit_bytes: self.max_bytes * 4,
+                needed_bytes: needed_bytes * 4,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn of(configured_bytes: u64, group: Option<&Bound>, machine: Option<u64>) -> Self {
@@ -116,6 +192,31 @@ impl MemoryShare {
         }
     }
 
+    /// What `limits.retained_bytes_max` is where it is not said: a quarter, but no more than otherwise.
+    #[must_use]
+    pub fn retained_bytes_max(&self, otherwise: usize) -> usize {
+        match usize::try_from(self.max_bytes / 4) {
+            Ok(quarter) if quarter > 0 => quarter.min(otherwise),
+            _ => otherwise,
+        }
+    }
+
+    /// What is wrong with so much that is said there.
+    #[must_use]
+    pub fn retained_warning(&self, said_bytes: usize) -> Option<String> {
+        let (max, said) = (self.max_bytes, said_bytes as u64);
+        (max > 0 && said > max / 2).then(|| {
+            format!(
+                "limits.retained_bytes_max is {} MiB, but limits.memory_max_bytes is {} MiB: retained \
+                 messages can leave too little for clients, and at 70 % of it no more are kept. Leave the \
+                 key out, or set it to at most {} MiB",
+                said >> 20,
+                max >> 20,
+                (max / 4) >> 20
+            )
+        })
+    }
+
     /// What is wrong with a limit that is configured.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
@@ -131,6 +232,7 @@ impl fmt::Display for MemoryShare {
             Why::Configured => f.write_str(")"),
             Why::Group(bound) => write!(f, "; 3/4 of {bound})"),
             Why::Machine => f.write_str("; 3/4 of the machine's)"),
+            Why::Process => f.write_str("; a quarter of `ulimit -v` or `ulimit -d`)"),
         }
     }
 }
@@ -155,6 +257,12 @@ fn machine_bytes() -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// What the process may take by its limits on address space and data.
+fn process_bytes() -> Option<u64> {
+    let limits = [Resource::As, Resource::Data].map(|limit| getrlimit(limit).current);
+    limits.into_iter().flatten().min()
 }
 
 /// Memory of the process that is resident now.
@@ -182,6 +290,24 @@ pub fn raise_descriptor_limit() -> u64 {
         let _ = setrlimit(Resource::Nofile, wanted);
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Checks the limit on open descriptors for so many shards with so many listening sockets each.
+///
+/// # Errors
+/// [`MachineError::Descriptors`] if it is too low.
+pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<(), MachineError> {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64);
+    let (shards, sockets) = (shards as u64, sockets as u64);
+    let needed = open + shards * (DESCRIPTORS_OF_SHARD + sockets) + DESCRIPTORS_OF_OTHERS;
+    if limit < needed {
+        return Err(MachineError::Descriptors {
+            limit,
+            needed,
+            shards,
+        });
+    }
+    Ok(())
 }
 
 /// Has the kernel make its table of descriptors as large as it may get, or nearly: each time it grows in a
@@ -264,6 +390,38 @@ mod tests {
         let told = warning(5 * GIB, None).unwrap();
         assert!(told.contains("the machine's memory is 4096 MiB"), "{told}");
         assert_eq!(warning(0, Some(&half)), None);
+        let share = MemoryShare::of(GIB, None, Some(4 * GIB));
+        assert_eq!(share.retained_bytes_max(1 << 30), 256 << 20);
+        assert_eq!(share.retained_bytes_max(1 << 20), 1 << 20);
+        assert_eq!(share.retained_warning(512 << 20), None);
+        let told = share.retained_warning((512 << 20) + 1).unwrap();
+        assert!(told.contains("at most 256 MiB"), "{told}");
+        let within = |configured, process| {
+            let share = MemoryShare::of(configured, None, Some(4 * GIB));
+            share.within(process)
+        };
+        assert_eq!(within(0, None).max_bytes, 3 * GIB);
+        assert_eq!(within(0, Some(16 * GIB)).max_bytes, 3 * GIB);
+        let share = within(0, Some(GIB));
+        assert_eq!(share.max_bytes, GIB / 4);
+        let told = share.to_string();
+        assert!(
+            told.ends_with("a quarter of `ulimit -v` or `ulimit -d`)"),
+            "{told}"
+        );
+        assert!(share.check(GIB / 4).is_ok() && share.check(GIB / 4 + 1).is_err());
+        let share = within(GIB, Some(GIB));
+        assert!(
+            share
+                .warning()
+                .is_some_and(|told| told.contains("at most 256 MiB"))
+        );
+        assert_eq!((share.max_bytes, share.check(GIB * 2)), (GIB, Ok(())));
+        assert_eq!(within(GIB / 4, Some(GIB)).warning(), None);
+        let unknown = MemoryShare::of(0, None, None);
+        assert_eq!(unknown.clone().within(Some(GIB)).max_bytes, GIB / 4);
+        assert_eq!(unknown.retained_bytes_max(7), 7);
+        assert_eq!(unknown.retained_warning(usize::MAX), None);
         assert_eq!(warning(GIB, None), None);
 
         let quota = group(1_500, "cpu.max");

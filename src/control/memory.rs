@@ -160,7 +160,7 @@ impl MemoryWatch {
         let rest = self.used.all_bytes();
         let is_enough = |worst: &u64| {
             let sum = rest.saturating_add(*worst);
-            Stage::Normal.next(sum, self.max_bytes) == Stage::Normal
+            Stage::Normal.next(sum, self.max_bytes) < Stage::Shed
         };
         let harmless = worst.filter(is_enough);
         self.meter.want_sockets(harmless.is_none());
@@ -246,7 +246,7 @@ mod tests {
         );
         now += GIVE_BACK_INTERVALS.0;
         assert_eq!(
-            resident(&mut watch, 700, now),
+            resident(&mut watch, 600, now),
             (false, 50),
             "it is not short"
         );

@@ -75,7 +75,8 @@ pub struct ControlPlane<'a> {
     ears: Ears,
     memory: MemoryWatch,
     census: Census,
-    rollout: Rollout,
+    rules: Rollout,
+    certificates: Rollout,
     files: Files,
     /// Who keeps account is told what happens here.
     records: Records,
@@ -109,7 +110,8 @@ impl<'a> ControlPlane<'a> {
             ears,
             memory,
             census: Census::new(shards.pulses().len()),
-            rollout: Rollout::new(shards.pulses().len()),
+            rules: Rollout::new(shards.pulses().len()),
+            certificates: Rollout::new(shards.pulses().len()),
             files,
             records,
             bans,
@@ -182,8 +184,13 @@ impl<'a> ControlPlane<'a> {
                     self.census.take(shard, number, counts);
                 }
                 Heard::Shard(Event::RulesHold(shard, number)) => {
-                    if self.rollout.confirm(shard, number) {
+                    if self.rules.confirm(shard, number) {
                         self.tell_reloaded(reload::ACCESS);
+                    }
+                }
+                Heard::Shard(Event::CertificatesHold(shard, number)) => {
+                    if self.certificates.confirm(shard, number) {
+                        self.tell_reloaded("certificates are");
                     }
                 }
                 Heard::Shard(_) => {}
@@ -339,16 +346,16 @@ impl<'a> ControlPlane<'a> {
     fn put_in_force(&mut self, reloaded: Reloaded) -> Option<&'static str> {
         Some(match reloaded {
             Reloaded::Certificates(configs) => {
-                self.shards.set_tls(configs);
+                self.shards.set_tls(self.certificates.begin(), configs);
                 self.tell_terms();
-                "certificates are"
+                return None;
             }
             Reloaded::Users => "the password file is",
             Reloaded::Keys => "the keys of tokens are",
             Reloaded::Asked => return None,
             Reloaded::Access(acl) => {
                 self.handed.keep(&acl);
-                self.shards.set_acl(self.rollout.begin(), acl);
+                self.shards.set_acl(self.rules.begin(), acl);
                 return None;
             }
             Reloaded::Bans(bans) => {

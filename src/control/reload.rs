@@ -11,11 +11,13 @@ use crate::control::config::Config;
 use crate::control::text;
 use crate::control::watch::bans::{self, Who};
 use crate::engine::access::acl::Acl;
-use crate::shard::certificates::{CERTIFICATE, REVOCATION_LIST, Term, TlsFiles, TlsSettings};
+use crate::engine::telemetry::notes::quoted;
+use crate::shard::certificates::{Part, Term, TlsFiles, TlsSettings};
 use crate::shard::files;
 use crate::shard::listener::ListenerConfig;
 use crate::shard::transport::client::TlsSetup;
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,14 +31,15 @@ pub const ACCESS: &str = "the access file is";
 /// A file that cannot be used, and why.
 #[derive(Debug)]
 pub struct FileError {
-    path: Option<PathBuf>,
+    /// The key that names it, and where it is; `None` where the text says that.
+    place: Option<(&'static str, PathBuf)>,
     text: String,
 }
 
 impl FileError {
-    fn new(path: &Path, text: impl fmt::Display) -> Self {
+    fn new((key, path): (&'static str, &Path), text: impl fmt::Display) -> Self {
         FileError {
-            path: Some(path.to_owned()),
+            place: Some((key, path.to_owned())),
             text: text.to_string(),
         }
     }
@@ -44,8 +47,8 @@ impl FileError {
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "{}: {}", path.display(), self.text),
+        match &self.place {
+            Some((key, path)) => write!(f, "{key}: {}: {}", path.display(), self.text),
             None => f.write_str(&self.text),
         }
     }
@@ -88,7 +91,8 @@ pub struct Files {
     bans: Option<BanFile>,
 }
 
-type Stamp = Option<SystemTime>;
+/// What tells a file from what stood there before: its time alone may be the same, as copies keep it.
+type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// When files were changed last: as they were read, and as they were seen at the last look.
 struct Watched<T> {
@@ -177,7 +181,7 @@ impl Files {
             };
             let stamp = Watched::new(path.as_deref().and_then(stamp));
             let method = JwtMethod::new(jwt).map_err(|error| FileError {
-                path: None,
+                place: None,
                 text: format!("authentication.jwt: {error}"),
             })?;
             Ok(Tokens {
@@ -301,7 +305,7 @@ impl Files {
                     Ok(true) => Ok(Reloaded::Keys),
                     Ok(false) => Ok(Reloaded::Asked),
                     Err(error) => Err(FileError {
-                        path: None,
+                        place: None,
                         text: format!("authentication.jwt: {error}"),
                     }),
                 });
@@ -348,7 +352,7 @@ impl Files {
     #[must_use]
     pub fn certificate_expires_s(&self) -> Option<i64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        let own = self.terms().filter(|term| term.what == CERTIFICATE);
+        let own = self.terms().filter(|term| term.part == Part::Own);
         let first = own.map(|term| term.ends_unix_s).min()?;
         Some(first.saturating_sub_unsigned(now.as_secs()))
     }
@@ -361,7 +365,7 @@ impl Files {
     /// The first server certificate that has ended.
     #[must_use]
     pub fn ended_certificate(&self) -> Option<String> {
-        let mut own = self.terms().filter(|term| term.what == CERTIFICATE);
+        let mut own = self.terms().filter(|term| term.part == Part::Own);
         own.find_map(|term| ended(term, now_unix_s()))
     }
 
@@ -388,32 +392,56 @@ const DAY_S: i64 = 86_400;
 /// From when on it is said that a certificate ends.
 const ENDS_SOON_S: i64 = 30 * DAY_S;
 
+/// What it is called, and what follows where it does not serve.
+fn called(part: &Part) -> (String, &'static str) {
+    let of_ca = |kind: &str, name: &str| format!("the certificate of the {kind} {}", quoted(name));
+    match part {
+        Part::Own => ("the certificate".to_owned(), "clients will not trust it"),
+        Part::Between(name) => (of_ca("CA in the chain,", name), "clients will not trust it"),
+        Part::ClientCa(name) => (of_ca("CA of clients,", name), "its clients are refused"),
+        Part::RevocationList => (
+            "the revocation list".to_owned(),
+            "what was revoked later is not in it",
+        ),
+    }
+}
+
 /// What to say of something that has ended.
 fn ended(term: &Term, now: i64) -> Option<String> {
-    let (path, what) = (term.path.display(), term.what);
+    let (path, (what, follows)) = (term.path.display(), called(&term.part));
     let days = (now - term.ends_unix_s).div_euclid(DAY_S);
     let when = match days {
         0 => "today".to_owned(),
         1 => "yesterday".to_owned(),
         days => format!("{days} days ago"),
     };
-    (term.ends_unix_s <= now).then(|| match what {
-        REVOCATION_LIST => format!(
-            "{path}: {what} is out of date since {when}: what was revoked later is not in it; get a newer one"
-        ),
-        _ => format!("{path}: {what} ended {when}: clients will not trust it; get a new one"),
+    (term.ends_unix_s <= now).then(|| match term.part {
+        Part::RevocationList => {
+            format!("{path}: {what} is out of date since {when}: {follows}; get a newer one")
+        }
+        _ => format!("{path}: {what} ended {when}: {follows}; get a new one"),
     })
 }
 
-/// What to say of something that has ended, or of a certificate that will soon.
+/// What to say of something that has ended or does not count yet, or of a certificate that will end soon.
 fn warning(term: &Term, now: i64) -> Option<String> {
+    let (path, (what, follows)) = (term.path.display(), called(&term.part));
     let left = term.ends_unix_s - now;
-    let is_soon = term.what == CERTIFICATE && (1..=ENDS_SOON_S).contains(&left);
+    let is_soon = term.part != Part::RevocationList && (1..=ENDS_SOON_S).contains(&left);
     let soon = || {
-        let (path, what, days) = (term.path.display(), term.what, left / DAY_S);
+        let days = left / DAY_S;
         format!("{path}: {what} ends in {days} days; put a new one in its place")
     };
-    ended(term, now).or_else(|| is_soon.then(soon))
+    let early = || {
+        let days = (term.begins_unix_s - now + DAY_S - 1) / DAY_S;
+        format!(
+            "{path}: {what} does not count before {days} days from now: {follows}; is this machine's \
+             clock right?"
+        )
+    };
+    ended(term, now)
+        .or_else(|| (term.begins_unix_s > now).then(early))
+        .or_else(|| is_soon.then(soon))
 }
 
 fn tls_files(listener: &ListenerConfig) -> Option<&TlsFiles> {
@@ -425,7 +453,7 @@ fn load_tls<'a>(
 ) -> Result<Vec<Option<Tls>>, FileError> {
     let load = |files: &TlsFiles| {
         let settings = files.load().map_err(|error| FileError {
-            path: None,
+            place: None,
             text: error.to_string(),
         })?;
         Ok(Tls {
@@ -438,29 +466,33 @@ fn load_tls<'a>(
 
 fn stamps(certificates: &[Option<Tls>]) -> Vec<Stamp> {
     let all = certificates.iter().flatten();
-    all.flat_map(|tls| tls.files.stamps()).collect()
+    all.flat_map(|tls| tls.files.paths().map(stamp)).collect()
 }
 
 fn stamp(path: &Path) -> Stamp {
-    std::fs::metadata(path)
-        .and_then(|file| file.modified())
-        .ok()
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, file.ino(), file.len()))
 }
 
-fn read_text(path: &Path) -> Result<String, FileError> {
-    let bytes = files::read(path, files::LIST_BYTES_MAX);
-    let bytes = bytes.map_err(|error| FileError::new(path, error))?;
-    text::decode_list(&bytes).map_err(|error| FileError::new(path, error))
+const USERS: &str = "password_file";
+const ACCESS_RULES: &str = "acl_file";
+const BANS_FILE: &str = "bans.file";
+
+fn read_text(key: &'static str, path: &Path) -> Result<String, FileError> {
+    let wrong = |error: &dyn fmt::Display| FileError::new((key, path), error);
+    let bytes = files::read(path, files::LIST_BYTES_MAX).map_err(|error| wrong(&error))?;
+    text::decode_list(&bytes).map_err(|error| wrong(&error))
 }
 
 fn read_users(path: &Path) -> Result<PasswordFile, FileError> {
-    PasswordFile::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+    let users = PasswordFile::parse(&read_text(USERS, path)?);
+    users.map_err(|error| FileError::new((USERS, path), error))
 }
 
 /// Those of a file, and what in it may not be as it was meant.
 fn read_bans(path: &Path) -> Result<(Vec<Who>, Vec<String>), FileError> {
-    let text = read_text(path)?;
-    let bans = bans::parse(&text).map_err(|error| FileError::new(path, error))?;
+    let text = read_text(BANS_FILE, path)?;
+    let bans = bans::parse(&text).map_err(|error| FileError::new((BANS_FILE, path), error))?;
     let warnings = bans::warnings(&text);
     let warnings = warnings
         .iter()
@@ -469,7 +501,8 @@ fn read_bans(path: &Path) -> Result<(Vec<Who>, Vec<String>), FileError> {
 }
 
 fn read_access(path: &Path) -> Result<Acl, FileError> {
-    Acl::parse(&read_text(path)?).map_err(|error| FileError::new(path, error))
+    let rules = Acl::parse(&read_text(ACCESS_RULES, path)?);
+    rules.map_err(|error| FileError::new((ACCESS_RULES, path), error))
 }
 
 #[cfg(test)]
@@ -478,26 +511,55 @@ mod tests {
 
     #[test]
     fn what_ends_is_told_of_in_time() {
-        let term = |what| Term {
+        let term = |part| Term {
             path: "/etc/x.pem".into(),
-            what,
+            part,
+            begins_unix_s: 900 * DAY_S,
             ends_unix_s: 1_000 * DAY_S,
         };
-        let at = |what, days: i64| warning(&term(what), days * DAY_S);
-        assert_eq!(at(CERTIFICATE, 969), None);
+        let at = |part, days: i64| warning(&term(part), days * DAY_S);
+        let ca = || Part::ClientCa("CN=x".to_owned());
+        assert_eq!(at(Part::Own, 969), None);
         assert_eq!(
-            at(CERTIFICATE, 970).unwrap(),
+            at(Part::Own, 970).unwrap(),
             "/etc/x.pem: the certificate ends in 30 days; put a new one in its place"
         );
-        assert!(at(CERTIFICATE, 1_000).unwrap().contains("ended today"));
-        assert!(at(CERTIFICATE, 1_007).unwrap().contains("ended 7 days ago"));
-        assert_eq!(at(REVOCATION_LIST, 999), None);
+        assert!(at(Part::Own, 1_000).unwrap().contains("ended today"));
+        assert!(at(Part::Own, 1_007).unwrap().contains("ended 7 days ago"));
+        assert_eq!(
+            at(ca(), 1_007).unwrap(),
+            "/etc/x.pem: the certificate of the CA of clients, \"CN=x\" ended 7 days ago: its clients are \
+             refused; get a new one"
+        );
+        let early = at(Part::Between("CN=x".to_owned()), 898).unwrap();
         assert!(
-            at(REVOCATION_LIST, 1_001)
+            early.contains("CA in the chain, \"CN=x\" does not count before 2 days"),
+            "{early}"
+        );
+        assert_eq!(at(Part::RevocationList, 999), None);
+        assert!(
+            at(Part::RevocationList, 1_001)
                 .unwrap()
                 .contains("out of date since yesterday")
         );
-        assert_eq!(ended(&term(CERTIFICATE), 999 * DAY_S), None);
+        assert_eq!(ended(&term(Part::Own), 999 * DAY_S), None);
+    }
+
+    /// One that is moved into place may have the time of that before it, as copies keep it.
+    #[test]
+    fn a_file_in_anothers_place_is_another() {
+        let place = std::env::temp_dir().join(format!("ringmq-stamp-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let [old, new] = ["old", "new"].map(|name| place.join(name));
+        for path in [&old, &new] {
+            let file = std::fs::File::create(path).unwrap();
+            file.set_modified(UNIX_EPOCH).unwrap();
+        }
+        let before = stamp(&old);
+        assert_eq!(before, stamp(&old));
+        std::fs::rename(&new, &old).unwrap();
+        assert_ne!(before, stamp(&old));
+        std::fs::remove_dir_all(&place).unwrap();
     }
 
     #[test]

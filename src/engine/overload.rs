@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-/// Bytes that a client may be behind at QoS 0 once memory is short.
+/// Bytes that a client may be behind once memory is short: at QoS 0 in its outbox, else in its queue.
 pub const SHED_OUTBOX_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of an unfinished packet that a client may have sent while memory is very short.
@@ -27,7 +27,11 @@ pub enum Stage {
     /// Not at all.
     #[default]
     Normal,
-    /// QoS 0 messages to clients that are behind are dropped.
+    /// Nothing grows any more that stays though its client goes: what waits for clients that are away, and
+    /// what is retained. Well before the others: what clients have while they are there needs room too, and
+    /// memory that was given back in pieces is not free at once.
+    Frugal,
+    /// Messages to clients that are behind are dropped.
     Shed,
     /// Clients that publish are not read.
     Pause,
@@ -36,9 +40,15 @@ pub enum Stage {
 }
 
 /// Percent of the memory at which a stage begins.
-const BEGINS: [(Stage, u64); 3] = [(Stage::Refuse, 95), (Stage::Pause, 90), (Stage::Shed, 80)];
-/// Percent to which memory is brought back by disconnecting clients.
-const RELIEVED_AT: u64 = 88;
+const BEGINS: [(Stage, u64); 4] = [
+    (Stage::Refuse, 95),
+    (Stage::Pause, 90),
+    (Stage::Shed, 80),
+    (Stage::Frugal, 70),
+];
+/// Percent to which memory is brought back by disconnecting clients: below the end of the stage in which who
+/// publishes is not read.
+const RELIEVED_AT: u64 = 85;
 /// Percent below its beginning at which a stage ends.
 const LEAVES_BELOW: u64 = 3;
 
@@ -73,6 +83,9 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Stage::Normal => "enough",
+            Stage::Frugal => {
+                "filling: nothing more is retained, or kept for clients that are away or far behind"
+            }
             Stage::Shed => "short: QoS 0 messages to clients that are behind are dropped",
             Stage::Pause => "very short: clients that publish or subscribe are not read",
             Stage::Refuse => {
@@ -90,7 +103,9 @@ mod tests {
     fn each_stage_is_entered_and_left() {
         let max = 1_000;
         let walk = [
-            (799, Stage::Normal),
+            (699, Stage::Normal),
+            (700, Stage::Frugal),
+            (799, Stage::Frugal),
             (800, Stage::Shed),
             (900, Stage::Pause),
             (949, Stage::Pause),
@@ -100,7 +115,9 @@ mod tests {
             (870, Stage::Pause),
             (869, Stage::Shed),
             (770, Stage::Shed),
-            (769, Stage::Normal),
+            (769, Stage::Frugal),
+            (670, Stage::Frugal),
+            (669, Stage::Normal),
             (2_000, Stage::Refuse),
             (0, Stage::Normal),
         ];

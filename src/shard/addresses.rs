@@ -6,6 +6,7 @@
 use crate::engine::shard::CountsByNetwork;
 use ipnet::{IpNet, Ipv6Net};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,32 +73,38 @@ impl Addresses {
     }
 }
 
-/// Connections that have not sent their CONNECT, by address.
+/// Connections that have not sent their CONNECT, by address, of all listeners and of each.
 #[derive(Debug, Default)]
-pub struct Connecting(Mutex<HashMap<IpNet, usize>>);
+pub struct Connecting(Mutex<HashMap<(IpNet, Option<u16>), usize>>);
 
 impl CountsByNetwork for Connecting {
-    fn count(&self, network: IpNet) -> usize {
+    fn count(&self, network: IpNet, listener: u16) -> (usize, usize) {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.get(&network).copied().unwrap_or_default()
+        let count = |listener| counts.get(&(network, listener)).copied();
+        let [all, of_listener] = [None, Some(listener)].map(count);
+        (all.unwrap_or_default(), of_listener.unwrap_or_default())
     }
 
-    fn enter(&self, network: IpNet) {
+    fn enter(&self, network: IpNet, listener: u16) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(network).or_default() += 1;
+        for of in [None, Some(listener)] {
+            *counts.entry((network, of)).or_default() += 1;
+        }
     }
 
-    fn leave(&self, network: IpNet) {
+    fn leave(&self, network: IpNet, listener: u16) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        take_one(&mut counts, network);
+        for of in [None, Some(listener)] {
+            take_one(&mut counts, (network, of));
+        }
     }
 }
 
-fn take_one(counts: &mut HashMap<IpNet, usize>, network: IpNet) {
-    if let Some(count) = counts.get_mut(&network) {
+fn take_one<K: Hash + Eq>(counts: &mut HashMap<K, usize>, whose: K) {
+    if let Some(count) = counts.get_mut(&whose) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&network);
+            counts.remove(&whose);
         }
     }
 }

@@ -43,6 +43,8 @@ const EXECUTOR_IO_BYTES: usize = 128 * 1024;
 const ORDERS_MAX: usize = 64;
 /// Answers of authentication methods that may wait for a shard; the methods wait beyond that.
 const REPLIES_MAX: usize = 1024;
+/// Questions to the methods that may wait in their queue, of one address.
+const QUESTIONS_OF_ADDRESS_MAX: usize = 256;
 /// How long the executors may take to come up.
 const START_MAX: Duration = Duration::from_secs(10);
 /// The same where they have to be built anew first.
@@ -134,6 +136,7 @@ struct Common {
     origin: (Instant, u64),
     log: Option<LogWay>,
     questions: Sender<Question>,
+    questions_waiting: Addresses,
     entries: Sender<Vec<Entry>>,
     meter: ProcessMeter,
     retained: Arc<Budget>,
@@ -205,6 +208,7 @@ impl Shards {
             addresses: Addresses::new(per_address, rules.ipv6_prefix_bits),
             origin: (Instant::now(), wall_ms()),
             questions: questions.clone(),
+            questions_waiting: Addresses::new(QUESTIONS_OF_ADDRESS_MAX, rules.ipv6_prefix_bits),
             entries: entries.clone(),
             meter: meter.clone(),
             retained: Arc::default(),
@@ -299,6 +303,7 @@ impl Shards {
                     log: common.log,
                     orders,
                     questions: common.questions,
+                    questions_waiting: common.questions_waiting,
                     replies,
                     entries: common.entries,
                     addresses: common.addresses,
@@ -374,8 +379,8 @@ impl Shards {
     }
 
     /// New connections use these TLS settings.
-    pub fn set_tls(&self, configs: Arc<[Option<Arc<TlsSetup>>]>) {
-        self.order(&Order::Tls(configs));
+    pub fn set_tls(&self, number: u64, configs: Arc<[Option<Arc<TlsSetup>>]>) {
+        self.order(&Order::Tls(number, configs));
     }
 
     /// Who is not served from now on.

@@ -9,8 +9,9 @@
 
 use crate::shard::files;
 use crate::shard::pem::Pem;
+use crate::shard::proposals;
 use crate::shard::transport::client::TlsSetup;
-use crate::shard::vouching::Named;
+use crate::shard::vouching::{Named, Root};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -23,7 +24,6 @@ use rustls::{RootCertStore, ServerConfig};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 use x509_parser::prelude::{
     CertificateRevocationList, FromDer, GeneralName, SubjectPublicKeyInfo, X509Certificate,
     X509Version,
@@ -77,8 +77,8 @@ pub struct TlsFiles {
     pub client_certificate: ClientCertificate,
     /// Whether TLS 1.2 is refused.
     pub requires_1_3: bool,
-    /// Protocol to agree on where the client proposes any.
-    pub alpn: &'static str,
+    /// Protocols to agree on where the client proposes any.
+    pub alpn: &'static [&'static str],
     /// Most plain text of one record to clients; `None` for what TLS allows.
     pub record_bytes_max: Option<usize>,
 }
@@ -105,28 +105,50 @@ fn wrong(path: &Path, text: impl fmt::Display) -> CertificateError {
     }
 }
 
-/// Until when a file of a set serves.
+/// What of a set of files serves for a time only.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// A server's own certificate.
+    Own,
+    /// That of a CA in its chain, which is called so.
+    Between(String),
+    /// That of a CA of clients, which is called so.
+    ClientCa(String),
+    /// A revocation list.
+    RevocationList,
+}
+
+/// How long a part of a file serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
     /// The file.
     pub path: PathBuf,
-    /// What in it, in an operator's words.
-    pub what: &'static str,
+    /// What in it.
+    pub part: Part,
+    /// Seconds since 1970.
+    pub begins_unix_s: i64,
     /// Seconds since 1970.
     pub ends_unix_s: i64,
 }
 
-/// How a server's own certificate is called in a [`Term`].
-pub const CERTIFICATE: &str = "the certificate";
-/// How a revocation list is called in a [`Term`].
-pub const REVOCATION_LIST: &str = "the revocation list";
+impl Term {
+    fn new(path: &Path, part: Part, certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Term {
+            path: path.to_owned(),
+            part,
+            begins_unix_s: validity.not_before.timestamp(),
+            ends_unix_s: validity.not_after.timestamp(),
+        }
+    }
+}
 
 /// Settings made of files, and until when these serve.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
     /// For connections.
     pub setup: Arc<TlsSetup>,
-    /// Until when the server's certificates and the revocation lists serve.
+    /// How long certificates and revocation lists serve.
     pub terms: Vec<Term>,
 }
 
@@ -143,28 +165,20 @@ impl TlsFiles {
             .map(PathBuf::as_path)
     }
 
-    /// When each file was last changed.
-    #[must_use]
-    pub fn stamps(&self) -> Vec<Option<SystemTime>> {
-        let modified = |path| std::fs::metadata(path).and_then(|file| file.modified());
-        self.paths().map(|path| modified(path).ok()).collect()
-    }
-
     /// Reads the files.
     ///
     /// # Errors
     /// Names the first file that is wrong.
     pub fn load(&self) -> Result<TlsSettings, CertificateError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut resolver = ByName::default();
+        let mut resolver = ByName {
+            entries: Vec::new(),
+            alpn: self.alpn,
+        };
         let mut terms = Vec::new();
         for pair in &self.pairs {
-            let (certified, names, ends_unix_s) = load_pair(pair, &provider)?;
-            terms.push(Term {
-                path: pair.certificate.clone(),
-                what: CERTIFICATE,
-                ends_unix_s,
-            });
+            let (certified, names, of_pair) = load_pair(pair, &provider)?;
+            terms.extend(of_pair);
             resolver.entries.push((names, certified));
         }
         let versions: &[_] = if self.requires_1_3 {
@@ -183,7 +197,8 @@ impl TlsFiles {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![self.alpn.as_bytes().to_vec()];
+        let protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec());
+        config.alpn_protocols = protocols.collect();
         // With the five bytes of a record's head, as rustls counts.
         config.max_fragment_size = self.record_bytes_max.map(|bytes| bytes + 5);
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| wrong(&at, error))?;
@@ -216,7 +231,13 @@ impl TlsFiles {
             let text = "has no certificate of a CA: what is in it vouches for no client";
             return Err(wrong(path, text));
         }
+        let mut trusted = Vec::new();
         for (number, certificate) in (1..).zip(certificates) {
+            trusted.extend(Root::new(&certificate));
+            if let Ok((_, parsed)) = X509Certificate::from_der(&certificate) {
+                let part = Part::ClientCa(parsed.subject().to_string());
+                terms.push(Term::new(path, part, &parsed));
+            }
             let added = roots.add(certificate);
             added.map_err(|_| wrong(path, format!("certificate {number} is not one of a CA")))?;
         }
@@ -231,7 +252,9 @@ impl TlsFiles {
                 let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
                 Some(Term {
                     path: path.clone(),
-                    what: REVOCATION_LIST,
+                    part: Part::RevocationList,
+                    // One that is ahead of its time counts as well.
+                    begins_unix_s: 0,
                     ends_unix_s: parsed.next_update()?.timestamp(),
                 })
             }));
@@ -248,7 +271,7 @@ impl TlsFiles {
         let verifier = builder.build();
         let at = self.client_crl.as_ref().unwrap_or(path);
         let verifier = verifier.map_err(|error| wrong(at, error))?;
-        Ok(Some(Named::new(verifier, of_leaf)))
+        Ok(Some(Named::new(verifier, of_leaf, trusted, provider)))
     }
 }
 
@@ -272,7 +295,7 @@ fn may_vouch(certificate: &CertificateDer<'_>) -> bool {
     parsed.version() == X509Version::V1 || parsed.is_ca() || parsed.subject() == parsed.issuer()
 }
 
-type Loaded = (Arc<CertifiedKey>, Vec<String>, i64);
+type Loaded = (Arc<CertifiedKey>, Vec<String>, Vec<Term>);
 
 fn load_pair(pair: &KeyPair, provider: &CryptoProvider) -> Result<Loaded, CertificateError> {
     let chain = read_certificates(&pair.certificate)?;
@@ -304,8 +327,15 @@ fn load_pair(pair: &KeyPair, provider: &CryptoProvider) -> Result<Loaded, Certif
             });
         }
     }
-    let (names, ends_unix_s) = (names(own), own.validity().not_after.timestamp());
-    Ok((Arc::new(CertifiedKey::new(chain, key)), names, ends_unix_s))
+    let parts = parsed.iter().enumerate().map(|(at, certificate)| {
+        let part = match at {
+            0 => Part::Own,
+            _ => Part::Between(certificate.subject().to_string()),
+        };
+        Term::new(&pair.certificate, part, certificate)
+    });
+    let (names, terms) = (names(own), parts.collect());
+    Ok((Arc::new(CertifiedKey::new(chain, key)), names, terms))
 }
 
 /// Whether a certificate is of this public key. Compared without what stands beside it: keys of one kind are
@@ -347,13 +377,17 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 }
 
 /// Chooses the certificate whose names fit; the first if none does or no name is asked for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ByName {
     entries: Vec<(Vec<String>, Arc<CertifiedKey>)>,
+    alpn: &'static [&'static str],
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(proposed) = hello.alpn() {
+            proposals::look_at(proposed, self.alpn);
+        }
         let asked = hello.server_name().unwrap_or_default();
         let fitting = self
             .entries
@@ -400,7 +434,7 @@ mod tests {
             client_crl_depth: RevocationDepth::Leaf,
             client_certificate: ClientCertificate::None,
             requires_1_3: false,
-            alpn: "mqtt",
+            alpn: &["mqtt"],
             record_bytes_max: None,
         };
         let error = files.load().unwrap_err().to_string();

@@ -5,7 +5,8 @@
 //!
 //! Not here: what they say.
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, AtFlags, CWD, OFlags};
+use rustix::io::Errno;
 use std::fmt;
 use std::fs::{File, FileType};
 use std::io::{self, Read};
@@ -149,6 +150,52 @@ pub fn append(path: &Path) -> Result<File, WriteError> {
 /// It is a pipe, a socket, a disk or a folder.
 pub fn look(path: &Path) -> Result<(), WriteError> {
     std::fs::metadata(path).map_or(Ok(()), |is| may_be_written(path, is.file_type()))
+}
+
+/// What [`append`] may do at `path` by its rights, as far as that can be seen without making anything: write
+/// what is there, or make it in its folder.
+///
+/// # Errors
+/// What it may not, and the remedy.
+pub fn may_append(path: &Path) -> Result<(), String> {
+    match may(path, Access::WRITE_OK) {
+        Err(Errno::NOENT) => may_make(path),
+        Err(error) => Err(format!(
+            "{} may not write it: {}; give it to that user, or name another",
+            own_user(),
+            io::Error::from(error)
+        )),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Whether a file could be made at `path` by the rights to its folder.
+///
+/// # Errors
+/// Why not, and the remedy.
+pub fn may_make(path: &Path) -> Result<(), String> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    may(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        format!(
+            "{} may make no file in the folder {}: {}; let that user write there, or name another",
+            own_user(),
+            folder.display(),
+            io::Error::from(error)
+        )
+    })
+}
+
+/// Asks by the rights that opening goes by.
+fn may(path: &Path, access: Access) -> Result<(), Errno> {
+    rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS)
+}
+
+/// Who the process is, for the log.
+fn own_user() -> String {
+    format!("the user with number {}", rustix::process::geteuid())
 }
 
 /// Where a process finds what was handed to it open, whatever that is: under service managers often a pipe.

@@ -5,8 +5,10 @@
 
 use crate::engine::limits::Limits;
 use crate::shard::certificates::TlsFiles;
+use crate::shard::files;
 use crate::shard::transport::client::TlsSetup;
 use crate::shard::transport::setup::{TransportSetup, TrustedProxies, WebSocketSetup};
+use rustix::thread::CapabilitySet;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
@@ -286,7 +288,7 @@ impl Listener {
     pub fn look(place: &Place) -> Result<(), ListenError> {
         let seen = match place {
             Place::Tcp(tcp) => look_for_addresses(tcp),
-            Place::Unix(unix) => is_socket(&unix.path).map(drop),
+            Place::Unix(unix) => look_for_rights(unix),
         };
         seen.map_err(|source| ListenError {
             place: place.clone(),
@@ -309,6 +311,34 @@ fn look_for_addresses(tcp: &TcpPlace) -> io::Result<()> {
         }
     }
     lacking.map_or(Ok(()), Err)
+}
+
+/// Whether a socket could be made, and be given to whom it is to be.
+fn look_for_rights(unix: &UnixPlace) -> io::Result<()> {
+    is_socket(&unix.path)?;
+    files::may_make(&unix.path).map_err(io::Error::other)?;
+    let capabilities = rustix::thread::capabilities(None)?.effective;
+    if capabilities.contains(CapabilitySet::CHOWN) {
+        return Ok(());
+    }
+    let (user, group) = unix.owner;
+    if user.is_some_and(|user| user != rustix::process::geteuid().as_raw()) {
+        return Err(io::Error::other(
+            "owner_uid: only root may give it to another user (CAP_CHOWN)",
+        ));
+    }
+    let is_own = |group| {
+        group == rustix::process::getegid().as_raw()
+            || rustix::process::getgroups()
+                .is_ok_and(|groups| groups.iter().any(|own| own.as_raw() == group))
+    };
+    if group.is_some_and(|group| !is_own(group)) {
+        return Err(io::Error::other(
+            "owner_gid: the broker's user is not in that group, and only root may give it to another \
+             (CAP_CHOWN)",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a socket stands at `path`; an error if something else does.

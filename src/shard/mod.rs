@@ -23,6 +23,7 @@ pub mod meter;
 pub mod orders;
 pub mod peer;
 pub mod pem;
+pub mod proposals;
 pub mod pulse;
 pub mod questions;
 pub mod recovery;

@@ -19,8 +19,8 @@ use std::time::Instant;
 pub enum Order {
     /// Send gauges and counters, as the answer to the question of this number.
     Statistics(u64),
-    /// New connections use these TLS settings, by the listeners' numbers.
-    Tls(Arc<[Option<Arc<TlsSetup>>]>),
+    /// New connections use these TLS settings, by the listeners' numbers; to be confirmed with this number.
+    Tls(u64, Arc<[Option<Arc<TlsSetup>>]>),
     /// Access rules from now on; to be confirmed with this number.
     Acl(u64, Arc<Acl>),
     /// Who is not served from now on.
@@ -84,6 +84,8 @@ pub enum Event {
     Statistics(ShardId, u64, Vec<(&'static str, u64)>),
     /// The access rules of this number are in force there.
     RulesHold(ShardId, u64),
+    /// The TLS settings of this number are.
+    CertificatesHold(ShardId, u64),
     /// It accepts no more, and its wills are visible to the other shards.
     Drained(ShardId),
     /// It has stopped.
@@ -114,9 +116,9 @@ mod tests {
         let queue = OrderQueue::new(sender);
         queue.push(Order::StopAccepting);
         assert!(queue.flush());
-        queue.push(Order::Tls(Arc::new([None])));
+        queue.push(Order::Tls(1, Arc::new([None])));
         queue.push(Order::Statistics(1));
-        queue.push(Order::Tls(Arc::new([])));
+        queue.push(Order::Tls(2, Arc::new([])));
         assert!(!queue.flush());
         let mut got = Vec::new();
         while let Ok(order) = taken.try_recv() {

@@ -10,6 +10,8 @@ const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 const MARK: &[u8] = b"\xEF\xBB\xBF";
+/// How a key of OpenSSH is called.
+const OPENSSH: &str = "OPENSSH PRIVATE KEY";
 /// How a certificate of OpenSSL's own kind is called, which has more in it than others read.
 const TRUSTED: &str = "TRUSTED CERTIFICATE";
 
@@ -33,12 +35,19 @@ impl<'a> Pem<'a> {
     /// What is wrong, by its line. Nothing of what the sections hold is shown.
     pub fn new(bytes: &'a [u8]) -> Result<Self, String> {
         let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
+        if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+            return Err(
+                "is in UTF-16, not plain text; `iconv -f UTF-16 -t UTF-8 OLD > NEW` makes that of it"
+                    .to_owned(),
+            );
+        }
         let mut sections = Vec::new();
         // Label and line of the section that has begun.
         let mut open: Option<(String, usize)> = None;
         let mut is_encrypted = false;
         for (number, line) in (1..).zip(lines(bytes)) {
             let wrong = |text: &str| Err(format!("line {number}: {text}"));
+            let is_indented = line.starts_with(b" ") || line.starts_with(b"\t");
             let line = line.trim_ascii();
             let has_frame = holds(line, BEGIN) || holds(line, END);
             let frame = frame(line);
@@ -47,6 +56,11 @@ impl<'a> Pem<'a> {
                     return wrong(
                         "BEGIN or END does not stand on a line of its own; where files were put \
                          together, add a line end between them",
+                    );
+                }
+                (Some(_), _) if is_indented => {
+                    return wrong(
+                        "blanks stand before this BEGIN or END; take them out of all lines",
                     );
                 }
                 (Some((true, label)), None) => {
@@ -97,7 +111,8 @@ impl<'a> Pem<'a> {
             );
         }
         let found = CertificateDer::pem_slice_iter(self.bytes).collect();
-        self.all(found, "CERTIFICATE", "openssl x509 -inform DER")
+        let of_store = "openssl pkcs12 -nokeys";
+        self.all(found, "CERTIFICATE", ["openssl x509 -inform DER", of_store])
     }
 
     /// All revocation lists.
@@ -106,7 +121,8 @@ impl<'a> Pem<'a> {
     /// There is none, or one is no base64.
     pub fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
         let found = CertificateRevocationListDer::pem_slice_iter(self.bytes).collect();
-        self.all(found, "X509 CRL", "openssl crl -inform DER")
+        let of_store = "openssl pkcs12 -info";
+        self.all(found, "X509 CRL", ["openssl crl -inform DER", of_store])
     }
 
     /// The private key, of several the first.
@@ -117,7 +133,15 @@ impl<'a> Pem<'a> {
         let mut keys = self.sections.iter();
         let key = keys.find(|section| section.label.ends_with("PRIVATE KEY"));
         match key {
-            None => Err(self.without("PRIVATE KEY", "openssl pkey -inform DER")),
+            None => {
+                let conversions = ["openssl pkey -inform DER", "openssl pkcs12 -nocerts -nodes"];
+                Err(self.without("PRIVATE KEY", conversions))
+            }
+            Some(key) if key.label == OPENSSH => Err(
+                "has an OPENSSH PRIVATE KEY, which only OpenSSH reads; `ssh-keygen -p -m PKCS8 -f COPY` \
+                 makes a PRIVATE KEY of a copy, if it is one of RSA or ECDSA"
+                    .to_owned(),
+            ),
             Some(key) if key.is_encrypted => Err(
                 "is encrypted, and nobody is there to type its password; `openssl pkey -in OLD -out \
                  NEW` decrypts it: let only the broker read that"
@@ -132,26 +156,40 @@ impl<'a> Pem<'a> {
         &self,
         found: Result<Vec<T>, E>,
         label: &str,
-        conversion: &str,
+        conversions: [&str; 2],
     ) -> Result<Vec<T>, String> {
         let labels = self.sections.iter().map(|section| section.label.as_str());
         match (labels.filter(|found| *found == label).count(), found) {
-            (0, _) => Err(self.without(label, conversion)),
+            (0, _) => Err(self.without(label, conversions)),
             (count, Ok(found)) if found.len() == count => Ok(found),
             _ => Err(format!("has a {label} that is not whole")),
         }
     }
 
-    /// What to say of a file without a section.
-    fn without(&self, label: &str, conversion: &str) -> String {
+    /// What to say of a file without a section; by what that is made of DER, and of PKCS#12.
+    fn without(&self, label: &str, [of_der, of_store]: [&str; 2]) -> String {
+        if self.sections.is_empty() && is_pkcs12(self.bytes) {
+            return format!("is PKCS#12, not PEM; `{of_store} -in OLD -out NEW` makes PEM of it");
+        }
         if self.sections.is_empty() && self.bytes.starts_with(&[0x30]) {
-            return format!("is DER, not PEM; `{conversion} -in OLD -out NEW` makes PEM of it");
+            return format!("is DER, not PEM; `{of_der} -in OLD -out NEW` makes PEM of it");
         }
         match self.sections.first() {
             Some(other) => format!("has no {label} in PEM, but a {}", other.label),
             None => format!("has no {label} in PEM"),
         }
     }
+}
+
+/// Whether it is a store of keys and certificates, as browsers and Windows export them: a sequence that
+/// begins with its version, 3.
+fn is_pkcs12(bytes: &[u8]) -> bool {
+    let content = match bytes {
+        [0x30, length, rest @ ..] if *length <= 0x80 => rest,
+        [0x30, length, rest @ ..] => rest.get(usize::from(length & 0x7F)..).unwrap_or_default(),
+        _ => return false,
+    };
+    content.starts_with(&[0x02, 0x01, 0x03, 0x30])
 }
 
 /// With ends of any kind, each counted as one.
@@ -238,6 +276,19 @@ mod tests {
         assert!(key(section("CERTIFICATE").as_bytes()).contains("but a CERTIFICATE"));
         assert_eq!(key(b""), "has no PRIVATE KEY in PEM");
         assert!(certificates("0\u{1}").unwrap_err().contains("openssl x509"));
+        let of_ssh = key(section(OPENSSH).as_bytes());
+        assert!(of_ssh.contains("only OpenSSH reads"), "{of_ssh}");
+        let store = b"0\x82\x09\x10\x02\x01\x03\x30\x82";
+        assert!(key(store).starts_with("is PKCS#12, not PEM; `openssl pkcs12 -nocerts"));
+        let of_store = Pem::new(store).unwrap().certificates().unwrap_err();
+        assert!(
+            of_store.contains("`openssl pkcs12 -nokeys -in"),
+            "{of_store}"
+        );
+        let utf16 = Pem::new(b"\xFF\xFE-\0-\0").unwrap_err();
+        assert!(utf16.contains("UTF-16"), "{utf16}");
+        let indented = section("CERTIFICATE").replace("-----E", "  -----E");
+        assert!(error(&indented).starts_with("line 3: blanks stand before"));
         let trusted = certificates(&section(TRUSTED)).unwrap_err();
         assert!(trusted.contains("only OpenSSL reads"), "{trusted}");
     }

@@ -20,6 +20,7 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
             "publishers_paused_memory",
             "connections_refused_memory",
             "connections_cut_memory",
+            "sessions_ended_memory",
             "memory_bytes",
             "memory_heap_bytes",
             "memory_resident_bytes",
@@ -61,6 +62,11 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
         "limits::retained_messages",
     ),
     ("retained", &["retained_bytes"], "limits::retained_bytes"),
+    (
+        "retained",
+        &["dropped_retained_memory"],
+        "overload::retained_messages_leave_memory_to_serve_others",
+    ),
     (
         "mailbox",
         &["mailboxes_full", "publishers_paused_room"],
@@ -260,7 +266,7 @@ driven! {
             driven.rises_by(0);
         };
     connections_of_the_broker: "connections" "connections_refused_full"
-        "[limits]\nconnections_max = 2\n", |driven| {
+        "[limits]\nconnections_max = 2\nconnecting_per_address_max = 100\n", |driven| {
             let _open = [driven.v5(), driven.v5()];
             // An eighth and 16 more are told.
             let silent: Vec<_> = (0..15).map(|_| dial(&driven.broker, 0)).collect();

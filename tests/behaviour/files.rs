@@ -828,6 +828,138 @@ fn check_config_finds_where_a_start_could_not_listen() {
     assert!(fs::metadata(&socket).is_ok(), "it is left where it was");
 }
 
+/// What this user may not write refuses a start before anybody can come in, and `check-config` knows it.
+#[test]
+fn check_config_finds_what_may_not_be_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let closed = folder.0.join("closed");
+    fs::create_dir(&closed).unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let old = folder.write("closed/old", "");
+    mode(Path::new(&old), 0o444);
+    mode(&closed, 0o555);
+    let (closed, open) = (closed.to_str().unwrap(), folder.0.to_str().unwrap());
+    let socket = |more: &str| format!("[[listener]]\nurl = \"unix://{open}/s\"\n{more}\n");
+    for (config, parts) in [
+        (
+            format!("audit_file = \"{closed}/new\"\n"),
+            ["audit_file: ", "may make no file in the folder"],
+        ),
+        (
+            format!("audit_file = {old:?}\n"),
+            ["audit_file: ", "/old: "],
+        ),
+        (
+            format!("log_file = \"{closed}/new\"\n"),
+            ["log_file: ", "may make no file in the folder"],
+        ),
+        (
+            format!("log_file = {old:?}\n"),
+            ["log_file: ", "may not write it"],
+        ),
+        (
+            format!("listen = [\"unix://{closed}/s\"]\n"),
+            ["cannot listen on ", "may make no file in the folder"],
+        ),
+        (socket("owner_uid = 12345"), ["owner_uid", "CAP_CHOWN"]),
+        (socket("owner_gid = 12345"), ["owner_gid", "CAP_CHOWN"]),
+    ] {
+        let config = folder.write("ringmq.toml", config);
+        let humble = || Setup::new().without_rights();
+        let outcome = humble().arg("check-config").arg(&config).run_to_end();
+        assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
+        let said = |part: &&str| outcome.log.contains(part);
+        assert!(parts.iter().all(said), "{parts:?}: {outcome:?}");
+        let outcome = humble().arg("--config").arg(&config).run_to_end();
+        assert!(!outcome.status.success(), "{outcome:?}");
+        assert!(!outcome.log.contains("listening on"), "{outcome:?}");
+    }
+    mode(Path::new(closed), 0o755);
+}
+
+/// Of all that is in a chain, and of whom clients are trusted for: no mistake, but told.
+#[test]
+fn certificates_that_do_not_count_are_told_of() {
+    let certificates = Certificates::new();
+    let read = |of: &Certificates, name: &str| fs::read_to_string(of.path(name)).unwrap();
+    let chain = |days| {
+        let between = certificates.below_within(days);
+        between.server("server", "localhost", 2);
+        let chain = read(&between, "server.pem") + &read(&between, "between.pem");
+        between.write("chain.pem", &chain);
+        between
+    };
+    let tls = |certificate: String, key: String, more: String| {
+        format!(
+            "allow_anonymous = true\n[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n[listener.tls]\n\
+             certificate = {certificate:?}\nkey = {key:?}\n{more}"
+        )
+    };
+    let plain = |more| {
+        tls(
+            certificates.path("server.pem"),
+            certificates.path("server.key"),
+            more,
+        )
+    };
+    let (over, early) = (chain(-9..-3), chain(5..9));
+    let of_chain = |chain: &Certificates| {
+        tls(
+            chain.path("chain.pem"),
+            chain.path("server.key"),
+            String::new(),
+        )
+    };
+    certificates.server_from("later", 5);
+    let later = tls(
+        certificates.path("later.pem"),
+        certificates.path("later.key"),
+        String::new(),
+    );
+    let ca = |of: &Certificates| plain(format!("client_ca = {:?}\n", of.path("ca.pem")));
+    let (ended, unborn) = (Certificates::within(-9..-3), Certificates::within(5..9));
+    for (config, said) in [
+        (
+            of_chain(&over),
+            "chain.pem: the certificate of the CA in the chain, \"CN=a CA between",
+        ),
+        (of_chain(&over), "ended 3 days ago: clients will not trust"),
+        (of_chain(&early), "does not count before 6 days from now"),
+        (later, "later.pem: the certificate does not count before 6"),
+        (
+            ca(&ended),
+            "ca.pem: the certificate of the CA of clients, \"CN=a test's CA",
+        ),
+        (ca(&ended), "ended 3 days ago: its clients are refused"),
+        (ca(&unborn), "does not count before 6 days from now"),
+    ] {
+        let log = right(&config);
+        assert!(log.contains(said), "{said}: {log}");
+        let broker = Setup::new().shards(1).config(&config).start();
+        let log = broker.log();
+        assert!(log.contains("WARN") && log.contains(said), "{said}: {log}");
+    }
+}
+
+/// A file that is missing is named with the key that names it.
+#[test]
+fn a_missing_file_is_named_with_its_key() {
+    for (config, said) in [
+        ("password_file = \"no\"\n", "password_file: /"),
+        ("acl_file = \"no\"\n", "acl_file: /"),
+        ("[bans]\nfile = \"no\"\n", "bans.file: /"),
+    ] {
+        let log = wrong(config);
+        assert!(
+            log.contains(said) && log.contains("/no: cannot be read"),
+            "{log}"
+        );
+    }
+}
+
 /// The TOML blocks of a text.
 fn toml_blocks(text: &str) -> Vec<String> {
     let blocks = text.split("```toml\n").skip(1);

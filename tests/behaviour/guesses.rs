@@ -104,7 +104,9 @@ crate::on_shards!([1, 2, 4] guesses_of_an_address_are_answered_up_to_the_limit_o
 /// One failure leads to a ban, so that only one login of an address can be judged at a time: the others wait.
 #[test]
 fn many_that_log_in_rightly_at_once_are_let_in() {
-    let more = "[authentication]\nthreads = 4\n[bans]\nfailed_logins_max = 1\n";
+    // The last waits for all others, on a busy machine for long.
+    let more = "[authentication]\nthreads = 4\n[bans]\nfailed_logins_max = 1\n\
+                [limits]\nconnect_timeout_ms = 60000\n";
     let (broker, _users) = with_users(2, more);
     let clients = (0..100).map(|_| {
         let mut client = Client::dial(&broker, Version::V5);
@@ -119,6 +121,31 @@ fn many_that_log_in_rightly_at_once_are_let_in() {
             "{answer:?}"
         );
     }
+}
+
+/// However slow the answers are: with no limit of failed logins as well.
+#[test]
+fn logins_of_one_address_leave_room_in_the_queue_for_others() {
+    let hook = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = format!(
+        "[authentication.http]\ntimeout_ms = 60000\nauthenticate_url = \"http://{}/\"\n",
+        hook.local_addr().unwrap()
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let ask = |from| {
+        let mut client = guesser(&broker, from);
+        client.send(&Connect::v5(&unique("g")).login("ann", "x").encode());
+        client
+    };
+    let many: Vec<_> = (0..1_200).map(|_| ask([127, 0, 0, 2])).collect();
+    broker.await_counter("authentications", 1_200);
+    let busy = broker.counters().get("authentications_busy");
+    // One may be with the hook.
+    assert!((1_200 - 257..=1_200 - 256).contains(&busy), "{busy}");
+    let _waits = ask([127, 0, 0, 3]);
+    broker.await_counter("authentications", 1_201);
+    assert_eq!(broker.counters().get("authentications_busy"), busy);
+    drop(many);
 }
 
 /// Somebody else's right password, over a connection that is open, counts as a wrong one.

@@ -106,15 +106,74 @@ fn who_has_gone_takes_nothing_over(shards: usize) {
         socket.set_linger(linger).expect("SO_LINGER");
         drop(socket);
         answer.send(()).expect("an answer");
-        eventually("it is told", || {
-            let told = "its client has gone before it was found out who it is";
-            let log = broker.log();
-            let lines = log.lines().filter(|line| line.contains(told));
-            (lines.count() == count).then_some(())
-        });
+        await_gone(&broker, count);
         there.ping();
     }
     assert_eq!(broker.counters().get("takeovers"), 0);
+}
+
+/// Nor by the orderly end of TLS or of a WebSocket, which is nothing that was said.
+fn who_has_closed_in_order_takes_nothing_over(shards: usize) {
+    let (asked, is_asked) = mpsc::channel();
+    let (answer, may_answer) = mpsc::channel::<()>();
+    let url = hook(move |question| {
+        if question["user_name"] == "slow" {
+            asked.send(()).unwrap();
+            may_answer.recv().unwrap();
+        }
+        json!({"result": "allow", "user_name": "ann"}).to_string()
+    });
+    let certificates = Certificates::new();
+    let config = format!(
+        "[authentication.http]\nauthenticate_url = {url:?}\n{}[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n\
+         [[listener]]\nurl = \"ws://127.0.0.1:0\"\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n",
+        certificates.section()
+    );
+    let broker = Setup::new().shards(shards).config(&config).start();
+    let id = unique("c");
+    let dial = |wire: Wire<'_>, listener: usize| wire.dial(broker.addresses()[listener]).unwrap();
+    let there = Client::across(dial(Wire::Tcp, 2), Version::V5);
+    let mut there = Connect::v5(&id).login("ann", "").attempt_over(there).0;
+    let connect = Connect::v5(&id).login("slow", "").encode();
+    for is_tls in [true, false] {
+        if is_tls {
+            let name = "localhost".try_into().unwrap();
+            let config = certificates.client_config(None);
+            let mut tls = rustls::ClientConnection::new(config, name).unwrap();
+            let mut stream = std::net::TcpStream::connect(broker.addresses()[0]).unwrap();
+            rustls::Stream::new(&mut tls, &mut stream)
+                .write_all(&connect)
+                .unwrap();
+            is_asked.recv().expect("a question");
+            tls.send_close_notify();
+            tls.write_tls(&mut stream).unwrap();
+            // It has read all, so that its end is no reset.
+            stream.shutdown(Shutdown::Write).unwrap();
+            answer.send(()).expect("an answer");
+            await_gone(&broker, 1);
+        } else {
+            let mut link = dial(Wire::WebSocket, 1);
+            link.write_all(&connect).unwrap();
+            link.flush().unwrap();
+            is_asked.recv().expect("a question");
+            let mut socket = link.tcp();
+            socket.write_all(b"\x88\x82\0\0\0\0\x03\xE8").unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+            answer.send(()).expect("an answer");
+            await_gone(&broker, 2);
+        }
+        there.ping();
+    }
+    assert_eq!(broker.counters().get("takeovers"), 0);
+}
+
+fn await_gone(broker: &Broker, count: usize) {
+    eventually("it is told", || {
+        let told = "its client has gone before it was found out who it is";
+        let log = broker.log();
+        let lines = log.lines().filter(|line| line.contains(told));
+        (lines.count() == count).then_some(())
+    });
 }
 
 /// A guess costs as much where nobody waits for the answer, and over a connection that is open already.
@@ -294,7 +353,7 @@ fn a_ban_is_said_once() {
 }
 
 /// Says nothing from an address of this machine.
-fn silent_from(broker: &Broker, listener: usize, from: [u8; 4]) -> Client {
+pub(crate) fn silent_from(broker: &Broker, listener: usize, from: [u8; 4]) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     let from = SocketAddr::from((from, 0));
     socket.bind(&from.into()).expect("bind");
@@ -392,6 +451,26 @@ fn silence_of_one_address_leaves_room_for_others() {
     assert_eq!(broker.counters().get("connections_refused_connecting"), 4);
     assert_eq!(broker.counters().get("accepts_paused_connecting"), 0);
     drop(others);
+}
+
+/// Nor that of all who may be there, of a listener or at all.
+#[test]
+fn silence_of_one_address_leaves_connections_for_others() {
+    for (limits, key) in [("connections_max = 4", ""), ("", "connections_max = 4")] {
+        let config = format!(
+            "[limits]\n{limits}\nconnect_timeout_ms = 600000\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n{key}\n"
+        );
+        let broker = Setup::new().shards(2).config(&config).start();
+        let silent = || silent_from(&broker, 0, [127, 0, 0, 2]);
+        let _waiting = [(); 2].map(|()| silent());
+        broker.await_counter("connections", 2);
+        silent().expect_closed();
+        assert_eq!(broker.counters().get("connections_refused_connecting"), 1);
+        let line = "connections_max = 4); limits.connecting_per_address_max allows more";
+        eventually(line, || broker.log().contains(line).then_some(()));
+        let _others =
+            [3, 4].map(|last| open_from(&broker, [127, 0, 0, last], &Connect::v5(&unique("c"))));
+    }
 }
 
 /// Behind a PROXY header the word of him counts whom it names, not of who sends it: its requests are others'.
@@ -573,5 +652,6 @@ fn no_log_has_letters_that_are_not_seen() {
 }
 
 crate::on_shards!([1, 2, 4] what_stands_before_a_half_close_is_served, who_has_gone_takes_nothing_over,
+    who_has_closed_in_order_takes_nothing_over,
     silence_of_those_that_are_not_served_takes_no_place,
     anonymous_clients_have_no_identifier_of_a_user);

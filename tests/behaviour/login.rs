@@ -541,11 +541,12 @@ fn every_reason_of_a_hook_for_its_silence_is_told() {
     let url = hook_with_status(|asked| match asked["user_name"].as_str() {
         Some("ann") => ("500 Oops", String::new()),
         Some("bob") => ("200 OK", "nonsense".to_owned()),
+        Some("eve") => ("200 OK", r#"{"result":"yes"}"#.to_owned()),
         _ => ("200 OK", r#"{"result":"deny"}"#.to_owned()),
     });
     let config = format!("[authentication.http]\nauthenticate_url = {url:?}\n");
     let broker = Setup::new().shards(1).config(&config).start();
-    for user in ["ann", "bob", "ann", "bob", "cid"] {
+    for user in ["ann", "bob", "eve", "ann", "bob", "cid"] {
         Connect::v5("c").login(user, "x").attempt(&broker);
     }
     eventually("answers again", || {
@@ -553,10 +554,12 @@ fn every_reason_of_a_hook_for_its_silence_is_told() {
     });
     let log = broker.log();
     let told = |words: &str| log.lines().filter(|line| line.contains(words)).count();
-    assert_eq!(told("no answer: "), 2, "{log}");
+    assert_eq!(told("no answer: "), 3, "{log}");
     // Not the number alone: a time of day may hold it.
     assert_eq!(told("the server answered 500"), 1);
-    assert_eq!(told("is not of the form agreed"), 1);
+    assert_eq!(told("is not of the form agreed: it is no JSON"), 1);
+    let which = "is not of the form agreed: result is none of allow, deny, ignore";
+    assert_eq!(told(which), 1);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Short of memory: each stage is reached, does what it promises, and is left again by itself.
 
 use crate::support::{Broker, Client, Connect, Packet, Publish, Version, eventually, unique};
+use ringmq::engine::route::home_shard;
 
 const CONFIG: &str = "[limits]
-memory_max_bytes = 209715200
+memory_max_bytes = 104857600
 queue_messages_max = 1000000
 queue_bytes_max = 1073741824
 ";
@@ -12,18 +13,19 @@ fn stage(broker: &Broker) -> u64 {
     broker.counters().get("memory_stage")
 }
 
-/// Publishes to a session that is away until the broker is at this stage, or has gone beyond it and refuses who
+/// Publishes to these topics in turn until the broker is at this stage, or has gone beyond it and refuses who
 /// comes: one message of each of many clients, which is taken at every stage.
-fn grow(broker: &Broker, topic: &str, bytes: usize, until: u64) -> Vec<Client> {
+fn grow(broker: &Broker, topics: &[String], bytes: usize, until: u64) -> Vec<Client> {
     let payload = vec![b'x'; bytes];
     let mut publishers = Vec::new();
     while stage(broker) < until {
-        assert!(publishers.len() < 10_000, "stage {until} is never reached");
+        let count = publishers.len();
+        assert!(count < 10_000, "stage {until} is never reached");
         let (mut one, answer) = Connect::v5(&unique("one")).attempt(broker);
         if !matches!(answer, Some(Packet::Connack { code: 0, .. })) {
             break;
         }
-        one.send_publish(&Publish::new(topic, 1, &payload));
+        one.send_publish(&Publish::new(&topics[count % topics.len()], 1, &payload));
         publishers.push(one);
     }
     publishers
@@ -36,6 +38,33 @@ fn say_half(client: &mut Client) {
     client.send(&packet);
 }
 
+/// Clients that acknowledge nothing, each with a topic of its own; the sessions of half of them outlive them.
+fn hoarders(broker: &Broker, count: usize) -> (Vec<Client>, Vec<String>) {
+    let name = unique("hoard");
+    let one = |n: usize| {
+        let topic = format!("{name}/{n}");
+        let connect = Connect::v5(&topic);
+        let connect = if n.is_multiple_of(2) {
+            connect.persistent()
+        } else {
+            connect
+        };
+        let mut client = connect.open(broker);
+        client.subscribe(&topic, 1);
+        (client, topic)
+    };
+    (0..count).map(one).unzip()
+}
+
+/// A new client is let in, subscribes, publishes and gets what it publishes.
+fn serves(broker: &Broker) {
+    let topic = unique("served");
+    let mut client = Connect::v5(&topic).open(broker);
+    client.subscribe(&topic, 1);
+    client.publish(&topic, 1, "served");
+    client.expect(&topic, "served");
+}
+
 #[test]
 fn memory_is_defended_in_stages_and_comes_back() {
     let broker = Broker::with_config(1, CONFIG);
@@ -44,8 +73,7 @@ fn memory_is_defended_in_stages_and_comes_back() {
     let mut sleeper = away.open(&broker);
     sleeper.subscribe(&topic, 1);
     sleeper.disconnect();
-    let counters = broker.counters();
-    assert_eq!(counters.get("memory_stage"), 0);
+    assert_eq!(broker.counters().get("memory_stage"), 0);
     let _there = Connect::v5(&unique("there")).open(&broker);
     for gauge in [
         "memory_bytes",
@@ -56,22 +84,31 @@ fn memory_is_defended_in_stages_and_comes_back() {
         eventually(gauge, || (broker.counters().get(gauge) > 0).then_some(()));
     }
 
-    drop(grow(&broker, &topic, 256 * 1024, 1));
+    let (hogs, hoards) = hoarders(&broker, 200);
+    let for_away = std::slice::from_ref(&topic);
+    let mut crowd = grow(&broker, for_away, 256 * 1024, 1);
+    eventually("nothing more is kept for who is away", || {
+        let mut one = Connect::v5(&unique("one")).open(&broker);
+        one.publish(&topic, 1, "too late");
+        (broker.counters().get("dropped_memory") > 0).then_some(())
+    });
+    crowd.extend(grow(&broker, &hoards, 24 * 1024, 2));
     let flood = unique("flood");
     let mut slow = Connect::v5(&unique("slow")).open(&broker);
     slow.subscribe(&flood, 0);
     let mut flooder = Connect::v5(&unique("flooder")).open(&broker);
+    let dropped = broker.counters().get("dropped_memory");
     let payload = vec![b'x'; 100_000];
     eventually("QoS 0 is dropped for a client that does not read", || {
         flooder.send_publish(&Publish::new(&flood, 0, &payload));
-        (broker.counters().get("dropped_memory") > 0).then_some(())
+        (broker.counters().get("dropped_memory") > dropped).then_some(())
     });
     assert_eq!(broker.counters().get("dropped_outbox_full"), 0);
 
     let open = |name| Connect::v5(&unique(name)).open(&broker);
     let (mut last, mut reader) = (open("last"), open("reader"));
     let mut halves = [(); 3].map(|()| open("half"));
-    let crowd = grow(&broker, &topic, 32 * 1024, 2);
+    crowd.extend(grow(&broker, &hoards, 24 * 1024, 3));
     let paused_at_least = |count| {
         eventually("who sends half a packet is not read", || {
             (broker.counters().get("publishers_paused_memory") >= count).then_some(())
@@ -79,7 +116,7 @@ fn memory_is_defended_in_stages_and_comes_back() {
     };
     // At the very edge of a stage one more may be taken.
     eventually("who publishes is not read", || {
-        last.send_publish(&Publish::new(&topic, 1, vec![b'x'; 16 * 1024]));
+        last.send_publish(&Publish::new(&hoards[0], 1, vec![b'x'; 4 * 1024]));
         (broker.counters().get("publishers_paused_memory") > 0).then_some(())
     });
     reader.ping();
@@ -97,19 +134,30 @@ fn memory_is_defended_in_stages_and_comes_back() {
                 other => panic!("{other:?}"),
             }
             // It may be disconnected before it hears of it.
-            client.send_publish(&Publish::new(&topic, 1, vec![b'x'; 256 * 1024]));
+            let topic = &hoards[more.len() % hoards.len()];
+            client.send_publish(&Publish::new(topic, 1, vec![b'x'; 24 * 1024]));
             more.push(client);
             None
         });
     }
     assert!(broker.counters().get("connections_refused_memory") >= 2);
-    eventually("those that wait to publish are disconnected", || {
-        (broker.counters().get("connections_cut_memory") > 0).then_some(())
+    eventually("those that hold most are disconnected", || {
+        let counters = broker.counters();
+        let seen = ["connections_cut_memory", "sessions_ended_memory"];
+        seen.iter().all(|name| counters.get(name) > 0).then_some(())
     });
+    // Not for good: what is left then is not theirs.
+    serves(&broker);
 
-    // It is let in. Its session ends, and with it what was kept for it.
+    // What waited before memory was short is there. Its session ends, and with it what was kept for it.
+    let mut back = Connect::v5(&away.client_id)
+        .persistent()
+        .resume()
+        .open(&broker);
+    assert_eq!(back.accept().payload.len(), 256 * 1024);
+    back.cut();
     Connect::v5(&away.client_id).open(&broker).disconnect();
-    drop((slow, crowd, more));
+    drop((slow, crowd, more, hogs));
     eventually("memory is enough again", || {
         (stage(&broker) == 0).then_some(())
     });
@@ -117,25 +165,126 @@ fn memory_is_defended_in_stages_and_comes_back() {
     late.publish(&topic, 1, "it is read");
 }
 
-/// Memory that one shard took and others freed is given back too, though nobody does anything any more.
+/// Retained messages stay though their publisher goes, so they must leave memory for others.
+#[test]
+fn retained_messages_leave_memory_to_serve_others() {
+    let limits = "[limits]\nmemory_max_bytes = 67108864\nretained_bytes_max = 1073741824\n";
+    let broker = Broker::with_config(1, limits);
+    let log = broker.log();
+    assert!(
+        log.contains("limits.retained_bytes_max is 1024 MiB, but"),
+        "{log}"
+    );
+    let name = unique("retained");
+    let mut attacker = Connect::v5(&unique("attacker")).open(&broker);
+    let payload = vec![b'x'; 16 * 1024];
+    let mut count = 0;
+    while broker.counters().get("dropped_retained_memory") < 100 {
+        assert!(count < 5_000, "it never ends");
+        attacker.retain(&format!("{name}/{count}"), 1, &payload);
+        count += 1;
+    }
+    let kept = broker.counters().get("retained_messages");
+    assert!(kept >= 1_000, "{kept}");
+    serves(&broker);
+    assert!(stage(&broker) < 2);
+    // A value in place of one that is as large takes nothing more.
+    attacker.retain(&format!("{name}/0"), 1, vec![b'y'; 16 * 1024]);
+    let mut reader = Connect::v5(&unique("reader")).open(&broker);
+    reader.subscribe(&format!("{name}/0"), 1);
+    assert_eq!(reader.accept().payload, vec![b'y'; 16 * 1024]);
+    assert_eq!(broker.counters().get("retained_messages"), kept);
+    for n in 0..count {
+        attacker.retain(&format!("{name}/{n}"), 1, "");
+    }
+    assert_eq!(broker.counters().get("retained_messages"), 0);
+    eventually("memory is enough again", || {
+        (stage(&broker) == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_quarter_of_memory_is_for_retained_messages_unless_it_is_said() {
+    let broker = Broker::with_config(1, "[limits]\nmemory_max_bytes = 67108864\n");
+    let mut attacker = Connect::v5(&unique("attacker")).open(&broker);
+    let name = unique("quarter");
+    let payload = vec![b'x'; 16 * 1024];
+    for n in 0..1_100 {
+        attacker.retain(&format!("{name}/{n}"), 1, &payload);
+    }
+    let counters = broker.counters();
+    assert!(counters.get("dropped_retained_full") > 0);
+    let kept = counters.get("retained_bytes");
+    assert!(kept <= 16 << 20 && kept > 15 << 20, "{kept}");
+    assert_eq!(counters.get("memory_stage"), 0);
+}
+
+/// So must what waits for clients that are away, however many they are.
+#[test]
+fn what_waits_for_those_that_are_away_leaves_memory_to_serve_others() {
+    let broker = Broker::with_config(2, "[limits]\nmemory_max_bytes = 67108864\n");
+    let name = unique("away");
+    let sleepers: Vec<_> = (0..50)
+        .map(|n| Connect::v5(&format!("{name}-{n}")).persistent())
+        .collect();
+    for (n, sleeper) in sleepers.iter().enumerate() {
+        let mut client = sleeper.open(&broker);
+        client.subscribe(&format!("{name}/{n}"), 1);
+        client.disconnect();
+    }
+    let mut attacker = Connect::v5(&unique("attacker")).open(&broker);
+    let payload = vec![b'x'; 50_000];
+    let mut count = 0;
+    while broker.counters().get("dropped_memory") < 100 {
+        assert!(count < 5_000, "it never ends");
+        attacker.publish(&format!("{name}/{}", count % 50), 1, &payload);
+        count += 1;
+    }
+    serves(&broker);
+    assert!(stage(&broker) < 2);
+    assert!(broker.counters().get("queued_messages") > 100);
+    for (n, sleeper) in sleepers.iter().enumerate() {
+        let mut client = sleeper.clone().resume().open(&broker);
+        client.expect(&format!("{name}/{n}"), &payload);
+        client.cut();
+        Connect::v5(&sleeper.client_id).open(&broker).disconnect();
+    }
+    eventually("memory is enough again", || {
+        (stage(&broker) == 0).then_some(())
+    });
+}
+
+/// Memory that one shard took and another freed is given back too, though the one has nothing to do any more.
 #[test]
 fn memory_comes_back_from_all_shards() {
-    let broker = Broker::with_config(4, "[limits]\nmemory_max_bytes = 157286400\n");
+    let broker = Broker::with_config(2, "[limits]\nmemory_max_bytes = 209715200\n");
     let before = broker.resident_bytes();
-    let names: Vec<String> = (0..30).map(|_| unique("waits")).collect();
-    for name in &names {
+    let of_shard = |stem: &str, shard| {
+        let mut names = std::iter::repeat_with(|| unique(stem));
+        let found = names.find(|name| home_shard(name, 2) == shard);
+        found.expect("names do not end")
+    };
+    let names: Vec<String> = (0..10).map(|n| of_shard("waits", n % 2)).collect();
+    for (n, name) in names.iter().enumerate() {
         let mut waits = Connect::v5(name).persistent().open(&broker);
-        waits.subscribe("much", 1);
+        waits.subscribe(&format!("much/{n}"), 1);
         waits.disconnect();
     }
-    let mut publisher = Connect::v5(&unique("p")).open(&broker);
-    let message = vec![7; 50_000];
-    for _ in 0..1_200 {
-        publisher.publish("much", 1, &message);
+    let mut publisher = Connect::v5(&of_shard("p", 0)).open(&broker);
+    let message = vec![7; 2_500];
+    for n in 0..24_000 {
+        let publish = Publish::new(format!("much/{}", n % 10), 1, &message);
+        publisher.publish_packet(&publish);
     }
+    publisher.ping();
     assert!(broker.resident_bytes() > before + (50 << 20));
     publisher.disconnect();
-    for name in &names {
+    // First its own shard frees every other of what lies side by side, and so has all of that again.
+    for name in names
+        .iter()
+        .step_by(2)
+        .chain(names.iter().skip(1).step_by(2))
+    {
         Connect::v5(name).open(&broker).disconnect();
     }
     eventually("it is as before", || {

@@ -160,3 +160,36 @@ fn publishers_wait_for_a_store_that_is_behind() {
         back.accept();
     }
 }
+
+/// Clients may have all descriptors: no file can be made then, which is no failure of the disk.
+#[test]
+fn a_store_without_descriptors_waits_for_them() {
+    let place = Place::new();
+    let config = format!(
+        "[storage]\nsegment_bytes = {SEGMENT_BYTES}\n[limits]\nqueue_messages_max = 1000000\n\
+         connecting_per_address_max = 1000\n"
+    );
+    let broker = place.setup(1).config(&config).descriptors(80).start();
+    let mut absent = Connect::v5("absent").persistent().open(&broker);
+    absent.subscribe("kept/#", 1);
+    absent.disconnect();
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    let message = Publish::new("kept/a", 1, vec![7; 20_000]);
+    let mut put = || {
+        let id = publisher.send_publish(&message);
+        publisher.wait_ack(Ack::Puback, id)
+    };
+    let idle: Vec<_> = (0..100)
+        .map(|_| std::net::TcpStream::connect(broker.address()).expect("a connection"))
+        .collect();
+    eventually("they have all", || {
+        let refused = broker.counters().get("connections_refused_descriptors");
+        (refused > 0).then_some(())
+    });
+    assert!(
+        (0..400).any(|_| put() == 0x97),
+        "the next file cannot be made"
+    );
+    drop(idle);
+    eventually("there is room", || (put() == 0).then_some(()));
+}

@@ -3,7 +3,7 @@
 
 use crate::support::{Broker, Client, Connect, Setup, Version, eventually, free_port, unique};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -268,6 +268,69 @@ fn without_descriptors_connects_are_refused_at_once_and_it_is_said() {
     broker.stop();
 }
 
+/// With as few descriptors as a start asks for, whoever comes is served or closed at once.
+#[test]
+fn few_descriptors_are_enough_to_refuse_or_are_refused_themselves() {
+    let setup = Setup::new().shards(2).listen("mqtt://127.0.0.1:0");
+    let outcome = setup.clone().descriptors(20).run_to_end();
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.log);
+    let told = "only 20 descriptors may be open; 2 shard(s) with these listeners need at least ";
+    let needed = outcome.log.split(told).nth(1).expect("it says how many");
+    let needed = needed.split(',').next().and_then(|text| text.parse().ok());
+    let needed: u64 = needed.unwrap_or_else(|| panic!("{}", outcome.log));
+    for max in [needed, needed + 20] {
+        let broker = setup.clone().descriptors(max).start();
+        let mut clients = Vec::new();
+        let mut refused = 0;
+        while refused < 20 {
+            let mut stream = TcpStream::connect(broker.address()).expect("the kernel accepts");
+            let patience = Some(Duration::from_secs(20));
+            stream.set_read_timeout(patience).expect("timeout");
+            let served = stream
+                .write_all(&Connect::v4(&unique("few")).encode())
+                .and_then(|()| stream.read_exact(&mut [0; 4]));
+            match served.map_err(|error| error.kind()) {
+                Ok(()) => clients.push(stream),
+                Err(ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("it hangs"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(!clients.is_empty());
+        assert!(broker.counters().get("connections_refused_descriptors") >= 1);
+        broker.stop();
+    }
+}
+
+/// Beyond its address space an allocation ends the process: what clients make it hold must stay below.
+#[test]
+fn a_small_address_space_is_kept_to_or_refused() {
+    let limited = |mib: u64| {
+        let limit = format!("--as={}", mib << 20);
+        Setup::new().shards(1).under(&["prlimit", &limit])
+    };
+    let outcome = limited(100).listen("mqtt://127.0.0.1:0").run_to_end();
+    let told = "the process may take 100 MiB only; so many shards need at least 128";
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.log);
+    assert!(outcome.log.contains(told), "{}", outcome.log);
+
+    let broker = limited(512).start();
+    assert!(broker.log().contains("memory: 128 MiB may be used"));
+    let names: Vec<String> = (0..10).map(|_| unique("away")).collect();
+    for name in &names {
+        let mut away = Connect::v5(name).persistent().open(&broker);
+        away.subscribe(name, 1);
+        away.disconnect();
+    }
+    let mut attacker = Connect::v5(&unique("attacker")).open(&broker);
+    let payload = vec![b'x'; 500_000];
+    for n in 0..1_000 {
+        attacker.publish(&names[n % 10], 1, &payload);
+    }
+    assert!(broker.counters().get("dropped_memory") > 0);
+    attacker.ping();
+    broker.stop();
+}
+
 #[test]
 fn shards_that_are_not_pinned_serve_too() {
     let broker = Broker::with_config(2, "pin = false\n");
@@ -428,6 +491,8 @@ fn a_reload_does_not_wait_for_a_server_of_keys() {
         broker.log()
     );
     drop(held);
+    let line = "keys for tokens could not be read; no token counts until they are";
+    eventually(line, || broker.log().contains(line).then_some(()));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! TLS, mutual TLS, WebSocket, WSS, sockets in the file system, PROXY headers: the same MQTT through all.
 
+use crate::intruders::silent_from;
 use crate::login::{Scratch, now_s};
 use crate::support::{
     Certificates, Client, Connect, Packet, Publish, Setup, Version, Wire, eventually,
     refused_handshake, unique,
 };
 use rustix::process::Signal;
-use rustls::{ClientConnection, HandshakeKind, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -139,7 +140,7 @@ fn request(path: &str, subprotocol: &str) -> String {
 #[test]
 fn upgrades_that_are_not_for_mqtt_are_refused_in_words() {
     let url =
-        "[[listener]]\nurl = \"ws://127.0.0.1:0/here\"\norigins = [\"https://app.example\"]\n";
+        "[[listener]]\nurl = \"ws://127.0.0.1:0/here\"\norigins = [\"https://App.example:443\"]\n";
     let mqtt = "Sec-WebSocket-Protocol: mqtt\r\n";
     let from = |origin: &str| format!("{mqtt}Origin: {origin}\r\n");
     for (path, headers, status, words) in [
@@ -498,6 +499,121 @@ fn the_server_name_chooses_the_certificate() {
         );
         assert!(shown.contains("ALPN protocol: mqtt"), "{shown}");
     }
+}
+
+/// Nobody vouches for clients after its end or before its time; another CA of that name may.
+#[test]
+fn clients_of_a_ca_that_does_not_count_are_refused() {
+    let certificates = Certificates::new();
+    let (ended, unborn) = (Certificates::within(-9..-3), Certificates::within(3..9));
+    let all = [&certificates, &ended, &unborn];
+    let cas = all.map(|of| std::fs::read_to_string(of.path("ca.pem")).unwrap());
+    certificates.write("cas.pem", &cas.concat());
+    let config = mutual(&certificates, "").replace("/ca.pem", "/cas.pem");
+    let broker = Setup::new().config(&config).start();
+    all.iter()
+        .for_each(|of| of.client("client", "device-1", 10));
+    for of in [&ended, &unborn] {
+        // Of the server they trust the CA.
+        std::fs::copy(certificates.path("ca.pem"), of.path("ca.pem")).unwrap();
+    }
+    let wire = |of| Wire::Tls(of, Some("client"));
+    open(wire(&certificates), broker.address(), &Connect::v5("a"));
+    for (of, alert, told) in [
+        (
+            &ended,
+            "CertificateExpired",
+            "is of a CA whose own certificate has ended",
+        ),
+        (&unborn, "alert", "whose own certificate does not count yet"),
+    ] {
+        let refused = refused_handshake(wire(of), broker.address());
+        assert!(refused.contains(alert), "{refused}");
+        eventually(told, || broker.log().contains(told).then_some(()));
+    }
+}
+
+/// What a client proposes and what is served, in words; devices made for a large service are served.
+#[test]
+fn proposals_that_are_not_served_are_told_in_words() {
+    let certificates = Certificates::new();
+    let config = format!(
+        "[[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n{}",
+        certificates.section()
+    );
+    let broker = Setup::new().config(&config).start();
+    let dial = |protocol: &str| {
+        let mut config = ClientConfig::clone(&certificates.client_config(None));
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let name = "localhost".try_into().unwrap();
+        let connection = ClientConnection::new(config.into(), name).unwrap();
+        let stream = TcpStream::connect(broker.address()).unwrap();
+        StreamOwned::new(connection, stream)
+    };
+    for protocol in ["mqtt", "x-amzn-mqtt-ca"] {
+        let client = Client::across(Box::new(dial(protocol)), Version::V5);
+        Connect::v5(&unique("c")).attempt_over(client).0.ping();
+    }
+    assert!(dial("h2").write_all(b"x").is_err());
+    let told =
+        "is refused: TLS: it proposes \"h2\" by ALPN; served here is mqtt or x-amzn-mqtt-ca, and";
+    eventually(told, || broker.log().contains(told).then_some(()));
+    let said = Command::new("openssl")
+        .args(["s_client", "-connect", &broker.address().to_string()])
+        .args(["-groups", "P-521"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!said.status.success());
+    let told = "it offers no way to exchange keys that is served: X25519";
+    eventually(told, || broker.log().contains(told).then_some(()));
+}
+
+/// Who goes before its CONNECT is told at debug, with how far it came, and is no matter of the audit log.
+#[test]
+fn who_goes_before_its_connect_is_told_at_debug() {
+    let certificates = Certificates::new();
+    let audit = certificates.path("audit");
+    let config = format!(
+        "log = \"debug\"\naudit_file = {audit:?}\n{}\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.4/32\", \"127.0.0.7/32\"]\n\
+         [[listener]]\nurl = \"mqtts://127.0.0.1:0\"\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n",
+        certificates.section()
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let connect = Connect::v5("half").encode();
+    for (last, listener, sent, told) in [
+        (2, 0, &b""[..], "before its CONNECT"),
+        (3, 0, &connect[..7], "with half a CONNECT"),
+        (4, 0, b"PROXY TCP4 ", "with half a PROXY header"),
+        (7, 0, b"", "before its PROXY header"),
+        (5, 1, b"", "before its TLS handshake was over"),
+        (
+            6,
+            2,
+            b"GET /mqtt HTTP/1.1\r\n",
+            "before its WebSocket upgrade was whole",
+        ),
+    ] {
+        let mut client = silent_from(&broker, listener, [127, 0, 0, last]);
+        client.send(sent);
+        drop(client);
+        let begin = format!("DEBUG a client from 127.0.0.{last}:");
+        let end = format!(" has gone {told}: it closed the connection");
+        eventually(&end, || {
+            let log = broker.log();
+            let mut lines = log.lines();
+            lines.find(|line| line.contains(&begin) && line.contains(&end))?;
+            Some(())
+        });
+    }
+    Connect::v5("last").open(&broker);
+    eventually("all is written", || {
+        let audit = std::fs::read_to_string(&audit).unwrap_or_default();
+        audit.contains("\"last\"").then_some(())
+    });
+    let audit = std::fs::read_to_string(&audit).unwrap();
+    assert!(!audit.contains("127.0.0.2:"), "{audit}");
 }
 
 #[test]

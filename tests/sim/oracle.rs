@@ -95,6 +95,10 @@ pub struct Oracle {
     pub may_cut: bool,
     /// No faults: everything comes exactly once.
     pub is_calm: bool,
+    /// Memory is short now.
+    is_short: bool,
+    /// When it was short last.
+    short_at: Option<u64>,
     /// When the broker was last killed, 0 for never.
     crashed_at: u64,
     /// All that comes of a publish is stored at once, so that a crash forgets all of it or nothing: one shard,
@@ -139,6 +143,19 @@ impl Oracle {
         for will in self.messages.iter_mut().filter(|m| m.is_will) {
             will.accepted_at = None;
         }
+    }
+
+    /// Memory is short from now on, or is not.
+    pub fn memory_is_short(&mut self, is_short: bool, now: u64) {
+        if is_short || self.is_short {
+            self.short_at = Some(now);
+        }
+        self.is_short = is_short;
+    }
+
+    /// Whether memory was short when it was published or later: nothing may have been kept of it.
+    fn may_be_unkept(&self, m: &Message) -> bool {
+        m.sent_at <= self.short_at
     }
 
     /// Whether the broker was ever killed.
@@ -265,7 +282,9 @@ impl Oracle {
         let is_older = |s: &Subscription| s.suback_at.is_none_or(|at| message.sent_at < Some(at));
         // So may one that its client did not take before.
         let is_new = |s: &Subscription| is_older(s) || message.is_large && s.may_be_small;
-        let may_have_missed = arrival.qos == 0 || self.matching(arrival).iter().any(is_new);
+        let may_have_missed = arrival.qos == 0
+            || self.may_be_unkept(message)
+            || self.matching(arrival).iter().any(is_new);
         if message.is_resent && may_have_missed {
             return Ok(());
         }
@@ -382,7 +401,8 @@ impl Oracle {
                     && !m.is_clear
                     && !(m.is_large && s.may_be_small)
                     && matches(&s.filter, &m.topic)
-                    && (s.qos.min(m.qos) > 0 || same_link);
+                    && (s.qos.min(m.qos) > 0 || same_link)
+                    && !self.may_be_unkept(m);
                 if is_owed && self.delivered(s, id) == 0 {
                     return Err(format!("never delivered: message {id} {m:?} to {s:?}"));
                 }
@@ -421,7 +441,7 @@ impl Oracle {
                 continue;
             };
             let later_clear = writes.iter().any(|(id, m)| id > floor && m.is_clear);
-            if value.is_clear || later_clear {
+            if value.is_clear || later_clear || self.may_be_unkept(value) {
                 continue;
             }
             let came = writes
@@ -472,6 +492,7 @@ impl Oracle {
                 let is_handed_on =
                     !self.is_stored_at_once && members.iter().any(|s| !self.lasts(s, epochs));
                 let is_forgotten = (!is_kept || is_handed_on) && m.sent_at <= Some(self.crashed_at);
+                let is_forgotten = is_forgotten || self.may_be_unkept(m);
                 if !is_owed || is_forgotten || may_be_lost || (qos == 0 && !self.is_calm) {
                     continue;
                 }

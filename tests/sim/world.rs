@@ -221,7 +221,8 @@ impl World {
     /// So much memory is used from now on, of [`MEMORY_MAX`].
     pub fn use_memory(&mut self, used: u64) {
         self.memory.0.set(used);
-        self.was_refusing |= used >= 950;
+        // In time also while who publishes is not read.
+        self.was_refusing |= used >= 900;
     }
 
     pub fn shards(&self) -> usize {

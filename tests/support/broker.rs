@@ -25,6 +25,7 @@ pub struct Setup {
     env: Vec<(String, String)>,
     args: Vec<String>,
     group: Option<PathBuf>,
+    under: Vec<String>,
 }
 
 /// How a broker process ended and what it wrote.
@@ -75,11 +76,47 @@ impl Setup {
         self
     }
 
+    /// Starts it by this program, which becomes the broker, as `nice` does.
+    pub fn under(mut self, program: &[&str]) -> Self {
+        let words = program.iter().map(|word| (*word).to_owned());
+        self.under.extend(words);
+        self
+    }
+
+    /// Starts it with no more than so many descriptors, also where root runs it.
+    pub fn descriptors(self, max: u64) -> Self {
+        let setup = if rustix::process::geteuid().is_root() {
+            self.under(&["setpriv", "--bounding-set=-sys_resource"])
+        } else {
+            self
+        };
+        setup.under(&["prlimit", &format!("--nofile={max}")])
+    }
+
+    /// Starts it without what root may do to files of others and to those that may not be written.
+    pub fn without_rights(self) -> Self {
+        if rustix::process::geteuid().is_root() {
+            self.under(&[
+                "setpriv",
+                "--bounding-set=-dac_override,-dac_read_search,-chown",
+            ])
+        } else {
+            self
+        }
+    }
+
     fn command(&self, listen_by_default: bool) -> Command {
         let binary = std::env::var_os("RINGMQ_TEST_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_ringmq").into());
         let mut command = match &self.group {
-            None => Command::new(binary),
+            None => match self.under.split_first() {
+                None => Command::new(binary),
+                Some((program, words)) => {
+                    let mut command = Command::new(program);
+                    command.args(words).arg(binary);
+                    command
+                }
+            },
             Some(group) => {
                 // The shell goes into the group and becomes the broker there.
                 let mut shell = Command::new("sh");

@@ -9,6 +9,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +22,12 @@ pub struct Certificates {
 
 impl Certificates {
     pub fn new() -> Self {
-        let certificates = Self::of("a test's CA", |params, key| {
+        Self::within(-10_000..10_000)
+    }
+
+    /// The same, of a CA that counts from so many days from now to so many.
+    pub fn within(days: Range<i64>) -> Self {
+        let certificates = Self::of("a test's CA", days, |params, key| {
             CertifiedIssuer::self_signed(params, key)
         });
         certificates.write("ca.pem", &certificates.issuer.pem());
@@ -31,7 +37,12 @@ impl Certificates {
 
     /// Those of a CA between this one and its clients; `ca.pem` is this one's, `between.pem` its own.
     pub fn below(&self) -> Self {
-        let certificates = Self::of("a CA between", |params, key| {
+        self.below_within(-10_000..10_000)
+    }
+
+    /// The same, of a CA that counts from so many days from now to so many.
+    pub fn below_within(&self, days: Range<i64>) -> Self {
+        let certificates = Self::of("a CA between", days, |params, key| {
             CertifiedIssuer::signed_by(params, key, &self.issuer)
         });
         certificates.write("ca.pem", &self.issuer.pem());
@@ -44,6 +55,7 @@ impl Certificates {
 
     fn of(
         name: &str,
+        days: Range<i64>,
         sign: impl FnOnce(
             CertificateParams,
             KeyPair,
@@ -56,6 +68,9 @@ impl Certificates {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         params.serial_number = Some(SerialNumber::from(Self::CA_SERIAL));
+        let origin = rcgen::date_time_ymd(1970, 1, 1);
+        params.not_before = origin + in_days(days.start);
+        params.not_after = origin + in_days(days.end);
         let key = KeyPair::generate().expect("make a key");
         let issuer = sign(params, key).expect("sign the CA");
         Certificates { folder, issuer }
@@ -100,19 +115,16 @@ impl Certificates {
     pub fn server_for(&self, file: &str, days: i64) {
         let names = vec!["localhost".to_owned()];
         let mut params = CertificateParams::new(names).expect("names");
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("a time");
-        let ends = rcgen::date_time_ymd(1970, 1, 1) + now;
-        // Some minutes more, so that it is a matter of whole days.
-        let minutes = Duration::from_secs(600);
-        let distance = Duration::from_secs(days.unsigned_abs() * 86_400);
-        params.not_after = if days < 0 {
-            ends - distance - minutes
-        } else {
-            ends + distance + minutes
-        };
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + in_days(days);
         self.sign(file, params, 7);
+    }
+
+    /// Makes `FILE.pem` and `FILE.key` for a server, which count from so many days on.
+    pub fn server_from(&self, file: &str, days: i64) {
+        let names = vec!["localhost".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + in_days(days);
+        self.sign(file, params, 8);
     }
 
     /// Makes `FILE.pem` and `FILE.key` of X.509 version 1, as `openssl x509 -req` does without -extfile.
@@ -215,6 +227,19 @@ impl Certificates {
 impl Drop for Certificates {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The time so many days from now, since 1970; some minutes more, so that it is a matter of whole days.
+fn in_days(days: i64) -> Duration {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a time");
+    let distance = Duration::from_secs(days.unsigned_abs() * 86_400 + 600);
+    if days < 0 {
+        now - distance
+    } else {
+        now + distance
     }
 }
 

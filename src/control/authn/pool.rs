@@ -266,7 +266,9 @@ fn has_failed(answer: &Answer) -> bool {
 
 impl Worker {
     fn work(&self, questions: &Receiver<Question>) {
-        for question in questions {
+        for mut question in questions {
+            // It is out of the queue.
+            drop(question.place.take());
             let address = self.address(&question);
             let first = self.guesses.begin(address, question, Instant::now());
             let mut turns = VecDeque::from([first]);

@@ -185,6 +185,11 @@ macro_rules! file_limits {
         pub(super) struct FileLimits { $($name: Option<$kind>,)+ }
 
         impl FileLimits {
+            /// Whether it is said how much may be retained.
+            pub(super) const fn says_retained_bytes(&self) -> bool {
+                self.retained_bytes_max.is_some()
+            }
+
             /// Puts what was said in place of the defaults.
             pub(super) fn apply(&self, limits: &mut Limits) {
                 $(if let Some(value) = self.$name { limits.$name = value; })+

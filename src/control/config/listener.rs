@@ -233,8 +233,26 @@ fn websocket(table: &FileListener, path: &str) -> Arc<WebSocketSetup> {
     };
     Arc::new(WebSocketSetup {
         path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
-        origins: table.origins.clone().unwrap_or_default(),
+        origins: table
+            .origins
+            .iter()
+            .flatten()
+            .map(|origin| as_named(origin))
+            .collect(),
     })
+}
+
+/// An origin as browsers name it: without the port that its scheme has anyway.
+fn as_named(origin: &str) -> String {
+    let origin = origin.to_ascii_lowercase();
+    for (scheme, port) in [("http://", ":80"), ("https://", ":443")] {
+        if origin.starts_with(scheme)
+            && let Some(short) = origin.strip_suffix(port)
+        {
+            return short.to_owned();
+        }
+    }
+    origin
 }
 
 /// Sees to it that no key stands where it would mean nothing.
@@ -415,6 +433,11 @@ fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Pla
     })))
 }
 
+/// What a WebSocket's client may propose by ALPN, ...
+const HTTP: [&str; 1] = ["http/1.1"];
+/// ... and one of MQTT; devices made for one large service propose its own name for it.
+const MQTT: [&str; 2] = ["mqtt", "x-amzn-mqtt-ca"];
+
 fn tls_files(
     raw: &FileConfig,
     table: &FileListener,
@@ -478,7 +501,7 @@ fn tls_files(
         client_certificate,
         requires_1_3,
         record_bytes_max: tls.record_bytes_max,
-        alpn: if is_websocket { "http/1.1" } else { "mqtt" },
+        alpn: if is_websocket { &HTTP } else { &MQTT },
     })
 }
 

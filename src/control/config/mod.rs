@@ -54,6 +54,8 @@ pub struct Config {
     pub cpus: Cpus,
     /// The CPU quota that decided how many shards there are.
     pub cpu_quota: Option<Bound>,
+    /// It is said how much may be retained: else it follows from the memory that may be used.
+    pub says_retained_bytes: bool,
     /// How to log.
     pub log: LogConfig,
     /// Where sessions and messages are kept.
@@ -82,6 +84,12 @@ pub struct Sources<'a> {
 }
 
 impl Config {
+    /// Memory that its shards need without clients, in bytes.
+    #[must_use]
+    pub fn least_memory(&self) -> u64 {
+        ranges::least_memory(&self.settings.limits, self.cpus.list.len())
+    }
+
     /// Puts the sources together and checks them.
     ///
     /// # Errors
@@ -126,6 +134,7 @@ impl Config {
                 pinned: raw.pin.unwrap_or(true),
             },
             cpu_quota,
+            says_retained_bytes: raw.limits.says_retained_bytes(),
             log: LogConfig {
                 level: flags.log.or(raw.log).unwrap_or_default(),
                 format: raw.log_format.unwrap_or_default(),

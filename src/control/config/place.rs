@@ -93,7 +93,7 @@ fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {
         let section = headers
             .rfind(|line| line.starts_with('['))
             .unwrap_or_default();
-        let text = message(error, &[section, key]);
+        let text = slip(error.message(), line).unwrap_or_else(|| message(error, &[section, key]));
         // What is no key may be anything, such as a hash of another file; and of the hook's headers somebody
         // may have written the value in the name's place.
         let is_key = |c: char| c.is_alphanumeric() || "_-.[]\"' ".contains(c);
@@ -107,6 +107,27 @@ fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {
     };
     toml::from_str::<FileConfig>(source).map_err(|error| explain(&error))?;
     toml::from_str(source).map_err(|error| explain(&error))
+}
+
+/// What is wrong with a line where it is one of the usual slips.
+fn slip(message: &str, line: &str) -> Option<String> {
+    let header = line.trim().strip_prefix('[');
+    if let Some(name) = header.filter(|rest| !rest.starts_with('[')) {
+        let name = name.split(']').next().unwrap_or_default().trim();
+        let is_listener = name.split('.').next() == Some("listener");
+        let table = if is_listener { "listener" } else { name };
+        let is_list = message.starts_with("invalid type: map, expected a sequence");
+        return is_list.then(|| {
+            format!("write [[{table}]], with two brackets: there may be more than one of them")
+        });
+    }
+    let (_, value) = line.split_once('=')?;
+    let is_word = value
+        .trim_start()
+        .starts_with(|c: char| c.is_alphabetic() || "/.~".contains(c));
+    let is_bare = message.contains("must be quoted") || message.starts_with("invalid ");
+    (is_word && is_bare && !message.starts_with("invalid type"))
+        .then(|| "a text stands in quotes, as in log = \"info\"".to_owned())
 }
 
 /// What is wrong, without a value that may be secret.
@@ -129,6 +150,9 @@ fn in_words(text: &str) -> String {
     // The parser's own limit, before it is known which number the key takes.
     if ["u64 value was too large", "integer number overflowed"].contains(&text) {
         return format!("the number is too large; none may be above {}", i64::MAX);
+    }
+    if text.contains("must be quoted") {
+        return "a text stands in quotes, and a number without a unit".to_owned();
     }
     if text.contains("unicode value") || text.contains("escaped value") {
         return "in \"...\" a backslash begins an escape; write what has one, such as C:\\users, in '...'"
@@ -281,6 +305,14 @@ mod tests {
             ("listen = \"x\"", "a list"),
             ("pin = 1", "true or false"),
             ("acl_file = 1", "a text in quotes"),
+            ("log = info", "a text stands in quotes, as in"),
+            ("log = debug # all", "a text stands in quotes, as in"),
+            ("acl_file = /etc/access", "a text stands in quotes, as in"),
+            ("limits.queue_bytes_max = 1 MiB", "without a unit"),
+            ("listen = [mqtt://x]", "a text stands in quotes"),
+            ("[listener]\nurl = \"x\"", "write [[listener]]"),
+            ("[listener.tls]\nkey = \"x\"", "write [[listener]]"),
+            ("[tls.also]\nkey = \"x\"", "write [[tls.also]]"),
         ] {
             let error = read_file(Path::new("f"), source).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");

@@ -26,13 +26,18 @@ const MEMORY_BYTES: u64 = 24 << 20;
 const MEMORY_OF_SHARD_BYTES: u64 = 8 << 20;
 const MEMORY_OF_LETTER_BYTES: u64 = 96;
 
-/// What is wrong with a bound of memory below which a broker of so many shards cannot serve.
-pub(super) fn too_little_memory(limits: &Limits, shards: usize) -> Option<String> {
+/// Below so much memory a broker of so many shards cannot serve.
+pub(super) fn least_memory(limits: &Limits, shards: usize) -> u64 {
     let shards = shards as u64;
     let mailboxes = shards * (shards - 1);
     let letters = mailboxes.saturating_mul(limits.mailbox_letters_max as u64);
-    let least = (MEMORY_BYTES + shards * MEMORY_OF_SHARD_BYTES)
-        .saturating_add(letters.saturating_mul(MEMORY_OF_LETTER_BYTES));
+    (MEMORY_BYTES + shards * MEMORY_OF_SHARD_BYTES)
+        .saturating_add(letters.saturating_mul(MEMORY_OF_LETTER_BYTES))
+}
+
+/// What is wrong with a bound of memory that is less than that.
+pub(super) fn too_little_memory(limits: &Limits, shards: usize) -> Option<String> {
+    let least = least_memory(limits, shards);
     let max = limits.memory_max_bytes;
     (max > 0 && max < least).then(|| {
         format!("{max} is less than {shards} shard(s) need without clients, {least}; or 0")

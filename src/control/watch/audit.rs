@@ -93,6 +93,8 @@ impl AuditLog {
                 line.insert("why".into(), json!(how.text()));
                 "disconnected"
             }
+            // It is not accounted for: anybody who looks whether the port is open would be.
+            Event::GoneEarly { .. } => return,
             Event::TakenOver(_) => {
                 let by = entry.by.and_then(Peer::address);
                 line.insert("by".into(), json!(by.map(|by| by.to_string())));

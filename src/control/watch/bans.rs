@@ -152,6 +152,15 @@ pub struct Bans {
 }
 
 impl Bans {
+    /// Those of a file.
+    #[must_use]
+    pub fn of_file(permanent: Vec<Who>) -> Self {
+        Bans {
+            permanent,
+            ..Bans::default()
+        }
+    }
+
     /// Puts these in place of the file's former ones.
     pub fn set_permanent(&mut self, permanent: Vec<Who>) {
         self.permanent = permanent;

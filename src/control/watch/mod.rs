@@ -19,7 +19,6 @@ use audit::AuditLog;
 use bans::{Failures, Who};
 use crossbeam_channel::{Receiver, Sender, select};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -80,19 +79,18 @@ struct Writer {
 /// ends last.
 ///
 /// # Errors
-/// The log cannot be written, or the system has no more threads.
+/// The system has no more threads.
 pub fn start(
-    log: Option<(PathBuf, Vec<String>)>,
+    log: Option<(AuditLog, Vec<String>)>,
     config: &BansConfig,
     (entries, records): (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving: Sender<Who>,
     left_out: &Records,
 ) -> io::Result<thread::JoinHandle<()>> {
     let (mut writer, mut writes) = (None, None);
-    if let Some((path, listeners)) = log {
+    if let Some((log, listeners)) = log {
         let (to, batches) = crossbeam_channel::bounded(RECORDS_MAX);
         writer = Some(to);
-        let log = AuditLog::open(path)?;
         let mut writer = Writer { log, listeners };
         let thread = thread::Builder::new().name("audit".into());
         writes = Some(thread.spawn(move || writer.run(&batches, records))?);

@@ -12,6 +12,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Sizes within the same multiple of this count as the same.
+const GRANULE_BYTES: usize = 32;
+
 /// What all shards keep together. A store takes of it before it keeps a message and gives back when it drops
 /// one, so that the limit is the configured one whichever shard a topic belongs to.
 #[derive(Debug, Default)]
@@ -126,7 +129,18 @@ impl Retained {
         Ok(())
     }
 
-    fn remove(&mut self, topic: &str) {
+    /// Whether `message` would take more than its topic's older one; a little more, as allocators do not tell
+    /// it, is none.
+    #[must_use]
+    pub fn would_grow(&self, message: &Message) -> bool {
+        let granules = |message: &Message| message.size_bytes().div_ceil(GRANULE_BYTES);
+        let older = self.by_topic.get(message.topic());
+        let older = older.map_or(0, |older| granules(older));
+        !message.payload().is_empty() && granules(message) > older
+    }
+
+    /// Removes what is retained for this topic.
+    pub fn remove(&mut self, topic: &str) {
         if let Some((topic, message)) = self.by_topic.remove_entry(topic) {
             self.bytes -= message.size_bytes();
             self.budget.give_back(message.size_bytes());
@@ -303,6 +317,18 @@ mod tests {
                 .is_err()
         );
         assert!(store.is_empty());
+    }
+
+    #[test]
+    fn a_value_as_large_as_the_older_one_is_no_growth() {
+        let mut store = Retained::default();
+        let unlike = |bytes: usize| message("a", &vec![0; bytes], None);
+        assert!(store.would_grow(&unlike(100)) && !store.would_grow(&unlike(0)));
+        set(&mut store, unlike(100));
+        assert!(!store.would_grow(&unlike(100)) && !store.would_grow(&unlike(1)));
+        assert!(store.would_grow(&unlike(132)));
+        store.remove("a");
+        assert!(store.is_empty() && store.would_grow(&unlike(1)));
     }
 
     #[test]

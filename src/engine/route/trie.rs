@@ -76,7 +76,6 @@ struct Node {
 pub struct Trie {
     hashing: Hashing,
     nodes: Chunked<Node>,
-    free: Vec<u32>,
     /// Children by (parent, level); the table holds node numbers.
     children: Parted<u32>,
     entries: usize,
@@ -124,11 +123,10 @@ impl Trie {
     #[must_use]
     pub fn new(hashing: Hashing) -> Self {
         let mut nodes = Chunked::default();
-        nodes.push(Node::new("", 0, NONE));
+        nodes.insert(Node::new("", 0, NONE));
         Trie {
             hashing,
             nodes,
-            free: Vec::new(),
             children: Parted::default(),
             entries: 0,
             version: 1,
@@ -225,18 +223,7 @@ impl Trie {
     fn add_child(&mut self, parent: u32, level: &str) -> u32 {
         let hash = self.hashing.of(parent, level) as u32;
         let node = Node::new(level, hash, parent);
-        let id = match self.free.pop() {
-            Some(id) => {
-                if let Some(slot) = self.nodes.get_mut(id as usize) {
-                    *slot = node;
-                }
-                id
-            }
-            None => {
-                self.nodes.push(node);
-                self.nodes.len() as u32 - 1
-            }
-        };
+        let id = self.nodes.insert(node) as u32;
         if let Some(parent) = self.nodes.get_mut(parent as usize) {
             match level {
                 "+" => parent.plus = id,
@@ -287,7 +274,7 @@ impl Trie {
         }
         let rehash = |&id: &u32| hash_of(&self.nodes, id);
         self.children.remove(hash, |&other| other == id, rehash);
-        self.free.push(id);
+        self.nodes.remove(id as usize);
     }
 
     /// The text of a node's filter.
@@ -438,7 +425,7 @@ mod tests {
             trie.prune(id);
         }
         assert!(trie.is_empty() && trie.children.is_empty());
-        assert_eq!(trie.nodes.len() - trie.free.len(), 1);
+        assert_eq!(trie.nodes.len(), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum LossReason {
     /// QoS 0, and it reads too slowly.
     OutboxFull,
-    /// QoS 0, it is behind, and memory is short.
+    /// It is behind or away, and memory is short.
     MemoryShort,
     /// Its queue is full.
     QueueFull,
@@ -33,7 +33,9 @@ impl LossReason {
     const fn text(self) -> &'static str {
         match self {
             LossReason::OutboxFull => "it reads too slowly (limits.outbox_bytes_max)",
-            LossReason::MemoryShort => "it is behind and memory is short (limits.memory_max_bytes)",
+            LossReason::MemoryShort => {
+                "it is behind or away, and memory is short (limits.memory_max_bytes)"
+            }
             LossReason::QueueFull => {
                 "its queue is full (limits.queue_messages_max, queue_bytes_max)"
             }

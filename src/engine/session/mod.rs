@@ -150,6 +150,20 @@ pub struct Session {
     pub is_lasting: bool,
     /// Whether it has ever subscribed: live messages may have come then.
     pub has_subscribed: bool,
+    /// Bytes of its subscriptions, about.
+    pub subscribed_bytes: usize,
+    /// The shortage of memory in which it has come to hold more, 0 for none.
+    pub grew_in: u32,
+}
+
+/// What a subscription takes beyond its filter, about.
+const SUBSCRIPTION_BYTES: usize = 256;
+/// What a level of it takes that no other filter has: a node of the trie and how that is found.
+const LEVEL_BYTES: usize = 88;
+
+fn subscription_bytes(filter: &str) -> usize {
+    let levels = 1 + filter.bytes().filter(|byte| *byte == b'/').count();
+    filter.len() + levels * LEVEL_BYTES + SUBSCRIPTION_BYTES
 }
 
 impl Session {
@@ -179,7 +193,34 @@ impl Session {
             match_index: 0,
             is_lasting: false,
             has_subscribed: false,
+            subscribed_bytes: 0,
+            grew_in: 0,
         }
+    }
+
+    /// It has one more subscription, to this filter.
+    pub fn count_subscription(&mut self, filter: &str) {
+        self.subscribed_bytes += subscription_bytes(filter);
+    }
+
+    /// It has one less.
+    pub fn discount_subscription(&mut self, filter: &str) {
+        let bytes = subscription_bytes(filter);
+        self.subscribed_bytes = self.subscribed_bytes.saturating_sub(bytes);
+    }
+
+    /// Bytes that it holds beyond what any session does, about: messages on their way, subscriptions, will.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let held = self
+            .replay
+            .as_ref()
+            .map_or(0, |replay| replay.held.bytes() + replay.left_out.bytes());
+        let will = self
+            .will
+            .as_ref()
+            .map_or(0, |will| will.topic.len() + will.payload.len());
+        self.outbound.held_bytes() + self.subscribed_bytes + held + will
     }
 
     /// Whether it ends with its connection.

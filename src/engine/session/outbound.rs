@@ -79,6 +79,8 @@ pub struct Outbound {
     queue_bytes: usize,
     /// Messages that have left the queue, wherever they stood; it wraps.
     left_queue: u32,
+    /// Of the messages in the window.
+    window_bytes: usize,
 }
 
 impl Outbound {
@@ -98,6 +100,18 @@ impl Outbound {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes of what waits for room in the window.
+    #[must_use]
+    pub const fn queue_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// Bytes of all messages on their way.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.queue_bytes + self.window_bytes
     }
 
     /// Unacknowledged messages.
@@ -149,6 +163,7 @@ impl Outbound {
             Awaits::Puback
         };
         self.last_id = packet_id;
+        self.window_bytes += delivery.message.size_bytes();
         self.recent.push_back(Inflight {
             packet_id,
             awaits,
@@ -217,7 +232,7 @@ impl Outbound {
         let entry = self.recent.get_mut(place);
         let entry = entry.filter(|entry| entry.awaits == awaits)?;
         entry.awaits = Awaits::Done;
-        entry.delivery = None;
+        self.window_bytes -= size_bytes(entry.delivery.take());
         let stored = entry.entry;
         self.unacknowledged -= 1;
         self.drop_gaps();
@@ -231,7 +246,8 @@ impl Outbound {
         if entry.awaits != awaits {
             return None;
         }
-        stragglers.remove(packet_id);
+        let removed = stragglers.remove(packet_id);
+        self.window_bytes -= size_bytes(removed.and_then(|entry| entry.delivery));
         if stragglers.is_empty() {
             self.stragglers = None;
         }
@@ -303,8 +319,9 @@ impl Outbound {
         match entry.awaits {
             Awaits::Pubrec => {
                 entry.awaits = Awaits::Pubcomp;
-                entry.delivery = None;
-                Some(entry.entry)
+                let (delivery, stored) = (entry.delivery.take(), entry.entry);
+                self.window_bytes -= size_bytes(delivery);
+                Some(stored)
             }
             Awaits::Pubcomp => Some(0),
             Awaits::Puback | Awaits::Done => None,
@@ -339,6 +356,9 @@ impl Outbound {
         let entry = self.entry(packet_id);
         let delivery = entry.filter(|entry| entry.awaits == Awaits::Puback);
         let delivery = delivery.and_then(|entry| entry.delivery.take());
+        self.window_bytes -= delivery
+            .as_ref()
+            .map_or(0, |delivery| delivery.message.size_bytes());
         let settled = self.finish(packet_id, Awaits::Puback);
         let settled = settled.or_else(|| self.finish(packet_id, Awaits::Pubrec));
         (settled.unwrap_or(0), delivery)
@@ -408,6 +428,9 @@ impl Outbound {
             Some(delivery) if delivery.qos == Qos::ExactlyOnce => Awaits::Pubrec,
             Some(_) => Awaits::Puback,
         };
+        self.window_bytes += delivery
+            .as_ref()
+            .map_or(0, |delivery| delivery.message.size_bytes());
         stragglers.push(Inflight {
             packet_id,
             awaits,
@@ -474,11 +497,17 @@ impl Outbound {
             .chain(std::mem::take(&mut self.recent))
             .filter_map(|entry| entry.delivery.filter(|_| entry.awaits == Awaits::Puback));
         let queue = std::mem::take(&mut self.queue);
+        (self.window_bytes, self.queue_bytes) = (0, 0);
         window
             .chain(queue)
             .filter(|delivery| delivery.group.is_some())
             .collect()
     }
+}
+
+/// Bytes of a message that is no longer on its way.
+fn size_bytes(delivery: Option<Delivery>) -> usize {
+    delivery.map_or(0, |delivery| delivery.message.size_bytes())
 }
 
 #[cfg(test)]
@@ -520,6 +549,11 @@ mod tests {
         assert!(gaps <= GAPS_MAX.max(unfinished), "{gaps} for {unfinished}");
         assert!(!outbound.first_is_done() && outbound.held_back() as usize <= behind);
         assert!(recent.capacity() <= (8 * recent.len() + 7).max(4 * GAPS_MAX));
+        let there = outbound
+            .unfinished()
+            .filter_map(|entry| entry.delivery.as_ref());
+        let bytes: usize = there.map(|delivery| delivery.message.size_bytes()).sum();
+        assert_eq!(outbound.window_bytes, bytes);
         assert!(outbound.stragglers.is_none() || behind > 0);
     }
 
@@ -660,7 +694,7 @@ mod tests {
         assert!(outbound.recent.capacity() <= 4 * GAPS_MAX);
         assert_eq!(left(&outbound), [10_000]);
         // Nobody pays for it who has nothing on the way.
-        assert!(size_of::<Outbound>() <= 88);
+        assert!(size_of::<Outbound>() <= 96);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::ShardCore;
 use super::common_rate::CommonRate;
+use super::unheard::{ConnectingPart, TurnedAway};
 use crate::engine::overload::Stage;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
@@ -45,12 +46,12 @@ pub struct ConnectionCounts {
 
 /// Counts of connections that have not sent their CONNECT, by the network that counts as their address.
 pub trait CountsByNetwork: fmt::Debug + Send + Sync {
-    /// How many there are.
-    fn count(&self, network: IpNet) -> usize;
+    /// How many there are, and of these by a listener.
+    fn count(&self, network: IpNet, listener: u16) -> (usize, usize);
     /// One more.
-    fn enter(&self, network: IpNet);
+    fn enter(&self, network: IpNet, listener: u16);
     /// One less.
-    fn leave(&self, network: IpNet);
+    fn leave(&self, network: IpNet, listener: u16);
 }
 
 impl ConnectionCounts {
@@ -75,9 +76,9 @@ impl ConnectionCounts {
         }
     }
 
-    fn connecting_from(&self, network: IpNet) -> usize {
+    fn connecting_from(&self, network: IpNet, listener: u16) -> (usize, usize) {
         let connecting = self.connecting.as_ref();
-        connecting.map_or(0, |connecting| connecting.count(network))
+        connecting.map_or((0, 0), |connecting| connecting.count(network, listener))
     }
 
     /// One more; how many there were before.
@@ -174,6 +175,36 @@ impl ShardCore {
         }
     }
 
+    /// Whether one more connection from this network may wait by a listener until it has sent its CONNECT: of
+    /// the places of those that do, and of all connections, a part is for others.
+    ///
+    /// # Errors
+    /// Of what it has its part already.
+    pub fn may_connect_from(&self, network: IpNet, listener: u16) -> Result<(), TurnedAway> {
+        let max = self.connecting_max();
+        let admission = &self.admission;
+        let here = admission.by_network.get(&network).copied();
+        let (all, of_listener) = admission.counts.connecting_from(network, listener);
+        let limits = &self.settings.limits;
+        let refuse = |part: ConnectingPart| Err(TurnedAway::TooManyConnecting(part));
+        if here.unwrap_or_default() >= max.of_address || all >= max.of_address_all {
+            return refuse(ConnectingPart::OfConnecting);
+        }
+        // Who says how many may be means it.
+        if limits.connecting_per_address_max > 0 {
+            return Ok(());
+        }
+        let policy = self.settings.listener(listener);
+        let listener_max = policy.map_or(usize::MAX, |policy| policy.connections_max);
+        if all >= limits.connections_max.div_ceil(2) {
+            return refuse(ConnectingPart::InAll(limits.connections_max));
+        }
+        if of_listener >= listener_max.div_ceil(2) {
+            return refuse(ConnectingPart::OfListener(listener_max));
+        }
+        Ok(())
+    }
+
     /// When the shell has to ask again though nothing happens.
     #[must_use]
     pub fn accept_at(&self, now: Timestamp) -> Option<Timestamp> {
@@ -199,21 +230,16 @@ impl Admission {
     }
 
     /// It is known where one of them comes from.
-    pub(super) fn count_from(&mut self, network: IpNet) {
+    pub(super) fn count_from(&mut self, network: IpNet, listener: u16) {
         *self.by_network.entry(network).or_default() += 1;
         if let Some(connecting) = &self.counts.connecting {
-            connecting.enter(network);
+            connecting.enter(network, listener);
         }
     }
 
-    /// Whether one more of them may come from there.
-    pub(super) fn may_come_from(&self, network: IpNet, max: ConnectingMax) -> bool {
-        let here = self.by_network.get(&network).copied().unwrap_or_default();
-        here < max.of_address && self.counts.connecting_from(network) < max.of_address_all
-    }
-
-    /// One has sent its CONNECT, moved on, or left before; it was counted for a network, if that was known.
-    pub(super) fn settle(&mut self, counted_from: Option<IpNet>) {
+    /// One that came by a listener has sent its CONNECT, moved on, or left before; it was counted for a
+    /// network, if that was known.
+    pub(super) fn settle(&mut self, counted_from: Option<IpNet>, listener: u16) {
         self.connecting = self.connecting.saturating_sub(1);
         let Some(network) = counted_from else {
             return;
@@ -225,7 +251,7 @@ impl Admission {
             }
         }
         if let Some(connecting) = &self.counts.connecting {
-            connecting.leave(network);
+            connecting.leave(network, listener);
         }
     }
 }

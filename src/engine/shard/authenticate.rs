@@ -151,6 +151,7 @@ impl ShardCore {
 
     /// The methods' answer to a step of this connection.
     pub fn authenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
+        self.flapping.look_at_clock(now);
         if let Some(why) = self.why_banned_at_gate(key) {
             return self.turn_away_banned(key, why);
         }

@@ -338,19 +338,30 @@ impl ShardCore {
 
     /// Goes on with large fan-outs, and handles packets that wait, in order, as far as this turn's work
     /// allows.
+    #[inline]
     pub fn work_off(&mut self, now: Timestamp) {
         if self.has_postponed() {
-            self.remove_ended();
-            self.mark_some();
-            self.tell_some();
-            self.release_some(now);
-            self.pass_some_on(now);
-            self.take_leave(now);
-            self.tell_checkpoint();
-            let let_go = self.clients.spare.let_go(LET_GO_MAX);
-            self.backlog.spend(let_go);
+            self.work_off_postponed(now);
         }
         self.disconnect_overflowed(now);
+        if !self.backlog.next.is_empty() || self.can_fan_out() {
+            self.work_off_packets(now);
+        }
+    }
+
+    fn work_off_postponed(&mut self, now: Timestamp) {
+        self.remove_ended();
+        self.mark_some();
+        self.tell_some();
+        self.release_some(now);
+        self.pass_some_on(now);
+        self.take_leave(now);
+        self.tell_checkpoint();
+        let let_go = self.clients.spare.let_go(LET_GO_MAX);
+        self.backlog.spend(let_go);
+    }
+
+    fn work_off_packets(&mut self, now: Timestamp) {
         loop {
             self.fan_out_further(now);
             for _ in 0..self.backlog.next.len() {

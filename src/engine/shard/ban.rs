@@ -60,7 +60,7 @@ impl ShardCore {
             let is_connecting = connection.session.is_none() && !connection.is_adopted;
             if is_connecting && connection.connects_from.is_none() {
                 connection.connects_from = Some(network);
-                self.admission.count_from(network);
+                self.admission.count_from(network, connection.listener);
             }
         }
     }
@@ -74,7 +74,7 @@ impl ShardCore {
         let connection = self.clients.connections.get(key)?;
         let admitted = connection.admitted.as_deref();
         let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
-        self.bans(connection, client_id, user_name)
+        self.bans_coming(connection, client_id, user_name)
     }
 
     /// Why a client at the gate is banned by the names that it claims, if it is; addresses are the shell's.
@@ -98,18 +98,20 @@ impl ShardCore {
             let rule = connect.client_id.is_empty();
             let rule = rule.then(|| self.settings.authentication.client_id.for_user(user_name));
             match rule.flatten() {
-                Some(ClientIdRule::Exactly(id)) => self.bans(connection, &id, user_name),
-                _ => self.bans(connection, connect.client_id, user_name),
+                Some(ClientIdRule::Exactly(id)) => self.bans_coming(connection, &id, user_name),
+                _ => self.bans_coming(connection, connect.client_id, user_name),
             }
         };
         bans(connect.user_name).or_else(|| in_exchange.and_then(|name| bans(Some(name))))
     }
 
-    /// Whether a client that is banned is so by a name that only its proof has given it.
+    /// Whether a client that is banned must not learn it, since it has given a right proof first: it is
+    /// banned by a name that only its proof has given it, or was judged by a shard that did not know of it.
     pub(super) fn is_unseen(&self, key: ConnectionKey, connect: &Connect<'_>) -> bool {
         let connection = self.clients.connections.get(key);
         connection.is_some_and(|connection| {
-            connection.admitted.is_some() && self.bans_claimed(connection, connect).is_none()
+            connection.admitted.is_some()
+                && (connection.is_adopted || self.bans_claimed(connection, connect).is_none())
         })
     }
 
@@ -169,6 +171,19 @@ impl ShardCore {
         banned
             .contain_seen(connection.network, user_name, client_id)
             .then_some(AS_SEEN)
+    }
+
+    /// The same of a client that comes: on the shard that counts how often, before the ban is on all.
+    fn bans_coming(
+        &self,
+        connection: &Connection,
+        client_id: &str,
+        user_name: Option<&str>,
+    ) -> Option<&'static str> {
+        self.bans(connection, client_id, user_name).or_else(|| {
+            self.connects_too_often(connection, client_id, user_name)
+                .then_some(AS_SEEN)
+        })
     }
 
     /// A connection is banned, by its address or its names: it is closed, and told so if it has said who it

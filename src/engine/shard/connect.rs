@@ -2,7 +2,7 @@
 
 use super::authenticate::Identified;
 use super::end::WillFate;
-use super::refusals::{AS_SEEN, Refused, beyond, not_connect, switched_off};
+use super::refusals::{Refused, beyond, not_connect, switched_off};
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
@@ -22,6 +22,8 @@ use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 use std::rc::Rc;
 
+/// A will of no more bytes is nothing unusual.
+const WILL_BYTES_USUAL: usize = 4 * 1024;
 /// Longest client identifier that is accepted.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 
@@ -62,6 +64,7 @@ impl ShardCore {
         if !connection.is_identified {
             connection.came_at = now;
         }
+        self.flapping.look_at_clock(now);
         if let Err((reason, text)) = self.check_connect(key, &connect) {
             self.turn_away(key, &connect, reason, &text);
             return false;
@@ -143,7 +146,8 @@ impl ShardCore {
             return Err((Reason::ClientIdentifierNotValid, text.into()));
         }
         // By the identifier that it gets, which may be its user's.
-        if let Some(why) = self.why_banned_as_seen(key, client_id) {
+        let as_claimed = || self.bans_claimed(self.clients.connections.get(key)?, connect);
+        if let Some(why) = self.why_banned_as_seen(key, client_id).or_else(as_claimed) {
             if self.is_unseen(key, connect) {
                 self.hide_ban(key, connect, why);
                 return Ok(false);
@@ -161,10 +165,6 @@ impl ShardCore {
             self.send_home(key, home, stream);
             return Ok(false);
         }
-        if !self.may_connect_again(now, key, client_id) {
-            self.clients.counters.connections_banned += 1;
-            return Err((Reason::Banned, AS_SEEN.into()));
-        }
         self.check_memory(client_id)?;
         self.check_later(key, client_id)?;
         // Nothing is changed for a client that could not be told [MQTT-3.1.2-24].
@@ -175,6 +175,7 @@ impl ShardCore {
             let text = "CONNACK is larger than the Maximum Packet Size of its CONNECT";
             return Err((Reason::ImplementationSpecificError, text.into()));
         }
+        self.count_connect(key, client_id);
         let holder = self.holder(key, client_id);
         let client_id: Rc<str> = client_id.into();
         self.open(now, key, connect, client_id, holder);
@@ -189,7 +190,7 @@ impl ShardCore {
         let never = Timestamp::NEVER;
         self.timers
             .set(left.timer_at, never, Owner::Connection(key));
-        self.admission.settle(left.connects_from);
+        self.admission.settle(left.connects_from, left.listener);
         self.clients.counters.connections_handed_over += 1;
         self.commands.push(Command::Handover {
             connection: key,
@@ -263,8 +264,11 @@ impl ShardCore {
             );
             return Err((Reason::UnsupportedProtocolVersion, text.into()));
         }
-        // By what it only claims to be: who is banned is not worth a hash, and learns nothing by it.
-        if let Some(text) = self.bans_claimed(connection, connect) {
+        // By what it only claims to be: who is banned is not worth a hash, and learns nothing by it. Who has
+        // given its proof at another shard is asked later.
+        let was_judged = connection.is_adopted && connection.admitted.is_some();
+        let claims = (!was_judged).then(|| self.bans_claimed(connection, connect));
+        if let Some(text) = claims.flatten() {
             self.clients.counters.connections_banned += 1;
             return Err((Reason::Banned, text.into()));
         }
@@ -379,14 +383,19 @@ impl ShardCore {
             session.expiry_seconds = expiry_seconds;
             session.expires_at = Timestamp::NEVER;
             session.will_at = Timestamp::NEVER;
+            let before_will = session.held_bytes();
             session.will = connect
                 .will
                 .as_ref()
                 .map(|will| Box::new(stored_will(will)));
+            // Most wills are small: they make no session that was there before one that has grown.
+            if resumed.is_none() || session.held_bytes() > before_will + WILL_BYTES_USUAL {
+                self.clients.shortage.note_growth(session);
+            }
         }
         self.keep_opened(session_key);
-        // What is sent again may not have been sent: its identifier must be stored all the same.
-        let may_be_unstored = resumed.is_some() && !self.clients.journal.has_sent_all();
+        // What is sent again may not have been sent, or PUBREL is due by a PUBREC that is not stored.
+        let may_be_unstored = resumed.is_some() && !self.clients.journal.may_send_again();
         if lives_shorter || may_be_unstored || self.clients.journal.last_ended() > before {
             self.open_when_stored(key);
         }
@@ -465,7 +474,9 @@ impl ShardCore {
             return;
         };
         connection.session = Some(session);
-        self.admission.settle(connection.connects_from.take());
+        let listener = connection.listener;
+        self.admission
+            .settle(connection.connects_from.take(), listener);
         let seconds = imposed.unwrap_or(connect.keep_alive_seconds);
         connection.silence_ms_max = u64::from(seconds) * 1500;
         connection.window_max = connect

@@ -146,6 +146,7 @@ impl Clients {
             );
         let mut delivery = delivery(publication);
         if fits {
+            self.shortage.note_growth(session);
             keep_entry(session, &mut self.journal, &mut delivery);
             self.send_windowed(publication, key, connection_key, delivery, now);
         } else {

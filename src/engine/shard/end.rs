@@ -47,6 +47,25 @@ impl ShardCore {
         }
     }
 
+    /// The same of one that has not sent its CONNECT, before it is forgotten; `during` is how far it had
+    /// come in what lies under MQTT, if it is not through that.
+    pub fn note_gone_early(&mut self, key: ConnectionKey, how: Gone, during: Option<&'static str>) {
+        let Some(connection) = self.clients.connections.get(key) else {
+            return;
+        };
+        let has_connected = connection.session.is_some() || connection.gate.is_some();
+        let is_heard = connection.gone.is_some() || connection.hold.is_some();
+        if has_connected || is_heard || connection.is_adopted {
+            return;
+        }
+        let of_connect = match connection.unparsed_bytes() {
+            0 => "before its CONNECT",
+            _ => "with half a CONNECT",
+        };
+        let during = during.unwrap_or(of_connect);
+        self.note(key, "", None, Event::GoneEarly { how, during });
+    }
+
     /// What lies under MQTT broke, and the connection will end by it: why is told with its client's names.
     /// False if none is known yet.
     pub fn note_broken(&mut self, key: ConnectionKey, text: &str) -> bool {
@@ -63,7 +82,9 @@ impl ShardCore {
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.clients.connections.get_mut(key) {
-            self.admission.settle(connection.connects_from.take());
+            let listener = connection.listener;
+            self.admission
+                .settle(connection.connects_from.take(), listener);
             self.close_connection(key);
         }
     }

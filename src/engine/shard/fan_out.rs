@@ -271,8 +271,12 @@ impl ShardCore {
 
     /// Whether one can go on, or the next begin, in this turn.
     pub(super) fn can_fan_out(&self) -> bool {
+        // In most turns there is none, which is asked first.
+        if !self.fan_outs.can_go_on() {
+            return false;
+        }
         let may_go_on = self.fan_outs.running.is_some() || self.backlog.may_begin_fan_out();
-        may_go_on && self.fan_outs.can_go_on() && self.backlog.may_fan_out()
+        may_go_on && self.backlog.may_fan_out()
     }
 
     /// Begins the next one: all that does not take long, unless there are very many share groups.

@@ -1,5 +1,6 @@
 //! Clients that connect again and again, counted where they connect: all connects under one identifier come
-//! to one shard, so that no more of them are let in than may be, however fast they come.
+//! to one shard, so that no more of them are let in than may be, however fast they come. Who is refused for
+//! another reason is not counted.
 //!
 //! The same connects are counted again from the notes (`control::watch`), with the same result later: that
 //! bans on all shards, and says so.
@@ -7,6 +8,7 @@
 use super::ShardCore;
 use crate::engine::access::bans::Seen;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 use std::collections::BTreeMap;
 
@@ -33,63 +35,80 @@ struct Count {
 
 /// What is counted.
 #[derive(Debug, Default)]
-pub(super) struct Flapping(BTreeMap<Seen, Count>);
+pub(super) struct Flapping {
+    counts: BTreeMap<Seen, Count>,
+    /// The time when somebody came, or was judged, last.
+    now: Timestamp,
+}
 
 impl Flapping {
-    /// Whether one more connect of a client is let in; it is counted then.
-    fn lets_in(&mut self, rule: FlappingRule, now: Timestamp, who: Seen) -> bool {
-        if rule.connects_max == 0 {
-            return true;
+    /// It is so late now: for who is asked about next.
+    pub(super) fn look_at_clock(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
+    /// Whether a client has connected as often as it may.
+    fn is_over(&self, rule: FlappingRule, who: &Seen) -> bool {
+        let count = self.counts.get(who);
+        count.is_some_and(|count| count.until > self.now && count.connects >= rule.connects_max)
+    }
+
+    /// A client has connected once more.
+    fn count(&mut self, rule: FlappingRule, who: Seen) {
+        if self.counts.len() >= COUNTED_MAX {
+            self.counts.clear();
         }
-        if self.0.len() >= COUNTED_MAX {
-            self.0.clear();
-        }
+        let now = self.now;
         let begun = || Count {
             connects: 0,
             until: now.plus_ms(rule.window_ms),
         };
-        let count = self.0.entry(who).or_insert_with(begun);
+        let count = self.counts.entry(who).or_insert_with(begun);
         if count.until <= now {
             *count = begun();
-        }
-        if count.connects >= rule.connects_max {
-            return false;
         }
         count.connects += 1;
         if count.connects == rule.connects_max {
             count.until = now.plus_ms(rule.ban_ms);
         }
-        true
     }
 }
 
 impl ShardCore {
-    /// Whether a client may connect once more, by how often it has; it is counted then.
-    pub(super) fn may_connect_again(
-        &mut self,
-        now: Timestamp,
-        key: ConnectionKey,
+    /// Whether who comes from there, by these names, has connected as often as it may.
+    pub(super) fn connects_too_often(
+        &self,
+        connection: &Connection,
         client_id: &str,
+        user_name: Option<&str>,
     ) -> bool {
         let rule = self.settings.flapping;
-        let Some(connection) = self
-            .clients
-            .connections
-            .get(key)
-            .filter(|_| rule.connects_max > 0)
-        else {
-            return true;
-        };
-        let identity = connection
-            .admitted
-            .as_deref()
-            .map(|admitted| &admitted.identity);
-        let who = Seen {
-            network: connection.network,
-            user_name: identity.and_then(|identity| identity.user_name.clone()),
-            client_id: client_id.into(),
-        };
-        self.flapping.lets_in(rule, now, who)
+        rule.connects_max > 0
+            && self
+                .flapping
+                .is_over(rule, &seen(connection, client_id, user_name))
+    }
+
+    /// A client is let in, which is counted.
+    pub(super) fn count_connect(&mut self, key: ConnectionKey, client_id: &str) {
+        let rule = self.settings.flapping;
+        if rule.connects_max == 0 {
+            return;
+        }
+        if let Some(connection) = self.clients.connections.get(key) {
+            let admitted = connection.admitted.as_deref();
+            let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
+            self.flapping
+                .count(rule, seen(connection, client_id, user_name));
+        }
+    }
+}
+
+fn seen(connection: &Connection, client_id: &str, user_name: Option<&str>) -> Seen {
+    Seen {
+        network: connection.network,
+        user_name: user_name.map(Into::into),
+        client_id: client_id.into(),
     }
 }
 
@@ -114,8 +133,14 @@ mod tests {
     #[test]
     fn so_many_are_let_in_and_no_more_until_the_ban_is_over() {
         let mut flapping = Flapping::default();
-        let begun = Timestamp::default();
-        let mut lets_in = |ms, id| flapping.lets_in(RULE, begun.plus_ms(ms), who(id));
+        let mut lets_in = |ms, id: &str| {
+            flapping.look_at_clock(Timestamp::default().plus_ms(ms));
+            let is_over = flapping.is_over(RULE, &who(id));
+            if !is_over {
+                flapping.count(RULE, who(id));
+            }
+            !is_over
+        };
         assert!([0, 1, 2].into_iter().all(|ms| lets_in(ms, "c")));
         assert!(!lets_in(3, "c") && !lets_in(5_001, "c"));
         assert!(lets_in(3, "another"));
@@ -127,11 +152,9 @@ mod tests {
                 .into_iter()
                 .all(|ms| lets_in(ms, "slow"))
         );
-        let never = FlappingRule::default();
-        assert!((0..10).all(|_| flapping.lets_in(never, begun, who("c"))));
         for n in 0..2 * COUNTED_MAX {
-            flapping.lets_in(RULE, begun, who(&n.to_string()));
+            flapping.count(RULE, who(&n.to_string()));
         }
-        assert!(flapping.0.len() <= COUNTED_MAX);
+        assert!(flapping.counts.len() <= COUNTED_MAX);
     }
 }

@@ -96,6 +96,8 @@ impl Clients {
             group,
             entry: 0,
         };
+        // Also while memory is short: an older one of its topic must not come behind the retained one.
+        self.shortage.note_growth(session);
         // Its publisher is told that it is kept before it gets on.
         keep_entry(session, &mut self.journal, &mut delivery);
         if let Some(replay) = &mut session.replay {

@@ -31,8 +31,9 @@ pub(super) struct Journal {
     opening: BTreeSet<(u64, ConnectionKey)>,
     /// Messages of QoS 2 that wait to be sent for the first time, by ticket.
     unsent: VecDeque<(u64, Unsent)>,
-    /// The last ticket of those.
-    last_unsent: u64,
+    /// The last ticket that what a resumed session sends again rests on: its packet identifier, or that its
+    /// client has the message, so that PUBREL is due.
+    last_sent_again: u64,
 }
 
 /// A message that is in a session's window and not sent to its client yet.
@@ -52,6 +53,7 @@ impl Journal {
             Record::Queued { .. } => self.entries += 1,
             Record::Settled { .. } => self.end_entries(1),
             Record::Ended { .. } => self.last_ended = self.last_ticket + 1,
+            Record::Received { .. } => self.last_sent_again = self.last_ticket + 1,
             _ => {}
         }
         self.restate(record);
@@ -148,7 +150,7 @@ impl Journal {
 
     /// A message is sent when all so far is stored.
     pub(super) fn wait_to_send(&mut self, unsent: Unsent) {
-        self.last_unsent = self.last_ticket;
+        self.last_sent_again = self.last_ticket;
         self.unsent.push_back((self.last_ticket, unsent));
     }
 
@@ -161,9 +163,9 @@ impl Journal {
         self.unsent.pop_front().map(|(_, unsent)| unsent)
     }
 
-    /// Whether none waits to be sent for the first time.
-    pub(super) const fn has_sent_all(&self) -> bool {
-        self.is_stored(self.last_unsent)
+    /// Whether a resumed session may send again what is unfinished.
+    pub(super) const fn may_send_again(&self) -> bool {
+        self.is_stored(self.last_sent_again)
     }
 
     /// A connection's first acknowledgement waits for this.

@@ -29,7 +29,14 @@ pub(super) fn number_entry(session: &mut Session, delivery: &mut Delivery) -> bo
 }
 
 /// A message is on its way to a session from now on.
+#[inline]
 pub(super) fn keep_entry(session: &mut Session, journal: &mut Journal, delivery: &mut Delivery) {
+    if session.number.is_some() {
+        put_entry(session, journal, delivery);
+    }
+}
+
+fn put_entry(session: &mut Session, journal: &mut Journal, delivery: &mut Delivery) {
     if number_entry(session, delivery)
         && let Some(session) = session.number
     {

@@ -3,18 +3,23 @@
 //! The sum is looked at when a turn begins and again whenever so much has been done that it may have grown
 //! by a few megabytes. While memory is almost gone, connections are looked through, a part per turn, and
 //! those that hold most are disconnected: first whoever holds megabytes, then those that take nothing or
-//! have not finished a packet, at last whoever waits to publish. No acknowledged message is lost by that;
-//! sessions stay as long as they may.
+//! have not finished a packet, at last whoever waits to publish. So it is while memory has been very short
+//! for a while: nobody publishes then.
+//!
+//! What stays though its client goes must not hold the broker in such a stage. It grows no more as soon as
+//! memory is short, but for the sessions of those that are connected: these may have to end with them. A
+//! session that holds only what it held before is never ended.
 
 use super::ShardCore;
 use super::refusals::beyond;
 use crate::engine::codec::Reason;
-use crate::engine::keys::ConnectionKey;
+use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::outbox::SPARE_BYTES_MAX;
 use crate::engine::overload::{
     Meter, SHED_OUTBOX_BYTES_MAX, SHED_PARTIAL_BYTES_MAX, SHED_SPARE_BYTES_MAX, Stage,
     surplus_bytes,
 };
+use crate::engine::session::Session;
 use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::time::Timestamp;
@@ -29,6 +34,10 @@ const SCANNED_PER_TURN: usize = 1_024;
 const RESUMED_PER_TURN: usize = 1_024;
 /// Who holds so much in all is disconnected in the first search; in each further one it is a quarter of that.
 const HOLDS_BYTES_FIRST: usize = 4 * 1024 * 1024;
+/// Whose session holds less is left alone, unless its client is away.
+const HOARD_BYTES_LEAST: usize = 16 * 1024;
+/// What any session takes, about.
+const SESSION_BYTES: usize = 1024;
 /// Below this only those are disconnected that take nothing, or have not finished a packet.
 const HOLDS_BYTES_LEAST: usize = 256 * 1024;
 
@@ -39,6 +48,8 @@ pub(super) struct Shortage {
     pub stage: Stage,
     /// Most bytes in an outbox for QoS 0 messages, at this stage.
     pub qos_0_bytes_max: usize,
+    /// Which shortage this is, or will be, by number.
+    pub epoch: u32,
 }
 
 impl Shortage {
@@ -52,6 +63,21 @@ impl Shortage {
         Shortage {
             stage,
             qos_0_bytes_max,
+            epoch: 1,
+        }
+    }
+
+    /// Whether nothing may grow any more that stays though its client goes.
+    #[inline]
+    pub(super) fn is_frugal(&self) -> bool {
+        self.stage >= Stage::Frugal
+    }
+
+    /// A session comes to hold more, and may hold it when its client is gone.
+    #[inline]
+    pub(super) fn note_growth(&self, session: &mut Session) {
+        if self.is_frugal() {
+            session.grew_in = self.epoch;
         }
     }
 
@@ -74,6 +100,8 @@ pub(super) struct Memory {
     /// When to look again, NEVER while there is enough.
     looks_at: Option<Timestamp>,
     search: Option<Search>,
+    /// Since when it is so short that who publishes is not read.
+    very_short_since: Option<Timestamp>,
     /// Connections that are not read until there is more.
     waiting: BTreeSet<ConnectionKey>,
 }
@@ -81,6 +109,10 @@ pub(super) struct Memory {
 /// So long an unfinished packet may wait for memory: its client may be gone without anybody's being told, if
 /// bytes that the broker does not take stand before the end.
 const UNFINISHED_WAITS_MS: u64 = 10_000;
+/// When it has been so short for so long that who publishes is not read, it is as if it were almost gone.
+const VERY_SHORT_MS_MAX: u64 = 15_000;
+/// Sessions ended per turn.
+const ENDED_PER_TURN: usize = 64;
 /// How often those are looked for.
 const OVERDUE_INTERVAL_MS: u64 = 1_000;
 
@@ -89,12 +121,18 @@ const OVERDUE_INTERVAL_MS: u64 = 1_000;
 struct Search {
     /// Memory is almost gone; else only unfinished packets that have waited too long are looked for.
     is_urgent: bool,
+    /// Those that only wait to publish go too.
+    is_last_resort: bool,
     /// The connection to look at next.
     slot: usize,
+    /// The session to look at next, when all connections have been.
+    session_slot: usize,
     /// Who holds so much is disconnected.
     least_bytes: usize,
     /// Bytes that are still to be gained.
     wanted_bytes: u64,
+    /// Something was gained since it began at the first one.
+    has_gained: bool,
     /// The next one does not begin before.
     rests_until: Timestamp,
 }
@@ -120,9 +158,24 @@ impl Search {
         // Asked in any case: the next search goes by it.
         let is_stuck =
             connection.is_stuck() && held >= self.least_bytes.max(SHED_PARTIAL_BYTES_MAX);
-        let is_last = self.least_bytes == 0 && connection.waits_for_memory;
+        let is_last = self.least_bytes == 0 && self.is_last_resort && connection.waits_for_memory;
         let is_it = holds_much || is_unfinished || is_stuck || is_last || is_overdue;
         is_it.then_some(held + kernel_bytes)
+    }
+
+    /// What ending this session would gain, if it is to end: it holds much, and does so only as long as its
+    /// connection lasts, or since memory is short.
+    fn hoard(&self, session: &Session, epoch: u32) -> usize {
+        let held = session.held_bytes();
+        let may_end = session.ends_with_connection() || session.grew_in == epoch;
+        let is_hoard = may_end && held >= self.least_bytes.max(HOARD_BYTES_LEAST);
+        if is_hoard { held } else { 0 }
+    }
+
+    /// All were looked at and nothing was gained, though nobody who can go is spared.
+    fn is_in_vain(&self) -> bool {
+        let is_fruitless = self.wanted_bytes > 0 && !self.has_gained;
+        is_fruitless && self.is_urgent && self.least_bytes == 0 && !self.is_last_resort
     }
 
     /// It has gained enough, or all have been looked at: then the next one takes those that hold less, at
@@ -137,9 +190,12 @@ impl Search {
         };
         Search {
             is_urgent: self.is_urgent,
+            is_last_resort: self.is_last_resort,
             slot: 0,
+            session_slot: 0,
             least_bytes,
             wanted_bytes: 0,
+            has_gained: false,
             rests_until: now.plus_ms(rest_ms),
         }
     }
@@ -179,6 +235,11 @@ impl ShardCore {
         };
         let stage = self.clients.shortage.stage;
         let next = stage.next(meter.used_bytes(), self.memory.max_bytes);
+        if next < Stage::Pause {
+            self.memory.very_short_since = None;
+        } else {
+            self.memory.very_short_since.get_or_insert(now);
+        }
         self.memory.looks_at = (next > Stage::Normal).then(|| now.plus_ms(LOOK_INTERVAL_MS));
         if next != stage {
             self.set_stage(next);
@@ -195,7 +256,12 @@ impl ShardCore {
     /// Memory is so short from now on.
     pub fn set_stage(&mut self, stage: Stage) {
         let outbox_bytes_max = self.settings.limits.outbox_bytes_max;
-        self.clients.shortage = Shortage::new(stage, outbox_bytes_max);
+        let before = &self.clients.shortage;
+        let is_over = before.is_frugal() && stage < Stage::Frugal;
+        self.clients.shortage = Shortage {
+            epoch: before.epoch.wrapping_add(u32::from(is_over)).max(1),
+            ..Shortage::new(stage, outbox_bytes_max)
+        };
         let spare_bytes_max = if stage >= Stage::Shed {
             SHED_SPARE_BYTES_MAX
         } else {
@@ -290,7 +356,7 @@ impl ShardCore {
         if self.clients.shortage.stage < Stage::Pause {
             return self.resume_publishers();
         }
-        let is_urgent = self.clients.shortage.stage >= Stage::Refuse;
+        let is_urgent = self.is_urgent(now);
         let wanted_bytes = if is_urgent {
             self.share_of_surplus()
         } else {
@@ -300,9 +366,12 @@ impl ShardCore {
         let known = known.filter(|search| search.is_urgent == is_urgent);
         let search = self.memory.search.insert(known.unwrap_or(Search {
             is_urgent,
+            is_last_resort: false,
             slot: 0,
+            session_slot: 0,
             least_bytes: HOLDS_BYTES_FIRST,
             wanted_bytes,
+            has_gained: false,
             rests_until: now,
         }));
         if search.wanted_bytes == 0 {
@@ -312,22 +381,110 @@ impl ShardCore {
             search.wanted_bytes = wanted_bytes;
         }
         let mut search = *search;
-        let kernel_bytes = self.settings.limits.socket_send_bytes_max;
+        search.is_last_resort = self.clients.shortage.stage >= Stage::Refuse;
+        let mut ended = 0;
         for _ in 0..SCANNED_PER_TURN {
-            if search.wanted_bytes == 0 || search.slot >= self.clients.connections.slots() {
-                search = search.end(now);
+            if ended >= ENDED_PER_TURN {
                 break;
             }
-            let found = self.clients.connections.at_mut(search.slot);
-            search.slot += 1;
-            if let Some((key, connection)) = found
-                && let Some(gain) = search.gain(connection, kernel_bytes, now)
-            {
-                search.wanted_bytes = search.wanted_bytes.saturating_sub(gain as u64);
-                self.cut(key, now);
-            }
+            let gain = if search.wanted_bytes == 0 {
+                None
+            } else if search.slot < self.clients.connections.slots() {
+                Some(self.look_at_connection(&mut search, &mut ended, now))
+            } else if is_urgent && search.session_slot < self.clients.sessions.slots() {
+                Some(self.look_at_session(&mut search, &mut ended, now))
+            } else {
+                None
+            };
+            let Some(gain) = gain else {
+                if search.is_in_vain() {
+                    return self.serve_nevertheless();
+                }
+                search = search.end(now);
+                break;
+            };
+            search.has_gained |= gain > 0;
+            search.wanted_bytes = search.wanted_bytes.saturating_sub(gain as u64);
         }
         self.memory.search = Some(search);
+    }
+
+    /// Whether those that hold most have to go: memory is almost gone, or has been very short for so long
+    /// that it will not become enough by itself.
+    fn is_urgent(&self, now: Timestamp) -> bool {
+        let since = self.memory.very_short_since;
+        self.clients.shortage.stage >= Stage::Refuse
+            || since.is_some_and(|since| now.ms_since(since) >= VERY_SHORT_MS_MAX)
+    }
+
+    /// Memory is very short for long, and nobody is left who could give some back: it is what stays, and what
+    /// the allocator cannot give back yet. Who publishes is read again, as long as memory is not almost gone.
+    fn serve_nevertheless(&mut self) {
+        self.set_stage(Stage::Shed);
+    }
+
+    /// Disconnects the next connection if it is to be; what that gains.
+    fn look_at_connection(
+        &mut self,
+        search: &mut Search,
+        ended: &mut usize,
+        now: Timestamp,
+    ) -> usize {
+        let kernel_bytes = self.settings.limits.socket_send_bytes_max;
+        let found = self.clients.connections.at_mut(search.slot);
+        search.slot += 1;
+        let Some((key, connection)) = found else {
+            return 0;
+        };
+        let gain = search.gain(connection, kernel_bytes, now);
+        let session_key = connection.session.filter(|_| search.is_urgent);
+        let session = session_key.and_then(|key| self.clients.sessions.get(key));
+        let epoch = self.clients.shortage.epoch;
+        let hoard = session.map_or(0, |session| search.hoard(session, epoch));
+        if gain.is_none() && hoard == 0 {
+            return 0;
+        }
+        self.cut(key, now);
+        if hoard > 0
+            && let Some(session_key) = session_key
+        {
+            *ended += usize::from(self.end_hoarder(session_key, now));
+        }
+        gain.unwrap_or(0) + hoard
+    }
+
+    /// Ends the next session if it is one whose client is away and that is to be; what that gains.
+    fn look_at_session(&mut self, search: &mut Search, ended: &mut usize, now: Timestamp) -> usize {
+        let found = self.clients.sessions.key_at(search.session_slot);
+        search.session_slot += 1;
+        let Some(key) = found else { return 0 };
+        let epoch = self.clients.shortage.epoch;
+        let session = self.clients.sessions.get(key);
+        let session = session.filter(|session| session.connection.is_none());
+        let gain = session.map_or(0, |session| match search.hoard(session, epoch) {
+            0 if search.least_bytes == 0 && session.grew_in == epoch => {
+                session.held_bytes() + SESSION_BYTES
+            }
+            hoard => hoard,
+        });
+        if gain > 0 {
+            *ended += usize::from(self.end_hoarder(key, now));
+        }
+        gain
+    }
+
+    /// Ends a session that is without a connection, as its client is told by the next CONNACK. Whether it was
+    /// there.
+    fn end_hoarder(&mut self, key: SessionKey, now: Timestamp) -> bool {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return false;
+        };
+        let outbound = &session.outbound;
+        let lost = outbound.queued() as u64 + u64::from(outbound.unacknowledged());
+        self.clients.counters.sessions_ended_memory += 1;
+        self.clients.lose(key, LossReason::MemoryShort, lost);
+        self.end_session(key, now);
+        true
     }
 
     /// What this shard is to gain.

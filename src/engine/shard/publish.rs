@@ -28,6 +28,8 @@ use std::sync::Arc;
 
 /// Why a payload is not taken.
 const NOT_UTF8: &str = "a payload is not UTF-8 that says it is (mqtt.validate_payload_format)";
+/// Who has more unfinished QoS 2 publishes makes the broker hold something.
+const UNFINISHED_USUAL: usize = 64;
 /// What keeping a retained message costs, in deliveries.
 const RETAIN_WORK: usize = 4;
 
@@ -212,6 +214,9 @@ impl ShardCore {
             && let Some(session) = self.clients.sessions.get_mut(session)
         {
             session.inbound.accept(packet_id);
+            if session.inbound.unfinished() > UNFINISHED_USUAL {
+                self.clients.shortage.note_growth(session);
+            }
             return true;
         }
         false
@@ -696,11 +701,20 @@ impl ShardCore {
         let (messages_max, bytes_max) = (limits.retained_messages_max, limits.retained_bytes_max);
         let kept = self.settings.stores.then(|| Arc::clone(&message));
         self.backlog.spend(RETAIN_WORK);
-        // What QoS 0 cannot be told of is dropped, and an older value with it.
+        // What QoS 0 cannot be told of when the disk is full is dropped, and an older value with it.
         let is_full = self.store.is_full() && !message.payload().is_empty();
         let bytes_max = if is_full { 0 } else { bytes_max };
-        let refused = self.retained.set(message, messages_max, bytes_max).err();
-        self.clients.counters.dropped_retained_full += u64::from(refused.is_some());
+        let counters = &mut self.clients.counters;
+        let refused = if self.clients.shortage.is_frugal() && self.retained.would_grow(&message) {
+            // It would stay for good, and who would remove it might not be served then.
+            self.retained.remove(message.topic());
+            counters.dropped_retained_memory += 1;
+            Some(message)
+        } else {
+            let refused = self.retained.set(message, messages_max, bytes_max).err();
+            counters.dropped_retained_full += u64::from(refused.is_some());
+            refused
+        };
         let Some(message) = kept else {
             return;
         };

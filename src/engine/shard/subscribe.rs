@@ -198,6 +198,8 @@ impl ShardCore {
                 return Reason::QuotaExceeded;
             }
             session.subscriptions.push(reference.clone());
+            session.count_subscription(subscribed.filter.as_str());
+            self.clients.shortage.note_growth(session);
         }
         self.keep_subscribed(subscribed, &subscriber);
         match &reference.share {
@@ -400,6 +402,7 @@ impl ShardCore {
         debug_assert_eq!(session.subscriptions.get(place as usize), Some(&reference));
         if (place as usize) < session.subscriptions.len() {
             session.subscriptions.swap_remove(place as usize);
+            session.discount_subscription(subscribed.filter.as_str());
         }
         if let Some(moved) = session.subscriptions.get(place as usize) {
             let entry = self.trie.entry_mut(moved.node);

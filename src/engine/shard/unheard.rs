@@ -6,7 +6,6 @@ use super::{Settings, ShardCore};
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::Surplus;
-use ipnet::IpNet;
 use std::borrow::Cow;
 
 /// Why an address is not listened to.
@@ -17,7 +16,26 @@ pub enum TurnedAway {
     /// Too many connections come from it.
     TooMany,
     /// Too many connections from it have not sent their CONNECT.
-    TooManyConnecting,
+    TooManyConnecting(ConnectingPart),
+}
+
+/// Of what the connections of an address that have not sent their CONNECT have as much as they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectingPart {
+    /// Of the places of those that have not.
+    OfConnecting,
+    /// Of all connections that may be, so many.
+    InAll(usize),
+    /// Of those that may be by their listener, so many.
+    OfListener(usize),
+}
+
+/// The connections of an address that have not sent their CONNECT are half of what a limit allows.
+fn half_of(key: &str, max: usize) -> Cow<'static, str> {
+    let what =
+        "half of all connections that may be come from its address and have not sent their CONNECT";
+    let text = beyond(what, key, max);
+    format!("{text}; limits.connecting_per_address_max allows more").into()
 }
 
 impl TurnedAway {
@@ -26,7 +44,7 @@ impl TurnedAway {
     pub const fn reason(self) -> Reason {
         match self {
             TurnedAway::Banned => Reason::Banned,
-            TurnedAway::TooMany | TurnedAway::TooManyConnecting => Reason::QuotaExceeded,
+            TurnedAway::TooMany | TurnedAway::TooManyConnecting(_) => Reason::QuotaExceeded,
         }
     }
 }
@@ -36,7 +54,13 @@ impl Settings {
         match why {
             TurnedAway::Banned => BY_ADDRESS.into(),
             TurnedAway::TooMany => self.too_many_connections(u16::MAX, Surplus::OfAddress),
-            TurnedAway::TooManyConnecting => beyond(
+            TurnedAway::TooManyConnecting(ConnectingPart::InAll(max)) => {
+                half_of("limits.connections_max", max)
+            }
+            TurnedAway::TooManyConnecting(ConnectingPart::OfListener(max)) => {
+                half_of("listener.connections_max", max)
+            }
+            TurnedAway::TooManyConnecting(ConnectingPart::OfConnecting) => beyond(
                 "as many connections from its address as may be have not sent their CONNECT",
                 "limits.connecting_per_address_max",
                 self.limits.connecting_of_address_max(),
@@ -52,20 +76,13 @@ impl ShardCore {
         self.settings.why_unheard(why)
     }
 
-    /// Whether one more connection from this network may wait until it has sent its CONNECT: a part of the
-    /// places is for others.
-    #[must_use]
-    pub fn may_connect_from(&self, network: IpNet) -> bool {
-        self.admission.may_come_from(network, self.connecting_max())
-    }
-
     /// A connection was not even taken in.
     pub fn note_turned_away(&mut self, why: TurnedAway) {
         let counters = &mut self.clients.counters;
         match why {
             TurnedAway::Banned => counters.connections_banned += 1,
             TurnedAway::TooMany => counters.connections_refused_full += 1,
-            TurnedAway::TooManyConnecting => counters.connections_refused_connecting += 1,
+            TurnedAway::TooManyConnecting(_) => counters.connections_refused_connecting += 1,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::engine::fanout::encoder::Form;
 use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::message::Qos;
+use crate::engine::overload::SHED_OUTBOX_BYTES_MAX;
 use crate::engine::record::Record;
 use crate::engine::session::Delivery;
 use crate::engine::session::inflight::Awaits;
@@ -132,6 +133,15 @@ impl Clients {
             return;
         };
         let known = delivery.entry;
+        if self.shortage.is_frugal() {
+            // Who is away may never come, and keep it for good; who is there may leave.
+            let is_behind = session.outbound.queue_bytes() > SHED_OUTBOX_BYTES_MAX;
+            if is_behind || session.connection.is_none() {
+                settle_entry(session, &mut self.journal, known);
+                return self.lose(key, LossReason::MemoryShort, 1);
+            }
+            self.shortage.note_growth(session);
+        }
         let is_new = number_entry(session, &mut delivery);
         let queued = session.number.filter(|_| is_new);
         let queued = queued.map(|session| Record::Queued {

@@ -64,6 +64,8 @@ counters! {
     connections_refused_memory,
     /// Connections closed because memory was almost gone and they held most of it.
     connections_cut_memory,
+    /// Sessions ended because memory was almost gone and they held much that came while it was short.
+    sessions_ended_memory,
     /// CONNECTs refused for another reason.
     connects_refused,
     /// Connections closed because CONNECT did not come in time.
@@ -100,7 +102,7 @@ counters! {
     publishers_paused_memory,
     /// QoS 0 messages dropped because the subscriber's outbox was full.
     dropped_outbox_full,
-    /// QoS 0 messages dropped because the subscriber was behind and memory was short.
+    /// Messages dropped because the subscriber was behind or away and memory was short.
     dropped_memory,
     /// Messages dropped because the session's queue was full.
     dropped_queue_full,
@@ -114,6 +116,8 @@ counters! {
     dropped_client_absent,
     /// Retained messages dropped because the store was full.
     dropped_retained_full,
+    /// Retained messages not kept because memory was short.
+    dropped_retained_memory,
     /// Shared messages dropped because no member was left.
     dropped_no_member,
     /// Wills left out because their clients may not publish to their topics.

@@ -51,6 +51,13 @@ pub enum Event {
     },
     /// Nothing more comes of it, and it sent no DISCONNECT.
     Gone(Gone),
+    /// The same before it has sent its CONNECT.
+    GoneEarly {
+        /// How.
+        how: Gone,
+        /// How far it had come, as the end of a sentence.
+        during: &'static str,
+    },
     /// Its session was taken over by this connection.
     TakenOver(ConnectionKey),
     /// It may not do that.
@@ -88,6 +95,16 @@ pub enum Gone {
 }
 
 impl Gone {
+    /// How a connection ended before its CONNECT, in an operator's words.
+    #[must_use]
+    pub const fn text_early(self) -> &'static str {
+        match self {
+            Gone::Closed => "it closed the connection",
+            Gone::Reset => "its connection was reset",
+            Gone::Lost => self.text(),
+        }
+    }
+
     /// How, in an operator's words.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -111,6 +128,7 @@ impl Event {
             Event::Connected(_) => false,
             Event::Refused { .. }
             | Event::Gone(_)
+            | Event::GoneEarly { .. }
             | Event::TakenOver(_)
             | Event::Denied { .. }
             | Event::WillLeftOut { .. }

@@ -5,10 +5,11 @@ use crate::engine::access::Identity;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::shard::unheard::TurnedAway;
-use crate::engine::telemetry::notes::{Event, Note};
+use crate::engine::telemetry::notes::{Event, Gone, Note};
 use crate::shard::account::Entry;
 use crate::shard::handover::Origin;
 use crate::shard::questions::Asker;
+use crate::shard::ring::SocketKey;
 use crossbeam_channel::{Sender, TrySendError};
 
 /// The way to whoever keeps account.
@@ -74,6 +75,14 @@ impl Shell {
         Some(self.sockets.entry(socket)?.origin)
     }
 
+    /// Nothing more comes of a connection, and how; before its CONNECT that is all that is known of it.
+    pub(super) fn note_gone(&mut self, socket: SocketKey, connection: ConnectionKey, how: Gone) {
+        let link = self.sockets.link(socket);
+        let during = link.and_then(|link| link.layers.handshake());
+        self.core.note_gone_early(connection, how, during);
+        self.core.note_gone(connection, how);
+    }
+
     /// Somebody was not let in of whom no name is known.
     pub(super) fn record_failure(&mut self, origin: Origin, failure: &str) {
         self.record_refused(origin, ("".into(), None), 0, failure);
@@ -117,11 +126,12 @@ impl Shell {
     }
 
     /// Says in the log what tells why, and hands all on where somebody reads it.
-    fn keep_account(&mut self, entries: Vec<Entry>) {
+    fn keep_account(&mut self, mut entries: Vec<Entry>) {
         let now = self.clock.turn_at();
         for entry in &entries {
             self.tellings.tell(now, entry);
         }
+        entries.retain(|entry| !matches!(entry.note.event, Event::GoneEarly { .. }));
         if self.core.takes_all_notes() {
             let left_out = self.accounts.hand_over(entries);
             if left_out > 0 {
@@ -134,7 +144,6 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::telemetry::notes::Gone;
 
     #[test]
     fn what_finds_no_room_is_counted() {

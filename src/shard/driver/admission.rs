@@ -162,17 +162,16 @@ impl Shell {
         }
     }
 
-    /// Counts one more connection from an address.
+    /// Counts one more connection from an address by a listener.
     ///
     /// # Errors
     /// It is not to be listened to, and not counted.
-    pub(super) fn let_in(&mut self, ip: IpAddr) -> Result<(), TurnedAway> {
+    pub(super) fn let_in(&mut self, ip: IpAddr, listener: u16) -> Result<(), TurnedAway> {
         if self.admission.is_banned(ip) {
             return Err(TurnedAway::Banned);
         }
-        if !self.core.may_connect_from(self.admission.network(ip)) {
-            return Err(TurnedAway::TooManyConnecting);
-        }
+        let network = self.admission.network(ip);
+        self.core.may_connect_from(network, listener)?;
         if !self.admission.count(ip) {
             return Err(TurnedAway::TooMany);
         }
@@ -189,8 +188,8 @@ impl Shell {
         else {
             return;
         };
-        let connection = *connection;
-        if let Err(why) = self.let_in(ip) {
+        let (connection, listener) = (*connection, entry.origin.listener);
+        if let Err(why) = self.let_in(ip, listener) {
             self.core.turn_away_unheard(connection, why);
             return self.carry_out(ring);
         }

@@ -3,8 +3,9 @@
 use super::Shell;
 use crate::engine::access::{Answer, Identity, Refusal, Step};
 use crate::engine::keys::{ConnectionKey, ShardId};
-use crate::shard::questions::{Again, Asker, Question, Reply, Visitor, Work};
-use crate::shard::ring::{OtherEnd, Ring};
+use crate::shard::addresses::Addresses;
+use crate::shard::questions::{Again, Asker, Question, QueuePlace, Reply, Visitor, Work};
+use crate::shard::ring::{OtherEnd, Ring, SocketKey};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 /// The shard's ends of the methods' queues.
@@ -12,14 +13,22 @@ pub(super) struct Methods {
     shard: ShardId,
     questions: Sender<Question>,
     replies: Receiver<Reply>,
+    /// Questions in the queue by address, of all shards.
+    waiting: Addresses,
 }
 
 impl Methods {
-    pub fn new(shard: ShardId, questions: Sender<Question>, replies: Receiver<Reply>) -> Self {
+    pub fn new(
+        shard: ShardId,
+        questions: Sender<Question>,
+        replies: Receiver<Reply>,
+        waiting: Addresses,
+    ) -> Self {
         Methods {
             shard,
             questions,
             replies,
+            waiting,
         }
     }
 
@@ -28,19 +37,35 @@ impl Methods {
         self.replies.is_empty()
     }
 
-    /// Asks; false if too many questions wait.
+    /// Asks; false if too many questions wait, or too many of its address.
     fn ask(&self, connection: ConnectionKey, asker: Asker, work: Work) -> bool {
+        let ip = asker.origin.peer.ip();
+        let place = ip.map(|ip| QueuePlace::take(&self.waiting, ip));
+        if matches!(place, Some(None)) {
+            return false;
+        }
         let question = Question {
             shard: self.shard,
             connection,
             asker,
             work,
+            place: place.flatten(),
         };
         match self.questions.try_send(question) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
     }
+}
+
+/// What has become of a client while it was being found out who it is.
+enum Whereabouts {
+    /// It is there, or has said something in order before it closed.
+    There,
+    /// It has gone, and has said nothing that is not handled.
+    Gone,
+    /// It has closed, and something waits: with layers under MQTT maybe only that they end.
+    SaysMore(SocketKey),
 }
 
 impl Shell {
@@ -125,21 +150,24 @@ impl Shell {
         }
     }
 
-    /// Whether the client of a connection has gone, and has said nothing that is not handled. Who was not let
-    /// in yet is not read, so only the kernel knows. Bytes of layers count as said, whatever they are.
-    fn has_left(&mut self, ring: &Ring, connection: ConnectionKey) -> bool {
+    /// What has become of a client that is to be let in. Who was not let in yet is not read, so only the
+    /// kernel knows.
+    fn whereabouts(&mut self, ring: &Ring, connection: ConnectionKey) -> Whereabouts {
         let Some(socket) = self.sockets.socket(connection) else {
-            return false;
+            return Whereabouts::There;
         };
-        let mut said_more = || {
-            let link = self.sockets.link(socket);
-            let waits = link.is_some_and(|link| !link.inbox.is_empty());
-            waits || self.core.has_more_to_say(connection)
-        };
+        let link = self.sockets.link(socket);
+        let is_layered = link.is_some();
+        let waits = link.is_some_and(|link| !link.inbox.is_empty());
         match ring.other_end(socket) {
-            OtherEnd::Open | OtherEnd::Closed { has_unread: true } => false,
-            OtherEnd::Closed { has_unread: false } => !said_more(),
-            OtherEnd::Broken => true,
+            OtherEnd::Broken => Whereabouts::Gone,
+            OtherEnd::Closed { has_unread: true } if is_layered => Whereabouts::SaysMore(socket),
+            OtherEnd::Closed { has_unread: false }
+                if !waits && !self.core.has_more_to_say(connection) =>
+            {
+                Whereabouts::Gone
+            }
+            OtherEnd::Open | OtherEnd::Closed { .. } => Whereabouts::There,
         }
     }
 
@@ -155,26 +183,50 @@ impl Shell {
                 self.carry_out(ring);
                 continue;
             }
-            if matches!(reply.answer, Answer::Allow(_) | Answer::NotMine)
-                && self.has_left(ring, reply.connection)
-            {
-                self.core.gone_at_gate(reply.connection);
-                self.carry_out(ring);
-                continue;
+            if matches!(reply.answer, Answer::Allow(_) | Answer::NotMine) {
+                match self.whereabouts(ring, reply.connection) {
+                    Whereabouts::There => {}
+                    Whereabouts::Gone => {
+                        self.core.gone_at_gate(reply.connection);
+                        self.carry_out(ring);
+                        continue;
+                    }
+                    Whereabouts::SaysMore(socket) => {
+                        if let Some(entry) = self.sockets.entry(socket) {
+                            entry.answer = Some(Box::new(reply));
+                        }
+                        ring.resume_receive(socket);
+                        continue;
+                    }
+                }
             }
-            let socket = self.sockets.socket(reply.connection);
-            if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
-                entry.exchange = reply.exchange;
-            }
-            let mut answer = reply.answer;
-            if let Answer::Allow(admitted) = &mut answer
-                && let Some(ends_s) = admitted.identity.expires_unix_s
-            {
-                admitted.ends_at = Some(self.clock.at_unix_s(ends_s));
-            }
-            self.core
-                .authenticated(self.clock.now(), reply.connection, answer);
-            self.carry_out(ring);
+            self.pass_on(ring, reply);
+        }
+    }
+
+    fn pass_on(&mut self, ring: &mut Ring, reply: Reply) {
+        let socket = self.sockets.socket(reply.connection);
+        if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
+            entry.exchange = reply.exchange;
+        }
+        let mut answer = reply.answer;
+        if let Answer::Allow(admitted) = &mut answer
+            && let Some(ends_s) = admitted.identity.expires_unix_s
+        {
+            admitted.ends_at = Some(self.clock.at_unix_s(ends_s));
+        }
+        self.core
+            .authenticated(self.clock.now(), reply.connection, answer);
+        self.carry_out(ring);
+    }
+
+    /// All that a client has sent before it closed has come: the answer that waited for it is given.
+    pub(super) fn give_answer(&mut self, ring: &mut Ring, socket: SocketKey) {
+        let entry = self.sockets.entry(socket);
+        if let Some(reply) = entry.and_then(|entry| entry.answer.take())
+            && self.core.awaits_answer(reply.connection)
+        {
+            self.pass_on(ring, *reply);
         }
     }
 }
@@ -185,33 +237,53 @@ mod tests {
     use crate::engine::slots::Slots;
     use crate::shard::handover::Origin;
     use crate::shard::peer::Peer;
+    use std::net::SocketAddr;
+
+    fn asker(peer: Peer) -> Asker {
+        Asker {
+            origin: Origin {
+                listener: 0,
+                peer,
+                counted: None,
+            },
+            client_id: Box::default(),
+            user_name: None,
+        }
+    }
+
+    fn work() -> Work {
+        Work::Begin(Again {
+            bytes: Box::default(),
+            user_name: None,
+            methods: None,
+        })
+    }
 
     #[test]
     fn a_question_that_finds_no_room_is_not_asked() {
         let (questions, asked) = crossbeam_channel::bounded(1);
         let (_answer, replies) = crossbeam_channel::bounded(1);
-        let methods = Methods::new(2, questions, replies);
+        let methods = Methods::new(2, questions, replies, Addresses::new(9, 64));
         let connection = Slots::default().insert(());
-        let asker = || Asker {
-            origin: Origin {
-                listener: 0,
-                peer: Peer::Unix,
-                counted: None,
-            },
-            client_id: Box::default(),
-            user_name: None,
-        };
-        let work = || {
-            Work::Begin(Again {
-                bytes: Box::default(),
-                user_name: None,
-                methods: None,
-            })
-        };
-        let ask = || methods.ask(connection, asker(), work());
+        let ask = || methods.ask(connection, asker(Peer::Unix), work());
         assert!(ask() && !ask());
         let question = asked.recv().unwrap();
         assert_eq!((question.shard, question.connection), (2, connection));
         assert!(methods.is_empty());
+    }
+
+    #[test]
+    fn one_address_leaves_room_in_the_queue_for_others() {
+        let (questions, asked) = crossbeam_channel::bounded(9);
+        let (_answer, replies) = crossbeam_channel::bounded(1);
+        let methods = Methods::new(2, questions, replies, Addresses::new(2, 64));
+        let connection = Slots::default().insert(());
+        let ask = |last| {
+            let at = SocketAddr::from(([10, 0, 0, last], 1));
+            methods.ask(connection, asker(Peer::internet(at)), work())
+        };
+        assert!(ask(1) && ask(1) && !ask(1) && !ask(1) && ask(2));
+        drop(asked.recv().unwrap().place);
+        assert!(ask(1) && !ask(1));
     }
 }

@@ -39,7 +39,7 @@ impl Handler for Shell {
         };
         // Who is not listened to costs neither a place nor a handshake.
         if let Some(ip) = ip {
-            if let Err(why) = self.let_in(ip) {
+            if let Err(why) = self.let_in(ip, listener) {
                 return self.record_turned_away(origin, why);
             }
             origin.counted = Some(ip);
@@ -90,12 +90,13 @@ impl Handler for Shell {
                 ReceiveEnd::Eof => Gone::Closed,
                 ReceiveEnd::Failed(error) => gone_by(error),
             };
-            self.core.note_gone(connection, how);
+            self.note_gone(socket, connection, how);
             if let ReceiveEnd::Failed(_) = end {
                 self.core.forget_said_at_gate(connection);
             }
             self.core.receive_ended(self.clock.now(), connection);
             self.carry_out(ring);
+            self.give_answer(ring, socket);
         }
     }
 
@@ -115,7 +116,7 @@ impl Handler for Shell {
                 let connection = *connection;
                 if let Err(error) = result {
                     self.core.recycle(outgoing);
-                    self.core.note_gone(connection, gone_by(error));
+                    self.note_gone(socket, connection, gone_by(error));
                     self.core.receive_ended(self.clock.now(), connection);
                 } else {
                     self.core.sent(self.clock.now(), connection, outgoing);

@@ -155,8 +155,10 @@ impl Shell {
         if let Some(connection) = state {
             if error.is_some() {
                 self.core.note_transport_error();
+                self.core.note_gone(connection, Gone::Closed);
+            } else {
+                self.note_gone(socket, connection, Gone::Closed);
             }
-            self.core.note_gone(connection, Gone::Closed);
             self.core.receive_ended(self.clock.now(), connection);
             self.carry_out(ring);
         }
@@ -233,7 +235,7 @@ impl Shell {
         let connection = *connection;
         under.link.layers.reuse(outgoing.last.copied);
         if let Some(error) = error {
-            self.core.note_gone(connection, gone_by(error));
+            self.note_gone(socket, connection, gone_by(error));
             self.core.receive_ended(self.clock.now(), connection);
             return self.carry_out(ring);
         }

@@ -85,6 +85,8 @@ pub struct Start {
     pub orders: Receiver<Order>,
     /// Questions to the authentication methods, and their answers.
     pub questions: Sender<Question>,
+    /// How many of these wait by address, of all shards.
+    pub questions_waiting: Addresses,
     /// What they say.
     pub replies: Receiver<Reply>,
     /// Notes for whoever keeps account.
@@ -151,13 +153,18 @@ impl Shell {
             sockets: Sockets::default(),
             lingering: Lingering::default(),
             handshakes: Handshakes::default(),
-            admission: Admission::new(listeners, setups, start.addresses, start.banned),
+            admission: Admission::new(listeners, setups, start.addresses.clone(), start.banned),
             sweep: Sweep::default(),
-            methods: Methods::new(start.id, start.questions, start.replies),
+            methods: Methods::new(
+                start.id,
+                start.questions,
+                start.replies,
+                start.questions_waiting,
+            ),
             accounts: Accounts::new(start.entries),
             orders: Orders::new(start.id, start.orders, start.events),
             losses: LossReports::new(Instant::now()),
-            tellings: Tellings::default(),
+            tellings: Tellings::new(start.addresses),
             survey: Survey::new(start.sockets_meter, Instant::now()),
             store: store.map(Box::new),
             commands: Vec::new(),

@@ -100,13 +100,15 @@ impl Shell {
         match order {
             Order::Statistics(number) => self.orders.asked.push_back(number),
             Order::GiveBack => heap::give_back(),
-            Order::Tls(configs) => self.admission.set_tls(&configs),
+            Order::Tls(number, configs) => {
+                self.admission.set_tls(&configs);
+                let held = Event::CertificatesHold(self.orders.shard, number);
+                let _ = self.orders.events.send(held);
+            }
             Order::Acl(number, acl) => {
                 self.core.set_acl(acl);
-                let _ = self
-                    .orders
-                    .events
-                    .send(Event::RulesHold(self.orders.shard, number));
+                let held = Event::RulesHold(self.orders.shard, number);
+                let _ = self.orders.events.send(held);
             }
             Order::Bans(names, networks) => self.set_bans(names, networks),
             Order::StopAccepting => {

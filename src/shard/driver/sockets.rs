@@ -5,7 +5,7 @@ use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::handover::Origin;
 use crate::shard::link::Link;
-use crate::shard::questions::Exchange;
+use crate::shard::questions::{Exchange, Reply};
 use crate::shard::ring::SocketKey;
 use std::net::IpAddr;
 
@@ -34,6 +34,8 @@ pub(super) struct Socket {
     pub under: Option<Box<Under>>,
     /// An authentication of several steps that has begun.
     pub exchange: Option<Box<dyn Exchange>>,
+    /// The methods' answer, which waits for the rest of what the client has sent before it closed.
+    pub answer: Option<Box<Reply>>,
 }
 
 /// What lies under MQTT, and what is on its way through it.
@@ -84,6 +86,7 @@ impl Sockets {
             origin,
             under: link.map(|link| Box::new(Under { link, batch: None })),
             exchange: None,
+            answer: None,
         };
         set(&mut self.by_slot, key.slot(), socket);
         set(

@@ -4,10 +4,11 @@
 use crate::engine::codec::Reason;
 use crate::engine::telemetry::notes::{Event, Gone};
 use crate::shard::account::Entry;
+use crate::shard::addresses::Addresses;
 use crate::shard::peer::Peer;
 use crate::shard::transport::setup::key_of;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tracing::{Level, debug, enabled, info};
 
@@ -17,6 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const LINES_MAX: u32 = 3;
 /// Addresses that are counted in that time; all others are counted together.
 const ADDRESSES_MAX: usize = 1_000;
+/// Of these, from one network: 16 bits of an IPv4 address, 32 of an IPv6 address.
+const OF_NETWORK_MAX: usize = ADDRESSES_MAX / 4;
 
 /// What was said, and what was not.
 #[derive(Debug, Default)]
@@ -25,17 +28,34 @@ struct Told {
     left_out: u64,
 }
 
+/// Whether lines are for `debug`, and what counts as their address; of local sockets together.
+type Whose = (bool, Option<IpNet>);
+
 /// The lines of a while.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tellings {
-    /// By whether they are for `debug`, and by address; of local sockets together.
-    by_address: BTreeMap<(bool, Option<IpAddr>), Told>,
+    /// What counts as an address.
+    addresses: Addresses,
+    by_address: BTreeMap<Whose, Told>,
+    /// Places of these by the network that they are in.
+    by_network: BTreeMap<IpNet, usize>,
     /// Beyond these.
     others_left_out: u64,
     due_at: Option<Instant>,
 }
 
 impl Tellings {
+    /// Nothing was said so far.
+    pub fn new(addresses: Addresses) -> Self {
+        Tellings {
+            addresses,
+            by_address: BTreeMap::new(),
+            by_network: BTreeMap::new(),
+            others_left_out: 0,
+            due_at: None,
+        }
+    }
+
     /// When what was left out is to be summed up.
     pub fn due_at(&self) -> Option<Instant> {
         self.due_at
@@ -54,8 +74,8 @@ impl Tellings {
             // The core bounds these per client.
             return debug!("{line}");
         }
-        let ip = entry.peer.and_then(Peer::ip);
-        match (self.takes(now, (is_detail, ip)), is_detail) {
+        let at = self.counted_as(entry.peer);
+        match (self.takes(now, (is_detail, at)), is_detail) {
             (true, true) => debug!("{line}"),
             (true, false) => info!("{line}"),
             (false, _) => {}
@@ -64,7 +84,7 @@ impl Tellings {
 
     /// Says that a proxy has named nobody, for whom its own address counts now.
     pub fn tell_unnamed(&mut self, now: Instant, proxy: Peer, header: &str) {
-        if self.takes(now, (false, proxy.ip())) {
+        if self.takes(now, (false, self.counted_as(Some(proxy)))) {
             let proxy = match proxy.address() {
                 Some(address) => format!("from {address}"),
                 None => "on this machine".to_owned(),
@@ -77,15 +97,19 @@ impl Tellings {
         }
     }
 
+    fn counted_as(&self, peer: Option<Peer>) -> Option<IpNet> {
+        let ip = peer.and_then(Peer::ip)?;
+        Some(self.addresses.counted_as(ip))
+    }
+
     /// Whether one more line about an address may be said now.
-    fn takes(&mut self, now: Instant, address: (bool, Option<IpAddr>)) -> bool {
+    fn takes(&mut self, now: Instant, whose: Whose) -> bool {
         self.due_at.get_or_insert(now + INTERVAL);
-        let is_full = self.by_address.len() >= ADDRESSES_MAX;
-        if is_full && !self.by_address.contains_key(&address) {
+        if !self.by_address.contains_key(&whose) && !self.has_place(whose) {
             self.others_left_out += 1;
             return false;
         }
-        let told = self.by_address.entry(address).or_default();
+        let told = self.by_address.entry(whose).or_default();
         let takes = told.lines < LINES_MAX;
         if takes {
             told.lines += 1;
@@ -93,6 +117,20 @@ impl Tellings {
             told.left_out += 1;
         }
         takes
+    }
+
+    /// Takes a place for an address, if there is one.
+    fn has_place(&mut self, (_, address): Whose) -> bool {
+        if self.by_address.len() >= ADDRESSES_MAX {
+            return false;
+        }
+        let Some(address) = address else {
+            return true;
+        };
+        let places = self.by_network.entry(around(address)).or_default();
+        let fits = *places < OF_NETWORK_MAX;
+        *places += usize::from(fits);
+        fits
     }
 
     /// Says how much was left out, once that is due, or at the shard's end.
@@ -106,6 +144,7 @@ impl Tellings {
 
     fn sums(&mut self) -> Vec<String> {
         self.due_at = None;
+        self.by_network.clear();
         let told = std::mem::take(&mut self.by_address).into_iter();
         let left_out = told.filter(|(_, told)| told.left_out > 0);
         let mut lines: Vec<_> = left_out
@@ -130,15 +169,34 @@ impl Tellings {
     }
 }
 
-fn place(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "this machine".to_owned(), |address| address.to_string())
+/// The network that an address is in, as it is given out.
+fn around(address: IpNet) -> IpNet {
+    let bits = match address {
+        IpNet::V4(_) => 16,
+        IpNet::V6(_) => 32,
+    };
+    let wide = IpNet::new(address.addr(), bits.min(address.prefix_len()));
+    wide.map_or(address, |wide| wide.trunc())
+}
+
+fn place(address: Option<IpNet>) -> String {
+    match address {
+        None => "this machine".to_owned(),
+        Some(address) if address.prefix_len() == address.max_prefix_len() => {
+            address.addr().to_string()
+        }
+        Some(network) => network.to_string(),
+    }
 }
 
 /// Whether it is for `debug` only.
 const fn is_detail(event: &Event) -> bool {
     matches!(
         event,
-        Event::Denied { .. } | Event::DeniedMore { .. } | Event::Gone(Gone::Closed | Gone::Reset)
+        Event::Denied { .. }
+            | Event::DeniedMore { .. }
+            | Event::Gone(Gone::Closed | Gone::Reset)
+            | Event::GoneEarly { .. }
     )
 }
 
@@ -177,6 +235,9 @@ fn line(entry: &Entry) -> Option<String> {
             format!("{who} is disconnected: {text}{}", code(*reason))
         }
         Event::Gone(how) => format!("{who} has gone: {}", how.text()),
+        Event::GoneEarly { how, during } => {
+            format!("{who} has gone {during}: {}", how.text_early())
+        }
         Event::TakenOver(_) => {
             let by = match entry.by {
                 Some(Peer::Internet(by)) => format!(" from {by}"),
@@ -212,7 +273,7 @@ mod tests {
     use super::*;
     use crate::engine::slots::Slots;
     use crate::engine::telemetry::notes::Note;
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
 
     fn entry(client_id: &str, user_name: Option<&str>, event: Event) -> Entry {
         Entry {
@@ -336,8 +397,9 @@ mod tests {
     #[test]
     fn what_is_beyond_the_rate_of_an_address_is_counted() {
         let now = Instant::now();
-        let mut tellings = Tellings::default();
-        let ip = Some(IpAddr::from([10, 0, 0, 1]));
+        let mut tellings = Tellings::new(Addresses::new(0, 64));
+        let counted = |ip| tellings.addresses.counted_as(ip);
+        let ip = Some(counted(IpAddr::from([10, 0, 0, 1])));
         let (one, gone) = ((false, ip), (true, ip));
         let said = (0..10).filter(|_| tellings.takes(now, one)).count();
         assert_eq!(said, LINES_MAX as usize);
@@ -357,11 +419,34 @@ mod tests {
         assert_eq!(tellings.due_at(), None);
         assert!(tellings.takes(later, one), "it counts anew");
         for n in 0..2 * ADDRESSES_MAX as u32 {
-            let ip = IpAddr::from((n + 1_000).to_be_bytes());
-            tellings.takes(later, (false, Some(ip)));
+            let ip = IpAddr::from((n << 16).to_be_bytes());
+            tellings.takes(later, (false, Some(ip.into())));
         }
         let lines = tellings.sums();
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].contains("more lines on why clients from other addresses"));
+    }
+
+    #[test]
+    fn one_network_does_not_take_all_places() {
+        let now = Instant::now();
+        let mut tellings = Tellings::new(Addresses::new(0, 64));
+        let mut takes = |ip: &str| {
+            let peer = Peer::internet(SocketAddr::new(ip.parse().unwrap(), 1));
+            let at = tellings.counted_as(Some(peer));
+            tellings.takes(now, (false, at))
+        };
+        // Of one /64.
+        let said = (0..100).filter(|n| takes(&format!("2001:db8::{n:x}")));
+        assert_eq!(said.count(), LINES_MAX as usize);
+        let said = (1..2_000).filter(|n| takes(&format!("2001:db8:{n:x}::1")));
+        assert_eq!(said.count(), OF_NETWORK_MAX - 1);
+        assert!(takes("2001:db9::1") && takes("10.0.0.1"));
+        let lines = tellings.sums();
+        assert_eq!(
+            lines[0],
+            "97 more lines on why clients from 2001:db8::/64 are not served were left out"
+        );
+        assert!(lines[1].starts_with("1750 more lines on why clients from other addresses"));
     }
 }

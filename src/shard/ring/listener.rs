@@ -197,10 +197,20 @@ impl Ring {
         self.settle_listener(key);
     }
 
+    /// Makes places for listeners to refuse in, fewer where fewer descriptors may be open: the kernel
+    /// registers no more than that. How many.
+    pub(super) fn reserve_refusals(&self) -> u32 {
+        let mut places = REFUSING_MAX;
+        while places > 0 && self.queue.reserve_files(places).is_err() {
+            places /= 2;
+        }
+        places
+    }
+
     /// Takes in whoever comes without a descriptor of the process, and closes at once: they hear it now, and
     /// not when somebody else leaves. Until the listener accepts again.
     fn push_refusal(&mut self, key: ListenerKey) {
-        let is_possible = self.can_refuse && key.slot < REFUSING_MAX;
+        let is_possible = key.slot < self.refusing_max;
         let Some(listener) = self.listener_mut(key).filter(|_| is_possible) else {
             return;
         };

@@ -117,8 +117,8 @@ pub struct Ring {
     /// What the eventfd's read fills. In a box: the kernel knows the address.
     wake_count: Box<u64>,
     accept_backoff: Box<types::Timespec>,
-    /// Whether there are places for connections that get no descriptor.
-    can_refuse: bool,
+    /// Places for connections that get no descriptor: so many listeners have one.
+    refusing_max: u32,
     config: RingConfig,
     counters: RingCounters,
     not_send: PhantomData<*const ()>,
@@ -161,14 +161,14 @@ impl Ring {
             waker,
             peers: Vec::new(),
             wake_count: Box::new(0),
-            can_refuse: false,
+            refusing_max: 0,
             accept_backoff: Box::new(types::Timespec::from(config.accept_backoff)),
             config: config.clone(),
             counters: RingCounters::default(),
             not_send: PhantomData,
         };
         ring.arm_wake();
-        ring.can_refuse = ring.queue.reserve_files(listener::REFUSING_MAX).is_ok();
+        ring.refusing_max = ring.reserve_refusals();
         Ok(ring)
     }
 

@@ -45,24 +45,28 @@ impl TlsSetup {
     }
 }
 
-/// When a certificate ends, or that of a CA above it, as far as the client has shown these. One that has
-/// ended before was not needed: the client would not have been let in by it.
+/// When a certificate ends, or one that the client has shown and that may be of a CA above it: each whose
+/// subject is the issuer of one below, since a client may show others of that name before that by which it
+/// was let in. One that has ended before was not needed: the client would not have been let in by it.
 fn ends_unix_s(own: &[u8], between: &[impl AsRef<[u8]>], now: UnixTime) -> Option<u64> {
     let read = |der| X509Certificate::from_der(der).ok().map(|(_, read)| read);
     let end = |certificate: &X509Certificate<'_>| {
         u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)
     };
-    let mut below = read(own)?;
-    let mut ends = end(&below);
-    let mut cas: Vec<_> = between
+    let own = read(own)?;
+    let mut ends = end(&own);
+    let mut rest: Vec<_> = between
         .iter()
         .filter_map(|der| read(der.as_ref()))
         .collect();
-    while let Some(at) = cas.iter().position(|ca| ca.subject() == below.issuer()) {
-        below = cas.swap_remove(at);
-        if end(&below) > now.as_secs() {
-            ends = ends.min(end(&below));
-        }
+    let mut below = vec![own];
+    while let Some(one) = below.pop() {
+        let (above, others): (Vec<_>, Vec<_>) =
+            (rest.into_iter()).partition(|ca| ca.subject() == one.issuer());
+        let lasting = above.iter().map(end).filter(|end| *end > now.as_secs());
+        ends = lasting.fold(ends, u64::min);
+        below.extend(above);
+        rest = others;
     }
     // The last second of it counts.
     Some(ends.saturating_add(1))
@@ -187,5 +191,12 @@ mod tests {
         assert_eq!(end(&short, &[other.der()]), year(2090));
         assert_eq!(end(&long, &[long.der()]), year(2090));
         assert_eq!(end(&over, &[over.der()]), year(2090));
+        // Whichever of one name has signed it, and wherever it stands.
+        for shown in [[long.der(), short.der()], [short.der(), long.der()]] {
+            assert_eq!(end(&short, &shown.map(|ca| &**ca)), year(2080));
+        }
+        let between = named("between", 2085).signed_by(&key(), &other).unwrap();
+        let shown: [&[u8]; 3] = [long.der(), other.der(), between.der()];
+        assert_eq!(end(&long, &shown), year(2070));
     }
 }

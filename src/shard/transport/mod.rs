@@ -259,6 +259,25 @@ impl Layers {
             && self.websocket.as_ref().is_none_or(WebSocket::is_open)
     }
 
+    /// How far the peer has come, as the end of a sentence, while a handshake is not over.
+    #[must_use]
+    pub fn handshake(&self) -> Option<&'static str> {
+        if self.awaits_proxy.is_some() {
+            return Some(match self.proxy_header.is_empty() {
+                true => "before its PROXY header",
+                false => "with half a PROXY header",
+            });
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            return Some("before its TLS handshake was over");
+        }
+        let upgrades = self
+            .websocket
+            .as_ref()
+            .is_some_and(|socket| !socket.is_open());
+        upgrades.then_some("before its WebSocket upgrade was whole")
+    }
+
     /// Whether the layers have nothing more to do: MQTT bytes pass unchanged from now on.
     #[must_use]
     pub fn is_transparent(&self) -> bool {

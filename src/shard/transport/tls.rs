@@ -4,7 +4,8 @@
 
 use super::{Arrival, TransportError};
 use crate::engine::codec::foreign::Foreign;
-use crate::shard::vouching;
+use crate::shard::{proposals, vouching};
+use rustls::crypto::aws_lc_rs;
 use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
     ServerConnection,
@@ -88,6 +89,14 @@ pub(super) fn words(error: &Error) -> String {
         | Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired) => {
             "it offers no version of TLS that is served (version_min)".to_owned()
         }
+        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => format!(
+            "it offers no way to exchange keys that is served: {}",
+            key_exchanges()
+        ),
+        Error::NoApplicationProtocol => proposals::take_unserved().map_or_else(
+            || "the protocols that it proposes by ALPN are not served".to_owned(),
+            |unserved| unserved.to_string(),
+        ),
         Error::PeerIncompatible(why) => {
             format!("it and the broker have no way in common: {}", plain(why))
         }
@@ -98,6 +107,13 @@ pub(super) fn words(error: &Error) -> String {
         Error::InvalidMessage(why) => format!("what it sends is not valid: {}", plain(why)),
         _ => error.to_string(),
     }
+}
+
+/// Ways to exchange keys that are served.
+fn key_exchanges() -> String {
+    let groups = aws_lc_rs::DEFAULT_KX_GROUPS.iter();
+    let names: Vec<_> = groups.map(|group| format!("{:?}", group.name())).collect();
+    names.join(", ")
 }
 
 /// What an error is called, as words: `NoSuchThing { .. }` is "no such thing", `UnknownCA` "unknown CA".
@@ -129,6 +145,16 @@ fn of_certificate(error: &CertificateError) -> String {
     let text = match error {
         CertificateError::Revoked if refused.is_by_its_ca => {
             "is of a CA that is revoked itself (client_crl, client_crl_depth)"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. }
+            if refused.is_by_its_ca =>
+        {
+            "is of a CA whose own certificate has ended"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
+            if refused.is_by_its_ca =>
+        {
+            "is of a CA whose own certificate does not count yet; compare the clocks"
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has ended",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
@@ -201,6 +227,10 @@ mod tests {
             (
                 Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered),
                 "it offers TLS 1.1 at most; 1.2 and 1.3 are served",
+            ),
+            (
+                Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon),
+                "it offers no way to exchange keys that is served: X25519",
             ),
             (
                 Error::InvalidCertificate(CertificateError::UnknownIssuer),

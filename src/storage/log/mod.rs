@@ -74,7 +74,12 @@ impl std::error::Error for LogError {}
 
 impl LogError {
     fn of_creation(error: io::Error) -> Self {
+        // Clients may have all descriptors for a while; nothing was written yet.
+        let lacks = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+        let code = error.raw_os_error();
+        let lacks_descriptors = lacks.iter().any(|it| Some(it.raw_os_error()) == code);
         match error.kind() {
+            _ if lacks_descriptors => LogError::Full(error),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full(error),
             _ => LogError::Failed(error),
         }

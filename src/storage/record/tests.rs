@@ -220,22 +220,7 @@ fn a_session_and_its_subscriptions_have_these_bytes() {
         Record::Opened(Box::new(opened.clone())),
         b"\x0C\x0A\x01\x03\x00\x04\x02cl\x07\x80\x02",
     );
-    for (acl, flags, rules) in [
-        (Acl::everything(), 12, &b"\x02"[..]),
-        (acl(&[(RuleAccess::Deny, "a")]), 4, b"\x02\x01\x04\x01a"),
-        (acl(&[]), 4, b"\x02\x00"),
-    ] {
-        opened.own_rules = Some(("http", Arc::new(acl)));
-        let length = 10 + rules.len() as u8;
-        let head = [12, length, 1, 3, flags, 4, 2, b'c', b'l'];
-        let bytes = [&head[..], rules, b"\x07\x80\x02"].concat();
-        golden(Record::Opened(Box::new(opened.clone())), &bytes);
-        let back = read(&mut Decoder::new(ORIGIN_MS), &bytes).unwrap();
-        let [Record::Opened(back)] = &back[..] else {
-            panic!("{back:?}");
-        };
-        assert_eq!(**back, opened);
-    }
+    rules_of_its_own(&mut opened);
     opened.own_rules = None;
     opened.user_name = Some("u".into());
     opened.version = Version::V5;
@@ -277,6 +262,25 @@ fn a_session_and_its_subscriptions_have_these_bytes() {
             },
             bytes,
         );
+    }
+}
+
+fn rules_of_its_own(opened: &mut Opened) {
+    for (acl, flags, rules) in [
+        (Acl::everything(), 12, &b"\x02"[..]),
+        (acl(&[(RuleAccess::Deny, "a")]), 4, b"\x02\x01\x04\x01a"),
+        (acl(&[]), 4, b"\x02\x00"),
+    ] {
+        opened.own_rules = Some(("http", Arc::new(acl)));
+        let length = 10 + rules.len() as u8;
+        let head = [12, length, 1, 3, flags, 4, 2, b'c', b'l'];
+        let bytes = [&head[..], rules, b"\x07\x80\x02"].concat();
+        golden(Record::Opened(Box::new(opened.clone())), &bytes);
+        let back = read(&mut Decoder::new(ORIGIN_MS), &bytes).unwrap();
+        let [Record::Opened(back)] = &back[..] else {
+            panic!("{back:?}");
+        };
+        assert_eq!(**back, *opened);
     }
 }
 

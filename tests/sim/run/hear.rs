@@ -119,10 +119,10 @@ impl Run {
         }
         let away_ms = self.world.now_ms - client.left_ms;
         let lasts = !client.connect.is_v5 || away_ms < u64::from(client.connect.expiry_s) * 1000;
-        // Disconnected for lack of memory, it may have been away for longer than it knows.
-        let is_sure = !self.world.was_refusing || client.connect.expiry_s == u32::MAX;
-        let has_to_be_there = lasts && (is_sure || !client.connect.is_v5);
-        let has_to_be_there = has_to_be_there && !client.may_be_forgotten;
+        // Disconnected for lack of memory, it may have been away for longer than it knows; and its session may
+        // have ended for that.
+        let is_sure = !self.world.was_refusing && !client.may_be_forgotten;
+        let has_to_be_there = lasts && is_sure;
         if client.epoch.is_some() && !session_present && has_to_be_there && !client.connect.is_clean
         {
             return Err(format!(

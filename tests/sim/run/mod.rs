@@ -115,7 +115,12 @@ impl Run {
             cut: rough(&mut random, 25),
             take_over: rough(&mut random, 10),
             stall: random.below(10) as u32,
-            memory: random.below(10) as u32,
+            // While it is short, messages for those that are away may be lost.
+            memory: if random.chance(500) {
+                random.below(10) as u32
+            } else {
+                0
+            },
             time: random.below(60) as u32,
             crash: if random.chance(500) {
                 rough(&mut random, 5)
@@ -504,11 +509,12 @@ impl Run {
 
     /// Memory becomes short, or enough again.
     fn use_memory(&mut self, _: ClientId) {
-        let most = if self.oracle.is_calm { 3 } else { 4 };
-        let used = [0, 850, 920, 960][self.random.below(most)];
+        let most = if self.oracle.is_calm { 3 } else { 5 };
+        let used = [0, 750, 850, 920, 960][self.random.below(most)];
         self.note(|| format!("{used} of {MEMORY_MAX} bytes of memory are used"));
         self.world.use_memory(used);
         self.oracle.may_cut |= self.world.was_refusing;
+        self.oracle.memory_is_short(used > 0, self.now);
     }
 
     fn pass_time(&mut self, _: ClientId) {

@@ -22,6 +22,7 @@ impl Run {
         }
         // Who waits for memory looks again in time.
         self.world.use_memory(0);
+        self.oracle.memory_is_short(false, self.now);
         self.world.now_ms += 200;
         let current: Vec<_> = self.clients.iter().filter_map(|c| c.link).collect();
         self.world.cut_others(&current);

@@ -130,8 +130,8 @@ enum Outcome {
 /// Why there is no answer.
 enum Silence {
     Fetch(FetchError),
-    /// It is not what was agreed. What it is stays out of the log.
-    Malformed,
+    /// It is not what was agreed, and in what. What it is stays out of the log.
+    Malformed(&'static str),
 }
 
 impl fmt::Display for Silence {
@@ -142,7 +142,9 @@ impl fmt::Display for Silence {
                 "nothing came within authentication.http.timeout_ms = {timeout_ms}"
             ),
             Silence::Fetch(error) => error.fmt(f),
-            Silence::Malformed => f.write_str("its answer is not of the form agreed"),
+            Silence::Malformed(what) => {
+                write!(f, "its answer is not of the form agreed: {what}")
+            }
         }
     }
 }
@@ -192,7 +194,8 @@ impl HttpMethod {
             },
             certificate_common_name: certificate.and_then(|names| names.common_name.as_deref()),
         };
-        let json = serde_json::to_vec(&question).map_err(|_| Silence::Malformed)?;
+        let json = serde_json::to_vec(&question)
+            .map_err(|_| Silence::Malformed("it cannot be asked in JSON"))?;
         let asked = self
             .client
             .post_json(&json, &self.headers, ANSWER_BYTES_MAX);
@@ -202,7 +205,8 @@ impl HttpMethod {
             }
             asked => asked.map_err(Silence::Fetch)?,
         };
-        let answer: Answer = serde_json::from_slice(&answer).map_err(|_| Silence::Malformed)?;
+        let answer: Answer = serde_json::from_slice(&answer)
+            .map_err(|_| Silence::Malformed(what_is_wrong(&answer)))?;
         match answer.result {
             Outcome::Deny => Ok(no(HOOK_SAYS_NO)),
             Outcome::Ignore => Ok(Verdict::NotMine),
@@ -212,15 +216,21 @@ impl HttpMethod {
 
     fn identity(&self, answer: Answer, credentials: &Credentials) -> Result<Verdict, Silence> {
         let user_name = match answer.user_name {
-            Some(name) => Some(not_empty(name)?),
+            Some(name) => Some(not_empty(name, "user_name is empty")?),
             None => credentials.user_name.clone(),
         };
         let client_id = match answer.client_id {
-            Some(id) => Some(ClientIdRule::Exactly(not_empty(id)?)),
+            Some(id) => {
+                let id = not_empty(id, "client_id is empty")?;
+                Some(ClientIdRule::Exactly(id))
+            }
             None => None,
         };
         let rules = match &answer.acl {
-            Some(object) => Some(grants::compile(object).ok_or(Silence::Malformed)?),
+            Some(object) => {
+                let wrong = Silence::Malformed("acl is none of lists of topic filters");
+                Some(grants::compile(object).ok_or(wrong)?)
+            }
             None => None,
         };
         let acl = match answer.superuser {
@@ -317,14 +327,41 @@ impl Method for HttpMethod {
 /// Why the hook's no refuses a client.
 const HOOK_SAYS_NO: &str = "the hook says no to it (authentication.http)";
 
+/// What of an answer is not as it was agreed.
+fn what_is_wrong(answer: &[u8]) -> &'static str {
+    let Ok(answer) = serde_json::from_slice::<Value>(answer) else {
+        return "it is no JSON";
+    };
+    let Some(answer) = answer.as_object() else {
+        return "it is no JSON object";
+    };
+    let is_there = |key: &str| answer.get(key).filter(|value| !value.is_null());
+    let is_wrong = |key, fits: fn(&Value) -> bool| is_there(key).is_some_and(|value| !fits(value));
+    let is_outcome = |value: &Value| {
+        let value = value.as_str();
+        value.is_some_and(|value| ["allow", "deny", "ignore"].contains(&value))
+    };
+    match () {
+        () if is_there("result").is_none() => "it has no result",
+        () if is_wrong("result", is_outcome) => "result is none of allow, deny, ignore",
+        () if is_wrong("user_name", Value::is_string) => "user_name is no text",
+        () if is_wrong("client_id", Value::is_string) => "client_id is no text",
+        () if is_wrong("superuser", Value::is_boolean) => "superuser is neither true nor false",
+        () if is_wrong("expires_unix_s", Value::is_u64) => {
+            "expires_unix_s is no whole number of seconds"
+        }
+        () => "a field stands there more than once",
+    }
+}
+
 /// Told to the client as a wrong password is; why, for the logs.
 fn no(why: &str) -> Verdict {
     Verdict::Refuse(Refusal::BadProof(why.into()))
 }
 
-fn not_empty(name: String) -> Result<Box<str>, Silence> {
+fn not_empty(name: String, wrong: &'static str) -> Result<Box<str>, Silence> {
     if name.is_empty() {
-        Err(Silence::Malformed)
+        Err(Silence::Malformed(wrong))
     } else {
         Ok(name.into())
     }

@@ -245,7 +245,15 @@ fn keep_reading(shared: &Shared, refresh: Duration, wishes: &Receiver<()>) {
                 refresh
             }
             Err(error) => {
-                warn!(%error, "keys for tokens could not be read; the old ones stay");
+                let current = shared
+                    .current
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner);
+                if current.is_some() {
+                    warn!(%error, "keys for tokens could not be read; the old ones stay");
+                } else {
+                    warn!(%error, "keys for tokens could not be read; no token counts until they are");
+                }
                 RETRY_PAUSE.min(refresh)
             }
         };

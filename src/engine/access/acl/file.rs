@@ -94,11 +94,13 @@ fn parse_line(line: &str) -> Result<Line<'_>, String> {
         "user" => Ok(Line::User(rest)),
         "topic" => {
             let (access, filter) = parse_rule(keyword, rest)?;
+            check_share(filter)?;
             check_filter(filter)?;
             Ok(Line::Topic(Rule::plain(access, filter)))
         }
         "pattern" => {
             let (access, filter) = parse_rule(keyword, rest)?;
+            check_share(filter)?;
             check_pattern(filter)?;
             Ok(Line::Pattern(Rule::pattern(access, filter)))
         }
@@ -142,6 +144,18 @@ fn parse_rule<'a>(keyword: &str, rest: &'a str) -> Result<(RuleAccess, &'a str),
         ));
     }
     Ok((access, filter))
+}
+
+/// Rules are about topics: one about a shared subscription as such would never fit.
+fn check_share(filter: &str) -> Result<(), String> {
+    match filter.split('/').next() {
+        Some("$share" | "$queue") => Err(format!(
+            "'{}' would never fit: what may be read by a shared subscription is said by the filter behind \
+             its name",
+            shown(filter)
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_filter(filter: &str) -> Result<(), String> {
@@ -193,6 +207,22 @@ mod tests {
 
     fn error(file: &str) -> String {
         parse(file).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_rule_about_a_shared_subscription_is_refused_by_its_line() {
+        for rule in [
+            "topic read $share/g/a",
+            "topic deny $share/#",
+            "pattern read $queue/%u",
+        ] {
+            let error = error(&format!("topic read a\n{rule}\n"));
+            assert!(
+                error.contains("line 2") && error.contains("never fit"),
+                "{error}"
+            );
+        }
+        assert!(parse("topic read $shared/a\n").is_ok());
     }
 
     #[test]

@@ -179,6 +179,70 @@ fn a_connection_ends_with_its_certificate() {
     assert_eq!(counter(&shard, "identities_ended"), 1);
 }
 
+/// CONNECT of a client that takes no larger packets.
+fn connect_small(client_id: &str, user_name: &str) -> Vec<u8> {
+    let mut connect = connect(client_id, user_name);
+    connect[1] += 5;
+    connect[12] += 5;
+    connect.splice(18..18, *b"\x27\x00\x00\x00\x05");
+    connect
+}
+
+/// Who is refused is not counted as flapping; who is banned for it by names that only its proof has given it
+/// is told as for a wrong password, others before they are judged.
+#[test]
+fn only_who_is_let_in_counts_as_flapping() {
+    let mut shard = Shard::new(|settings| {
+        settings.authentication.has_methods = true;
+        settings.flapping.connects_max = 2;
+        settings.flapping.window_ms = 1_000;
+        settings.flapping.ban_ms = 1_000;
+    });
+    for _ in 0..5 {
+        let key = shard.core.accept(shard.now, 0).unwrap();
+        shard.receive(key, &connect_small("c", "ann"));
+        allow(&mut shard, key, user("ann"));
+        assert!(shard.is_closed(key), "no CONNACK fits");
+    }
+    for given in ["ann", "by-hook"] {
+        let [mut first, mut second, mut third] = [(); 3].map(|()| ask(&mut shard, "c", "ann"));
+        for key in [&mut first, &mut second] {
+            allow(&mut shard, *key, user(given));
+            assert_eq!(told(&mut shard, *key), Some(0));
+        }
+        let expected = if given == "ann" { 0x8A } else { 0x86 };
+        allow(&mut shard, third, user(given));
+        assert_eq!(told_last(&mut shard, third), Some(expected), "{given}");
+        if given == "ann" {
+            // Unjudged, whatever it shows.
+            third = shard.core.accept(shard.now, 0).unwrap();
+            shard.receive(third, &connect("c", "ann"));
+            assert_eq!(told_last(&mut shard, third), Some(expected));
+        }
+        shard.now = shard.now.plus_ms(1_000);
+    }
+}
+
+/// A shard that judges does not know how often a client came to its home.
+#[test]
+fn who_was_judged_elsewhere_is_not_told_that_it_flaps() {
+    let mut shard = Shard::new(|settings| {
+        settings.flapping.connects_max = 1;
+        settings.flapping.window_ms = 1_000;
+        settings.flapping.ban_ms = 1_000;
+    });
+    for wanted in [0, 0x86] {
+        let admitted = Admitted {
+            identity: user("ann"),
+            ..Admitted::default()
+        };
+        let key = (shard.core).adopt(shard.now, 0, Some(Box::new(admitted)));
+        shard.receive(key, &connect("c", "ann"));
+        let code = told(&mut shard, key).or_else(|| told_last(&mut shard, key));
+        assert_eq!(code, Some(wanted));
+    }
+}
+
 /// Only its home knows whether a client has a session.
 #[test]
 fn memory_is_judged_where_a_client_is_at_home() {

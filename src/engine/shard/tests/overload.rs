@@ -392,3 +392,144 @@ fn who_is_banned_by_name_is_found_while_connected() {
     assert!(shard.is_closed(keys[1]) && !shard.core.is_banned(keys[1]));
     assert_eq!(counter(&shard, "connections_banned"), 1);
 }
+
+/// A packet of 40 KB for `t` at QoS 1.
+fn large_qos_1() -> Vec<u8> {
+    let mut packet = vec![0x32, 0xC5, 0xB8, 0x02, 0, 1, b't', 0, 9];
+    packet.resize(4 + 40_005, b'x');
+    packet
+}
+
+/// Turns for so long.
+fn turns_for(shard: &mut Shard, ms: u64) {
+    for _ in 0..ms / 100 {
+        shard.core.begin_turn();
+        shard.core.look_at_memory(shard.now);
+        shard.core.relieve(shard.now);
+        shard.now = shard.now.plus_ms(100);
+    }
+}
+
+#[test]
+fn what_lasts_grows_no_more_while_memory_is_short_or_ends_if_that_lasts() {
+    let (mut shard, shown) = measured(|_| {});
+    let publisher = shard.connect(b'p', true);
+    let leave = |shard: &mut Shard, id| {
+        let key = shard.connect(id, false);
+        shard.say(key, SUBSCRIBE_T);
+        key
+    };
+    let before = leave(&mut shard, b'b');
+    shard.core.receive_ended(shard.now, before);
+    shard.say(publisher, &large_qos_1());
+    shown.0.set(700);
+    shard.core.look_at_memory(shard.now);
+    let grows = leave(&mut shard, b'g');
+    shard.say(publisher, &large_qos_1());
+    assert_eq!(counter(&shard, "dropped_memory"), 1, "for who is away");
+    assert_eq!(counter(&shard, "queued_messages"), 1);
+    assert_eq!(
+        counter(&shard, "inflight_messages"),
+        1,
+        "who is there gets it"
+    );
+    shard.core.receive_ended(shard.now, grows);
+    shown.0.set(900);
+    turns_for(&mut shard, 14_900);
+    assert_eq!(counter(&shard, "sessions_ended_memory"), 0);
+    turns_for(&mut shard, 2_000);
+    assert_eq!(counter(&shard, "sessions_ended_memory"), 1);
+    assert_eq!(counter(&shard, "dropped_memory"), 2);
+    let left = (
+        counter(&shard, "sessions"),
+        counter(&shard, "queued_messages"),
+    );
+    assert_eq!(left, (2, 1), "what was there before stays");
+    // The next shortage knows nothing of what grew in this one.
+    let grows = leave(&mut shard, b'g');
+    shown.0.set(0);
+    turns_for(&mut shard, 100);
+    shard.core.receive_ended(shard.now, grows);
+    shown.0.set(960);
+    turns_for(&mut shard, 2_000);
+    assert_eq!(counter(&shard, "sessions_ended_memory"), 1);
+}
+
+#[test]
+fn who_hoards_while_memory_is_very_short_for_long_goes_with_its_session() {
+    let (mut shard, shown) = measured(|_| {});
+    let publisher = shard.connect(b'p', true);
+    let (clean, lasting) = (shard.connect(b'c', true), shard.connect(b'l', false));
+    for key in [clean, lasting] {
+        shard.say(key, SUBSCRIBE_T);
+    }
+    shown.0.set(800);
+    shard.core.look_at_memory(shard.now);
+    shard.say(publisher, &large_qos_1());
+    for key in [clean, lasting] {
+        shard.hear(key);
+    }
+    shown.0.set(900);
+    turns_for(&mut shard, 14_900);
+    assert_eq!(counter(&shard, "connections_cut_memory"), 0);
+    turns_for(&mut shard, 2_000);
+    let commands = shard.take_commands();
+    let closed = |key| {
+        let mut closes = commands.iter();
+        closes.any(|c| matches!(c, Command::Close { connection, .. } if *connection == key))
+    };
+    assert!(closed(clean) && closed(lasting) && !closed(publisher));
+    assert_eq!(
+        counter(&shard, "sessions_ended_memory"),
+        1,
+        "the other ended by itself"
+    );
+    assert_eq!(counter(&shard, "sessions"), 1);
+}
+
+#[test]
+fn nothing_more_is_retained_while_memory_is_short() {
+    let (mut shard, shown) = measured(|_| {});
+    let publisher = shard.connect(b'p', true);
+    let retain = |shard: &mut Shard, topic: u8, payload: &[u8]| {
+        let length = 3 + payload.len() as u8;
+        let packet = [&[0x31, length, 0, 1, topic], payload].concat();
+        shard.say(publisher, &packet);
+        counter(shard, "retained_messages")
+    };
+    assert_eq!(retain(&mut shard, b'a', b"one"), 1);
+    assert_eq!(retain(&mut shard, b'b', b"one"), 2);
+    shown.0.set(700);
+    shard.core.look_at_memory(shard.now);
+    assert_eq!(retain(&mut shard, b'c', b"new"), 2);
+    assert_eq!(retain(&mut shard, b'a', b"two"), 2);
+    assert_eq!(counter(&shard, "dropped_retained_memory"), 1);
+    assert_eq!(
+        retain(&mut shard, b'a', &[b'x'; 100]),
+        1,
+        "no older value stays"
+    );
+    assert_eq!(counter(&shard, "dropped_retained_memory"), 2);
+    assert_eq!(retain(&mut shard, b'b', b""), 0);
+}
+
+#[test]
+fn nobody_waits_for_good_for_memory_that_nobody_can_give_back() {
+    let (mut shard, shown) = measured(|_| {});
+    let publisher = shard.connect(b'p', true);
+    shown.0.set(900);
+    shard.core.look_at_memory(shard.now);
+    shard.receive(publisher, PUBLISH_T);
+    shard.take_commands();
+    shown.0.set(890);
+    turns_for(&mut shard, 14_900);
+    let is_read = |shard: &mut Shard| {
+        let commands = shard.take_commands();
+        let is_resume = |command: &Command| matches!(command, Command::Resume(_));
+        commands.iter().any(is_resume)
+    };
+    assert!(!is_read(&mut shard));
+    turns_for(&mut shard, 2_000);
+    assert!(is_read(&mut shard));
+    assert_eq!(counter(&shard, "connections_cut_memory"), 0);
+}
