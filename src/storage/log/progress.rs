@@ -80,3 +80,18 @@ impl Progress {
         Some(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log is not taken for dead while its shards are still being built from it.
+    #[test]
+    fn how_much_there_is_is_known_when_every_shard_has_said_it() {
+        let progress = Progress::new(2);
+        progress.set_live_bytes(0, 5);
+        assert_eq!(progress.live_bytes(), None);
+        progress.set_live_bytes(1, 7);
+        assert_eq!(progress.live_bytes(), Some(12));
+    }
+}

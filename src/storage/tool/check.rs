@@ -1,6 +1,7 @@
 //! Whether a start would take what is there, what it is, and what is concerned if not.
 
-use super::rescue::{Fault, Losses, Rescue, Told};
+use super::remains::Losses;
+use super::rescue::{Fault, Rescue, Told};
 use super::walk::{Gap, Walked, walk};
 use super::{ToolError, open};
 use crate::storage::epoch::Epochs;

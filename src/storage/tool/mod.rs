@@ -13,6 +13,7 @@ pub mod dump;
 pub mod import;
 pub mod mosquitto;
 pub mod readers;
+pub mod remains;
 pub mod rescue;
 pub mod salvage;
 pub mod stats;
