@@ -17,7 +17,7 @@ seconds=${1:-60}
 [ $# -gt 0 ] && shift
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
-  targets=(frames packets_v3 packets_v5 topics matching connection passwords acl layers records)
+  targets=(frames packets_v3 packets_v5 topics matching connection passwords acl layers records salvage mosquitto)
 fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"

@@ -7,7 +7,7 @@ use clap::Parser;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
-use ringmq::cli::passwd;
+use ringmq::cli::{passwd, store};
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
@@ -71,6 +71,7 @@ fn main() -> ExitCode {
     let path = match &cli.command {
         Some(Command::Passwd(args)) => return tell(passwd::run(args)),
         Some(Command::BenchStorage(args)) => return tell(measure_disk(args)),
+        Some(Command::Store(command)) => return store::run(command),
         Some(Command::CheckConfig { file }) => Some(file.clone()),
         None => cli.config.clone(),
     };

@@ -10,9 +10,11 @@ mod connection;
 mod frames;
 mod layers;
 mod matching;
+mod mosquitto;
 mod packets;
 mod passwords;
 mod records;
+mod salvage;
 mod topics;
 
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
@@ -27,9 +29,11 @@ pub use connection::connection;
 pub use frames::frames;
 pub use layers::layers;
 pub use matching::matching;
+pub use mosquitto::mosquitto;
 pub use packets::{packets_v3, packets_v5};
 pub use passwords::passwords;
 pub use records::records;
+pub use salvage::salvage;
 pub use topics::topics;
 
 /// The body of a target.
@@ -47,4 +51,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("acl", acl),
     ("layers", layers),
     ("records", records),
+    ("salvage", salvage),
+    ("mosquitto", mosquitto),
 ];

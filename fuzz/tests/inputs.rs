@@ -131,4 +131,5 @@ macro_rules! targets {
     };
 }
 
-targets! { frames packets_v3 packets_v5 topics matching connection passwords acl layers records }
+targets! { frames packets_v3 packets_v5 topics matching connection passwords acl layers records salvage
+mosquitto }

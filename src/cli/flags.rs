@@ -2,6 +2,7 @@
 
 use crate::cli::bench_storage::BenchStorageArgs;
 use crate::cli::passwd::PasswdArgs;
+use crate::cli::store::StoreCommand;
 use crate::control::config::Flags;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -33,4 +34,7 @@ pub enum Command {
     Passwd(PasswdArgs),
     /// Measure what keeping acknowledged messages costs on a disk
     BenchStorage(BenchStorageArgs),
+    /// Look into a directory in which a broker keeps its state, and take out of it what is left
+    #[command(subcommand)]
+    Store(StoreCommand),
 }

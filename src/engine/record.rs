@@ -130,6 +130,32 @@ pub enum Record {
     Checkpoint(Step),
 }
 
+impl Record {
+    /// The session that it speaks of.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionNumber> {
+        Some(match self {
+            Record::Opened(opened) => opened.session,
+            Record::Subscribed(subscription) => subscription.session,
+            Record::Expires { session, .. }
+            | Record::Left { session, .. }
+            | Record::Ended { session }
+            | Record::Unsubscribed { session, .. }
+            | Record::Queued { session, .. }
+            | Record::Sent { session, .. }
+            | Record::Unsent { session, .. }
+            | Record::Received { session, .. }
+            | Record::Settled { session, .. }
+            | Record::Accepted { session, .. }
+            | Record::Released { session, .. }
+            | Record::WillGone { session } => *session,
+            Record::Retained { .. } | Record::RetainedGone { .. } | Record::Checkpoint(_) => {
+                return None;
+            }
+        })
+    }
+}
+
 /// A checkpoint tells all there is anew, over many turns, between the records of what changes meanwhile. When
 /// it is safe to its end, what was told before its beginning is not needed any more.
 ///

@@ -7,6 +7,7 @@ use crate::engine::keys::ShardId;
 use crate::engine::mail::Mail;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
+use crate::storage::directory::Remedy;
 use crate::storage::epoch::Frames;
 use crate::storage::image::Image;
 use crate::storage::rehome::play;
@@ -20,11 +21,16 @@ use std::sync::{Arc, Barrier};
 /// What was kept makes no sense, in words.
 pub fn restore(core: &mut ShardCore, now: Timestamp, frames: Frames) -> Result<usize, String> {
     let mut image = Image::default();
-    play(&mut image, &frames)?;
+    play(&mut image, &frames).map_err(|fault| with_remedy(&fault))?;
     let sessions = image.sessions.len();
     let restored = core.restore(now, image.into_records());
     restored.map_err(|error| error.to_string())?;
     Ok(sessions)
+}
+
+/// A record that cannot be what was written, and what to do about it.
+fn with_remedy(fault: &dyn std::fmt::Display) -> String {
+    format!("{fault}; {}", Remedy("DIRECTORY".to_owned()))
 }
 
 /// Where shards that were built anew exchange letters, each in its thread.

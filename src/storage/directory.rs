@@ -3,17 +3,17 @@
 //!
 //! Not here: what the frames mean to a shard ([`super::record`]), and who writes on.
 
-use super::epoch::{Epoch, Frames};
+use super::epoch::{Epoch, Epochs, Frames};
 use super::log::disk::Directory;
 use super::log::scan::Torn;
-use super::log::segment::{FIRST_SEGMENT, LogId};
+use super::log::segment::LogId;
 use super::log::{Log, LogConfig, LogError};
 use super::rehome::rehome;
 use crate::engine::keys::ShardId;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which directory, and how it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +46,6 @@ pub enum DirectoryError {
     Unusable(PathBuf, io::Error),
     /// The log in it cannot be gone on with.
     Log(PathBuf, LogError),
-    /// What a shard had told before is gone, and it has not told it anew.
-    Incomplete(PathBuf, ShardId),
-    /// A frame is of a shard that was not there.
-    Shards(PathBuf, ShardId, u32),
     /// What is kept makes no sense.
     Kept(PathBuf, String),
 }
@@ -62,23 +58,41 @@ impl fmt::Display for DirectoryError {
                 write!(f, "{}: another process uses it", path.display())
             }
             DirectoryError::Unusable(path, error) => write!(f, "{}: {error}", path.display()),
+            DirectoryError::Log(path, error @ LogError::Damaged(_)) => {
+                write!(f, "{}: {error}; {}", path.display(), Remedy::of(path))
+            }
             DirectoryError::Log(path, error) => write!(f, "{}: {error}", path.display()),
-            DirectoryError::Incomplete(path, shard) => write!(
-                f,
-                "{}: the first segments are gone, and nothing tells what shard {shard} had",
-                path.display()
-            ),
-            DirectoryError::Shards(path, shard, shards) => write!(
-                f,
-                "{}: a frame is of shard {shard}, though {shards} have written there",
-                path.display()
-            ),
-            DirectoryError::Kept(path, why) => write!(f, "{}: {why}", path.display()),
+            DirectoryError::Kept(path, why) => {
+                write!(f, "{}: {why}; {}", path.display(), Remedy::of(path))
+            }
         }
     }
 }
 
 impl std::error::Error for DirectoryError {}
+
+/// What to do about a directory that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy(pub String);
+
+impl Remedy {
+    /// For this one.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        Remedy(path.display().to_string())
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = &self.0;
+        write!(
+            f,
+            "`ringmq store check {path}` says what is concerned, `ringmq store salvage {path} --to NEW` \
+             writes what is left to a new directory"
+        )
+    }
+}
 
 /// Opens a directory, which is made if it is missing, for so many shards. `now_ms` is the wall clock.
 ///
@@ -91,48 +105,22 @@ pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, Director
         _ => DirectoryError::Unusable(place(), error),
     };
     let disk = Directory::open(&at.path).map_err(unusable)?;
-    let mut epochs: Vec<Epoch> = Vec::new();
-    let mut beyond = None;
+    let mut epochs = Epochs::default();
     let opened = Log::open(disk, at.log, (new_id(), shards), now_ms, |frame, head| {
-        let wrote = head.shards as usize;
-        if epochs.last().is_none_or(|last| last.frames.len() != wrote) {
-            let frames = (0..wrote).map(|_| Frames::default()).collect();
-            epochs.push(Epoch { frames });
-        }
-        let last = epochs.last_mut();
-        match last.and_then(|last| last.frames.get_mut(usize::from(frame.shard))) {
-            Some(frames) => frames.put(&frame),
-            None => beyond = Some((frame.shard, head.shards)),
-        }
+        epochs.put(&frame, head);
     });
     let (mut log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
     // From now on: a start on a full disk needs room for what makes room.
     let kept_free = log.disk_mut().keep_free(at.free_bytes_min);
     kept_free.map_err(unusable)?;
-    if let Some((shard, shards)) = beyond {
-        return Err(DirectoryError::Shards(place(), shard, shards));
-    }
-    let first_segment = scan.segments.first().copied();
-    if first_segment.is_some_and(|first| first > FIRST_SEGMENT) {
-        begin_with_checkpoint(&mut epochs).map_err(|it| DirectoryError::Incomplete(place(), it))?;
-    }
+    let epochs = epochs.finish(scan.segments.first().copied());
+    let epochs = epochs.map_err(|why| DirectoryError::Kept(place(), why))?;
     let frames = as_of_now(epochs, shards).map_err(|why| DirectoryError::Kept(place(), why))?;
     Ok(Opened {
         log,
         frames,
         torn: scan.torn,
     })
-}
-
-/// What the log had before is gone; or the shard whose history begins nowhere then.
-fn begin_with_checkpoint(epochs: &mut [Epoch]) -> Result<(), ShardId> {
-    let first = epochs.first_mut().into_iter();
-    for (shard, frames) in (0..).zip(first.flat_map(|first| &mut first.frames)) {
-        if !frames.begin_with_checkpoint() {
-            return Err(shard);
-        }
-    }
-    Ok(())
 }
 
 /// The frames of each of so many shards.
@@ -150,7 +138,8 @@ fn as_of_now(mut epochs: Vec<Epoch>, shards: ShardId) -> Result<Vec<Frames>, Str
 }
 
 /// A log's identity: random enough that no two are alike.
-fn new_id() -> LogId {
+#[must_use]
+pub fn new_id() -> LogId {
     let mut id = [0; 16];
     let random = [RandomState::new(), RandomState::new()];
     for (half, random) in id.chunks_exact_mut(8).zip(random) {

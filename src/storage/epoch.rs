@@ -1,6 +1,8 @@
 //! What shards have told, as it was found in a log.
 
 use super::log::frame::{Found, Kind};
+use super::log::segment::{FIRST_SEGMENT, SegmentHead};
+use crate::engine::keys::ShardId;
 
 /// A shard's frames.
 #[derive(Clone, Debug, Default)]
@@ -41,4 +43,53 @@ impl Frames {
 pub struct Epoch {
     /// By shard.
     pub frames: Vec<Frames>,
+}
+
+/// The epochs of a log, while its frames are read.
+#[derive(Debug, Default)]
+pub struct Epochs {
+    epochs: Vec<Epoch>,
+    /// A frame's shard that was not among so many.
+    beyond: Option<(ShardId, u32)>,
+}
+
+impl Epochs {
+    /// One more frame, and its segment's head.
+    pub fn put(&mut self, frame: &Found<'_>, head: &SegmentHead) {
+        let wrote = head.shards as usize;
+        let last = self.epochs.last();
+        if last.is_none_or(|last| last.frames.len() != wrote) {
+            let frames = (0..wrote).map(|_| Frames::default()).collect();
+            self.epochs.push(Epoch { frames });
+        }
+        let last = self.epochs.last_mut();
+        match last.and_then(|last| last.frames.get_mut(usize::from(frame.shard))) {
+            Some(frames) => frames.put(frame),
+            None => self.beyond = Some((frame.shard, head.shards)),
+        }
+    }
+
+    /// All of them, by the number of the log's first segment.
+    ///
+    /// # Errors
+    /// They cannot be what was written, in words.
+    pub fn finish(mut self, first_segment: Option<u64>) -> Result<Vec<Epoch>, String> {
+        if let Some((shard, shards)) = self.beyond {
+            return Err(format!(
+                "a frame is of shard {shard}, though {shards} have written there"
+            ));
+        }
+        if first_segment.is_some_and(|first| first > FIRST_SEGMENT) {
+            let first = self.epochs.first_mut().into_iter();
+            for (shard, frames) in (0..).zip(first.flat_map(|first| &mut first.frames)) {
+                let shard: ShardId = shard;
+                if !frames.begin_with_checkpoint() {
+                    return Err(format!(
+                        "the first segments are gone, and nothing tells what shard {shard} had"
+                    ));
+                }
+            }
+        }
+        Ok(self.epochs)
+    }
 }

@@ -96,6 +96,11 @@ impl Image {
         self.is_partial
     }
 
+    /// Something that was told is missing here: what is told anew may be that.
+    pub fn lose(&mut self) {
+        (self.is_partial, self.is_restated) = (true, false);
+    }
+
     /// One more record.
     ///
     /// # Errors
@@ -229,11 +234,22 @@ impl Image {
 
 impl Session {
     /// It is called otherwise from now on.
-    pub(super) fn renumber(&mut self, number: SessionNumber) {
+    pub fn renumber(&mut self, number: SessionNumber) {
         self.opened.session = number;
         for subscription in self.subscriptions.values_mut() {
             subscription.session = number;
         }
+    }
+
+    /// What the same session had later.
+    pub fn take_over(&mut self, later: Session) {
+        self.subscriptions.extend(later.subscriptions);
+        self.accepted.extend(later.accepted);
+        for (number, mut entry) in later.entries {
+            entry.sent = entry.sent.map(|(order, id)| (order + self.sent, id));
+            self.entries.insert(number, entry);
+        }
+        self.sent += later.sent;
     }
 
     fn into_records(self) -> Vec<Record> {

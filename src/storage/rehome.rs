@@ -21,6 +21,15 @@ use std::num::NonZeroU64;
 /// # Errors
 /// What was kept makes no sense, in words.
 pub fn rehome(epochs: Vec<Epoch>, shards: ShardId) -> Result<Vec<Frames>, String> {
+    let images = among(images(epochs)?, shards).into_iter();
+    Ok((0..).zip(images).map(|(id, it)| tell(id, it)).collect())
+}
+
+/// What each shard of the last epoch has.
+///
+/// # Errors
+/// What was kept makes no sense, in words.
+pub fn images(epochs: Vec<Epoch>) -> Result<Vec<Image>, String> {
     let mut images: Vec<Image> = Vec::new();
     for epoch in epochs {
         images = among(images, epoch.frames.len() as ShardId);
@@ -28,8 +37,7 @@ pub fn rehome(epochs: Vec<Epoch>, shards: ShardId) -> Result<Vec<Frames>, String
             play(image, &frames)?;
         }
     }
-    let images = among(images, shards).into_iter();
-    Ok((0..).zip(images).map(|(id, it)| tell(id, it)).collect())
+    Ok(images)
 }
 
 /// Plays a shard's frames, behind what there is.
@@ -70,7 +78,8 @@ fn among(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
 }
 
 /// Divides what all shards have among so many others.
-fn divide(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
+#[must_use]
+pub fn divide(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
     let mut divided: Vec<Image> = (0..shards).map(|_| Image::default()).collect();
     let mut counters = vec![0; usize::from(shards)];
     for image in images {
@@ -97,7 +106,9 @@ fn divide(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
     divided
 }
 
-fn number(counter: u64, shard: ShardId) -> SessionNumber {
+/// A session's number, by which one it is of its shard.
+#[must_use]
+pub fn number(counter: u64, shard: ShardId) -> SessionNumber {
     let number = counter << ShardId::BITS | u64::from(shard);
     SessionNumber(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
 }

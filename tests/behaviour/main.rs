@@ -32,6 +32,7 @@ mod qos;
 mod shared;
 mod storage;
 mod storage_space;
+mod store_tools;
 mod surroundings;
 mod survival;
 mod transports;

@@ -12,6 +12,7 @@
 mod support;
 
 mod bridge;
+mod import;
 mod mosquitto;
 mod rumqttc_scenarios;
 mod rumqttc_v4;

@@ -16,7 +16,7 @@ pub struct Flags {
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<String>,
     /// Directory that keeps sessions, queues and retained messages [default: none, they end with the process]
-    #[arg(long, value_name = "DIRECTORY", alias = "experimental-storage")]
+    #[arg(long, value_name = "DIRECTORY")]
     pub storage_directory: Option<PathBuf>,
     /// How much to log
     #[arg(long, value_name = "LEVEL", value_enum)]

@@ -62,8 +62,10 @@ pub trait Disk {
 pub struct Directory {
     path: PathBuf,
     directory: File,
-    /// Held as long as this is there.
-    _lock: File,
+    /// Held as long as this is there; `None` if there is nothing to lock in what is only read.
+    _lock: Option<File>,
+    /// How segments are opened.
+    access: OFlags,
     /// Bytes of the file system that stay free.
     free_bytes_min: u64,
     open: HashMap<u64, File>,
@@ -96,7 +98,35 @@ impl Directory {
         Ok(Directory {
             path: path.to_owned(),
             directory,
-            _lock: lock.into(),
+            _lock: Some(lock.into()),
+            access: OFlags::RDWR,
+            free_bytes_min: 0,
+            open: HashMap::new(),
+        })
+    }
+
+    /// Takes a directory that is there, to read it: nothing in it is changed, and it need not be writable.
+    ///
+    /// # Errors
+    /// It cannot be opened, or another process has it ([`io::ErrorKind::WouldBlock`]).
+    pub fn open_to_read(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory: File = rustix::fs::open(path, flags, Mode::empty())?.into();
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let lock = match rustix::fs::openat(&directory, LOCK, flags, Mode::empty()) {
+            Ok(lock) => {
+                rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+                Some(lock.into())
+            }
+            // A copy of the segments alone; no process uses it.
+            Err(rustix::io::Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Directory {
+            path: path.to_owned(),
+            directory,
+            _lock: lock,
+            access: OFlags::RDONLY,
             free_bytes_min: 0,
             open: HashMap::new(),
         })
@@ -134,7 +164,7 @@ impl Directory {
         match self.open.entry(segment) {
             std::collections::hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
             std::collections::hash_map::Entry::Vacant(free) => {
-                let flags = OFlags::RDWR | OFlags::CLOEXEC;
+                let flags = self.access | OFlags::CLOEXEC;
                 let name = file_name(segment);
                 let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty())?;
                 Ok(free.insert(file.into()))

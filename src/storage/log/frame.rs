@@ -34,6 +34,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it is a shard's, with records.
+    #[must_use]
+    pub const fn has_records(self) -> bool {
+        match self {
+            Kind::Records | Kind::CheckpointBegins | Kind::CheckpointEnds => true,
+            Kind::Oldest | Kind::Mark => false,
+        }
+    }
+
     const fn from_bits(bits: u16) -> Option<Self> {
         match bits {
             0 => Some(Kind::Records),
@@ -193,6 +202,10 @@ pub enum Look<'a> {
         sequence: u64,
         /// What was known to be safe when it was written.
         synced: u64,
+        /// Whose it is.
+        shard: u16,
+        /// Bytes it takes on the disk.
+        wire_bytes: usize,
     },
     /// Nothing was written here.
     Empty,
@@ -231,7 +244,12 @@ pub fn look<'a>(log: &LogId, segment: u64, bytes: &'a [u8]) -> Look<'a> {
             ticket: u64_at(16),
             records,
         }),
-        _ => Look::Broken { sequence, synced },
+        _ => Look::Broken {
+            sequence,
+            synced,
+            shard: u16_at(4),
+            wire_bytes: end.next_multiple_of(ALIGNMENT),
+        },
     }
 }
 
@@ -279,6 +297,8 @@ mod tests {
                 Look::Broken {
                     sequence: 41,
                     synced: 40,
+                    shard: 3,
+                    wire_bytes: wire.len(),
                 }
             } else {
                 Look::Foreign

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// A shard has not said yet how much it has.
+const UNTOLD: u64 = u64::MAX;
+
 /// Read by both sides at any time.
 #[derive(Debug)]
 pub struct Progress {
@@ -18,7 +21,7 @@ impl Progress {
         let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect();
         Progress {
             safe: zeros(),
-            live_bytes: zeros(),
+            live_bytes: (0..shards).map(|_| AtomicU64::new(UNTOLD)).collect(),
             checkpoints: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
         }
@@ -64,8 +67,31 @@ impl Progress {
         }
     }
 
-    pub(super) fn live_bytes(&self) -> u64 {
-        let all = self.live_bytes.iter();
-        all.map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    /// Of all shards; `None` as long as one has not said it.
+    pub(super) fn live_bytes(&self) -> Option<u64> {
+        let mut all = 0_u64;
+        for told in &self.live_bytes {
+            let told = told.load(Ordering::Relaxed);
+            if told == UNTOLD {
+                return None;
+            }
+            all = all.saturating_add(told);
+        }
+        Some(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log is not taken for dead while its shards are still being built from it.
+    #[test]
+    fn how_much_there_is_is_known_when_every_shard_has_said_it() {
+        let progress = Progress::new(2);
+        progress.set_live_bytes(0, 5);
+        assert_eq!(progress.live_bytes(), None);
+        progress.set_live_bytes(1, 7);
+        assert_eq!(progress.live_bytes(), Some(12));
     }
 }

@@ -224,7 +224,7 @@ fn read_segment<D: Disk>(
             }
             _ => {
                 let expected = found.next_sequence;
-                let (behind, written) = look_behind(head, rest);
+                let (behind, written) = look_behind(&head.log, number, rest);
                 if end.is_some() || synced.max(behind) >= expected {
                     return Err(damaged(number, offset as u64, What::Frame(expected)));
                 }
@@ -240,8 +240,10 @@ fn read_segment<D: Disk>(
     Ok(oldest)
 }
 
-/// What headers behind a bad place say that was safe, and the bytes up to the last that is not zero.
-fn look_behind(head: &SegmentHead, rest: &[u8]) -> (u64, u64) {
+/// What headers of a segment's frames behind a bad place say that was safe, and the bytes up to the last
+/// that is not zero.
+#[must_use]
+pub fn look_behind(log: &LogId, segment: u64, rest: &[u8]) -> (u64, u64) {
     let written = rest
         .iter()
         .rposition(|byte| *byte != 0)
@@ -252,7 +254,7 @@ fn look_behind(head: &SegmentHead, rest: &[u8]) -> (u64, u64) {
     let mut synced = 0;
     for at in (0..rest.len()).step_by(ALIGNMENT) {
         let from = rest.get(at..).unwrap_or_default();
-        match look(&head.log, head.number, from) {
+        match look(log, segment, from) {
             Look::Frame(Found { synced: told, .. }) | Look::Broken { synced: told, .. } => {
                 synced = synced.max(told);
             }

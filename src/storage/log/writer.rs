@@ -299,9 +299,13 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
             }
             self.look_for_room()?;
         }
+        // What is still being read may be all there is.
+        let Some(live_bytes) = self.progress.live_bytes() else {
+            return Ok(());
+        };
         let standing = Standing {
             log_bytes: self.log.bytes(),
-            live_bytes: self.progress.live_bytes(),
+            live_bytes,
             left_bytes: self.is_full.then(|| self.log.left_bytes()),
             is_quiet,
         };

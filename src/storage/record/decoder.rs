@@ -29,9 +29,14 @@ pub const RECORD_BYTES_MAX: u64 = 512 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Decoder {
     wall: Wall,
-    bodies: Window<LocalMessage>,
+    /// `None` stands for one that is lost.
+    bodies: Window<Option<LocalMessage>>,
     /// What is there of a record in parts; empty if there is none.
     parts: Vec<u8>,
+    /// Something is missing before the next message.
+    has_lost: bool,
+    /// What comes is told anew.
+    is_restating: bool,
 }
 
 impl Decoder {
@@ -43,6 +48,8 @@ impl Decoder {
             wall: Wall { origin_ms },
             bodies: Window::new(0),
             parts: Vec::new(),
+            has_lost: false,
+            is_restating: false,
         }
     }
 
@@ -72,6 +79,10 @@ impl Decoder {
                 // What the process before had begun to write was never acknowledged.
                 self.parts = Vec::new();
                 self.bodies = Window::new(0);
+                // Nor does the one that goes on tell the rest of what that told anew.
+                if std::mem::take(&mut self.is_restating) {
+                    take(Record::Checkpoint(Step::Changes));
+                }
                 fields.finish()
             }
             Tag::NextPart => {
@@ -130,6 +141,9 @@ impl Decoder {
             tag => {
                 let record = plain(tag, &mut fields, self.wall)?;
                 fields.finish()?;
+                if let Record::Checkpoint(step) = record {
+                    self.is_restating = step == Step::Restates;
+                }
                 take(record);
                 Ok(())
             }
@@ -145,6 +159,7 @@ impl Decoder {
             // The frames with those before it were not needed any more.
             0 => self.bodies = Window::new(number),
             due if due == number => {}
+            due if self.has_lost && due < number => self.bodies.skip_to(number, || None),
             _ => return Err(Fault::BodyOrder),
         }
         let flags = fields.flags(QOS | RETAIN | EXPIRES)?;
@@ -160,57 +175,166 @@ impl Decoder {
         let message = Message::new(topic, properties, fields.rest(), qos, retain, expires_at);
         let message = Arc::new(message);
         let local = LocalMessage::new(Arc::clone(&message));
-        self.bodies.push(local, &message, drop);
+        self.bodies.push(Some(local), &message, drop);
+        self.has_lost = false;
         Ok(())
     }
 
     fn named(&self, fields: &mut Fields<'_>) -> Result<&LocalMessage, Fault> {
         let number = fields.varint()?;
-        self.bodies.get(number).ok_or(Fault::NoBody)
+        let known = self.bodies.get(number).and_then(Option::as_ref);
+        known.ok_or(Fault::NoBody)
     }
 
     fn queued(&self, mut fields: Fields<'_>, take: &mut impl FnMut(Record)) -> Result<(), Fault> {
         let message = self.named(&mut fields)?;
-        let mut last = None;
-        loop {
-            let flags = fields.flags(QOS | RETAIN | IDS | GROUP | WHOLE)?;
-            let qos = qos_of(flags)?;
-            if qos == Qos::AtMostOnce {
-                return Err(Fault::Value);
+        entries(message, fields, take)
+    }
+}
+
+/// Reads on behind what is missing or cannot be read.
+impl Decoder {
+    /// Frames of the shard are missing here. Whether the next one is of the same process as the last:
+    /// otherwise nothing that was written before may be named.
+    pub fn lost(&mut self, is_same_process: bool) {
+        self.parts = Vec::new();
+        if !is_same_process {
+            self.bodies = Window::new(0);
+        }
+        self.has_lost = true;
+    }
+
+    /// As [`Decoder::read`], but leaves out what cannot be read, which is told as well.
+    pub fn read_on(&mut self, records: &[u8], mut take: impl FnMut(Result<Record, LeftOut>)) {
+        let mut rest = Fields(records);
+        while !rest.is_empty() {
+            let at = records.len() - rest.0.len();
+            let bits = rest.0.first().copied().unwrap_or_default();
+            let refusal = |fault| Refusal {
+                at,
+                tag: bits,
+                fault,
+            };
+            let (tag, fields) = match split(&mut rest) {
+                Ok(record) => record,
+                Err(fault) => {
+                    // Where the next one begins is not known.
+                    self.lost(true);
+                    return take(Err(LeftOut::Rest(refusal(fault))));
+                }
+            };
+            if !self.parts.is_empty() && tag != Tag::NextPart && tag != Tag::Began {
+                self.parts = Vec::new();
+                take(Err(LeftOut::Record(refusal(Fault::Interrupts))));
             }
-            let session = match last {
-                _ if flags & WHOLE != 0 => fields.session()?,
-                Some((counter, shard)) => session_of(fields.difference(counter)?, shard)?,
-                None => return Err(Fault::Value),
-            };
-            last = Some(parts_of(session));
-            let entry = fields.entry()?;
-            let subscription_ids = if flags & IDS != 0 {
-                ids(&mut fields)?
-            } else {
-                SubscriptionIds::None
-            };
-            let group = if flags & GROUP != 0 {
-                Some(Rc::new(GroupKey {
-                    filter: fields.text()?.into(),
-                    name: fields.text()?.into(),
-                }))
-            } else {
-                None
-            };
-            let delivery = Delivery {
-                message: message.clone(),
-                qos,
-                retain: flags & RETAIN != 0,
-                subscription_ids,
-                group,
-                entry,
-            };
-            take(Record::Queued { session, delivery });
-            if fields.is_empty() {
-                return Ok(());
+            let read = self.one(tag, fields, &mut |record| take(Ok(record)));
+            match read {
+                Ok(()) => {}
+                Err(Fault::NoBody) if tag == Tag::Queued => names(fields, &mut take),
+                Err(Fault::NoBody) if tag == Tag::Retained => take(Err(LeftOut::Retained)),
+                Err(Fault::NoFirstPart) => take(Err(LeftOut::Part)),
+                Err(fault) => {
+                    self.lost(true);
+                    take(Err(LeftOut::Record(refusal(fault))));
+                }
             }
         }
+    }
+}
+
+/// What was left out in reading on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// A message on its way to a session: its content is lost.
+    Entry {
+        /// To which.
+        session: SessionNumber,
+        /// Which entry.
+        entry: u64,
+    },
+    /// A retained message: its topic and content are lost.
+    Retained,
+    /// A part of a record whose beginning is lost.
+    Part,
+    /// A record that cannot be read.
+    Record(Refusal),
+    /// It and all behind it in its frame.
+    Rest(Refusal),
+}
+
+/// Who would get a message that is lost.
+fn names(mut fields: Fields<'_>, take: &mut impl FnMut(Result<Record, LeftOut>)) {
+    let nothing = Message::new("", b"", b"", Qos::AtLeastOnce, false, None);
+    let nothing = LocalMessage::new(Arc::new(nothing));
+    let mut name = |record| {
+        if let Record::Queued { session, delivery } = record {
+            let entry = delivery.entry;
+            take(Err(LeftOut::Entry { session, entry }));
+        }
+    };
+    // It was refused for the message alone, which comes first.
+    let _ = fields.varint();
+    let _ = entries(&nothing, fields, &mut name);
+}
+
+/// The entries of a list.
+fn entries(
+    message: &LocalMessage,
+    mut fields: Fields<'_>,
+    take: &mut impl FnMut(Record),
+) -> Result<(), Fault> {
+    let mut last = None;
+    loop {
+        let flags = fields.flags(QOS | RETAIN | IDS | GROUP | WHOLE)?;
+        let qos = qos_of(flags)?;
+        if qos == Qos::AtMostOnce {
+            return Err(Fault::Value);
+        }
+        let session = match last {
+            _ if flags & WHOLE != 0 => fields.session()?,
+            Some((counter, shard)) => session_of(fields.difference(counter)?, shard)?,
+            None => return Err(Fault::Value),
+        };
+        last = Some(parts_of(session));
+        let entry = fields.entry()?;
+        let subscription_ids = if flags & IDS != 0 {
+            ids(&mut fields)?
+        } else {
+            SubscriptionIds::None
+        };
+        let group = if flags & GROUP != 0 {
+            Some(Rc::new(GroupKey {
+                filter: fields.text()?.into(),
+                name: fields.text()?.into(),
+            }))
+        } else {
+            None
+        };
+        let delivery = Delivery {
+            message: message.clone(),
+            qos,
+            retain: flags & RETAIN != 0,
+            subscription_ids,
+            group,
+            entry,
+        };
+        take(Record::Queued { session, delivery });
+        if fields.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// The records of a frame one by one as they stand there: where each begins, what it is called, its bytes.
+/// What cannot be told apart any more is not told.
+pub fn outline(records: &[u8], mut take: impl FnMut(usize, &'static str, usize)) {
+    let mut rest = Fields(records);
+    while !rest.is_empty() {
+        let at = records.len() - rest.0.len();
+        let Ok((tag, _)) = split(&mut rest) else {
+            return;
+        };
+        take(at, tag.name(), records.len() - rest.0.len() - at);
     }
 }
 

@@ -153,6 +153,41 @@ fn a_checkpoint_has_these_bytes_and_begins_and_ends_with_frames_of_its_kind() {
     assert_eq!(frames[0].sealed_records()[0], 4);
 }
 
+/// A process that was killed within what it told anew: what the next one tells are changes.
+#[test]
+fn what_was_told_anew_ends_with_its_process() {
+    let mut decoder = Decoder::new(ORIGIN_MS);
+    let steps = |told: &[Record]| {
+        let steps = told.iter().filter_map(|record| match record {
+            Record::Checkpoint(step) => Some(*step),
+            _ => None,
+        });
+        steps.collect::<Vec<_>>()
+    };
+    let mut shard = Shard::new();
+    shard.put(Record::Checkpoint(Step::Restates));
+    let mut told = Vec::new();
+    let mut hear = |shard: &mut Shard| {
+        told.clear();
+        for frame in shard.frames() {
+            let read = decoder.read(frame.sealed_records(), |record| told.push(record));
+            read.expect("records");
+        }
+        steps(&told)
+    };
+    assert_eq!(hear(&mut shard), [Step::Restates]);
+    let mut next = Shard::new();
+    next.put(Record::Ended {
+        session: session(1),
+    });
+    assert_eq!(hear(&mut next), [Step::Changes]);
+    let mut third = Shard::new();
+    third.put(Record::Ended {
+        session: session(1),
+    });
+    assert_eq!(hear(&mut third), []);
+}
+
 /// Bytes up to `cut` are a message that nobody names yet.
 fn is_body(bytes: &[u8], cut: usize) -> bool {
     bytes[0] == 4 && cut == 2 + usize::from(bytes[1])

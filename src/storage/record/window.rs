@@ -53,6 +53,23 @@ impl<T> Window<T> {
         }
     }
 
+    /// The next one gets this number: those before it are lost. `hole` stands for each of them.
+    pub(super) fn skip_to(&mut self, number: u64, hole: impl Fn() -> T) {
+        let lost = number.saturating_sub(self.next);
+        if lost > MESSAGES_MAX as u64 {
+            self.clear();
+            self.next = number;
+        }
+        while self.next < number {
+            self.items.push_back((hole(), 0));
+            self.next += 1;
+        }
+        let beyond = self.items.len().saturating_sub(MESSAGES_MAX);
+        for (_, bytes) in self.items.drain(..beyond) {
+            self.bytes -= bytes;
+        }
+    }
+
     /// The one with this number.
     pub(super) fn get(&self, number: u64) -> Option<&T> {
         let back = self.next.checked_sub(number)?;

@@ -1,0 +1,613 @@
+//! A store made of what Mosquitto has kept: sessions with their subscriptions and messages, retained
+//! messages.
+//!
+//! What a client published at QoS 2 and had not released is with Mosquitto alone: it is passed on here to
+//! the sessions that subscribe to it, and known as accepted, so that the client can go on with either half.
+//!
+//! Not in that file, so not here: wills, shared subscriptions, protocol versions.
+
+use super::ToolError;
+use super::check::Checked;
+use super::draft::{Draft, NewStore};
+use super::mosquitto::{Client, Entry, NEVER, Persisted, State, Stored, read};
+use crate::engine::codec::Version;
+use crate::engine::codec::primitive::Reader;
+use crate::engine::codec::property::PropertySet;
+use crate::engine::codec::publish::MessageProperties;
+use crate::engine::codec::topic::{Subscribed, TopicFilter, TopicName};
+use crate::engine::keys::{SessionNumber, ShardId};
+use crate::engine::limits::Limits;
+use crate::engine::message::{LocalMessage, Message, Qos};
+use crate::engine::record::{Opened, Record, Subscription};
+use crate::engine::route::home_shard;
+use crate::engine::session::{Delivery, SubscriptionIds};
+use crate::engine::time::Timestamp;
+use crate::storage::log::writer::wall_ms;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportConfig {
+    /// Shards of the broker that will start with it.
+    pub shards: ShardId,
+    /// Sessions belong to users as the file says; otherwise to clients that do not log in.
+    pub users: bool,
+}
+
+/// What could not be taken, and what was changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In words, one by one.
+    pub left_out: Vec<String>,
+    /// QoS 0 messages that waited for somebody.
+    pub at_qos_0: u64,
+    /// Entries of which the message is not in the file; it had expired.
+    pub without_message: u64,
+    /// Publishes that Mosquitto had not passed on yet.
+    pub passed_on: u64,
+    /// Sessions without any subscription.
+    pub without_subscription: Vec<Box<str>>,
+    /// Sessions that belong to users.
+    pub of_users: u64,
+    /// The file does not say whose sessions are.
+    pub users_unknown: bool,
+    /// Chunks of unknown kinds.
+    pub unknown: u64,
+}
+
+/// A session in the making.
+struct Session {
+    opened: Opened,
+    left_at: Timestamp,
+    subscriptions: BTreeMap<(Box<str>, Option<Arc<str>>), Subscription>,
+    sent: Vec<Record>,
+    queued: Vec<Record>,
+    packet_ids: BTreeSet<u16>,
+    accepted: BTreeSet<u16>,
+    last_entry: u64,
+}
+
+/// The store in the making.
+struct Import<'a> {
+    config: ImportConfig,
+    limits: Limits,
+    now_ms: u64,
+    report: Report,
+    messages: BTreeMap<u64, Option<LocalMessage>>,
+    sources: BTreeMap<u64, &'a [u8]>,
+    sessions: BTreeMap<&'a str, Session>,
+    counters: BTreeMap<ShardId, u64>,
+    retained: BTreeMap<Box<str>, Arc<Message>>,
+}
+
+/// Reads Mosquitto's file and makes a store of it.
+///
+/// # Errors
+/// It cannot be read, or the store cannot be made: then it is not there.
+pub fn import(
+    file: &Path,
+    to: &Path,
+    config: ImportConfig,
+) -> Result<(Checked, Report), ToolError> {
+    let unusable = |error| ToolError::Unusable(file.to_owned(), error);
+    if !std::fs::metadata(file).map_err(unusable)?.is_file() {
+        let words = format!("{}: name a plain file", file.display());
+        return Err(ToolError::Wrong(words));
+    }
+    let bytes = std::fs::read(file).map_err(unusable)?;
+    let persisted = read(&bytes);
+    let persisted =
+        persisted.map_err(|error| ToolError::Wrong(format!("{}: {error}", file.display())))?;
+    let draft = Draft::begin(None, to)?;
+    let (shards, report) = records(&persisted, config, wall_ms());
+    let mut store = NewStore::begin(draft, config.shards)?;
+    for (shard, records) in shards {
+        store.write(shard, records.into_iter())?;
+    }
+    Ok((store.finish()?, report))
+}
+
+/// What each shard is to have.
+#[must_use]
+pub fn records(
+    persisted: &Persisted<'_>,
+    config: ImportConfig,
+    now_ms: u64,
+) -> (BTreeMap<ShardId, Vec<Record>>, Report) {
+    let mut import = Import {
+        config,
+        limits: Limits::default(),
+        now_ms,
+        report: Report {
+            unknown: persisted.unknown,
+            users_unknown: persisted.version == 5 && !persisted.clients.is_empty(),
+            ..Report::default()
+        },
+        messages: BTreeMap::new(),
+        sources: BTreeMap::new(),
+        sessions: BTreeMap::new(),
+        counters: BTreeMap::new(),
+        retained: BTreeMap::new(),
+    };
+    for (id, stored) in &persisted.messages {
+        import.message(*id, stored);
+    }
+    for client in &persisted.clients {
+        import.client(client);
+    }
+    for subscription in &persisted.subscriptions {
+        import.subscription(subscription);
+    }
+    let (incoming, outgoing): (Vec<_>, Vec<_>) = persisted
+        .entries
+        .iter()
+        .partition(|entry| entry.state == State::Incoming);
+    for entry in outgoing {
+        import.entry(entry);
+    }
+    for id in &persisted.retained {
+        import.retained(*id);
+    }
+    for entry in incoming {
+        import.incoming(entry);
+    }
+    import.finish()
+}
+
+/// As it can be shown.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl<'a> Import<'a> {
+    fn leave_out(&mut self, words: String) {
+        self.report.left_out.push(words);
+    }
+
+    fn message(&mut self, id: u64, stored: &Stored<'a>) {
+        self.sources.insert(id, stored.source);
+        let message = match self.converted(stored) {
+            Ok(message) => Some(LocalMessage::new(Arc::new(message))),
+            Err(why) => {
+                self.leave_out(format!(
+                    "a message of topic '{}': {why}",
+                    shown(stored.topic)
+                ));
+                None
+            }
+        };
+        self.messages.insert(id, message);
+    }
+
+    fn converted(&self, stored: &Stored<'a>) -> Result<Message, &'static str> {
+        let topic = std::str::from_utf8(stored.topic).map_err(|_| "its topic is not UTF-8")?;
+        let valid = TopicName::new(topic, self.limits.topics());
+        valid.map_err(|_| "its topic is none that may be published to")?;
+        let qos = Qos::from_bits(stored.qos).ok_or("its QoS does not exist")?;
+        let properties = match stored.properties {
+            [] => MessageProperties::default(),
+            block => MessageProperties::read(&mut Reader::new(block), PropertySet::PUBLISH)
+                .map_err(|_| "its properties are not those of a message")?,
+        };
+        let expires_at = u64::try_from(stored.expires_at).ok().filter(|at| *at > 0);
+        let expires_at = expires_at.map(|at| Timestamp::from_ms(at.saturating_mul(1_000)));
+        let forwarded = &properties.forwarded;
+        Ok(Message::new(
+            topic,
+            forwarded,
+            stored.payload,
+            qos,
+            stored.retain,
+            expires_at,
+        ))
+    }
+
+    fn client(&mut self, client: &Client<'a>) {
+        let name = match std::str::from_utf8(client.id) {
+            Ok(name) if !name.is_empty() && !name.contains('\0') => name,
+            _ => return self.leave_out(format!("session '{}': not a name", shown(client.id))),
+        };
+        if client.expiry_seconds == 0 {
+            return self.leave_out(format!("session '{name}': it ends with its connection"));
+        }
+        if self.sessions.contains_key(name) {
+            return self.leave_out(format!("session '{name}': it stands there twice"));
+        }
+        let user_name = client.user_name.filter(|_| self.config.users).map(shown);
+        self.report.of_users += u64::from(user_name.is_some());
+        let shard = home_shard(name, self.config.shards);
+        let counter = self.counters.entry(shard).or_default();
+        *counter += 1;
+        let Some(number) = NonZeroU64::new(*counter << ShardId::BITS | u64::from(shard)) else {
+            return;
+        };
+        let opened = Opened {
+            session: SessionNumber(number),
+            client_id: name.into(),
+            // The next connection says which it is.
+            version: Version::V5,
+            user_name: user_name.map(Into::into),
+            own_rules: None,
+            expiry_seconds: client.expiry_seconds,
+            queue_bytes_max: self.limits.queue_bytes_max,
+            will: None,
+        };
+        let session = Session {
+            opened,
+            left_at: self.left_at(client),
+            subscriptions: BTreeMap::new(),
+            sent: Vec::new(),
+            queued: Vec::new(),
+            packet_ids: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+            last_entry: 0,
+        };
+        self.sessions.insert(name, session);
+    }
+
+    /// Since when a session is alone: what is left of its time goes on.
+    fn left_at(&self, client: &Client<'_>) -> Timestamp {
+        let ends_at = u64::try_from(client.expires_at).unwrap_or(0);
+        let left_at = if client.expiry_seconds == NEVER || ends_at == 0 {
+            self.now_ms
+        } else {
+            let left_at = ends_at.saturating_sub(client.expiry_seconds.into());
+            left_at.saturating_mul(1_000).min(self.now_ms)
+        };
+        Timestamp::from_ms(left_at)
+    }
+
+    fn session(&mut self, client: &[u8]) -> Option<&mut Session> {
+        self.sessions.get_mut(std::str::from_utf8(client).ok()?)
+    }
+
+    fn subscription(&mut self, it: &super::mosquitto::Subscription<'a>) {
+        let (client, filter) = (shown(it.client), shown(it.filter));
+        let wanted = std::str::from_utf8(it.filter).ok();
+        let wanted = wanted.and_then(|text| Subscribed::new(text, self.limits.topics()).ok());
+        let Some(session) = self.session(it.client) else {
+            let words = format!("subscription '{filter}' of '{client}': there is no such session");
+            return self.leave_out(words);
+        };
+        let (Some(wanted), Some(qos)) = (wanted, Qos::from_bits(it.qos)) else {
+            let words =
+                format!("subscription '{filter}' of '{client}': none that a client may have");
+            return self.leave_out(words);
+        };
+        let subscription = Subscription {
+            session: session.opened.session,
+            filter: wanted.filter.as_str().into(),
+            share: wanted.share.map(Into::into),
+            subscription_id: it.id,
+            qos,
+            no_local: it.no_local,
+            retain_as_published: it.retain_as_published,
+        };
+        let name = (subscription.filter.clone(), subscription.share.clone());
+        session.subscriptions.insert(name, subscription);
+    }
+
+    /// A message that is to be kept for a session; `None` is counted.
+    fn content(&mut self, id: u64) -> Option<LocalMessage> {
+        match self.messages.get(&id) {
+            Some(Some(message)) => Some(message.clone()),
+            // It was told of where it was read.
+            Some(None) => None,
+            None => {
+                self.report.without_message += 1;
+                None
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry<'a>) {
+        if entry.qos == 0 {
+            self.report.at_qos_0 += 1;
+            return;
+        }
+        let Some(message) = self.content(entry.message) else {
+            return;
+        };
+        let (client, qos) = (shown(entry.client), Qos::from_bits(entry.qos));
+        let (Some(session), Some(qos)) = (self.session(entry.client), qos) else {
+            let words = format!("a message for '{client}': there is no such session");
+            return self.leave_out(words);
+        };
+        let ids = match entry.subscription_id {
+            0 => SubscriptionIds::None,
+            id => SubscriptionIds::One(id),
+        };
+        let number = session.opened.session;
+        let delivery = session.delivery(message, qos, entry.retain, ids);
+        let (entry_number, packet_id) = (delivery.entry, entry.packet_id);
+        let is_free = entry.state != State::Queued && session.packet_ids.insert(packet_id);
+        match entry.state {
+            State::Sent if is_free => session.sent.extend([
+                Record::Queued {
+                    session: number,
+                    delivery,
+                },
+                Record::Sent {
+                    session: number,
+                    entry: entry_number,
+                    packet_id,
+                },
+            ]),
+            State::Received if is_free => session.sent.push(Record::Received {
+                session: number,
+                entry: entry_number,
+                packet_id,
+            }),
+            State::Queued | State::Sent | State::Received | State::Incoming => {
+                session.queued.push(Record::Queued {
+                    session: number,
+                    delivery,
+                });
+            }
+        }
+    }
+
+    fn retained(&mut self, id: u64) {
+        if let Some(message) = self.content(id)
+            && !message.payload().is_empty()
+        {
+            // It may have been queued for somebody by the same name, with another flag.
+            let retained = if message.retain {
+                message.share()
+            } else {
+                Arc::new(Message::new(
+                    message.topic(),
+                    message.properties(),
+                    message.payload(),
+                    message.qos,
+                    true,
+                    message.expires_at,
+                ))
+            };
+            self.retained.insert(message.topic().into(), retained);
+        }
+    }
+
+    /// A client's publish that waits for its release.
+    fn incoming(&mut self, entry: &Entry<'a>) {
+        let Some(message) = self.content(entry.message) else {
+            return;
+        };
+        if entry.packet_id != 0
+            && let Some(session) = self.session(entry.client)
+        {
+            session.accepted.insert(entry.packet_id);
+        }
+        self.report.passed_on += 1;
+        let Ok(topic) = TopicName::new(message.topic(), self.limits.topics()) else {
+            return;
+        };
+        let source = self
+            .sources
+            .get(&entry.message)
+            .copied()
+            .unwrap_or_default();
+        for (name, session) in &mut self.sessions {
+            let wanted = session.wanted(topic, name.as_bytes() == source);
+            let qos = wanted.iter().map(|it| it.qos).max();
+            let Some(qos) = qos
+                .map(|qos| qos.min(message.qos))
+                .filter(|it| *it > Qos::AtMostOnce)
+            else {
+                continue;
+            };
+            let retain = message.retain && wanted.iter().any(|it| it.retain_as_published);
+            let ids = wanted
+                .iter()
+                .map(|it| it.subscription_id)
+                .filter(|id| *id > 0);
+            let ids = match ids.collect::<Vec<u32>>().as_slice() {
+                [] => SubscriptionIds::None,
+                [id] => SubscriptionIds::One(*id),
+                ids => SubscriptionIds::Many(ids.into()),
+            };
+            let delivery = session.delivery(message.clone(), qos, retain, ids);
+            let session_number = session.opened.session;
+            session.queued.push(Record::Queued {
+                session: session_number,
+                delivery,
+            });
+        }
+        if message.retain {
+            match message.payload().is_empty() {
+                true => drop(self.retained.remove(message.topic())),
+                false => drop(
+                    self.retained
+                        .insert(message.topic().into(), message.share()),
+                ),
+            }
+        }
+    }
+
+    fn finish(mut self) -> (BTreeMap<ShardId, Vec<Record>>, Report) {
+        let mut shards: BTreeMap<ShardId, Vec<Record>> = BTreeMap::new();
+        for (name, session) in std::mem::take(&mut self.sessions) {
+            if session.subscriptions.is_empty() {
+                self.report.without_subscription.push(name.into());
+            }
+            let shard = home_shard(name, self.config.shards);
+            session.put_records(shards.entry(shard).or_default());
+        }
+        for (topic, message) in self.retained {
+            let shard = home_shard(&topic, self.config.shards);
+            let records = shards.entry(shard).or_default();
+            records.push(Record::Retained { message });
+        }
+        (shards, self.report)
+    }
+}
+
+impl Session {
+    fn delivery(
+        &mut self,
+        message: LocalMessage,
+        qos: Qos,
+        retain: bool,
+        subscription_ids: SubscriptionIds,
+    ) -> Delivery {
+        self.last_entry += 1;
+        Delivery {
+            message,
+            qos,
+            retain,
+            subscription_ids,
+            group: None,
+            entry: self.last_entry,
+        }
+    }
+
+    /// Its subscriptions to a topic that it, or somebody else, publishes to.
+    fn wanted(&self, topic: TopicName<'_>, is_own: bool) -> Vec<&Subscription> {
+        let all = self.subscriptions.values();
+        let matching = all.filter(|it| {
+            it.share.is_none()
+                && !(it.no_local && is_own)
+                && TopicFilter::trusted(&it.filter).matches(topic)
+        });
+        matching.collect()
+    }
+
+    fn put_records(self, records: &mut Vec<Record>) {
+        let session = self.opened.session;
+        records.push(Record::Opened(Box::new(self.opened)));
+        let subscriptions = self.subscriptions.into_values();
+        records.extend(subscriptions.map(|it| Record::Subscribed(Box::new(it))));
+        records.extend(self.sent);
+        records.extend(self.queued);
+        let accepted = self.accepted.into_iter();
+        records.extend(accepted.map(|packet_id| Record::Accepted { session, packet_id }));
+        let at = self.left_at;
+        records.push(Record::Left { session, at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mosquitto;
+    use super::*;
+
+    fn stored(topic: &'static [u8]) -> Stored<'static> {
+        Stored {
+            expires_at: 0,
+            source: b"",
+            topic,
+            payload: b"x",
+            properties: b"",
+            qos: 1,
+            retain: false,
+        }
+    }
+
+    fn client(id: &'static [u8]) -> Client<'static> {
+        Client {
+            id,
+            user_name: Some(b"user"),
+            expires_at: 0,
+            expiry_seconds: NEVER,
+        }
+    }
+
+    fn entry(client: &'static [u8], message: u64, packet_id: u16) -> Entry<'static> {
+        Entry {
+            client,
+            message,
+            packet_id,
+            qos: 1,
+            retain: false,
+            state: State::Sent,
+            subscription_id: 0,
+        }
+    }
+
+    const CONFIG: ImportConfig = ImportConfig {
+        shards: 3,
+        users: true,
+    };
+
+    #[test]
+    fn what_cannot_be_taken_is_named() {
+        let subscription = |client, filter| mosquitto::Subscription {
+            client,
+            filter,
+            id: 0,
+            qos: 1,
+            no_local: false,
+            retain_as_published: false,
+        };
+        let short = Client {
+            expiry_seconds: 0,
+            ..client(b"short")
+        };
+        let persisted = Persisted {
+            messages: BTreeMap::from([
+                (1, stored(b"good")),
+                (2, stored(b"wild/#")),
+                (3, stored(b"\xFF")),
+            ]),
+            clients: vec![client(b"a"), client(b"a"), client(b"\xFF"), short],
+            subscriptions: vec![subscription(b"a", b"x/#/y"), subscription(b"none", b"x")],
+            entries: vec![
+                entry(b"a", 1, 1),
+                entry(b"a", 1, 1),
+                entry(b"a", 2, 2),
+                entry(b"a", 9, 3),
+                entry(b"none", 1, 4),
+            ],
+            ..Persisted::default()
+        };
+        let (shards, report) = records(&persisted, CONFIG, 1_000);
+        let all = report.left_out.join("\n");
+        for part in [
+            "topic 'wild/#'",
+            "topic '\u{FFFD}'",
+            "session 'a': it stands there twice",
+            "session '\u{FFFD}': not a name",
+            "session 'short': it ends with its connection",
+            "subscription 'x/#/y' of 'a'",
+            "subscription 'x' of 'none': there is no such session",
+            "a message for 'none'",
+        ] {
+            assert!(all.contains(part), "no '{part}' in {all}");
+        }
+        assert_eq!((report.left_out.len(), report.without_message), (8, 1));
+        assert_eq!((report.of_users, report.without_subscription.len()), (1, 1));
+        // One of two messages has the packet identifier, the other is sent anew.
+        let records: Vec<_> = shards.into_values().flatten().collect();
+        let count = |is: fn(&Record) -> bool| records.iter().filter(|it| is(it)).count();
+        assert_eq!(count(|it| matches!(it, Record::Queued { .. })), 2);
+        assert_eq!(count(|it| matches!(it, Record::Sent { .. })), 1);
+    }
+
+    #[test]
+    fn what_is_left_of_a_session_is_left_here() {
+        let now_ms = 1_000_000_000;
+        let ends = Client {
+            expires_at: 999_999,
+            expiry_seconds: 100,
+            ..client(b"ends")
+        };
+        let persisted = Persisted {
+            clients: vec![ends, client(b"never")],
+            ..Persisted::default()
+        };
+        let shards = records(&persisted, CONFIG, now_ms).0;
+        let left = shards
+            .into_values()
+            .flatten()
+            .filter_map(|record| match record {
+                Record::Left { at, .. } => Some(at.as_ms()),
+                _ => None,
+            });
+        let mut left: Vec<_> = left.collect();
+        left.sort_unstable();
+        assert_eq!(left, [999_899_000, now_ms]);
+    }
+}
