@@ -174,7 +174,10 @@ fn build() -> Kept {
         let opened = Log::open(disk, config, (LogId([9; 16]), SHARDS), 1_000, |_, _| {});
         let (mut log, _) = opened.expect("whole");
         let before = std::mem::take(&mut told).into_iter();
-        let mut shards: Vec<_> = (0..).zip(before).map(|(id, it)| Shard::new(id, it)).collect();
+        let mut shards: Vec<_> = (0..)
+            .zip(before)
+            .map(|(id, it)| Shard::new(id, it))
+            .collect();
         for round in life * ROUNDS..(life + 1) * ROUNDS {
             let mut frames = VecDeque::new();
             for shard in &mut shards {
