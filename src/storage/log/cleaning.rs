@@ -17,9 +17,13 @@ pub struct Cleaning {
     segment_bytes: u64,
     shards: Vec<Place>,
     is_running: bool,
-    /// Something was written that no checkpoint has told.
-    is_dirty: bool,
+    /// Checkpoints that may begin at rest before something is written again: what there is is known about,
+    /// so it must not go on for ever.
+    rests_left: u8,
 }
+
+/// One for what was written while the last one ran, and one more.
+const RESTS_MAX: u8 = 2;
 
 /// How far a shard is with its checkpoint.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +31,14 @@ struct Place {
     /// The segment where it begins.
     begins: Option<u64>,
     ends: bool,
+}
+
+/// Why one is.
+enum Due {
+    /// The log has become long.
+    Length,
+    /// Nothing else is to be done.
+    Rest,
 }
 
 /// How things stand.
@@ -50,7 +62,7 @@ impl Cleaning {
             segment_bytes,
             shards: vec![Place::default(); usize::from(shards)],
             is_running: false,
-            is_dirty: true,
+            rests_left: RESTS_MAX,
         }
     }
 
@@ -62,23 +74,29 @@ impl Cleaning {
         match frame.kind() {
             Kind::CheckpointBegins => place.begins = Some(segment),
             Kind::CheckpointEnds => place.ends = place.begins.is_some(),
-            Kind::Records if place.begins.is_none() || place.ends => self.is_dirty = true,
+            Kind::Records if place.begins.is_none() || place.ends => {
+                self.rests_left = RESTS_MAX;
+            }
             Kind::Records | Kind::Oldest | Kind::Mark => {}
         }
     }
 
     /// Whether all shards have to tell anew what there is. If so, they are expected to.
     pub fn begin_if_due(&mut self, standing: Standing) -> bool {
-        if self.is_running || !self.is_due(standing) {
+        if self.is_running {
             return false;
         }
+        match self.due(standing) {
+            None => return false,
+            Some(Due::Length) => {}
+            Some(Due::Rest) => self.rests_left -= 1,
+        }
         self.is_running = true;
-        self.is_dirty = false;
         self.shards.fill(Place::default());
         true
     }
 
-    fn is_due(&self, standing: Standing) -> bool {
+    fn due(&self, standing: Standing) -> Option<Due> {
         let Standing {
             log_bytes,
             live_bytes,
@@ -89,8 +107,12 @@ impl Cleaning {
         let fits = left_bytes.is_none_or(|left| live_bytes <= left / 2);
         let is_long = log_bytes > 2 * live_bytes + two_segments;
         let is_free = is_quiet || left_bytes.is_some();
-        let rests = is_free && self.is_dirty && log_bytes > live_bytes + two_segments;
-        fits && (is_long || rests)
+        let rests = is_free && self.rests_left > 0 && log_bytes > live_bytes + two_segments;
+        match (fits, is_long) {
+            (false, _) => None,
+            (true, true) => Some(Due::Length),
+            (true, false) => rests.then_some(Due::Rest),
+        }
     }
 
     /// The first segment that is still needed, if all checkpoints are through. All that was written is safe.
@@ -159,11 +181,14 @@ mod tests {
             ..quiet
         };
         assert!(!cleaning.begin_if_due(full), "it would not fit");
-        assert!(cleaning.begin_if_due(quiet));
-        cleaning.note(&frame(0, Kind::CheckpointBegins), 5);
-        cleaning.note(&frame(0, Kind::Records), 5);
-        cleaning.note(&frame(0, Kind::CheckpointEnds), 5);
-        assert_eq!(cleaning.take_oldest_needed(), Some(5));
+        // What was written while the first one ran may be over since.
+        for _ in 0..RESTS_MAX {
+            assert!(cleaning.begin_if_due(quiet));
+            cleaning.note(&frame(0, Kind::CheckpointBegins), 5);
+            cleaning.note(&frame(0, Kind::Records), 5);
+            cleaning.note(&frame(0, Kind::CheckpointEnds), 5);
+            assert_eq!(cleaning.take_oldest_needed(), Some(5));
+        }
         assert!(!cleaning.begin_if_due(quiet), "nothing came since");
         cleaning.note(&frame(0, Kind::Records), 5);
         assert!(cleaning.begin_if_due(quiet));
