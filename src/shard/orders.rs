@@ -125,6 +125,6 @@ mod tests {
             got.push(format!("{order:?}"));
             queue.flush();
         }
-        assert_eq!(got, ["StopAccepting", "Statistics(1)", "Tls([])"]);
+        assert_eq!(got, ["StopAccepting", "Statistics(1)", "Tls(2, [])"]);
     }
 }
