@@ -239,7 +239,10 @@ impl Encoder {
     /// `body varint`
     fn retain(&mut self, message: &Arc<Message>) {
         self.end_list();
+        // It says nothing about what is on its way to sessions.
+        let queued_bytes = self.queued_bytes;
         let body = self.body(message, || Arc::downgrade(message));
+        self.queued_bytes = queued_bytes;
         self.fields.clear();
         put_varint(&mut self.fields, body);
         self.frames.write(Tag::Retained, &[&self.fields]);
