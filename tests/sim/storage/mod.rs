@@ -241,7 +241,13 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
         disk.put_file(3, bytes);
     });
     assert_eq!(copy, (3, What::Number(2)));
-    let version = what(&|disk| disk.bytes_mut(2).expect("there")[8] = 9);
+    // Another version sums over its own number; a changed one alone is damage.
+    let flipped = what(&|disk| disk.bytes_mut(2).expect("there")[8] = 9);
+    assert_eq!(flipped, (2, What::Head));
+    let version = what(&|disk| {
+        let bytes = disk.bytes_mut(2).expect("there");
+        (bytes[8], bytes[64]) = (9, !bytes[64]);
+    });
     assert_eq!(version, (2, What::Version(9)));
     let (_, of_another) = {
         let disk = SimDisk::new(Random::new(8));
