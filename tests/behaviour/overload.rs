@@ -168,7 +168,7 @@ fn memory_is_defended_in_stages_and_comes_back() {
 /// Retained messages stay though their publisher goes, so they must leave memory for others.
 #[test]
 fn retained_messages_leave_memory_to_serve_others() {
-    let limits = "[limits]\nmemory_max_bytes = 67108864\nretained_bytes_max = 1073741824\n";
+    let limits = "[limits]\nmemory_max_bytes = 134217728\nretained_bytes_max = 1073741824\n";
     let broker = Broker::with_config(1, limits);
     let log = broker.log();
     assert!(
@@ -180,14 +180,15 @@ fn retained_messages_leave_memory_to_serve_others() {
     let payload = vec![b'x'; 16 * 1024];
     let mut count = 0;
     while broker.counters().get("dropped_retained_memory") < 100 {
-        assert!(count < 5_000, "it never ends");
+        assert!(count < 20_000, "it never ends");
         attacker.retain(&format!("{name}/{count}"), 1, &payload);
         count += 1;
     }
     let kept = broker.counters().get("retained_messages");
     assert!(kept >= 1_000, "{kept}");
     serves(&broker);
-    assert!(stage(&broker) < 2);
+    // What the allocator holds may count until it is asked for it.
+    eventually("memory is not short", || (stage(&broker) < 2).then_some(()));
     // A value in place of one that is as large takes nothing more.
     attacker.retain(&format!("{name}/0"), 1, vec![b'y'; 16 * 1024]);
     let mut reader = Connect::v5(&unique("reader")).open(&broker);
@@ -222,7 +223,7 @@ fn a_quarter_of_memory_is_for_retained_messages_unless_it_is_said() {
 /// So must what waits for clients that are away, however many they are.
 #[test]
 fn what_waits_for_those_that_are_away_leaves_memory_to_serve_others() {
-    let broker = Broker::with_config(2, "[limits]\nmemory_max_bytes = 67108864\n");
+    let broker = Broker::with_config(2, "[limits]\nmemory_max_bytes = 134217728\n");
     let name = unique("away");
     let sleepers: Vec<_> = (0..50)
         .map(|n| Connect::v5(&format!("{name}-{n}")).persistent())
@@ -236,12 +237,13 @@ fn what_waits_for_those_that_are_away_leaves_memory_to_serve_others() {
     let payload = vec![b'x'; 50_000];
     let mut count = 0;
     while broker.counters().get("dropped_memory") < 100 {
-        assert!(count < 5_000, "it never ends");
+        assert!(count < 20_000, "it never ends");
         attacker.publish(&format!("{name}/{}", count % 50), 1, &payload);
         count += 1;
     }
     serves(&broker);
-    assert!(stage(&broker) < 2);
+    // What the allocator holds may count until it is asked for it.
+    eventually("memory is not short", || (stage(&broker) < 2).then_some(()));
     assert!(broker.counters().get("queued_messages") > 100);
     for (n, sleeper) in sleepers.iter().enumerate() {
         let mut client = sleeper.clone().resume().open(&broker);
