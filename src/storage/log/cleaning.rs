@@ -20,6 +20,10 @@ pub struct Cleaning {
     /// Checkpoints that may begin at rest before something is written again: what there is is known about,
     /// so it must not go on for ever.
     rests_left: u8,
+    /// The bytes of the log after the last checkpoint: the next one waits until it has grown, however wrong
+    /// the estimate of what there is may be. Not known before the first.
+    bytes_after: Option<u64>,
+    has_ended: bool,
 }
 
 /// One for what was written while the last one ran, and one more.
@@ -63,6 +67,8 @@ impl Cleaning {
             shards: vec![Place::default(); usize::from(shards)],
             is_running: false,
             rests_left: RESTS_MAX,
+            bytes_after: None,
+            has_ended: false,
         }
     }
 
@@ -86,6 +92,9 @@ impl Cleaning {
         if self.is_running {
             return false;
         }
+        if std::mem::take(&mut self.has_ended) {
+            self.bytes_after = Some(standing.log_bytes);
+        }
         match self.due(standing) {
             None => return false,
             Some(Due::Length) => {}
@@ -105,7 +114,9 @@ impl Cleaning {
         } = standing;
         let two_segments = 2 * self.segment_bytes;
         let fits = left_bytes.is_none_or(|left| live_bytes <= left / 2);
-        let is_long = log_bytes > 2 * live_bytes + two_segments;
+        let grown_bytes = log_bytes.saturating_sub(self.bytes_after.unwrap_or(0));
+        let has_grown = grown_bytes >= self.segment_bytes;
+        let is_long = has_grown && log_bytes > 2 * live_bytes + two_segments;
         let is_free = is_quiet || left_bytes.is_some();
         let rests = is_free && self.rests_left > 0 && log_bytes > live_bytes + two_segments;
         match (fits, is_long) {
@@ -121,6 +132,7 @@ impl Cleaning {
             return None;
         }
         self.is_running = false;
+        self.has_ended = true;
         self.shards.iter().filter_map(|place| place.begins).min()
     }
 }
@@ -192,5 +204,17 @@ mod tests {
         assert!(!cleaning.begin_if_due(quiet), "nothing came since");
         cleaning.note(&frame(0, Kind::Records), 5);
         assert!(cleaning.begin_if_due(quiet));
+    }
+
+    #[test]
+    fn an_estimate_that_is_too_low_does_not_make_one_follow_the_other() {
+        let mut cleaning = Cleaning::new(1, SEGMENT);
+        assert!(cleaning.begin_if_due(standing(9_000, 10)));
+        cleaning.note(&frame(0, Kind::CheckpointBegins), 5);
+        cleaning.note(&frame(0, Kind::CheckpointEnds), 9);
+        assert_eq!(cleaning.take_oldest_needed(), Some(5));
+        assert!(!cleaning.begin_if_due(standing(8_000, 10)));
+        assert!(!cleaning.begin_if_due(standing(8_999, 10)));
+        assert!(cleaning.begin_if_due(standing(9_000, 10)));
     }
 }

@@ -38,6 +38,8 @@ pub struct Encoder {
     fields: Vec<u8>,
     queued: u64,
     queued_bytes: u64,
+    /// The last message that was written only since it is retained, and its bytes.
+    only_retained: Option<(u64, u64)>,
 }
 
 /// The messages that may be named.
@@ -79,6 +81,7 @@ impl Encoder {
             fields: Vec::new(),
             queued: 0,
             queued_bytes: 0,
+            only_retained: None,
         }
     }
 
@@ -166,6 +169,8 @@ impl Encoder {
         if is_first {
             list.body = body;
             put_varint(&mut list.fields, body);
+            let retained = self.only_retained.take_if(|(number, _)| *number == body);
+            self.queued_bytes += retained.map_or(0, |(_, bytes)| bytes);
         }
         let session_parts = parts_of(session);
         let is_whole = is_first || list.last.1 != session_parts.1;
@@ -239,9 +244,12 @@ impl Encoder {
     /// `body varint`
     fn retain(&mut self, message: &Arc<Message>) {
         self.end_list();
-        // It says nothing about what is on its way to sessions.
+        // It says nothing about what is on its way to sessions, until it is.
         let queued_bytes = self.queued_bytes;
         let body = self.body(message, || Arc::downgrade(message));
+        if self.queued_bytes > queued_bytes {
+            self.only_retained = Some((body, self.queued_bytes - queued_bytes));
+        }
         self.queued_bytes = queued_bytes;
         self.fields.clear();
         put_varint(&mut self.fields, body);

@@ -188,6 +188,24 @@ fn what_was_told_anew_ends_with_its_process() {
     assert_eq!(hear(&mut third), []);
 }
 
+#[test]
+fn a_retained_message_counts_as_queued_only_once_it_is() {
+    let message = message("t", &[b'x'; 1_000]);
+    let mut shard = Shard::new();
+    shard.put(Record::Retained {
+        message: message.share(),
+    });
+    shard.frames();
+    assert_eq!(shard.encoder.queued(), (0, 0));
+    for entry in [1, 2] {
+        shard.put(queued(session(1), &message, entry));
+        shard.frames();
+    }
+    let (entries, bytes) = shard.encoder.queued();
+    assert_eq!(entries, 2);
+    assert!((1_000..1_100).contains(&bytes), "{bytes}");
+}
+
 /// Bytes up to `cut` are a message that nobody names yet.
 fn is_body(bytes: &[u8], cut: usize) -> bool {
     bytes[0] == 4 && cut == 2 + usize::from(bytes[1])
