@@ -211,7 +211,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     heap::use_small_pages();
     heap::give_back_only_when_asked();
     machine::check_memlock()?;
-    raise_descriptor_limit(&config)?;
+    let descriptors_left = raise_descriptor_limit(&config)?;
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
@@ -228,7 +228,8 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let bans = Bans::of_file(files.bans());
     let memory = memory_share(&config, bounds);
     memory.check(config.least_memory())?;
-    let settings = settings_in_force(&config, &memory);
+    let mut settings = settings_in_force(&config, &memory);
+    settings.descriptors_for_connections = descriptors_left;
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = Rules {
         acl: files.acl(),
@@ -406,14 +407,15 @@ fn open_storage(
     Ok(Some((found, storage.writer)))
 }
 
-fn raise_descriptor_limit(config: &Config) -> Result<(), MachineError> {
+/// Returns how many descriptors are left for connections.
+fn raise_descriptor_limit(config: &Config) -> Result<usize, MachineError> {
     let descriptors = machine::raise_descriptor_limit();
     let sockets = config.listeners.iter();
     let sockets = sockets.map(|listener| match &listener.place {
         Place::Tcp(tcp) => tcp.addresses.len(),
         Place::Unix(_) => 1,
     });
-    machine::check_descriptors(descriptors, config.cpus.list.len(), sockets.sum())?;
+    let left = machine::check_descriptors(descriptors, config.cpus.list.len(), sockets.sum())?;
     let room = machine::make_room_for_descriptors(descriptors);
     debug!("up to {descriptors} open descriptors, room for {room} from the start");
     if (descriptors as usize) < config.settings.limits.connections_max.min(10_000) {
@@ -422,7 +424,7 @@ fn raise_descriptor_limit(config: &Config) -> Result<(), MachineError> {
              raise `ulimit -n` or LimitNOFILE="
         );
     }
-    Ok(())
+    Ok(usize::try_from(left).unwrap_or(usize::MAX))
 }
 
 /// Where each listener is, and which of its addresses this machine lacks.

@@ -292,11 +292,12 @@ pub fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Checks the limit on open descriptors for so many shards with so many listening sockets each.
+/// Checks the limit on open descriptors for so many shards with so many listening sockets each; returns how
+/// many are left for connections.
 ///
 /// # Errors
 /// [`MachineError::Descriptors`] if it is too low.
-pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<(), MachineError> {
+pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<u64, MachineError> {
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64);
     let (shards, sockets) = (shards as u64, sockets as u64);
     let needed = open + shards * (DESCRIPTORS_OF_SHARD + sockets) + DESCRIPTORS_OF_OTHERS;
@@ -307,7 +308,7 @@ pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<()
             shards,
         });
     }
-    Ok(())
+    Ok(limit - needed)
 }
 
 /// Has the kernel make its table of descriptors as large as it may get, or nearly: each time it grows in a

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::sync::mpsc;
 
 /// How many guesses of one address may be answered.
 const GUESSES_MAX: usize = 5;
@@ -223,6 +224,32 @@ fn a_ban_on_a_user_is_a_ban_in_an_exchange() {
         let connect = exchange(&Scram::new("ann", "secret"), connect);
         assert_eq!(code(&broker, &connect), 0x8A);
     }
+}
+
+/// Who waits to be judged is not told of as one that has said nothing.
+#[test]
+fn who_is_not_judged_in_time_is_named() {
+    let (answer, may_answer) = mpsc::channel::<()>();
+    let url = hook(move |_| {
+        let _ = may_answer.recv();
+        json!({"result": "allow"}).to_string()
+    });
+    let config = format!(
+        "[limits]\nconnect_timeout_ms = 300\n[authentication.http]\nauthenticate_url = {url:?}\n\
+         timeout_ms = 60000\n"
+    );
+    let broker = Setup::new().shards(1).config(&config).start();
+    let id = unique("c");
+    let mut client = Client::dial(&broker, Version::V5);
+    client.send(&Connect::v5(&id).login("ann", "x").encode());
+    client.expect_closed();
+    let line = format!(
+        "client \"{id}\" (user \"ann\") from {} is refused: the authentication methods have not judged it \
+         within limits.connect_timeout_ms (300 ms)",
+        client.stream().local_addr().unwrap()
+    );
+    eventually(&line, || broker.log().contains(&line).then_some(()));
+    drop(answer);
 }
 
 /// By a name that only the proof gives, a banned client is told what a wrong password is told, and counts as one.

@@ -473,6 +473,31 @@ fn silence_of_one_address_leaves_connections_for_others() {
     }
 }
 
+/// Nor those for which there are descriptors, where these are fewer.
+#[test]
+fn silence_of_one_address_leaves_descriptors_for_others() {
+    let config = "[limits]\nconnect_timeout_ms = 600000\n";
+    let setup = Setup::new().shards(1).config(config);
+    let broker = setup.descriptors(160).start();
+    let silent = || silent_from(&broker, 0, [127, 0, 0, 2]);
+    let mut waiting = Vec::new();
+    while broker.counters().get("connections_refused_connecting") == 0 {
+        assert!(waiting.len() < 80, "half of the descriptors");
+        waiting.push(silent());
+        let taken = ["connections_accepted", "connections_refused_connecting"];
+        let count = waiting.len() as u64;
+        eventually("a connection is taken or refused", || {
+            let counters = broker.counters();
+            (taken.map(|name| counters.get(name)).iter().sum::<u64>() >= count).then_some(())
+        });
+    }
+    let line = "as many as `ulimit -n` or LimitNOFILE= leaves); limits.connecting_per_address_max allows more";
+    eventually(line, || broker.log().contains(line).then_some(()));
+    let _others: Vec<_> = (0..waiting.len() / 2)
+        .map(|_| open_from(&broker, [127, 0, 0, 3], &Connect::v5(&unique("c"))))
+        .collect();
+}
+
 /// Behind a PROXY header the word of him counts whom it names, not of who sends it: its requests are others'.
 #[test]
 fn who_comes_through_a_proxy_does_not_name_himself() {

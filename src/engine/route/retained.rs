@@ -12,6 +12,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// What it costs to keep a message beside the message and its topic: counts, the share of a node of the map,
+/// what the body is shared by.
+const ENTRY_BYTES: usize = 112;
+/// The same of one that expires.
+const EXPIRY_BYTES: usize = 48;
+
 /// Sizes within the same multiple of this count as the same.
 const GRANULE_BYTES: usize = 32;
 
@@ -40,6 +46,12 @@ impl Budget {
         self.messages.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// Bytes that it takes to keep a message.
+fn cost_bytes(message: &Message) -> usize {
+    let expiry = message.expires_at.map_or(0, |_| EXPIRY_BYTES);
+    message.size_bytes() + message.topic().len() + ENTRY_BYTES + expiry
 }
 
 fn take(taken: &AtomicUsize, more: usize, max: usize) -> bool {
@@ -116,7 +128,7 @@ impl Retained {
         if message.payload().is_empty() {
             return Ok(());
         }
-        let bytes = message.size_bytes();
+        let bytes = cost_bytes(&message);
         if !self.budget.take(bytes, messages_max, bytes_max) {
             return Err(message);
         }
@@ -133,7 +145,7 @@ impl Retained {
     /// it, is none.
     #[must_use]
     pub fn would_grow(&self, message: &Message) -> bool {
-        let granules = |message: &Message| message.size_bytes().div_ceil(GRANULE_BYTES);
+        let granules = |message: &Message| cost_bytes(message).div_ceil(GRANULE_BYTES);
         let older = self.by_topic.get(message.topic());
         let older = older.map_or(0, |older| granules(older));
         !message.payload().is_empty() && granules(message) > older
@@ -142,8 +154,9 @@ impl Retained {
     /// Removes what is retained for this topic.
     pub fn remove(&mut self, topic: &str) {
         if let Some((topic, message)) = self.by_topic.remove_entry(topic) {
-            self.bytes -= message.size_bytes();
-            self.budget.give_back(message.size_bytes());
+            let bytes = cost_bytes(&message);
+            self.bytes -= bytes;
+            self.budget.give_back(bytes);
             if let Some(expires_at) = message.expires_at {
                 self.expiring.remove(&(expires_at, topic));
             }

@@ -199,6 +199,10 @@ impl ShardCore {
         if all >= limits.connections_max.div_ceil(2) {
             return refuse(ConnectingPart::InAll(limits.connections_max));
         }
+        let descriptors = self.settings.descriptors_for_connections;
+        if all >= descriptors.div_ceil(2) {
+            return refuse(ConnectingPart::InDescriptors(descriptors));
+        }
         if of_listener >= listener_max.div_ceil(2) {
             return refuse(ConnectingPart::OfListener(listener_max));
         }

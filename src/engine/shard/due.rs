@@ -50,9 +50,7 @@ impl ShardCore {
                 .set(Timestamp::NEVER, deadline, Owner::Connection(key));
         } else if connection.session.is_none() {
             self.clients.counters.connect_timeouts += 1;
-            let what = "its CONNECT did not come within limits.connect_timeout_ms";
-            let text = format!("{what} ({} ms)", self.settings.limits.connect_timeout_ms);
-            self.note_nameless(key, 0, &text);
+            self.note_late(key);
             self.drop_connection(key);
         } else if connection.identity_ends_at <= now {
             self.clients.counters.identities_ended += 1;
@@ -68,6 +66,21 @@ impl ShardCore {
             let what = "nothing heard for one and a half keep alive intervals";
             let text = format!("{what} of {seconds} s{}", self.imposed(seconds));
             self.disconnect(key, Reason::KeepAliveTimeout, &text, now);
+        }
+    }
+
+    /// Why a connection was not let in in time: who is asked who it is, or the methods, may be late as well.
+    fn note_late(&mut self, key: ConnectionKey) {
+        let gate = self.clients.connections.get(key);
+        let what = match gate.and_then(|connection| connection.gate.as_ref()) {
+            None => "its CONNECT did not come",
+            Some(gate) if gate.is_asking => "the authentication methods have not judged it",
+            Some(_) => "its next AUTH did not come",
+        };
+        let limit = self.settings.limits.connect_timeout_ms;
+        let text = format!("{what} within limits.connect_timeout_ms ({limit} ms)");
+        if !self.note_gate(key, Reason::Success, &text) {
+            self.note_nameless(key, 0, &text);
         }
     }
 

@@ -38,6 +38,8 @@ const HOLDS_BYTES_FIRST: usize = 4 * 1024 * 1024;
 const HOARD_BYTES_LEAST: usize = 16 * 1024;
 /// What any session takes, about.
 const SESSION_BYTES: usize = 1024;
+/// This part of the memory is for all together that are away and hold less than others.
+const AWAY_SHARE: u64 = 20;
 /// Below this only those are disconnected that take nothing, or have not finished a packet.
 const HOLDS_BYTES_LEAST: usize = 256 * 1024;
 
@@ -50,6 +52,8 @@ pub(super) struct Shortage {
     pub qos_0_bytes_max: usize,
     /// Which shortage this is, or will be, by number.
     pub epoch: u32,
+    /// Up to so many bytes wait for a client that is away, though nothing may grow.
+    pub away_bytes_max: usize,
 }
 
 impl Shortage {
@@ -64,6 +68,7 @@ impl Shortage {
             stage,
             qos_0_bytes_max,
             epoch: 1,
+            away_bytes_max: 0,
         }
     }
 
@@ -244,6 +249,17 @@ impl ShardCore {
         if next != stage {
             self.set_stage(next);
         }
+        if self.clients.shortage.is_frugal() {
+            self.share_among_sessions();
+        }
+    }
+
+    /// Who was away for long holds much and gets nothing more; who holds less than its part of a little is not
+    /// to lose what comes now for that.
+    fn share_among_sessions(&mut self) {
+        let part_bytes = self.memory.max_bytes / AWAY_SHARE / u64::from(self.shards);
+        let sessions = self.clients.sessions.len().max(1) as u64;
+        self.clients.shortage.away_bytes_max = (part_bytes / sessions) as usize;
     }
 
     /// Looks at memory again if so much was done since that it may have grown.

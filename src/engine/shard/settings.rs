@@ -85,6 +85,8 @@ impl ClientIdPolicy {
 pub struct Settings {
     /// Bounds.
     pub limits: Limits,
+    /// Connections for which the process has descriptors.
+    pub descriptors_for_connections: usize,
     /// By the listeners' numbers.
     pub listeners: Vec<ListenerPolicy>,
     /// What is asked of clients.
@@ -133,6 +135,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             limits: Limits::default(),
+            descriptors_for_connections: usize::MAX,
             listeners: vec![ListenerPolicy::default()],
             authentication: Authentication::default(),
             flapping: FlappingRule::default(),

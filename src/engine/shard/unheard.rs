@@ -7,6 +7,7 @@ use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::Surplus;
 use std::borrow::Cow;
+use std::fmt::Display;
 
 /// Why an address is not listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,16 +27,19 @@ pub enum ConnectingPart {
     OfConnecting,
     /// Of all connections that may be, so many.
     InAll(usize),
+    /// Of those for which there are descriptors, so many.
+    InDescriptors(usize),
     /// Of those that may be by their listener, so many.
     OfListener(usize),
 }
 
 /// The connections of an address that have not sent their CONNECT are half of what a limit allows.
-fn half_of(key: &str, max: usize) -> Cow<'static, str> {
-    let what =
-        "half of all connections that may be come from its address and have not sent their CONNECT";
-    let text = beyond(what, key, max);
-    format!("{text}; limits.connecting_per_address_max allows more").into()
+fn half_of(limit: impl Display) -> Cow<'static, str> {
+    format!(
+        "half of all connections that may be come from its address and have not sent their CONNECT \
+         ({limit}); limits.connecting_per_address_max allows more"
+    )
+    .into()
 }
 
 impl TurnedAway {
@@ -55,11 +59,14 @@ impl Settings {
             TurnedAway::Banned => BY_ADDRESS.into(),
             TurnedAway::TooMany => self.too_many_connections(u16::MAX, Surplus::OfAddress),
             TurnedAway::TooManyConnecting(ConnectingPart::InAll(max)) => {
-                half_of("limits.connections_max", max)
+                half_of(format_args!("limits.connections_max = {max}"))
             }
             TurnedAway::TooManyConnecting(ConnectingPart::OfListener(max)) => {
-                half_of("listener.connections_max", max)
+                half_of(format_args!("listener.connections_max = {max}"))
             }
+            TurnedAway::TooManyConnecting(ConnectingPart::InDescriptors(max)) => half_of(
+                format_args!("{max}, as many as `ulimit -n` or LimitNOFILE= leaves"),
+            ),
             TurnedAway::TooManyConnecting(ConnectingPart::OfConnecting) => beyond(
                 "as many connections from its address as may be have not sent their CONNECT",
                 "limits.connecting_per_address_max",

@@ -135,12 +135,20 @@ impl Clients {
         let known = delivery.entry;
         if self.shortage.is_frugal() {
             // Who is away may never come, and keep it for good; who is there may leave.
-            let is_behind = session.outbound.queue_bytes() > SHED_OUTBOX_BYTES_MAX;
-            if is_behind || session.connection.is_none() {
+            let held = session.outbound.queue_bytes();
+            let is_away = session.connection.is_none();
+            let may_grow = if is_away {
+                held + delivery.message.size_bytes() <= self.shortage.away_bytes_max
+            } else {
+                held <= SHED_OUTBOX_BYTES_MAX
+            };
+            if !may_grow {
                 settle_entry(session, &mut self.journal, known);
                 return self.lose(key, LossReason::MemoryShort, 1);
             }
-            self.shortage.note_growth(session);
+            if !is_away {
+                self.shortage.note_growth(session);
+            }
         }
         let is_new = number_entry(session, &mut delivery);
         let queued = session.number.filter(|_| is_new);

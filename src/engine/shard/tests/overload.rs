@@ -455,6 +455,36 @@ fn what_lasts_grows_no_more_while_memory_is_short_or_ends_if_that_lasts() {
     assert_eq!(counter(&shard, "sessions_ended_memory"), 1);
 }
 
+/// Who holds little gets what comes, whatever others that are away have let pile up.
+#[test]
+fn a_little_is_kept_for_each_that_is_away_though_memory_is_short() {
+    let (mut shard, shown) = measured(|_| {});
+    shard
+        .core
+        .measure_memory(Box::new(shown.clone()), 1_000_000);
+    let publisher = shard.connect(b'p', true);
+    let leave = |shard: &mut Shard, id| {
+        let key = shard.connect(id, false);
+        shard.say(key, SUBSCRIBE_T);
+        shard.core.receive_ended(shard.now, key);
+    };
+    leave(&mut shard, b'h');
+    shard.say(publisher, &large_qos_1());
+    assert_eq!(counter(&shard, "queued_messages"), 1);
+    shown.0.set(700_000);
+    shard.core.look_at_memory(shard.now);
+    leave(&mut shard, b'l');
+    shard.core.look_at_memory(shard.now);
+    // A third of 50,000 bytes for each.
+    let mut packet = vec![0x32, 0x85, 0x4E, 0, 1, b't', 0, 9];
+    packet.resize(3 + 9_989, b'x');
+    for (kept, dropped) in [(2, 1), (2, 3)] {
+        shard.say(publisher, &packet);
+        let counts = ["queued_messages", "dropped_memory"].map(|name| counter(&shard, name));
+        assert_eq!(counts, [kept, dropped]);
+    }
+}
+
 #[test]
 fn who_hoards_while_memory_is_very_short_for_long_goes_with_its_session() {
     let (mut shard, shown) = measured(|_| {});
