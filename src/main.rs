@@ -212,6 +212,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     heap::give_back_only_when_asked();
     machine::check_memlock()?;
     let descriptors_left = raise_descriptor_limit(&config)?;
+    machine::check_threads(config.cpus.list.len())?;
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);

@@ -1,9 +1,11 @@
-//! What the machine gives the process: CPUs, memory, descriptors.
+//! What the machine gives the process: CPUs, memory, descriptors, threads.
 
 use crate::control::cgroup::{self, Bound, Bounds};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 /// Locked memory an executor needs at least.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
@@ -13,12 +15,18 @@ const DESCRIPTORS_OF_SHARD: u64 = 7;
 /// What everything else opens, for signals, logs and files that are read again, and a few clients.
 const DESCRIPTORS_OF_OTHERS: u64 = 16;
 
+/// Threads of a shard: its own, and one that glommio starts beside it.
+const THREADS_OF_SHARD: usize = 2;
+/// Of a thread that only waits.
+const THREAD_STACK_BYTES: usize = 64 * 1024;
 /// So many entries the table of descriptors has at most from the start: 8 bytes of the kernel's each.
 const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
 
 /// What the machine lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineError {
+    /// Too few threads can be started.
+    Threads(std::io::ErrorKind),
     /// The limit on locked memory, in bytes.
     Memlock(u64),
     /// The limit on address space or data.
@@ -68,6 +76,11 @@ impl fmt::Display for MachineError {
                  {needed}, and each client one more. Raise it with `ulimit -n 65536` or LimitNOFILE=65536 in \
                  the systemd unit"
             ),
+            MachineError::Threads(error) => write!(
+                f,
+                "not as many threads can be started as so many shards need: {error}. Raise the limit with \
+                 `ulimit -u`, or TasksMax= in the systemd unit"
+            ),
         }
     }
 }
@@ -78,7 +91,7 @@ impl std::error::Error for MachineError {}
 #[must_use]
 pub fn cpus() -> Vec<usize> {
     let fallback = || {
-        let count = std::thread::available_parallelism().map_or(1, |count| count.get());
+        let count = thread::available_parallelism().map_or(1, |count| count.get());
         (0..count).collect()
     };
     let Ok(set) = rustix::thread::sched_getaffinity(None) else {
@@ -309,6 +322,38 @@ pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<u6
         });
     }
     Ok(limit - needed)
+}
+
+/// Checks that the system gives as many threads as so many shards take: what lies under a shard starts one more
+/// for itself, and ends the process if there is none.
+///
+/// # Errors
+/// [`MachineError::Threads`] if it does not.
+pub fn check_threads(shards: usize) -> Result<(), MachineError> {
+    let (hold, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let mut threads = Vec::new();
+    let mut outcome = Ok(());
+    for _ in 0..shards * THREADS_OF_SHARD {
+        let held = Arc::clone(&held);
+        let waits = move || {
+            // Until all are there.
+            let _ = held.lock().map(|held| held.recv());
+        };
+        let builder = thread::Builder::new().stack_size(THREAD_STACK_BYTES);
+        match builder.spawn(waits) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                outcome = Err(MachineError::Threads(error.kind()));
+                break;
+            }
+        }
+    }
+    drop(hold);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    outcome
 }
 
 /// Has the kernel make its table of descriptors as large as it may get, or nearly: each time it grows in a

@@ -82,6 +82,9 @@ pub struct ControlPlane<'a> {
     records: Records,
     bans: Bans,
     bans_pace: Pace,
+    banned: Rollout,
+    /// The file of bans was read anew, and no shard was told yet.
+    bans_are_news: bool,
     handed: Handed,
     bans_config: BansConfig,
     /// When files were last looked at.
@@ -116,6 +119,8 @@ impl<'a> ControlPlane<'a> {
             records,
             bans,
             bans_pace: Pace::new(BANS_INTERVAL),
+            banned: Rollout::new(shards.pulses().len()),
+            bans_are_news: false,
             handed: Handed::default(),
             bans_config: bans_config.clone(),
             looked_at: Instant::now(),
@@ -191,6 +196,11 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(Event::CertificatesHold(shard, number)) => {
                     if self.certificates.confirm(shard, number) {
                         self.tell_reloaded("certificates are");
+                    }
+                }
+                Heard::Shard(Event::BansHold(shard, number)) => {
+                    if self.banned.confirm(shard, number) {
+                        self.tell_reloaded(reload::BANS);
                     }
                 }
                 Heard::Shard(_) => {}
@@ -295,7 +305,9 @@ impl<'a> ControlPlane<'a> {
     fn enforce_bans(&mut self) {
         let names = self.bans.enforce_names();
         self.handed.keep(&names);
-        self.shards.set_bans(names, Arc::new(self.bans.networks()));
+        let number = self.banned.begin(std::mem::take(&mut self.bans_are_news));
+        self.shards
+            .set_bans(number, names, Arc::new(self.bans.networks()));
     }
 
     /// Has something recorded; what finds no room is left out.
@@ -346,7 +358,7 @@ impl<'a> ControlPlane<'a> {
     fn put_in_force(&mut self, reloaded: Reloaded) -> Option<&'static str> {
         Some(match reloaded {
             Reloaded::Certificates(configs) => {
-                self.shards.set_tls(self.certificates.begin(), configs);
+                self.shards.set_tls(self.certificates.begin(true), configs);
                 self.tell_terms();
                 return None;
             }
@@ -355,13 +367,14 @@ impl<'a> ControlPlane<'a> {
             Reloaded::Asked => return None,
             Reloaded::Access(acl) => {
                 self.handed.keep(&acl);
-                self.shards.set_acl(self.rules.begin(), acl);
+                self.shards.set_acl(self.rules.begin(true), acl);
                 return None;
             }
             Reloaded::Bans(bans) => {
                 self.bans.set_permanent(bans);
                 self.bans_pace.ask();
-                reload::BANS
+                self.bans_are_news = true;
+                return None;
             }
             Reloaded::Unchanged(what) => what,
         })

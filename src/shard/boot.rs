@@ -397,9 +397,9 @@ impl Shards {
         self.order(&Order::Tls(number, configs));
     }
 
-    /// Who is not served from now on.
-    pub fn set_bans(&self, names: Arc<BannedNames>, networks: Arc<BannedNetworks>) {
-        self.order(&Order::Bans(names, networks));
+    /// Who is not served from now on; each shard confirms it with an event of this number.
+    pub fn set_bans(&self, number: u64, names: Arc<BannedNames>, networks: Arc<BannedNetworks>) {
+        self.order(&Order::Bans(number, names, networks));
     }
 
     /// Access rules from now on; each shard confirms them with an event of this number.

@@ -23,8 +23,8 @@ pub enum Order {
     Tls(u64, Arc<[Option<Arc<TlsSetup>>]>),
     /// Access rules from now on; to be confirmed with this number.
     Acl(u64, Arc<Acl>),
-    /// Who is not served from now on.
-    Bans(Arc<BannedNames>, Arc<BannedNetworks>),
+    /// Who is not served from now on; to be confirmed with this number.
+    Bans(u64, Arc<BannedNames>, Arc<BannedNetworks>),
     /// Give back memory that is free.
     GiveBack,
     /// Accept no more connections and publish the wills of those that are there.
@@ -86,6 +86,8 @@ pub enum Event {
     RulesHold(ShardId, u64),
     /// The TLS settings of this number are.
     CertificatesHold(ShardId, u64),
+    /// Who is banned by this number is not served there.
+    BansHold(ShardId, u64),
     /// It accepts no more, and its wills are visible to the other shards.
     Drained(ShardId),
     /// It has stopped.

@@ -301,6 +301,49 @@ fn few_descriptors_are_enough_to_refuse_or_are_refused_themselves() {
     }
 }
 
+/// However few there may be: one line says so, and what lies under the shards is never left without one.
+#[test]
+fn too_few_threads_refuse_the_start_in_one_line() {
+    let mine = rustix::process::geteuid().as_raw();
+    let of_all = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let of = |name| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let value = line.and_then(|line| line.split_whitespace().nth(1));
+            value.and_then(|value| value.parse::<u32>().ok())
+        };
+        of("Threads:")
+            .filter(|_| of("Uid:") == Some(mine))
+            .unwrap_or(0)
+    };
+    for threads in 1..11 {
+        let mut limited = Setup::new().shards(4).listen("mqtt://127.0.0.1:0");
+        // Root has no such limit, and another user nothing that runs.
+        let others = if mine == 0 {
+            limited = limited.under(&[
+                "setpriv",
+                "--reuid=54321",
+                "--regid=54321",
+                "--clear-groups",
+            ]);
+            0
+        } else {
+            let processes = std::fs::read_dir("/proc").expect("/proc");
+            let names = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            names.map(|pid| of_all(&pid)).sum()
+        };
+        let limit = format!("--nproc={}", others + threads);
+        let outcome = limited.under(&["prlimit", &limit]).run_to_end();
+        assert_eq!(outcome.status.code(), Some(1), "{threads}: {}", outcome.log);
+        let is_told = outcome.log.contains("`ulimit -u`");
+        assert!(
+            is_told && !outcome.log.contains("panicked"),
+            "{threads}: {}",
+            outcome.log
+        );
+    }
+}
+
 /// Beyond its address space an allocation ends the process: what clients make it hold must stay below.
 #[test]
 fn a_small_address_space_is_kept_to_or_refused() {

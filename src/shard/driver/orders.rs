@@ -110,7 +110,11 @@ impl Shell {
                 let held = Event::RulesHold(self.orders.shard, number);
                 let _ = self.orders.events.send(held);
             }
-            Order::Bans(names, networks) => self.set_bans(names, networks),
+            Order::Bans(number, names, networks) => {
+                self.set_bans(names, networks);
+                let held = Event::BansHold(self.orders.shard, number);
+                let _ = self.orders.events.send(held);
+            }
             Order::StopAccepting => {
                 self.admission.stop(ring);
                 self.core.publish_wills();
