@@ -1,5 +1,8 @@
 //! A table whose handles are (slot, generation): a handle to what is gone finds nothing, even when
 //! the slot has been used again.
+//!
+//! Entries stand by themselves, so that the table costs little beside them while it is half empty, and who has
+//! gone leaves nothing but a place.
 
 use super::growing::Growing;
 use std::fmt;
@@ -59,7 +62,7 @@ const MOVED: u32 = u32::MAX;
 
 struct Slot<T> {
     generation: u32,
-    value: Option<T>,
+    value: Option<Box<T>>,
 }
 
 impl<T> Default for Slot<T> {
@@ -101,7 +104,7 @@ impl<K, T> Slots<K, T> {
         let mut generation = 0;
         if let Some(entry) = self.slots.get_mut(slot as usize) {
             debug_assert!(entry.value.is_none());
-            entry.value = Some(value);
+            entry.value = Some(Box::new(value));
             generation = entry.generation;
         }
         Key {
@@ -117,7 +120,7 @@ impl<K, T> Slots<K, T> {
     pub fn get(&self, key: Key<K>) -> Option<&T> {
         let entry = self.slots.get_unmoved(key.slot())?;
         if entry.generation == key.generation {
-            entry.value.as_ref()
+            entry.value.as_deref()
         } else {
             self.get_moved(key)
         }
@@ -128,7 +131,7 @@ impl<K, T> Slots<K, T> {
     pub fn get_mut(&mut self, key: Key<K>) -> Option<&mut T> {
         let generation = self.slots.get_unmoved(key.slot())?.generation;
         if generation == key.generation {
-            self.slots.get_unmoved_mut(key.slot())?.value.as_mut()
+            self.slots.get_unmoved_mut(key.slot())?.value.as_deref_mut()
         } else {
             self.get_moved_mut(key)
         }
@@ -138,7 +141,7 @@ impl<K, T> Slots<K, T> {
     #[inline(never)]
     fn get_moved(&self, key: Key<K>) -> Option<&T> {
         let entry = self.slots.get(key.slot())?;
-        let value = entry.value.as_ref();
+        let value = entry.value.as_deref();
         value.filter(|_| entry.generation == key.generation)
     }
 
@@ -147,7 +150,7 @@ impl<K, T> Slots<K, T> {
     fn get_moved_mut(&mut self, key: Key<K>) -> Option<&mut T> {
         let entry = self.slots.get_mut(key.slot())?;
         let is_it = entry.generation == key.generation;
-        entry.value.as_mut().filter(|_| is_it)
+        entry.value.as_deref_mut().filter(|_| is_it)
     }
 
     /// Goes on with the growth of the table, so that it does not stay half done.
@@ -164,7 +167,7 @@ impl<K, T> Slots<K, T> {
         let value = entry.value.take()?;
         entry.generation = (entry.generation + 1) % MOVED;
         self.free.push(key.slot);
-        Some(value)
+        Some(*value)
     }
 
     /// Places in the table, free ones included.
@@ -182,7 +185,7 @@ impl<K, T> Slots<K, T> {
             generation: entry.generation,
             of: PhantomData,
         };
-        Some((key, entry.value.as_mut()?))
+        Some((key, entry.value.as_deref_mut()?))
     }
 
     /// Entries in the table.

@@ -8,6 +8,7 @@ use super::primitive::{
     Reader, put_string, put_u16, put_u32, put_variable_byte_integer, variable_byte_integer_len,
 };
 use super::property::{Properties, Property, PropertySet, id};
+use super::topic::has_wildcard;
 use super::{DecodeError, Version};
 use crate::engine::message::Qos;
 use std::borrow::Cow;
@@ -100,7 +101,7 @@ impl<'a> MessageProperties<'a> {
             }
             id::RESPONSE_TOPIC => {
                 let topic = value.string();
-                if topic.is_empty() || topic.contains(['+', '#']) {
+                if topic.is_empty() || has_wildcard(topic) {
                     return Err(DecodeError::ResponseTopic);
                 }
                 return Ok(true);
@@ -138,7 +139,7 @@ impl<'a> Publish<'a> {
         if topic.is_empty() && properties.topic_alias.is_none() {
             return Err(DecodeError::TopicEmpty);
         }
-        if topic.contains(['+', '#']) {
+        if has_wildcard(topic) {
             return Err(DecodeError::TopicWildcard);
         }
         Ok(Publish {

@@ -77,6 +77,15 @@ pub fn is_reserved(topic: &str) -> bool {
     matches!(first, "$SYS" | "$share" | QUEUE)
 }
 
+/// Whether a text has `+` or `#`.
+#[inline]
+#[must_use]
+pub fn has_wildcard(text: &str) -> bool {
+    // Asked for each publish. To look at all of it takes few steps for many bytes, to stop at the first one for each.
+    let is_one = |byte| (byte == b'+') | (byte == b'#');
+    text.bytes().fold(false, |found, byte| found | is_one(byte))
+}
+
 /// A topic name a message may be published to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TopicName<'a>(&'a str);
@@ -93,15 +102,10 @@ impl<'a> TopicName<'a> {
         if text.len() > limits.bytes_max {
             return Err(TopicError::TooLong);
         }
-        let mut levels = 1;
-        for byte in text.bytes() {
-            match byte {
-                b'+' | b'#' => return Err(TopicError::Wildcard),
-                b'/' => levels += 1,
-                _ => {}
-            }
+        if has_wildcard(text) {
+            return Err(TopicError::Wildcard);
         }
-        if levels > limits.levels_max {
+        if text.bytes().filter(|byte| *byte == b'/').count() >= limits.levels_max {
             Err(TopicError::TooDeep)
         } else {
             Ok(TopicName(text))
@@ -147,7 +151,7 @@ impl<'a> TopicFilter<'a> {
         let mut closed = false;
         for level in text.split('/') {
             levels += 1;
-            if closed || (level.len() > 1 && level.contains(['+', '#'])) {
+            if closed || (level.len() > 1 && has_wildcard(level)) {
                 return Err(TopicError::Wildcard);
             }
             closed = level == "#";
@@ -174,7 +178,7 @@ impl<'a> TopicFilter<'a> {
     /// Whether it has `+` or `#`.
     #[must_use]
     pub fn has_wildcard(self) -> bool {
-        self.0.contains(['+', '#'])
+        has_wildcard(self.0)
     }
 
     /// Whether it matches `topic` (4.7); the plain definition, for tests and single checks.
@@ -224,7 +228,7 @@ impl<'a> Subscribed<'a> {
                 });
             }
         };
-        if name.is_empty() || name.contains(['+', '#']) || filter.is_empty() {
+        if name.is_empty() || has_wildcard(name) || filter.is_empty() {
             return Err(TopicError::ShareName);
         }
         if name.len() > limits.bytes_max {

@@ -49,14 +49,14 @@ pub(super) struct Under {
 /// All of a shard's.
 #[derive(Default)]
 pub(super) struct Sockets {
-    by_slot: Vec<Option<Socket>>,
-    by_connection: Vec<Option<(ConnectionKey, SocketKey)>>,
+    by_slot: ByPlace<Socket>,
+    by_connection: ByPlace<(ConnectionKey, SocketKey)>,
     pub count: usize,
 }
 
 impl Sockets {
     pub fn entry(&mut self, key: SocketKey) -> Option<&mut Socket> {
-        let socket = self.by_slot.get_mut(key.slot())?.as_mut()?;
+        let socket = self.by_slot.place_mut(key.slot())?.as_mut()?;
         (socket.key == key).then_some(socket)
     }
 
@@ -69,7 +69,7 @@ impl Sockets {
     }
 
     pub fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
-        let (known, socket) = (*self.by_connection.get(key.slot())?)?;
+        let (known, socket) = *self.by_connection.get(key.slot())?;
         (known == key).then_some(socket)
     }
 
@@ -88,23 +88,19 @@ impl Sockets {
             exchange: None,
             answer: None,
         };
-        set(&mut self.by_slot, key.slot(), socket);
-        set(
-            &mut self.by_connection,
-            connection.slot(),
-            (connection, key),
-        );
+        self.by_slot.set(key.slot(), socket);
+        self.by_connection.set(connection.slot(), (connection, key));
         self.count += 1;
     }
 
     /// Places for sockets, taken or not: their number only grows.
     pub fn places(&self) -> usize {
-        self.by_slot.len()
+        self.by_slot.places()
     }
 
     /// The connection of the core at a place, and the address for which it counts, if that is known.
     pub fn open_at(&self, place: usize) -> Option<(ConnectionKey, Option<IpAddr>)> {
-        let socket = self.by_slot.get(place)?.as_ref()?;
+        let socket = self.by_slot.get(place)?;
         match socket.state {
             State::Open(connection) => Some((connection, socket.origin.counted)),
             _ => None,
@@ -112,18 +108,46 @@ impl Sockets {
     }
 
     pub fn remove(&mut self, key: SocketKey) -> Option<Socket> {
-        let slot = self.by_slot.get_mut(key.slot())?;
+        let slot = self.by_slot.place_mut(key.slot())?;
         let socket = slot.take_if(|socket| socket.key == key)?;
         self.count -= 1;
         Some(socket)
     }
 }
 
-fn set<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
-    if slot >= table.len() {
-        table.resize_with(slot + 1, || None);
+/// A table by places that others give, in chunks: nothing is copied when it grows.
+struct ByPlace<T>(Vec<Box<[Option<T>]>>);
+
+/// Places of a chunk.
+const CHUNK: usize = 256;
+
+impl<T> Default for ByPlace<T> {
+    fn default() -> Self {
+        ByPlace(Vec::new())
     }
-    table[slot] = Some(value);
+}
+
+impl<T> ByPlace<T> {
+    fn places(&self) -> usize {
+        self.0.len() * CHUNK
+    }
+
+    fn get(&self, place: usize) -> Option<&T> {
+        self.0.get(place / CHUNK)?.get(place % CHUNK)?.as_ref()
+    }
+
+    fn place_mut(&mut self, place: usize) -> Option<&mut Option<T>> {
+        self.0.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
+    }
+
+    fn set(&mut self, place: usize, value: T) {
+        while place >= self.places() {
+            self.0.push((0..CHUNK).map(|_| None).collect());
+        }
+        if let Some(there) = self.place_mut(place) {
+            *there = Some(value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -148,7 +172,7 @@ mod tests {
         let (key, connection) = (SocketKey::for_test(1), connections.keys().nth(1).unwrap());
         assert_eq!(sockets.socket(connection), Some(key));
         let ip = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(sockets.places(), 3);
+        assert_eq!(sockets.places(), CHUNK);
         assert_eq!(sockets.open_at(1), Some((connection, Some(ip))));
         *sockets.state(key).unwrap() = State::Closing { rest: None };
         assert!(sockets.open_at(1).is_none() && sockets.open_at(3).is_none());
