@@ -324,8 +324,8 @@ pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<u6
     Ok(limit - needed)
 }
 
-/// Checks that the system gives as many threads as so many shards take: what lies under a shard starts one more
-/// for itself, and ends the process if there is none.
+/// Checks that the system gives as many threads as so many shards take: what lies under a shard starts one
+/// more for itself, and ends the process if there is none.
 ///
 /// # Errors
 /// [`MachineError::Threads`] if it does not.

@@ -1,8 +1,8 @@
 //! A table whose handles are (slot, generation): a handle to what is gone finds nothing, even when
 //! the slot has been used again.
 //!
-//! Entries stand by themselves, so that the table costs little beside them while it is half empty, and who has
-//! gone leaves nothing but a place.
+//! Entries stand by themselves, so that the table costs little beside them while it is half empty, and who
+//! has gone leaves nothing but a place.
 
 use super::growing::Growing;
 use std::fmt;

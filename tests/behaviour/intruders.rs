@@ -410,12 +410,12 @@ fn silence_of_those_that_are_not_served_takes_no_place(shards: usize) {
     eventually("all shards have them", || {
         broker.log().contains("the bans are reloaded").then_some(())
     });
-    silent_from(&broker, 0, [127, 0, 0, 3]).expect_closed();
-    by_proxy("10.0.0.3").expect_closed();
-    assert_eq!(broker.counters().get("connections_banned"), 17);
     for mut client in [full, full_too] {
         client.expect_closed();
     }
+    silent_from(&broker, 0, [127, 0, 0, 3]).expect_closed();
+    by_proxy("10.0.0.3").expect_closed();
+    assert_eq!(broker.counters().get("connections_banned"), 19);
 }
 
 /// However the system spreads them over shards.

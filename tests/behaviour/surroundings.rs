@@ -494,8 +494,10 @@ fn bans_and_further_signals_do_not_wait_for_a_shard_that_does_not_answer() {
     std::fs::write(&bans, lines).expect("write");
     broker.signal(Signal::HUP);
     eventually("the bans are in force", || {
-        broker.log().contains("the bans are reloaded").then_some(())
+        broker.log().contains("is banned (bans.file)").then_some(())
     });
+    let reloaded = "the bans are reloaded";
+    assert!(!broker.log().contains(reloaded), "not where it is");
     assert!(
         !broker.log().contains("counters "),
         "it waits for the shard"
@@ -507,6 +509,7 @@ fn bans_and_further_signals_do_not_wait_for_a_shard_that_does_not_answer() {
     assert!((1..names.len() as u64).contains(&banned), "{banned}");
     drop(frozen);
     broker.await_counter("connections_banned", names.len() as u64);
+    eventually(reloaded, || broker.log().contains(reloaded).then_some(()));
     drop(clients);
     broker.stop();
     std::fs::remove_file(&bans).expect("remove");

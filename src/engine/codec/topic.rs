@@ -81,7 +81,8 @@ pub fn is_reserved(topic: &str) -> bool {
 #[inline]
 #[must_use]
 pub fn has_wildcard(text: &str) -> bool {
-    // Asked for each publish. To look at all of it takes few steps for many bytes, to stop at the first one for each.
+    // Asked for each publish. To look at all of it takes few steps for many bytes, to stop at the first one
+    // for each.
     let is_one = |byte| (byte == b'+') | (byte == b'#');
     text.bytes().fold(false, |found, byte| found | is_one(byte))
 }

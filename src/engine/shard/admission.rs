@@ -200,7 +200,7 @@ impl ShardCore {
             return refuse(ConnectingPart::InAll(limits.connections_max));
         }
         let descriptors = self.settings.descriptors_for_connections;
-        if all >= descriptors.div_ceil(2) {
+        if all >= descriptors.div_ceil(2).max(1) {
             return refuse(ConnectingPart::InDescriptors(descriptors));
         }
         if of_listener >= listener_max.div_ceil(2) {

@@ -254,8 +254,8 @@ impl ShardCore {
         }
     }
 
-    /// Who was away for long holds much and gets nothing more; who holds less than its part of a little is not
-    /// to lose what comes now for that.
+    /// Who was away for long holds much and gets nothing more; who holds less than its part of a little is
+    /// not to lose what comes now for that.
     fn share_among_sessions(&mut self) {
         let part_bytes = self.memory.max_bytes / AWAY_SHARE / u64::from(self.shards);
         let sessions = self.clients.sessions.len().max(1) as u64;
