@@ -9,6 +9,7 @@ use crate::storage::image::Image;
 use crate::storage::log::LogError;
 use crate::storage::log::disk::{Directory, Disk};
 use crate::storage::log::scan::scan;
+use crate::storage::complete::decide_all;
 use crate::storage::rehome::images;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -122,7 +123,8 @@ pub fn look_through<D: Disk>(
     let mut rescued = rescue.finish();
     let mut refused = None;
     match started(disk)? {
-        Ok(images) if walked.gaps.is_empty() => {
+        Ok(mut images) if walked.gaps.is_empty() => {
+            decide_all(&mut images);
             rescued.images = (0..).zip(images).collect();
             rescued.faults.clear();
             rescued.losses = Losses::default();
