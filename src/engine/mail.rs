@@ -93,6 +93,18 @@ impl Asked {
         Self::of(receipt << 1 | 1)
     }
 
+    /// Nothing is asked, but what comes of it counts at once: the broker's own message, which nobody sends again.
+    #[must_use]
+    pub const fn by_nobody() -> Self {
+        Self::of(1)
+    }
+
+    /// Whether a sender that does not know of sessions that last, wherever they are, asks nothing.
+    #[must_use]
+    pub const fn knows_no_lasting(self) -> bool {
+        self.bits() == 0
+    }
+
     const fn of(bits: u64) -> Self {
         let [a, b, c, d, e, f, g, _] = bits.to_le_bytes();
         Asked([a, b, c, d, e, f, g])

@@ -417,10 +417,13 @@ impl ShardCore {
         let message = fan_out.taken.message.clone();
         let mut publication = Publication::of(&message);
         self.clients.encoder.begin();
-        self.clients.routed_by = match fan_out.taken.source {
-            Source::Shard { confirmed, .. } => Some(confirmed),
-            _ => None,
-        };
+        if let Source::Shard {
+            confirmed, asked, ..
+        } = fan_out.taken.source
+        {
+            self.clients.routed_by = Some(confirmed);
+            self.clients.passes_lasting_by = self.passes_lasting_by(asked);
+        }
         self.resume_number(fan_out);
         let mut is_through = false;
         while !is_through && self.backlog.may_fan_out() {
@@ -444,6 +447,7 @@ impl ShardCore {
             }
         }
         self.clients.routed_by = None;
+        self.clients.passes_lasting_by = false;
         fan_out.number = self.receipts.take();
         self.clients.journal.once.end();
         is_through

@@ -13,8 +13,11 @@
 //! ([`crate::storage::image`]).
 
 use super::ShardCore;
+use super::clients::Clients;
 use super::journal::Unsent;
+use super::matches::Match;
 use crate::engine::keys::{Origin, SessionKey, SessionNumber, ShardId};
+use crate::engine::mail::Asked;
 use crate::engine::message::Qos;
 use crate::engine::receipt::Receipt;
 use crate::engine::record::Record;
@@ -199,7 +202,22 @@ impl Once {
     }
 }
 
+impl Clients {
+    /// Whether a session is passed by with a message whose shard does not know that it asks for it. That shard
+    /// would not say that it is complete, and a crash might leave it here and bring it again. Nothing is owed:
+    /// there was no SUBACK, and what is retained is asked for later. A share group was picked for it.
+    pub(super) fn is_passed_by(&self, matched: &Match) -> bool {
+        let session = self.sessions.get(matched.session);
+        matched.group.is_none() && session.is_some_and(|session| session.number.is_some())
+    }
+}
+
 impl ShardCore {
+    /// Whether sessions that last are passed by with a publish of another shard.
+    pub(super) fn passes_lasting_by(&self, asked: Asked) -> bool {
+        self.settings.stores && asked.knows_no_lasting()
+    }
+
     /// What comes of a publish of a client is told under a number from now on, if somebody has to keep it.
     pub(super) fn begin_publish(&mut self, qos: Qos) {
         if qos == Qos::ExactlyOnce {

@@ -502,6 +502,7 @@ impl ShardCore {
             self.clients.journal.once.begin(origin);
         }
         self.clients.routed_by = Some(confirmed);
+        self.clients.passes_lasting_by = self.passes_lasting_by(asked);
         self.clients.encoder.begin();
         if let Some(nodes) = nodes {
             self.deliver_local(&mut publication, &nodes, None, now);
@@ -512,6 +513,7 @@ impl ShardCore {
             self.backlog.spend(cost);
         }
         self.clients.routed_by = None;
+        self.clients.passes_lasting_by = false;
         self.clients.journal.once.end();
         if asked.receipt() > 0 {
             self.handled(from, asked, self.news_since(ticket));
@@ -604,7 +606,8 @@ impl ShardCore {
             receivers.insert(shard);
         }
         let mut asked = ShardSet::default();
-        if self.settings.stores && publication.qos > Qos::AtMostOnce {
+        let may_ask = self.settings.stores && self.receipts.may_ask();
+        if may_ask && publication.qos > Qos::AtMostOnce {
             asked = self.lasting_among(receivers, nodes, picks.as_deref());
         }
         for shard in receivers.iter() {
@@ -619,7 +622,7 @@ impl ShardCore {
                 passed: Passed::default(),
                 asked: match is_asked {
                     true => self.receipts.ask_in_order(),
-                    false => Asked::default(),
+                    false => self.receipts.ask_nothing(),
                 },
             };
             self.stage(Phase::Live, shard, Mail::Publish(letter));

@@ -131,6 +131,11 @@ impl Receipts {
         self.at_hand = at_hand;
     }
 
+    /// Whether others may be asked about what is handled.
+    pub(super) const fn may_ask(&self) -> bool {
+        self.at_hand.is_some()
+    }
+
     /// That is over; its number, if somebody was asked, or whether somebody could have been.
     pub(super) const fn take(&mut self) -> Option<u64> {
         self.at_hand.take()
@@ -156,6 +161,14 @@ impl Receipts {
                 number
             }
             Some(number) => number,
+        }
+    }
+
+    /// For a letter to a shard that is not asked.
+    pub(super) const fn ask_nothing(&self) -> Asked {
+        match self.at_hand {
+            Some(_) => Asked::in_order(0),
+            None => Asked::by_nobody(),
         }
     }
 
