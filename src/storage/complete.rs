@@ -45,7 +45,9 @@ impl Complete {
 
     /// All of them: after the first, through the second.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.ranges.iter().map(|(after, through)| (*after, *through))
+        self.ranges
+            .iter()
+            .map(|(after, through)| (*after, *through))
     }
 
     /// The highest; 0 if there is none.
@@ -137,6 +139,12 @@ pub fn decide_all(images: &mut [Image]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::codec::Version;
+    use crate::engine::message::{LocalMessage, Message, Qos};
+    use crate::engine::record::{Opened, Record};
+    use crate::engine::session::{Delivery, SubscriptionIds};
+    use crate::storage::rehome::number;
+    use std::sync::Arc;
 
     #[test]
     fn ranges_grow_together() {
@@ -148,12 +156,96 @@ mod tests {
         assert_eq!(all(&complete), [(4, 5), (6, 7), (9, 20), (30, 31)]);
         complete.add(5, 6);
         assert_eq!(all(&complete), [(4, 7), (9, 20), (30, 31)]);
-        let has = |complete: &Complete| (0..33).filter(|n| complete.contains(*n)).collect::<Vec<u64>>();
+        let has = |complete: &Complete| {
+            (0..33)
+                .filter(|n| complete.contains(*n))
+                .collect::<Vec<u64>>()
+        };
         let between: Vec<u64> = (5..=7).chain(10..=20).chain([31]).collect();
         assert_eq!(has(&complete), between);
         complete.add(0, 25);
         assert_eq!(all(&complete), [(0, 25), (30, 31)]);
         complete.add(25, 30);
         assert_eq!((all(&complete), complete.last()), (vec![(0, 31)], 31));
+    }
+
+    /// An image with one session and these entries, of publishes.
+    fn image(shard: ShardId, origins: &[(ShardId, u64)]) -> Image {
+        let session = number(1, shard);
+        let mut image = Image::default();
+        let opened = Opened {
+            session,
+            client_id: "one".into(),
+            version: Version::V5,
+            user_name: None,
+            own_rules: None,
+            expiry_seconds: 60,
+            queue_bytes_max: 1_000,
+            will: None,
+        };
+        let mut put = |record| image.apply(record).expect("a history");
+        put(Record::Opened(Box::new(opened)));
+        let message = Message::new("t", b"", b"x", Qos::ExactlyOnce, false, None);
+        let message = LocalMessage::new(Arc::new(message));
+        for (entry, (shard, number)) in (1..).zip(origins) {
+            let delivery = Delivery {
+                message: message.clone(),
+                qos: Qos::ExactlyOnce,
+                retain: false,
+                subscription_ids: SubscriptionIds::None,
+                group: None,
+                entry,
+            };
+            put(Record::Queued {
+                session,
+                delivery,
+                origin: Origin::new(*shard, *number),
+            });
+            put(Record::Sent {
+                session,
+                entry,
+                packet_id: entry as u16,
+            });
+        }
+        image
+    }
+
+    #[test]
+    fn what_is_not_complete_is_forgotten_on_all_shards_and_no_number_comes_again() {
+        let mut images = [
+            image(0, &[(0, 3), (1, 7), (1, 9), (0, 4)]),
+            image(1, &[(1, 7), (0, 4), (1, 8)]),
+        ];
+        let accepted = Record::Accepted {
+            session: number(1, 0),
+            packet_id: 1,
+            number: 4,
+        };
+        images[0].apply(accepted).expect("a history");
+        let (after, through) = (5, 7);
+        let complete = Record::Complete { after, through };
+        images[1].apply(complete).expect("a history");
+        let told: Vec<Told> = images.iter().map(Image::told).collect();
+        let undecided = |image: &Image| {
+            let entries = image.sessions.values().flat_map(|it| &it.entries);
+            let undecided = entries.filter(|(_, entry)| entry.origin.is_some());
+            undecided
+                .map(|(entry, it)| (*entry, it.sent.is_some()))
+                .collect::<Vec<_>>()
+        };
+        for (own, image) in (0..).zip(&mut images) {
+            image.decide(own, |shard| told.get(usize::from(shard)));
+        }
+        assert_eq!(undecided(&images[0]), [(1, false), (3, false)]);
+        assert_eq!(undecided(&images[1]), [(3, false)]);
+        assert_eq!(images.each_ref().map(Image::last_number), [4, 9]);
+        decide_all(&mut images);
+        let left = images.each_ref().map(|image| {
+            let sessions = image.sessions.values();
+            sessions
+                .flat_map(|it| it.entries.keys().copied())
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(left, [vec![2, 4], vec![1, 2]]);
     }
 }

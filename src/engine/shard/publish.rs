@@ -498,7 +498,9 @@ impl ShardCore {
         let ticket = self.clients.journal.last_ticket();
         if asked.receipt() > 0 {
             self.receipts.begin(true);
-            let origin = asked.origin(from).filter(|_| message.qos == Qos::ExactlyOnce);
+            let origin = asked
+                .origin(from)
+                .filter(|_| message.qos == Qos::ExactlyOnce);
             self.clients.journal.once.begin(origin);
         }
         self.clients.routed_by = Some(confirmed);

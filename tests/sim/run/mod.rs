@@ -581,7 +581,8 @@ fn client(
         random.below(3) as u8
     };
     let reads = random.pick(&[5, 40, 2000]);
-    let may_be_small = is_v5 && random.chance(500);
+    // What is given up frees an identifier that a crash forgets.
+    let may_be_small = is_v5 && random.chance(500) && !is_once;
     let mut client = Client::new(connect, qos, reads);
     client.may_be_small = may_be_small;
     client
