@@ -1,7 +1,7 @@
 //! The format, byte by byte, so that it does not change unnoticed; what is refused; any records there and
 //! back.
 
-mod origins;
+mod lists;
 
 use super::decoder::Decoder;
 use super::encoder::Encoder;
@@ -395,52 +395,6 @@ fn messages_have_these_bytes() {
         record(Origin::new(7, 300)),
         &[&body[..], &once[..]].concat(),
     );
-}
-
-#[test]
-fn a_message_to_many_sessions_is_one_body_and_one_list() {
-    let (local, mut shard) = (message("t", b"load"), Shard::new());
-    shard.bytes();
-    let sessions = [
-        session(2),
-        session(3),
-        session(1),
-        number(9, 4),
-        number(8, 4),
-    ];
-    for session in sessions {
-        shard.put(queued(session, &local, 1));
-    }
-    // Named again, from another handle.
-    shard.put(Record::Retained {
-        message: local.share(),
-    });
-    let bytes = shard.bytes();
-    let list = [
-        &[5, 18, 1][..],
-        &[0x21, 2, 3, 1],
-        &[0x01, 2, 1],
-        &[0x01, 3, 1],
-        &[0x21, 9, 4, 1],
-        &[0x01, 1, 1],
-        &[19, 1, 1],
-    ];
-    assert_eq!(&bytes[15..], list.concat());
-    let told = read(&mut Decoder::new(ORIGIN_MS), &bytes).unwrap();
-    let mut seen = Vec::new();
-    for record in &told {
-        if let Record::Queued {
-            session, delivery, ..
-        } = record
-        {
-            seen.push(*session);
-            let Record::Retained { message } = &told[5] else {
-                panic!("retained at the end");
-            };
-            assert!(Arc::ptr_eq(&delivery.message.share(), message));
-        }
-    }
-    assert_eq!(seen, sessions);
 }
 
 #[test]
