@@ -29,6 +29,7 @@ fn queued(message: &LocalMessage, session: usize, entry: usize) -> Record {
             group: None,
             entry: entry as u64,
         },
+        origin: None,
     }
 }
 

@@ -98,14 +98,19 @@ fn is_same(one: &Record, other: &Record) -> bool {
 fn is_same_way(one: &Record, other: &Record) -> bool {
     match (one, other) {
         (
-            Record::Queued { session, delivery },
+            Record::Queued {
+                session,
+                delivery,
+                origin,
+            },
             Record::Queued {
                 session: to,
                 delivery: same,
+                origin: by,
             },
         ) => {
             let parts = |it: &Delivery| (it.qos, it.retain, it.entry);
-            session == to
+            (session, origin) == (to, by)
                 && parts(delivery) == parts(same)
                 && delivery.subscription_ids.as_slice() == same.subscription_ids.as_slice()
                 && delivery.group == same.group

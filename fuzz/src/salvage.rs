@@ -240,6 +240,7 @@ fn live(shard: &mut Shard, round: u64, kept: &mut Kept) {
                 group: None,
                 entry,
             },
+            origin: None,
         });
     }
     kept.retained.insert((topic, payload));
@@ -262,7 +263,11 @@ fn live(shard: &mut Shard, round: u64, kept: &mut Kept) {
             entry: round,
             packet_id,
         }),
-        1 => shard.put(Record::Accepted { session, packet_id }),
+        1 => shard.put(Record::Accepted {
+            session,
+            packet_id,
+            number: 0,
+        }),
         2 => shard.put(Record::Released { session, packet_id }),
         _ => shard.put(Record::Left {
             session,

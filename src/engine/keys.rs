@@ -32,6 +32,24 @@ pub struct GroupKey {
     pub name: Arc<str>,
 }
 
+/// Names a QoS 2 publish of which something is kept, to the store and to other shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The shard that it came in by.
+    pub shard: ShardId,
+    /// Its number there, less than 2^55.
+    pub number: NonZeroU64,
+}
+
+impl Origin {
+    /// The publish with that number, `None` for number 0.
+    #[must_use]
+    pub fn new(shard: ShardId, number: u64) -> Option<Self> {
+        let number = NonZeroU64::new(number)?;
+        Some(Origin { shard, number })
+    }
+}
+
 /// Names a session to the store; no other ever gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNumber(pub NonZeroU64);

@@ -7,7 +7,7 @@
 //! - a confirmation of interest is staged only when everything before it is visible
 //!   ([`super::shard::ShardCore::mail_flushed`]).
 
-use crate::engine::keys::{GroupKey, SessionKey, ShardId};
+use crate::engine::keys::{GroupKey, Origin, SessionKey, ShardId};
 use crate::engine::limits::SHARED_HOPS_MAX;
 use crate::engine::message::Message;
 use crate::engine::route::ShardSet;
@@ -93,6 +93,18 @@ impl Asked {
         Self::of(receipt << 1 | 1)
     }
 
+    /// Nothing is asked, but what comes of it counts at once: the broker's own message, which nobody sends again.
+    #[must_use]
+    pub const fn by_nobody() -> Self {
+        Self::of(1)
+    }
+
+    /// Whether a sender that does not know of sessions that last, wherever they are, asks nothing.
+    #[must_use]
+    pub const fn knows_no_lasting(self) -> bool {
+        self.bits() == 0
+    }
+
     const fn of(bits: u64) -> Self {
         let [a, b, c, d, e, f, g, _] = bits.to_le_bytes();
         Asked([a, b, c, d, e, f, g])
@@ -107,6 +119,13 @@ impl Asked {
     #[must_use]
     pub const fn receipt(self) -> u64 {
         self.bits() >> 1
+    }
+
+    /// The publish of which something is to be kept, by the letter of the shard that it came in by. Who passes
+    /// one on asks by itself: that counts at once.
+    #[must_use]
+    pub fn origin(self, from: ShardId) -> Option<Origin> {
+        Origin::new(from, self.receipt()).filter(|_| !self.is_by_itself())
     }
 
     /// Whether it is confirmed by itself.
@@ -125,13 +144,16 @@ pub struct Kept {
     pub without: Vec<u64>,
     /// Told of by themselves.
     pub single: Vec<u64>,
+    /// QoS 2 publishes of the sender's that are complete; the receiver was asked to keep something of them.
+    pub complete: Vec<u64>,
 }
 
 impl Kept {
     /// Whether it says nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.through == 0 && self.without.is_empty() && self.single.is_empty()
+        let is_nothing = self.through == 0 && self.without.is_empty() && self.single.is_empty();
+        is_nothing && self.complete.is_empty()
     }
 }
 

@@ -15,7 +15,7 @@
 
 use crate::engine::access::acl::Acl;
 use crate::engine::codec::Version;
-use crate::engine::keys::SessionNumber;
+use crate::engine::keys::{Origin, SessionNumber};
 use crate::engine::message::{Message, Qos};
 use crate::engine::session::Delivery;
 use crate::engine::session::will::Will;
@@ -64,6 +64,8 @@ pub enum Record {
         session: SessionNumber,
         /// The message and how it is delivered; its `entry` names it from now on.
         delivery: Delivery,
+        /// Of QoS 2: whose it is, until that publish is known to be complete. Otherwise it counts.
+        origin: Option<Origin>,
     },
     /// It was sent for the first time.
     Sent {
@@ -103,6 +105,15 @@ pub enum Record {
         session: SessionNumber,
         /// Its packet identifier.
         packet_id: u16,
+        /// If something of it is kept: its number, which is complete with that.
+        number: u64,
+    },
+    /// QoS 2 publishes that came in by this shard are complete: what is kept of them counts, wherever it is.
+    Complete {
+        /// Those with higher numbers than this ...
+        after: u64,
+        /// ... up to this one.
+        through: u64,
     },
     /// PUBREL came: the identifier means a new message `[MQTT-4.3.3-12]`.
     Released {
@@ -149,9 +160,10 @@ impl Record {
             | Record::Accepted { session, .. }
             | Record::Released { session, .. }
             | Record::WillGone { session } => *session,
-            Record::Retained { .. } | Record::RetainedGone { .. } | Record::Checkpoint(_) => {
-                return None;
-            }
+            Record::Complete { .. }
+            | Record::Retained { .. }
+            | Record::RetainedGone { .. }
+            | Record::Checkpoint(_) => return None,
         })
     }
 }

@@ -508,7 +508,7 @@ fn restore(
     now: Timestamp,
     events: &Sender<Event>,
 ) -> bool {
-    let restored = recovery::restore(core, now, frames);
+    let restored = recovery::restore(core, id, now, frames, &exchange);
     exchange.settle(id, restored.is_ok().then_some(core), now);
     let is_restored = restored.is_ok();
     let _ = events.send(match restored {

@@ -7,6 +7,7 @@ use crate::engine::keys::ShardId;
 use crate::engine::mail::Mail;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
+use crate::storage::complete::Told;
 use crate::storage::directory::Remedy;
 use crate::storage::epoch::Frames;
 use crate::storage::image::Image;
@@ -15,13 +16,26 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
-/// Builds a core that nothing has happened to yet from what was kept; how many sessions it has then.
+/// Builds a core that nothing has happened to yet from what was kept, with all others, each in its thread; how
+/// many sessions it has then.
 ///
 /// # Errors
-/// What was kept makes no sense, in words.
-pub fn restore(core: &mut ShardCore, now: Timestamp, frames: Frames) -> Result<usize, String> {
+/// What was kept makes no sense, here or there, in words.
+pub fn restore(
+    core: &mut ShardCore,
+    id: ShardId,
+    now: Timestamp,
+    frames: Frames,
+    exchange: &Exchange,
+) -> Result<usize, String> {
     let mut image = Image::default();
-    play(&mut image, &frames).map_err(|fault| with_remedy(&fault))?;
+    let played = play(&mut image, &frames).map_err(|fault| with_remedy(&fault));
+    drop(frames);
+    let told = exchange.tell(id, played.is_ok().then(|| image.told()));
+    played?;
+    let told = told.ok_or("what another shard has kept cannot be read")?;
+    image.decide(id, |shard| told.get(usize::from(shard)).map(|it| &**it));
+    core.count_publishes_after(image.last_number());
     let sessions = image.sessions.len();
     let restored = core.restore(now, image.into_records());
     restored.map_err(|error| error.to_string())?;
@@ -37,6 +51,8 @@ fn with_remedy(fault: &dyn std::fmt::Display) -> String {
 pub struct Exchange {
     letters: Vec<Sender<(ShardId, Mail)>>,
     mine: Receiver<(ShardId, Mail)>,
+    told: Vec<Sender<(ShardId, Arc<Told>)>>,
+    told_to_me: Receiver<(ShardId, Arc<Told>)>,
     meeting: Arc<Barrier>,
     more: Arc<AtomicBool>,
 }
@@ -48,13 +64,32 @@ impl Exchange {
         let (letters, boxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
         let meeting = Arc::new(Barrier::new(shards));
         let more = Arc::new(AtomicBool::new(false));
-        let one = |mine| Exchange {
+        let (told, told_to): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
+        let one = |(mine, told_to_me)| Exchange {
             letters: letters.clone(),
             mine,
+            told: told.clone(),
+            told_to_me,
             meeting: Arc::clone(&meeting),
             more: Arc::clone(&more),
         };
-        boxes.into_iter().map(one).collect()
+        boxes.into_iter().zip(told_to).map(one).collect()
+    }
+
+    /// Tells the others which publishes are complete, `None` if that cannot be read; what all have told, by
+    /// their numbers, if all could be read.
+    fn tell(&self, id: ShardId, told: Option<Told>) -> Option<Vec<Arc<Told>>> {
+        if let Some(told) = told.map(Arc::new) {
+            for to in &self.told {
+                // Who is gone needs none.
+                let _ = to.send((id, Arc::clone(&told)));
+            }
+        }
+        self.meeting.wait();
+        let mut all: Vec<_> = self.told_to_me.try_iter().collect();
+        all.sort_by_key(|(from, _)| *from);
+        let is_whole = all.len() == self.told.len();
+        is_whole.then(|| all.into_iter().map(|(_, told)| told).collect())
     }
 
     /// Exchanges letters until nobody has any. `None` for a shard that could not be built: the others must

@@ -5,7 +5,8 @@
 //!
 //! Not here: how records are written and read ([`super::log`]).
 
-use crate::engine::keys::SessionNumber;
+use super::complete::Complete;
+use crate::engine::keys::{Origin, SessionNumber};
 use crate::engine::message::Message;
 use crate::engine::record::{Opened, Record, Step, Subscription};
 use crate::engine::session::Delivery;
@@ -25,6 +26,10 @@ pub struct Image {
     pub sessions: BTreeMap<SessionNumber, Session>,
     /// By topic.
     pub retained: BTreeMap<Box<str>, Arc<Message>>,
+    /// Its QoS 2 publishes of which all is kept that is to be.
+    pub complete: Complete,
+    /// Set when that is decided.
+    pub(super) last_number: u64,
     /// What came before a checkpoint is not known, and it is not through.
     is_partial: bool,
     /// What comes is told anew.
@@ -55,6 +60,8 @@ pub struct Entry {
     pub delivery: Option<Delivery>,
     /// If it was sent: its place among all that were, and its packet identifier.
     pub sent: Option<(u64, u16)>,
+    /// The publish that has to be complete for it to count.
+    pub origin: Option<Origin>,
 }
 
 /// Why records cannot be the history of a shard.
@@ -135,9 +142,14 @@ impl Image {
                 let ended = self.sessions.remove(&session);
                 ended.ok_or(ImageError::NoSession)?;
             }
-            Record::Queued { session, delivery } => {
+            Record::Queued {
+                session,
+                delivery,
+                origin,
+            } => {
                 let is_partial = self.is_partial;
-                self.session(session)?.queue(delivery, is_partial)?;
+                let session = self.session(session)?;
+                session.queue(delivery, origin, is_partial)?;
             }
             Record::Settled { session, entry } => {
                 let settled = self.session(session)?.entries.remove(&entry);
@@ -180,9 +192,16 @@ impl Image {
             }
             Record::Left { session, at } => self.session(session)?.left_at = Some(at),
             Record::WillGone { session } => self.session(session)?.opened.will = None,
-            Record::Accepted { session, packet_id } => {
+            Record::Accepted {
+                session,
+                packet_id,
+                number,
+            } => {
+                // Also if its session is not told yet.
+                self.complete.add(number.saturating_sub(1), number);
                 self.session(session)?.accepted.insert(packet_id);
             }
+            Record::Complete { after, through } => self.complete.add(after, through),
             Record::Released { session, packet_id } => {
                 self.session(session)?.accepted.remove(&packet_id);
             }
@@ -195,8 +214,12 @@ impl Image {
     pub fn into_records(self) -> impl Iterator<Item = Record> {
         let retained = self.retained.into_values();
         let retained = retained.map(|message| Record::Retained { message });
+        let complete: Vec<_> = self.complete.ranges().collect();
+        let complete = complete.into_iter();
+        let complete = complete.map(|(after, through)| Record::Complete { after, through });
         let sessions = self.sessions.into_values();
-        sessions.flat_map(Session::into_records).chain(retained)
+        let sessions = sessions.flat_map(Session::into_records);
+        complete.chain(sessions).chain(retained)
     }
 
     fn session(&mut self, number: SessionNumber) -> Result<&mut Session, ImageError> {
@@ -264,12 +287,22 @@ impl Session {
             entry.put_records(session, number, &mut records);
         }
         let accepted = self.accepted.into_iter();
-        records.extend(accepted.map(|packet_id| Record::Accepted { session, packet_id }));
+        records.extend(accepted.map(|packet_id| Record::Accepted {
+            session,
+            packet_id,
+            // It is among those that are complete.
+            number: 0,
+        }));
         records.extend(self.left_at.map(|at| Record::Left { session, at }));
         records
     }
 
-    fn queue(&mut self, delivery: Delivery, is_partial: bool) -> Result<(), ImageError> {
+    fn queue(
+        &mut self,
+        delivery: Delivery,
+        origin: Option<Origin>,
+        is_partial: bool,
+    ) -> Result<(), ImageError> {
         match self.entries.entry(delivery.entry) {
             // Told anew where it had moved to meanwhile.
             Place::Occupied(_) if is_partial => Ok(()),
@@ -278,6 +311,7 @@ impl Session {
                 place.insert(Entry {
                     delivery: Some(delivery),
                     sent: None,
+                    origin,
                 });
                 Ok(())
             }
@@ -297,17 +331,24 @@ impl Session {
         let known = self.entries.remove(&entry);
         let known = known.filter(|_| !is_restated);
         let sent = known.and_then(|known| known.sent).or(Some(first_sent));
-        let delivery = None;
-        self.entries.insert(entry, Entry { delivery, sent });
+        let received = Entry {
+            delivery: None,
+            sent,
+            origin: None,
+        };
+        self.entries.insert(entry, received);
     }
 }
 
 impl Entry {
     fn put_records(self, session: SessionNumber, entry: u64, records: &mut Vec<Record>) {
         let is_whole = self.delivery.is_some();
-        let queued = self
-            .delivery
-            .map(|delivery| Record::Queued { session, delivery });
+        let origin = self.origin;
+        let queued = self.delivery.map(|delivery| Record::Queued {
+            session,
+            delivery,
+            origin,
+        });
         records.extend(queued);
         let Some((_, packet_id)) = self.sent else {
             return;

@@ -1,6 +1,7 @@
 //! Where what must be kept is kept: each store takes the engine's records in order and tells the highest
 //! ticket that is safe.
 
+pub mod complete;
 pub mod directory;
 pub mod epoch;
 pub mod image;

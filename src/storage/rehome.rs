@@ -7,6 +7,7 @@
 //!
 //! Not here: which frames there are ([`super::directory`]).
 
+use super::complete::decide_all;
 use super::epoch::{Epoch, Frames};
 use super::image::Image;
 use super::record::decoder::Decoder;
@@ -77,9 +78,11 @@ fn among(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
     }
 }
 
-/// Divides what all shards have among so many others.
+/// Divides what all shards have among so many others. What of it counts is decided first, while the shards that
+/// it came in by are known.
 #[must_use]
-pub fn divide(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
+pub fn divide(mut images: Vec<Image>, shards: ShardId) -> Vec<Image> {
+    decide_all(&mut images);
     let mut divided: Vec<Image> = (0..shards).map(|_| Image::default()).collect();
     let mut counters = vec![0; usize::from(shards)];
     for image in images {
@@ -164,7 +167,11 @@ mod tests {
             group: None,
             entry,
         };
-        Record::Queued { session, delivery }
+        Record::Queued {
+            session,
+            delivery,
+            origin: None,
+        }
     }
 
     /// The frames of so many shards, told by `tell` with the sessions' numbers as these shards count.

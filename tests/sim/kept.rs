@@ -204,13 +204,13 @@ impl Kept {
         frames
     }
 
-    /// What there is, in records.
-    pub fn records(&self) -> Result<Vec<Record>, String> {
-        Ok(self.read_all()?.image.into_records().collect())
+    /// What there is.
+    pub fn image(&self) -> Result<Image, String> {
+        Ok(self.read_all()?.image)
     }
 
     /// The broker is killed: what is not safe up to a ticket may be lost, the last of it first.
-    pub fn crash(&mut self, stored: u64, random: &mut Random) -> Result<(), String> {
+    pub fn crash(&mut self, stored: u64, random: &mut Random) {
         let safe = self.turns.partition_point(|turn| turn.first <= stored);
         let kept = safe + random.below(self.turns.len() - safe + 1);
         self.turns.truncate(kept);
@@ -218,11 +218,17 @@ impl Kept {
             turn.first = 0;
         }
         self.encoder = Encoder::new(self.shard, ORIGIN_MS).with_frame_bytes_max(self.frame_bytes);
-        self.clean(random)?;
-        self.begin_life()
+        self.whole = self.whole.filter(|(_, ends)| *ends < self.turns.len());
     }
 
-    fn begin_life(&mut self) -> Result<(), String> {
+    /// Whether it has begun a checkpoint in this life that is whole.
+    pub fn has_checkpoint(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// What is left is read.
+    pub fn begin_life(&mut self) -> Result<(), String> {
+        self.whole = None;
         self.life = self.turns.len();
         self.reading = self.read_all()?;
         (self.put, self.told_before) = (0, self.reading.told);
@@ -230,15 +236,11 @@ impl Kept {
         Ok(())
     }
 
-    /// What was told before the last whole checkpoint may be gone, as far as that has begun in this life.
-    fn clean(&mut self, random: &mut Random) -> Result<(), String> {
-        let whole = self.whole.take();
-        let Some((begins, _)) = whole.filter(|(_, ends)| *ends < self.turns.len()) else {
+    /// What was told before the last whole checkpoint is gone: those of all shards were through.
+    pub fn clean(&mut self, random: &mut Random) -> Result<(), String> {
+        let Some((begins, _)) = self.whole else {
             return Ok(());
         };
-        if random.chance(300) {
-            return Ok(());
-        }
         let before = lines(&self.read_all()?.image, Timestamp::from_ms(0));
         let gone = self.life + random.below(begins - self.life + 1);
         self.turns.drain(..gone);

@@ -103,7 +103,7 @@ pub struct Oracle {
     crashed_at: u64,
     /// All that comes of a publish is stored at once, so that a crash forgets all of it or nothing: one shard,
     /// and no fan-out over turns. Elsewhere what was not acknowledged may be kept in part, and comes again when
-    /// it is sent again.
+    /// it is sent again; not at QoS 2.
     pub is_stored_at_once: bool,
     /// What a client has said on a connection before that time is stored.
     stored_before: HashMap<usize, u64>,
@@ -360,7 +360,9 @@ impl Oracle {
         }
         let came_before = before.iter().any(|d| d.at <= self.crashed_at);
         let is_routed_anew = message.is_resent || message.is_will;
-        if was_sent_before && is_routed_anew && !self.is_stored_at_once {
+        // What a client sends again at QoS 2 is forgotten wherever it was kept, unless all was.
+        let is_once = arrival.qos == 2 && !message.is_will && !is_shared;
+        if was_sent_before && is_routed_anew && !self.is_stored_at_once && !is_once {
             return Ok(true);
         }
         Ok(match arrival.qos {

@@ -144,6 +144,12 @@ impl Outbound {
         self.stragglers.as_ref().map_or(0, |behind| behind.held())
     }
 
+    /// The first of it.
+    #[must_use]
+    pub fn first_held_back(&self) -> Option<&Inflight> {
+        self.stragglers.as_ref()?.first_held_back()
+    }
+
     /// The next of it, if the client has room for it: its receive maximum may be less than it was
     /// `[MQTT-3.3.4-9]`.
     pub fn next_held_back(&mut self, window_max: u16) -> Option<&Inflight> {

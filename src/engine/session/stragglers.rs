@@ -83,6 +83,13 @@ impl Stragglers {
         self.held
     }
 
+    /// The first of those.
+    #[must_use]
+    pub fn first_held_back(&self) -> Option<&Inflight> {
+        let mut held = self.entries.range(self.resent_to..self.held_to);
+        held.next().map(|(_, entry)| entry)
+    }
+
     /// The first of those, which counts as sent from here on.
     pub fn next_held_back(&mut self) -> Option<&Inflight> {
         let mut held = self.entries.range(self.resent_to..self.held_to);

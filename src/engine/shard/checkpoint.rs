@@ -13,7 +13,7 @@
 
 use super::ShardCore;
 use super::journal::Journal;
-use super::snapshot::{self, put_subscription, put_unfinished};
+use super::snapshot::{put_subscription, put_unfinished};
 use crate::engine::keys::{SessionKey, SessionNumber};
 use crate::engine::record::{Record, Step};
 use crate::engine::session::Delivery;
@@ -38,6 +38,8 @@ pub(super) struct Checkpoint {
 
 #[derive(Debug)]
 enum Place {
+    /// Which QoS 2 publishes are complete.
+    Complete,
     /// At this place in the table.
     Sessions(usize),
     /// Within the session there.
@@ -70,7 +72,7 @@ impl ShardCore {
         if !self.checkpoint.is_running() {
             let journal = &mut self.clients.journal;
             journal.restate(Record::Checkpoint(Step::Begins));
-            self.checkpoint.place = Some(Place::Sessions(0));
+            self.checkpoint.place = Some(Place::Complete);
             self.checkpoint.waits_for = 0;
         }
     }
@@ -114,6 +116,7 @@ impl ShardCore {
     /// Goes a step further: where it goes on, and about how many bytes it told.
     fn checkpoint_step(&mut self, place: Place) -> (Option<Place>, usize) {
         match place {
+            Place::Complete => (Some(Place::Sessions(0)), self.restate_complete()),
             Place::Sessions(slot) => self.restate_session(slot),
             Place::Session(slot, key, within) => {
                 let number = self.clients.sessions.get(key).and_then(|it| it.number);
@@ -133,6 +136,15 @@ impl ShardCore {
             Place::Retained(after) => self.restate_retained(after),
             Place::PassedOn => (None, self.restate_passed_on()),
         }
+    }
+
+    /// What is told of their entries later has no origin any more, or one that is open here or told later.
+    fn restate_complete(&mut self) -> usize {
+        let mut records = Vec::new();
+        self.put_complete(&mut |record| records.push(record));
+        let bytes = records.len() * LOOK_BYTES;
+        records.into_iter().for_each(|record| self.restate(record));
+        bytes
     }
 
     /// The session at a place, without its lists.
@@ -233,9 +245,13 @@ impl ShardCore {
         for unfinished in session.outbound.unfinished() {
             let delivery = unfinished.delivery.as_ref();
             bytes += RECORD_BYTES_MIN + delivery.map_or(0, |it| it.message.size_bytes());
-            put_unfinished(number, unfinished, &mut |record| {
-                clients.journal.restate(record);
+            let mut records = Vec::new();
+            put_unfinished(&clients.journal, number, unfinished, &mut |record| {
+                records.push(record);
             });
+            for record in records {
+                clients.journal.restate(record);
+            }
         }
         (None, bytes)
     }
@@ -283,6 +299,7 @@ fn restate_queued(journal: &mut Journal, session: SessionNumber, delivery: &Deli
         return LOOK_BYTES;
     }
     let bytes = RECORD_BYTES_MIN + delivery.message.size_bytes();
-    journal.restate(snapshot::queued(session, delivery));
+    let record = journal.queued(session, delivery);
+    journal.restate(record);
     bytes
 }

@@ -46,6 +46,9 @@ pub(super) struct Clients {
     pub rules: Rules,
     /// While a publish from another shard is delivered: the last change of interest it has confirmed.
     pub routed_by: Option<u64>,
+    /// While one is delivered whose shard does not know yet that a session that lasts asks for it: at QoS 2
+    /// such a session does not get it.
+    pub passes_lasting_by: bool,
     /// Work of looking through what sessions wait for, in eighths of a delivery, that no turn was charged for
     /// so far.
     pub looks: usize,
@@ -75,6 +78,7 @@ impl Clients {
             journal: Journal::default(),
             rules: Rules::default(),
             routed_by: None,
+            passes_lasting_by: false,
             looks: 0,
             shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
             overflowed: Vec::new(),

@@ -35,6 +35,9 @@ impl Clients {
         }
         let retain = publication.retain && matched.retain_as_published;
         let qos = publication.qos.min(matched.qos);
+        if self.passes_lasting_by && qos == Qos::ExactlyOnce && self.is_passed_by(matched) {
+            return;
+        }
         let delivery = |publication: &mut Publication<'_>| Delivery {
             message: publication.keep().clone(),
             qos,

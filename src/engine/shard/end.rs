@@ -337,7 +337,7 @@ impl ShardCore {
             will.retain,
             will.expiry_seconds.map(|seconds| now.plus_seconds(seconds)),
         );
-        let routed = self.route(&mut publication, Some(key), hash, now);
+        let routed = self.route(&mut publication, Some(key), hash, false, now);
         if routed.is_none() {
             let taken = Taken {
                 message: publication.keep().clone(),
@@ -383,9 +383,14 @@ impl ShardCore {
             };
             let mut publication = Publication::of(&delivery.message);
             self.clients.encoder.begin();
+            let journal = &mut self.clients.journal;
+            let number = session.number;
+            let origin = number.and_then(|it| journal.once.origin_of(it, delivery.entry));
+            journal.once.begin(origin);
             let cost = self.deliver_to_group(&mut publication, group, 0, Passed::default(), now);
             self.backlog.spend(cost);
         }
+        self.clients.journal.once.end();
         // After others have what it had for a share group.
         if let Some(session) = session.number {
             self.clients.journal.put(Record::Ended { session });

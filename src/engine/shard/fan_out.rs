@@ -18,7 +18,7 @@ use super::picks::{Pick, Picks, Walk};
 use crate::engine::codec::Reason;
 use crate::engine::codec::topic::TopicName;
 use crate::engine::fanout::publication::Publication;
-use crate::engine::keys::{ConnectionKey, GroupKey, SessionKey, ShardId};
+use crate::engine::keys::{ConnectionKey, GroupKey, Origin, SessionKey, ShardId};
 use crate::engine::mail::{Asked, Passed};
 use crate::engine::message::{LocalMessage, Qos};
 use crate::engine::receipt::Receipt;
@@ -344,7 +344,10 @@ impl ShardCore {
             Source::Client { .. } => self.settings.stores && publication.qos > Qos::AtMostOnce,
             Source::Will => false,
         };
-        self.receipts.begin(asks);
+        match fan_out.taken.source {
+            Source::Client { .. } if asks => self.begin_publish(publication.qos),
+            _ => self.receipts.begin(asks),
+        }
         if let Source::Shard { plain, .. } = fan_out.taken.source {
             wants_plain = plain;
         } else {
@@ -354,6 +357,7 @@ impl ShardCore {
             fan_out.groups = Groups::Picked(picks.here.into_iter());
         }
         fan_out.number = self.receipts.take();
+        self.clients.journal.once.end();
         fan_out.full = self.staged.take_full();
         fan_out.receivers = if wants_plain {
             self.receivers(&nodes)
@@ -413,16 +417,19 @@ impl ShardCore {
         let message = fan_out.taken.message.clone();
         let mut publication = Publication::of(&message);
         self.clients.encoder.begin();
-        self.clients.routed_by = match fan_out.taken.source {
-            Source::Shard { confirmed, .. } => Some(confirmed),
-            _ => None,
-        };
-        self.receipts.resume(fan_out.number);
+        if let Source::Shard {
+            confirmed, asked, ..
+        } = fan_out.taken.source
+        {
+            self.clients.routed_by = Some(confirmed);
+            self.clients.passes_lasting_by = self.passes_lasting_by(asked);
+        }
+        self.resume_number(fan_out);
         let mut is_through = false;
         while !is_through && self.backlog.may_fan_out() {
             if let Receivers::Picking(..) = fan_out.receivers {
                 self.pick_next(fan_out);
-                self.receipts.resume(fan_out.number);
+                self.resume_number(fan_out);
             } else if let Receivers::Joining(..) = fan_out.receivers {
                 self.join_next(fan_out, &mut publication);
             } else if let Some(matched) = fan_out.receivers.at(fan_out.next) {
@@ -440,8 +447,23 @@ impl ShardCore {
             }
         }
         self.clients.routed_by = None;
+        self.clients.passes_lasting_by = false;
         fan_out.number = self.receipts.take();
+        self.clients.journal.once.end();
         is_through
+    }
+
+    /// What is delivered from now on is asked about, and told to the store, under a fan-out's number.
+    fn resume_number(&mut self, fan_out: &FanOut) {
+        self.receipts.resume(fan_out.number);
+        let number = fan_out.number.unwrap_or_default();
+        let origin = match fan_out.taken.source {
+            Source::Client { .. } => Origin::new(self.id, number),
+            Source::Shard { from, asked, .. } => asked.origin(from),
+            Source::Will => None,
+        };
+        let is_once = fan_out.taken.message.qos == Qos::ExactlyOnce;
+        self.clients.journal.once.begin(origin.filter(|_| is_once));
     }
 
     /// Delivers to the next share group; whether there was one.

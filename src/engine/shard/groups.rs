@@ -269,7 +269,9 @@ impl ShardCore {
             let work = match core.clients.passed_on.pop_front() {
                 Some(passed) => {
                     core.receipts.begin(passed.entry > 0);
+                    core.begin_passing(passed.from, passed.entry);
                     core.pass_on(&passed.delivery, now);
+                    core.clients.journal.once.end();
                     // It is over here when the other has it, on its shard.
                     let number = core.receipts.take().unwrap_or_default();
                     core.when_kept(number, ShardSet::default(), Then::Settle(passed));
@@ -279,6 +281,16 @@ impl ShardCore {
             };
             Some(work * DELIVERY)
         });
+    }
+
+    /// What one session of this shard gives to another is still of the same publish; another shard gets it as
+    /// what counts at once.
+    fn begin_passing(&mut self, from: SessionKey, entry: u64) {
+        let session = self.clients.sessions.get(from);
+        let number = session.and_then(|session| session.number);
+        let once = &mut self.clients.journal.once;
+        let origin = number.and_then(|number| once.origin_of(number, entry));
+        once.begin(origin);
     }
 
     /// Gives a group's message to another member.

@@ -126,8 +126,8 @@ impl Clients {
             count += 1;
             let entry = std::mem::replace(&mut delivery.entry, *last);
             let session = number;
-            let delivery = delivery.clone();
-            journal.put(Record::Queued { session, delivery });
+            let origin = journal.once.origin_of(session, entry);
+            journal.queue(session, delivery.clone(), origin);
             journal.put(Record::Settled { session, entry });
         });
         count

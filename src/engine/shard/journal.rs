@@ -4,9 +4,12 @@
 //!
 //! Not here: the acknowledgements that wait; each connection has its own.
 
-use crate::engine::keys::{ConnectionKey, SessionKey, SessionNumber, ShardId};
+use super::once::Once;
+use crate::engine::keys::{ConnectionKey, Origin, SessionKey, SessionNumber, ShardId};
+use crate::engine::message::Qos;
 use crate::engine::receipt::Receipt;
 use crate::engine::record::{Persist, Record};
+use crate::engine::session::Delivery;
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU64;
 
@@ -34,12 +37,16 @@ pub(super) struct Journal {
     /// The last ticket that what a resumed session sends again rests on: its packet identifier, or that its
     /// client has the message, so that PUBREL is due.
     last_sent_again: u64,
+    /// What of QoS 2 is not known to be complete.
+    pub(super) once: Once,
 }
 
 /// A message that is in a session's window and not sent to its client yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unsent {
     pub session: SessionKey,
+    /// What the store calls that.
+    pub number: SessionNumber,
     /// On which connection.
     pub connection: ConnectionKey,
     pub entry: u64,
@@ -51,12 +58,51 @@ impl Journal {
     pub(super) fn put(&mut self, record: Record) {
         match record {
             Record::Queued { .. } => self.entries += 1,
-            Record::Settled { .. } => self.end_entries(1),
-            Record::Ended { .. } => self.last_ended = self.last_ticket + 1,
-            Record::Received { .. } => self.last_sent_again = self.last_ticket + 1,
+            Record::Settled { session, entry } => {
+                self.end_entries(1);
+                self.once.settle(session, entry);
+            }
+            Record::Ended { session } => {
+                self.last_ended = self.last_ticket + 1;
+                self.once.end_session(session);
+            }
+            Record::Received { session, entry, .. } => {
+                self.last_sent_again = self.last_ticket + 1;
+                self.once.settle(session, entry);
+            }
             _ => {}
         }
         self.restate(record);
+    }
+
+    /// A message is on its way to a session, of this publish.
+    pub(super) fn queue(
+        &mut self,
+        session: SessionNumber,
+        delivery: Delivery,
+        origin: Option<Origin>,
+    ) {
+        if let Some(origin) = origin {
+            self.once.enter((session, delivery.entry), origin);
+        }
+        self.put(Record::Queued {
+            session,
+            delivery,
+            origin,
+        });
+    }
+
+    /// What there is of a message on its way, told once more.
+    pub(super) fn queued(&self, session: SessionNumber, delivery: &Delivery) -> Record {
+        let is_once = delivery.qos == Qos::ExactlyOnce;
+        let entry = delivery.entry;
+        Record::Queued {
+            session,
+            delivery: delivery.clone(),
+            origin: is_once
+                .then(|| self.once.origin_of(session, entry))
+                .flatten(),
+        }
     }
 
     /// So many messages are not on their way any more.
@@ -148,7 +194,7 @@ impl Journal {
         self.opening.pop_first().map(|(_, connection)| connection)
     }
 
-    /// A message is sent when all so far is stored.
+    /// A message is sent when all so far is stored, and its publish is complete.
     pub(super) fn wait_to_send(&mut self, unsent: Unsent) {
         self.last_sent_again = self.last_ticket;
         self.unsent.push_back((self.last_ticket, unsent));
@@ -156,11 +202,19 @@ impl Journal {
 
     /// The next message that need not wait any longer.
     pub(super) fn next_to_send(&mut self) -> Option<Unsent> {
-        let (ticket, _) = self.unsent.front()?;
-        if !self.is_stored(*ticket) {
-            return None;
+        loop {
+            if let Some(unsent) = self.once.next_to_send() {
+                return Some(unsent);
+            }
+            let (ticket, unsent) = *self.unsent.front()?;
+            if !self.is_stored(ticket) {
+                return None;
+            }
+            self.unsent.pop_front();
+            if !self.once.holds(unsent) {
+                return Some(unsent);
+            }
         }
-        self.unsent.pop_front().map(|(_, unsent)| unsent)
     }
 
     /// Whether a resumed session may send again what is unfinished.
@@ -196,7 +250,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::message::{Message, Qos};
+    use crate::engine::message::Message;
     use crate::engine::slots::Slots;
     use std::sync::Arc;
 

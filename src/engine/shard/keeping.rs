@@ -40,8 +40,8 @@ fn put_entry(session: &mut Session, journal: &mut Journal, delivery: &mut Delive
     if number_entry(session, delivery)
         && let Some(session) = session.number
     {
-        let delivery = delivery.clone();
-        journal.put(Record::Queued { session, delivery });
+        let origin = journal.once.origin_at_hand(delivery.qos);
+        journal.queue(session, delivery.clone(), origin);
     }
 }
 

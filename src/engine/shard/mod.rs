@@ -40,6 +40,7 @@ mod losses;
 mod marking;
 mod matches;
 mod notes;
+mod once;
 mod overload;
 mod pace;
 mod pause;
@@ -388,6 +389,7 @@ impl ShardCore {
     pub fn stored(&mut self, now: Timestamp, through: u64) {
         if self.clients.journal.advance(through) {
             self.open_stored();
+            self.complete_stored();
             self.send_stored(now);
             self.confirm_stored();
             self.release_stored_acks();
@@ -445,7 +447,7 @@ impl ShardCore {
                 }
             }
             Mail::InterestConfirmed { sequence } => self.interest_confirmed(from, sequence, now),
-            Mail::Kept(kept) => self.kept_elsewhere(from, &kept),
+            Mail::Kept(kept) => self.kept_elsewhere(from, &kept, now),
             Mail::RetainedQuery(query) => self.questions.ask(from, query),
             Mail::RetainedAnswer {
                 session,

@@ -126,7 +126,7 @@ impl ShardCore {
             expiry.map(|seconds| now.plus_seconds(seconds)),
         );
         let hash = self.publisher_hash(session_key);
-        let Some(routed) = self.route(&mut publication, Some(session_key), hash, now) else {
+        let Some(routed) = self.route(&mut publication, Some(session_key), hash, true, now) else {
             self.accept_publish(key, named, Reason::Success);
             self.hold_for_fan_out(key);
             let source = Source::Client {
@@ -162,7 +162,9 @@ impl ShardCore {
         mut receipt: Receipt,
         now: Timestamp,
     ) {
-        if self.accept_publish(key, named, reason) {
+        let is_accepted = self.accept_publish(key, named, reason);
+        debug_assert!(is_accepted || named.0 != Qos::ExactlyOnce || receipt.number == 0);
+        if is_accepted {
             self.keep_accepted(session, named.1, &mut receipt);
         }
         if self.store.is_behind() && (receipt.ticket > 0 || receipt.number > 0) {
@@ -220,26 +222,6 @@ impl ShardCore {
             return true;
         }
         false
-    }
-
-    /// The store is told of an accepted QoS 2 publish, after all that it has changed; its answer has to wait
-    /// for that.
-    pub(super) fn keep_accepted(
-        &mut self,
-        session: SessionKey,
-        packet_id: u16,
-        receipt: &mut Receipt,
-    ) {
-        if receipt.number > 0 {
-            return self.accept_when_kept(session, packet_id, receipt);
-        }
-        let before = self.clients.journal.last_ticket();
-        self.clients
-            .keep(session, |session| Record::Accepted { session, packet_id });
-        let last = self.clients.journal.last_ticket();
-        if last > before {
-            receipt.ticket = last;
-        }
     }
 
     /// Why a publish that breaks no rule is not taken, if it is not.
@@ -374,13 +356,14 @@ impl ShardCore {
             .map_or(0, |session| stable_hash(&session.client_id))
     }
 
-    /// Delivers a publish that entered the broker on this shard to all who want it, here and elsewhere.
-    /// `None` if that takes several turns: nothing is done then, see [`super::fan_out`].
+    /// Delivers a publish that entered the broker on this shard to all who want it, here and elsewhere. Where it
+    /// is answered, others are asked whether they have stored it. `None` if that takes several turns: nothing is done then, see [`super::fan_out`].
     pub(super) fn route(
         &mut self,
         publication: &mut Publication<'_>,
         publisher: Option<SessionKey>,
         publisher_hash: u64,
+        is_answered: bool,
         now: Timestamp,
     ) -> Option<Routed> {
         if self.fan_outs.delay(publication.topic) {
@@ -405,8 +388,8 @@ impl ShardCore {
             self.last_match.keep(nodes);
             return None;
         }
-        if self.settings.stores {
-            self.receipts.begin(publication.qos > Qos::AtMostOnce);
+        if self.settings.stores && is_answered {
+            self.begin_publish(publication.qos);
         }
         let matched = locals + groups > 0 || !shards.is_empty();
         if locals > 0 {
@@ -435,6 +418,7 @@ impl ShardCore {
         receipt.ticket = self.news_since(ticket);
         if self.settings.stores {
             receipt.number = self.receipts.take().unwrap_or_default();
+            self.clients.journal.once.end();
         }
         Some(Routed { matched, receipt })
     }
@@ -514,8 +498,13 @@ impl ShardCore {
         let ticket = self.clients.journal.last_ticket();
         if asked.receipt() > 0 {
             self.receipts.begin(true);
+            let origin = asked
+                .origin(from)
+                .filter(|_| message.qos == Qos::ExactlyOnce);
+            self.clients.journal.once.begin(origin);
         }
         self.clients.routed_by = Some(confirmed);
+        self.clients.passes_lasting_by = self.passes_lasting_by(asked);
         self.clients.encoder.begin();
         if let Some(nodes) = nodes {
             self.deliver_local(&mut publication, &nodes, None, now);
@@ -526,6 +515,8 @@ impl ShardCore {
             self.backlog.spend(cost);
         }
         self.clients.routed_by = None;
+        self.clients.passes_lasting_by = false;
+        self.clients.journal.once.end();
         if asked.receipt() > 0 {
             self.handled(from, asked, self.news_since(ticket));
         }
@@ -617,7 +608,8 @@ impl ShardCore {
             receivers.insert(shard);
         }
         let mut asked = ShardSet::default();
-        if self.settings.stores && publication.qos > Qos::AtMostOnce {
+        let may_ask = self.settings.stores && self.receipts.may_ask();
+        if may_ask && publication.qos > Qos::AtMostOnce {
             asked = self.lasting_among(receivers, nodes, picks.as_deref());
         }
         for shard in receivers.iter() {
@@ -632,7 +624,7 @@ impl ShardCore {
                 passed: Passed::default(),
                 asked: match is_asked {
                     true => self.receipts.ask_in_order(),
-                    false => Asked::default(),
+                    false => self.receipts.ask_nothing(),
                 },
             };
             self.stage(Phase::Live, shard, Mail::Publish(letter));

@@ -17,9 +17,9 @@ use super::clients::PassedOn;
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{Asked, Kept, Mail, Phase};
 use crate::engine::receipt::Receipt;
-use crate::engine::record::Record;
 use crate::engine::route::ShardSet;
 use crate::engine::session::FixedMap;
+use crate::engine::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What happens when others have stored what they were asked for.
@@ -33,6 +33,9 @@ pub(super) enum Then {
         session: SessionKey,
         packet_id: u16,
         number: u64,
+        /// What the publish is called, and who else has something of it.
+        publish: u64,
+        shards: ShardSet,
     },
     /// That is stored.
     Accepted {
@@ -41,6 +44,9 @@ pub(super) enum Then {
         number: u64,
     },
 }
+
+/// No letter has a number as high.
+const ANSWERS_AFTER: u64 = 1 << 60;
 
 /// Who waits for a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +77,8 @@ struct Handled {
 #[derive(Default)]
 pub(super) struct Receipts {
     last: u64,
+    /// Numbers by which only answers of this shard wait: others never hear them.
+    answers: u64,
     /// While something is handled that others may be asked about: its number, 0 as long as none was.
     at_hand: Option<u64>,
     /// By shard, what it has confirmed together with all before.
@@ -101,9 +109,31 @@ impl Receipts {
         self.at_hand = if asks { Some(0) } else { None };
     }
 
+    /// The same, under a number whether others are asked or not.
+    pub(super) const fn begin_numbered(&mut self) -> u64 {
+        let number = self.next();
+        self.at_hand = Some(number);
+        number
+    }
+
+    /// Numbers to come are higher.
+    pub(super) fn count_after(&mut self, number: u64) {
+        self.last = self.last.max(number);
+    }
+
+    /// The last number.
+    pub(super) const fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Goes on with that of something that takes several turns.
     pub(super) const fn resume(&mut self, at_hand: Option<u64>) {
         self.at_hand = at_hand;
+    }
+
+    /// Whether others may be asked about what is handled.
+    pub(super) const fn may_ask(&self) -> bool {
+        self.at_hand.is_some()
     }
 
     /// That is over; its number, if somebody was asked, or whether somebody could have been.
@@ -116,6 +146,11 @@ impl Receipts {
         self.last
     }
 
+    const fn next_answer(&mut self) -> u64 {
+        self.answers += 1;
+        ANSWERS_AFTER + self.answers
+    }
+
     /// The number of what is at hand; 0 if nobody is asked about it.
     fn number(&mut self) -> u64 {
         match self.at_hand {
@@ -126,6 +161,14 @@ impl Receipts {
                 number
             }
             Some(number) => number,
+        }
+    }
+
+    /// For a letter to a shard that is not asked.
+    pub(super) const fn ask_nothing(&self) -> Asked {
+        match self.at_hand {
+            Some(_) => Asked::in_order(0),
+            None => Asked::by_nobody(),
         }
     }
 
@@ -259,6 +302,12 @@ impl Receipts {
         self.has_news.insert(to);
     }
 
+    /// A shard is told that a QoS 2 publish is complete of which it has something.
+    pub(super) fn tell_complete(&mut self, to: ShardId, number: u64) {
+        row(&mut self.news, to).complete.push(number);
+        self.has_news.insert(to);
+    }
+
     /// Whether a shard can be told something now.
     pub(super) fn can_tell(&self, blocked: ShardSet) -> bool {
         let mut telling = self.has_news;
@@ -322,14 +371,18 @@ impl ShardCore {
                 session,
                 packet_id,
                 number,
+                publish,
+                shards,
             } => {
                 let key = (session, packet_id);
                 let accepting = self.receipts.accepting.get_mut(&key);
-                if let Some(accepting) = accepting.filter(|known| known.number == number) {
+                let accepting = accepting.filter(|known| known.number == number);
+                // What is kept of it counts also where the client has gone meanwhile.
+                let accepted = accepting.map(|accepting| {
                     accepting.is_told = true;
-                    self.clients
-                        .keep(session, |session| Record::Accepted { session, packet_id });
-                }
+                    key
+                });
+                self.tell_accepted(accepted, publish, shards);
                 self.when_stored(Then::Accepted {
                     session,
                     packet_id,
@@ -388,7 +441,7 @@ impl ShardCore {
         packet_id: u16,
         receipt: &mut Receipt,
     ) {
-        let number = self.receipts.next();
+        let number = self.receipts.next_answer();
         self.receipts.count(number, 1);
         let accepting = Accepting {
             number,
@@ -400,6 +453,8 @@ impl ShardCore {
             session,
             packet_id,
             number,
+            publish: receipt.number,
+            shards: receipt.shards,
         };
         self.when_kept(receipt.number, receipt.shards, then);
         receipt.number = number;
@@ -461,7 +516,8 @@ impl ShardCore {
     }
 
     /// Another shard has stored what it got of this one.
-    pub(super) fn kept_elsewhere(&mut self, from: ShardId, kept: &Kept) {
+    pub(super) fn kept_elsewhere(&mut self, from: ShardId, kept: &Kept, now: Timestamp) {
+        self.complete_elsewhere(from, &kept.complete, now);
         for then in self.receipts.hear(from, kept) {
             self.go_on_with(then);
         }

@@ -76,7 +76,8 @@ impl Restoring {
 
 impl ShardCore {
     /// Builds what was kept, told as [`ShardCore::snapshot`] does, in a core that nothing has happened to yet
-    /// and that has its access rules and its share of the retained messages' limits.
+    /// and that has its access rules and its share of the retained messages' limits. What is told with an
+    /// origin is not complete: it is over.
     ///
     /// # Errors
     /// The records cannot be a snapshot of this shard. The core is of no use then.
@@ -113,11 +114,23 @@ impl ShardCore {
                 self.restored(restoring, session)?.left_at = at;
                 Ok(())
             }
-            Record::Queued { session, delivery } => {
+            Record::Queued {
+                session: number,
+                delivery,
+                origin,
+            } => {
                 self.clients.journal.restore_entry();
-                let session = self.restored(restoring, session)?;
-                session.last_entry = session.last_entry.max(delivery.entry);
-                session.outbound.restore_queued(delivery);
+                let session = self.restored(restoring, number)?;
+                let entry = delivery.entry;
+                session.last_entry = session.last_entry.max(entry);
+                if origin.is_none() {
+                    session.outbound.restore_queued(delivery);
+                } else {
+                    // Its publish was never complete: its client sends it again.
+                    let session = number;
+                    let settled = Record::Settled { session, entry };
+                    self.clients.journal.put(settled);
+                }
                 Ok(())
             }
             Record::Sent {
@@ -142,9 +155,15 @@ impl ShardCore {
                 let is_new = session.outbound.restore_sent(packet_id, entry, None);
                 is_new.then_some(()).ok_or(RestoreError::Twice)
             }
-            Record::Accepted { session, packet_id } => {
+            Record::Accepted {
+                session, packet_id, ..
+            } => {
                 let inbound = &mut self.restored(restoring, session)?.inbound;
                 inbound.accept(packet_id);
+                Ok(())
+            }
+            Record::Complete { through, .. } => {
+                self.count_publishes_after(through);
                 Ok(())
             }
             Record::Retained { message } => self.restore_retained(message, now),

@@ -5,13 +5,14 @@
 //! Not here: the records of changes ([`super::keeping`]).
 
 use super::ShardCore;
+use super::journal::Journal;
 use crate::engine::codec::topic::{Subscribed, TopicFilter};
 use crate::engine::keys::SessionKey;
 use crate::engine::keys::SessionNumber;
 use crate::engine::record::{Opened, Record, Subscription};
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::session::inflight::Inflight;
-use crate::engine::session::{Delivery, Session, SubscriptionRef};
+use crate::engine::session::{Session, SubscriptionRef};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,6 +51,7 @@ pub(super) fn subscribed(
 impl ShardCore {
     /// Everything there is, in records.
     pub fn snapshot(&self, mut put: impl FnMut(Record)) {
+        self.put_complete(&mut put);
         for key in self.clients.sessions.keys() {
             self.snapshot_session(key, &mut put);
         }
@@ -71,7 +73,7 @@ impl ShardCore {
             if let Some(session) = session.filter(|_| passed.entry > 0) {
                 let mut delivery = passed.delivery.clone();
                 delivery.entry = passed.entry;
-                put(Record::Queued { session, delivery });
+                put(self.clients.journal.queued(session, &delivery));
             }
         }
     }
@@ -93,6 +95,8 @@ impl ShardCore {
             put(Record::Accepted {
                 session: number,
                 packet_id,
+                // That it is complete is told by itself.
+                number: 0,
             });
         }
         if session.connection.is_none() {
@@ -115,21 +119,15 @@ impl ShardCore {
             put_subscription(self, key, number, reference, put);
         }
         for entry in session.outbound.unfinished() {
-            put_unfinished(number, entry, put);
+            put_unfinished(&self.clients.journal, number, entry, put);
         }
         let held = session.replay.iter().flat_map(|replay| replay.held.iter());
         for delivery in session.outbound.waiting().chain(held) {
             if delivery.entry > 0 {
-                put(queued(number, delivery));
+                put(self.clients.journal.queued(number, delivery));
             }
         }
     }
-}
-
-/// A message on its way to a session.
-pub(super) fn queued(session: SessionNumber, delivery: &Delivery) -> Record {
-    let delivery = delivery.clone();
-    Record::Queued { session, delivery }
 }
 
 pub(super) fn put_subscription(
@@ -152,6 +150,7 @@ pub(super) fn put_subscription(
 }
 
 pub(super) fn put_unfinished(
+    journal: &Journal,
     session: SessionNumber,
     unfinished: &Inflight,
     put: &mut impl FnMut(Record),
@@ -162,8 +161,7 @@ pub(super) fn put_unfinished(
     }
     match &unfinished.delivery {
         Some(delivery) => {
-            let delivery = delivery.clone();
-            put(Record::Queued { session, delivery });
+            put(journal.queued(session, delivery));
             put(Record::Sent {
                 session,
                 entry,

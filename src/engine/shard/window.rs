@@ -59,6 +59,7 @@ impl Clients {
             if qos == Qos::ExactlyOnce {
                 return self.journal.wait_to_send(Unsent {
                     session: key,
+                    number,
                     connection: connection_key,
                     entry,
                     packet_id,
@@ -152,10 +153,7 @@ impl Clients {
         }
         let is_new = number_entry(session, &mut delivery);
         let queued = session.number.filter(|_| is_new);
-        let queued = queued.map(|session| Record::Queued {
-            session,
-            delivery: delivery.clone(),
-        });
+        let queued = queued.map(|session| (session, delivery.clone()));
         let limits = QueueLimits {
             bytes_max: session.queue_bytes_max,
             ..self.settings.queue_limits()
@@ -179,8 +177,9 @@ impl Clients {
                 return;
             }
         }
-        if let Some(record) = queued {
-            self.journal.put(record);
+        if let Some((session, delivery)) = queued {
+            let origin = self.journal.once.origin_at_hand(delivery.qos);
+            self.journal.queue(session, delivery, origin);
         }
     }
 
@@ -284,6 +283,10 @@ impl Clients {
         let connection_key = session.connection?;
         let connection = self.connections.get_mut(connection_key)?;
         let version = connection.version;
+        let (first, number) = (session.outbound.first_held_back()?, session.number);
+        if self.journal.once.holds_resumed(number, first.entry, key) {
+            return None;
+        }
         let entry = session.outbound.next_held_back(connection.window_max)?;
         let packet_id = entry.packet_id;
         if entry.awaits == Awaits::Pubcomp {
@@ -322,8 +325,8 @@ impl Clients {
 }
 
 impl ShardCore {
-    /// Sends the messages of QoS 2 whose identifiers are stored by now: sent before, one would come a second
-    /// time with another identifier if the broker forgot the first.
+    /// Sends the messages of QoS 2 whose identifiers are stored by now, and that are complete: sent before, one
+    /// would come a second time with another identifier if the broker forgot the first.
     pub(super) fn send_stored(&mut self, now: Timestamp) {
         while let Some(unsent) = self.clients.journal.next_to_send() {
             let key = unsent.session;
@@ -332,5 +335,6 @@ impl ShardCore {
                 self.pump_replay(key, now);
             }
         }
+        self.resume_decided(now);
     }
 }

@@ -14,7 +14,7 @@ use super::tag::Tag;
 use super::window::{NUMBER_END, Window};
 use crate::engine::access::acl::Acl;
 use crate::engine::codec::Version;
-use crate::engine::keys::{GroupKey, SessionNumber};
+use crate::engine::keys::{GroupKey, Origin, SessionNumber, ShardId};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::record::{Opened, Record, Step, Subscription};
 use crate::engine::session::will::Will;
@@ -24,6 +24,9 @@ use std::sync::Arc;
 
 /// Most bytes of a record: a packet has at most 256 MiB.
 pub const RECORD_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Numbers of publishes end here.
+const PUBLISH_NUMBER_END: u64 = 1 << 55;
 
 /// Reads the records of one shard.
 #[derive(Debug)]
@@ -131,7 +134,11 @@ impl Decoder {
     ) -> Result<(), Fault> {
         match tag {
             Tag::Body => self.body(fields),
-            Tag::Queued => self.queued(fields, take),
+            Tag::Queued => self.queued(None, fields, take),
+            Tag::QueuedOnce => {
+                let origin = origin(&mut fields)?;
+                self.queued(Some(origin), fields, take)
+            }
             Tag::Retained => {
                 let message = self.named(&mut fields)?.share();
                 fields.finish()?;
@@ -186,9 +193,14 @@ impl Decoder {
         known.ok_or(Fault::NoBody)
     }
 
-    fn queued(&self, mut fields: Fields<'_>, take: &mut impl FnMut(Record)) -> Result<(), Fault> {
+    fn queued(
+        &self,
+        origin: Option<Origin>,
+        mut fields: Fields<'_>,
+        take: &mut impl FnMut(Record),
+    ) -> Result<(), Fault> {
         let message = self.named(&mut fields)?;
-        entries(message, fields, take)
+        entries(message, origin, fields, take)
     }
 }
 
@@ -231,6 +243,12 @@ impl Decoder {
             match read {
                 Ok(()) => {}
                 Err(Fault::NoBody) if tag == Tag::Queued => names(fields, &mut take),
+                Err(Fault::NoBody) if tag == Tag::QueuedOnce => {
+                    let mut fields = fields;
+                    // It was read before.
+                    let _ = origin(&mut fields);
+                    names(fields, &mut take);
+                }
                 Err(Fault::NoBody) if tag == Tag::Retained => take(Err(LeftOut::Retained)),
                 Err(Fault::NoFirstPart) => take(Err(LeftOut::Part)),
                 Err(fault) => {
@@ -267,19 +285,38 @@ fn names(mut fields: Fields<'_>, take: &mut impl FnMut(Result<Record, LeftOut>))
     let nothing = Message::new("", b"", b"", Qos::AtLeastOnce, false, None);
     let nothing = LocalMessage::new(Arc::new(nothing));
     let mut name = |record| {
-        if let Record::Queued { session, delivery } = record {
+        if let Record::Queued {
+            session, delivery, ..
+        } = record
+        {
             let entry = delivery.entry;
             take(Err(LeftOut::Entry { session, entry }));
         }
     };
     // It was refused for the message alone, which comes first.
     let _ = fields.varint();
-    let _ = entries(&nothing, fields, &mut name);
+    let _ = entries(&nothing, None, fields, &mut name);
+}
+
+/// The publish of a list that may not be complete.
+fn origin(fields: &mut Fields<'_>) -> Result<Origin, Fault> {
+    let shard = ShardId::try_from(fields.varint()?).map_err(|_| Fault::Value)?;
+    let number = publish_number(fields.varint()?)?;
+    Origin::new(shard, number).ok_or(Fault::Value)
+}
+
+/// The number of a publish, or 0.
+const fn publish_number(number: u64) -> Result<u64, Fault> {
+    if number >= PUBLISH_NUMBER_END {
+        return Err(Fault::Value);
+    }
+    Ok(number)
 }
 
 /// The entries of a list.
 fn entries(
     message: &LocalMessage,
+    origin: Option<Origin>,
     mut fields: Fields<'_>,
     take: &mut impl FnMut(Record),
 ) -> Result<(), Fault> {
@@ -318,7 +355,14 @@ fn entries(
             group,
             entry,
         };
-        take(Record::Queued { session, delivery });
+        if origin.is_some() && qos != Qos::ExactlyOnce {
+            return Err(Fault::Value);
+        }
+        take(Record::Queued {
+            session,
+            delivery,
+            origin,
+        });
         if fields.is_empty() {
             return Ok(());
         }
@@ -376,6 +420,12 @@ fn plain(tag: Tag, fields: &mut Fields<'_>, wall: Wall) -> Result<Record, Fault>
         let topic = fields.text()?.into();
         return Ok(Record::RetainedGone { topic });
     }
+    if tag == Tag::Complete {
+        let after = publish_number(fields.varint()?)?;
+        let through = after.checked_add(fields.entry()?).ok_or(Fault::Number)?;
+        let through = publish_number(through)?;
+        return Ok(Record::Complete { after, through });
+    }
     if let Some(step) = step(tag) {
         return Ok(Record::Checkpoint(step));
     }
@@ -422,6 +472,10 @@ fn plain(tag: Tag, fields: &mut Fields<'_>, wall: Wall) -> Result<Record, Fault>
         Tag::Accepted => Record::Accepted {
             session,
             packet_id: fields.packet_id()?,
+            number: match fields.is_empty() {
+                true => 0,
+                false => publish_number(fields.entry()?)?,
+            },
         },
         Tag::Released => Record::Released {
             session,

@@ -15,7 +15,7 @@ use super::frames::Frames;
 use super::tag::Tag;
 use super::window::Window;
 use crate::engine::codec::Version;
-use crate::engine::keys::{SessionNumber, ShardId};
+use crate::engine::keys::{Origin, SessionNumber, ShardId};
 use crate::engine::message::Message;
 use crate::engine::record::{Opened, Persist, Record, Step, Subscription};
 use crate::engine::session::will::Will;
@@ -58,6 +58,8 @@ struct List {
     /// Not a record yet; empty if there is none.
     fields: Vec<u8>,
     body: u64,
+    /// The publish, as long as it is not known to be complete.
+    origin: Option<Origin>,
     /// The session before.
     last: (u64, ShardId),
     ticket: u64,
@@ -95,9 +97,11 @@ impl Encoder {
     /// One more record. Tickets ascend.
     pub fn put(&mut self, persist: &Persist) {
         match &persist.record {
-            Record::Queued { session, delivery } => {
-                return self.queue(*session, delivery, persist.ticket);
-            }
+            Record::Queued {
+                session,
+                delivery,
+                origin,
+            } => return self.queue(*session, delivery, *origin, persist.ticket),
             Record::Retained { message } => self.retain(message),
             Record::Checkpoint(step) => self.go_on_with_checkpoint(*step),
             record => self.write(record),
@@ -155,19 +159,31 @@ impl Encoder {
     }
 
     /// ```text
-    /// body varint | each: flags u8 | session or difference | entry varint | [ids] | [group]
+    /// queued:      body varint | each: flags u8 | session or difference | entry varint | [ids] | [group]
+    /// queued once: shard varint | number varint | as above
     /// ```
-    fn queue(&mut self, session: SessionNumber, delivery: &Delivery, ticket: u64) {
+    fn queue(
+        &mut self,
+        session: SessionNumber,
+        delivery: &Delivery,
+        origin: Option<Origin>,
+        ticket: u64,
+    ) {
         let body = self.body(&delivery.message, || {
             Arc::downgrade(&delivery.message.share())
         });
-        if self.list.body != body || self.list.fields.len() >= LIST_BYTES_MAX {
+        let is_same = (self.list.body, self.list.origin) == (body, origin);
+        if !is_same || self.list.fields.len() >= LIST_BYTES_MAX {
             self.end_list();
         }
         let list = &mut self.list;
         let is_first = list.fields.is_empty();
         if is_first {
-            list.body = body;
+            (list.body, list.origin) = (body, origin);
+            if let Some(origin) = origin {
+                put_varint(&mut list.fields, u64::from(origin.shard));
+                put_varint(&mut list.fields, origin.number.get());
+            }
             put_varint(&mut list.fields, body);
             let retained = self.only_retained.take_if(|(number, _)| *number == body);
             self.queued_bytes += retained.map_or(0, |(_, bytes)| bytes);
@@ -204,7 +220,11 @@ impl Encoder {
         if self.list.fields.is_empty() {
             return;
         }
-        self.frames.write(Tag::Queued, &[&self.list.fields]);
+        let tag = match self.list.origin {
+            None => Tag::Queued,
+            Some(_) => Tag::QueuedOnce,
+        };
+        self.frames.write(tag, &[&self.list.fields]);
         self.queued_bytes += self.list.fields.len() as u64;
         self.frames.complete(self.list.ticket);
         self.list.fields.clear();
@@ -286,7 +306,11 @@ impl Bodies {
     }
 }
 
-/// A record's fields; none of one that names a message.
+/// A record's fields; none of one that names a message. Those that have no line of their own:
+/// ```text
+/// complete: after varint | count varint
+/// accepted: session | packet identifier u16 | [number varint]
+/// ```
 fn put_record(out: &mut Vec<u8>, wall: Wall, record: &Record) -> Option<Tag> {
     let (session, tag) = match record {
         Record::Queued { .. } | Record::Retained { .. } | Record::Checkpoint(_) => return None,
@@ -300,6 +324,11 @@ fn put_record(out: &mut Vec<u8>, wall: Wall, record: &Record) -> Option<Tag> {
         Record::RetainedGone { topic } => {
             put_text(out, topic);
             return Some(Tag::RetainedGone);
+        }
+        Record::Complete { after, through } => {
+            put_varint(out, *after);
+            put_varint(out, through.saturating_sub(*after));
+            return Some(Tag::Complete);
         }
         Record::Expires { session, .. } => (session, Tag::Expires),
         Record::Left { session, .. } => (session, Tag::Left),
@@ -326,9 +355,15 @@ fn put_record(out: &mut Vec<u8>, wall: Wall, record: &Record) -> Option<Tag> {
             put_varint(out, *entry);
             out.extend_from_slice(&packet_id.to_le_bytes());
         }
-        Record::Accepted { packet_id, .. } | Record::Released { packet_id, .. } => {
+        Record::Accepted {
+            packet_id, number, ..
+        } => {
             out.extend_from_slice(&packet_id.to_le_bytes());
+            if *number > 0 {
+                put_varint(out, *number);
+            }
         }
+        Record::Released { packet_id, .. } => out.extend_from_slice(&packet_id.to_le_bytes()),
         _ => {}
     }
     Some(tag)

@@ -56,4 +56,7 @@ tags! {
     Restates = 22, "told anew";
     Changes = 23, "changes";
     CheckpointEnds = 24, "checkpoint ends";
+    /// A message is on its way to sessions if its publish, which is named, is complete.
+    QueuedOnce = 25, "queued once";
+    Complete = 26, "complete";
 }

@@ -1,13 +1,15 @@
 //! The format, byte by byte, so that it does not change unnoticed; what is refused; any records there and
 //! back.
 
+mod lists;
+
 use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::refusal::{Fault, Refusal};
 use super::window::MESSAGES_MAX;
 use crate::engine::access::acl::{Acl, RuleAccess};
 use crate::engine::codec::Version;
-use crate::engine::keys::{GroupKey, SessionNumber};
+use crate::engine::keys::{GroupKey, Origin, SessionNumber, ShardId};
 use crate::engine::message::{LocalMessage, Message, Qos};
 use crate::engine::record::{Opened, Persist, Record, Step, Subscription};
 use crate::engine::session::will::Will;
@@ -59,7 +61,11 @@ fn delivery(message: &LocalMessage, entry: u64) -> Delivery {
 
 fn queued(session: SessionNumber, message: &LocalMessage, entry: u64) -> Record {
     let delivery = delivery(message, entry);
-    Record::Queued { session, delivery }
+    Record::Queued {
+        session,
+        delivery,
+        origin: None,
+    }
 }
 
 /// An encoder that counts tickets.
@@ -248,8 +254,27 @@ fn records_of_sessions_have_these_bytes() {
         &[9, 5, 0xAC, 2, 3, 0x81, 1],
     );
     golden(
-        Record::Accepted { session, packet_id },
+        Record::Accepted {
+            session,
+            packet_id,
+            number: 0,
+        },
         &[10, 5, 0xAC, 2, 3, 0x34, 0x12],
+    );
+    golden(
+        Record::Accepted {
+            session,
+            packet_id,
+            number: 300,
+        },
+        &[10, 7, 0xAC, 2, 3, 0x34, 0x12, 0xAC, 2],
+    );
+    golden(
+        Record::Complete {
+            after: 300,
+            through: 305,
+        },
+        &[26, 3, 0xAC, 2, 5],
     );
     golden(
         Record::Released { session, packet_id },
@@ -358,55 +383,18 @@ fn messages_have_these_bytes() {
         filter: "f".into(),
         name: "n".into(),
     }));
-    let record = Record::Queued {
+    let record = |origin| Record::Queued {
         session: session(2),
-        delivery: full,
+        delivery: full.clone(),
+        origin,
     };
     let entry = b"\x05\x0D\x01\x3E\x02\x03\x07\x02\x04\xAC\x02\x01f\x01n";
-    golden(record, &[&body[..], &entry[..]].concat());
-}
-
-#[test]
-fn a_message_to_many_sessions_is_one_body_and_one_list() {
-    let (local, mut shard) = (message("t", b"load"), Shard::new());
-    shard.bytes();
-    let sessions = [
-        session(2),
-        session(3),
-        session(1),
-        number(9, 4),
-        number(8, 4),
-    ];
-    for session in sessions {
-        shard.put(queued(session, &local, 1));
-    }
-    // Named again, from another handle.
-    shard.put(Record::Retained {
-        message: local.share(),
-    });
-    let bytes = shard.bytes();
-    let list = [
-        &[5, 18, 1][..],
-        &[0x21, 2, 3, 1],
-        &[0x01, 2, 1],
-        &[0x01, 3, 1],
-        &[0x21, 9, 4, 1],
-        &[0x01, 1, 1],
-        &[19, 1, 1],
-    ];
-    assert_eq!(&bytes[15..], list.concat());
-    let told = read(&mut Decoder::new(ORIGIN_MS), &bytes).unwrap();
-    let mut seen = Vec::new();
-    for record in &told {
-        if let Record::Queued { session, delivery } = record {
-            seen.push(*session);
-            let Record::Retained { message } = &told[5] else {
-                panic!("retained at the end");
-            };
-            assert!(Arc::ptr_eq(&delivery.message.share(), message));
-        }
-    }
-    assert_eq!(seen, sessions);
+    golden(record(None), &[&body[..], &entry[..]].concat());
+    let once = b"\x19\x10\x07\xAC\x02\x01\x3E\x02\x03\x07\x02\x04\xAC\x02\x01f\x01n";
+    golden(
+        record(Origin::new(7, 300)),
+        &[&body[..], &once[..]].concat(),
+    );
 }
 
 #[test]
@@ -716,7 +704,11 @@ impl Random {
                 packet_id,
             },
             9 => Record::Settled { session, entry },
-            10 => Record::Accepted { session, packet_id },
+            10 => Record::Accepted {
+                session,
+                packet_id,
+                number: self.below(1_000),
+            },
             11 => Record::Released { session, packet_id },
             12 => Record::WillGone { session },
             13 => Record::Retained {
@@ -726,10 +718,22 @@ impl Random {
                 topic: self.text().into(),
             },
             15 => Record::Checkpoint(self.step()),
-            _ => Record::Queued {
-                session,
-                delivery: self.delivery(&message),
-            },
+            16 => {
+                let after = self.below(1_000);
+                Record::Complete {
+                    after,
+                    through: after + 1 + self.below(1_000),
+                }
+            }
+            _ => {
+                let delivery = self.delivery(&message);
+                let origin = Origin::new(self.below(3) as ShardId, self.below(3));
+                Record::Queued {
+                    session,
+                    origin: origin.filter(|_| delivery.qos == Qos::ExactlyOnce),
+                    delivery,
+                }
+            }
         }
     }
 

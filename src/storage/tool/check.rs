@@ -4,6 +4,7 @@ use super::remains::Losses;
 use super::rescue::{Fault, Rescue, Told};
 use super::walk::{Gap, Walked, walk};
 use super::{ToolError, open};
+use crate::storage::complete::decide_all;
 use crate::storage::epoch::Epochs;
 use crate::storage::image::Image;
 use crate::storage::log::LogError;
@@ -122,7 +123,8 @@ pub fn look_through<D: Disk>(
     let mut rescued = rescue.finish();
     let mut refused = None;
     match started(disk)? {
-        Ok(images) if walked.gaps.is_empty() => {
+        Ok(mut images) if walked.gaps.is_empty() => {
+            decide_all(&mut images);
             rescued.images = (0..).zip(images).collect();
             rescued.faults.clear();
             rescued.losses = Losses::default();

@@ -174,7 +174,18 @@ impl Dump<'_> {
                 line.put("filter", &**filter)
                     .put_if("share", share.as_deref());
             }
-            Record::Queued { delivery, .. } => queued_line(line, delivery, payloads),
+            Record::Queued {
+                delivery, origin, ..
+            } => {
+                queued_line(line, delivery, payloads);
+                if let Some(origin) = origin {
+                    line.put("if_complete_shard", &origin.shard);
+                    line.put("if_complete_number", &origin.number);
+                }
+            }
+            Record::Complete { after, through } => {
+                line.put("after", after).put("through", through);
+            }
             Record::Sent {
                 entry, packet_id, ..
             }
@@ -184,9 +195,13 @@ impl Dump<'_> {
             Record::Unsent { entry, .. } | Record::Settled { entry, .. } => {
                 line.put("entry", entry);
             }
-            Record::Accepted { packet_id, .. } | Record::Released { packet_id, .. } => {
+            Record::Accepted {
+                packet_id, number, ..
+            } => {
                 line.put("packet_id", packet_id);
+                line.put_if("number", Some(number).filter(|number| **number > 0));
             }
+            Record::Released { packet_id, .. } => drop(line.put("packet_id", packet_id)),
             Record::Retained { message } => {
                 line.put("qos", &message.qos.bits());
                 line.put_message(message, payloads);
@@ -210,6 +225,7 @@ const fn kind(record: &Record) -> &'static str {
         Record::Received { .. } => "received",
         Record::Settled { .. } => "settled",
         Record::Accepted { .. } => "accepted",
+        Record::Complete { .. } => "complete",
         Record::Released { .. } => "released",
         Record::WillGone { .. } => "will gone",
         Record::Retained { .. } => "retained",

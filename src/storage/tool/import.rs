@@ -329,6 +329,7 @@ impl<'a> Import<'a> {
                 Record::Queued {
                     session: number,
                     delivery,
+                    origin: None,
                 },
                 Record::Sent {
                     session: number,
@@ -345,6 +346,7 @@ impl<'a> Import<'a> {
                 session.queued.push(Record::Queued {
                     session: number,
                     delivery,
+                    origin: None,
                 });
             }
         }
@@ -414,6 +416,7 @@ impl<'a> Import<'a> {
             session.queued.push(Record::Queued {
                 session: session_number,
                 delivery,
+                origin: None,
             });
         }
         if message.retain {
@@ -483,7 +486,11 @@ impl Session {
         records.extend(self.sent);
         records.extend(self.queued);
         let accepted = self.accepted.into_iter();
-        records.extend(accepted.map(|packet_id| Record::Accepted { session, packet_id }));
+        records.extend(accepted.map(|packet_id| Record::Accepted {
+            session,
+            packet_id,
+            number: 0,
+        }));
         let at = self.left_at;
         records.push(Record::Left { session, at });
     }

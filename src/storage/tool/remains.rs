@@ -260,7 +260,9 @@ impl Shard {
                     trace.gaps
                 };
             }
-            Record::Queued { session, delivery } => self.note_entry(*session, delivery.entry),
+            Record::Queued {
+                session, delivery, ..
+            } => self.note_entry(*session, delivery.entry),
             Record::Settled { session, entry } => self.note_over(*session, *entry),
             Record::Ended { session } => {
                 self.traces.remove(session);

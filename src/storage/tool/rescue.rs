@@ -8,6 +8,7 @@
 //! - Of two messages with one packet identifier the one that was sent last keeps it, the other is sent anew.
 //! - That a client's publish was accepted is forgotten where the record of its release may be lost: as long
 //!   as it is remembered, the client's next publish with that identifier would be dropped as a repeat.
+//! - A QoS 2 publish of which it may be lost that it is complete counts as complete.
 //! - Behind what is lost, a checkpoint that is whole tells all there is: nothing is missing any more then.
 //! - Where the number of shards changes, sessions get new numbers by which there are
 //!   ([`crate::storage::rehome`]). Where one may be missing nobody knows them any more: what is told of a
@@ -203,8 +204,12 @@ impl Rescue {
 
     /// What all shards have, without what is of no use, and what is known of the sessions by their names.
     fn close(&mut self) -> (Vec<Image>, BTreeMap<Rc<str>, Trace>) {
-        if self.is_sure() {
+        let is_sure = self.is_sure();
+        if is_sure {
             self.losses = Losses::default();
+        }
+        for id in 0..self.count {
+            self.shards.entry(id).or_insert_with(|| Shard::new(false));
         }
         let mut shards = std::mem::take(&mut self.shards);
         let mut newest: BTreeMap<Box<str>, (u64, SessionNumber)> = BTreeMap::new();
@@ -229,6 +234,9 @@ impl Rescue {
             for (number, session) in &shard.image.sessions {
                 let trace = shard.traces.remove(number).unwrap_or_default();
                 traces.insert(Rc::clone(&session.opened.client_id), trace);
+            }
+            if !is_sure {
+                shard.image.keep_undecided();
             }
             images.push(shard.image);
         }
@@ -363,7 +371,11 @@ mod tests {
             group: None,
             entry,
         };
-        Record::Queued { session, delivery }
+        Record::Queued {
+            session,
+            delivery,
+            origin: None,
+        }
     }
 
     const fn sent(session: SessionNumber, entry: u64, packet_id: u16) -> Record {
@@ -457,6 +469,7 @@ mod tests {
         let accepted = |packet_id| Record::Accepted {
             session: number(1),
             packet_id,
+            number: 0,
         };
         log.frame([opened(1, "one"), opened(2, "two")]);
         log.frame([

@@ -56,6 +56,8 @@ pub struct Run {
     filters: usize,
     /// All subscribe to one share group and nothing else, with sessions that stay.
     is_one_group: bool,
+    /// Nearly all is of QoS 2, sessions stay, and the broker is killed often.
+    is_once: bool,
     steps: usize,
     now: u64,
     /// What happened last.
@@ -67,7 +69,7 @@ impl Run {
         let mut random = Random::new(seed);
         let is_calm = random.chance(350);
         let shards = 1 + random.below(4);
-        let roughness = Roughness {
+        let mut roughness = Roughness {
             read: 200 + random.below(700) as u32,
             complete: 200 + random.below(700) as u32,
             run: 200 + random.below(800) as u32,
@@ -97,11 +99,16 @@ impl Run {
         settings.limits.turn_us_goal = random.pick(&[500, 4_000]);
         settings.limits.inflight_max = random.pick(&[1, 2, 5, 1024]);
         settings.limits.receive_maximum = random.pick(&[2, 8, 1024]);
-        let world = World::new(shards, seed, &settings, letters_max, roughness);
         let is_one_group = random.chance(250);
+        let is_once = !is_calm && !is_one_group && random.chance(400);
+        if is_once {
+            roughness.commit = 100 + random.below(500) as u32;
+            roughness.checkpoint = random.pick(&[2, 20, 60]);
+        }
+        let world = World::new(shards, seed, &settings, letters_max, roughness);
         let clients = 2 + random.below(6);
         let clients: Vec<Client> = (0..clients)
-            .map(|number| client(number, is_calm, is_one_group, &mut random))
+            .map(|number| client(number, is_calm, (is_one_group, is_once), &mut random))
             .collect();
         let rough = |random: &mut Random, max: usize| {
             if is_calm { 0 } else { random.below(max) as u32 }
@@ -116,13 +123,15 @@ impl Run {
             take_over: rough(&mut random, 10),
             stall: random.below(10) as u32,
             // While it is short, messages for those that are away may be lost.
-            memory: if random.chance(500) {
+            memory: if random.chance(500) && !is_once {
                 random.below(10) as u32
             } else {
                 0
             },
             time: random.below(60) as u32,
-            crash: if random.chance(500) {
+            crash: if is_once {
+                2 + random.below(8) as u32
+            } else if random.chance(500) {
                 rough(&mut random, 5)
             } else {
                 0
@@ -134,6 +143,7 @@ impl Run {
             steps: 300 + random.below(1500),
             filters: random.pick(&[1, 3, FILTERS.len()]),
             is_one_group,
+            is_once,
             random,
             world,
             clients,
@@ -270,6 +280,9 @@ impl Run {
             let topic = self.random.pick(&TOPICS[..topics]).to_owned();
             (topic, self.random.below(3) as u8, false)
         };
+        // Values of one topic are compared with each other: they are of one QoS.
+        let is_once = self.is_once && (is_value || self.random.chance(800));
+        let qos = if is_once { 2 } else { qos };
         let message = self.oracle.messages.len();
         let packet_id = if qos > 0 {
             self.clients[id].packet_id()
@@ -342,7 +355,11 @@ impl Run {
         for _ in 0..=self.random.below(most) {
             let share = self
                 .random
-                .chance(if self.is_one_group { 1000 } else { 250 })
+                .chance(match (self.is_one_group, self.is_once) {
+                    (true, _) => 1000,
+                    (_, true) => 50,
+                    _ => 250,
+                })
                 .then(|| self.random.pick(&["g", "h"][..names]).to_owned());
             let filter = match &share {
                 Some(_) if self.is_one_group => SHARED[0],
@@ -527,10 +544,17 @@ impl Run {
     }
 }
 
-fn client(number: usize, is_calm: bool, is_one_group: bool, random: &mut Random) -> Client {
+fn client(
+    number: usize,
+    is_calm: bool,
+    (is_one_group, is_once): (bool, bool),
+    random: &mut Random,
+) -> Client {
     let is_v5 = random.chance(500) || is_one_group;
-    let is_persistent = random.chance(500) || is_one_group;
-    let expiry_s = if is_persistent {
+    let is_persistent = random.chance(if is_once { 850 } else { 500 }) || is_one_group;
+    let expiry_s = if is_persistent && is_once {
+        u32::MAX
+    } else if is_persistent {
         random.pick(&[3, 3600, u32::MAX])
     } else {
         0
@@ -551,11 +575,14 @@ fn client(number: usize, is_calm: bool, is_one_group: bool, random: &mut Random)
     // A group with a member of QoS 0 may lose anything in a crash.
     let qos = if is_one_group && random.chance(800) {
         1
+    } else if is_once {
+        2
     } else {
         random.below(3) as u8
     };
     let reads = random.pick(&[5, 40, 2000]);
-    let may_be_small = is_v5 && random.chance(500);
+    // What is given up frees an identifier that a crash forgets.
+    let may_be_small = is_v5 && random.chance(500) && !is_once;
     let mut client = Client::new(connect, qos, reads);
     client.may_be_small = may_be_small;
     client

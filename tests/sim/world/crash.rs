@@ -4,7 +4,9 @@ use super::{State, World};
 use crate::kept::Kept;
 use crate::random::Random;
 use ringmq::engine::keys::ShardId;
+use ringmq::storage::complete::Told;
 use ringmq::storage::epoch::Epoch;
+use ringmq::storage::image::Image;
 use ringmq::storage::rehome::rehome;
 
 impl World {
@@ -23,16 +25,31 @@ impl World {
         let mut kept = Vec::new();
         for shard in std::mem::take(&mut self.shards) {
             let mut of_shard = shard.kept;
-            of_shard.crash(shard.stored, random)?;
+            of_shard.crash(shard.stored, random);
             kept.push(of_shard);
+        }
+        if kept.iter().all(Kept::has_checkpoint) && random.chance(700) {
+            for of_shard in &mut kept {
+                of_shard.clean(random)?;
+            }
+        }
+        for of_shard in &mut kept {
+            of_shard.begin_life()?;
         }
         if kept.len() > 1 && random.chance(250) {
             kept = self.divide(&kept, 2 + random.below(3))?;
         }
         self.shards = self.fresh_shards(kept.len());
-        for (shard, kept) in self.shards.iter_mut().zip(kept) {
+        let images = kept.iter().map(Kept::image);
+        let mut images = images.collect::<Result<Vec<Image>, _>>()?;
+        let told: Vec<Told> = images.iter().map(Image::told).collect();
+        for (own, image) in (0..).zip(&mut images) {
+            image.decide(own, |shard| told.get(usize::from(shard)));
+        }
+        for ((shard, kept), image) in self.shards.iter_mut().zip(kept).zip(images) {
             shard.kept = kept;
-            let restored = shard.core.restore(now, shard.kept.records()?);
+            shard.core.count_publishes_after(image.last_number());
+            let restored = shard.core.restore(now, image.into_records());
             restored.map_err(|error| format!("not restored: {error}"))?;
             shard.take_persist();
             shard.kept.check(&shard.core, now)?;

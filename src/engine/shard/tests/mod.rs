@@ -6,6 +6,7 @@ mod gate;
 mod groups;
 mod held;
 mod keeping;
+mod once;
 mod overload;
 mod pair;
 mod presence;

@@ -217,6 +217,7 @@ fn kept(through: u64, without: &[u64], single: &[u64]) -> Mail {
         through,
         without: without.to_vec(),
         single: single.to_vec(),
+        complete: Vec::new(),
     }))
 }
 
