@@ -307,6 +307,89 @@ fn flip(file: &Path, at: usize) {
     fs::write(file, bytes).expect("written");
 }
 
+/// A broker that is started again and again takes no more space with each start.
+#[test]
+fn starts_that_write_little_take_no_files() {
+    let place = Place::new();
+    for life in 0..20 {
+        let broker = place.start(2);
+        if life % 2 == 0 {
+            let mut client = Connect::v5("client").persistent().open(&broker);
+            client.subscribe(&format!("life/{life}"), 1);
+        }
+        kill(broker);
+        // What was being written when it was killed is no reason either, but may be one once or twice.
+        let files = place.segments().len();
+        assert!(files <= 4, "{files} files after {life} lives");
+    }
+    let broker = place.start(2);
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    for life in (0..20).step_by(2) {
+        publisher.publish(&format!("life/{life}"), 1, "words");
+    }
+    let mut client = Connect::v5("client").persistent().open(&broker);
+    for life in (0..20).step_by(2) {
+        client.expect(&format!("life/{life}"), "words");
+    }
+}
+
+/// The last frame that is noted to be safe, in either of two blocks.
+fn noted_end(place: &Place) -> u64 {
+    let end = fs::read(place.0.join("END")).unwrap_or_default();
+    let noted = end
+        .chunks_exact(4_096)
+        .filter_map(|block| block[52..60].try_into().ok());
+    noted.map(u64::from_le_bytes).max().unwrap_or(0)
+}
+
+/// What is missing at the log's end is named, with what to do, after a stop and after a kill at rest.
+#[test]
+fn a_log_without_its_end_is_refused() {
+    for is_killed in [false, true] {
+        let place = Place::new();
+        let broker = place.start(1);
+        let mut client = Connect::v5("client").persistent().open(&broker);
+        client.subscribe("something", 1);
+        client.disconnect();
+        if is_killed {
+            eventually("its end is noted", || (noted_end(&place) > 0).then_some(()));
+            kill(broker);
+        } else {
+            broker.stop();
+        }
+        let last = &place.segments()[0];
+        let bytes = fs::read(last).expect("a segment");
+        let refused = |parts: &[&str]| {
+            let outcome = place.setup(1).run_to_end();
+            assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+            for part in parts
+                .iter()
+                .chain(&["ringmq store check", "ringmq store salvage"])
+            {
+                assert!(outcome.log.contains(part), "no '{part}' in {}", outcome.log);
+            }
+        };
+        fs::remove_file(last).expect("removed");
+        refused(&["0000000001.seg is missing"]);
+        fs::write(last, &bytes[..4_096]).expect("written");
+        refused(&["0000000001.seg: frame 1 at byte 4096, which was acknowledged"]);
+        let mut blank = bytes.clone();
+        blank.fill(0);
+        fs::write(last, &blank).expect("written");
+        refused(&["0000000001.seg is empty"]);
+        let written = bytes.iter().rposition(|byte| *byte != 0).expect("frames") + 1;
+        fs::write(last, &bytes[..written.next_multiple_of(4_096)]).expect("written");
+        if is_killed {
+            // Whether something stood behind it is known only of a log that was closed.
+            refused(&["0000000001.seg ends at byte", "and had 67108864 bytes"]);
+            fs::write(last, &bytes).expect("written");
+        }
+        let broker = place.start(1);
+        let client = Connect::v5("client").persistent().open(&broker);
+        assert!(client.session_present);
+    }
+}
+
 /// What was being written when the machine stopped is cut off, and said.
 #[test]
 fn a_torn_end_is_cut_off() {
