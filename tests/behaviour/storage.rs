@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A directory of one test.
-pub struct Place(PathBuf);
+pub struct Place(pub PathBuf);
 
 impl Place {
     pub fn new() -> Self {
@@ -420,8 +420,9 @@ fn a_torn_end_is_cut_off() {
     );
 }
 
-/// Rounds of a broker that is killed at some moment while it is published to.
-const KILLS: u64 = 10;
+/// Rounds of a broker that is killed at some moment while it is published to; as many as
+/// `RINGMQ_TEST_KILLS` says, if it does.
+const KILLS: usize = 10;
 
 on_shards! { [1, 4]
     killed_again_and_again_it_has_what_it_acknowledged,
@@ -430,6 +431,20 @@ on_shards! { [1, 4]
 /// Everything that was acknowledged came, in its publisher's order, and at QoS 2 once: over shards that still
 /// takes receipts in the log, so there it may come twice.
 fn killed_again_and_again_it_has_what_it_acknowledged(shards: usize) {
+    kill_again_and_again(&[shards]);
+}
+
+#[test]
+fn killed_again_and_again_and_started_with_other_shards_it_has_what_it_acknowledged() {
+    kill_again_and_again(&[1, 4, 3]);
+}
+
+/// With so many shards by turns, and so that what the kernel has, or only what the disk has, is safe.
+fn kill_again_and_again(shards: &[usize]) {
+    let rounds = match std::env::var("RINGMQ_TEST_KILLS") {
+        Ok(rounds) => rounds.parse().expect("a number"),
+        Err(_) => KILLS,
+    };
     let seed: u64 = match std::env::var("RINGMQ_TEST_KILL_SEED") {
         Ok(seed) => seed.parse().expect("a number"),
         Err(_) => std::process::id().into(),
@@ -437,11 +452,19 @@ fn killed_again_and_again_it_has_what_it_acknowledged(shards: usize) {
     eprintln!("again: RINGMQ_TEST_KILL_SEED={seed} cargo test --test behaviour killed_again");
     let mut random = seed;
     let place = Place::new();
-    let mut broker = place.start(shards);
+    let start = |life: usize| {
+        let level = ["disk", "os"][life % 2];
+        let setup = place.setup(shards[life % shards.len()]);
+        setup
+            .config(&format!("[storage]\nlevel = \"{level}\"\n"))
+            .start()
+    };
+    let mut broker = start(0);
     let mut reader = Connect::v5("reader").persistent().open(&broker);
     reader.subscribe("kill/+", 2);
     reader.disconnect();
-    for round in 0..KILLS {
+    let mut acknowledged_in_all = 0;
+    for round in 0..rounds {
         let publishers: Vec<_> = (0..4)
             .map(|number: u8| {
                 let name = format!("publisher-{round}-{number}");
@@ -458,7 +481,8 @@ fn killed_again_and_again_it_has_what_it_acknowledged(shards: usize) {
             .into_iter()
             .map(|it| it.join().expect("a client"));
         let acknowledged: Vec<u32> = acknowledged.collect();
-        broker = place.start(shards);
+        acknowledged_in_all += acknowledged.iter().sum::<u32>();
+        broker = start(round + 1);
         let mut reader = Connect::v5("reader").persistent().open(&broker);
         assert!(reader.session_present);
         let mut came: [Vec<u32>; 4] = Default::default();
@@ -476,7 +500,7 @@ fn killed_again_and_again_it_has_what_it_acknowledged(shards: usize) {
         }
         for (publisher, (mut came, acknowledged)) in came.into_iter().zip(acknowledged).enumerate()
         {
-            let is_once = shards == 1 || publisher % 2 == 0;
+            let is_once = shards == [1] || publisher % 2 == 0;
             if !is_once {
                 came.dedup();
             }
@@ -495,6 +519,9 @@ fn killed_again_and_again_it_has_what_it_acknowledged(shards: usize) {
         reader.settle();
         reader.disconnect();
     }
+    eprintln!(
+        "{rounds} kills, {acknowledged_in_all} messages were acknowledged and came, {shards:?} shards"
+    );
 }
 
 /// Publishes one message after the other; how many were acknowledged before the broker was gone.

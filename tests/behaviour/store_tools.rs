@@ -31,7 +31,7 @@ impl Drop for Place {
 
 /// How `ringmq store` ended and what it said.
 #[derive(Debug)]
-struct Said {
+pub struct Said {
     code: Option<i32>,
     output: String,
     complaint: String,
@@ -39,7 +39,7 @@ struct Said {
 
 impl Said {
     #[track_caller]
-    fn ends(&self, code: i32, parts: &[&str]) {
+    pub fn ends(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         for part in parts {
             let is_said = self.output.contains(part) || self.complaint.contains(part);
@@ -62,7 +62,7 @@ fn store(command: &str, directory: &Path, more: &[&str]) -> Said {
     }
 }
 
-fn to(command: &str, directory: &Path, to: &Path) -> Said {
+pub fn to(command: &str, directory: &Path, to: &Path) -> Said {
     store(
         command,
         directory,
@@ -146,7 +146,7 @@ fn copy(from: &Path, to: &Path) {
     fs::copy(from.join("END"), to.join("END")).expect("copied");
 }
 
-fn segments(directory: &Path) -> Vec<PathBuf> {
+pub fn segments(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("the directory").flatten();
     let paths = entries.map(|entry| entry.path());
     let mut segments: Vec<_> = paths

@@ -6,6 +6,7 @@
 
 use super::end::{BLOCKS, END_FILE};
 use super::segment::{BLOCK_BYTES, file_name, number_of};
+use super::trace::{Operation, Trace};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::collections::HashMap;
 use std::fs::File;
@@ -85,6 +86,8 @@ pub struct Directory {
     open: HashMap<u64, File>,
     /// Where the log's end is noted, once it was.
     end: Option<File>,
+    /// Where a test has recorded what is done.
+    trace: Option<Trace>,
 }
 
 /// Most bytes that stay free by default.
@@ -119,6 +122,7 @@ impl Directory {
             free_bytes_min: 0,
             open: HashMap::new(),
             end: None,
+            trace: None,
         })
     }
 
@@ -156,6 +160,7 @@ impl Directory {
             free_bytes_min: 0,
             open: HashMap::new(),
             end: None,
+            trace: None,
         })
     }
 
@@ -172,6 +177,23 @@ impl Directory {
         };
         self.free_bytes_min = bytes.map_or_else(share, Ok)?;
         Ok(())
+    }
+
+    /// Records what is done from now on.
+    pub fn record_in(&mut self, trace: Trace) {
+        self.trace = Some(trace);
+    }
+
+    fn record(
+        &mut self,
+        operation: Operation,
+        place: (u64, u64),
+        parts: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        match &mut self.trace {
+            None => Ok(()),
+            Some(trace) => trace.record(operation, place, parts),
+        }
     }
 
     /// Whether so many bytes more leave enough free.
@@ -252,21 +274,19 @@ impl Disk for Directory {
             return Err(error);
         }
         self.open.insert(segment, file);
-        Ok(())
+        self.record(Operation::Create, (segment, bytes), &[])
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {
         self.open.remove(&segment);
         let flags = rustix::fs::AtFlags::empty();
-        Ok(rustix::fs::unlinkat(
-            &self.directory,
-            file_name(segment),
-            flags,
-        )?)
+        rustix::fs::unlinkat(&self.directory, file_name(segment), flags)?;
+        self.record(Operation::Remove, (segment, 0), &[])
     }
 
     fn sync_directory(&mut self) -> io::Result<()> {
-        self.directory.sync_all()
+        self.directory.sync_all()?;
+        self.record(Operation::SyncDirectory, (0, 0), &[])
     }
 
     fn write(
@@ -275,6 +295,8 @@ impl Disk for Directory {
         mut offset: u64,
         mut parts: &mut [IoSlice<'_>],
     ) -> io::Result<()> {
+        // Before: what is taken from the parts is gone.
+        self.record(Operation::Write, (segment, offset), parts)?;
         let file = self.file(segment)?;
         while !parts.is_empty() {
             // The kernel takes so many at once.
@@ -293,7 +315,8 @@ impl Disk for Directory {
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
-        self.file(segment)?.sync_data()
+        self.file(segment)?.sync_data()?;
+        self.record(Operation::Sync, (segment, 0), &[])
     }
 
     fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
@@ -312,7 +335,8 @@ impl Disk for Directory {
         let written = file.write_all_at(bytes, block * BLOCK_BYTES as u64);
         let written = written.and_then(|()| file.sync_data());
         self.end = Some(file);
-        written
+        written?;
+        self.record(Operation::WriteEnd, (block, 0), &[IoSlice::new(bytes)])
     }
 
     fn read_end(&mut self) -> io::Result<Vec<u8>> {

@@ -21,6 +21,7 @@ pub mod frame;
 pub mod progress;
 pub mod scan;
 pub mod segment;
+pub mod trace;
 pub mod writer;
 
 use disk::Disk;

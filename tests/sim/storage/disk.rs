@@ -1,6 +1,6 @@
 //! A disk that forgets: what was not synced may be lost, sector by sector, and so may files made or removed.
 
-use crate::random::Random;
+use super::Random;
 use ringmq::storage::log::disk::Disk;
 use ringmq::storage::log::segment::{BLOCK_BYTES, SegmentHead};
 use std::collections::{BTreeMap, BTreeSet};
