@@ -30,7 +30,9 @@ use ringmq::engine::shard::Settings;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::files;
-use ringmq::shard::listener::{Listener, ListenerSetup, Place, SocketBounds, SocketFile};
+use ringmq::shard::listener::{
+    LISTENS_ON_MAX, Listener, ListenerSetup, Place, SocketBounds, SocketFile,
+};
 use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::questions::Question;
 use ringmq::shard::ring::heap::{self, Heap};
@@ -466,9 +468,18 @@ fn tell_places(config: &Config, places: &Places) {
 /// Sockets of all listeners.
 fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>, Box<dyn Error>> {
     let mut listeners = Vec::new();
-    let bounds = SocketBounds::new(&config.settings.limits);
+    let (shards, bounds) = (
+        config.cpus.list.len(),
+        SocketBounds::new(&config.settings.limits),
+    );
     for (listener, tls) in config.listeners.iter().zip(files.tls().iter()) {
-        let socket = Listener::bind(&listener.place, config.cpus.list.len(), bounds)?;
+        let socket = Listener::bind_when_free(&listener.place, shards, bounds, |place| {
+            let seconds = LISTENS_ON_MAX.as_secs();
+            info!(
+                "{place}: the port is in use, as that of a broker that was just killed may be; trying for \
+                 {seconds} s"
+            );
+        })?;
         listeners.push((socket, ListenerSetup::new(listener, tls.clone())));
     }
     Ok(listeners)

@@ -1,7 +1,7 @@
 //! A store with damage of any kind: what is left of it is found without a panic, nothing in it is made up, it
 //! can be written anew and is whole then; and it is called damaged exactly where a start would refuse it.
 //!
-//! Input: changes to three segments of two shards, each of four bytes: what, where (two), with what.
+//! Input: changes to three segments of two shards, and two processes each, or to the note of where they end, each of four bytes: what, where (two), with what.
 
 use ringmq::engine::codec::Version;
 use ringmq::engine::keys::{SessionNumber, ShardId};
@@ -24,12 +24,13 @@ use std::sync::{Arc, OnceLock};
 const SHARDS: ShardId = 2;
 const SESSIONS: u64 = 4;
 const ROUNDS: u64 = 12;
+const LIVES: u64 = 6;
 const SEGMENT_BYTES: u64 = 96 * 1024;
 const CHANGES_MAX: usize = 16;
 
 /// Files in memory.
 #[derive(Clone, Debug, Default)]
-struct Files(BTreeMap<u64, Vec<u8>>);
+struct Files(BTreeMap<u64, Vec<u8>>, Vec<u8>);
 
 impl Disk for Files {
     fn segments(&mut self) -> io::Result<Vec<u64>> {
@@ -70,6 +71,17 @@ impl Disk for Files {
     fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
         let file = self.0.get(&segment).ok_or(io::ErrorKind::NotFound)?;
         Ok(file[..file.len().min(bytes_max)].to_vec())
+    }
+
+    fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()> {
+        self.1.resize(2 * bytes.len(), 0);
+        let at = block as usize * bytes.len();
+        self.1[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read_end(&mut self) -> io::Result<Vec<u8>> {
+        Ok(self.1.clone())
     }
 }
 
@@ -157,10 +169,6 @@ fn subscribed(session: SessionNumber, filter: &str) -> Record {
 
 fn build() -> Kept {
     let files = Files::default();
-    let config = LogConfig {
-        segment_bytes: SEGMENT_BYTES,
-        ..LogConfig::default()
-    };
     let mut kept = Kept {
         files: Files::default(),
         names: BTreeSet::new(),
@@ -169,7 +177,12 @@ fn build() -> Kept {
     };
     let mut files = Some(files);
     let mut told = vec![Vec::new(); usize::from(SHARDS)];
-    for life in 0..3 {
+    for life in 0..LIVES {
+        let config = LogConfig {
+            // A process goes on in a segment of the size that its own would have.
+            segment_bytes: SEGMENT_BYTES + life / 2 * 4_096,
+            ..LogConfig::default()
+        };
         let disk = files.take().expect("given back");
         let opened = Log::open(disk, config, (LogId([9; 16]), SHARDS), 1_000, |_, _| {});
         let (mut log, _) = opened.expect("whole");
@@ -178,7 +191,7 @@ fn build() -> Kept {
             .zip(before)
             .map(|(id, it)| Shard::new(id, it))
             .collect();
-        for round in life * ROUNDS..(life + 1) * ROUNDS {
+        for round in life * ROUNDS / 2..(life + 1) * ROUNDS / 2 {
             let mut frames = VecDeque::new();
             for shard in &mut shards {
                 live(shard, round, &mut kept);
@@ -192,6 +205,7 @@ fn build() -> Kept {
             log.sync().expect("safe");
         }
         log.mark(1_000).expect("safe");
+        log.finish().expect("safe");
         told.extend(shards.into_iter().map(|shard| shard.told));
         files = Some(log.into_disk());
     }
@@ -315,6 +329,11 @@ fn damage(files: &mut Files, input: &[u8]) {
                 let at = at / 4_096 * 4_096;
                 let block = file.get(at..at + 4_096).map(<[u8]>::to_vec);
                 file.extend(block.unwrap_or_default());
+            }
+            7 => {
+                let end = &mut files.1;
+                let place = at % 68 + usize::from(value & 1) * 4_096;
+                end[place] ^= value | 2;
             }
             6 => {
                 if let Some(byte) = file.get_mut(at % 64) {

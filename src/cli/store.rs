@@ -65,7 +65,7 @@ pub enum StoreCommand {
         #[arg(long, value_name = "DIRECTORY")]
         to: PathBuf,
     },
-    /// Copy a directory that no broker uses, and read the copy again
+    /// Copy a directory, whether a broker uses it or not, and read the copy again
     Backup {
         /// The directory
         directory: PathBuf,

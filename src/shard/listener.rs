@@ -166,6 +166,12 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
+impl ListenError {
+    fn is_port_in_use(&self) -> bool {
+        matches!(self.place, Place::Tcp(_)) && self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 /// What the kernel may hold for one connection, and how long it waits for a peer that says nothing; 0 leaves
 /// that to the system.
 ///
@@ -278,6 +284,32 @@ impl Listener {
             place: place.clone(),
             source,
         })
+    }
+
+    /// The same, waiting a moment for a port that is in use: that of a broker that was killed is, until the
+    /// kernel has taken its rings apart. `waits` hears of it once.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn bind_when_free(
+        place: &Place,
+        shards: usize,
+        bounds: SocketBounds,
+        waits: impl FnOnce(&Place),
+    ) -> Result<Self, ListenError> {
+        let by = Instant::now() + LISTENS_ON_MAX;
+        let mut waits = Some(waits);
+        loop {
+            match Listener::bind(place, shards, bounds) {
+                Err(error) if error.is_port_in_use() && Instant::now() < by => {
+                    if let Some(waits) = waits.take() {
+                        waits(place);
+                    }
+                    std::thread::sleep(LISTENS_ON_INTERVAL);
+                }
+                bound => return bound,
+            }
+        }
     }
 
     /// What would keep a start from listening at `place`, as far as that is seen without listening: a broker
@@ -458,7 +490,9 @@ fn bind_unix(unix: &UnixPlace, shards: usize, bounds: SocketBounds) -> io::Resul
 }
 
 /// How long a socket may go on listening after its process is gone: the kernel takes rings apart later.
-const LISTENS_ON_MAX: Duration = Duration::from_secs(1);
+pub const LISTENS_ON_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether it still does.
+const LISTENS_ON_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Whether a socket stands at `path` that nobody listens on any more.
 fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
@@ -471,7 +505,7 @@ fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
         match visitor.connect(address).map_err(|error| error.kind()) {
             Err(io::ErrorKind::ConnectionRefused) => return Ok(true),
             _ if Instant::now() >= by => return Ok(false),
-            _ => std::thread::sleep(Duration::from_millis(20)),
+            _ => std::thread::sleep(LISTENS_ON_INTERVAL),
         }
     }
 }
@@ -513,6 +547,19 @@ mod tests {
             error.contains("in use") && error.contains("--listen"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_port_that_becomes_free_is_waited_for() {
+        let any = Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)).into());
+        let first = Listener::bind(&any, 2, SocketBounds::default()).unwrap();
+        let place = first.place.clone();
+        let mut first = Some(first);
+        let bound = Listener::bind_when_free(&place, 2, SocketBounds::default(), |_| {
+            drop(first.take());
+        });
+        assert_eq!(bound.unwrap().place, place);
+        assert!(first.is_none(), "it is said");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::epoch::{Epoch, Epochs, Frames};
 use super::log::disk::Directory;
 use super::log::scan::Torn;
 use super::log::segment::LogId;
+use super::log::trace::Trace;
 use super::log::{Log, LogConfig, LogError};
 use super::rehome::rehome;
 use crate::engine::keys::ShardId;
@@ -24,6 +25,8 @@ pub struct Place {
     pub log: LogConfig,
     /// Bytes of its file system that stay free; by default a twentieth, at most 1 GiB.
     pub free_bytes_min: Option<u64>,
+    /// Where what is done to it is recorded, for tests.
+    pub trace: Option<PathBuf>,
 }
 
 /// What is there.
@@ -104,7 +107,10 @@ pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, Director
         io::ErrorKind::WouldBlock => DirectoryError::Taken(place()),
         _ => DirectoryError::Unusable(place(), error),
     };
-    let disk = Directory::open(&at.path).map_err(unusable)?;
+    let mut disk = Directory::open(&at.path).map_err(unusable)?;
+    if let Some(trace) = &at.trace {
+        disk.record_in(Trace::open(trace).map_err(unusable)?);
+    }
     let mut epochs = Epochs::default();
     let opened = Log::open(disk, at.log, (new_id(), shards), now_ms, |frame, head| {
         epochs.put(&frame, head);
@@ -163,6 +169,7 @@ mod tests {
             path: path.clone(),
             log: LogConfig::default(),
             free_bytes_min: Some(0),
+            trace: None,
         };
         let mut found = open(&at, 4, 1).expect("a new one");
         let taken = open(&at, 4, 1).expect_err("taken").to_string();

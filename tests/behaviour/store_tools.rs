@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A folder of one test.
 struct Place(PathBuf);
@@ -29,7 +31,7 @@ impl Drop for Place {
 
 /// How `ringmq store` ended and what it said.
 #[derive(Debug)]
-struct Said {
+pub struct Said {
     code: Option<i32>,
     output: String,
     complaint: String,
@@ -37,7 +39,7 @@ struct Said {
 
 impl Said {
     #[track_caller]
-    fn ends(&self, code: i32, parts: &[&str]) {
+    pub fn ends(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         for part in parts {
             let is_said = self.output.contains(part) || self.complaint.contains(part);
@@ -60,7 +62,7 @@ fn store(command: &str, directory: &Path, more: &[&str]) -> Said {
     }
 }
 
-fn to(command: &str, directory: &Path, to: &Path) -> Said {
+pub fn to(command: &str, directory: &Path, to: &Path) -> Said {
     store(
         command,
         directory,
@@ -89,7 +91,7 @@ fn client(number: usize) -> String {
     format!("client-{number}")
 }
 
-/// Three lives of a broker, each in a segment of its own: sessions that subscribe, messages for all of them in
+/// Three lives of a broker, each in a segment of its own, since these have other sizes: sessions that subscribe, messages for all of them in
 /// each life, retained messages in the first.
 fn fill(directory: &Path, shards: usize) {
     fill_as(directory, [shards; 3]);
@@ -99,10 +101,8 @@ fn fill(directory: &Path, shards: usize) {
 fn fill_as(directory: &Path, shards: [usize; 3]) {
     for (life, shards) in shards.into_iter().enumerate() {
         // So much is alive that no segment is given back, with small ones at last.
-        let config = match life {
-            2 => format!("[storage]\nsegment_bytes = {SEGMENT_BYTES}\n"),
-            _ => String::new(),
-        };
+        let bytes = [16 * SEGMENT_BYTES, 12 * SEGMENT_BYTES, SEGMENT_BYTES][life];
+        let config = format!("[storage]\nsegment_bytes = {bytes}\n");
         let broker = setup(directory, shards).config(&config).start();
         if life == 0 {
             for number in 0..CLIENTS {
@@ -143,9 +143,10 @@ fn copy(from: &Path, to: &Path) {
     for file in segments(from) {
         fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copied");
     }
+    fs::copy(from.join("END"), to.join("END")).expect("copied");
 }
 
-fn segments(directory: &Path) -> Vec<PathBuf> {
+pub fn segments(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("the directory").flatten();
     let paths = entries.map(|entry| entry.path());
     let mut segments: Vec<_> = paths
@@ -261,14 +262,14 @@ fn what_is_no_store_or_in_use_is_refused_in_one_line() {
     let used = place.at("used");
     let broker = start(&used, 1);
     let new = place.at("new");
-    let commands: [(&str, bool); 5] = [
-        ("check", false),
-        ("dump", false),
-        ("stats", false),
-        ("salvage", true),
-        ("backup", true),
+    let commands: [(&str, bool, bool); 5] = [
+        ("check", false, false),
+        ("dump", false, false),
+        ("stats", false, false),
+        ("salvage", true, false),
+        ("backup", true, true),
     ];
-    for (command, has_target) in commands {
+    for (command, has_target, runs_beside) in commands {
         let run = |directory: &Path| match has_target {
             true => to(command, directory, &new),
             false => store(command, directory, &[]),
@@ -276,8 +277,11 @@ fn what_is_no_store_or_in_use_is_refused_in_one_line() {
         run(&empty).ends(2, &["nothing is stored there"]);
         run(&place.at("absent")).ends(2, &["No such file"]);
         run(&file).ends(2, &["Not a directory"]);
+        if runs_beside {
+            continue;
+        }
         let said = run(&used);
-        said.ends(1, &["a broker uses it"]);
+        said.ends(1, &["a broker uses it", "ringmq store backup"]);
         assert_eq!(said.complaint.lines().count(), 1, "{}", said.complaint);
         assert!(!new.exists() && !place.at("absent").exists());
     }
@@ -311,6 +315,88 @@ fn a_backup_is_a_store_like_the_one_that_it_was_made_of() {
     assert_eq!((0..MESSAGES).map(|_| back.accept()).count(), MESSAGES);
     flip(&segment(&directory, 2), 4_096 + 50);
     to("backup", &directory, &place.at("other")).ends(1, &["is damaged", "ringmq store check"]);
+}
+
+/// While all shards write: what was acknowledged before the copy was asked for is in it, on the shards of both
+/// sides, and it is whole.
+#[test]
+fn a_backup_of_a_store_that_is_written_to_has_what_was_acknowledged_before() {
+    let place = Place::new();
+    let directory = place.at("store");
+    let config = format!("[storage]\nsegment_bytes = {SEGMENT_BYTES}\n");
+    let broker = setup(&directory, 3).config(&config).start();
+    for number in 0..CLIENTS {
+        let mut client = Connect::v5(&client(number)).persistent().open(&broker);
+        client.subscribe("queue/+", 2);
+        client.disconnect();
+    }
+    let counts: Vec<_> = (0..4).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let publishers: Vec<_> = (0..)
+        .zip(&counts)
+        .map(|(number, count)| {
+            let mut publisher = Connect::v5(&format!("publisher-{number}")).open(&broker);
+            let (count, is_over) = (Arc::clone(count), Arc::clone(&is_over));
+            std::thread::spawn(move || {
+                for sent in 1_u64.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    publisher.publish(&format!("queue/{number}"), 1, sent.to_string());
+                    // It makes the log long, and is over with the next one.
+                    publisher.retain(&format!("kept/{number}"), 1, vec![7; 20_000]);
+                    count.store(sent, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let mut copies = Vec::new();
+    for round in 0..6 {
+        let before: Vec<_> = counts.iter().map(|it| it.load(Ordering::Relaxed)).collect();
+        let copy = place.at(&format!("copy-{round}"));
+        to("backup", &directory, &copy).ends(0, &["safe and read again"]);
+        copies.push((copy, before));
+        eventually("it is written to", || {
+            let mut counts = counts.iter().zip(&copies[round].1);
+            counts
+                .all(|(it, before)| it.load(Ordering::Relaxed) > before + 20)
+                .then_some(())
+        });
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for publisher in publishers {
+        publisher.join().expect("a client");
+    }
+    broker.stop();
+    for (copy, before) in copies {
+        store("check", &copy, &[]).ends(0, &["nothing is damaged"]);
+        let broker = start(&copy, 2);
+        for number in 0..CLIENTS {
+            let mut back = Connect::v5(&client(number)).persistent().open(&broker);
+            let mut came: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
+            let all: u64 = before.iter().sum();
+            let has_all = |came: &BTreeMap<Vec<u8>, Vec<u64>>| {
+                let topics = (0..).zip(&before);
+                let mut topics = topics.map(|(it, count)| (format!("queue/{it}"), *count));
+                topics.all(|(topic, count)| {
+                    came.get(topic.as_bytes()).map_or(0, |it| it.len() as u64) >= count
+                })
+            };
+            while all > 0 && !has_all(&came) {
+                let publish = back.accept();
+                let text = String::from_utf8(publish.payload).expect("a number");
+                came.entry(publish.topic)
+                    .or_default()
+                    .push(text.parse().expect("a number"));
+            }
+            for numbers in came.values() {
+                assert!(
+                    numbers.iter().copied().eq(1..=numbers.len() as u64),
+                    "{numbers:?}"
+                );
+            }
+        }
+    }
 }
 
 fn flip(file: &Path, at: u64) {
@@ -543,7 +629,7 @@ fn a_torn_end_is_no_damage() {
     let torn = ["100 bytes from", "never acknowledged"];
     store("check", &directory, &[]).ends(0, &torn);
     to("salvage", &directory, &place.at("new")).ends(0, &torn);
-    to("backup", &directory, &place.at("backup")).ends(0, &torn);
+    to("backup", &directory, &place.at("backup")).ends(0, &["48 message(s)"]);
     let has_said = |line: &serde_json::Value| line["torn_bytes"] == 100;
     assert!(dump(&directory, &[]).iter().any(has_said));
     for name in ["new", "backup", "store"] {

@@ -2,7 +2,8 @@
 //! stall, stop reading, die at any moment. Afterwards no descriptor, connection or session is left.
 
 use crate::on_shards;
-use crate::support::{Broker, Connect, Version, eventually, unique};
+use crate::storage::kill;
+use crate::support::{Broker, Connect, Setup, Version, eventually, free_port, unique};
 use std::io::Write;
 use std::net::TcpStream;
 
@@ -159,3 +160,26 @@ on_shards!([1, 4]
     a_subscriber_that_stops_reading_harms_nobody,
     clients_that_die_under_traffic_leave_no_trace,
 );
+
+/// The kernel takes a killed broker's rings apart after its process, and only then its port is free.
+#[test]
+fn a_broker_that_was_killed_is_started_again_on_its_port() {
+    let url = format!("mqtt://127.0.0.1:{}", free_port());
+    let setup = Setup::new().shards(4).listen(&url);
+    let mut broker = setup.start();
+    for round in 0..20 {
+        let clients: Vec<_> = (0..40)
+            .map(|number| {
+                let mut client = Connect::v5(&format!("client-{number}")).open(&broker);
+                client.subscribe("#", 1);
+                client
+            })
+            .collect();
+        let mut publisher = Connect::v5("publisher").open(&broker);
+        publisher.publish("a", 1, format!("{round}"));
+        kill(broker);
+        // It starts, or the setup panics with what it says.
+        broker = setup.start();
+        drop(clients);
+    }
+}

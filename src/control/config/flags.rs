@@ -18,6 +18,9 @@ pub struct Flags {
     /// Directory that keeps sessions, queues and retained messages [default: none, they end with the process]
     #[arg(long, value_name = "DIRECTORY")]
     pub storage_directory: Option<PathBuf>,
+    /// File in which all that is done to the directory is recorded, for tests
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub trace_storage: Option<PathBuf>,
     /// How much to log
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub log: Option<LogLevel>,

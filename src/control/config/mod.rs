@@ -103,7 +103,7 @@ impl Config {
             return Err(places.wrong("limits.memory_max_bytes", text));
         }
         ranges::check_sections(&raw, &places)?;
-        let storage = storage::storage(&raw.storage, flags.storage_directory.clone());
+        let storage = storage::storage(&raw.storage, flags);
         if let Some(max) = raw.storage.pending_bytes_max {
             settings.storage_pending_bytes_max = max;
         }

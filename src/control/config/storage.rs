@@ -1,10 +1,10 @@
 //! `[storage]`: what is kept on disk, and how.
 
 use super::file::{FileStorage, StorageLevel};
+use super::flags::Flags;
 use crate::storage::directory::Place;
 use crate::storage::log::LogConfig;
 use crate::storage::log::writer::WriterConfig;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// What is kept, and how.
@@ -19,9 +19,10 @@ pub struct StorageConfig {
 /// Default of `storage.commit_interval_us`.
 const COMMIT_INTERVAL_US: u64 = 500;
 
-/// What is to be kept; `None` for nothing. `directory` is that of the command line.
-pub(super) fn storage(raw: &FileStorage, directory: Option<PathBuf>) -> Option<StorageConfig> {
-    let path = directory.or(raw.directory.clone())?;
+/// What is to be kept; `None` for nothing.
+pub(super) fn storage(raw: &FileStorage, flags: &Flags) -> Option<StorageConfig> {
+    let path = flags.storage_directory.clone();
+    let path = path.or(raw.directory.clone())?;
     let level = raw.level.unwrap_or_default();
     if level == StorageLevel::Memory {
         return None;
@@ -38,6 +39,7 @@ pub(super) fn storage(raw: &FileStorage, directory: Option<PathBuf>) -> Option<S
                     .unwrap_or(defaults.bytes_max),
             },
             free_bytes_min: raw.free_bytes_min,
+            trace: flags.trace_storage.clone(),
         },
         writer: WriterConfig {
             commit_interval: Duration::from_micros(

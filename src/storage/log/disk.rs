@@ -4,11 +4,13 @@
 //! Each call blocks until the system has done it. Nothing is safe before [`Disk::sync`] or
 //! [`Disk::sync_directory`] has returned.
 
-use super::segment::{file_name, number_of};
+use super::end::{BLOCKS, END_FILE};
+use super::segment::{BLOCK_BYTES, file_name, number_of};
+use super::trace::{Operation, Trace};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +57,19 @@ pub trait Disk {
     /// # Errors
     /// They cannot be read.
     fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
+
+    /// Writes one of the two blocks in which the log's end is noted, and makes it lasting; the other one stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// That block may be neither what it was nor what it was to be.
+    fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Both blocks, one behind the other; empty if nothing was noted.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn read_end(&mut self) -> io::Result<Vec<u8>>;
 }
 
 /// A directory of the file system, for one process at a time.
@@ -69,6 +84,10 @@ pub struct Directory {
     /// Bytes of the file system that stay free.
     free_bytes_min: u64,
     open: HashMap<u64, File>,
+    /// Where the log's end is noted, once it was.
+    end: Option<File>,
+    /// Where a test has recorded what is done.
+    trace: Option<Trace>,
 }
 
 /// Most bytes that stay free by default.
@@ -102,6 +121,8 @@ impl Directory {
             access: OFlags::RDWR,
             free_bytes_min: 0,
             open: HashMap::new(),
+            end: None,
+            trace: None,
         })
     }
 
@@ -110,10 +131,9 @@ impl Directory {
     /// # Errors
     /// It cannot be opened, or another process has it ([`io::ErrorKind::WouldBlock`]).
     pub fn open_to_read(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory: File = rustix::fs::open(path, flags, Mode::empty())?.into();
+        let mut opened = Directory::open_to_copy(path)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let lock = match rustix::fs::openat(&directory, LOCK, flags, Mode::empty()) {
+        opened._lock = match rustix::fs::openat(&opened.directory, LOCK, flags, Mode::empty()) {
             Ok(lock) => {
                 rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
                 Some(lock.into())
@@ -122,13 +142,25 @@ impl Directory {
             Err(rustix::io::Errno::NOENT) => None,
             Err(error) => return Err(error.into()),
         };
+        Ok(opened)
+    }
+
+    /// Takes a directory that is there, to copy what is in it, whoever else has it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_to_copy(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory: File = rustix::fs::open(path, flags, Mode::empty())?.into();
         Ok(Directory {
             path: path.to_owned(),
             directory,
-            _lock: lock,
+            _lock: None,
             access: OFlags::RDONLY,
             free_bytes_min: 0,
             open: HashMap::new(),
+            end: None,
+            trace: None,
         })
     }
 
@@ -147,6 +179,23 @@ impl Directory {
         Ok(())
     }
 
+    /// Records what is done from now on.
+    pub fn record_in(&mut self, trace: Trace) {
+        self.trace = Some(trace);
+    }
+
+    fn record(
+        &mut self,
+        operation: Operation,
+        place: (u64, u64),
+        parts: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        match &mut self.trace {
+            None => Ok(()),
+            Some(trace) => trace.record(operation, place, parts),
+        }
+    }
+
     /// Whether so many bytes more leave enough free.
     fn check_free(&self, bytes: u64) -> io::Result<()> {
         let system = rustix::fs::fstatvfs(&self.directory)?;
@@ -158,6 +207,20 @@ impl Directory {
             return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
         Ok(())
+    }
+
+    /// The file in which the log's end is noted, with room for it.
+    fn make_end(&self) -> io::Result<File> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let file: File = rustix::fs::openat(&self.directory, END_FILE, flags, mode)?.into();
+        let bytes = BLOCKS * BLOCK_BYTES as u64;
+        if file.metadata()?.len() < bytes {
+            fill(&file, bytes)?;
+            file.sync_all()?;
+            self.directory.sync_all()?;
+        }
+        Ok(file)
     }
 
     fn file(&mut self, segment: u64) -> io::Result<&File> {
@@ -211,21 +274,19 @@ impl Disk for Directory {
             return Err(error);
         }
         self.open.insert(segment, file);
-        Ok(())
+        self.record(Operation::Create, (segment, bytes), &[])
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {
         self.open.remove(&segment);
         let flags = rustix::fs::AtFlags::empty();
-        Ok(rustix::fs::unlinkat(
-            &self.directory,
-            file_name(segment),
-            flags,
-        )?)
+        rustix::fs::unlinkat(&self.directory, file_name(segment), flags)?;
+        self.record(Operation::Remove, (segment, 0), &[])
     }
 
     fn sync_directory(&mut self) -> io::Result<()> {
-        self.directory.sync_all()
+        self.directory.sync_all()?;
+        self.record(Operation::SyncDirectory, (0, 0), &[])
     }
 
     fn write(
@@ -234,6 +295,8 @@ impl Disk for Directory {
         mut offset: u64,
         mut parts: &mut [IoSlice<'_>],
     ) -> io::Result<()> {
+        // Before: what is taken from the parts is gone.
+        self.record(Operation::Write, (segment, offset), parts)?;
         let file = self.file(segment)?;
         while !parts.is_empty() {
             // The kernel takes so many at once.
@@ -252,7 +315,8 @@ impl Disk for Directory {
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
-        self.file(segment)?.sync_data()
+        self.file(segment)?.sync_data()?;
+        self.record(Operation::Sync, (segment, 0), &[])
     }
 
     fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
@@ -261,5 +325,30 @@ impl Disk for Directory {
         let mut bytes = vec![0; length.min(bytes_max)];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = match self.end.take() {
+            Some(file) => file,
+            None => self.make_end()?,
+        };
+        let written = file.write_all_at(bytes, block * BLOCK_BYTES as u64);
+        let written = written.and_then(|()| file.sync_data());
+        self.end = Some(file);
+        written?;
+        self.record(Operation::WriteEnd, (block, 0), &[IoSlice::new(bytes)])
+    }
+
+    fn read_end(&mut self) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file: File = match rustix::fs::openat(&self.directory, END_FILE, flags, Mode::empty()) {
+            Ok(file) => file.into(),
+            Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut blocks = Vec::new();
+        file.take(BLOCKS * BLOCK_BYTES as u64)
+            .read_to_end(&mut blocks)?;
+        Ok(blocks)
     }
 }

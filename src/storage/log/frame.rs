@@ -1,12 +1,13 @@
 //! Frames: what a shard hands over at once, checked as a whole.
 //!
 //! ```text
-//! length u32 | shard u16 | kind u16 | sequence u64 | ticket u64 | synced u64 |
+//! length u32 | shard u16 | kind u8 | life u8 | sequence u64 | ticket u64 | synced u64 |
 //! crc(records) u32 | crc(header) u32
 //! ```
 //! Little endian. The shard writes the records and their checksum; place and order are stamped by who
 //! writes to the disk. The header's checksum is seeded with the log's identity and the segment's number,
-//! so that a stale block of another file never passes.
+//! so that a stale block of another file never passes. The life tells the processes apart that have written
+//! in one segment, one behind the other: 0 is the one that began it.
 
 use super::segment::LogId;
 
@@ -19,7 +20,7 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
+#[repr(u8)]
 pub enum Kind {
     /// Records of a shard.
     Records = 0,
@@ -43,7 +44,7 @@ impl Kind {
         }
     }
 
-    const fn from_bits(bits: u16) -> Option<Self> {
+    const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
             0 => Some(Kind::Records),
             1 => Some(Kind::Oldest),
@@ -124,11 +125,16 @@ impl Frame {
         let sum = crc32fast::hash(self.bytes.get(HEADER_BYTES..).unwrap_or_default());
         self.put(0, &length.to_le_bytes());
         self.put(4, &self.shard.to_le_bytes());
-        self.put(6, &(self.kind as u16).to_le_bytes());
+        self.put(6, &[self.kind as u8]);
         self.put(16, &self.ticket.to_le_bytes());
         self.put(32, &sum.to_le_bytes());
         let padded = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(padded, 0);
+    }
+
+    /// By which process of its segment it is written. It has been sealed and is not stamped yet.
+    pub fn set_life(&mut self, life: u8) {
+        self.put(7, &[life]);
     }
 
     /// Gives it its place in a log. It has been sealed.
@@ -175,6 +181,8 @@ pub struct Found<'a> {
     pub synced: u64,
     /// What it says.
     pub kind: Kind,
+    /// By which process of its segment it was written.
+    pub life: u8,
     /// Whose it is.
     pub shard: u16,
     /// Highest ticket of its records.
@@ -231,7 +239,8 @@ pub fn look<'a>(log: &LogId, segment: u64, bytes: &'a [u8]) -> Look<'a> {
     }
     let (sequence, synced) = (u64_at(8), u64_at(24));
     let u16_at = |at: usize| read::<2>(header, at).map_or(0, u16::from_le_bytes);
-    let Some(kind) = Kind::from_bits(u16_at(6)) else {
+    let [kind, life] = u16_at(6).to_le_bytes();
+    let Some(kind) = Kind::from_bits(kind) else {
         return Look::Foreign;
     };
     let end = HEADER_BYTES + u32_at(0) as usize;
@@ -240,6 +249,7 @@ pub fn look<'a>(log: &LogId, segment: u64, bytes: &'a [u8]) -> Look<'a> {
             sequence,
             synced,
             kind,
+            life,
             shard: u16_at(4),
             ticket: u64_at(16),
             records,
@@ -269,6 +279,7 @@ mod tests {
         frame.ticket = 5;
         frame.seal();
         assert_eq!(frame.sealed_records(), b"some records");
+        frame.set_life(6);
         frame.stamp(&log, 2, 41, 40);
         let wire = frame.wire().to_vec();
         assert_eq!(wire.len() % ALIGNMENT, 0);
@@ -279,6 +290,7 @@ mod tests {
             sequence: 41,
             synced: 40,
             kind: Kind::Records,
+            life: 6,
             shard: 3,
             ticket: 5,
             records: b"some records",

@@ -8,21 +8,26 @@
 //! - Sequences ascend by one over the whole log. A segment's first block says which is its first, and it is
 //!   begun only when all before it is safe.
 //! - A block that is safe is not written again: each group ends at a block's end.
+//! - Where the log ends is noted beside it when it rests, and when a segment begins or goes: what is missing
+//!   there is noticed.
 //! - After a failed sync nothing is ever said to be safe again: the kernel has forgotten what is not.
 //!
 //! Not here: what the records mean (`super::record`), and which of them are alive.
 
 pub mod cleaning;
 pub mod disk;
+pub mod end;
 pub mod frame;
 pub mod progress;
 pub mod scan;
 pub mod segment;
+pub mod trace;
 pub mod writer;
 
 use disk::Disk;
+use end::EndNote;
 use frame::{Frame, Kind};
-use scan::{Damage, Scan};
+use scan::{Damage, End, Scan};
 use segment::{BLOCK_BYTES, FIRST_SEGMENT, LogId, SegmentHead};
 use std::collections::VecDeque;
 use std::fmt;
@@ -78,11 +83,16 @@ impl LogError {
         let lacks = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
         let code = error.raw_os_error();
         let lacks_descriptors = lacks.iter().any(|it| Some(it.raw_os_error()) == code);
-        match error.kind() {
-            _ if lacks_descriptors => LogError::Full(error),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full(error),
-            _ => LogError::Failed(error),
+        if lacks_descriptors || LogError::is_full(&error) {
+            LogError::Full(error)
+        } else {
+            LogError::Failed(error)
         }
+    }
+
+    fn is_full(error: &io::Error) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        full.contains(&error.kind())
     }
 }
 
@@ -97,6 +107,8 @@ pub struct Log<D> {
     /// The segment that is written to, and how far it is.
     segment: u64,
     offset: u64,
+    /// Which process of the segment this is.
+    life: u8,
     /// The file of the segment after it is there.
     has_spare: bool,
     /// What is made now is for what makes room, and may go beyond the bound.
@@ -108,14 +120,16 @@ pub struct Log<D> {
     /// Everything before it is safe.
     synced: u64,
     has_failed: bool,
+    /// How often its end was noted.
+    ends_noted: u64,
     padding: Vec<u8>,
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens the log on a disk for so many shards, or begins one there, named `id`. Hands every frame that is
     /// Opens the log on a disk for so many shards, or begins one there, named `id`. Hands every frame that
-    /// is to be kept to `take`, in order, with its segment's head, and begins a new segment. `now_ms` is the
-    /// wall clock.
+    /// is to be kept to `take`, in order, with its segment's head, and goes on behind the last one. `now_ms`
+    /// is the wall clock.
+    ///
     /// # Errors
     /// [`LogError::Damaged`] if something is missing or wrong that was safe; nothing was changed then.
     /// The disk comes back.
@@ -138,12 +152,14 @@ impl<D: Disk> Log<D> {
             oldest: scan.segments.first().copied().unwrap_or(FIRST_SEGMENT),
             segment: scan.segments.last().copied().unwrap_or(FIRST_SEGMENT - 1),
             offset: 0,
+            life: 0,
             has_spare: false,
             is_opening: true,
             reserved_bytes: BLOCK_BYTES,
             sequence: scan.next_sequence,
             synced: scan.next_sequence - 1,
             has_failed: false,
+            ends_noted: scan.note.map_or(0, |note| note.count),
             padding: vec![0; BLOCK_BYTES],
         };
         match log.begin(&scan, now_ms) {
@@ -155,7 +171,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Goes on behind what was found.
+    /// Goes on behind what was found: in its last segment, if as many shards have written there and nothing
+    /// stands behind its last frame, so that a life that writes little takes no file; otherwise in a new one.
     fn begin(&mut self, scan: &Scan, now_ms: u64) -> Result<(), LogError> {
         for left_over in &scan.left_over {
             self.disk.remove(*left_over).map_err(LogError::Failed)?;
@@ -166,6 +183,10 @@ impl<D: Disk> Log<D> {
             let synced = synced.and_then(|()| self.disk.sync_directory());
             synced.map_err(LogError::Failed)?;
         }
+        if scan.torn.is_none() && self.may_go_on(scan.end) {
+            (self.offset, self.life) = (scan.end.offset, scan.end.life + 1);
+            return self.note_end(false);
+        }
         match self.begin_segment(now_ms) {
             // It can be read, and written again when there is room.
             Err(LogError::Full(_)) if !scan.segments.is_empty() => {
@@ -174,6 +195,16 @@ impl<D: Disk> Log<D> {
             }
             begun => begun,
         }
+    }
+
+    /// Whether there is room behind a segment's end for this process's frames, and for telling them apart.
+    fn may_go_on(&self, end: End) -> bool {
+        let room = self.config.segment_bytes.saturating_sub(end.offset);
+        end.offset > 0
+            && end.shards == u32::from(self.shards)
+            && end.file_bytes == self.config.segment_bytes
+            && end.life < u8::MAX
+            && room > (BLOCK_BYTES + self.reserved_bytes) as u64
     }
 
     /// The place that the next frame gets.
@@ -223,6 +254,7 @@ impl<D: Disk> Log<D> {
                 continue;
             }
             for frame in frames.iter_mut().take(count) {
+                frame.set_life(self.life);
                 frame.stamp(&self.id, self.segment, self.sequence, self.synced);
                 self.sequence += 1;
             }
@@ -284,6 +316,7 @@ impl<D: Disk> Log<D> {
             let noted = self.note_down(Kind::Oldest, self.oldest + 1, now_ms);
             self.reserved_bytes = BLOCK_BYTES;
             noted?;
+            self.note_end(false)?;
             let removed = self.disk.remove(self.oldest);
             let removed = removed.and_then(|()| self.disk.sync_directory());
             self.note(removed)?;
@@ -298,7 +331,26 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// As [`Log::append`] and [`Log::sync`].
     pub fn mark(&mut self, now_ms: u64) -> Result<(), LogError> {
-        self.note_down(Kind::Mark, 0, now_ms)
+        self.note_down(Kind::Mark, 0, now_ms)?;
+        self.note_end(false)
+    }
+
+    /// Notes beside the segments where the log ends, all of which is safe.
+    fn note_end(&mut self, is_closed: bool) -> Result<(), LogError> {
+        self.ends_noted += 1;
+        let note = EndNote {
+            log: self.id,
+            count: self.ends_noted,
+            segment: self.segment,
+            segment_bytes: self.config.segment_bytes,
+            sequence: self.synced,
+            is_closed,
+        };
+        match self.disk.write_end(note.block(), &note.encode()) {
+            // There is less to be noticed then, and nothing else is missing.
+            Err(error) if LogError::is_full(&error) => Ok(()),
+            noted => self.note(noted),
+        }
     }
 
     fn note_down(&mut self, kind: Kind, value: u64, now_ms: u64) -> Result<(), LogError> {
@@ -321,7 +373,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Nothing more is written: gives back what was made in advance.
+    /// Nothing more is written, and all that was is safe: gives back what was made in advance, and notes that
+    /// this is the end.
     ///
     /// # Errors
     /// It is still there.
@@ -331,7 +384,7 @@ impl<D: Disk> Log<D> {
             let removed = self.disk.remove(self.segment + 1);
             self.note(removed)?;
         }
-        Ok(())
+        self.note_end(self.synced + 1 == self.sequence)
     }
 
     fn create(&mut self, number: u64) -> Result<(), LogError> {
@@ -414,7 +467,8 @@ impl<D: Disk> Log<D> {
         self.has_spare = false;
         self.segment = number;
         self.offset = BLOCK_BYTES as u64;
-        Ok(())
+        self.life = 0;
+        self.note_end(false)
     }
 
     const fn check(&self) -> Result<(), LogError> {

@@ -5,8 +5,11 @@
 
 use super::LogError;
 use super::disk::Disk;
+use super::end::{END_FILE, EndNote};
 use super::frame::{ALIGNMENT, Found, Kind, Look, look};
-use super::segment::{BLOCK_BYTES, HeadError, LogId, SegmentHead, VERSION, file_name};
+use super::segment::{
+    BLOCK_BYTES, FIRST_SEGMENT, HeadError, LogId, SegmentHead, VERSION, file_name,
+};
 use std::fmt;
 
 /// What was found.
@@ -24,6 +27,25 @@ pub struct Scan {
     pub next_sequence: u64,
     /// What is cut off.
     pub torn: Option<Torn>,
+    /// The end of the last segment that is kept.
+    pub end: End,
+    /// What was noted of it beside the segments.
+    pub note: Option<EndNote>,
+}
+
+/// Where the last segment ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Behind its last frame ...
+    pub frames_end: u64,
+    /// ... at the block's end.
+    pub offset: u64,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// So many shards have written in it.
+    pub shards: u32,
+    /// The last process that has, counted from 0.
+    pub life: u8,
 }
 
 /// The end of a log that was never safe.
@@ -65,12 +87,18 @@ pub enum What {
     Missing,
     /// Another version of the program wrote it.
     Version(u32),
+    /// There is nothing in it, though something was written.
+    Empty,
+    /// It ends before so many bytes, which it had.
+    Cut(u64),
     /// Its first block is not what was written.
     Head,
     /// Its first block is another segment's.
     Number(u64),
     /// It belongs to another log.
     Foreign(LogId),
+    /// The note of the log's end is another log's.
+    End(LogId),
     /// A frame that was safe is not what was written, or is not there.
     Frame(u64),
 }
@@ -84,9 +112,20 @@ impl fmt::Display for Damage {
                 f,
                 "{file} is of version {version}, this program reads version {VERSION}"
             ),
+            What::Empty => write!(f, "{file} is empty, though it was written to"),
+            What::Cut(bytes) => write!(
+                f,
+                "{file} ends at byte {offset} and had {bytes} bytes: what stood behind may have been \
+                 acknowledged"
+            ),
             What::Head => write!(f, "{file}: its first block is damaged"),
             What::Number(number) => write!(f, "{file} is a copy of {}", file_name(number)),
             What::Foreign(log) => write!(f, "{file} belongs to another log, {log}"),
+            What::End(log) => write!(
+                f,
+                "{END_FILE} tells of another log, {log}, than {file}: files of two stores stand there; if \
+                 the segments are those that are meant, remove {END_FILE}"
+            ),
             What::Frame(sequence) => write!(
                 f,
                 "{file}: frame {sequence} at byte {offset}, which was acknowledged, is damaged or missing"
@@ -111,6 +150,8 @@ pub fn scan<D: Disk>(
     disk: &mut D,
     mut take: impl FnMut(Found<'_>, &SegmentHead),
 ) -> Result<Scan, LogError> {
+    let end = disk.read_end().map_err(LogError::Failed)?;
+    let end = EndNote::newest(&end);
     let numbers = disk.segments().map_err(LogError::Failed)?;
     let mut found = Scan {
         log: None,
@@ -119,8 +160,10 @@ pub fn scan<D: Disk>(
         frames: 0,
         next_sequence: 1,
         torn: None,
+        end: End::default(),
+        note: end,
     };
-    let heads = read_heads(disk, &numbers, &mut found)?;
+    let heads = read_heads(disk, &numbers, end.as_ref(), &mut found)?;
     if let Some(first) = heads.first() {
         found.log = Some(first.log);
         found.next_sequence = first.first_sequence;
@@ -131,45 +174,116 @@ pub fn scan<D: Disk>(
         let next = heads.get(place + 1);
         oldest = oldest.max(read_segment(disk, head, next, &mut found, &mut take)?);
     }
-    match heads.first() {
-        Some(first) if first.number > oldest => Err(damaged(oldest, 0, What::Missing)),
-        _ => Ok(found),
+    if heads.first().is_some_and(|first| first.number > oldest) {
+        return Err(damaged(oldest, 0, What::Missing));
     }
+    check_end(&found)?;
+    Ok(found)
+}
+
+/// Whether all is there that was noted beside the segments.
+fn check_end(found: &Scan) -> Result<(), LogError> {
+    let last = found.segments.last().copied();
+    let next = last.map_or(FIRST_SEGMENT, |last| last + 1);
+    let missing = || match found.left_over.contains(&next) {
+        true => Err(damaged(next, 0, What::Empty)),
+        false => Err(damaged(next, 0, What::Missing)),
+    };
+    let Some(note) = found.note else {
+        // The one made in advance tells of those before it.
+        let is_behind = found.left_over.first().is_some_and(|it| *it > next);
+        return if is_behind { missing() } else { Ok(()) };
+    };
+    match (last, found.log) {
+        (Some(first), Some(log)) if log != note.log => Err(damaged(first, 0, What::End(note.log))),
+        _ if note.segment >= next => missing(),
+        _ => check_last(found, &note, next - 1),
+    }
+}
+
+fn check_last(found: &Scan, note: &EndNote, last: u64) -> Result<(), LogError> {
+    let End {
+        frames_end,
+        file_bytes,
+        ..
+    } = found.end;
+    if note.sequence >= found.next_sequence {
+        let what = What::Frame(found.next_sequence);
+        return Err(damaged(last, frames_end, what));
+    }
+    if note.is_cut(last, file_bytes, found.next_sequence) {
+        return Err(damaged(last, file_bytes, What::Cut(note.segment_bytes)));
+    }
+    if found.left_over.first().is_some_and(|it| *it > last + 1) {
+        return Err(damaged(last + 1, 0, What::Missing));
+    }
+    Ok(())
+}
+
+/// The identity of most; the first of these. The note of the log's end decides, if there is one of its log.
+pub(in crate::storage) fn identity(
+    ids: impl Iterator<Item = LogId>,
+    end: Option<&EndNote>,
+) -> Option<LogId> {
+    let mut counts: Vec<(LogId, usize)> = Vec::new();
+    for id in ids {
+        match counts.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((id, 1)),
+        }
+    }
+    let noted = end.map(|end| end.log);
+    let most = counts.iter().map(|(_, count)| *count).max()?;
+    let is_noted = |(id, _): &&(LogId, usize)| Some(*id) == noted;
+    let mut first = counts.iter().filter(|(_, count)| *count == most);
+    let ours = counts.iter().find(is_noted).or_else(|| first.next());
+    ours.map(|(id, _)| *id)
 }
 
 fn read_heads<D: Disk>(
     disk: &mut D,
     numbers: &[u64],
+    end: Option<&EndNote>,
     found: &mut Scan,
 ) -> Result<Vec<SegmentHead>, LogError> {
-    let mut heads: Vec<SegmentHead> = Vec::new();
-    for (place, &number) in numbers.iter().enumerate() {
+    let mut blocks = Vec::new();
+    for &number in numbers {
         let block = disk.read(number, BLOCK_BYTES).map_err(LogError::Failed)?;
-        let is_last = place + 1 == numbers.len();
-        let head = match SegmentHead::decode(&block) {
+        blocks.push((number, SegmentHead::decode(&block)));
+    }
+    // Nothing goes behind a first block before it is safe.
+    while let Some((number, Err(_))) = blocks.last()
+        && is_blank_behind(&read_all(disk, *number)?)
+    {
+        found.left_over.insert(0, *number);
+        blocks.pop();
+    }
+    let ids = blocks.iter().filter_map(|(_, head)| head.ok());
+    let log = identity(ids.map(|head| head.log), end);
+    let mut heads: Vec<SegmentHead> = Vec::new();
+    for (number, head) in blocks {
+        let head = match head {
             Ok(head) => head,
-            // Nothing goes behind a first block before it is safe.
-            Err(_) if is_last && is_blank_behind(&read_all(disk, number)?) => {
-                found.left_over.push(number);
-                continue;
-            }
             Err(HeadError::Version(version)) => {
                 return Err(damaged(number, 0, What::Version(version)));
+            }
+            Err(HeadError::Empty) if is_blank_behind(&read_all(disk, number)?) => {
+                return Err(damaged(number, 0, What::Empty));
             }
             Err(HeadError::Empty | HeadError::Broken) => {
                 return Err(damaged(number, 0, What::Head));
             }
         };
+        if Some(head.log) != log {
+            return Err(damaged(number, 0, What::Foreign(head.log)));
+        }
         if head.number != number {
             return Err(damaged(number, 0, What::Number(head.number)));
         }
-        if let Some(before) = heads.last() {
-            if head.log != before.log {
-                return Err(damaged(number, 0, What::Foreign(head.log)));
-            }
-            if number != before.number + 1 {
-                return Err(damaged(before.number + 1, 0, What::Missing));
-            }
+        if let Some(before) = heads.last()
+            && number != before.number + 1
+        {
+            return Err(damaged(before.number + 1, 0, What::Missing));
         }
         heads.push(head);
     }
@@ -180,7 +294,8 @@ fn read_all<D: Disk>(disk: &mut D, segment: u64) -> Result<Vec<u8>, LogError> {
     disk.read(segment, usize::MAX).map_err(LogError::Failed)
 }
 
-fn is_blank_behind(bytes: &[u8]) -> bool {
+/// Whether there is nothing behind a first block.
+pub(in crate::storage) fn is_blank_behind(bytes: &[u8]) -> bool {
     let behind = bytes.get(BLOCK_BYTES..).unwrap_or_default();
     behind.iter().all(|byte| *byte == 0)
 }
@@ -202,12 +317,13 @@ fn read_segment<D: Disk>(
         return Err(damaged(number, BLOCK_BYTES as u64, what));
     }
     let mut offset = BLOCK_BYTES;
-    let (mut synced, mut oldest) = (0, 0);
+    let (mut synced, mut oldest, mut life) = (0, 0, 0);
     while end != Some(found.next_sequence) {
         let rest = bytes.get(offset..).unwrap_or_default();
         match look(&head.log, number, rest) {
             Look::Frame(frame) if frame.sequence == found.next_sequence => {
                 synced = synced.max(frame.synced);
+                life = life.max(frame.life);
                 offset += frame.wire_bytes();
                 found.next_sequence += 1;
                 match frame.kind {
@@ -233,6 +349,13 @@ fn read_segment<D: Disk>(
                     offset: offset as u64,
                     bytes: written,
                 });
+                found.end = End {
+                    frames_end: offset as u64,
+                    offset: offset.next_multiple_of(BLOCK_BYTES) as u64,
+                    file_bytes: bytes.len() as u64,
+                    shards: head.shards,
+                    life,
+                };
                 return Ok(oldest);
             }
         }

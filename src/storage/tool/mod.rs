@@ -1,5 +1,5 @@
 //! What an operator does with a directory while no broker uses it: look whether it is whole, look into it,
-//! take out of it what is left, copy it, fill a new one with what another broker kept.
+//! take out of it what is left, fill a new one with what another broker kept; and copy it at any time.
 //!
 //! Invariant: what is looked at is never changed; what is made has its name only once it is complete and
 //! safe.
@@ -69,7 +69,8 @@ impl fmt::Display for ToolError {
             ToolError::Taken(path) => write!(
                 f,
                 "{}: a broker uses it; stop the broker first, since what it writes meanwhile cannot be \
-                 told from damage",
+                 told from damage, or look at a copy (`ringmq store backup {} --to NEW`)",
+                path.display(),
                 path.display()
             ),
             ToolError::Unusable(path, error) => write!(f, "{}: {error}", path.display()),
@@ -100,7 +101,18 @@ impl std::error::Error for ToolError {}
 /// # Errors
 /// It cannot be read, has no store, or a broker has it.
 pub fn open(path: &Path) -> Result<Directory, ToolError> {
-    let opened = Directory::open_to_read(path);
+    opened(path, Directory::open_to_read(path))
+}
+
+/// Takes a directory to copy it, whoever has it.
+///
+/// # Errors
+/// It cannot be read, or has no store.
+pub fn open_to_copy(path: &Path) -> Result<Directory, ToolError> {
+    opened(path, Directory::open_to_copy(path))
+}
+
+fn opened(path: &Path, opened: io::Result<Directory>) -> Result<Directory, ToolError> {
     let mut directory = opened.map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => ToolError::Taken(path.to_owned()),
         _ => ToolError::Unusable(path.to_owned(), error),

@@ -18,8 +18,8 @@ pub struct Readers {
 #[derive(Debug)]
 struct Reader {
     decoder: Decoder,
-    /// The file with its last frame.
-    segment: u64,
+    /// The file with its last frame, and which process of that file has written it.
+    written: (u64, u8),
     /// Something is missing before the next one.
     is_behind_gap: bool,
 }
@@ -50,10 +50,9 @@ impl Readers {
     ) {
         let reader = self.reader(frame.shard);
         if std::mem::take(&mut reader.is_behind_gap) {
-            // A segment is written by one process.
-            reader.decoder.lost(reader.segment == file);
+            reader.decoder.lost(reader.written == (file, frame.life));
         }
-        reader.segment = file;
+        reader.written = (file, frame.life);
         reader.decoder.read_on(frame.records, take);
     }
 
@@ -61,7 +60,7 @@ impl Readers {
         let is_behind_gap = self.has_lost;
         self.shards.entry(shard).or_insert_with(|| Reader {
             decoder: Decoder::new(0),
-            segment: 0,
+            written: (0, 0),
             is_behind_gap,
         })
     }

@@ -315,6 +315,7 @@ mod tests {
                     sequence,
                     synced: 0,
                     kind: Kind::Records,
+                    life: 0,
                     shard: 0,
                     ticket: 0,
                     records,

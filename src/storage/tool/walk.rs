@@ -6,8 +6,9 @@
 use crate::engine::keys::ShardId;
 use crate::storage::log::LogError;
 use crate::storage::log::disk::Disk;
+use crate::storage::log::end::EndNote;
 use crate::storage::log::frame::{ALIGNMENT, FRAME_BYTES_MAX, Found, Kind, Look, look};
-use crate::storage::log::scan::{Damage, Torn, What, look_behind};
+use crate::storage::log::scan::{Damage, Torn, What, identity, is_blank_behind, look_behind};
 use crate::storage::log::segment::{BLOCK_BYTES, FIRST_SEGMENT, HeadError, LogId, SegmentHead};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -103,6 +104,8 @@ struct Walker<'t> {
     /// The place of the frame that is due; 0 if that is not known.
     expected: u64,
     bad: Option<Bad>,
+    /// Nobody knows how many frames are missing at the log's end.
+    loses_end: bool,
     /// Where the last frame ended.
     end: (u64, u64),
 }
@@ -113,7 +116,15 @@ struct Walker<'t> {
 /// Something cannot be read at all.
 pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Walked, LogError> {
     let files = disk.segments().map_err(LogError::Failed)?;
-    let (log, parts, mut unread) = identify(disk, &files)?;
+    let end = disk.read_end().map_err(LogError::Failed)?;
+    let noted = EndNote::newest(&end);
+    let Identified {
+        log,
+        parts,
+        mut unread,
+        made_last,
+    } = identify(disk, &files, noted.as_ref())?;
+    let end = noted.filter(|end| end.log == log && !parts.is_empty());
     let mut walker = Walker {
         take,
         log,
@@ -125,8 +136,10 @@ pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Wal
         shards: 1,
         expected: 0,
         bad: None,
+        loses_end: false,
         end: (0, 0),
     };
+    walker.walked.safe = end.map_or(0, |end| end.sequence);
     walker
         .walked
         .gaps
@@ -164,7 +177,16 @@ pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Wal
         }
         (walker.shards, was_known) = (shards, is_known);
         walker.segment(part, &bytes, until, next.is_none());
+        if next.is_none() {
+            let until = made_last
+                .unwrap_or(0)
+                .max(end.map_or(0, |end| end.segment + 1));
+            walker.miss_end((part, bytes.len() as u64), until, end, &mut unread);
+        }
     }
+    walker.check_end(&parts, noted.filter(|_| end.is_none()));
+    // Those that were made in advance are as they should be.
+    unread.retain(|file, _| made_last.is_none_or(|made| *file < made));
     walker.finish(unread);
     walker.walked.made_at_ms = made_at(&parts);
     Ok(walker.walked)
@@ -232,27 +254,42 @@ const fn nothing_lost(segment: u64, what: What) -> Gap {
     }
 }
 
-type Identified = (LogId, Vec<Part>, BTreeMap<u64, What>);
+/// Which files belong to a log.
+struct Identified {
+    log: LogId,
+    /// In order.
+    parts: Vec<Part>,
+    /// Why the others do not.
+    unread: BTreeMap<u64, What>,
+    /// The first that was made in advance, if there is one.
+    made_last: Option<u64>,
+}
 
 /// Which files belong to the log, in order, and why the others do not.
-fn identify<D: Disk>(disk: &mut D, files: &[u64]) -> Result<Identified, LogError> {
-    let mut blocks = Vec::new();
-    for (place, &file) in files.iter().enumerate() {
+fn identify<D: Disk>(
+    disk: &mut D,
+    files: &[u64],
+    end: Option<&EndNote>,
+) -> Result<Identified, LogError> {
+    let (mut blocks, mut unread) = (Vec::new(), BTreeMap::new());
+    for &file in files {
         let block = disk.read(file, BLOCK_BYTES).map_err(LogError::Failed)?;
         let head = SegmentHead::decode(&block);
-        let is_last = place + 1 == files.len();
-        if is_last && head.is_err() && is_blank_behind(&read_all(disk, file)?) {
-            // It was being made.
-            continue;
-        }
         blocks.push((file, block, head));
     }
+    let mut made_last = None;
+    while let Some((file, _, Err(_))) = blocks.last()
+        && is_blank_behind(&read_all(disk, *file)?)
+    {
+        made_last = Some(*file);
+        unread.insert(*file, What::Empty);
+        blocks.pop();
+    }
     let heads = blocks.iter().filter_map(|(_, _, head)| head.ok());
-    let log = match common_id(heads.map(|head| head.log)) {
+    let log = match identity(heads.map(|head| head.log), end) {
         Some(log) => log,
         None => readable_id(disk, &blocks)?,
     };
-    let mut unread = BTreeMap::new();
     let mut parts: BTreeMap<u64, Part> = BTreeMap::new();
     // Those that are where they say first: the others may be copies of them.
     let is_away = |file: u64, head: &Result<SegmentHead, HeadError>| {
@@ -273,12 +310,15 @@ fn identify<D: Disk>(disk: &mut D, files: &[u64]) -> Result<Identified, LogError
                 unread.insert(file, What::Version(version));
                 continue;
             }
-            Err(error) => {
-                if let HeadError::Version(version) = error {
-                    fault = What::Version(version);
-                }
+            Err(HeadError::Version(version)) => {
+                fault = What::Version(version);
                 (file, None)
             }
+            Err(HeadError::Empty) if is_blank_behind(&read_all(disk, file)?) => {
+                unread.insert(file, What::Empty);
+                continue;
+            }
+            Err(HeadError::Empty | HeadError::Broken) => (file, None),
         };
         if parts.contains_key(&number) {
             unread.insert(file, What::Number(number));
@@ -293,26 +333,12 @@ fn identify<D: Disk>(disk: &mut D, files: &[u64]) -> Result<Identified, LogError
         };
         parts.insert(number, part);
     }
-    Ok((log, parts.into_values().collect(), unread))
-}
-
-fn is_blank_behind(bytes: &[u8]) -> bool {
-    let behind = bytes.get(BLOCK_BYTES..).unwrap_or_default();
-    behind.iter().all(|byte| *byte == 0)
-}
-
-/// The identity that most have; the first of them.
-fn common_id(ids: impl Iterator<Item = LogId>) -> Option<LogId> {
-    let mut counts: Vec<(LogId, usize)> = Vec::new();
-    for id in ids {
-        match counts.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((id, 1)),
-        }
-    }
-    let most = counts.iter().map(|(_, count)| *count).max()?;
-    let mut first = counts.iter().filter(|(_, count)| *count == most);
-    first.next().map(|(id, _)| *id)
+    Ok(Identified {
+        log,
+        parts: parts.into_values().collect(),
+        unread,
+        made_last,
+    })
 }
 
 /// The identity by which frames can be read where no first block is whole: what stands there, or that with
@@ -422,6 +448,49 @@ impl Walker<'_> {
                 shard: None,
             });
         }
+    }
+
+    /// What is known to be missing behind the last file that there is.
+    fn miss_end(
+        &mut self,
+        (last, bytes): (&Part, u64),
+        until: u64,
+        end: Option<EndNote>,
+        unread: &mut BTreeMap<u64, What>,
+    ) {
+        let is_closed = end.is_some_and(|end| end.is_closed);
+        let next = last.number + 1;
+        if next < until {
+            self.miss(next..until, unread);
+            self.loses_end = !is_closed;
+            return;
+        }
+        let Some(end) = end.filter(|end| end.is_cut(last.number, bytes, self.expected)) else {
+            return;
+        };
+        self.loses_end = !is_closed;
+        if self.walked.safe < self.expected && self.bad.is_none() {
+            self.bad = Some(Bad {
+                segment: last.file,
+                offset: bytes,
+                what: Some(What::Cut(end.segment_bytes)),
+                headers: 0,
+                shard: None,
+            });
+        }
+    }
+
+    /// An end was noted that is not that of what there is.
+    fn check_end(&mut self, parts: &[Part], other: Option<EndNote>) {
+        let Some(other) = other else { return };
+        let gap = match parts.last() {
+            Some(last) => nothing_lost(last.file, What::End(other.log)),
+            None => Gap {
+                frames: None,
+                ..nothing_lost(other.segment, What::Missing)
+            },
+        };
+        self.walked.gaps.push(gap);
     }
 
     fn segment(&mut self, part: &Part, bytes: &[u8], until: Option<u64>, is_last: bool) {
@@ -542,7 +611,8 @@ impl Walker<'_> {
             headers: 0,
             shard: None,
         });
-        let frames = (self.expected != 0).then(|| self.expected..sequence.max(self.expected));
+        let is_known = self.expected != 0 && !self.loses_end;
+        let frames = is_known.then(|| self.expected..sequence.max(self.expected));
         let is_known = frames
             .as_ref()
             .is_some_and(|lost| lost.end - lost.start == bad.headers);

@@ -1,6 +1,6 @@
 //! A disk that forgets: what was not synced may be lost, sector by sector, and so may files made or removed.
 
-use crate::random::Random;
+use super::Random;
 use ringmq::storage::log::disk::Disk;
 use ringmq::storage::log::segment::{BLOCK_BYTES, SegmentHead};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +33,8 @@ pub struct SimDisk {
     files: BTreeMap<u64, SimFile>,
     /// Files that were there when the directory was synced last.
     lasting: BTreeMap<u64, SimFile>,
+    /// Where the log's end is noted: each write of it lasts.
+    end: Vec<u8>,
     random: Random,
     faults: Faults,
     pub has_crashed: bool,
@@ -43,6 +45,7 @@ impl SimDisk {
         SimDisk {
             files: BTreeMap::new(),
             lasting: BTreeMap::new(),
+            end: Vec::new(),
             random,
             faults: Faults::default(),
             has_crashed: false,
@@ -78,6 +81,11 @@ impl SimDisk {
             ..SimFile::default()
         };
         self.files.insert(segment, file);
+    }
+
+    /// Where the log's end is noted.
+    pub fn end_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.end
     }
 
     /// The process was killed; the kernel goes on.
@@ -120,6 +128,7 @@ impl SimDisk {
         SimDisk {
             lasting: files.clone(),
             files,
+            end: self.end,
             random,
             faults: Faults::default(),
             has_crashed: false,
@@ -233,5 +242,25 @@ impl Disk for SimDisk {
         self.strike()?;
         let bytes = &self.file(segment)?.cached;
         Ok(bytes[..bytes.len().min(bytes_max)].to_vec())
+    }
+
+    fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()> {
+        let struck = self.strike();
+        let from = block as usize * BLOCK_BYTES;
+        self.end.resize(2 * BLOCK_BYTES, 0);
+        for (number, sector) in bytes.chunks(SECTOR).enumerate() {
+            let at = from + number * SECTOR;
+            let kept = match struck {
+                Ok(()) => sector.len(),
+                Err(_) => self.random.pick(&[0, sector.len() / 3, sector.len()]),
+            };
+            self.end[at..at + kept].copy_from_slice(&sector[..kept]);
+        }
+        struck
+    }
+
+    fn read_end(&mut self) -> io::Result<Vec<u8>> {
+        self.strike()?;
+        Ok(self.end.clone())
     }
 }

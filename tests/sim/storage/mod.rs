@@ -236,6 +236,18 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
     let missing = |segment| what(&|disk| drop(disk.remove_file(segment)));
     assert_eq!(missing(1), (1, What::Missing));
     assert_eq!(missing(2), (2, What::Missing));
+    // Nothing that is left of the log says that there was more.
+    assert_eq!(missing(4), (4, What::Missing));
+    let all = what(&|disk| (1..=4).for_each(|it| drop(disk.remove_file(it))));
+    assert_eq!(all, (1, What::Missing));
+    let zeroed = |segment| what(&|disk| disk.bytes_mut(segment).expect("there").fill(0));
+    assert_eq!(zeroed(4), (4, What::Empty));
+    assert_eq!(zeroed(2), (2, What::Empty));
+    let cut = what(&|disk| disk.bytes_mut(4).expect("there").truncate(20_000));
+    assert!(
+        matches!(cut, (4, What::Cut(SEGMENT_BYTES) | What::Frame(_))),
+        "{cut:?}"
+    );
     let copy = what(&|disk| {
         let bytes = disk.bytes_mut(2).expect("there").clone();
         disk.put_file(3, bytes);
@@ -265,6 +277,86 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
         disk.put_file(2, bytes);
     });
     assert_eq!(foreign, (2, What::Foreign(LogId([4; 16]))));
+    // It says that it is another than its name does, too.
+    let foreign = what(&|disk| {
+        let bytes = of_another.clone().bytes_mut(1).expect("there").clone();
+        disk.put_file(5, bytes);
+    });
+    assert_eq!(foreign, (5, What::Foreign(LogId([4; 16]))));
+    // The first one of all does not make the others foreign.
+    let foreign = what(&|disk| {
+        let bytes = of_another.clone().bytes_mut(1).expect("there").clone();
+        disk.put_file(1, bytes);
+    });
+    assert_eq!(foreign, (1, What::Foreign(LogId([4; 16]))));
+    let of_two = what(&|disk| *disk.end_mut() = of_another.clone().end_mut().clone());
+    assert_eq!(of_two, (4, What::End(LogId([4; 16]))));
+}
+
+/// What was noted of the log's end tells whether something is missing there; without it nobody knows.
+#[test]
+fn what_is_missing_at_the_end_is_noticed_as_far_as_it_was_noted() {
+    let mut random = Random::new(15);
+    let (frames, mut disk) = closed(&mut random);
+    let last = disk.first_sequence(4);
+    // The file made in advance tells of those before it.
+    disk.end_mut().clear();
+    disk.put_file(5, vec![0; SEGMENT_BYTES as usize]);
+    disk.remove_file(4);
+    match reopen(disk.clone()) {
+        Err(LogError::Damaged(damage)) => {
+            assert_eq!((damage.segment, damage.what), (4, What::Missing))
+        }
+        other => panic!("{other:?}"),
+    }
+    disk.remove_file(5);
+    let left = reopen(disk).expect("nothing is known to be missing");
+    let wanted = frames.into_iter().filter(|(sequence, _)| *sequence < last);
+    assert!(left.into_iter().eq(wanted));
+    // A log that was closed may be cut where nothing was written.
+    let (frames, disk) = closed(&mut random);
+    let (mut log, _) = Log::open(disk, config(), (ID, 1), 1, |_, _| {}).expect("whole");
+    log.finish().expect("a good disk");
+    let segment = log.segment();
+    let mut disk = log.into_disk().killed();
+    let bytes = disk.bytes_mut(segment).expect("there");
+    let written = bytes.iter().rposition(|byte| *byte != 0).expect("frames") + 1;
+    bytes.truncate(written.next_multiple_of(4_096));
+    assert!(reopen(disk).expect("whole") == frames);
+}
+
+/// Where no more is written than fits, no more files are there, however often it is begun.
+#[test]
+fn a_life_that_writes_little_goes_on_in_the_same_segment() {
+    let mut random = Random::new(16);
+    let mut disk = SimDisk::new(Random::new(11));
+    for life in 0..20_u64 {
+        let mut found = Vec::new();
+        let take = |frame: Found<'_>, head: &SegmentHead| {
+            found.push((frame.ticket, (head.number, frame.life)));
+        };
+        let opened = Log::open(disk, config(), (ID, 1), 1, take).map_err(|(error, _)| error);
+        let (mut log, _) = opened.expect("whole");
+        // Who has written what is known nevertheless.
+        assert!(
+            found.iter().map(|(ticket, _)| *ticket).eq(0..life),
+            "life {life}"
+        );
+        found.dedup_by_key(|(_, writer)| *writer);
+        assert_eq!(found.len() as u64, life);
+        let mut little = frame(life, &mut random);
+        while little.wire().len() > 500 {
+            little = frame(life, &mut random);
+        }
+        log.append(&mut VecDeque::from([little]), 1, |_, _| {})
+            .expect("a good disk");
+        log.sync().expect("a good disk");
+        log.prepare().expect("room");
+        disk = log.into_disk().killed();
+    }
+    assert!(disk.bytes_mut(20).is_none());
+    let files = (1..30).filter(|it| disk.bytes_mut(*it).is_some()).count();
+    assert!(files <= 5, "{files}");
 }
 
 #[test]
