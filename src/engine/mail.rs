@@ -93,7 +93,8 @@ impl Asked {
         Self::of(receipt << 1 | 1)
     }
 
-    /// Nothing is asked, but what comes of it counts at once: the broker's own message, which nobody sends again.
+    /// Nothing is asked, but what comes of it counts at once: the broker's own message, which nobody sends
+    /// again.
     #[must_use]
     pub const fn by_nobody() -> Self {
         Self::of(1)
@@ -121,8 +122,8 @@ impl Asked {
         self.bits() >> 1
     }
 
-    /// The publish of which something is to be kept, by the letter of the shard that it came in by. Who passes
-    /// one on asks by itself: that counts at once.
+    /// The publish of which something is to be kept, by the letter of the shard that it came in by. Who
+    /// passes one on asks by itself: that counts at once.
     #[must_use]
     pub fn origin(self, from: ShardId) -> Option<Origin> {
         Origin::new(from, self.receipt()).filter(|_| !self.is_by_itself())

@@ -16,8 +16,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
-/// Builds a core that nothing has happened to yet from what was kept, with all others, each in its thread; how
-/// many sessions it has then.
+/// Builds a core that nothing has happened to yet from what was kept, with all others, each in its thread;
+/// how many sessions it has then.
 ///
 /// # Errors
 /// What was kept makes no sense, here or there, in words.

@@ -2,7 +2,8 @@
 //! others.
 //!
 //! A publish of which something is kept without its origin's word that all of it is stored was not
-//! acknowledged: its client sends it again. So it is forgotten, on all shards alike; everywhere else it counts.
+//! acknowledged: its client sends it again. So it is forgotten, on all shards alike; everywhere else it
+//! counts.
 
 use super::image::Image;
 use crate::engine::keys::{Origin, ShardId};

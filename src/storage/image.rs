@@ -146,11 +146,7 @@ impl Image {
                 session,
                 delivery,
                 origin,
-            } => {
-                let is_partial = self.is_partial;
-                let session = self.session(session)?;
-                session.queue(delivery, origin, is_partial)?;
-            }
+            } => self.queue(session, delivery, origin)?,
             Record::Settled { session, entry } => {
                 let settled = self.session(session)?.entries.remove(&entry);
                 settled.ok_or(ImageError::NoEntry)?;
@@ -196,11 +192,7 @@ impl Image {
                 session,
                 packet_id,
                 number,
-            } => {
-                // Also if its session is not told yet.
-                self.complete.add(number.saturating_sub(1), number);
-                self.session(session)?.accepted.insert(packet_id);
-            }
+            } => self.accept(session, packet_id, number)?,
             Record::Complete { after, through } => self.complete.add(after, through),
             Record::Released { session, packet_id } => {
                 self.session(session)?.accepted.remove(&packet_id);
@@ -224,6 +216,29 @@ impl Image {
 
     fn session(&mut self, number: SessionNumber) -> Result<&mut Session, ImageError> {
         self.sessions.get_mut(&number).ok_or(ImageError::NoSession)
+    }
+
+    fn queue(
+        &mut self,
+        session: SessionNumber,
+        delivery: Delivery,
+        origin: Option<Origin>,
+    ) -> Result<(), ImageError> {
+        let is_partial = self.is_partial;
+        let session = self.session(session)?;
+        session.queue(delivery, origin, is_partial)
+    }
+
+    fn accept(
+        &mut self,
+        session: SessionNumber,
+        packet_id: u16,
+        number: u64,
+    ) -> Result<(), ImageError> {
+        // Also if its session is not told yet.
+        self.complete.add(number.saturating_sub(1), number);
+        self.session(session)?.accepted.insert(packet_id);
+        Ok(())
     }
 
     fn open(&mut self, opened: Opened) {

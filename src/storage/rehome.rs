@@ -78,8 +78,8 @@ fn among(images: Vec<Image>, shards: ShardId) -> Vec<Image> {
     }
 }
 
-/// Divides what all shards have among so many others. What of it counts is decided first, while the shards that
-/// it came in by are known.
+/// Divides what all shards have among so many others. What of it counts is decided first, while the shards
+/// that it came in by are known.
 #[must_use]
 pub fn divide(mut images: Vec<Image>, shards: ShardId) -> Vec<Image> {
     decide_all(&mut images);

@@ -1,9 +1,10 @@
 //! QoS 2 exactly once over a crash: which publishes are complete, and what waits for that.
 //!
 //! What a publish leaves in sessions that last is named by its origin: the shard that it came in by, and a
-//! number of that. It is complete when all of it is stored wherever it went, and its origin has stored that. A
-//! crash before that forgets all of it on all shards, and its client sends it again. So nothing of it reaches a
-//! subscriber before: it has its place and packet identifier in the window, and leaves when it is complete.
+//! number of that. It is complete when all of it is stored wherever it went, and its origin has stored that.
+//! A crash before that forgets all of it on all shards, and its client sends it again. So nothing of it
+//! reaches a subscriber before: it has its place and packet identifier in the window, and leaves when it is
+//! complete.
 //!
 //! Invariants: an entry is undecided from the record that names its origin until this shard knows that the
 //! publish is complete; what leaves a session for the first time leaves in the order of its window; a number
@@ -203,9 +204,10 @@ impl Once {
 }
 
 impl Clients {
-    /// Whether a session is passed by with a message whose shard does not know that it asks for it. That shard
-    /// would not say that it is complete, and a crash might leave it here and bring it again. Nothing is owed:
-    /// there was no SUBACK, and what is retained is asked for later. A share group was picked for it.
+    /// Whether a session is passed by with a message whose shard does not know that it asks for it. That
+    /// shard would not say that it is complete, and a crash might leave it here and bring it again. Nothing
+    /// is owed: there was no SUBACK, and what is retained is asked for later. A share group was picked for
+    /// it.
     pub(super) fn is_passed_by(&self, matched: &Match) -> bool {
         let session = self.sessions.get(matched.session);
         matched.group.is_none() && session.is_some_and(|session| session.number.is_some())
@@ -317,7 +319,8 @@ impl ShardCore {
         }
     }
 
-    /// A QoS 2 publish is answered: nobody has to be waited for, or its answer waits as the receipt says then.
+    /// A QoS 2 publish is answered: nobody has to be waited for, or its answer waits as the receipt says
+    /// then.
     pub(super) fn keep_accepted(
         &mut self,
         session: SessionKey,

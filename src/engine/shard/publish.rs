@@ -356,8 +356,9 @@ impl ShardCore {
             .map_or(0, |session| stable_hash(&session.client_id))
     }
 
-    /// Delivers a publish that entered the broker on this shard to all who want it, here and elsewhere. Where it
-    /// is answered, others are asked whether they have stored it. `None` if that takes several turns: nothing is done then, see [`super::fan_out`].
+    /// Delivers a publish that entered the broker on this shard to all who want it, here and elsewhere. Where
+    /// it is answered, others are asked whether they have stored it. `None` if that takes several turns:
+    /// nothing is done then, see [`super::fan_out`].
     pub(super) fn route(
         &mut self,
         publication: &mut Publication<'_>,

@@ -12,14 +12,14 @@ use super::ShardCore;
 use super::access::rights;
 use crate::engine::access::acl::Grant;
 use crate::engine::codec::topic::{Subscribed, TopicFilter};
-use crate::engine::keys::{GroupKey, SessionKey, SessionNumber};
+use crate::engine::keys::{GroupKey, Origin, SessionKey, SessionNumber};
 use crate::engine::message::Message;
 use crate::engine::record::{Opened, Record, Subscription};
 use crate::engine::route::home_shard;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
 use crate::engine::session::holder::Holder;
-use crate::engine::session::{Session, SubscriptionRef};
+use crate::engine::session::{Delivery, Session, SubscriptionRef};
 use crate::engine::time::Timestamp;
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
@@ -115,24 +115,10 @@ impl ShardCore {
                 Ok(())
             }
             Record::Queued {
-                session: number,
+                session,
                 delivery,
                 origin,
-            } => {
-                self.clients.journal.restore_entry();
-                let session = self.restored(restoring, number)?;
-                let entry = delivery.entry;
-                session.last_entry = session.last_entry.max(entry);
-                if origin.is_none() {
-                    session.outbound.restore_queued(delivery);
-                } else {
-                    // Its publish was never complete: its client sends it again.
-                    let session = number;
-                    let settled = Record::Settled { session, entry };
-                    self.clients.journal.put(settled);
-                }
-                Ok(())
-            }
+            } => self.restore_queued(restoring, session, delivery, origin),
             Record::Sent {
                 session,
                 entry,
@@ -177,6 +163,28 @@ impl ShardCore {
             | Record::RetainedGone { .. }
             | Record::Checkpoint(_) => Err(RestoreError::Change),
         }
+    }
+
+    fn restore_queued(
+        &mut self,
+        restoring: &Restoring,
+        number: SessionNumber,
+        delivery: Delivery,
+        origin: Option<Origin>,
+    ) -> Result<(), RestoreError> {
+        self.clients.journal.restore_entry();
+        let session = self.restored(restoring, number)?;
+        let entry = delivery.entry;
+        session.last_entry = session.last_entry.max(entry);
+        if origin.is_none() {
+            session.outbound.restore_queued(delivery);
+        } else {
+            // Its publish was never complete: its client sends it again.
+            let session = number;
+            let settled = Record::Settled { session, entry };
+            self.clients.journal.put(settled);
+        }
+        Ok(())
     }
 
     fn restored(

@@ -325,8 +325,8 @@ impl Clients {
 }
 
 impl ShardCore {
-    /// Sends the messages of QoS 2 whose identifiers are stored by now, and that are complete: sent before, one
-    /// would come a second time with another identifier if the broker forgot the first.
+    /// Sends the messages of QoS 2 whose identifiers are stored by now, and that are complete: sent before,
+    /// one would come a second time with another identifier if the broker forgot the first.
     pub(super) fn send_stored(&mut self, now: Timestamp) {
         while let Some(unsent) = self.clients.journal.next_to_send() {
             let key = unsent.session;

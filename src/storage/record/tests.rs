@@ -718,22 +718,26 @@ impl Random {
                 topic: self.text().into(),
             },
             15 => Record::Checkpoint(self.step()),
-            16 => {
-                let after = self.below(1_000);
-                Record::Complete {
-                    after,
-                    through: after + 1 + self.below(1_000),
-                }
-            }
-            _ => {
-                let delivery = self.delivery(&message);
-                let origin = Origin::new(self.below(3) as ShardId, self.below(3));
-                Record::Queued {
-                    session,
-                    origin: origin.filter(|_| delivery.qos == Qos::ExactlyOnce),
-                    delivery,
-                }
-            }
+            16 => self.complete(),
+            _ => self.queued(session, &message),
+        }
+    }
+
+    fn complete(&mut self) -> Record {
+        let after = self.below(1_000);
+        Record::Complete {
+            after,
+            through: after + 1 + self.below(1_000),
+        }
+    }
+
+    fn queued(&mut self, session: SessionNumber, message: &LocalMessage) -> Record {
+        let delivery = self.delivery(message);
+        let origin = Origin::new(self.below(3) as ShardId, self.below(3));
+        Record::Queued {
+            session,
+            origin: origin.filter(|_| delivery.qos == Qos::ExactlyOnce),
+            delivery,
         }
     }
 
