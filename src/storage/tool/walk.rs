@@ -257,13 +257,15 @@ struct Identified {
     made_last: Option<u64>,
 }
 
-/// Which files belong to the log, in order, and why the others do not.
-fn identify<D: Disk>(
+/// A file, its first block, and what that says.
+type Block = (u64, Vec<u8>, Result<SegmentHead, HeadError>);
+
+/// The files' first blocks, without those at the end that were made in advance; these.
+fn read_blocks<D: Disk>(
     disk: &mut D,
     files: &[u64],
-    end: Option<&EndNote>,
-) -> Result<Identified, LogError> {
-    let (mut blocks, mut unread) = (Vec::new(), BTreeMap::new());
+) -> Result<(Vec<Block>, BTreeMap<u64, What>), LogError> {
+    let (mut blocks, mut made) = (Vec::new(), BTreeMap::new());
     for &file in files {
         let block = disk.read(file, BLOCK_BYTES).map_err(LogError::Failed)?;
         let head = SegmentHead::decode(&block);
@@ -272,9 +274,19 @@ fn identify<D: Disk>(
     while let Some((file, _, Err(_))) = blocks.last()
         && is_blank_behind(&read_all(disk, *file)?)
     {
-        unread.insert(*file, What::Empty);
+        made.insert(*file, What::Empty);
         blocks.pop();
     }
+    Ok((blocks, made))
+}
+
+/// Which files belong to the log, in order, and why the others do not.
+fn identify<D: Disk>(
+    disk: &mut D,
+    files: &[u64],
+    end: Option<&EndNote>,
+) -> Result<Identified, LogError> {
+    let (mut blocks, mut unread) = read_blocks(disk, files)?;
     let heads = blocks.iter().filter_map(|(_, _, head)| head.ok());
     let log = match identity(heads.map(|head| head.log), end) {
         Some(log) => log,
@@ -337,10 +349,7 @@ fn identify<D: Disk>(
 
 /// The identity by which frames can be read where no first block is whole: what stands there, or that with
 /// one bit another.
-fn readable_id<D: Disk>(
-    disk: &mut D,
-    blocks: &[(u64, Vec<u8>, Result<SegmentHead, HeadError>)],
-) -> Result<LogId, LogError> {
+fn readable_id<D: Disk>(disk: &mut D, blocks: &[Block]) -> Result<LogId, LogError> {
     let mut first = None;
     for (file, block, _) in blocks {
         let Some(told) = block.get(ID_AT).and_then(|id| id.try_into().ok()) else {
