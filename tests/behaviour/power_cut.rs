@@ -98,6 +98,10 @@ fn what_was_acknowledged_is_there_after_a_power_cut_at_any_moment(shards: usize)
         }
         place += 1;
     }
+    eprintln!(
+        "{place} cuts of {} operations, {BROKERS} brokers started",
+        recorded.steps.len()
+    );
     let removed = recorded.steps.iter().filter(|step| step.operation == 2);
     assert!(removed.count() >= LIVES, "segments have come and gone");
 }

@@ -583,6 +583,17 @@ fn segments_that_are_cut_missing_doubled_or_of_another_log_are_named() {
     let foreign = damaged(&|it| copied(fs::copy(segment(&other, 2), segment(it, 4))));
     let parts = ["0000000004.seg belongs to another log"];
     has_all_but(&salvaged(&place, &foreign, &parts).0, &[]);
+    // As a killed broker leaves it: the file that was made in advance is no damage, whatever stands behind.
+    let spare = damaged(&|it| {
+        fs::write(segment(it, 4), vec![0; SEGMENT_BYTES]).expect("written");
+        copied(fs::copy(segment(&other, 2), segment(it, 5)));
+    });
+    let parts = [
+        "0000000005.seg belongs to another log",
+        "damaged in 1 place",
+    ];
+    store("check", &spare, &[]).ends(1, &parts);
+    has_all_but(&salvaged(&place, &spare, &parts[..1]).0, &[]);
     let instead = damaged(&|it| copied(fs::copy(segment(&other, 2), segment(it, 2))));
     let parts = [
         "0000000002.seg belongs to another log",

@@ -58,8 +58,8 @@ pub trait Disk {
     /// They cannot be read.
     fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
 
-    /// Writes one of the two blocks in which the log's end is noted, and makes it lasting; the other one stays
-    /// as it is.
+    /// Writes one of the two blocks in which the log's end is noted, and makes it lasting; the other one
+    /// stays as it is.
     ///
     /// # Errors
     /// That block may be neither what it was nor what it was to be.

@@ -85,6 +85,8 @@ pub struct Damage {
 pub enum What {
     /// The file is not there.
     Missing,
+    /// Nor is any other.
+    AllMissing,
     /// Another version of the program wrote it.
     Version(u32),
     /// There is nothing in it, though something was written.
@@ -108,6 +110,11 @@ impl fmt::Display for Damage {
         let (file, offset) = (file_name(self.segment), self.offset);
         match self.what {
             What::Missing => write!(f, "{file} is missing"),
+            What::AllMissing => write!(
+                f,
+                "{file} is missing, and so are all others: put them back, or remove {END_FILE} to begin with \
+                 nothing"
+            ),
             What::Version(version) => write!(
                 f,
                 "{file} is of version {version}, this program reads version {VERSION}"
@@ -187,6 +194,7 @@ fn check_end(found: &Scan) -> Result<(), LogError> {
     let next = last.map_or(FIRST_SEGMENT, |last| last + 1);
     let missing = || match found.left_over.contains(&next) {
         true => Err(damaged(next, 0, What::Empty)),
+        false if last.is_none() && found.note.is_some() => Err(damaged(next, 0, What::AllMissing)),
         false => Err(damaged(next, 0, What::Missing)),
     };
     let Some(note) = found.note else {
@@ -260,21 +268,30 @@ fn read_heads<D: Disk>(
     }
     let ids = blocks.iter().filter_map(|(_, head)| head.ok());
     let log = identity(ids.map(|head| head.log), end);
+    let is_ours = |head: &SegmentHead| Some(head.log) == log;
+    let last = blocks
+        .iter()
+        .rposition(|(_, head)| head.is_ok_and(|head| is_ours(&head)));
     let mut heads: Vec<SegmentHead> = Vec::new();
-    for (number, head) in blocks {
+    for (place, (number, head)) in blocks.into_iter().enumerate() {
         let head = match head {
             Ok(head) => head,
             Err(HeadError::Version(version)) => {
                 return Err(damaged(number, 0, What::Version(version)));
             }
             Err(HeadError::Empty) if is_blank_behind(&read_all(disk, number)?) => {
-                return Err(damaged(number, 0, What::Empty));
+                if last.is_some_and(|last| place < last) {
+                    return Err(damaged(number, 0, What::Empty));
+                }
+                // Made in advance, and something else's file stands behind it.
+                found.left_over.push(number);
+                continue;
             }
             Err(HeadError::Empty | HeadError::Broken) => {
                 return Err(damaged(number, 0, What::Head));
             }
         };
-        if Some(head.log) != log {
+        if !is_ours(&head) {
             return Err(damaged(number, 0, What::Foreign(head.log)));
         }
         if head.number != number {

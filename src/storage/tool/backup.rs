@@ -1,10 +1,10 @@
 //! A copy of a store, whether a broker writes to it or not, and read again.
 //!
-//! Nobody is asked and nothing is held: the log is one order of all shards' frames, and any beginning of it is
-//! what a broker leaves that is killed at that moment. What was acknowledged before the copy began stands in
-//! files that are open by then, also if they are removed meanwhile. They are read from the last one back, so
-//! that all before the first frame of a file is there when the file before is read; of the last, the copy ends
-//! with the last frame that all before it is there of.
+//! Nobody is asked and nothing is held: the log is one order of all shards' frames, and any beginning of it
+//! is what a broker leaves that is killed at that moment. What was acknowledged before the copy began stands
+//! in files that are open by then, also if they are removed meanwhile. They are read from the last one back,
+//! so that all before the first frame of a file is there when the file before is read; of the last, the copy
+//! ends with the last frame that all before it is there of.
 
 use super::check::{Checked, look_through};
 use super::draft::Draft;

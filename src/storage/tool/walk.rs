@@ -144,15 +144,7 @@ pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Wal
         .walked
         .gaps
         .extend(parts.iter().filter_map(head_damage));
-    let told = parts.iter().filter_map(|part| part.head.as_ref());
-    let mut oldest = told.map(|head| head.oldest).max().unwrap_or(0);
-    if parts.first().is_some_and(|first| first.number > oldest) {
-        oldest = oldest.max(oldest_told(disk, &log, &parts)?);
-    }
-    if oldest == 0 {
-        // Nobody says that there was one before.
-        oldest = parts.first().map_or(0, |first| first.number);
-    }
+    let oldest = oldest_needed(disk, &log, &parts)?;
     if parts
         .first()
         .is_some_and(|first| first.number > FIRST_SEGMENT && first.number <= oldest)
@@ -184,9 +176,9 @@ pub fn walk<D: Disk>(disk: &mut D, take: &mut dyn FnMut(Step<'_>)) -> Result<Wal
             walker.miss_end((part, bytes.len() as u64), until, end, &mut unread);
         }
     }
-    walker.check_end(&parts, noted.filter(|_| end.is_none()));
+    walker.check_end(&parts, noted.filter(|_| end.is_none()), made_last);
     // Those that were made in advance are as they should be.
-    unread.retain(|file, _| made_last.is_none_or(|made| *file < made));
+    unread.retain(|file, what| *what != What::Empty || made_last.is_none_or(|made| *file < made));
     walker.finish(unread);
     walker.walked.made_at_ms = made_at(&parts);
     Ok(walker.walked)
@@ -265,26 +257,36 @@ struct Identified {
     made_last: Option<u64>,
 }
 
+/// A file, its first block, and what that says.
+type Block = (u64, Vec<u8>, Result<SegmentHead, HeadError>);
+
+/// The files' first blocks, without those at the end that were made in advance; these.
+fn read_blocks<D: Disk>(
+    disk: &mut D,
+    files: &[u64],
+) -> Result<(Vec<Block>, BTreeMap<u64, What>), LogError> {
+    let (mut blocks, mut made) = (Vec::new(), BTreeMap::new());
+    for &file in files {
+        let block = disk.read(file, BLOCK_BYTES).map_err(LogError::Failed)?;
+        let head = SegmentHead::decode(&block);
+        blocks.push((file, block, head));
+    }
+    while let Some((file, _, Err(_))) = blocks.last()
+        && is_blank_behind(&read_all(disk, *file)?)
+    {
+        made.insert(*file, What::Empty);
+        blocks.pop();
+    }
+    Ok((blocks, made))
+}
+
 /// Which files belong to the log, in order, and why the others do not.
 fn identify<D: Disk>(
     disk: &mut D,
     files: &[u64],
     end: Option<&EndNote>,
 ) -> Result<Identified, LogError> {
-    let (mut blocks, mut unread) = (Vec::new(), BTreeMap::new());
-    for &file in files {
-        let block = disk.read(file, BLOCK_BYTES).map_err(LogError::Failed)?;
-        let head = SegmentHead::decode(&block);
-        blocks.push((file, block, head));
-    }
-    let mut made_last = None;
-    while let Some((file, _, Err(_))) = blocks.last()
-        && is_blank_behind(&read_all(disk, *file)?)
-    {
-        made_last = Some(*file);
-        unread.insert(*file, What::Empty);
-        blocks.pop();
-    }
+    let (mut blocks, mut unread) = read_blocks(disk, files)?;
     let heads = blocks.iter().filter_map(|(_, _, head)| head.ok());
     let log = match identity(heads.map(|head| head.log), end) {
         Some(log) => log,
@@ -333,6 +335,10 @@ fn identify<D: Disk>(
         };
         parts.insert(number, part);
     }
+    let last = parts.last_key_value().map_or(0, |(number, _)| *number);
+    let mut behind = unread.range(last + 1..);
+    let made_last = behind.find(|(_, what)| **what == What::Empty);
+    let made_last = made_last.map(|(file, _)| *file);
     Ok(Identified {
         log,
         parts: parts.into_values().collect(),
@@ -343,10 +349,7 @@ fn identify<D: Disk>(
 
 /// The identity by which frames can be read where no first block is whole: what stands there, or that with
 /// one bit another.
-fn readable_id<D: Disk>(
-    disk: &mut D,
-    blocks: &[(u64, Vec<u8>, Result<SegmentHead, HeadError>)],
-) -> Result<LogId, LogError> {
+fn readable_id<D: Disk>(disk: &mut D, blocks: &[Block]) -> Result<LogId, LogError> {
     let mut first = None;
     for (file, block, _) in blocks {
         let Some(told) = block.get(ID_AT).and_then(|id| id.try_into().ok()) else {
@@ -381,6 +384,18 @@ fn has_frames<D: Disk>(disk: &mut D, log: &LogId, file: u64) -> Result<bool, Log
     let frames = (BLOCK_BYTES..bytes.len()).step_by(ALIGNMENT);
     let mut looks = frames.map(|at| look(log, file, bytes.get(at..).unwrap_or_default()));
     Ok(looks.any(|look| matches!(look, Look::Frame(_) | Look::Broken { .. })))
+}
+
+/// The segment with which a log begins.
+fn oldest_needed<D: Disk>(disk: &mut D, log: &LogId, parts: &[Part]) -> Result<u64, LogError> {
+    let told = parts.iter().filter_map(|part| part.head.as_ref());
+    let mut oldest = told.map(|head| head.oldest).max().unwrap_or(0);
+    let first = parts.first().map_or(0, |first| first.number);
+    if first > oldest {
+        oldest = oldest.max(oldest_told(disk, log, parts)?);
+    }
+    // Where nobody says so, there was none before the first.
+    Ok(if oldest == 0 { first } else { oldest })
 }
 
 /// The newest word on which segment is the oldest.
@@ -481,14 +496,18 @@ impl Walker<'_> {
     }
 
     /// An end was noted that is not that of what there is.
-    fn check_end(&mut self, parts: &[Part], other: Option<EndNote>) {
-        let Some(other) = other else { return };
-        let gap = match parts.last() {
-            Some(last) => nothing_lost(last.file, What::End(other.log)),
-            None => Gap {
-                frames: None,
-                ..nothing_lost(other.segment, What::Missing)
-            },
+    fn check_end(&mut self, parts: &[Part], other: Option<EndNote>, made: Option<u64>) {
+        let all_missing = |what| Gap {
+            frames: None,
+            ..nothing_lost(FIRST_SEGMENT, what)
+        };
+        let is_behind = made.is_some_and(|made| made > FIRST_SEGMENT);
+        let gap = match (parts.last(), other) {
+            (Some(last), Some(other)) => nothing_lost(last.file, What::End(other.log)),
+            (None, Some(_)) if made == Some(FIRST_SEGMENT) => all_missing(What::Empty),
+            (None, Some(_)) => all_missing(What::AllMissing),
+            (None, None) if is_behind => all_missing(What::Missing),
+            (_, None) => return,
         };
         self.walked.gaps.push(gap);
     }

@@ -239,7 +239,7 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
     // Nothing that is left of the log says that there was more.
     assert_eq!(missing(4), (4, What::Missing));
     let all = what(&|disk| (1..=4).for_each(|it| drop(disk.remove_file(it))));
-    assert_eq!(all, (1, What::Missing));
+    assert_eq!(all, (1, What::AllMissing));
     let zeroed = |segment| what(&|disk| disk.bytes_mut(segment).expect("there").fill(0));
     assert_eq!(zeroed(4), (4, What::Empty));
     assert_eq!(zeroed(2), (2, What::Empty));
@@ -283,6 +283,13 @@ fn files_that_are_missing_doubled_or_of_others_are_named() {
         disk.put_file(5, bytes);
     });
     assert_eq!(foreign, (5, What::Foreign(LogId([4; 16]))));
+    // One that was made in advance, before it, is as it should be.
+    let behind = what(&|disk| {
+        let bytes = of_another.clone().bytes_mut(1).expect("there").clone();
+        disk.put_file(5, vec![0; SEGMENT_BYTES as usize]);
+        disk.put_file(6, bytes);
+    });
+    assert_eq!(behind, (6, What::Foreign(LogId([4; 16]))));
     // The first one of all does not make the others foreign.
     let foreign = what(&|disk| {
         let bytes = of_another.clone().bytes_mut(1).expect("there").clone();
