@@ -8,6 +8,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::{passwd, store};
+use ringmq::control::admin::Admin;
+use ringmq::control::admin::counts::AdminCounts;
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
@@ -18,7 +20,8 @@ use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
-use ringmq::control::plane::{ControlPlane, Ears};
+use ringmq::control::overview::Ask;
+use ringmq::control::plane::{ControlPlane, Ears, Telling};
 use ringmq::control::reload::Files;
 use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
@@ -63,6 +66,8 @@ const SIGNALS: [i32; 9] = [
 ];
 /// How often it is looked whether a thread has ended.
 const AWAITS: Duration = Duration::from_millis(2);
+/// Questions of operators that may wait.
+const ASKS_MAX: usize = 64;
 /// Signals that may wait to be heard.
 const SIGNALS_MAX: usize = 64;
 
@@ -224,7 +229,8 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let kept = open_storage(&config)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
-    let left = left_behind(&listeners);
+    let admin = Admin::bind(&config.admin)?;
+    let left = left_behind(&listeners, admin.as_ref());
     let bans = Bans::of_file(files.bans());
     let memory = memory_share(&config, bounds);
     memory.check(config.least_memory())?;
@@ -257,16 +263,23 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let audit = audit.map(|log| (log, names(&config, &places)));
     let watch = keep_account(&config, audit, reports, misbehaving_to, &records)?;
     tell_places(&config, &places);
+    let (asks, admin) = start_admin(admin)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
+        asks,
+    };
+    let telling = Telling {
+        listeners: names(&config, &places),
+        admin,
+        sys_interval: config.sys_interval,
     };
     let control = ControlPlane::new(
         (&shards, ears),
         files,
         bans,
         records,
-        MemoryWatch::new(meter, &settings.limits),
+        (MemoryWatch::new(meter, &settings.limits), telling),
         &config.bans,
         config.silence_seconds_max,
     );
@@ -283,11 +296,10 @@ fn open_audit(config: &Config) -> Result<Option<AuditLog>, WrongFile> {
 }
 
 /// Files of sockets, which go with the broker.
-fn left_behind(listeners: &[(Listener, ListenerSetup)]) -> Vec<SocketFile> {
+fn left_behind(listeners: &[(Listener, ListenerSetup)], admin: Option<&Admin>) -> Vec<SocketFile> {
     let listeners = listeners.iter();
-    listeners
-        .filter_map(|(listener, _)| listener.file.clone())
-        .collect()
+    let files = listeners.filter_map(|(listener, _)| listener.file.clone());
+    files.chain(admin.and_then(Admin::file)).collect()
 }
 
 /// Stops in order, with the files of sockets.
@@ -531,6 +543,17 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
         scram,
         ..Authenticators::default()
     })
+}
+
+/// Has the admin listener answer, if there is one: where it asks, and what it counts.
+fn start_admin(admin: Option<Admin>) -> Result<(Receiver<Ask>, Option<Arc<AdminCounts>>), String> {
+    let Some(admin) = admin else {
+        return Ok((crossbeam_channel::never(), None));
+    };
+    let (asks_to, asks) = crossbeam_channel::bounded(ASKS_MAX);
+    let counts = admin.counts();
+    admin.start(asks_to).map_err(no_thread)?;
+    Ok((asks, Some(counts)))
 }
 
 /// Signals to the process, as a queue.

@@ -12,6 +12,7 @@
 mod support;
 
 mod access;
+mod admin;
 mod bounds;
 mod bounds_driven;
 mod bridge;
@@ -35,4 +36,5 @@ mod storage_space;
 mod store_tools;
 mod surroundings;
 mod survival;
+mod sys;
 mod transports;

@@ -41,6 +41,7 @@ mod marking;
 mod matches;
 mod notes;
 mod overload;
+mod own;
 mod pace;
 mod pause;
 mod picks;
@@ -152,6 +153,8 @@ pub struct ShardCore {
     clients: Clients,
     trie: Trie,
     retained: Retained,
+    /// The broker's own values.
+    own_retained: Retained,
     timers: Timers,
     interest: Interest,
     lasting: Lasting,
@@ -205,6 +208,7 @@ impl ShardCore {
             settings,
             trie: Trie::new(secrets),
             retained: Retained::default(),
+            own_retained: Retained::default(),
             timers: Timers::default(),
             interest: Interest::new(id, shards),
             lasting: Lasting::default(),

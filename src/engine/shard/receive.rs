@@ -146,9 +146,13 @@ impl ShardCore {
                             if self.store.is_full() && self.waits_for_disk(key, version, publish) {
                                 return used - bytes;
                             }
+                            self.clients.traffic.receive(PacketType::Publish, bytes);
                             self.publish(now, key, publish);
                         }
-                        Ok(packet) => self.packet(now, key, version, packet),
+                        Ok(packet) => {
+                            self.count_packet(frame.first_byte, bytes);
+                            self.packet(now, key, version, packet);
+                        }
                         Err(error) => self.refuse_packet(key, frame.first_byte, error, now),
                     }
                     let full = self.staged.take_full();
@@ -166,6 +170,9 @@ impl ShardCore {
                     if !goes_on {
                         return stream.len();
                     }
+                    if self.is_let_in(key) {
+                        self.clients.traffic.receive(PacketType::Connect, bytes);
+                    }
                     used += bytes;
                 }
                 Ok(Split::Partial(_)) => {
@@ -179,6 +186,17 @@ impl ShardCore {
             }
         }
         used
+    }
+
+    fn is_let_in(&self, key: ConnectionKey) -> bool {
+        let connection = self.clients.connections.get(key);
+        connection.is_some_and(|connection| connection.session.is_some())
+    }
+
+    fn count_packet(&mut self, first_byte: u8, bytes: usize) {
+        if let Some(kind) = PacketType::from_first_byte(first_byte) {
+            self.clients.traffic.receive(kind, bytes);
+        }
     }
 
     /// Whether a packet of this type has to wait: what costs much for a turn that has work left, filters

@@ -10,6 +10,7 @@
 
 mod account;
 mod admission;
+mod announcer;
 mod around;
 mod authenticate;
 mod clock;
@@ -45,6 +46,7 @@ use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingError, Waker};
 use account::Accounts;
 use admission::Admission;
+use announcer::Announcer;
 use around::Around;
 use authenticate::Methods;
 use clock::Clock;
@@ -120,6 +122,7 @@ pub struct Shell {
     losses: LossReports,
     tellings: Tellings,
     survey: Survey,
+    announcer: Announcer,
     /// None where nothing is kept: the core makes no records then.
     store: Option<Box<Store>>,
     /// Room for a list that is emptied each time.
@@ -166,6 +169,7 @@ impl Shell {
             losses: LossReports::new(Instant::now()),
             tellings: Tellings::new(start.addresses),
             survey: Survey::new(start.sockets_meter, Instant::now()),
+            announcer: Announcer::default(),
             store: store.map(Box::new),
             commands: Vec::new(),
         }
@@ -210,7 +214,8 @@ impl Shell {
         let has_more = self.core.fans_out() || self.core.has_wills_due();
         let is_flushed = self.core.staged().is_empty() && !has_more;
         self.orders.tell_drained(is_flushed);
-        self.sweep.rest(rest)
+        let rest = self.sweep.rest(rest);
+        self.announcer.rest(rest)
     }
 
     /// Until when the shard may sleep if nothing happens.
