@@ -9,7 +9,6 @@ use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::{passwd, store};
 use ringmq::control::admin::Admin;
-use ringmq::control::admin::counts::AdminCounts;
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
@@ -236,12 +235,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     memory.check(config.least_memory())?;
     let settings = settings_in_force(&config, &memory);
     let meter = ProcessMeter::new(config.cpus.list.len());
-    let rules = Rules {
-        acl: files.acl(),
-        names: bans.enforce_names(),
-        networks: Arc::new(bans.networks()),
-        ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
-    };
+    let rules = rules_in_force(&config, &files, &bans);
     let shards = Shards::start(
         &config.cpus,
         &settings,
@@ -253,26 +247,25 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
     tell_start(&config, &memory, bounds, shards.restored());
-    for warning in check::warnings(&config, &files) {
-        warn!("{warning}");
-    }
-    let methods = (methods, &bans);
-    start_methods(&config, methods, &questions, &shards, &misbehaving_to)?;
+    let warnings = check::warnings(&config, &files);
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    start_methods(
+        &config,
+        (methods, &bans),
+        &questions,
+        &shards,
+        &misbehaving_to,
+    )?;
     let reports = (entries, records);
     let records = Records::new(records_to);
     let audit = audit.map(|log| (log, names(&config, &places)));
     let watch = keep_account(&config, audit, reports, misbehaving_to, &records)?;
     tell_places(&config, &places);
-    let (asks, admin) = start_admin(admin)?;
+    let (asks, telling) = start_admin(admin, &config, &places)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
         asks,
-    };
-    let telling = Telling {
-        listeners: names(&config, &places),
-        admin,
-        sys_interval: config.sys_interval,
     };
     let control = ControlPlane::new(
         (&shards, ears),
@@ -288,6 +281,15 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     control.serve()?;
     service::tell(NotifyState::Stopping);
     stop(shards, &left, config.shutdown_deadline, watch.as_ref())
+}
+
+fn rules_in_force(config: &Config, files: &Files, bans: &Bans) -> Rules {
+    Rules {
+        acl: files.acl(),
+        names: bans.enforce_names(),
+        networks: Arc::new(bans.networks()),
+        ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
+    }
 }
 
 fn open_audit(config: &Config) -> Result<Option<AuditLog>, WrongFile> {
@@ -545,15 +547,24 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
     })
 }
 
-/// Has the admin listener answer, if there is one: where it asks, and what it counts.
-fn start_admin(admin: Option<Admin>) -> Result<(Receiver<Ask>, Option<Arc<AdminCounts>>), String> {
+/// Has the admin listener answer, if there is one: where it asks, and what the control plane tells.
+fn start_admin(
+    admin: Option<Admin>,
+    config: &Config,
+    places: &Places,
+) -> Result<(Receiver<Ask>, Telling), String> {
+    let mut telling = Telling {
+        listeners: names(config, places),
+        admin: None,
+        sys_interval: config.sys_interval,
+    };
     let Some(admin) = admin else {
-        return Ok((crossbeam_channel::never(), None));
+        return Ok((crossbeam_channel::never(), telling));
     };
     let (asks_to, asks) = crossbeam_channel::bounded(ASKS_MAX);
-    let counts = admin.counts();
+    telling.admin = Some(admin.counts());
     admin.start(asks_to).map_err(no_thread)?;
-    Ok((asks, Some(counts)))
+    Ok((asks, telling))
 }
 
 /// Signals to the process, as a queue.

@@ -1,8 +1,8 @@
 //! Statistics of all shards: asked for together, taken as they come while everything else goes on.
 //!
-//! Answers carry the number of their question: one that comes too late is not taken for another's. Who asks while
-//! answers are on their way is answered by the next question, all of them by one: the shards are asked one thing at a
-//! time, however many want to know.
+//! Answers carry the number of their question: one that comes too late is not taken for another's. Who asks
+//! while answers are on their way is answered by the next question, all of them by one: the shards are asked
+//! one thing at a time, however many want to know.
 
 use crate::engine::keys::ShardId;
 use crate::shard::report::Report;
@@ -89,8 +89,8 @@ impl<A> Census<A> {
         &self.reports
     }
 
-    /// Gauges and counters, summed over the shards (`_max`: of the highest). Those that did not answer are left
-    /// out; `shards_silent` counts them.
+    /// Gauges and counters, summed over the shards (`_max`: of the highest). Those that did not answer are
+    /// left out; `shards_silent` counts them.
     #[must_use]
     pub fn sums(&self, silent: &BTreeSet<ShardId>) -> Counts {
         let mut sums = Counts::new();

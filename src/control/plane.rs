@@ -167,18 +167,7 @@ impl<'a> ControlPlane<'a> {
     /// A shard cannot go on.
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
         loop {
-            if self.bans.expire(Instant::now()) {
-                self.bans_pace.ask();
-            }
-            if self.bans_pace.is_due(Instant::now()) {
-                self.enforce_bans();
-            }
-            self.finish_census();
-            if let Some(sys) = &mut self.sys
-                && sys.take_due(Instant::now())
-            {
-                self.ask_statistics(Asker::Sys);
-            }
+            self.do_what_is_due();
             let heard = self.listen();
             self.handed.free();
             self.memory.look(self.shards);
@@ -235,6 +224,21 @@ impl<'a> ControlPlane<'a> {
                 }
                 Heard::Shard(_) => {}
             }
+        }
+    }
+
+    fn do_what_is_due(&mut self) {
+        if self.bans.expire(Instant::now()) {
+            self.bans_pace.ask();
+        }
+        if self.bans_pace.is_due(Instant::now()) {
+            self.enforce_bans();
+        }
+        self.finish_census();
+        if let Some(sys) = &mut self.sys
+            && sys.take_due(Instant::now())
+        {
+            self.ask_statistics(Asker::Sys);
         }
     }
 
@@ -371,7 +375,8 @@ impl<'a> ControlPlane<'a> {
             .collect();
         if let Some(store) = self.shards.store_figures() {
             if store.is_full {
-                let text = "the disk is full: what has to be kept is refused (storage.disk_bytes_max, free_bytes_min)";
+                let text = "the disk is full: what has to be kept is refused \
+                            (storage.disk_bytes_max, free_bytes_min)";
                 problems.push(text.to_owned());
             }
             for (shard, &bytes) in store.pending_bytes.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! What the broker publishes of itself under `$SYS`: the topics of Mosquitto, in its units and forms, so that what reads
-//! them there reads them here, and under `$SYS/broker/ringmq` all other gauges and counters by their names.
+//! What the broker publishes of itself under `$SYS`: the topics of Mosquitto, in its units and forms, so that
+//! what reads them there reads them here, and under `$SYS/broker/ringmq` all gauges and counters by their
+//! names.
 
 use crate::control::overview::Overview;
 use crate::engine::codec::PacketType;

@@ -208,12 +208,10 @@ impl Shards {
             Store::start(kept, Arc::clone(&met), sender.clone()).map_err(BootError::Storage)?;
         let mut settings = settings.clone();
         settings.stores = store.way.is_some();
-        let pending_bytes_max = settings.storage_pending_bytes_max as u64;
-        let progress = store.way.as_ref().map(|way| Arc::clone(&way.progress));
-        let progress = progress.map(|progress| (progress, pending_bytes_max));
         let of_listeners = settings.listeners.len();
         let per_address = settings.limits.connections_per_address_max;
         let counts = ConnectionCounts::with_connecting(of_listeners, Arc::<Connecting>::default());
+        let progress = store.progress(&settings);
         let common = Common {
             count: count as ShardId,
             settings,

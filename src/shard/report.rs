@@ -12,7 +12,7 @@ pub struct Report {
     pub traffic: Traffic,
     /// How long turns took.
     pub turns: Histogram,
-    /// How long turns that another one followed at once took with the kernel's part: so long may a client that is
-    /// ready have waited for its next turn.
+    /// How long turns that another one followed at once took with the kernel's part: so long may a client
+    /// have waited for its next turn.
     pub rounds: Histogram,
 }

@@ -80,7 +80,10 @@ impl Metrics {
         let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
         assert!(page.head.contains(kind), "{}", page.head);
         assert!(page.body.ends_with("# EOF\n"));
-        let types = page.body.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let types = page
+            .body
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "));
         let families = types.filter_map(|line| line.split_once(' '));
         let samples = page.body.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| line.rsplit_once(' '));
@@ -130,19 +133,36 @@ fn what_the_broker_does_is_told_by_shard_type_and_reason() {
     assert_eq!(received("subscribe"), 1.0);
     assert!(received("pingreq") >= 2.0);
     let sent = |kind: &str| sum("packets_sent_total", &[&format!("type=\"{kind}\"")]);
-    assert_eq!((sent("connack"), sent("publish"), sent("puback")), (2.0, 5.0, 5.0));
+    assert_eq!(
+        (sent("connack"), sent("publish"), sent("puback")),
+        (2.0, 5.0, 5.0)
+    );
     assert_eq!(sent("suback"), 1.0);
     let bytes = sum("packet_bytes_received_total", &["type=\"publish\""]);
     // Fixed header, topic, identifier, properties, payload.
     assert!(bytes >= 5.0 * (2 + 5 + 2 + 1 + 5) as f64, "{bytes}");
-    assert_eq!(sum("messages_dropped_total", &["reason=\"dollar_topic\""]), 1.0);
-    assert_eq!(sum("connections_refused_total", &["reason=\"banned\""]), 0.0);
+    assert_eq!(
+        sum("messages_dropped_total", &["reason=\"dollar_topic\""]),
+        1.0
+    );
+    assert_eq!(
+        sum("connections_refused_total", &["reason=\"banned\""]),
+        0.0
+    );
     assert!(sum("bytes_sent_total", &[]) > 0.0 && sum("ring_enters_total", &[]) > 0.0);
-    assert_eq!(sum("shard_up", &["shard=\"0\""]) + sum("shard_up", &["shard=\"1\""]), 2.0);
+    assert_eq!(
+        sum("shard_up", &["shard=\"0\""]) + sum("shard_up", &["shard=\"1\""]),
+        2.0
+    );
     assert!(sum("turn_seconds_count", &["shard=\"1\""]) > 0.0);
     assert!(sum("memory_resident_bytes", &[]) > 1e6);
     assert!(sum("open_descriptors", &[]) > 5.0);
-    assert!(metrics.samples.keys().any(|name| name.contains("thread_cpu_seconds_total{thread=\"ringmq-1")));
+    assert!(
+        metrics
+            .samples
+            .keys()
+            .any(|name| name.contains("thread_cpu_seconds_total{thread=\"ringmq-1"))
+    );
     broker.stop();
 }
 
@@ -171,7 +191,10 @@ fn each_metric_is_described_for_operators_and_there_is_no_other() {
     let missing: Vec<_> = there.difference(&told).collect();
     assert!(missing.is_empty(), "not in README.md: {missing:?}");
     let unknown: Vec<_> = told.difference(&there).collect();
-    assert!(unknown.is_empty(), "in README.md, and not there: {unknown:?}");
+    assert!(
+        unknown.is_empty(),
+        "in README.md, and not there: {unknown:?}"
+    );
     broker.stop();
 }
 
@@ -198,12 +221,18 @@ fn a_shard_that_does_not_answer_is_told_by_what_it_told_before() {
             let page = get(address, path);
             (page.status == 503).then_some(page)
         });
-        assert!(page.body.contains("shard 1 has not turned for"), "{}", page.body);
+        assert!(
+            page.body.contains("shard 1 has not turned for"),
+            "{}",
+            page.body
+        );
     }
     let age = Metrics::of(&broker).sum("ringmq_shard_heartbeat_age_seconds", &["shard=\"1\""]);
     assert!(age >= 3.0, "{age}");
     drop(frozen);
-    eventually("the shard turns again", || (get(address, "/readyz").status == 200).then_some(()));
+    eventually("the shard turns again", || {
+        (get(address, "/readyz").status == 200).then_some(())
+    });
     broker.stop();
 }
 
@@ -212,7 +241,11 @@ fn strangers_names_other_methods_and_bodies_are_refused() {
     let broker = Broker::with_config(1, &format!("{ANYWHERE}hosts = [\"broker.example\"]\n"));
     let address = address(&broker);
     let status = |line: &str, headers: &str| {
-        ask(address, &format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n")).status
+        ask(
+            address,
+            &format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n"),
+        )
+        .status
     };
     assert_eq!(status("GET /healthz", "Host: localhost:1\r\n"), 200);
     assert_eq!(status("GET /healthz", "Host: broker.example\r\n"), 200);
@@ -221,7 +254,10 @@ fn strangers_names_other_methods_and_bodies_are_refused() {
     assert_eq!(status("GET /metrics", "Host: attacker.example\r\n"), 403);
     assert_eq!(status("GET /metrics", "Host: 192.0.2.1\r\n"), 403);
     assert_eq!(status("GET /metrics", ""), 403);
-    assert_eq!(status("POST /metrics", "Host: localhost\r\nContent-Length: 0\r\n"), 405);
+    assert_eq!(
+        status("POST /metrics", "Host: localhost\r\nContent-Length: 0\r\n"),
+        405
+    );
     assert_eq!(status("DELETE /", "Host: localhost\r\n"), 405);
     let body = "Host: localhost\r\nContent-Length: 9\r\n";
     assert_eq!(status("GET /metrics", body), 413);
@@ -238,7 +274,10 @@ fn a_socket_in_the_file_system_is_for_its_owner_and_group() {
     let config = format!("[admin]\nlisten = \"unix://{path}\"\n");
     let broker = Broker::with_config(1, &config);
     let mut stream = eventually("the socket is there", || UnixStream::connect(&path).ok());
-    let mode = std::fs::metadata(&path).expect("the socket").permissions().mode();
+    let mode = std::fs::metadata(&path)
+        .expect("the socket")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o660);
     let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request).expect("send");
@@ -252,17 +291,26 @@ fn a_place_that_is_taken_ends_the_start_only_if_it_was_said() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = taken.local_addr().expect("address");
     let config = format!("[admin]\nlisten = \"http://{address}\"\n");
-    let outcome = Setup::new().config(&config).listen("mqtt://127.0.0.1:0").run_to_end();
+    let outcome = Setup::new()
+        .config(&config)
+        .listen("mqtt://127.0.0.1:0")
+        .run_to_end();
     assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
     let text = format!("admin.listen: cannot listen on {address}: another program listens there");
     assert!(outcome.log.contains(&text), "{}", outcome.log);
     // By default it is only warned of. Somebody may have the port already, another test for instance.
     let _port = TcpListener::bind("127.0.0.1:14883");
     let broker = Setup::new().shards(1).config("[admin]\n").start();
-    assert!(broker.log().contains("no metrics by HTTP: cannot listen on 127.0.0.1:14883"));
+    assert!(
+        broker
+            .log()
+            .contains("no metrics by HTTP: cannot listen on 127.0.0.1:14883")
+    );
     Connect::v5("c").open(&broker).disconnect();
     broker.stop();
-    let wrong = Setup::new().config("[admin]\nlisten = \"http://0.0.0.0:1\"\n").run_to_end();
+    let wrong = Setup::new()
+        .config("[admin]\nlisten = \"http://0.0.0.0:1\"\n")
+        .run_to_end();
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     assert!(wrong.log.contains("admin.listen") && wrong.log.contains("other machines"));
 }

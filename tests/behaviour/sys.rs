@@ -1,7 +1,7 @@
 //! What the broker publishes under `$SYS`.
 
 use crate::storage::Place;
-use crate::support::{Broker, Client, Connect, Publish, Setup, Version, eventually};
+use crate::support::{Broker, Client, Connect, Packet, Publish, Setup, Version, eventually};
 use std::collections::BTreeMap;
 
 const EACH_SECOND: &str = "[mqtt]\nsys_interval_s = 1\n";
@@ -45,8 +45,16 @@ fn values_are_retained_and_told_anew_when_they_change(shards: usize) {
     late.subscribe("$SYS/broker/load/connections/+", 0);
     let average = late.recv_publish();
     let (topic, value) = text(&average);
-    assert!(topic.starts_with("$SYS/broker/load/connections/"), "{topic}");
-    assert!(value.split_once('.').is_some_and(|(_, cents)| cents.len() == 2), "{value}");
+    assert!(
+        topic.starts_with("$SYS/broker/load/connections/"),
+        "{topic}"
+    );
+    assert!(
+        value
+            .split_once('.')
+            .is_some_and(|(_, cents)| cents.len() == 2),
+        "{value}"
+    );
     broker.stop();
 }
 
@@ -84,14 +92,22 @@ fn they_are_the_brokers_own_and_no_clients() {
 
 #[test]
 fn rules_say_who_reads_them() {
-    let rules = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), crate::support::unique("rules"));
+    let rules = format!(
+        "{}/{}",
+        env!("CARGO_TARGET_TMPDIR"),
+        crate::support::unique("rules")
+    );
     std::fs::write(&rules, "topic read $SYS/broker/version\n").expect("write");
     let broker = Broker::with_config(1, &format!("acl_file = {rules:?}\n{EACH_SECOND}"));
     let mut client = Connect::v5("c").open(&broker);
     client.subscribe("$SYS/#", 0);
     let (topic, _) = text(&client.recv_publish());
     assert_eq!(topic, "$SYS/broker/version");
-    client.expect_nothing();
+    eventually("others are withheld", || {
+        (broker.counters().get("dropped_not_authorized") > 0).then_some(())
+    });
+    client.send(&[0xC0, 0]);
+    assert_eq!(client.recv(), Packet::Pingresp);
     broker.stop();
 }
 
@@ -126,7 +142,10 @@ fn the_averages_and_counts_are_those_of_clients() {
 
 #[test]
 fn they_can_be_switched_off() {
-    let broker = Setup::new().shards(1).config("[mqtt]\nsys_interval_s = 0\n").start();
+    let broker = Setup::new()
+        .shards(1)
+        .config("[mqtt]\nsys_interval_s = 0\n")
+        .start();
     let mut client = Connect::v5("c").open(&broker);
     client.subscribe("$SYS/#", 0);
     client.expect_nothing();

@@ -144,7 +144,11 @@ impl Setup {
             command.args(["--listen", "mqtt://127.0.0.1:0"]);
         }
         // Numbers that a test counts are its own, and one port is not for all.
-        let says = |key: &str| self.config.as_deref().is_some_and(|text| text.contains(key));
+        let says = |key: &str| {
+            self.config
+                .as_deref()
+                .is_some_and(|text| text.contains(key))
+        };
         if !says("[admin]") {
             command.env("RINGMQ_ADMIN__LISTEN", "off");
         }

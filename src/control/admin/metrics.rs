@@ -1,7 +1,7 @@
 //! What is told at `/metrics`: families of numbers in OpenMetrics.
 //!
-//! Every counter of a shard is here by its name; those that are of one kind and tell why are one family by reason. What
-//! has no description of its own is described where it is counted.
+//! Every counter of a shard is here by its name; those that are of one kind and tell why are one family by
+//! reason. What has no description of its own is described where it is counted.
 
 use super::process::Process;
 use crate::control::overview::Overview;
@@ -137,7 +137,7 @@ const OF_BROKER: [(&str, &str, bool, &str); 12] = [
         "memory_stage",
         "memory_stage",
         true,
-        "How short memory is: 0 not, 1 nothing grows, 2 QoS 0 is dropped, 3 publishers wait, 4 clients are refused",
+        "How short memory is: 0 not, 1 nothing grows, 2 QoS 0 is dropped, 3 publishers wait, 4 none come in",
     ),
     (
         "log_lines_left_out",
@@ -326,7 +326,8 @@ impl Families {
             of_shard(),
             Value::Took(Box::new(report.turns.clone())),
         );
-        let help = "Time from a turn to the next where that followed at once: so long may a client that is ready wait";
+        let help =
+            "Time from a turn to the next where that followed at once: so long may a client wait";
         self.add(
             ("loop_lag_seconds", help),
             of_shard(),
@@ -541,7 +542,7 @@ mod tests {
             "ringmq_connections_refused_total{shard=\"0\",reason=\"banned\"} 0",
             "# TYPE ringmq_sessions gauge",
             "ringmq_sessions{shard=\"0\"} 3",
-            "ringmq_turn_seconds_bucket{le=\"2e-6\",shard=\"0\"} 0",
+            "ringmq_turn_seconds_bucket{le=\"0.000002\",shard=\"0\"} 0",
             "ringmq_turn_seconds_bucket{le=\"+Inf\",shard=\"0\"} 1",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}:\n{text}");

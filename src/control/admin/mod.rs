@@ -3,9 +3,9 @@
 //! ```text
 //!   connection ─► bound ─► header ─► who is called, GET ─► answer, from what the control plane tells
 //! ```
-//! Whatever comes here costs the shards nothing but the question for their numbers, one at a time for all who ask.
-//! Nobody is asked who he is, so it listens where only this machine reaches it, and answers only to names of this
-//! machine: a page of a stranger in a browser here cannot ask by a name of its own.
+//! Whatever comes here costs the shards nothing but the question for their numbers, one at a time for all who
+//! ask. Nobody is asked who he is, so it listens where only this machine reaches it, and answers only to
+//! names of this machine: a page of a stranger in a browser here cannot ask by a name of its own.
 
 mod answers;
 pub mod counts;
@@ -43,8 +43,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens where it is configured, if anywhere. Where nobody has said where, another program may have the port:
-    /// that is warned of.
+    /// Listens where it is configured, if anywhere. Where nobody has said where, another program may have the
+    /// port: that is warned of.
     ///
     /// # Errors
     /// It cannot listen where it was said to.
@@ -64,7 +64,8 @@ impl Admin {
             )),
             Err(error) => {
                 warn!(
-                    "no metrics by HTTP: cannot listen on {place}: {}; say another place with admin.listen, or \"off\"",
+                    "no metrics by HTTP: cannot listen on {place}: {}; say another place with \
+                     admin.listen, or \"off\"",
                     error.reason()
                 );
                 Ok(None)

@@ -25,6 +25,7 @@ pub(super) fn look() -> Process {
         .flatten()
     {
         if let Some((name, seconds)) = cpu(&task.path().join("stat")) {
+            let name = plain(&name).to_owned();
             // Several threads of one name are one.
             match threads_cpu_s.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += seconds,
@@ -41,6 +42,15 @@ pub(super) fn look() -> Process {
         descriptors: descriptors as u64,
         descriptors_max: limit.current.unwrap_or(u64::MAX),
     }
+}
+
+/// A shard's thread without the number that its runtime puts behind its name.
+fn plain(name: &str) -> &str {
+    let shard = name
+        .strip_prefix("ringmq-")
+        .and_then(|rest| rest.split_once('-'));
+    let known = shard.and_then(|(shard, _)| name.get(.."ringmq-".len() + shard.len()));
+    known.unwrap_or(name)
 }
 
 fn cpu(path: &Path) -> Option<(String, f64)> {
@@ -68,6 +78,13 @@ mod tests {
         let per_second = rustix::param::clock_ticks_per_second() as f64;
         assert_eq!(parse(line), Some(("a) (b".to_owned(), 350.0 / per_second)));
         assert_eq!(parse("7 (a) S 1"), None);
+        for (name, known) in [
+            ("ringmq-1-2", "ringmq-1"),
+            ("ringmq-12", "ringmq-12"),
+            ("log", "log"),
+        ] {
+            assert_eq!(plain(name), known);
+        }
         let process = look();
         assert!(process.descriptors > 2 && process.descriptors_max >= process.descriptors);
         assert!(!process.threads_cpu_s.is_empty());

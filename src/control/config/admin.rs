@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Default port: assigned to nobody, below those that the system gives to clients, and none of those that exporters,
-/// other brokers and their dashboards have.
+/// Default port: assigned to nobody, below those that the system gives to clients, and none of those that
+/// exporters, other brokers and their dashboards have.
 const PORT: u16 = 14_883;
 /// Who may connect to a socket in the file system: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
@@ -89,8 +89,8 @@ fn place(listen: &str) -> Result<Option<Place>, String> {
     };
     if !address.ip().is_loopback() {
         return Err(format!(
-            "other machines could reach {address}, and this version asks nobody who he is there; name 127.0.0.1, \
-             [::1] or unix:///PATH, and forward to it from where it is known who asks (ssh -L)"
+            "other machines could reach {address}, and this version asks nobody who he is there; name \
+             127.0.0.1, [::1] or unix:///PATH, and forward to it from where it is known who asks (ssh -L)"
         ));
     }
     Ok(Some(tcp(address)))

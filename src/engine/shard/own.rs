@@ -1,7 +1,8 @@
 //! What the broker publishes itself, under `$SYS`.
 //!
-//! It goes the way of every publish, QoS 0 and retained, but what is retained of it stands apart: it is neither kept on
-//! disk nor counted among what clients have retained, and finds room when they have taken all.
+//! It goes the way of every publish, QoS 0 and retained, but what is retained of it stands apart: it is
+//! neither kept on disk nor counted among what clients have retained, and finds room when they have taken
+//! all.
 
 use super::ShardCore;
 use super::fan_out::{Source, Taken};
@@ -15,8 +16,8 @@ use std::sync::Arc;
 const OWN: &str = "$SYS";
 
 impl ShardCore {
-    /// Publishes a value of the broker's own, in place of the one before. Not in a turn that has done its work, or
-    /// while a large fan-out is under way: then it is to be tried again in the next.
+    /// Publishes a value of the broker's own, in place of the one before. Not in a turn that has done its
+    /// work, or while a large fan-out is under way: then it is to be tried again in the next.
     pub fn publish_own(&mut self, now: Timestamp, topic: &str, payload: &[u8]) -> bool {
         if self.backlog.is_spent() || self.fans_out() {
             return false;

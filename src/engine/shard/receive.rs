@@ -3,7 +3,7 @@
 use super::ShardCore;
 use super::refusals::{beyond, not_connect};
 use crate::engine::codec::control::PINGRESP;
-use crate::engine::codec::frame::{Split, split};
+use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::unfinished::Unfinished;
@@ -162,16 +162,8 @@ impl ShardCore {
                     self.mind_memory(now);
                 }
                 Ok(Split::Whole(frame, bytes)) => {
-                    let goes_on = if exchanges {
-                        self.exchange_packet(key, frame)
-                    } else {
-                        self.first_packet(now, key, (frame, bytes), rest)
-                    };
-                    if !goes_on {
+                    if !self.early_packet(now, key, (frame, bytes), rest) {
                         return stream.len();
-                    }
-                    if self.is_let_in(key) {
-                        self.clients.traffic.receive(PacketType::Connect, bytes);
                     }
                     used += bytes;
                 }
@@ -188,9 +180,24 @@ impl ShardCore {
         used
     }
 
-    fn is_let_in(&self, key: ConnectionKey) -> bool {
+    /// A packet of a client that is not let in yet; whether what follows is looked at.
+    fn early_packet(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        (frame, bytes): (Frame<'_>, usize),
+        stream: &[u8],
+    ) -> bool {
         let connection = self.clients.connections.get(key);
-        connection.is_some_and(|connection| connection.session.is_some())
+        if connection.is_some_and(|connection| connection.gate.is_some()) {
+            return self.exchange_packet(key, frame);
+        }
+        let goes_on = self.first_packet(now, key, (frame, bytes), stream);
+        let connection = self.clients.connections.get(key);
+        if connection.is_some_and(|connection| connection.session.is_some()) {
+            self.clients.traffic.receive(PacketType::Connect, bytes);
+        }
+        goes_on
     }
 
     fn count_packet(&mut self, first_byte: u8, bytes: usize) {

@@ -1,6 +1,6 @@
 //! Packets and bytes of one shard, by type and direction.
 //!
-//! What goes out for a PUBLISH is counted as `messages_sent`, and its bytes with the whole of the batch: a delivery
+//! What goes out for a PUBLISH is counted as `messages_sent`, and bytes where sockets take them: a delivery
 //! pays for nothing here.
 
 use crate::engine::codec::PacketType;
