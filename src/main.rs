@@ -219,7 +219,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
-    let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
+    let (records_to, taken) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config).map_err(WrongFile::new)?;
     // What cannot be opened refuses the start before anybody comes in.
@@ -256,10 +256,9 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         &shards,
         &misbehaving_to,
     )?;
-    let reports = (entries, records);
     let records = Records::new(records_to);
     let audit = audit.map(|log| (log, names(&config, &places)));
-    let watch = keep_account(&config, audit, reports, misbehaving_to, &records)?;
+    let watch = keep_account(&config, audit, (entries, taken), misbehaving_to, &records)?;
     tell_places(&config, &places);
     let (asks, telling) = start_admin(admin, &config, &places)?;
     let ears = Ears {
