@@ -1,5 +1,6 @@
 //! The admin listener: what it answers, to whom, and what it costs at most.
 
+use crate::comparison::python;
 use crate::storage::Place;
 use crate::support::{Broker, Client, Connect, Publish, Setup, Version, eventually, unique};
 use crate::surroundings::Frozen;
@@ -163,6 +164,37 @@ fn what_the_broker_does_is_told_by_shard_type_and_reason() {
             .keys()
             .any(|name| name.contains("thread_cpu_seconds_total{thread=\"ringmq-1"))
     );
+    broker.stop();
+}
+
+#[test]
+fn the_broker_measures_how_long_clients_wait() {
+    let place = Place::new();
+    let broker = place.setup(4).config(ANYWHERE).start();
+    // By the chance of their names on all shards.
+    let subscribers: Vec<_> = (0..16)
+        .map(|number| {
+            let mut client = Connect::v5(&unique("s")).persistent().open(&broker);
+            client.subscribe("timed", number % 3);
+            client
+        })
+        .collect();
+    let mut publisher = Connect::v5("p").open(&broker);
+    let count = |name: &str, labels: &[&str]| {
+        Metrics::of(&broker).sum(&format!("ringmq_{name}_count"), labels)
+    };
+    eventually("all ways are measured", || {
+        // Answered when the disk has it.
+        publisher.publish("timed", 1, "x");
+        let of_path = |path: &str| count("delivery_seconds", &[&format!("path=\"{path}\"")]);
+        (of_path("local") > 0.0
+            && of_path("other_shard") > 0.0
+            && count("puback_seconds", &[]) > 0.0)
+            .then_some(())
+    });
+    let sum = Metrics::of(&broker).sum("ringmq_puback_seconds_sum", &[]);
+    assert!(sum > 0.0 && sum < 3_600.0, "{sum}");
+    drop(subscribers);
     broker.stop();
 }
 
@@ -339,4 +371,9 @@ fn a_client_of_the_broker_is_not_disturbed_by_many_scrapes() {
         assert_eq!(scrape.join().expect("a scrape"), 200);
     }
     broker.stop();
+}
+
+#[test]
+fn prometheus_finds_what_dashboard_and_alerts_ask_for() {
+    python("test_metrics.py", "Prometheus");
 }

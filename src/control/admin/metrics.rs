@@ -320,6 +320,7 @@ impl Families {
                 Value::Counter(count),
             );
         }
+        self.add_latencies(shard, report);
         let help = "Time that a turn of the shard took";
         self.add(
             ("turn_seconds", help),
@@ -333,6 +334,28 @@ impl Families {
             of_shard(),
             Value::Took(Box::new(report.rounds.clone())),
         );
+    }
+
+    fn add_latencies(&mut self, shard: usize, report: &Report) {
+        for (qos, is_local, times) in report.latencies.deliveries() {
+            let way = if is_local { "local" } else { "other_shard" };
+            let labels = vec![
+                ("shard", shard.to_string()),
+                ("qos", qos.to_string()),
+                ("path", way.to_owned()),
+            ];
+            let help = "Time from the bytes of a publish to handing over the send of a delivery; of samples";
+            self.add(
+                ("delivery_seconds", help),
+                labels,
+                Value::Took(Box::new(times.clone())),
+            );
+        }
+        let labels = vec![("shard", shard.to_string())];
+        let help =
+            "Time from the bytes of a publish to handing over the send of its PUBACK; of samples";
+        let pubacks = Value::Took(Box::new(report.latencies.pubacks().clone()));
+        self.add(("puback_seconds", help), labels, pubacks);
     }
 
     fn add_overview(&mut self, overview: &Overview) {

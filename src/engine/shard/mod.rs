@@ -55,6 +55,7 @@ mod receive;
 mod refusals;
 mod replay;
 mod restoring;
+mod sampling;
 mod sessions;
 mod settings;
 mod snapshot;
@@ -102,6 +103,7 @@ use picks::Picks;
 use presence::Presence;
 use questions::Questions;
 use receipts::Receipts;
+use sampling::Sampling;
 use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -159,6 +161,7 @@ pub struct ShardCore {
     interest: Interest,
     lasting: Lasting,
     receipts: Receipts,
+    sampling: Sampling,
     admission: Admission,
     commands: Vec<Command>,
     staged: Staged,
@@ -213,6 +216,7 @@ impl ShardCore {
             interest: Interest::new(id, shards),
             lasting: Lasting::default(),
             receipts: Receipts::default(),
+            sampling: Sampling::default(),
             admission: Admission::new(counts),
             commands: Vec::new(),
             staged: Staged::new(shards),
@@ -436,6 +440,11 @@ impl ShardCore {
         self.mind_memory(now);
         match mail {
             Mail::Publish(publish) => self.publish_from_shard(from, publish, now),
+            Mail::Sampled {
+                topic,
+                qos,
+                since_us,
+            } => self.follow_from_shard(&topic, qos, since_us),
             Mail::Retain { message, asked } => self.retain_for(from, message, asked),
             Mail::Interest { sequence, change } => {
                 if let Some(filter) = change.filter() {

@@ -147,11 +147,14 @@ impl ShardCore {
                                 return used - bytes;
                             }
                             self.clients.traffic.receive(PacketType::Publish, bytes);
-                            self.publish(now, key, publish);
+                            if self.sampling.is_due {
+                                self.publish_sampled(now, key, publish);
+                            } else {
+                                self.publish(now, key, publish);
+                            }
                         }
                         Ok(packet) => {
-                            self.count_packet(frame.first_byte, bytes);
-                            self.packet(now, key, version, packet);
+                            self.packet(now, key, version, (packet, frame.first_byte, bytes));
                         }
                         Err(error) => self.refuse_packet(key, frame.first_byte, error, now),
                     }
@@ -300,7 +303,14 @@ impl ShardCore {
         self.disconnect(key, reason, text, now);
     }
 
-    fn packet(&mut self, now: Timestamp, key: ConnectionKey, version: Version, packet: Packet<'_>) {
+    fn packet(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        version: Version,
+        (packet, first_byte, bytes): (Packet<'_>, u8, usize),
+    ) {
+        self.count_packet(first_byte, bytes);
         match packet {
             Packet::Publish(publish) => self.publish(now, key, &publish),
             Packet::Ack(ack) => self.acknowledge(now, key, ack),

@@ -2,5 +2,6 @@
 
 pub mod counters;
 pub mod histogram;
+pub mod latency;
 pub mod notes;
 pub mod traffic;

@@ -82,6 +82,11 @@ impl Clock {
         self.turn_at
     }
 
+    /// A moment as all shards count it.
+    pub fn us(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.origin).as_micros() as u64
+    }
+
     /// How long turns took.
     pub fn turns(&self) -> &Histogram {
         &self.turns

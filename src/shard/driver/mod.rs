@@ -204,9 +204,14 @@ impl Shell {
     /// One turn, and what follows it.
     fn turn(&mut self, ring: &mut Ring) -> Rest {
         self.clock.begin_turn(Instant::now());
+        self.core.begin_samples(self.clock.us(self.clock.turn_at()));
         let rest = turn::turn(&mut Around { shell: self, ring });
         self.end_lingering(ring);
-        let took = self.clock.end_turn(Instant::now(), rest == Rest::GoOn);
+        let ended = Instant::now();
+        let took = self.clock.end_turn(ended, rest == Rest::GoOn);
+        if self.core.has_samples() {
+            self.core.end_samples(self.clock.us(ended));
+        }
         self.admit(ring, took);
         self.report_losses(false);
         self.tellings.sum_up(self.clock.turn_at(), false);

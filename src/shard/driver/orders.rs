@@ -106,6 +106,7 @@ impl Shell {
                 traffic: self.core.traffic().clone(),
                 turns: self.clock.turns().clone(),
                 rounds: self.clock.rounds().clone(),
+                latencies: self.core.latencies().clone(),
             };
             let answer = Event::Statistics(self.orders.shard, number, Box::new(report));
             let _ = self.orders.events.send(answer);
