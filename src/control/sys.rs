@@ -237,12 +237,14 @@ mod tests {
     use std::sync::Arc;
 
     fn overview(received: u64) -> Overview {
-        let mut report = Report::default();
-        report.counts = vec![
-            ("messages_received", received),
-            ("dropped_a", 1),
-            ("dropped_b", 2),
-        ];
+        let report = Report {
+            counts: vec![
+                ("messages_received", received),
+                ("dropped_a", 1),
+                ("dropped_b", 2),
+            ],
+            ..Report::default()
+        };
         let shard = OfShard {
             report: Some(Arc::new(report)),
             ..OfShard::default()

@@ -340,6 +340,14 @@ fn a_place_that_is_taken_ends_the_start_only_if_it_was_said() {
     );
     Connect::v5("c").open(&broker).disconnect();
     broker.stop();
+    let nowhere = "[admin]\nlisten = \"unix:///no/such/folder/admin\"\n";
+    let wrong = Setup::new().config(nowhere).run_to_end();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(
+        wrong
+            .log
+            .contains("admin.listen: cannot listen on /no/such/folder/admin")
+    );
     let wrong = Setup::new()
         .config("[admin]\nlisten = \"http://0.0.0.0:1\"\n")
         .run_to_end();
