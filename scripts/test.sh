@@ -19,6 +19,7 @@ missing_packages() {
   { command -v mosquitto_passwd && PATH="$PATH:/usr/sbin" command -v mosquitto; } >/dev/null || echo mosquitto
   command -v openssl >/dev/null || echo openssl
   command -v chromium >/dev/null || echo chromium
+  { command -v prometheus && command -v promtool; } >/dev/null || echo prometheus
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
   command -v cc >/dev/null || echo gcc libc6-dev
@@ -56,7 +57,7 @@ install_packages() {
     as_root apt-get update -q
     updated=yes
     # shellcheck disable=SC2086
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $packages
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qy --no-install-recommends $packages
   fi
 }
 

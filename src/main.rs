@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::{passwd, store};
+use ringmq::control::admin::Admin;
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
@@ -18,7 +19,8 @@ use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
 use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
-use ringmq::control::plane::{ControlPlane, Ears};
+use ringmq::control::overview::Ask;
+use ringmq::control::plane::{ControlPlane, Ears, Telling};
 use ringmq::control::reload::Files;
 use ringmq::control::service;
 use ringmq::control::text::{self, Remarks};
@@ -65,6 +67,8 @@ const SIGNALS: [i32; 9] = [
 ];
 /// How often it is looked whether a thread has ended.
 const AWAITS: Duration = Duration::from_millis(2);
+/// Questions of operators that may wait.
+const ASKS_MAX: usize = 64;
 /// Signals that may wait to be heard.
 const SIGNALS_MAX: usize = 64;
 
@@ -218,7 +222,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
-    let (records_to, records) = crossbeam_channel::bounded(watch::RECORDS_MAX);
+    let (records_to, taken) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(&config).map_err(WrongFile::new)?;
     // What cannot be opened refuses the start before anybody comes in.
@@ -227,19 +231,15 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let kept = open_storage(&config)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
-    let left = left_behind(&listeners);
+    let admin = Admin::bind(&config.admin)?;
+    let left = left_behind(&listeners, admin.as_ref());
     let bans = Bans::of_file(files.bans());
     let memory = memory_share(&config, bounds);
     memory.check(config.least_memory())?;
     let mut settings = settings_in_force(&config, &memory);
     settings.descriptors_for_connections = descriptors_left;
     let meter = ProcessMeter::new(config.cpus.list.len());
-    let rules = Rules {
-        acl: files.acl(),
-        names: bans.enforce_names(),
-        networks: Arc::new(bans.networks()),
-        ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
-    };
+    let rules = rules_in_force(&config, &files, &bans);
     let shards = Shards::start(
         &config.cpus,
         &settings,
@@ -251,26 +251,31 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
     tell_start(&config, &memory, bounds, shards.restored());
-    for warning in check::warnings(&config, &files) {
-        warn!("{warning}");
-    }
-    let methods = (methods, &bans);
-    start_methods(&config, methods, &questions, &shards, &misbehaving_to)?;
-    let reports = (entries, records);
+    let warnings = check::warnings(&config, &files);
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    start_methods(
+        &config,
+        (methods, &bans),
+        &questions,
+        &shards,
+        &misbehaving_to,
+    )?;
     let records = Records::new(records_to);
     let audit = audit.map(|log| (log, names(&config, &places)));
-    let watch = keep_account(&config, audit, reports, misbehaving_to, &records)?;
+    let watch = keep_account(&config, audit, (entries, taken), misbehaving_to, &records)?;
     tell_places(&config, &places);
+    let (asks, telling) = start_admin(admin, &config, &places)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
+        asks,
     };
     let control = ControlPlane::new(
         (&shards, ears),
         files,
         bans,
         records,
-        MemoryWatch::new(meter, &settings.limits),
+        (MemoryWatch::new(meter, &settings.limits), telling),
         &config.bans,
         config.silence_seconds_max,
     );
@@ -281,17 +286,25 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     stop(shards, &left, config.shutdown_deadline, watch.as_ref())
 }
 
+fn rules_in_force(config: &Config, files: &Files, bans: &Bans) -> Rules {
+    Rules {
+        acl: files.acl(),
+        names: bans.enforce_names(),
+        networks: Arc::new(bans.networks()),
+        ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
+    }
+}
+
 fn open_audit(config: &Config) -> Result<Option<AuditLog>, WrongFile> {
     let opened = config.audit_file.clone().map(AuditLog::open).transpose();
     opened.map_err(|error| WrongFile(format!("audit_file: {error}")))
 }
 
 /// Files of sockets, which go with the broker.
-fn left_behind(listeners: &[(Listener, ListenerSetup)]) -> Vec<SocketFile> {
+fn left_behind(listeners: &[(Listener, ListenerSetup)], admin: Option<&Admin>) -> Vec<SocketFile> {
     let listeners = listeners.iter();
-    listeners
-        .filter_map(|(listener, _)| listener.file.clone())
-        .collect()
+    let files = listeners.filter_map(|(listener, _)| listener.file.clone());
+    files.chain(admin.and_then(Admin::file)).collect()
 }
 
 /// Stops in order, with the files of sockets.
@@ -545,6 +558,26 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
         scram,
         ..Authenticators::default()
     })
+}
+
+/// Has the admin listener answer, if there is one: where it asks, and what the control plane tells.
+fn start_admin(
+    admin: Option<Admin>,
+    config: &Config,
+    places: &Places,
+) -> Result<(Receiver<Ask>, Telling), String> {
+    let mut telling = Telling {
+        listeners: names(config, places),
+        admin: None,
+        sys_interval: config.sys_interval,
+    };
+    let Some(admin) = admin else {
+        return Ok((crossbeam_channel::never(), telling));
+    };
+    let (asks_to, asks) = crossbeam_channel::bounded(ASKS_MAX);
+    telling.admin = Some(admin.counts());
+    admin.start(asks_to).map_err(no_thread)?;
+    Ok((asks, telling))
 }
 
 /// Signals to the process, as a queue.

@@ -2,6 +2,7 @@
 //!
 //! It may block and allocate as it likes; shards hear of it by bounded channels and never wait for it.
 
+pub mod admin;
 pub mod authn;
 pub mod census;
 pub mod cgroup;
@@ -10,10 +11,12 @@ pub mod config;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod overview;
 pub mod plane;
 pub mod reload;
 pub mod rollout;
 pub mod service;
+pub mod sys;
 pub mod text;
 pub mod visible;
 pub mod watch;

@@ -2,27 +2,33 @@
 //!
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
+use crate::control::admin::counts::AdminCounts;
 use crate::control::census::{Census, Counts};
 use crate::control::config::BansConfig;
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
+use crate::control::overview::{Ask, Health, OfShard, Overview, SILENCE_SECONDS_MAX, ShardHealth};
 use crate::control::reload::{self, Files, Reloaded};
 use crate::control::rollout::Rollout;
 use crate::control::service;
+use crate::control::sys::SysTree;
 use crate::control::watch::bans::{Bans, Who};
 use crate::control::watch::pace::Pace;
 use crate::control::watch::{Record, Records};
-use crate::control::watchdog::{Health, Watchdog};
+use crate::control::watchdog::{self, Watchdog};
+use crate::engine::keys::ShardId;
 use crate::shard::boot::{BootError, Shards};
 use crate::shard::orders::Event;
 use crossbeam_channel::{Receiver, RecvError, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 /// How often the process's memory is looked at.
@@ -60,10 +66,32 @@ pub struct Ears {
     pub signals: Receiver<i32>,
     /// Clients that fail again and again.
     pub misbehaving: Receiver<Who>,
+    /// Operators.
+    pub asks: Receiver<Ask>,
+}
+
+/// What is told to operators besides numbers of shards.
+pub struct Telling {
+    /// Where the broker listens.
+    pub listeners: Vec<String>,
+    /// What the admin listener counts, if there is one.
+    pub admin: Option<Arc<AdminCounts>>,
+    /// How often the broker publishes how it is; `None` for never.
+    pub sys_interval: Option<Duration>,
+}
+
+/// Who wants to have numbers of the shards.
+enum Asker {
+    /// SIGUSR1: they go to the log.
+    Log,
+    /// They are published.
+    Sys,
+    Operator(oneshot::Sender<Arc<Overview>>),
 }
 
 enum Heard {
     Nothing,
+    Asked(Ask),
     Signal(i32),
     Misbehaves(Who),
     Shard(Event),
@@ -74,7 +102,10 @@ pub struct ControlPlane<'a> {
     shards: &'a Shards,
     ears: Ears,
     memory: MemoryWatch,
-    census: Census,
+    census: Census<Asker>,
+    telling: Telling,
+    sys: Option<SysTree>,
+    started_at: Instant,
     rules: Rollout,
     certificates: Rollout,
     files: Files,
@@ -104,7 +135,7 @@ impl<'a> ControlPlane<'a> {
         files: Files,
         bans: Bans,
         records: Records,
-        memory: MemoryWatch,
+        (memory, telling): (MemoryWatch, Telling),
         bans_config: &BansConfig,
         silence_seconds_max: u32,
     ) -> Self {
@@ -113,6 +144,11 @@ impl<'a> ControlPlane<'a> {
             ears,
             memory,
             census: Census::new(shards.pulses().len()),
+            sys: telling
+                .sys_interval
+                .map(|interval| SysTree::new(interval, Instant::now())),
+            telling,
+            started_at: Instant::now(),
             rules: Rollout::new(shards.pulses().len()),
             certificates: Rollout::new(shards.pulses().len()),
             files,
@@ -136,18 +172,7 @@ impl<'a> ControlPlane<'a> {
     /// A shard cannot go on.
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
         loop {
-            if self.bans.expire(Instant::now()) {
-                self.bans_pace.ask();
-            }
-            if self.bans_pace.is_due(Instant::now()) {
-                self.enforce_bans();
-            }
-            if let Some(counts) = self.census.finish(Instant::now()) {
-                self.tell_statistics(&counts);
-                if self.census.take_asked_again() {
-                    self.ask_statistics();
-                }
-            }
+            self.do_what_is_due();
             let heard = self.listen();
             self.handed.free();
             self.memory.look(self.shards);
@@ -162,7 +187,11 @@ impl<'a> ControlPlane<'a> {
             }
             match heard? {
                 Heard::Nothing => {}
-                Heard::Signal(SIGUSR1) => self.ask_statistics(),
+                Heard::Asked(Ask::Overview(asker)) => {
+                    self.ask_statistics(Asker::Operator(asker));
+                }
+                Heard::Asked(Ask::Health(asker)) => drop(asker.send(self.health())),
+                Heard::Signal(SIGUSR1) => self.ask_statistics(Asker::Log),
                 Heard::Signal(SIGHUP) => self.reload(true),
                 Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
@@ -185,8 +214,8 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(Event::StorageHasRoom) => {
                     info!("there is room again to keep messages");
                 }
-                Heard::Shard(Event::Statistics(shard, number, counts)) => {
-                    self.census.take(shard, number, counts);
+                Heard::Shard(Event::Statistics(shard, number, report)) => {
+                    self.census.take(shard, number, report);
                 }
                 Heard::Shard(Event::RulesHold(shard, number)) => {
                     if self.rules.confirm(shard, number) {
@@ -208,17 +237,41 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
+    fn do_what_is_due(&mut self) {
+        if self.bans.expire(Instant::now()) {
+            self.bans_pace.ask();
+        }
+        if self.bans_pace.is_due(Instant::now()) {
+            self.enforce_bans();
+        }
+        self.finish_census();
+        if let Some(sys) = &mut self.sys
+            && sys.take_due(Instant::now())
+        {
+            self.ask_statistics(Asker::Sys);
+        }
+    }
+
     /// The next thing that happens, or nothing for a while.
     fn listen(&mut self) -> Result<Heard, RecvError> {
         let now = Instant::now();
-        let until_bans = [self.bans_pace.wait(now), self.bans.wait(now)];
-        let wait = until_bans
+        let until_sys = self.sys.as_ref().map(|sys| sys.wait(now));
+        let waits = [self.bans_pace.wait(now), self.bans.wait(now), until_sys];
+        let wait = waits
             .into_iter()
             .flatten()
             .fold(MEMORY_INTERVAL, Duration::min);
         select! {
             recv(self.shards.events) -> event => event.map(Heard::Shard),
             recv(self.ears.signals) -> signal => signal.map(Heard::Signal),
+            recv(self.ears.asks) -> ask => match ask {
+                Ok(ask) => Ok(Heard::Asked(ask)),
+                // There is no admin listener.
+                Err(_) => {
+                    self.ears.asks = crossbeam_channel::never();
+                    Ok(Heard::Nothing)
+                }
+            },
             recv(self.ears.misbehaving) -> who => match who {
                 Ok(who) => Ok(Heard::Misbehaves(who)),
                 // Nobody watches: then nobody is banned for failures.
@@ -241,12 +294,12 @@ impl<'a> ControlPlane<'a> {
         }
         self.watched_at = Instant::now();
         match self.watchdog.look(self.shards.pulses()) {
-            Health::Well => {
+            watchdog::Health::Well => {
                 // Nobody may be listening.
                 service::tell(NotifyState::Watchdog);
             }
-            Health::Silent => {}
-            Health::Dead(shard) => {
+            watchdog::Health::Silent => {}
+            watchdog::Health::Dead(shard) => {
                 return Err(format!(
                     "shard {shard} has not turned for watchdog.silence_seconds_max; the process ends, \
                      so that what starts it again serves all clients"
@@ -257,10 +310,112 @@ impl<'a> ControlPlane<'a> {
         Ok(())
     }
 
-    fn ask_statistics(&mut self) {
-        if let Some(number) = self.census.ask(Instant::now()) {
+    fn ask_statistics(&mut self, asker: Asker) {
+        if let Some(number) = self.census.ask(Instant::now(), asker) {
             self.shards.ask_statistics(number);
         }
+    }
+
+    /// Answers those who asked, when all shards have answered or had their time.
+    fn finish_census(&mut self) {
+        let Some((askers, silent)) = self.census.finish(Instant::now()) else {
+            return;
+        };
+        if askers.iter().any(|asker| matches!(asker, Asker::Log)) {
+            self.tell_statistics(&self.census.sums(&silent));
+        }
+        let overview = Arc::new(self.overview(&silent));
+        for asker in askers {
+            match asker {
+                Asker::Log => {}
+                Asker::Sys => {
+                    if let Some(sys) = &mut self.sys {
+                        let values = sys.values(&overview, Instant::now());
+                        self.shards.announce(values);
+                    }
+                }
+                // Who has gone meanwhile needs no answer.
+                Asker::Operator(asker) => drop(asker.send(Arc::clone(&overview))),
+            }
+        }
+        if let Some(number) = self.census.ask_next(Instant::now()) {
+            self.shards.ask_statistics(number);
+        }
+    }
+
+    /// What there is to tell, with what the shards have answered.
+    fn overview(&self, silent: &BTreeSet<ShardId>) -> Overview {
+        let reports = self.census.reports().iter();
+        let shards = reports.zip(self.watchdog.silences()).zip(0..);
+        let shards = shards.map(|((report, silence_seconds), shard)| OfShard {
+            report: report.clone(),
+            is_silent: silent.contains(&shard),
+            silence_seconds,
+        });
+        let mut counts: Vec<_> = self.memory.gauges().into();
+        counts.extend(self.lost());
+        let on_the_way = self.records.notes_left_out.load(Ordering::Relaxed);
+        counts.push(("notes_on_the_way_left_out", on_the_way));
+        Overview {
+            shards: shards.collect(),
+            counts,
+            certificate_expires_s: self.files.certificate_expires_s(),
+            store: self.shards.store_figures(),
+            uptime_seconds: self.started_at.elapsed().as_secs(),
+        }
+    }
+
+    /// Whether the broker serves, and why not.
+    fn health(&self) -> Health {
+        let silences = self.watchdog.silences().zip(0..);
+        let shards: Vec<_> = silences
+            .map(|(silence_seconds, shard)| ShardHealth {
+                shard,
+                silence_seconds,
+            })
+            .collect();
+        let silent = shards
+            .iter()
+            .filter(|shard| shard.silence_seconds >= SILENCE_SECONDS_MAX);
+        let mut problems: Vec<_> = silent
+            .map(|silent| {
+                let (shard, seconds) = (silent.shard, silent.silence_seconds);
+                format!("shard {shard} has not turned for {seconds} s")
+            })
+            .collect();
+        if let Some(store) = self.shards.store_figures() {
+            if store.is_full {
+                let text = "the disk is full: what has to be kept is refused \
+                            (storage.disk_bytes_max, free_bytes_min)";
+                problems.push(text.to_owned());
+            }
+            for (shard, &bytes) in store.pending_bytes.iter().enumerate() {
+                if bytes > store.pending_bytes_max {
+                    problems.push(format!(
+                        "the disk is behind: {bytes} bytes of shard {shard} wait for it \
+                         (storage.pending_bytes_max)"
+                    ));
+                }
+            }
+        }
+        Health {
+            shards,
+            problems,
+            listeners: self.telling.listeners.clone(),
+        }
+    }
+
+    /// Lines of the log that are lost, and what the admin listener counts.
+    fn lost(&self) -> Vec<(&'static str, u64)> {
+        let (left_out, failed) = log::lines_lost();
+        let mut counts = vec![
+            ("log_lines_left_out", left_out),
+            ("log_lines_failed", failed),
+        ];
+        let of_none = AdminCounts::default();
+        let of_admin = self.telling.admin.as_deref().unwrap_or(&of_none);
+        counts.extend(of_admin.list());
+        counts
     }
 
     fn tell_statistics(&self, of_shards: &Counts) {
@@ -271,9 +426,8 @@ impl<'a> ControlPlane<'a> {
         if let Some(seconds) = self.files.certificate_expires_s() {
             pairs.push(("certificate_expires_s", seconds.to_string()));
         }
-        let (left_out, failed) = log::lines_lost();
-        pairs.push(("log_lines_left_out", left_out.to_string()));
-        pairs.push(("log_lines_failed", failed.to_string()));
+        let lost = self.lost();
+        pairs.extend(lost.iter().map(|(name, value)| (*name, value.to_string())));
         let on_the_way = self.records.notes_left_out.load(Ordering::Relaxed);
         pairs.extend(of_shards.iter().map(|(name, value)| {
             let more = if *name == NOTES_LEFT_OUT {

@@ -45,6 +45,11 @@ impl Watchdog {
         }
     }
 
+    /// Seconds for which each shard has not turned, by number.
+    pub fn silences(&self) -> impl Iterator<Item = u32> {
+        self.seen.iter().map(|seen| seen.looks_without)
+    }
+
     /// Looks once; to be called about once a second.
     pub fn look(&mut self, pulses: &[Pulse]) -> Health {
         let mut health = Health::Well;

@@ -9,7 +9,7 @@
 
 use crate::engine::keys::{GroupKey, Origin, SessionKey, ShardId};
 use crate::engine::limits::SHARED_HOPS_MAX;
-use crate::engine::message::Message;
+use crate::engine::message::{Message, Qos};
 use crate::engine::route::ShardSet;
 use crate::engine::route::retained::{Answer, Cursor};
 use crate::engine::route::shared::MemberCount;
@@ -27,6 +27,15 @@ pub enum Mail {
         message: Arc<Message>,
         /// Whether its sender wants to hear when it is stored; by itself.
         asked: Asked,
+    },
+    /// The publish in the letter before is one whose time is taken.
+    Sampled {
+        /// Its topic.
+        topic: Arc<str>,
+        /// Its QoS.
+        qos: Qos,
+        /// When it came, as all shards count.
+        since_us: u64,
     },
     /// The sender's interest changed.
     Interest {
@@ -349,7 +358,6 @@ impl Staged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::message::Qos;
 
     #[test]
     fn retained_mail_waits_for_all_live_mail() {

@@ -16,7 +16,7 @@ use crate::shard::driver::{LogWay, Shell, Start};
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::meter::ProcessMeter;
-use crate::shard::orders::{Event, Order, OrderQueue};
+use crate::shard::orders::{Announcements, Event, Order, OrderQueue};
 use crate::shard::pulse::Pulse;
 use crate::shard::questions::{Question, Reply};
 use crate::shard::recovery::{self, Exchange};
@@ -25,6 +25,7 @@ use crate::shard::store::{Store, StoreThread};
 use crate::shard::transport::client::TlsSetup;
 use crate::storage::directory::Opened;
 use crate::storage::epoch::Frames;
+use crate::storage::log::progress::{Progress, StoreFigures};
 use crate::storage::log::writer::WriterConfig;
 use crate::storage::log::writer::wall_ms;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -171,6 +172,8 @@ pub struct Shards {
     /// The thread that keeps things; it ends when no shard has the way to it.
     storage: Option<StoreThread>,
     restored: usize,
+    /// How far what is kept has got, and beyond how many bytes a shard is behind.
+    progress: Option<(Arc<Progress>, u64)>,
 }
 
 const fn placement(is_pinned: bool, cpu: usize) -> Placement {
@@ -208,6 +211,7 @@ impl Shards {
         let of_listeners = settings.listeners.len();
         let per_address = settings.limits.connections_per_address_max;
         let counts = ConnectionCounts::with_connecting(of_listeners, Arc::<Connecting>::default());
+        let progress = store.progress(&settings);
         let common = Common {
             count: count as ShardId,
             settings,
@@ -234,6 +238,7 @@ impl Shards {
             handles: Vec::new(),
             storage: store.thread,
             restored: 0,
+            progress,
         };
         let mut kept = store.frames.into_iter().zip(Exchange::of(count));
         let mut meetings = Vec::new();
@@ -348,6 +353,13 @@ impl Shards {
         &self.pulses
     }
 
+    /// What there is to tell of what is kept; `None` where nothing is.
+    #[must_use]
+    pub fn store_figures(&self) -> Option<StoreFigures> {
+        let (progress, pending_bytes_max) = self.progress.as_ref()?;
+        Some(progress.figures(*pending_bytes_max))
+    }
+
     /// Sessions that were taken up from the store.
     #[must_use]
     pub const fn restored(&self) -> usize {
@@ -431,6 +443,14 @@ impl Shards {
     /// Asks all shards for gauges and counters; answers come as events of this number.
     pub fn ask_statistics(&self, number: u64) {
         self.order(&Order::Statistics(number));
+    }
+
+    /// Has the first shard publish the broker's own values.
+    pub fn announce(&self, announcements: Announcements) {
+        if let Some(orders) = self.orders.first() {
+            orders.push(Order::Announce(Arc::new(announcements)));
+        }
+        self.flush_orders();
     }
 
     /// Stops all shards within `deadline`.
@@ -555,10 +575,11 @@ mod tests {
             handles: Vec::new(),
             storage: None,
             restored: 0,
+            progress: None,
         };
         for event in [
             Event::Drained(0),
-            Event::Statistics(0, 1, Vec::new()),
+            Event::Statistics(0, 1, Box::default()),
             Event::Vanished(1),
             Event::Stopped(0),
         ] {

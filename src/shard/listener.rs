@@ -164,6 +164,17 @@ impl fmt::Display for ListenError {
     }
 }
 
+impl ListenError {
+    /// What the system says, in an operator's words.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there (`ss -lxtnp`)".to_owned(),
+            _ => self.source.to_string(),
+        }
+    }
+}
+
 impl std::error::Error for ListenError {}
 
 impl ListenError {

@@ -27,6 +27,7 @@ pub mod proposals;
 pub mod pulse;
 pub mod questions;
 pub mod recovery;
+pub mod report;
 pub mod ring;
 pub mod sleeper;
 pub mod store;

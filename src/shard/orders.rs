@@ -5,6 +5,7 @@ use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
 use crate::shard::bans::BannedNetworks;
+use crate::shard::report::Report;
 use crate::shard::ring::{RingError, Waker};
 use crate::shard::transport::client::TlsSetup;
 use crossbeam_channel::{Sender, TrySendError};
@@ -13,6 +14,9 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Topics and values that the broker publishes itself, all of them each time.
+pub type Announcements = Vec<(Box<str>, Box<str>)>;
 
 /// An order to a shard.
 #[derive(Clone, Debug)]
@@ -25,6 +29,8 @@ pub enum Order {
     Acl(u64, Arc<Acl>),
     /// Who is not served from now on; to be confirmed with this number.
     Bans(u64, Arc<BannedNames>, Arc<BannedNetworks>),
+    /// Publish these values of the broker's own, by their topics, those that are not the same as before.
+    Announce(Arc<Announcements>),
     /// Give back memory that is free.
     GiveBack,
     /// Accept no more connections and publish the wills of those that are there.
@@ -81,7 +87,7 @@ pub enum Event {
     /// It has begun to serve.
     Serving(ShardId),
     /// Gauges and counters, asked for by this number.
-    Statistics(ShardId, u64, Vec<(&'static str, u64)>),
+    Statistics(ShardId, u64, Box<Report>),
     /// The access rules of this number are in force there.
     RulesHold(ShardId, u64),
     /// The TLS settings of this number are.

@@ -1,11 +1,13 @@
 //! The thread that keeps what the shards want kept, and the way to it.
 
+use crate::engine::shard::Settings;
 use crate::shard::driver::LogWay;
 use crate::shard::orders::Event;
 use crate::shard::ring::Waker;
 use crate::storage::directory::Opened;
 use crate::storage::epoch::Frames;
 use crate::storage::log::disk::Directory;
+use crate::storage::log::progress::Progress;
 use crate::storage::log::writer::{Told, Writer, WriterConfig};
 use crate::storage::log::{Log, LogError};
 use crossbeam_channel::Sender;
@@ -27,6 +29,14 @@ pub struct Store {
 }
 
 impl Store {
+    /// How far it has got, and beyond how many bytes a shard is behind; `None` where nothing is kept.
+    #[must_use]
+    pub fn progress(&self, settings: &Settings) -> Option<(Arc<Progress>, u64)> {
+        let behind_from = settings.storage_pending_bytes_max as u64;
+        let progress = Arc::clone(&self.way.as_ref()?.progress);
+        Some((progress, behind_from))
+    }
+
     /// Starts the thread, where something is kept. It wakes shards by `wakers`, once they are there, and
     /// tells the control plane what goes wrong.
     ///

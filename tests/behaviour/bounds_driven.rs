@@ -2,6 +2,7 @@
 //! rise: what each test here is for stands beside it. [`ELSEWHERE`] names those that are driven by tests of
 //! what else happens there; `bounds.rs` checks that no row is left out.
 
+use crate::admin::{self, ANYWHERE};
 use crate::support::{
     Broker, Client, Connect, Packet, Props, Publish, Version, eventually, prop, unique,
 };
@@ -463,6 +464,27 @@ driven! {
             assert!(matches!(begin("nonce"), Some(Packet::Auth { .. })));
             let answer = begin(&"n".repeat(5_000));
             assert!(matches!(answer, Some(Packet::Connack { code: 0x86, .. })), "{answer:?}");
+            driven.rises_by(1);
+        };
+    many_operators: "connections to the admin listener" "admin_connections_refused"
+        &format!("{ANYWHERE}connections_max = 1\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            let _first = admin::connect(address);
+            driven.rises_while(|| drop(admin::connect(address)));
+        };
+    a_long_request: "request to the admin listener" "admin_requests_refused"
+        &format!("{ANYWHERE}header_bytes_max = 8192\n"), |driven| {
+            let mut stream = admin::connect(admin::address(&driven.broker));
+            let long = "x".repeat(20_000);
+            let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("send");
+            assert_eq!(admin::status_of(stream), 431);
+            driven.rises_by(1);
+        };
+    half_a_request: "time of a request to the admin listener, and of its answer" "admin_timeouts"
+        &format!("{ANYWHERE}request_timeout_ms = 50\n"), |driven| {
+            let mut stream = admin::connect(admin::address(&driven.broker));
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: ").expect("send");
             driven.rises_by(1);
         };
     notes_that_nobody_takes: "notes for the audit log" "notes_left_out"

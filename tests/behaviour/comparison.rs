@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Runs a class of `scripts/tests/FILE`; what it says reaches the terminal also if it passes, since what was
 /// skipped stands there.
-fn python(file: &str, class: &str) {
+pub fn python(file: &str, class: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let ringmq = Path::new(env!("CARGO_BIN_EXE_ringmq"));
     let mut command = Command::new("python3");

@@ -12,6 +12,7 @@
 mod support;
 
 mod access;
+mod admin;
 mod bounds;
 mod bounds_driven;
 mod bridge;
@@ -37,4 +38,5 @@ mod storage_space;
 mod store_tools;
 mod surroundings;
 mod survival;
+mod sys;
 mod transports;

@@ -408,10 +408,10 @@ fn cpus_allowed(status: &str) -> String {
 }
 
 /// Stops one thread of a process, by its name, until it is dropped.
-struct Frozen(Child);
+pub struct Frozen(Child);
 
 impl Frozen {
-    fn thread(process: u32, name: &str) -> Self {
+    pub fn thread(process: u32, name: &str) -> Self {
         const SCRIPT: &str = r"
 import ctypes, os, sys
 process, name = sys.argv[1:]

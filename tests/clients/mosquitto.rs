@@ -4,7 +4,8 @@
 //! publish; it ends by itself after the number of messages it was told (`-C`).
 
 use super::broker;
-use crate::support::{Broker, unique};
+use crate::support::{Broker, eventually, free_port, unique};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -268,3 +269,65 @@ fn thousand(shards: usize) {
 crate::on_shards!(
     [1, 2, 4] round_trips, retained, will, resume, shared, properties, large, thousand
 );
+
+/// Topics under `$SYS` that a broker tells, without those of this one alone.
+fn sys_topics(port: u16) -> BTreeSet<String> {
+    // Until nothing new has come for as long as values take to be told.
+    let output = Command::new("mosquitto_sub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-t",
+            "$SYS/#",
+            "-F",
+            "%t",
+            "-W",
+            "4",
+        ])
+        .output()
+        .unwrap_or_else(|error| missing(error));
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let topics = output.lines().filter(|topic| !topic.contains("/ringmq/"));
+    topics.map(str::to_owned).collect()
+}
+
+/// Exporters and dashboards that were made for Mosquitto find its topics here.
+#[test]
+fn what_mosquitto_tells_of_itself_is_told_here_too() {
+    let port = free_port();
+    let config = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("mosquitto"));
+    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nsys_interval 1\n");
+    std::fs::write(&config, text).expect("write");
+    let mut mosquitto = Command::new("mosquitto");
+    let path = std::env::var("PATH").unwrap_or_default();
+    mosquitto
+        .env("PATH", format!("{path}:/usr/sbin"))
+        .args(["-c", &config]);
+    mosquitto.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut mosquitto = mosquitto.spawn().unwrap_or_else(|error| missing(error));
+    eventually("mosquitto listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let theirs = sys_topics(port);
+    let _ = mosquitto.kill();
+    let _ = mosquitto.wait();
+    assert!(theirs.len() >= 45, "{theirs:?}");
+    let broker = Broker::with_config(2, "[mqtt]\nsys_interval_s = 1\n");
+    let ours = sys_topics(broker.address().port());
+    let missing: Vec<_> = theirs.difference(&ours).collect();
+    let known = ["publish/bytes/sent", "shared_subscriptions/count"];
+    let known: Vec<_> = known
+        .iter()
+        .map(|topic| format!("$SYS/broker/{topic}"))
+        .collect();
+    assert_eq!(missing, known.iter().collect::<Vec<_>>(), "not told here");
+    let more: Vec<_> = ours.difference(&theirs).collect();
+    assert_eq!(
+        more,
+        ["$SYS/broker/messages/inflight"],
+        "not told by Mosquitto 2.0"
+    );
+    broker.stop();
+}

@@ -143,6 +143,18 @@ impl Setup {
         if listen_by_default && self.listen.is_empty() && !has_tables {
             command.args(["--listen", "mqtt://127.0.0.1:0"]);
         }
+        // Numbers that a test counts are its own, and one port is not for all.
+        let says = |key: &str| {
+            self.config
+                .as_deref()
+                .is_some_and(|text| text.contains(key))
+        };
+        if !says("[admin]") {
+            command.env("RINGMQ_ADMIN__LISTEN", "off");
+        }
+        if !says("sys_interval_s") {
+            command.env("RINGMQ_MQTT__SYS_INTERVAL_S", "0");
+        }
         command
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())

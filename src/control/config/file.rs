@@ -49,6 +49,18 @@ pub(super) struct FileConfig {
     pub watchdog: FileWatchdog,
     #[serde(default)]
     pub storage: FileStorage,
+    #[serde(default)]
+    pub admin: FileAdmin,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileAdmin {
+    pub listen: Option<String>,
+    pub hosts: Option<Vec<String>>,
+    pub connections_max: Option<usize>,
+    pub header_bytes_max: Option<usize>,
+    pub request_timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -261,6 +273,7 @@ pub(super) struct FileMqtt {
     pub validate_payload_format: Option<bool>,
     pub response_information: Option<String>,
     pub server_reference: Option<String>,
+    pub sys_interval_s: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@
 //! Nothing is converted or checked again after this.
 
 mod addresses;
+mod admin;
 mod authentication;
 mod error;
 mod file;
@@ -16,6 +17,7 @@ mod place;
 mod ranges;
 mod storage;
 
+pub use admin::AdminConfig;
 pub use authentication::AuthenticationConfig;
 pub use error::ConfigError;
 pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
@@ -62,6 +64,10 @@ pub struct Config {
     pub storage: Option<StorageConfig>,
     /// Settings of the shards' cores.
     pub settings: Settings,
+    /// How operators ask the broker.
+    pub admin: AdminConfig,
+    /// How often the broker publishes how it is under `$SYS`; `None` for never.
+    pub sys_interval: Option<Duration>,
     /// How long a stop may take.
     pub shutdown_deadline: Duration,
     /// Seconds without a turn after which a shard counts as dead; 0 for never.
@@ -142,6 +148,8 @@ impl Config {
             },
             storage,
             settings,
+            admin: admin::admin(&raw.admin, &places)?,
+            sys_interval: sys_interval(raw.mqtt.sys_interval_s),
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
             ),
@@ -196,6 +204,14 @@ fn bans(raw: &FileBans) -> BansConfig {
         flapping_window: seconds(raw.flapping_seconds, 60),
         ipv6_prefix_bits: raw.ipv6_prefix_bits.unwrap_or(IPV6_PREFIX_BITS),
     }
+}
+
+/// Default of `mqtt.sys_interval_s`, as other brokers have it.
+const SYS_INTERVAL_S: u64 = 10;
+
+fn sys_interval(seconds: Option<u64>) -> Option<Duration> {
+    let seconds = seconds.unwrap_or(SYS_INTERVAL_S);
+    (seconds > 0).then_some(Duration::from_secs(seconds))
 }
 
 /// Default of `bans.ipv6_prefix_bits`: what is the least that a provider gives to one customer.

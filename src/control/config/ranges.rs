@@ -112,6 +112,15 @@ pub(super) fn check_sections(raw: &FileConfig, places: &Places<'_>) -> Result<()
         commit_interval_us: 0..=1_000_000,
     };
     check("storage", &storage)?;
+    let admin = said! { raw.admin;
+        connections_max: 1..=10_000,
+        // The least that its parser takes.
+        header_bytes_max: 8_192..=1 << 20,
+        request_timeout_ms: 1..=WAIT_MS_MAX,
+    };
+    check("admin", &admin)?;
+    let mqtt = said! { raw.mqtt; sys_interval_s: 0..=SECONDS_MAX, };
+    check("mqtt", &mqtt)?;
     let (bytes_max, segment) = (raw.storage.disk_bytes_max, raw.storage.segment_bytes);
     let segment = segment.unwrap_or_else(|| LogConfig::default().segment_bytes);
     let least = SEGMENTS_MIN * segment;

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 pub struct Awaiting {
     queue: VecDeque<(Receipt, Ack)>,
     publishes: usize,
+    /// How many have been taken out.
+    taken: u64,
 }
 
 fn answers_publish(ack: &Ack) -> bool {
@@ -31,6 +33,18 @@ impl Awaiting {
         self.publishes
     }
 
+    /// How many have been put in so far.
+    #[must_use]
+    pub fn put(&self) -> u64 {
+        self.taken + self.queue.len() as u64
+    }
+
+    /// How many of them have been taken out.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// One more, behind the others.
     pub fn push(&mut self, receipt: Receipt, ack: Ack) {
         self.publishes += usize::from(answers_publish(&ack));
@@ -47,6 +61,7 @@ impl Awaiting {
     pub fn pop(&mut self) -> Option<Ack> {
         let (_, ack) = self.queue.pop_front()?;
         self.publishes -= usize::from(answers_publish(&ack));
+        self.taken += 1;
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }

@@ -21,6 +21,7 @@ use crate::engine::session::connection::Connection;
 use crate::engine::session::losses::LossReason;
 use crate::engine::slots::Slots;
 use crate::engine::telemetry::counters::Counters;
+use crate::engine::telemetry::traffic::Traffic;
 use foldhash::fast::FixedState;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -40,6 +41,7 @@ pub(super) struct Clients {
     pub encoder: Encoder,
     pub spare: SpareBuffers,
     pub counters: Counters,
+    pub traffic: Traffic,
     /// Connections with bytes to send, for the shell.
     pub ready: Ready,
     pub journal: Journal,
@@ -74,6 +76,7 @@ impl Clients {
             encoder: Encoder::default(),
             spare: SpareBuffers::default(),
             counters: Counters::default(),
+            traffic: Traffic::default(),
             ready: Ready::default(),
             journal: Journal::default(),
             rules: Rules::default(),
@@ -102,7 +105,12 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
-        write(connection.outbox.buffer(&mut self.spare));
+        let buffer = connection.outbox.buffer(&mut self.spare);
+        let before = buffer.len();
+        write(buffer);
+        if let Some(first_byte) = buffer.get(before) {
+            self.traffic.send(*first_byte);
+        }
         if !std::mem::replace(&mut connection.is_ready, true) {
             self.ready.push_answered(key);
         }

@@ -290,6 +290,7 @@ impl ShardCore {
             self.publish_will(key, None, now);
         }
         if expired {
+            self.clients.counters.sessions_expired += 1;
             self.end_session(key, now);
         }
         expired

@@ -42,6 +42,7 @@ mod matches;
 mod notes;
 mod once;
 mod overload;
+mod own;
 mod pace;
 mod pause;
 mod picks;
@@ -55,6 +56,7 @@ mod receive;
 mod refusals;
 mod replay;
 mod restoring;
+mod sampling;
 mod sessions;
 mod settings;
 mod snapshot;
@@ -102,6 +104,7 @@ use picks::Picks;
 use presence::Presence;
 use questions::Questions;
 use receipts::Receipts;
+use sampling::Sampling;
 use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -153,10 +156,13 @@ pub struct ShardCore {
     clients: Clients,
     trie: Trie,
     retained: Retained,
+    /// The broker's own values.
+    own_retained: Retained,
     timers: Timers,
     interest: Interest,
     lasting: Lasting,
     receipts: Receipts,
+    sampling: Sampling,
     admission: Admission,
     commands: Vec<Command>,
     staged: Staged,
@@ -206,10 +212,12 @@ impl ShardCore {
             settings,
             trie: Trie::new(secrets),
             retained: Retained::default(),
+            own_retained: Retained::default(),
             timers: Timers::default(),
             interest: Interest::new(id, shards),
             lasting: Lasting::default(),
             receipts: Receipts::default(),
+            sampling: Sampling::default(),
             admission: Admission::new(counts),
             commands: Vec::new(),
             staged: Staged::new(shards),
@@ -434,6 +442,11 @@ impl ShardCore {
         self.mind_memory(now);
         match mail {
             Mail::Publish(publish) => self.publish_from_shard(from, publish, now),
+            Mail::Sampled {
+                topic,
+                qos,
+                since_us,
+            } => self.follow_from_shard(&topic, qos, since_us),
             Mail::Retain { message, asked } => self.retain_for(from, message, asked),
             Mail::Interest { sequence, change } => {
                 if let Some(filter) = change.filter() {

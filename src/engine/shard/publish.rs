@@ -45,7 +45,9 @@ pub(super) struct Routed {
 impl ShardCore {
     /// A client's PUBLISH.
     pub(super) fn publish(&mut self, now: Timestamp, key: ConnectionKey, publish: &Publish<'_>) {
-        self.clients.counters.messages_received += 1;
+        let counters = &mut self.clients.counters;
+        counters.messages_received += 1;
+        counters.payload_bytes_received += publish.payload.len() as u64;
         if !self.charge_publish(now, key, publish.topic.len() + publish.payload.len()) {
             return;
         }
@@ -690,6 +692,9 @@ impl ShardCore {
 
     /// Keeps a retained message here.
     pub(super) fn retain(&mut self, message: Arc<Message>) {
+        let Some(message) = self.retain_own(message) else {
+            return self.backlog.spend(RETAIN_WORK);
+        };
         let limits = &self.settings.limits;
         let (messages_max, bytes_max) = (limits.retained_messages_max, limits.retained_bytes_max);
         let kept = self.settings.stores.then(|| Arc::clone(&message));

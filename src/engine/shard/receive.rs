@@ -3,7 +3,7 @@
 use super::ShardCore;
 use super::refusals::{beyond, not_connect};
 use crate::engine::codec::control::PINGRESP;
-use crate::engine::codec::frame::{Split, split};
+use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::{DecodeError, Packet, PacketType, Reason, Version};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::unfinished::Unfinished;
@@ -124,8 +124,7 @@ impl ShardCore {
             if connection.is_asking() || connection.hold.is_some() {
                 return used;
             }
-            let is_open = connection.session.is_some();
-            let exchanges = connection.gate.is_some();
+            let (is_open, exchanges) = (connection.session.is_some(), connection.gate.is_some());
             let version = connection.version;
             let limits = &self.settings.limits;
             let packet_bytes_max = if is_open {
@@ -146,9 +145,17 @@ impl ShardCore {
                             if self.store.is_full() && self.waits_for_disk(key, version, publish) {
                                 return used - bytes;
                             }
-                            self.publish(now, key, publish);
+                            self.clients.traffic.receive(PacketType::Publish, bytes);
+                            if self.sampling.is_due {
+                                self.publish_sampled(now, key, publish);
+                            } else {
+                                self.publish(now, key, publish);
+                            }
                         }
-                        Ok(packet) => self.packet(now, key, version, packet),
+                        Ok(packet) => {
+                            self.clients.traffic.receive_any(frame.first_byte, bytes);
+                            self.packet(now, key, version, packet);
+                        }
                         Err(error) => self.refuse_packet(key, frame.first_byte, error, now),
                     }
                     let full = self.staged.take_full();
@@ -158,12 +165,7 @@ impl ShardCore {
                     self.mind_memory(now);
                 }
                 Ok(Split::Whole(frame, bytes)) => {
-                    let goes_on = if exchanges {
-                        self.exchange_packet(key, frame)
-                    } else {
-                        self.first_packet(now, key, (frame, bytes), rest)
-                    };
-                    if !goes_on {
+                    if !self.early_packet(now, key, (frame, bytes), rest) {
                         return stream.len();
                     }
                     used += bytes;
@@ -179,6 +181,26 @@ impl ShardCore {
             }
         }
         used
+    }
+
+    /// A packet of a client that is not let in yet; whether what follows is looked at.
+    fn early_packet(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        (frame, bytes): (Frame<'_>, usize),
+        stream: &[u8],
+    ) -> bool {
+        let connection = self.clients.connections.get(key);
+        if connection.is_some_and(|connection| connection.gate.is_some()) {
+            return self.exchange_packet(key, frame);
+        }
+        let goes_on = self.first_packet(now, key, (frame, bytes), stream);
+        let connection = self.clients.connections.get(key);
+        if connection.is_some_and(|connection| connection.session.is_some()) {
+            self.clients.traffic.receive(PacketType::Connect, bytes);
+        }
+        goes_on
     }
 
     /// Whether a packet of this type has to wait: what costs much for a turn that has work left, filters

@@ -116,7 +116,8 @@ impl ShardCore {
     /// Answers a question; all updates that were visible when it came have been applied.
     pub(super) fn answer_query(&mut self, from: ShardId, query: RetainedQuery, now: Timestamp) {
         let filter = TopicFilter::trusted(&query.filter);
-        let answer = self.retained.answer(filter, query.after.as_ref(), now);
+        let retained = self.retained_for(&query.filter);
+        let answer = retained.answer(filter, query.after.as_ref(), now);
         self.backlog.spend(1 + answer.visited / VISITS_PER_DELIVERY);
         if from == self.id {
             return self.take_answer(query.session, query.query, answer, now);

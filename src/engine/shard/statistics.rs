@@ -4,6 +4,7 @@ use super::ShardCore;
 use crate::engine::session::Session;
 use crate::engine::session::losses::Losses;
 use crate::engine::telemetry::counters::Counters;
+use crate::engine::telemetry::traffic::Traffic;
 use std::rc::Rc;
 
 /// Sessions that are looked at in a turn.
@@ -49,6 +50,12 @@ impl ShardCore {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.clients.counters
+    }
+
+    /// Packets by type.
+    #[must_use]
+    pub const fn traffic(&self) -> &Traffic {
+        &self.clients.traffic
     }
 
     /// Gauges and counters by name.

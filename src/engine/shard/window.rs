@@ -296,6 +296,7 @@ impl Clients {
                 reason: Reason::Success,
             };
             release.encode(version, connection.outbox.buffer(&mut self.spare));
+            self.traffic.send(PacketType::Pubrel.first_byte());
             self.ready.mark(connection_key, connection);
             return Some((packet_id, true));
         }

@@ -17,6 +17,9 @@ macro_rules! counters {
             pub fn list(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)+]
             }
+
+            /// Names, and what each counts in a sentence.
+            pub const DESCRIBED: &[(&str, &str)] = &[$((stringify!($name), concat!($($doc),+)),)+];
         }
     };
 }
@@ -26,6 +29,8 @@ counters! {
     messages_received,
     /// PUBLISH packets to clients, repeats included.
     messages_sent,
+    /// Bytes of the payloads of these.
+    payload_bytes_received,
     /// Connections accepted.
     connections_accepted,
     /// Steps of authentications that methods were asked about.
@@ -66,6 +71,8 @@ counters! {
     connections_cut_memory,
     /// Sessions ended because memory was almost gone and they held much that came while it was short.
     sessions_ended_memory,
+    /// Sessions ended because nobody came back for them in time.
+    sessions_expired,
     /// CONNECTs refused for another reason.
     connects_refused,
     /// Connections closed because CONNECT did not come in time.

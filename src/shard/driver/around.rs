@@ -131,6 +131,7 @@ impl Surroundings for Around<'_> {
         self.shell.take_replies(self.ring);
         self.shell.follow_orders(self.ring);
         self.shell.sweep(self.ring);
+        self.shell.announce();
     }
 
     fn commit(&mut self) {

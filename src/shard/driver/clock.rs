@@ -1,5 +1,6 @@
 //! Time as a shard sees it: one moment per turn, counted from an origin that all shards share.
 
+use crate::engine::telemetry::histogram::Histogram;
 use crate::engine::time::{Lasted, Timestamp};
 use crate::storage::log::writer::wall_ms;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub(super) struct Clock {
     goes_on: bool,
     /// The longest turn since it was asked for: how late a client may have been served.
     turn_max: Duration,
+    turns: Histogram,
+    rounds: Histogram,
 }
 
 impl Clock {
@@ -31,6 +34,8 @@ impl Clock {
             lasted: Lasted::default(),
             goes_on: false,
             turn_max: Duration::ZERO,
+            turns: Histogram::default(),
+            rounds: Histogram::default(),
         }
     }
 
@@ -39,6 +44,7 @@ impl Clock {
         if self.goes_on {
             let round = at.saturating_duration_since(self.turn_at);
             self.lasted.round_us = round.as_micros() as u64;
+            self.rounds.add(self.lasted.round_us);
         }
         self.turn_at = at;
         let since_origin = at.saturating_duration_since(self.origin);
@@ -50,6 +56,7 @@ impl Clock {
         let took = at.saturating_duration_since(self.turn_at);
         self.turn_max = self.turn_max.max(took);
         let turn_us = took.as_micros() as u64;
+        self.turns.add(turn_us);
         (self.lasted, self.goes_on) = (
             Lasted {
                 turn_us,
@@ -73,6 +80,21 @@ impl Clock {
     /// When the turn began.
     pub fn turn_at(&self) -> Instant {
         self.turn_at
+    }
+
+    /// A moment as all shards count it.
+    pub fn us(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.origin).as_micros() as u64
+    }
+
+    /// How long turns took.
+    pub fn turns(&self) -> &Histogram {
+        &self.turns
+    }
+
+    /// How long it took from the beginning of a turn to that of the next, where that followed at once.
+    pub fn rounds(&self) -> &Histogram {
+        &self.rounds
     }
 
     /// The longest turn since the last call.

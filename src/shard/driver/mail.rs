@@ -67,6 +67,12 @@ impl Mailroom {
         }
     }
 
+    /// Letters from all shards that are visible now.
+    pub fn all_visible(&self) -> usize {
+        let incoming = self.mailboxes.incoming.iter().flatten();
+        incoming.map(IncomingMail::visible).sum()
+    }
+
     /// Times that a mailbox was found full.
     pub fn full(&self) -> u64 {
         let outgoing = self.mailboxes.outgoing.iter().flatten();

@@ -10,6 +10,7 @@
 
 mod account;
 mod admission;
+mod announcer;
 mod around;
 mod authenticate;
 mod clock;
@@ -45,6 +46,7 @@ use crate::shard::questions::{Question, Reply};
 use crate::shard::ring::{Ring, RingError, Waker};
 use account::Accounts;
 use admission::Admission;
+use announcer::Announcer;
 use around::Around;
 use authenticate::Methods;
 use clock::Clock;
@@ -120,6 +122,7 @@ pub struct Shell {
     losses: LossReports,
     tellings: Tellings,
     survey: Survey,
+    announcer: Announcer,
     /// None where nothing is kept: the core makes no records then.
     store: Option<Box<Store>>,
     /// Room for a list that is emptied each time.
@@ -166,6 +169,7 @@ impl Shell {
             losses: LossReports::new(Instant::now()),
             tellings: Tellings::new(start.addresses),
             survey: Survey::new(start.sockets_meter, Instant::now()),
+            announcer: Announcer::default(),
             store: store.map(Box::new),
             commands: Vec::new(),
         }
@@ -200,9 +204,14 @@ impl Shell {
     /// One turn, and what follows it.
     fn turn(&mut self, ring: &mut Ring) -> Rest {
         self.clock.begin_turn(Instant::now());
+        self.core.begin_samples(self.clock.us(self.clock.turn_at()));
         let rest = turn::turn(&mut Around { shell: self, ring });
         self.end_lingering(ring);
-        let took = self.clock.end_turn(Instant::now(), rest == Rest::GoOn);
+        let ended = Instant::now();
+        let took = self.clock.end_turn(ended, rest == Rest::GoOn);
+        if self.core.has_samples() {
+            self.core.end_samples(self.clock.us(ended));
+        }
         self.admit(ring, took);
         self.report_losses(false);
         self.tellings.sum_up(self.clock.turn_at(), false);
@@ -210,7 +219,8 @@ impl Shell {
         let has_more = self.core.fans_out() || self.core.has_wills_due();
         let is_flushed = self.core.staged().is_empty() && !has_more;
         self.orders.tell_drained(is_flushed);
-        self.sweep.rest(rest)
+        let rest = self.sweep.rest(rest);
+        self.announcer.rest(rest)
     }
 
     /// Until when the shard may sleep if nothing happens.

@@ -4,6 +4,7 @@ use super::{Around, Shell};
 use crate::engine::keys::ShardId;
 use crate::engine::turn;
 use crate::shard::orders::{Event, Order};
+use crate::shard::report::Report;
 use crate::shard::ring::{Ring, heap};
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::VecDeque;
@@ -89,7 +90,25 @@ impl Shell {
             let of_ring = ring.counters();
             list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
             list.push(("connections_refused_descriptors", of_ring.accepts_refused));
-            let answer = Event::Statistics(self.orders.shard, number, list);
+            list.push(("mailbox_letters", self.mailroom.all_visible() as u64));
+            list.extend([
+                ("ring_enters", of_ring.enters),
+                ("ring_completions", of_ring.completions),
+                ("ring_overflows", of_ring.overflows),
+                ("ring_sleeps", of_ring.sleeps),
+                ("ring_receives_starved", of_ring.receives_starved),
+                ("ring_sends_continued", of_ring.sends_continued),
+                ("bytes_received", of_ring.bytes_received),
+                ("bytes_sent", of_ring.bytes_sent),
+            ]);
+            let report = Report {
+                counts: list,
+                traffic: self.core.traffic().clone(),
+                turns: self.clock.turns().clone(),
+                rounds: self.clock.rounds().clone(),
+                latencies: self.core.latencies().clone(),
+            };
+            let answer = Event::Statistics(self.orders.shard, number, Box::new(report));
             let _ = self.orders.events.send(answer);
             self.orders.asked.pop_front();
         }
@@ -100,6 +119,7 @@ impl Shell {
         match order {
             Order::Statistics(number) => self.orders.asked.push_back(number),
             Order::GiveBack => heap::give_back(),
+            Order::Announce(values) => self.announcer.take(&values),
             Order::Tls(number, configs) => {
                 self.admission.set_tls(&configs);
                 let held = Event::CertificatesHold(self.orders.shard, number);

@@ -80,6 +80,9 @@ impl Store {
             self.pending_bytes -= bytes;
             self.pending.pop_front();
         }
+        self.way
+            .progress
+            .set_pending_bytes(self.shard, self.pending_bytes as u64);
         let room = self.room_now();
         if room != self.room {
             self.room = room;

@@ -84,6 +84,12 @@ pub struct RingCounters {
     pub wakes_refused: u64,
     /// Times that the owner slept.
     pub sleeps: u64,
+    /// Bytes taken from sockets.
+    pub bytes_received: u64,
+    /// Bytes that sockets took.
+    pub bytes_sent: u64,
+    /// Completions worked off.
+    pub completions: u64,
     /// Calls of `io_uring_enter`.
     pub enters: u64,
     /// Enters that found completions waiting for room.

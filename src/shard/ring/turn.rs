@@ -61,6 +61,8 @@ impl Ring {
                 break;
             }
         }
+        self.counters.completions += report.completions as u64;
+        self.counters.bytes_received += bytes as u64;
         self.completions = completions;
         self.buffers = Some(buffers);
         self.rearm();
@@ -190,6 +192,7 @@ impl Ring {
         let result = match completion.result {
             0 if sending.total_bytes() > 0 => Err(libc::EPIPE),
             sent @ 0.. => {
+                self.counters.bytes_sent += sent as u64;
                 if sending.advance(sent as usize) {
                     Ok(sending.total_bytes())
                 } else if closing {

@@ -1,6 +1,8 @@
-//! What the thread that writes and the shards tell each other, without waiting.
+//! What the thread that writes and the shards tell each other, and operators, without waiting.
 
+use crate::engine::telemetry::histogram::{BUCKETS, Histogram};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A shard has not said yet how much it has.
 const UNTOLD: u64 = u64::MAX;
@@ -14,6 +16,33 @@ pub struct Progress {
     live_bytes: Vec<AtomicU64>,
     checkpoints: AtomicU64,
     is_full: AtomicBool,
+    /// By shard, bytes of what waits to be safe.
+    pending_bytes: Vec<AtomicU64>,
+    commits: AtomicU64,
+    log_bytes: AtomicU64,
+    segments: AtomicU64,
+    /// How long syncs took: by the buckets of a histogram, and in all.
+    syncs: [AtomicU64; BUCKETS],
+    syncs_us: AtomicU64,
+}
+
+/// What there is to tell of what is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreFigures {
+    /// There is no room for more than what makes room.
+    pub is_full: bool,
+    /// By shard, bytes of what waits to be safe.
+    pub pending_bytes: Vec<u64>,
+    /// A shard beyond so many lets who publishes wait.
+    pub pending_bytes_max: u64,
+    /// Groups of frames that were made safe together.
+    pub commits: u64,
+    /// Bytes of all segments.
+    pub log_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// How long syncs took.
+    pub syncs: Histogram,
 }
 
 impl Progress {
@@ -24,6 +53,12 @@ impl Progress {
             live_bytes: (0..shards).map(|_| AtomicU64::new(UNTOLD)).collect(),
             checkpoints: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            pending_bytes: zeros(),
+            commits: AtomicU64::new(0),
+            log_bytes: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            syncs: std::array::from_fn(|_| AtomicU64::new(0)),
+            syncs_us: AtomicU64::new(0),
         }
     }
 
@@ -58,6 +93,47 @@ impl Progress {
 
     pub(super) fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Release);
+    }
+
+    /// Bytes of a shard that wait to be safe.
+    pub fn set_pending_bytes(&self, shard: u16, bytes: u64) {
+        if let Some(pending_bytes) = self.pending_bytes.get(usize::from(shard)) {
+            pending_bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A sync took so long.
+    pub(super) fn note_sync(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(count) = self.syncs.get(Histogram::bucket(us)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.syncs_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// A group is safe; the log has so many bytes in so many segments.
+    pub(super) fn note_commit(&self, log_bytes: u64, segments: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.log_bytes.store(log_bytes, Ordering::Relaxed);
+        self.segments.store(segments, Ordering::Relaxed);
+    }
+
+    /// What there is to tell an operator.
+    #[must_use]
+    pub fn figures(&self, pending_bytes_max: u64) -> StoreFigures {
+        let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        StoreFigures {
+            is_full: self.is_full(),
+            pending_bytes: self.pending_bytes.iter().map(get).collect(),
+            pending_bytes_max,
+            commits: get(&self.commits),
+            log_bytes: get(&self.log_bytes),
+            segments: get(&self.segments),
+            syncs: Histogram::of(
+                std::array::from_fn(|at| self.syncs.get(at).map_or(0, get)),
+                get(&self.syncs_us),
+            ),
+        }
     }
 
     /// About how many bytes the records of what a shard has take.

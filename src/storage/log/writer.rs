@@ -237,9 +237,12 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     /// Makes safe what was written, and tells whose it is.
     fn make_safe(&mut self) -> Result<(), LogError> {
         if self.config.syncs || self.synced_at.elapsed() >= LAZY_SYNC_INTERVAL {
+            let begun = Instant::now();
             self.log.sync()?;
             self.synced_at = Instant::now();
+            self.progress.note_sync(self.synced_at - begun);
         }
+        self.tell_figures();
         for (shard, told) in (0..).zip(&mut self.told) {
             if let Some(ticket) = told.take() {
                 self.progress.set_safe(shard, ticket);
@@ -247,6 +250,11 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
             }
         }
         Ok(())
+    }
+
+    fn tell_figures(&self) {
+        self.progress
+            .note_commit(self.log.bytes(), self.log.segments());
     }
 
     /// Writes down what is safe, if there is room for it.

@@ -1,0 +1,190 @@
+//! The admin listener: operators and their programs ask over HTTP, on a thread of its own.
+//!
+//! ```text
+//!   connection ─► bound ─► header ─► who is called, GET ─► answer, from what the control plane tells
+//! ```
+//! Whatever comes here costs the shards nothing but the question for their numbers, one at a time for all who
+//! ask. Nobody is asked who he is, so it listens where only this machine reaches it, and answers only to
+//! names of this machine: a page of a stranger in a browser here cannot ask by a name of its own.
+
+mod answers;
+pub mod counts;
+mod metrics;
+mod process;
+
+use crate::control::config::AdminConfig;
+use crate::control::overview::Ask;
+use crate::shard::listener::{Listener, Place, SocketBounds, SocketFile};
+use answers::Answers;
+use counts::AdminCounts;
+use crossbeam_channel::Sender;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+/// How long nobody is accepted when descriptors have run out.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// A listener that does not answer yet.
+pub struct Admin {
+    listener: Listener,
+    config: AdminConfig,
+    counts: Arc<AdminCounts>,
+}
+
+impl Admin {
+    /// Listens where it is configured, if anywhere. Where nobody has said where, another program may have the
+    /// port: that is warned of.
+    ///
+    /// # Errors
+    /// It cannot listen where it was said to.
+    pub fn bind(config: &AdminConfig) -> Result<Option<Self>, String> {
+        let Some(place) = &config.place else {
+            return Ok(None);
+        };
+        match Listener::bind(place, 1, SocketBounds::default()) {
+            Ok(listener) => Ok(Some(Admin {
+                listener,
+                config: config.clone(),
+                counts: Arc::default(),
+            })),
+            Err(error) if config.is_said => Err(format!(
+                "admin.listen: cannot listen on {place}: {}",
+                error.reason()
+            )),
+            Err(error) => {
+                warn!(
+                    "no metrics by HTTP: cannot listen on {place}: {}; say another place with \
+                     admin.listen, or \"off\"",
+                    error.reason()
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn counts(&self) -> Arc<AdminCounts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// The file of its socket, which goes with the broker.
+    #[must_use]
+    pub fn file(&self) -> Option<SocketFile> {
+        self.listener.file.clone()
+    }
+
+    /// Answers from now on, on a thread of its own, by what is asked of the control plane.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(self, asks: Sender<Ask>) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let place = self.listener.place.clone();
+        let Some(socket) = self.listener.sockets.into_iter().flatten().next() else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        let serving = Serving {
+            answers: Answers::new(asks, &self.config, Arc::clone(&self.counts)),
+            config: self.config,
+            counts: self.counts,
+        };
+        match &place {
+            Place::Tcp(_) => info!("metrics at http://{place}/metrics (admin.listen)"),
+            Place::Unix(_) => info!("metrics at unix://{place} (admin.listen)"),
+        }
+        let thread = std::thread::Builder::new().name("admin".into());
+        thread.spawn(move || {
+            if let Err(error) = runtime.block_on(serving.accept(&place, socket)) {
+                warn!("nothing is answered at {place} (admin.listen) any more: {error}");
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Serving {
+    answers: Answers,
+    config: AdminConfig,
+    counts: Arc<AdminCounts>,
+}
+
+impl Serving {
+    /// Accepts until the process ends.
+    async fn accept(self, place: &Place, socket: OwnedFd) -> io::Result<()> {
+        let places = Arc::new(Semaphore::new(self.config.connections_max));
+        match place {
+            Place::Tcp(_) => {
+                let socket = std::net::TcpListener::from(socket);
+                socket.set_nonblocking(true)?;
+                let listener = TcpListener::from_std(socket)?;
+                loop {
+                    let accepted = listener.accept().await;
+                    self.take(&places, accepted.map(|(stream, _)| stream)).await;
+                }
+            }
+            Place::Unix(_) => {
+                let socket = std::os::unix::net::UnixListener::from(socket);
+                socket.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(socket)?;
+                loop {
+                    let accepted = listener.accept().await;
+                    self.take(&places, accepted.map(|(stream, _)| stream)).await;
+                }
+            }
+        }
+    }
+
+    /// Serves a connection, if there is a place for it.
+    async fn take<S>(&self, places: &Arc<Semaphore>, accepted: io::Result<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
+    {
+        let Ok(stream) = accepted else {
+            return tokio::time::sleep(BACKOFF).await;
+        };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            return AdminCounts::add(&self.counts.connections_refused);
+        };
+        let serving = self.clone();
+        tokio::spawn(async move {
+            serving.serve(stream).await;
+            drop(place);
+        });
+    }
+
+    async fn serve<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
+    {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.config.request_timeout)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(self.config.header_bytes_max);
+        let service = TowerToHyperService::new(self.answers.router());
+        let served = http.serve_connection(TokioIo::new(stream), service).await;
+        if let Err(error) = served {
+            if error.is_timeout() {
+                AdminCounts::add(&self.counts.timeouts);
+            } else if error.is_parse() {
+                AdminCounts::add(&self.counts.requests_refused);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What there is to tell of the whole broker, and who asks for it.
+
+use crate::engine::keys::ShardId;
+use crate::shard::report::Report;
+use crate::storage::log::progress::StoreFigures;
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A shard that has not turned for so many seconds does not serve.
+pub const SILENCE_SECONDS_MAX: u32 = 3;
+
+/// What one shard told last.
+#[derive(Clone, Debug, Default)]
+pub struct OfShard {
+    /// `None` if it has never answered.
+    pub report: Option<Arc<Report>>,
+    /// It did not answer this time: the report is an older one.
+    pub is_silent: bool,
+    /// Seconds for which it has not turned.
+    pub silence_seconds: u32,
+}
+
+/// The whole broker at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// By number.
+    pub shards: Vec<OfShard>,
+    /// What is not of one shard: names and values, in a fixed order.
+    pub counts: Vec<(&'static str, u64)>,
+    /// Seconds until the first of the server's certificates ends, less than 0 after it; `None` without one.
+    pub certificate_expires_s: Option<i64>,
+    /// What is kept on disk; `None` where nothing is.
+    pub store: Option<StoreFigures>,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+}
+
+impl Overview {
+    /// A gauge or counter of all shards together.
+    #[must_use]
+    pub fn sum(&self, name: &str) -> u64 {
+        let reports = self
+            .shards
+            .iter()
+            .filter_map(|shard| shard.report.as_deref());
+        let counts = reports.flat_map(|report| &report.counts);
+        let found = counts.filter(|(known, _)| *known == name);
+        found.map(|(_, value)| value).sum()
+    }
+
+    /// Sums of all whose names begin so.
+    #[must_use]
+    pub fn sum_of_all(&self, prefix: &str) -> u64 {
+        let reports = self
+            .shards
+            .iter()
+            .filter_map(|shard| shard.report.as_deref());
+        let counts = reports.flat_map(|report| &report.counts);
+        let found = counts.filter(|(name, _)| name.starts_with(prefix));
+        found.map(|(_, value)| value).sum()
+    }
+
+    /// What is not of one shard.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        let mut counts = self.counts.iter();
+        counts
+            .find(|(known, _)| *known == name)
+            .map_or(0, |(_, value)| *value)
+    }
+}
+
+/// Whether the broker serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Of each shard, by number.
+    pub shards: Vec<ShardHealth>,
+    /// Why it does not serve as it should, in an operator's words; empty if it does.
+    pub problems: Vec<String>,
+    /// Where it listens.
+    pub listeners: Vec<String>,
+}
+
+/// Whether a shard turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ShardHealth {
+    /// Its number.
+    pub shard: ShardId,
+    /// Seconds for which it has not turned.
+    pub silence_seconds: u32,
+}
+
+impl Health {
+    /// Whether every shard turns.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.all(|shard| shard.silence_seconds < SILENCE_SECONDS_MAX)
+    }
+}
+
+/// Something that is to be answered by the control plane.
+#[derive(Debug)]
+pub enum Ask {
+    /// Everything; the shards are asked for it.
+    Overview(oneshot::Sender<Arc<Overview>>),
+    /// Whether the broker serves; answered at once.
+    Health(oneshot::Sender<Health>),
+}
