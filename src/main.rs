@@ -216,9 +216,7 @@ fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, Confi
 fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     heap::use_small_pages();
     heap::give_back_only_when_asked();
-    machine::check_memlock()?;
-    let descriptors_left = raise_descriptor_limit(&config)?;
-    machine::check_threads(config.cpus.list.len())?;
+    let descriptors_left = check_machine(&config)?;
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
@@ -236,8 +234,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let bans = Bans::of_file(files.bans());
     let memory = memory_share(&config, bounds);
     memory.check(config.least_memory())?;
-    let mut settings = settings_in_force(&config, &memory);
-    settings.descriptors_for_connections = descriptors_left;
+    let settings = settings_in_force(&config, &memory, descriptors_left);
     let meter = ProcessMeter::new(config.cpus.list.len());
     let rules = rules_in_force(&config, &files, &bans);
     let shards = Shards::start(
@@ -383,8 +380,9 @@ fn memory_share(config: &Config, bounds: &Bounds) -> MemoryShare {
 }
 
 /// The settings, with the limits that follow from the memory of this machine.
-fn settings_in_force(config: &Config, memory: &MemoryShare) -> Settings {
+fn settings_in_force(config: &Config, memory: &MemoryShare, descriptors_left: usize) -> Settings {
     let mut settings = config.settings.clone();
+    settings.descriptors_for_connections = descriptors_left;
     settings.limits.memory_max_bytes = memory.max_bytes;
     if !config.says_retained_bytes {
         let retained_bytes_max = &mut settings.limits.retained_bytes_max;
@@ -421,6 +419,13 @@ fn open_storage(
         warn!("{}: {torn}", storage.place.path.display());
     }
     Ok(Some((found, storage.writer)))
+}
+
+/// Whether it will do; returns how many descriptors are left for connections.
+fn check_machine(config: &Config) -> Result<usize, MachineError> {
+    machine::check_memlock()?;
+    machine::check_threads(config.cpus.list.len())?;
+    raise_descriptor_limit(config)
 }
 
 /// Returns how many descriptors are left for connections.

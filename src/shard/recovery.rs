@@ -7,7 +7,7 @@ use crate::engine::keys::ShardId;
 use crate::engine::mail::Mail;
 use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
-use crate::storage::complete::Told;
+use crate::storage::decided::Told;
 use crate::storage::directory::Remedy;
 use crate::storage::epoch::Frames;
 use crate::storage::image::Image;

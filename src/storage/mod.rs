@@ -2,6 +2,7 @@
 //! ticket that is safe.
 
 pub mod complete;
+pub mod decided;
 pub mod directory;
 pub mod epoch;
 pub mod image;

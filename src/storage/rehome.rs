@@ -7,7 +7,7 @@
 //!
 //! Not here: which frames there are ([`super::directory`]).
 
-use super::complete::decide_all;
+use super::decided::decide_all;
 use super::epoch::{Epoch, Frames};
 use super::image::Image;
 use super::record::decoder::Decoder;

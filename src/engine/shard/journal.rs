@@ -4,8 +4,8 @@
 //!
 //! Not here: the acknowledgements that wait; each connection has its own.
 
-use super::once::Once;
-use crate::engine::keys::{ConnectionKey, Origin, SessionKey, SessionNumber, ShardId};
+use super::once::{Once, Unsent};
+use crate::engine::keys::{ConnectionKey, Origin, SessionNumber, ShardId};
 use crate::engine::message::Qos;
 use crate::engine::receipt::Receipt;
 use crate::engine::record::{Persist, Record};
@@ -39,18 +39,6 @@ pub(super) struct Journal {
     last_sent_again: u64,
     /// What of QoS 2 is not known to be complete.
     pub(super) once: Once,
-}
-
-/// A message that is in a session's window and not sent to its client yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unsent {
-    pub session: SessionKey,
-    /// What the store calls that.
-    pub number: SessionNumber,
-    /// On which connection.
-    pub connection: ConnectionKey,
-    pub entry: u64,
-    pub packet_id: u16,
 }
 
 impl Journal {

@@ -22,6 +22,7 @@ mod ban;
 mod checkpoint;
 mod clients;
 mod common_rate;
+mod complete;
 mod connect;
 mod deliver;
 mod due;

@@ -4,8 +4,8 @@
 use super::ShardCore;
 use super::clients::{Clients, PassedOn};
 use super::deliver::fits;
-use super::journal::Unsent;
 use super::keeping::{number_entry, settle_entry};
+use super::once::Unsent;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::fanout::encoder::Form;

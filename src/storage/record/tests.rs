@@ -503,7 +503,7 @@ fn refused(at: usize, fault: Fault, cases: &[(&str, &[u8])]) {
 #[test]
 fn what_is_no_record_is_refused_by_name() {
     refused(0, Fault::UnknownTag, &[("zeros", &[0; 8])]);
-    refused(2, Fault::UnknownTag, &[("a new kind", &[1, 0, 25, 0])]);
+    refused(2, Fault::UnknownTag, &[("a new kind", &[1, 0, 27, 0])]);
     refused(0, Fault::TooShort, &[("no length", &[15])]);
     refused(0, Fault::TooShort, &[("nothing behind", &[15, 100])]);
     let beyond_all = [4, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1];

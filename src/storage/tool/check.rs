@@ -4,7 +4,7 @@ use super::remains::Losses;
 use super::rescue::{Fault, Rescue, Told};
 use super::walk::{Gap, Walked, walk};
 use super::{ToolError, open};
-use crate::storage::complete::decide_all;
+use crate::storage::decided::decide_all;
 use crate::storage::epoch::Epochs;
 use crate::storage::image::Image;
 use crate::storage::log::LogError;

@@ -4,7 +4,7 @@ use super::{State, World};
 use crate::kept::Kept;
 use crate::random::Random;
 use ringmq::engine::keys::ShardId;
-use ringmq::storage::complete::Told;
+use ringmq::storage::decided::Told;
 use ringmq::storage::epoch::Epoch;
 use ringmq::storage::image::Image;
 use ringmq::storage::rehome::rehome;
