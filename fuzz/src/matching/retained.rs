@@ -5,7 +5,7 @@ use arbitrary::Arbitrary;
 use ringmq::engine::codec::topic::TopicFilter;
 use ringmq::engine::limits::RETAINED_ANSWER_MESSAGES_MAX;
 use ringmq::engine::message::{Message, Qos};
-use ringmq::engine::route::retained::{Cursor, Retained};
+use ringmq::engine::route::retained::{Cursor, Retained, cost_bytes};
 use ringmq::engine::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -89,18 +89,18 @@ impl Checked {
         let qos = Qos::AtLeastOnce;
         let message = Arc::new(Message::new(topic, b"", payload, qos, true, expires_at));
         let older = self.model.remove(topic);
-        self.bytes -= older.map_or(0, |older| older.size_bytes());
+        self.bytes -= older.map_or(0, |older| cost_bytes(&older));
         for walk in &mut self.walks {
             walk.owed.remove(topic);
         }
         let fits =
-            self.model.len() < MESSAGES_MAX && self.bytes + message.size_bytes() <= BYTES_MAX;
+            self.model.len() < MESSAGES_MAX && self.bytes + cost_bytes(&message) <= BYTES_MAX;
         let kept = self
             .store
             .set(Arc::clone(&message), MESSAGES_MAX, BYTES_MAX);
         assert_eq!(kept.is_ok(), payload.is_empty() || fits, "{topic:?}");
         if kept.is_ok() && !payload.is_empty() {
-            self.bytes += message.size_bytes();
+            self.bytes += cost_bytes(&message);
             self.model.insert(topic.to_owned(), message);
         }
     }
@@ -168,7 +168,7 @@ impl Checked {
         // Half of the time the store does not get to dropping them before it is asked.
         if ms.is_multiple_of(2) {
             self.model.retain(|_, kept| !expired(kept));
-            self.bytes = self.model.values().map(|kept| kept.size_bytes()).sum();
+            self.bytes = self.model.values().map(|kept| cost_bytes(kept)).sum();
             assert_eq!(
                 self.store.expire(now, usize::MAX),
                 before - self.model.len()

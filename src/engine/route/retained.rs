@@ -48,8 +48,9 @@ impl Budget {
     }
 }
 
-/// Bytes that it takes to keep a message.
-fn cost_bytes(message: &Message) -> usize {
+/// Bytes that it takes to keep a message, for the limit.
+#[must_use]
+pub fn cost_bytes(message: &Message) -> usize {
     let expiry = message.expires_at.map_or(0, |_| EXPIRY_BYTES);
     message.size_bytes() + message.topic().len() + ENTRY_BYTES + expiry
 }
