@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub const WAITING_MAX: usize = 4_096;
 /// Bytes that are written before they are made safe.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// While the disk is full so long a group waits for more.
+const FULL_PACE: Duration = Duration::from_millis(50);
 /// How often it is tried whether there is room again.
 const FULL_INTERVAL: Duration = Duration::from_millis(200);
 /// Without frames for so long, what is safe is written down.
@@ -183,7 +185,15 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
 
     /// Waits until the next sync may begin.
     fn pace(&mut self) {
-        let due = self.begun_at.map(|at| at + self.config.commit_interval);
+        let interval = self.config.commit_interval;
+        // A group takes a block at least: what is left of a full disk must not go to one acknowledgement
+        // each, or nothing is left to tell anew what there is.
+        let interval = if self.is_full {
+            interval.max(FULL_PACE)
+        } else {
+            interval
+        };
+        let due = self.begun_at.map(|at| at + interval);
         let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
             std::thread::sleep(wait);
