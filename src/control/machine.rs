@@ -4,7 +4,7 @@ use crate::control::cgroup::{self, Bound, Bounds};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Mutex;
 use std::thread;
 
 /// Locked memory an executor needs at least.
@@ -330,30 +330,18 @@ pub fn check_descriptors(limit: u64, shards: usize, sockets: usize) -> Result<u6
 /// # Errors
 /// [`MachineError::Threads`] if it does not.
 pub fn check_threads(shards: usize) -> Result<(), MachineError> {
-    let (hold, held) = mpsc::channel::<()>();
-    let held = Arc::new(Mutex::new(held));
-    let mut threads = Vec::new();
-    let mut outcome = Ok(());
-    for _ in 0..shards * THREADS_OF_SHARD {
-        let held = Arc::clone(&held);
-        let waits = move || {
-            // Until all are there.
-            let _ = held.lock().map(|held| held.recv());
-        };
-        let builder = thread::Builder::new().stack_size(THREAD_STACK_BYTES);
-        match builder.spawn(waits) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => {
-                outcome = Err(MachineError::Threads(error.kind()));
-                break;
-            }
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        // Until all are there.
+        let _shut = gate.lock();
+        for _ in 0..shards * THREADS_OF_SHARD {
+            let builder = thread::Builder::new().stack_size(THREAD_STACK_BYTES);
+            let waits = || drop(gate.lock());
+            let started = builder.spawn_scoped(scope, waits);
+            started.map_err(|error| MachineError::Threads(error.kind()))?;
         }
-    }
-    drop(hold);
-    for thread in threads {
-        let _ = thread.join();
-    }
-    outcome
+        Ok(())
+    })
 }
 
 /// Has the kernel make its table of descriptors as large as it may get, or nearly: each time it grows in a

@@ -18,7 +18,7 @@ use crate::control::watch::{Record, Records};
 use crate::control::watchdog::{self, Watchdog};
 use crate::engine::keys::ShardId;
 use crate::shard::boot::{BootError, Shards};
-use crate::shard::orders::Event;
+use crate::shard::orders::{Event, Reloadable};
 use crossbeam_channel::{Receiver, RecvError, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -217,20 +217,8 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(Event::Statistics(shard, number, report)) => {
                     self.census.take(shard, number, report);
                 }
-                Heard::Shard(Event::RulesHold(shard, number)) => {
-                    if self.rules.confirm(shard, number) {
-                        self.tell_reloaded(reload::ACCESS);
-                    }
-                }
-                Heard::Shard(Event::CertificatesHold(shard, number)) => {
-                    if self.certificates.confirm(shard, number) {
-                        self.tell_reloaded("certificates are");
-                    }
-                }
-                Heard::Shard(Event::BansHold(shard, number)) => {
-                    if self.banned.confirm(shard, number) {
-                        self.tell_reloaded(reload::BANS);
-                    }
+                Heard::Shard(Event::Holds(shard, what, number)) => {
+                    self.confirm(shard, what, number);
                 }
                 Heard::Shard(_) => {}
             }
@@ -500,6 +488,18 @@ impl<'a> ControlPlane<'a> {
         self.terms_told_at = Instant::now();
         for warning in self.files.term_warnings() {
             warn!("{warning}");
+        }
+    }
+
+    /// A shard goes by what was ordered; it is told when all do.
+    fn confirm(&mut self, shard: ShardId, what: Reloadable, number: u64) {
+        let (rollout, name) = match what {
+            Reloadable::Certificates => (&mut self.certificates, "certificates are"),
+            Reloadable::Rules => (&mut self.rules, reload::ACCESS),
+            Reloadable::Bans => (&mut self.banned, reload::BANS),
+        };
+        if rollout.confirm(shard, number) {
+            self.tell_reloaded(name);
         }
     }
 

@@ -79,6 +79,17 @@ impl OrderQueue {
     }
 }
 
+/// What is ordered anew while shards work, and confirmed by each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloadable {
+    /// TLS settings.
+    Certificates,
+    /// Access rules.
+    Rules,
+    /// Who is not served.
+    Bans,
+}
+
 /// What a shard tells.
 #[derive(Debug)]
 pub enum Event {
@@ -88,12 +99,8 @@ pub enum Event {
     Serving(ShardId),
     /// Gauges and counters, asked for by this number.
     Statistics(ShardId, u64, Box<Report>),
-    /// The access rules of this number are in force there.
-    RulesHold(ShardId, u64),
-    /// The TLS settings of this number are.
-    CertificatesHold(ShardId, u64),
-    /// Who is banned by this number is not served there.
-    BansHold(ShardId, u64),
+    /// What was ordered by this number is in force there.
+    Holds(ShardId, Reloadable, u64),
     /// It accepts no more, and its wills are visible to the other shards.
     Drained(ShardId),
     /// It has stopped.

@@ -91,13 +91,11 @@ pub fn decide_all(images: &mut [Image]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::codec::Version;
     use crate::engine::keys::SessionNumber;
-    use crate::engine::message::{LocalMessage, Message, Qos};
-    use crate::engine::record::{Opened, Record};
-    use crate::engine::session::{Delivery, SubscriptionIds};
+    use crate::engine::message::Qos;
+    use crate::engine::record::Record;
+    use crate::storage::samples;
     use std::num::NonZeroU64;
-    use std::sync::Arc;
 
     fn number(shard: ShardId) -> SessionNumber {
         let number = 1 << ShardId::BITS | u64::from(shard);
@@ -108,34 +106,12 @@ mod tests {
     fn image(shard: ShardId, origins: &[(ShardId, u64)]) -> Image {
         let session = number(shard);
         let mut image = Image::default();
-        let opened = Opened {
-            session,
-            client_id: "one".into(),
-            version: Version::V5,
-            user_name: None,
-            own_rules: None,
-            expiry_seconds: 60,
-            queue_bytes_max: 1_000,
-            will: None,
-        };
         let mut put = |record| image.apply(record).expect("a history");
-        put(Record::Opened(Box::new(opened)));
-        let message = Message::new("t", b"", b"x", Qos::ExactlyOnce, false, None);
-        let message = LocalMessage::new(Arc::new(message));
+        put(samples::opened(session, "one"));
+        let message = samples::message("t", "x", Qos::ExactlyOnce);
         for (entry, (shard, number)) in (1..).zip(origins) {
-            let delivery = Delivery {
-                message: message.clone(),
-                qos: Qos::ExactlyOnce,
-                retain: false,
-                subscription_ids: SubscriptionIds::None,
-                group: None,
-                entry,
-            };
-            put(Record::Queued {
-                session,
-                delivery,
-                origin: Origin::new(*shard, *number),
-            });
+            let origin = Origin::new(*shard, *number);
+            put(samples::queued(session, entry, &message, origin));
             put(Record::Sent {
                 session,
                 entry,

@@ -10,3 +10,6 @@ pub mod log;
 pub mod record;
 pub mod rehome;
 pub mod tool;
+
+#[cfg(test)]
+mod samples;

@@ -138,40 +138,13 @@ fn take(encoder: &mut Encoder, frames: &mut Frames) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::codec::Version;
-    use crate::engine::message::{LocalMessage, Message, Qos};
-    use crate::engine::record::{Opened, Record};
-    use crate::engine::session::{Delivery, SubscriptionIds};
-    use std::sync::Arc;
-
-    fn opened(number: SessionNumber, client_id: &str) -> Record {
-        Record::Opened(Box::new(Opened {
-            session: number,
-            client_id: client_id.into(),
-            version: Version::V5,
-            user_name: None,
-            own_rules: None,
-            expiry_seconds: 60,
-            queue_bytes_max: 1_000,
-            will: None,
-        }))
-    }
+    use crate::engine::message::Qos;
+    use crate::engine::record::Record;
+    use crate::storage::samples::{self, opened};
 
     fn queued(session: SessionNumber, entry: u64) -> Record {
-        let message = Message::new("t", b"", b"x", Qos::AtLeastOnce, false, None);
-        let delivery = Delivery {
-            message: LocalMessage::new(Arc::new(message)),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            subscription_ids: SubscriptionIds::None,
-            group: None,
-            entry,
-        };
-        Record::Queued {
-            session,
-            delivery,
-            origin: None,
-        }
+        let message = samples::message("t", "x", Qos::AtLeastOnce);
+        samples::queued(session, entry, &message, None)
     }
 
     /// The frames of so many shards, told by `tell` with the sessions' numbers as these shards count.

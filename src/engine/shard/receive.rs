@@ -145,7 +145,7 @@ impl ShardCore {
                             if self.store.is_full() && self.waits_for_disk(key, version, publish) {
                                 return used - bytes;
                             }
-                            self.clients.traffic.receive(PacketType::Publish, bytes);
+                            self.clients.traffic.receive(frame.first_byte, bytes);
                             if self.sampling.is_due {
                                 self.publish_sampled(now, key, publish);
                             } else {
@@ -153,7 +153,7 @@ impl ShardCore {
                             }
                         }
                         Ok(packet) => {
-                            self.clients.traffic.receive_any(frame.first_byte, bytes);
+                            self.clients.traffic.receive(frame.first_byte, bytes);
                             self.packet(now, key, version, packet);
                         }
                         Err(error) => self.refuse_packet(key, frame.first_byte, error, now),
@@ -198,7 +198,8 @@ impl ShardCore {
         let goes_on = self.first_packet(now, key, (frame, bytes), stream);
         let connection = self.clients.connections.get(key);
         if connection.is_some_and(|connection| connection.session.is_some()) {
-            self.clients.traffic.receive(PacketType::Connect, bytes);
+            let traffic = &mut self.clients.traffic;
+            traffic.receive(PacketType::Connect.first_byte(), bytes);
         }
         goes_on
     }

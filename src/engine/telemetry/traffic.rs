@@ -17,16 +17,9 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// A packet came whole; CONNECTs count when they let somebody in.
+    /// A packet that begins so came whole; CONNECTs count when they let somebody in.
     #[inline(always)]
-    pub fn receive(&mut self, kind: PacketType, bytes: usize) {
-        self.received[kind as usize % TYPES] += 1;
-        self.received_bytes[kind as usize % TYPES] += bytes as u64;
-    }
-
-    /// The same for a packet that begins so.
-    #[inline(always)]
-    pub fn receive_any(&mut self, first_byte: u8, bytes: usize) {
+    pub fn receive(&mut self, first_byte: u8, bytes: usize) {
         let kind = usize::from(first_byte >> 4);
         self.received[kind] += 1;
         self.received_bytes[kind] += bytes as u64;
@@ -64,9 +57,9 @@ mod tests {
     #[test]
     fn types_are_counted_each_for_itself() {
         let mut traffic = Traffic::default();
-        traffic.receive(PacketType::Publish, 9);
-        traffic.receive_any(PacketType::Auth.first_byte(), 2);
-        traffic.receive(PacketType::Publish, 1);
+        traffic.receive(PacketType::Publish.first_byte(), 9);
+        traffic.receive(PacketType::Auth.first_byte(), 2);
+        traffic.receive(PacketType::Publish.first_byte(), 1);
         traffic.send(PacketType::Pubrel.first_byte());
         assert_eq!(traffic.received(PacketType::Publish), 2);
         assert_eq!(traffic.received_bytes(PacketType::Publish), 10);

@@ -3,7 +3,7 @@
 use super::{Around, Shell};
 use crate::engine::keys::ShardId;
 use crate::engine::turn;
-use crate::shard::orders::{Event, Order};
+use crate::shard::orders::{Event, Order, Reloadable};
 use crate::shard::report::Report;
 use crate::shard::ring::{Ring, heap};
 use crossbeam_channel::{Receiver, Sender};
@@ -114,6 +114,11 @@ impl Shell {
         }
     }
 
+    fn confirm(&self, what: Reloadable, number: u64) {
+        let held = Event::Holds(self.orders.shard, what, number);
+        let _ = self.orders.events.send(held);
+    }
+
     fn follow(&mut self, ring: &mut Ring, order: Order) {
         let now = self.clock.now();
         match order {
@@ -122,18 +127,15 @@ impl Shell {
             Order::Announce(values) => self.announcer.take(&values),
             Order::Tls(number, configs) => {
                 self.admission.set_tls(&configs);
-                let held = Event::CertificatesHold(self.orders.shard, number);
-                let _ = self.orders.events.send(held);
+                self.confirm(Reloadable::Certificates, number);
             }
             Order::Acl(number, acl) => {
                 self.core.set_acl(acl);
-                let held = Event::RulesHold(self.orders.shard, number);
-                let _ = self.orders.events.send(held);
+                self.confirm(Reloadable::Rules, number);
             }
             Order::Bans(number, names, networks) => {
                 self.set_bans(names, networks);
-                let held = Event::BansHold(self.orders.shard, number);
-                let _ = self.orders.events.send(held);
+                self.confirm(Reloadable::Bans, number);
             }
             Order::StopAccepting => {
                 self.admission.stop(ring);

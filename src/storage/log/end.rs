@@ -10,7 +10,7 @@
 //!
 //! Invariant: what is noted was safe before.
 
-use super::segment::{BLOCK_BYTES, LogId};
+use super::segment::{BLOCK_BYTES, LogId, sealed};
 
 /// The name of its file.
 pub const END_FILE: &str = "END";
@@ -41,18 +41,8 @@ impl EndNote {
     /// As one of the blocks.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        block.extend_from_slice(MAGIC);
-        block.extend_from_slice(&VERSION.to_le_bytes());
-        block.extend_from_slice(&self.log.0);
-        for value in [self.count, self.segment, self.segment_bytes, self.sequence] {
-            block.extend_from_slice(&value.to_le_bytes());
-        }
-        block.extend_from_slice(&u32::from(self.is_closed).to_le_bytes());
-        let sum = crc32fast::hash(&block);
-        block.extend_from_slice(&sum.to_le_bytes());
-        block.resize(BLOCK_BYTES, 0);
-        block
+        let numbers = [self.count, self.segment, self.segment_bytes, self.sequence];
+        sealed(MAGIC, VERSION, self.log, numbers, self.is_closed.into())
     }
 
     fn decode(block: &[u8]) -> Option<Self> {

@@ -54,27 +54,39 @@ pub enum HeadError {
     Broken,
 }
 
+/// A block that tells of a log, with its sum.
+pub(super) fn sealed(
+    magic: &[u8; 8],
+    version: u32,
+    log: LogId,
+    numbers: [u64; 4],
+    word: u32,
+) -> Vec<u8> {
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    block.extend_from_slice(magic);
+    block.extend_from_slice(&version.to_le_bytes());
+    block.extend_from_slice(&log.0);
+    for number in numbers {
+        block.extend_from_slice(&number.to_le_bytes());
+    }
+    block.extend_from_slice(&word.to_le_bytes());
+    let sum = crc32fast::hash(&block);
+    block.extend_from_slice(&sum.to_le_bytes());
+    block.resize(BLOCK_BYTES, 0);
+    block
+}
+
 impl SegmentHead {
     /// The block.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        block.extend_from_slice(MAGIC);
-        block.extend_from_slice(&VERSION.to_le_bytes());
-        block.extend_from_slice(&self.log.0);
-        for value in [
+        let numbers = [
             self.number,
             self.made_at_ms,
             self.oldest,
             self.first_sequence,
-        ] {
-            block.extend_from_slice(&value.to_le_bytes());
-        }
-        block.extend_from_slice(&self.shards.to_le_bytes());
-        let sum = crc32fast::hash(&block);
-        block.extend_from_slice(&sum.to_le_bytes());
-        block.resize(BLOCK_BYTES, 0);
-        block
+        ];
+        sealed(MAGIC, VERSION, self.log, numbers, self.shards)
     }
 
     /// Reads the block.

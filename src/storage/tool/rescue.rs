@@ -260,15 +260,13 @@ impl Rescue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::codec::Version;
-    use crate::engine::message::{LocalMessage, Message, Qos};
-    use crate::engine::record::{Opened, Persist, Step as Checkpoint};
-    use crate::engine::session::{Delivery, SubscriptionIds};
+    use crate::engine::message::{LocalMessage, Qos};
+    use crate::engine::record::{Persist, Step as Checkpoint};
     use crate::storage::log::frame::Kind;
     use crate::storage::log::scan::{Damage, What};
     use crate::storage::record::encoder::Encoder;
+    use crate::storage::samples;
     use std::num::NonZeroU64;
-    use std::sync::Arc;
 
     /// Frames of shard 0, each of one record or a few.
     struct Log {
@@ -345,38 +343,15 @@ mod tests {
     }
 
     fn opened(counter: u64, name: &str) -> Record {
-        Record::Opened(Box::new(Opened {
-            session: number(counter),
-            client_id: name.into(),
-            version: Version::V5,
-            user_name: None,
-            own_rules: None,
-            expiry_seconds: 60,
-            queue_bytes_max: 1_000,
-            will: None,
-        }))
+        samples::opened(number(counter), name)
     }
 
     fn message(text: &str) -> LocalMessage {
-        let message = Message::new(text, b"", text.as_bytes(), Qos::AtLeastOnce, false, None);
-        LocalMessage::new(Arc::new(message))
+        samples::message(text, text, Qos::AtLeastOnce)
     }
 
     fn queued(counter: u64, entry: u64, message: &LocalMessage) -> Record {
-        let session = number(counter);
-        let delivery = Delivery {
-            message: message.clone(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            subscription_ids: SubscriptionIds::None,
-            group: None,
-            entry,
-        };
-        Record::Queued {
-            session,
-            delivery,
-            origin: None,
-        }
+        samples::queued(number(counter), entry, message, None)
     }
 
     const fn sent(session: SessionNumber, entry: u64, packet_id: u16) -> Record {

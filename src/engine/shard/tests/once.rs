@@ -1,31 +1,17 @@
 //! QoS 2 exactly once over a crash: what waits until a publish is complete, letter by letter.
 
-use super::pair::{NOW, Pair};
+use super::pair::{CLEAN, LASTS, NOW, Pair, SUBSCRIBE_TO_T};
 use super::*;
 use crate::engine::mail::{Asked, Mail, Passed, Publish};
 use crate::engine::message::{Message, Qos};
 use crate::engine::record::Record;
 use std::sync::Arc;
 
-const SUBSCRIBE_TO_T: &[u8] = b"\x82\x06\x00\x07\x00\x01t\x02";
 const SUBACK: &[u8] = b"\x90\x03\x00\x07\x02";
 const PUBLISH: &[u8] = b"\x34\x06\x00\x01t\x00\x05h";
 const PUBREC: &[u8] = b"\x50\x02\x00\x05";
 const SENT: &[u8] = b"\x34\x06\x00\x01t\x00\x01h";
 const SENT_AGAIN: &[u8] = b"\x3C\x06\x00\x01t\x00\x01h";
-
-/// A session that outlives its connection, or one that does not.
-const LASTS: u8 = 0;
-const CLEAN: u8 = 2;
-
-fn settle_all(pair: &mut Pair) {
-    for _ in 0..4 {
-        pair.settle();
-        pair.store(0);
-        pair.store(1);
-    }
-    pair.settle();
-}
 
 /// A publisher on the second of two shards that store, and a subscriber on the first whose session lasts.
 fn pair(publisher: u8) -> (Pair, ConnectionKey, ConnectionKey) {
@@ -33,7 +19,7 @@ fn pair(publisher: u8) -> (Pair, ConnectionKey, ConnectionKey) {
     let publisher = pair.connect_as(1, publisher);
     let subscriber = pair.connect_as(0, LASTS);
     pair.receive(0, subscriber, SUBSCRIBE_TO_T);
-    settle_all(&mut pair);
+    pair.settle_all();
     assert_eq!(pair.hear(0, subscriber), SUBACK);
     (pair, subscriber, publisher)
 }
@@ -79,7 +65,7 @@ fn a_session_that_is_resumed_waits_as_well() {
     let subscriber = pair.connect_again(0);
     pair.store(0);
     assert_eq!(pair.hear(0, subscriber), b"\x20\x02\x01\x00");
-    settle_all(&mut pair);
+    pair.settle_all();
     assert_eq!(pair.hear(0, subscriber), SENT_AGAIN);
 }
 
@@ -88,7 +74,7 @@ fn on_its_own_shard_it_takes_no_further_commit() {
     let mut pair = Pair::with(|settings| settings.stores = true);
     let subscriber = pair.connect_as(0, LASTS);
     pair.receive(0, subscriber, SUBSCRIBE_TO_T);
-    settle_all(&mut pair);
+    pair.settle_all();
     assert_eq!(pair.hear(0, subscriber), SUBACK);
     let publisher = pair.connect_as(0, LASTS);
     pair.receive(0, publisher, PUBLISH);
@@ -114,10 +100,10 @@ fn a_session_that_a_shard_does_not_know_of_is_passed_by() {
         })
     };
     pair.put(0, vec![letter(Asked::default())]);
-    settle_all(&mut pair);
+    pair.settle_all();
     assert_eq!(pair.hear(0, subscriber), b"");
     // Nobody sends the broker's own messages again.
     pair.put(0, vec![letter(Asked::by_nobody())]);
-    settle_all(&mut pair);
+    pair.settle_all();
     assert_eq!(pair.hear(0, subscriber), SENT);
 }

@@ -19,6 +19,13 @@ pub(super) struct Pair {
     connects: usize,
 }
 
+/// SUBSCRIBE to `t` at QoS 2.
+pub(super) const SUBSCRIBE_TO_T: &[u8] = b"\x82\x06\x00\x07\x00\x01t\x02";
+
+/// A session that outlives its connection, or one that does not.
+pub(super) const LASTS: u8 = 0;
+pub(super) const CLEAN: u8 = 2;
+
 impl Pair {
     pub fn new() -> Self {
         Self::with(|_| {})
@@ -142,6 +149,16 @@ impl Pair {
                 self.drain(shard);
             }
         }
+    }
+
+    /// The same, and what both have to keep is stored.
+    pub fn settle_all(&mut self) {
+        for _ in 0..4 {
+            self.settle();
+            self.store(0);
+            self.store(1);
+        }
+        self.settle();
     }
 
     /// What the broker has for a client.

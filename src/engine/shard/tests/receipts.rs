@@ -1,6 +1,6 @@
 //! What waits until other shards have stored it, letter by letter.
 
-use super::pair::{NOW, Pair};
+use super::pair::{CLEAN, LASTS, NOW, Pair, SUBSCRIBE_TO_T};
 use super::*;
 use crate::engine::keys::{GroupKey, ShardId};
 use crate::engine::mail::{Asked, InterestChange, Kept, Mail, Passed, Publish};
@@ -9,15 +9,10 @@ use crate::engine::record::Record;
 use crate::engine::route::home_shard;
 use crate::engine::route::shared::MemberCount;
 
-const SUBSCRIBE_TO_T: &[u8] = b"\x82\x06\x00\x07\x00\x01t\x02";
 const PUBLISH_1: &[u8] = b"\x32\x06\x00\x01t\x00\x05h";
 const PUBACK: &[u8] = b"\x40\x02\x00\x05";
 const PUBLISH_2: &[u8] = b"\x34\x06\x00\x01t\x00\x05h";
 const PUBREC: &[u8] = b"\x50\x02\x00\x05";
-
-/// A session that outlives its connection, or one that does not.
-const LASTS: u8 = 0;
-const CLEAN: u8 = 2;
 
 /// Two shards that store, a subscriber on the first and a publisher on the second.
 fn pair(subscribes: &[u8], flags: u8) -> (Pair, ConnectionKey, ConnectionKey) {
@@ -25,17 +20,8 @@ fn pair(subscribes: &[u8], flags: u8) -> (Pair, ConnectionKey, ConnectionKey) {
     let subscriber = pair.connect_as(0, flags);
     let publisher = pair.connect_as(1, LASTS);
     pair.receive(0, subscriber, subscribes);
-    settle_all(&mut pair);
+    pair.settle_all();
     (pair, subscriber, publisher)
-}
-
-fn settle_all(pair: &mut Pair) {
-    for _ in 0..4 {
-        pair.settle();
-        pair.store(0);
-        pair.store(1);
-    }
-    pair.settle();
 }
 
 #[test]
@@ -81,18 +67,18 @@ fn nobody_is_asked_where_no_session_outlives_its_connection() {
     // Nor of QoS 0, nor once the last of them has gone.
     let lasting = pair.connect_as(0, LASTS);
     pair.receive(0, lasting, SUBSCRIBE_TO_T);
-    settle_all(&mut pair);
+    pair.settle_all();
     pair.receive(1, publisher, PUBLISH_1);
     assert_eq!(pair.hear(1, publisher), b"");
-    settle_all(&mut pair);
+    pair.settle_all();
     assert_eq!(pair.hear(1, publisher), PUBACK);
     pair.receive(0, lasting, b"\xA2\x05\x00\x08\x00\x01t");
-    settle_all(&mut pair);
+    pair.settle_all();
     pair.receive(1, publisher, PUBLISH_1);
     assert_eq!(pair.hear(1, publisher), PUBACK);
-    settle_all(&mut pair);
+    pair.settle_all();
     pair.receive(0, subscriber, b"\xA2\x05\x00\x08\x00\x01t");
-    settle_all(&mut pair);
+    pair.settle_all();
     for core in &pair.cores {
         assert!(core.lasting.is_empty() && core.trie.is_empty());
     }
@@ -104,7 +90,7 @@ fn a_retained_message_is_stored_where_its_topic_lives() {
     let topic = topic.expect("a topic of that shard");
     let mut pair = Pair::with(|settings| settings.stores = true);
     let publisher = pair.connect_as(1, LASTS);
-    settle_all(&mut pair);
+    pair.settle_all();
     pair.receive(1, publisher, &[0x33, 6, 0, 1, topic, 0, 5, b'h']);
     pair.settle();
     pair.store(1);
