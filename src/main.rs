@@ -36,7 +36,7 @@ use ringmq::shard::listener::{
     LISTENS_ON_MAX, Listener, ListenerSetup, Place, SocketBounds, SocketFile,
 };
 use ringmq::shard::meter::ProcessMeter;
-use ringmq::shard::questions::Question;
+use ringmq::shard::question_queue::{self, QuestionQueue, question_queue};
 use ringmq::shard::ring::heap::{self, Heap};
 use ringmq::storage::directory::{self, DirectoryError};
 use ringmq::storage::log::writer::{WriterConfig, wall_ms};
@@ -59,8 +59,10 @@ use tracing::{debug, error, info, warn};
 #[global_allocator]
 static ALLOCATOR: Heap = Heap;
 
-/// Questions to the authentication methods that may wait.
+/// Questions to the authentication methods that may wait, ...
 const QUESTIONS_MAX: usize = 1024;
+/// ... and of one address.
+const QUESTIONS_OF_ADDRESS_MAX: usize = 256;
 /// Signals that are heard: what stops and reloads, and what would end the process but means nothing.
 const SIGNALS: [i32; 9] = [
     SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
@@ -218,7 +220,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     heap::give_back_only_when_asked();
     let descriptors_left = check_machine(&config)?;
     let signals = Signals::new(SIGNALS)?;
-    let (questions_to, questions) = crossbeam_channel::bounded(QUESTIONS_MAX);
+    let (questions_to, questions) = question_queue(queue_bounds(&config));
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (records_to, taken) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
@@ -503,11 +505,21 @@ fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>
     Ok(listeners)
 }
 
+/// What may wait for the methods.
+fn queue_bounds(config: &Config) -> question_queue::Bounds {
+    question_queue::Bounds {
+        questions_max: QUESTIONS_MAX,
+        of_address_max: QUESTIONS_OF_ADDRESS_MAX,
+        ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
+        patience: Duration::from_millis(config.settings.limits.connect_timeout_ms),
+    }
+}
+
 /// Starts the threads on which the methods work, if there are any.
 fn start_methods(
     config: &Config,
     (mut authenticators, bans): (Authenticators, &Bans),
-    questions: &Receiver<Question>,
+    questions: &QuestionQueue,
     shards: &Shards,
     misbehaving_to: &Sender<Who>,
 ) -> Result<(), Box<dyn Error>> {

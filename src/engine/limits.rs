@@ -36,7 +36,7 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// Most connections of all shards together.
     pub connections_max: usize,
-    /// Most connections of all shards together that have not sent their CONNECT.
+    /// Most connections of all shards together that are not let in yet.
     pub connecting_max: usize,
     /// Of these, from one address; 0 for half of them.
     pub connecting_per_address_max: usize,
@@ -187,7 +187,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Most connections from one address that have not sent their CONNECT.
+    /// Most connections from one address that are not let in yet.
     #[must_use]
     pub const fn connecting_of_address_max(&self) -> usize {
         match self.connecting_per_address_max {

@@ -73,7 +73,7 @@ impl Addresses {
     }
 }
 
-/// Connections that have not sent their CONNECT, by address, of all listeners and of each.
+/// Connections that are not let in yet, by address, of all listeners and of each.
 #[derive(Debug, Default)]
 pub struct Connecting(Mutex<HashMap<(IpNet, Option<u16>), usize>>);
 

@@ -18,7 +18,8 @@ use crate::shard::mailbox::Mailboxes;
 use crate::shard::meter::ProcessMeter;
 use crate::shard::orders::{Announcements, Event, Order, OrderQueue};
 use crate::shard::pulse::Pulse;
-use crate::shard::questions::{Question, Reply};
+use crate::shard::question_queue::Asking;
+use crate::shard::questions::Reply;
 use crate::shard::recovery::{self, Exchange};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crate::shard::store::{Store, StoreThread};
@@ -44,8 +45,6 @@ const EXECUTOR_IO_BYTES: usize = 128 * 1024;
 const ORDERS_MAX: usize = 64;
 /// Answers of authentication methods that may wait for a shard; the methods wait beyond that.
 const REPLIES_MAX: usize = 1024;
-/// Questions to the methods that may wait in their queue, of one address.
-const QUESTIONS_OF_ADDRESS_MAX: usize = 256;
 /// How long the executors may take to come up.
 const START_MAX: Duration = Duration::from_secs(10);
 /// The same where they have to be built anew first.
@@ -136,8 +135,7 @@ struct Common {
     addresses: Addresses,
     origin: (Instant, u64),
     log: Option<LogWay>,
-    questions: Sender<Question>,
-    questions_waiting: Addresses,
+    questions: Asking,
     entries: Sender<Vec<Entry>>,
     meter: ProcessMeter,
     retained: Arc<Budget>,
@@ -194,7 +192,7 @@ impl Shards {
         settings: &Settings,
         listeners: Vec<(Listener, ListenerSetup)>,
         rules: &Rules,
-        (questions, entries, meter): (&Sender<Question>, &Sender<Vec<Entry>>, &ProcessMeter),
+        (questions, entries, meter): (&Asking, &Sender<Vec<Entry>>, &ProcessMeter),
         kept: Option<(Opened, WriterConfig)>,
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
@@ -221,7 +219,6 @@ impl Shards {
             addresses: Addresses::new(per_address, rules.ipv6_prefix_bits),
             origin: (Instant::now(), wall_ms()),
             questions: questions.clone(),
-            questions_waiting: Addresses::new(QUESTIONS_OF_ADDRESS_MAX, rules.ipv6_prefix_bits),
             entries: entries.clone(),
             meter: meter.clone(),
             retained: Arc::default(),
@@ -315,7 +312,6 @@ impl Shards {
                     log: common.log,
                     orders,
                     questions: common.questions,
-                    questions_waiting: common.questions_waiting,
                     replies,
                     entries: common.entries,
                     addresses: common.addresses,

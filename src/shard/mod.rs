@@ -25,6 +25,7 @@ pub mod peer;
 pub mod pem;
 pub mod proposals;
 pub mod pulse;
+pub mod question_queue;
 pub mod questions;
 pub mod recovery;
 pub mod report;

@@ -5,12 +5,11 @@
 
 use crate::engine::access::{Answer, Shown};
 use crate::engine::keys::{ConnectionKey, ShardId};
-use crate::shard::addresses::Addresses;
 use crate::shard::handover::Origin;
 use crate::shard::peer::Peer;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Whom a question is about, for the account of those who do not wait for the answer.
 #[derive(Clone, Debug)]
@@ -34,35 +33,8 @@ pub struct Question {
     pub asker: Asker,
     /// What.
     pub work: Work,
-    /// Its place in the queue, which whoever takes it out gives back; `None` for who has no address.
-    pub place: Option<QueuePlace>,
-}
-
-/// A place in the methods' queue, which counts for an address until it is dropped.
-#[derive(Debug)]
-pub struct QueuePlace {
-    waiting: Addresses,
-    ip: IpAddr,
-}
-
-impl QueuePlace {
-    /// One more for `ip`; `None` if its address has as many as it may.
-    #[must_use]
-    pub fn take(waiting: &Addresses, ip: IpAddr) -> Option<Self> {
-        let fits = waiting.enter(ip);
-        // One too many was counted as well, and is given back with this.
-        let place = QueuePlace {
-            waiting: waiting.clone(),
-            ip,
-        };
-        fits.then_some(place)
-    }
-}
-
-impl Drop for QueuePlace {
-    fn drop(&mut self) {
-        self.waiting.leave(self.ip);
-    }
+    /// Since when.
+    pub asked_at: Instant,
 }
 
 /// What is asked.

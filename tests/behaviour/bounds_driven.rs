@@ -196,7 +196,7 @@ driven! {
             driven.rises_while(|| open.push(dial(&driven.broker, 0)));
         };
     connects_that_one_address_does_not_say_are_closed:
-        "connections of an address that have not sent their CONNECT" "connections_refused_connecting"
+        "connections of an address that are not let in yet (no CONNECT, being judged, or refused and not gone)" "connections_refused_connecting"
         "[limits]\nconnecting_max = 4\n", |driven| {
             let _open = [(); 2].map(|()| dial(&driven.broker, 0));
             Client::over(dial(&driven.broker, 0), Version::V5).expect_closed();
@@ -438,6 +438,19 @@ driven! {
                 asking.push(stream);
             }
             driven.rises_while(|| {});
+        };
+    questions_whose_clients_wait_no_longer: "age of a question" "authentications_late"
+        &format!(
+            "[limits]\nconnect_timeout_ms = 200\n[authentication]\nthreads = 1\n[authentication.http]\n\
+             timeout_ms = 1000\nauthenticate_url = {:?}\n",
+            deaf()
+        ), |driven| {
+            let mut asking = Vec::new();
+            driven.rises_while(|| {
+                let mut stream = dial(&driven.broker, 0);
+                stream.write_all(&Connect::v4(&unique("c")).login("ann", "x").encode()).expect("send");
+                asking.push(stream);
+            });
         };
     logins_that_wait_for_others: "logins that wait for others of their address" "authentications_busy"
         &format!(

@@ -149,6 +149,83 @@ fn logins_of_one_address_leave_room_in_the_queue_for_others() {
     drop(many);
 }
 
+/// A hook that answers the first question when it is told to, and tells by whom it was asked each time.
+fn slow_hook() -> (String, mpsc::Receiver<String>, mpsc::Sender<()>) {
+    let (asked_to, asked) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let url = hook(move |question| {
+        let user_name = question["user_name"].as_str().unwrap().to_owned();
+        asked_to.send(user_name.clone()).unwrap();
+        if user_name == "first" {
+            goes_on.recv().unwrap();
+        }
+        json!({"result": "allow"}).to_string()
+    });
+    (url, asked, go_on)
+}
+
+fn asks(broker: &Broker, from: [u8; 4], user_name: &str) -> Client {
+    let before = broker.counters().get("authentications");
+    let mut client = guesser(broker, from);
+    client.send(&Connect::v5(&unique("g")).login(user_name, "x").encode());
+    broker.await_counter("authentications", before + 1);
+    client
+}
+
+/// Who waits at one address makes nobody at another wait for more than one of them.
+#[test]
+fn addresses_take_turns_at_a_slow_hook() {
+    let (url, asked, go_on) = slow_hook();
+    let config = format!(
+        "[limits]\nconnect_timeout_ms = 60000\n[authentication]\nthreads = 1\n[authentication.http]\n\
+         timeout_ms = 60000\nauthenticate_url = {url:?}\n"
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let mut clients = vec![asks(&broker, [127, 0, 0, 2], "first")];
+    assert_eq!(asked.recv().unwrap(), "first");
+    for _ in 0..20 {
+        clients.push(asks(&broker, [127, 0, 0, 2], "many"));
+    }
+    clients.push(asks(&broker, [127, 0, 0, 3], "other"));
+    go_on.send(()).unwrap();
+    let order: Vec<_> = asked.iter().take(21).collect();
+    let turn = order.iter().position(|user_name| user_name == "other");
+    assert_eq!(turn, Some(1), "{order:?}");
+    for client in &mut clients {
+        assert!(matches!(
+            client.next_packet(),
+            Some(Packet::Connack { code: 0, .. })
+        ));
+    }
+}
+
+/// Whose connect has timed out gets no answer, so the hook is not asked: who waits still is let in instead.
+#[test]
+fn a_slow_hook_is_not_asked_for_those_that_wait_no_longer() {
+    let (url, asked, go_on) = slow_hook();
+    let config = format!(
+        "[limits]\nconnect_timeout_ms = 1000\n[authentication]\nthreads = 1\n[authentication.http]\n\
+         timeout_ms = 60000\nauthenticate_url = {url:?}\n"
+    );
+    let broker = Setup::new().shards(2).config(&config).start();
+    let mut clients = vec![asks(&broker, [127, 0, 0, 2], "first")];
+    assert_eq!(asked.recv().unwrap(), "first");
+    for _ in 0..20 {
+        clients.push(asks(&broker, [127, 0, 0, 2], "gone"));
+    }
+    for mut client in clients {
+        client.drain_to_close();
+    }
+    go_on.send(()).unwrap();
+    let (_, answer) = Connect::v5("c").login("there", "x").attempt(&broker);
+    assert!(
+        matches!(answer, Some(Packet::Connack { code: 0, .. })),
+        "{answer:?}"
+    );
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["there"]);
+    assert_eq!(broker.counters().get("authentications_late"), 20);
+}
+
 /// Somebody else's right password, over a connection that is open, counts as a wrong one.
 #[test]
 fn anothers_password_counts_as_a_guess() {

@@ -13,7 +13,7 @@ use crate::support::{
 use rustix::process::Signal;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -523,6 +523,46 @@ fn silence_of_one_address_leaves_descriptors_for_others() {
     let _others: Vec<_> = (0..waiting.len() / 2)
         .map(|_| open_from(&broker, [127, 0, 0, 3], &Connect::v5(&unique("c"))))
         .collect();
+}
+
+/// Nor do those of one address that are refused and stay: each kind of refusal. It has its half, and others have
+/// theirs; when its own are gone, it may come again.
+#[test]
+fn who_is_refused_and_stays_leaves_room_for_others() {
+    let connect = |level: u8| [b"\x10\x0D\x00\x04MQTT", &[level, 2, 0, 0, 0, 1, b'x'][..]].concat();
+    let by_method = Connect::v5("c").props(Props::new().text(prop::AUTH_METHOD, "unknown"));
+    let certificates = Certificates::new();
+    let config = format!(
+        "[limits]\nconnecting_max = 8\nconnect_timeout_ms = 600000\n{}",
+        of_every_kind(&certificates)
+    );
+    let page = b"GET /page HTTP/1.1\r\nHost: broker\r\n\r\n";
+    for (listener, said) in [
+        (0, vec![0xFF; 5]),
+        (0, connect(9)),
+        (0, by_method.encode()),
+        (1, page.to_vec()),
+        (2, page.to_vec()),
+    ] {
+        let broker = Setup::new().shards(1).config(&config).start();
+        let mut refused = Vec::new();
+        while broker.counters().get("connections_refused_connecting") == 0 {
+            let mut client = silent_from(&broker, listener, [127, 0, 0, 2]);
+            client.send_lossy(&said);
+            // Its answer and its end; of who is turned away a reset.
+            let _ = client.stream().read_to_end(&mut Vec::new());
+            refused.push(client);
+        }
+        let _others: Vec<_> = (3..9)
+            .map(|last| open_from(&broker, [127, 0, 0, last], &Connect::v5(&unique("c"))))
+            .collect();
+        drop(refused);
+        eventually("its places are free again", || {
+            let client = silent_from(&broker, 0, [127, 0, 0, 2]);
+            let (_, answer) = Connect::v5("again").attempt_over(client);
+            matches!(answer, Some(Packet::Connack { code: 0, .. })).then_some(())
+        });
+    }
 }
 
 /// Behind a PROXY header the word of him counts whom it names, not of who sends it: its requests are others'.

@@ -502,7 +502,16 @@ impl World {
         self.shards[shard].core.take_commands(&mut commands);
         for command in commands {
             match command {
-                Command::Close { connection, rest } => {
+                Command::Abort(connection) => {
+                    let id = self.link_of(shard, connection);
+                    self.finish_close(shard, id);
+                }
+                Command::Close {
+                    connection,
+                    rest,
+                    place,
+                } => {
+                    self.shards[shard].core.vacate(place);
                     let id = self.link_of(shard, connection);
                     let link = &mut self.links[id];
                     link.state = State::Closing(None);

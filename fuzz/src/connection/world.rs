@@ -355,6 +355,7 @@ impl World {
         self.shards[shard].core.take_commands(&mut commands);
         for command in commands {
             let (Command::Close { connection, .. }
+            | Command::Abort(connection)
             | Command::Handover { connection, .. }
             | Command::Authenticate { connection, .. }
             | Command::Pause(connection)
@@ -372,7 +373,9 @@ impl World {
             return;
         };
         match command {
-            Command::Close { rest, .. } => {
+            Command::Abort(_) => panic!("nobody is turned away here"),
+            Command::Close { rest, place, .. } => {
+                self.shards[shard].core.vacate(place);
                 check_batch(&self.settings, socket, &rest);
                 if let Some(batch) = socket.in_flight.take() {
                     self.shards[shard].core.recycle(batch);

@@ -1,6 +1,7 @@
 //! The threads on which methods work: questions of shards in, answers out.
 //!
-//! The queue of questions is bounded; a shard whose question finds no room refuses the client. Threads
+//! The queue of questions is bounded (`shard::question_queue`); a shard whose question finds no room refuses
+//! the client. A question whose client waits no longer is not judged: that would only keep others waiting. Threads
 //! wait for a shard that does not take its answers, so nothing is lost and nothing grows.
 
 use super::guesses::{Guesses, Turn};
@@ -11,9 +12,10 @@ use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::shard::ClientIdPolicy;
 use crate::shard::addresses::counted_as;
 use crate::shard::bans::InForce;
+use crate::shard::question_queue::QuestionQueue;
 use crate::shard::questions::{Asker, Exchange, Question, Reply, Visitor, Work};
 use crate::shard::ring::Waker;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use ipnet::IpNet;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -215,20 +217,21 @@ impl Pool {
         threads: usize,
         authenticators: Authenticators,
         (guesses, ipv6_prefix_bits): (Guesses<Question>, u8),
-        questions: &Receiver<Question>,
+        questions: &QuestionQueue,
         shards: Vec<(Sender<Reply>, Waker)>,
     ) -> io::Result<Self> {
         let worker = Worker {
             authenticators: Arc::new(authenticators),
             guesses: Arc::new(guesses),
             ipv6_prefix_bits,
+            questions: questions.clone(),
             shards,
         };
         let started = (0..threads).map(|number| {
-            let (worker, questions) = (worker.clone(), questions.clone());
+            let worker = worker.clone();
             thread::Builder::new()
                 .name(format!("authn-{number}"))
-                .spawn(move || worker.work(&questions))
+                .spawn(move || worker.work())
         });
         Ok(Pool {
             threads: started.collect::<io::Result<_>>()?,
@@ -248,6 +251,7 @@ struct Worker {
     authenticators: Arc<Authenticators>,
     guesses: Arc<Guesses<Question>>,
     ipv6_prefix_bits: u8,
+    questions: QuestionQueue,
     shards: Vec<(Sender<Reply>, Waker)>,
 }
 
@@ -260,15 +264,14 @@ fn has_failed(answer: &Answer) -> bool {
         | Answer::NotMine
         | Answer::Continue(..)
         | Answer::Banned
-        | Answer::Busy => false,
+        | Answer::Busy
+        | Answer::Late => false,
     }
 }
 
 impl Worker {
-    fn work(&self, questions: &Receiver<Question>) {
-        for mut question in questions {
-            // It is out of the queue.
-            drop(question.place.take());
+    fn work(&self) {
+        while let Some(question) = self.questions.next() {
             let address = self.address(&question);
             let first = self.guesses.begin(address, question, Instant::now());
             let mut turns = VecDeque::from([first]);
@@ -303,7 +306,12 @@ impl Worker {
 
     fn judge(&self, question: Question) -> Vec<Turn<Question>> {
         let address = self.address(&question);
-        let answer = self.authenticators.answer(question.work);
+        // Nothing is learned from an answer that is not given, so this is no guess either.
+        let answer = if self.questions.is_over(&question, Instant::now()) {
+            (Answer::Late, None)
+        } else {
+            self.authenticators.answer(question.work)
+        };
         // Counted before anybody can be told.
         let has_failed = has_failed(&answer.0);
         let next = self.guesses.end(address, has_failed, Instant::now());

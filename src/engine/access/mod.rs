@@ -200,6 +200,8 @@ pub enum Answer {
     BannedUnseen(Box<Identity>),
     /// Nobody judged it: too many wait.
     Busy,
+    /// Nobody judged it: its turn came when its client could not wait any more.
+    Late,
 }
 
 /// A client that was recognised.

@@ -123,7 +123,7 @@ pub struct Connection {
     pub goodbye: Option<(Reason, Box<str>)>,
     /// How it ended by itself, if not in order.
     pub gone: Option<Gone>,
-    /// The network for which it counts as one that has not sent its CONNECT.
+    /// The network for which it counts as one that is not let in yet.
     pub connects_from: Option<IpNet>,
     /// Whether it came faster after others than its listener allows.
     pub is_hasty: bool,

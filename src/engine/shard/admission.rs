@@ -1,13 +1,14 @@
 //! How fast new connections come in, so that a storm of them does not starve those that are there.
 //!
 //! The shell asks once per turn and accepts at most one connection per listener and turn, fewer when this
-//! says so: too many that have not sent their CONNECT, too many in this second, or a shard that is late.
+//! says so: too many that are not let in yet, too many in this second, or a shard that is late.
 //! Whoever is not accepted yet waits in the kernel's backlog.
 
 use super::ShardCore;
 use super::common_rate::CommonRate;
 use super::unheard::{ConnectingPart, TurnedAway};
 use crate::engine::overload::Stage;
+use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ const LATE_PAUSE_MS: u64 = 10;
 /// While new clients are refused this part of those that may be about to connect may be.
 const CONNECTING_SHARE_REFUSING: usize = 64;
 
-/// Most connections of a shard that have not sent their CONNECT.
+/// Most connections of a shard that are not let in yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectingMax {
     /// Wherever they come from.
@@ -40,11 +41,11 @@ pub struct ConnectionCounts {
     /// How fast they come.
     rate: CommonRate,
     rate_by_listener: Vec<CommonRate>,
-    /// Those that have not sent their CONNECT, where they are counted over all shards.
+    /// Those that are not let in yet, where they are counted over all shards.
     connecting: Option<Arc<dyn CountsByNetwork>>,
 }
 
-/// Counts of connections that have not sent their CONNECT, by the network that counts as their address.
+/// Counts of connections that are not let in yet, by the network that counts as their address.
 pub trait CountsByNetwork: fmt::Debug + Send + Sync {
     /// How many there are, and of these by a listener.
     fn count(&self, network: IpNet, listener: u16) -> (usize, usize);
@@ -67,7 +68,7 @@ impl ConnectionCounts {
         }
     }
 
-    /// The same; those that have not sent their CONNECT are counted over all shards too.
+    /// The same; those that are not let in yet are counted over all shards too.
     #[must_use]
     pub fn with_connecting(listeners: usize, connecting: Arc<dyn CountsByNetwork>) -> Self {
         ConnectionCounts {
@@ -105,6 +106,30 @@ impl ConnectionCounts {
     #[must_use]
     pub fn all(&self) -> usize {
         self.all.load(Ordering::Relaxed)
+    }
+}
+
+/// What a connection that is being closed takes of those that may be, until its socket is gone.
+#[derive(Debug)]
+#[must_use = "what it takes is not free before it is given back"]
+pub struct Place {
+    listener: u16,
+    connecting: Option<ConnectingPlace>,
+}
+
+/// One of those that are connecting, and the network for which it counts, where that is known.
+#[derive(Debug)]
+struct ConnectingPlace {
+    network: Option<IpNet>,
+}
+
+impl Place {
+    /// Of one that had a session.
+    pub(super) fn of_admitted(listener: u16) -> Self {
+        Place {
+            listener,
+            connecting: None,
+        }
     }
 }
 
@@ -231,6 +256,33 @@ impl Admission {
     /// One has come in.
     pub(super) fn take(&mut self) {
         self.connecting += 1;
+    }
+
+    /// What one takes that was not let in, until its socket is gone: as much as one that is connecting, or
+    /// who is refused could have more than who waits.
+    pub(super) fn place_of_refused(&mut self, connection: &mut Connection) -> Place {
+        let listener = connection.listener;
+        if connection.is_adopted {
+            // Counted for its network where it sent its CONNECT, until it left.
+            connection.connects_from = connection.network;
+            if let Some(network) = connection.network {
+                self.count_from(network, listener);
+            }
+        }
+        Place {
+            listener,
+            connecting: Some(ConnectingPlace {
+                network: connection.connects_from.take(),
+            }),
+        }
+    }
+
+    /// Nothing is left of a connection.
+    pub(super) fn vacate(&mut self, place: Place) {
+        self.counts.leave(place.listener);
+        if let Some(connecting) = place.connecting {
+            self.settle(connecting.network, place.listener);
+        }
     }
 
     /// It is known where one of them comes from.

@@ -149,6 +149,11 @@ impl ShardCore {
         self.clients.counters.authentications_busy += 1;
     }
 
+    /// A question was not judged, since its client cannot wait for the answer any more.
+    pub fn note_late_methods(&mut self) {
+        self.clients.counters.authentications_late += 1;
+    }
+
     /// The methods' answer to a step of this connection.
     pub fn authenticated(&mut self, now: Timestamp, key: ConnectionKey, answer: Answer) {
         self.flapping.look_at_clock(now);
@@ -194,6 +199,7 @@ impl ShardCore {
                 self.note_busy_methods();
                 Refusal::Unavailable
             }
+            Answer::Late => Refusal::Unavailable,
             Answer::Refuse(refusal) => refusal,
         };
         self.clients.counters.connects_unauthenticated += 1;
@@ -353,6 +359,7 @@ impl ShardCore {
                 self.note_busy_methods();
                 self.fail_again(now, key, Refusal::Unavailable);
             }
+            Answer::Late => self.fail_again(now, key, Refusal::Unavailable),
             Answer::Refuse(refusal) => self.fail_again(now, key, refusal),
         }
     }

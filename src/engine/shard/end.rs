@@ -1,5 +1,6 @@
 //! The ends of connections and sessions, and what becomes of a will (3.1.2.5, 3.14, 4.1).
 
+use super::admission::Place;
 use super::fan_out::{Source, Taken};
 use super::filters::Asker;
 use super::refusals::RESERVED;
@@ -11,6 +12,7 @@ use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::mail::Passed;
 use crate::engine::record::Record;
+use crate::engine::session::connection::Connection;
 use crate::engine::session::will::Will;
 use crate::engine::session::{EXPIRY_NEVER, Session};
 use crate::engine::telemetry::notes::{Event, Gone};
@@ -81,31 +83,46 @@ impl ShardCore {
 
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            let listener = connection.listener;
-            self.admission
-                .settle(connection.connects_from.take(), listener);
-            self.close_connection(key);
+        if let Some(mut connection) = self.forget_connection(key) {
+            let place = self.admission.place_of_refused(&mut connection);
+            self.close_after(key, &mut connection, place);
         }
     }
 
-    /// Forgets a connection and has it closed.
-    fn close_connection(&mut self, key: ConnectionKey) {
-        if let Some(mut connection) = self.clients.connections.remove(key) {
-            debug_assert!(connection.session.is_none());
-            let never = Timestamp::NEVER;
-            self.timers
-                .set(connection.timer_at, never, Owner::Connection(key));
-            if connection.waits_for_memory {
-                self.forget_waiting(key);
-            }
-            self.admission.counts.leave(connection.listener);
-            let rest = connection.outbox.take_rest();
-            self.commands.push(Command::Close {
-                connection: key,
-                rest,
-            });
+    /// Closes a connection that has no session at once, saying nothing at all.
+    pub(super) fn abort_connection(&mut self, key: ConnectionKey) {
+        if let Some(mut connection) = self.forget_connection(key) {
+            let place = self.admission.place_of_refused(&mut connection);
+            self.admission.vacate(place);
+            self.commands.push(Command::Abort(key));
         }
+    }
+
+    fn forget_connection(&mut self, key: ConnectionKey) -> Option<Connection> {
+        let connection = self.clients.connections.remove(key)?;
+        debug_assert!(connection.session.is_none());
+        let never = Timestamp::NEVER;
+        self.timers
+            .set(connection.timer_at, never, Owner::Connection(key));
+        if connection.waits_for_memory {
+            self.forget_waiting(key);
+        }
+        Some(connection)
+    }
+
+    /// Has one closed that is forgotten, when its last bytes are out.
+    fn close_after(&mut self, key: ConnectionKey, connection: &mut Connection, place: Place) {
+        let rest = connection.outbox.take_rest();
+        self.commands.push(Command::Close {
+            connection: key,
+            rest,
+            place,
+        });
+    }
+
+    /// The socket of a closed connection is gone, and somebody else may have its place.
+    pub fn vacate(&mut self, place: Place) {
+        self.admission.vacate(place);
     }
 
     fn drop_connection_with(&mut self, key: ConnectionKey, fate: WillFate, now: Timestamp) {
@@ -211,7 +228,10 @@ impl ShardCore {
         };
         self.sum_up_denials(session_key);
         self.note_session(session_key, event);
-        self.close_connection(key);
+        if let Some(mut connection) = self.forget_connection(key) {
+            let place = Place::of_admitted(connection.listener);
+            self.close_after(key, &mut connection, place);
+        }
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;
         };

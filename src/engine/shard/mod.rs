@@ -13,7 +13,7 @@
 
 mod access;
 mod acknowledge;
-mod admission;
+pub mod admission;
 mod arrive;
 mod assigned;
 mod authenticate;
@@ -120,7 +120,11 @@ pub enum Command {
         connection: ConnectionKey,
         /// Its last bytes.
         rest: Outgoing,
+        /// What it takes until its socket is gone: then it is given to [`ShardCore::vacate`].
+        place: admission::Place,
     },
+    /// Close the connection now, saying nothing. The core has forgotten it, and its place is free.
+    Abort(ConnectionKey),
     /// Pass the connection to the shard its client identifier belongs to. The core has forgotten it.
     Handover {
         /// Which.

@@ -16,11 +16,11 @@ pub enum TurnedAway {
     Banned,
     /// Too many connections come from it.
     TooMany,
-    /// Too many connections from it have not sent their CONNECT.
+    /// Too many connections from it are not let in yet.
     TooManyConnecting(ConnectingPart),
 }
 
-/// Of what the connections of an address that have not sent their CONNECT have as much as they may.
+/// Of what the connections of an address that are not let in yet have as much as they may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectingPart {
     /// Of the places of those that have not.
@@ -33,11 +33,11 @@ pub enum ConnectingPart {
     OfListener(usize),
 }
 
-/// The connections of an address that have not sent their CONNECT are half of what a limit allows.
+/// The connections of an address that are not let in yet are half of what a limit allows.
 fn half_of(limit: impl Display) -> Cow<'static, str> {
     format!(
-        "half of all connections that may be come from its address and have not sent their CONNECT \
-         ({limit}); limits.connecting_per_address_max allows more"
+        "half of all connections that may be come from its address and are not let in yet, \
+         or were refused and are not gone ({limit}); limits.connecting_per_address_max allows more"
     )
     .into()
 }
@@ -68,7 +68,7 @@ impl Settings {
                 format_args!("{max}, as many as `ulimit -n` or LimitNOFILE= leaves"),
             ),
             TurnedAway::TooManyConnecting(ConnectingPart::OfConnecting) => beyond(
-                "as many connections from its address as may be have not sent their CONNECT",
+                "as many connections from its address as may be are not let in yet",
                 "limits.connecting_per_address_max",
                 self.limits.connecting_of_address_max(),
             ),
@@ -98,6 +98,6 @@ impl ShardCore {
         self.note_turned_away(why);
         let text = self.why_unheard(why);
         self.note_nameless(key, why.reason().byte(), &text);
-        self.drop_connection(key);
+        self.abort_connection(key);
     }
 }

@@ -37,6 +37,8 @@ counters! {
     authentications,
     /// Of these, refused because too many waited.
     authentications_busy,
+    /// Of these, not judged: their turn came when their clients could not wait any more.
+    authentications_late,
     /// Connections refused because nobody vouches for them.
     connects_unauthenticated,
     /// Publishes to topics that their clients may not publish to.
@@ -63,7 +65,7 @@ counters! {
     connections_handed_over,
     /// Connections refused because `connections_max` is reached.
     connections_refused_full,
-    /// Connections closed at once because so many from their address had not sent their CONNECT.
+    /// Connections closed at once because so many from their address were not let in yet.
     connections_refused_connecting,
     /// Connections refused because memory is almost gone.
     connections_refused_memory,

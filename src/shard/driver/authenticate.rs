@@ -3,32 +3,25 @@
 use super::Shell;
 use crate::engine::access::{Answer, Identity, Refusal, Step};
 use crate::engine::keys::{ConnectionKey, ShardId};
-use crate::shard::addresses::Addresses;
-use crate::shard::questions::{Again, Asker, Question, QueuePlace, Reply, Visitor, Work};
+use crate::shard::question_queue::Asking;
+use crate::shard::questions::{Again, Asker, Question, Reply, Visitor, Work};
 use crate::shard::ring::{OtherEnd, Ring, SocketKey};
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::Receiver;
+use std::time::Instant;
 
 /// The shard's ends of the methods' queues.
 pub(super) struct Methods {
     shard: ShardId,
-    questions: Sender<Question>,
+    questions: Asking,
     replies: Receiver<Reply>,
-    /// Questions in the queue by address, of all shards.
-    waiting: Addresses,
 }
 
 impl Methods {
-    pub fn new(
-        shard: ShardId,
-        questions: Sender<Question>,
-        replies: Receiver<Reply>,
-        waiting: Addresses,
-    ) -> Self {
+    pub fn new(shard: ShardId, questions: Asking, replies: Receiver<Reply>) -> Self {
         Methods {
             shard,
             questions,
             replies,
-            waiting,
         }
     }
 
@@ -39,22 +32,13 @@ impl Methods {
 
     /// Asks; false if too many questions wait, or too many of its address.
     fn ask(&self, connection: ConnectionKey, asker: Asker, work: Work) -> bool {
-        let ip = asker.origin.peer.ip();
-        let place = ip.map(|ip| QueuePlace::take(&self.waiting, ip));
-        if matches!(place, Some(None)) {
-            return false;
-        }
-        let question = Question {
+        self.questions.ask(Question {
             shard: self.shard,
             connection,
             asker,
             work,
-            place: place.flatten(),
-        };
-        match self.questions.try_send(question) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+            asked_at: Instant::now(),
+        })
     }
 }
 
@@ -174,6 +158,9 @@ impl Shell {
     /// Passes the methods' answers on to the core.
     pub(super) fn take_replies(&mut self, ring: &mut Ring) {
         while let Ok(reply) = self.methods.replies.try_recv() {
+            if matches!(reply.answer, Answer::Late) {
+                self.core.note_late_methods();
+            }
             if !self.core.awaits_answer(reply.connection) {
                 self.account_for_gone(reply);
                 continue;
@@ -228,62 +215,5 @@ impl Shell {
         {
             self.pass_on(ring, *reply);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::slots::Slots;
-    use crate::shard::handover::Origin;
-    use crate::shard::peer::Peer;
-    use std::net::SocketAddr;
-
-    fn asker(peer: Peer) -> Asker {
-        Asker {
-            origin: Origin {
-                listener: 0,
-                peer,
-                counted: None,
-            },
-            client_id: Box::default(),
-            user_name: None,
-        }
-    }
-
-    fn work() -> Work {
-        Work::Begin(Again {
-            bytes: Box::default(),
-            user_name: None,
-            methods: None,
-        })
-    }
-
-    #[test]
-    fn a_question_that_finds_no_room_is_not_asked() {
-        let (questions, asked) = crossbeam_channel::bounded(1);
-        let (_answer, replies) = crossbeam_channel::bounded(1);
-        let methods = Methods::new(2, questions, replies, Addresses::new(9, 64));
-        let connection = Slots::default().insert(());
-        let ask = || methods.ask(connection, asker(Peer::Unix), work());
-        assert!(ask() && !ask());
-        let question = asked.recv().unwrap();
-        assert_eq!((question.shard, question.connection), (2, connection));
-        assert!(methods.is_empty());
-    }
-
-    #[test]
-    fn one_address_leaves_room_in_the_queue_for_others() {
-        let (questions, asked) = crossbeam_channel::bounded(9);
-        let (_answer, replies) = crossbeam_channel::bounded(1);
-        let methods = Methods::new(2, questions, replies, Addresses::new(2, 64));
-        let connection = Slots::default().insert(());
-        let ask = |last| {
-            let at = SocketAddr::from(([10, 0, 0, last], 1));
-            methods.ask(connection, asker(Peer::internet(at)), work())
-        };
-        assert!(ask(1) && ask(1) && !ask(1) && !ask(1) && ask(2));
-        drop(asked.recv().unwrap().place);
-        assert!(ask(1) && !ask(1));
     }
 }

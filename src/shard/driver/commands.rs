@@ -1,10 +1,11 @@
 //! What the core wants done with connections, done right after the input that caused it.
 
 use super::Shell;
-use super::sockets::State;
+use super::sockets::{Closing, State};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::shard::Command;
+use crate::engine::shard::admission::Place;
 use crate::shard::ring::Ring;
 use std::time::Instant;
 
@@ -22,7 +23,19 @@ impl Shell {
 
     fn carry_out_one(&mut self, ring: &mut Ring, command: Command) {
         match command {
-            Command::Close { connection, rest } => self.close(ring, connection, rest),
+            Command::Close {
+                connection,
+                rest,
+                place,
+            } => self.close(ring, connection, rest, place),
+            Command::Abort(connection) => {
+                if let Some(socket) = self.sockets.socket(connection)
+                    && let Some(state) = self.sockets.state(socket)
+                {
+                    *state = State::Aborted;
+                    ring.close(socket);
+                }
+            }
             Command::Handover {
                 connection,
                 home,
@@ -54,14 +67,14 @@ impl Shell {
         }
     }
 
-    fn close(&mut self, ring: &mut Ring, connection: ConnectionKey, rest: Outgoing) {
+    fn close(&mut self, ring: &mut Ring, connection: ConnectionKey, rest: Outgoing, place: Place) {
         let Some(socket) = self.sockets.socket(connection) else {
-            return;
+            return self.core.vacate(place);
         };
         let is_sending = ring.is_sending(socket);
         let rest = self.wrap_rest(socket, rest);
         let Some(state) = self.sockets.state(socket) else {
-            return;
+            return self.core.vacate(place);
         };
         let mut waiting = None;
         if rest.is_empty() {
@@ -72,7 +85,8 @@ impl Shell {
             self.core.recycle(rest);
         }
         let waits = waiting.is_some();
-        *state = State::Closing { rest: waiting };
+        let rest = waiting;
+        *state = State::Closing(Box::new(Closing { rest, place }));
         if !waits {
             ring.close_after_send(socket);
         }

@@ -76,7 +76,7 @@ impl Handler for Shell {
                 self.carry_out(ring);
             }
             Some(State::Leaving { bytes: so_far, .. }) => so_far.extend_from_slice(bytes),
-            Some(State::Closing { .. }) | None => {}
+            Some(State::Closing(_) | State::Aborted) | None => {}
         }
     }
 
@@ -123,8 +123,8 @@ impl Handler for Shell {
                 }
                 self.carry_out(ring);
             }
-            Some(State::Closing { rest }) => {
-                let rest = rest.take();
+            Some(State::Closing(closing)) => {
+                let rest = closing.rest.take();
                 let unsent = rest.and_then(|rest| match result {
                     Ok(_) => ring.send(socket, rest).err(),
                     Err(_) => Some(rest),
@@ -135,7 +135,7 @@ impl Handler for Shell {
                 self.core.recycle(outgoing);
                 ring.close_after_send(socket);
             }
-            Some(State::Leaving { .. }) | None => self.core.recycle(outgoing),
+            Some(State::Leaving { .. } | State::Aborted) | None => self.core.recycle(outgoing),
         }
     }
 
@@ -161,6 +161,9 @@ impl Handler for Shell {
     fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
         if let Some(gone) = self.sockets.remove(socket) {
             self.admission.forget(gone.origin.counted);
+            if let State::Closing(closing) = gone.state {
+                self.core.vacate(closing.place);
+            }
         }
     }
 }

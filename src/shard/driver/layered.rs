@@ -128,7 +128,7 @@ impl Shell {
                 self.carry_out(ring);
             }
             Some(State::Leaving { bytes, .. }) => bytes.extend_from_slice(plain),
-            Some(State::Closing { .. }) | None => {}
+            Some(State::Closing(_) | State::Aborted) | None => {}
         }
     }
 

@@ -42,7 +42,8 @@ use crate::shard::mailbox::Mailboxes;
 use crate::shard::meter::SocketMeter;
 use crate::shard::orders::{Event, Order};
 use crate::shard::pulse::Pulse;
-use crate::shard::questions::{Question, Reply};
+use crate::shard::question_queue::Asking;
+use crate::shard::questions::Reply;
 use crate::shard::ring::{Ring, RingError, Waker};
 use account::Accounts;
 use admission::Admission;
@@ -86,9 +87,7 @@ pub struct Start {
     /// Orders from the control plane.
     pub orders: Receiver<Order>,
     /// Questions to the authentication methods, and their answers.
-    pub questions: Sender<Question>,
-    /// How many of these wait by address, of all shards.
-    pub questions_waiting: Addresses,
+    pub questions: Asking,
     /// What they say.
     pub replies: Receiver<Reply>,
     /// Notes for whoever keeps account.
@@ -158,12 +157,7 @@ impl Shell {
             handshakes: Handshakes::default(),
             admission: Admission::new(listeners, setups, start.addresses.clone(), start.banned),
             sweep: Sweep::default(),
-            methods: Methods::new(
-                start.id,
-                start.questions,
-                start.replies,
-                start.questions_waiting,
-            ),
+            methods: Methods::new(start.id, start.questions, start.replies),
             accounts: Accounts::new(start.entries),
             orders: Orders::new(start.id, start.orders, start.events),
             losses: LossReports::new(Instant::now()),

@@ -3,6 +3,7 @@
 use crate::engine::access::Admitted;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
+use crate::engine::shard::admission::Place;
 use crate::shard::handover::Origin;
 use crate::shard::link::Link;
 use crate::shard::questions::{Exchange, Reply};
@@ -20,8 +21,19 @@ pub(super) enum State {
         bytes: Vec<u8>,
         admitted: Option<Box<Admitted>>,
     },
-    /// It is being closed; `rest` waits for the send in flight.
-    Closing { rest: Option<Outgoing> },
+    /// It is being closed.
+    Closing(Box<Closing>),
+    /// It is being closed at once.
+    Aborted,
+}
+
+/// What is left of a connection that is being closed.
+#[derive(Debug)]
+pub(super) struct Closing {
+    /// Waits for the send in flight.
+    pub rest: Option<Outgoing>,
+    /// What it takes until its socket is gone.
+    pub place: Place,
 }
 
 /// One socket.
@@ -174,7 +186,11 @@ mod tests {
         let ip = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(sockets.places(), CHUNK);
         assert_eq!(sockets.open_at(1), Some((connection, Some(ip))));
-        *sockets.state(key).unwrap() = State::Closing { rest: None };
+        *sockets.state(key).unwrap() = State::Leaving {
+            home: 0,
+            bytes: Vec::new(),
+            admitted: None,
+        };
         assert!(sockets.open_at(1).is_none() && sockets.open_at(3).is_none());
         assert!(sockets.remove(key).is_some() && sockets.remove(key).is_none());
         assert!(sockets.entry(key).is_none() && sockets.count == 2);

@@ -58,7 +58,9 @@ fn told(shard: &mut Shard, key: ConnectionKey) -> Option<u8> {
 fn told_last(shard: &mut Shard, key: ConnectionKey) -> Option<u8> {
     let closed = shard.take_commands().into_iter();
     let mut said = closed.filter_map(|command| match command {
-        Command::Close { connection, rest } if connection == key => Some(rest),
+        Command::Close {
+            connection, rest, ..
+        } if connection == key => Some(rest),
         _ => None,
     });
     let rest = said.next()?;

@@ -9,6 +9,7 @@ mod keeping;
 mod once;
 mod overload;
 mod pair;
+mod places;
 mod presence;
 mod receipts;
 mod restoring;
@@ -117,9 +118,10 @@ impl Shard {
     }
 
     fn is_closed(&mut self, key: ConnectionKey) -> bool {
-        self.take_commands().iter().any(
-            |command| matches!(command, Command::Close { connection, .. } if *connection == key),
-        )
+        self.take_commands().iter().any(|command| match command {
+            Command::Close { connection, .. } | Command::Abort(connection) => *connection == key,
+            _ => false,
+        })
     }
 }
 

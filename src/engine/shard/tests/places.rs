@@ -1,0 +1,107 @@
+//! What connections take of those that may be, and when they give it back.
+
+use super::{Command, Shard};
+use crate::engine::keys::ConnectionKey;
+use crate::engine::shard::admission::Place;
+use crate::engine::shard::unheard::{ConnectingPart, TurnedAway};
+use ipnet::IpNet;
+
+/// Of which one address may have two, of those that connect.
+fn four_may_connect() -> Shard {
+    Shard::new(|settings| settings.limits.connecting_max = 4)
+}
+
+fn network() -> IpNet {
+    "192.0.2.1/32".parse().unwrap()
+}
+
+fn come(shard: &mut Shard) -> ConnectionKey {
+    let key = shard.core.accept(shard.now, 0).unwrap();
+    shard.core.locate(key, network());
+    key
+}
+
+fn places(shard: &mut Shard) -> Vec<Place> {
+    let commands = shard.take_commands().into_iter();
+    let places = commands.map(|command| match command {
+        Command::Close { place, .. } => place,
+        other => panic!("{other:?}"),
+    });
+    places.collect()
+}
+
+fn may_come(shard: &Shard) -> bool {
+    let answer = shard.core.may_connect_from(network(), 0);
+    let full = TurnedAway::TooManyConnecting(ConnectingPart::OfConnecting);
+    assert!(answer.is_ok() || answer == Err(full), "{answer:?}");
+    answer.is_ok()
+}
+
+#[test]
+fn who_is_refused_takes_its_place_until_its_socket_is_gone() {
+    let of_later_version = b"\x10\x0D\x00\x04MQTT\x09\x02\x00\x00\x00\x01x";
+    for said in [&b"\xFF\xFF\xFF\xFF\xFF"[..], of_later_version] {
+        let mut shard = four_may_connect();
+        for _ in 0..2 {
+            assert!(may_come(&shard));
+            let key = come(&mut shard);
+            shard.receive(key, said);
+        }
+        let places = places(&mut shard);
+        assert_eq!(places.len(), 2, "both are refused");
+        assert_eq!(shard.core.admission.counts.all(), 2);
+        for place in places {
+            assert!(!may_come(&shard), "{said:?}");
+            shard.core.vacate(place);
+            assert!(may_come(&shard));
+            let _next = come(&mut shard);
+        }
+        assert_eq!(shard.core.admission.counts.all(), 2);
+    }
+}
+
+#[test]
+fn so_does_one_that_is_refused_where_it_was_handed_over_to() {
+    let mut shard = four_may_connect();
+    for _ in 0..2 {
+        shard.core.admission.counts.enter(0);
+        let key = shard.core.adopt(shard.now, 0, None);
+        shard.core.locate(key, network());
+        assert!(may_come(&shard), "it has sent its CONNECT");
+        shard.receive(key, b"\xFF\xFF\xFF\xFF\xFF");
+    }
+    assert!(!may_come(&shard));
+    let places = places(&mut shard);
+    places.into_iter().for_each(|it| shard.core.vacate(it));
+    assert!(may_come(&shard));
+    assert_eq!(shard.core.admission.counts.all(), 0);
+    assert_eq!(shard.core.admission.connecting, 0);
+}
+
+#[test]
+fn who_was_let_in_counts_until_its_socket_is_gone_but_as_connecting_no_more() {
+    let mut shard = four_may_connect();
+    for _ in 0..3 {
+        let key = come(&mut shard);
+        shard.receive(key, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01x");
+        shard.receive(key, b"\xE0\x00");
+    }
+    assert!(may_come(&shard));
+    let places = places(&mut shard);
+    assert_eq!(shard.core.admission.counts.all(), 3);
+    places.into_iter().for_each(|it| shard.core.vacate(it));
+    assert_eq!(shard.core.admission.counts.all(), 0);
+}
+
+#[test]
+fn who_is_turned_away_unheard_takes_nothing() {
+    let mut shard = four_may_connect();
+    for _ in 0..3 {
+        let key = come(&mut shard);
+        shard.core.turn_away_unheard(key, TurnedAway::TooMany);
+        let commands = shard.take_commands();
+        assert!(matches!(commands[..], [Command::Abort(gone)] if gone == key));
+    }
+    assert!(may_come(&shard));
+    assert_eq!(shard.core.admission.counts.all(), 0);
+}
