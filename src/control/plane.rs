@@ -493,14 +493,27 @@ impl<'a> ControlPlane<'a> {
 
     /// A shard goes by what was ordered; it is told when all do.
     fn confirm(&mut self, shard: ShardId, what: Reloadable, number: u64) {
-        let (rollout, name) = match what {
-            Reloadable::Certificates => (&mut self.certificates, "certificates are"),
-            Reloadable::Rules => (&mut self.rules, reload::ACCESS),
-            Reloadable::Bans => (&mut self.banned, reload::BANS),
-        };
-        if rollout.confirm(shard, number) {
-            self.tell_reloaded(name);
+        if self.rollout(what).confirm(shard, number) {
+            self.tell_reloaded(reload::name_of(what));
         }
+    }
+
+    fn rollout(&mut self, what: Reloadable) -> &mut Rollout {
+        match what {
+            Reloadable::Certificates => &mut self.certificates,
+            Reloadable::Rules => &mut self.rules,
+            Reloadable::Bans => &mut self.banned,
+        }
+    }
+
+    /// Whether what was read last is in force; else it is told when it is.
+    fn is_in_force(&mut self, what: Reloadable) -> bool {
+        if what == Reloadable::Bans && self.bans_pace.wait(Instant::now()).is_some() {
+            // It is not even ordered yet.
+            self.bans_are_news = true;
+            return false;
+        }
+        self.rollout(what).ask()
     }
 
     fn tell_reloaded(&self, what: &str) {
@@ -530,7 +543,8 @@ impl<'a> ControlPlane<'a> {
                 self.bans_are_news = true;
                 return None;
             }
-            Reloaded::Unchanged(what) => what,
+            Reloaded::Unchanged(what) if self.is_in_force(what) => reload::name_of(what),
+            Reloaded::Unchanged(_) => return None,
         })
     }
 }

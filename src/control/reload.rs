@@ -15,6 +15,7 @@ use crate::engine::telemetry::notes::quoted;
 use crate::shard::certificates::{Part, Term, TlsFiles, TlsSettings};
 use crate::shard::files;
 use crate::shard::listener::ListenerConfig;
+use crate::shard::orders::Reloadable;
 use crate::shard::transport::client::TlsSetup;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -23,10 +24,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::warn;
 
-/// What is said to be reloaded: bans.
-pub const BANS: &str = "the bans are";
-/// What is said to be reloaded: access rules.
-pub const ACCESS: &str = "the access file is";
+/// What is said to be reloaded.
+#[must_use]
+pub const fn name_of(what: Reloadable) -> &'static str {
+    match what {
+        Reloadable::Certificates => "certificates are",
+        Reloadable::Rules => "the access file is",
+        Reloadable::Bans => "the bans are",
+    }
+}
 
 /// A file that cannot be used, and why.
 #[derive(Debug)]
@@ -73,8 +79,8 @@ pub enum Reloaded {
     Access(Arc<Acl>),
     /// Bans.
     Bans(Vec<Who>),
-    /// What was read is in force already.
-    Unchanged(&'static str),
+    /// What was read is what was read last.
+    Unchanged(Reloadable),
 }
 
 /// All files that may change.
@@ -316,7 +322,7 @@ impl Files {
             if file.stamp.is_due(now, is_asked) {
                 done.push(read_bans(&file.path).map(|(bans, warnings)| {
                     if file.bans == bans {
-                        return Reloaded::Unchanged(BANS);
+                        return Reloaded::Unchanged(Reloadable::Bans);
                     }
                     warnings.iter().for_each(|text| warn!("{text}"));
                     file.bans.clone_from(&bans);
@@ -329,7 +335,7 @@ impl Files {
             if access.stamp.is_due(now, is_asked) {
                 done.push(read_access(&access.path).map(|acl| {
                     if *access.acl == acl {
-                        return Reloaded::Unchanged(ACCESS);
+                        return Reloaded::Unchanged(Reloadable::Rules);
                     }
                     access.acl = Arc::new(acl);
                     Reloaded::Access(Arc::clone(&access.acl))

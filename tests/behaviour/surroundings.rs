@@ -496,6 +496,11 @@ fn bans_and_further_signals_do_not_wait_for_a_shard_that_does_not_answer() {
     eventually("the bans are in force", || {
         broker.log().contains("is banned (bans.file)").then_some(())
     });
+    // Nor by another that finds nothing new in the file.
+    broker.signal(Signal::HUP);
+    eventually("the second is heard", || {
+        (broker.log().matches("itself is not read again").count() == 2).then_some(())
+    });
     let reloaded = "the bans are reloaded";
     assert!(!broker.log().contains(reloaded), "not where it is");
     assert!(
@@ -505,6 +510,7 @@ fn bans_and_further_signals_do_not_wait_for_a_shard_that_does_not_answer() {
     eventually("the statistics are told", || {
         broker.log().contains("shards_silent=1").then_some(())
     });
+    assert!(!broker.log().contains(reloaded), "not everywhere");
     let banned = broker.counters().get("connections_banned");
     assert!((1..names.len() as u64).contains(&banned), "{banned}");
     drop(frozen);
