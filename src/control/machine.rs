@@ -25,8 +25,13 @@ const DESCRIPTOR_TABLE_MAX: u64 = 1 << 18;
 /// What the machine lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineError {
-    /// Too few threads can be started.
-    Threads(std::io::ErrorKind),
+    /// Fewer threads can be started than so many shards need.
+    Threads {
+        /// Of a process with these.
+        shards: usize,
+        /// Threads that they need, beside the process's own.
+        needed: usize,
+    },
     /// The limit on locked memory, in bytes.
     Memlock(u64),
     /// The limit on address space or data.
@@ -76,10 +81,10 @@ impl fmt::Display for MachineError {
                  {needed}, and each client one more. Raise it with `ulimit -n 65536` or LimitNOFILE=65536 in \
                  the systemd unit"
             ),
-            MachineError::Threads(error) => write!(
+            MachineError::Threads { shards, needed } => write!(
                 f,
-                "not as many threads can be started as so many shards need: {error}. Raise the limit with \
-                 `ulimit -u`, or TasksMax= in the systemd unit"
+                "the system does not give {needed} threads more, which {shards} shard(s) need. Raise the limit \
+                 with `ulimit -u`, or TasksMax= in the systemd unit"
             ),
         }
     }
@@ -334,11 +339,12 @@ pub fn check_threads(shards: usize) -> Result<(), MachineError> {
     thread::scope(|scope| {
         // Until all are there.
         let _shut = gate.lock();
-        for _ in 0..shards * THREADS_OF_SHARD {
+        let needed = shards * THREADS_OF_SHARD;
+        for _ in 0..needed {
             let builder = thread::Builder::new().stack_size(THREAD_STACK_BYTES);
             let waits = || drop(gate.lock());
             let started = builder.spawn_scoped(scope, waits);
-            started.map_err(|error| MachineError::Threads(error.kind()))?;
+            started.map_err(|_| MachineError::Threads { shards, needed })?;
         }
         Ok(())
     })
