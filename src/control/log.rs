@@ -97,8 +97,9 @@ pub fn start(config: &LogConfig) -> io::Result<()> {
         counts: &COUNTS,
         is_json: config.format == LogFormat::Json,
     });
+    // What libraries say is not in an operator's words.
     let wanted = Targets::new()
-        .with_default(LevelFilter::from_level(level))
+        .with_target("ringmq", LevelFilter::from_level(level))
         .with_target(ANSWER, LevelFilter::INFO);
     let is_terminal = config.file.is_none() && io::stderr().is_terminal();
     let is_journal = config.file.is_none() && writes_to_journal();

@@ -18,6 +18,8 @@ pub struct Limits {
     pub turn_send_bytes_max: usize,
     /// Microseconds that a turn should take at most: after two longer ones the next do less.
     pub turn_us_goal: u64,
+    /// Microseconds for which what comes may gather before a shard wakes, while much comes; 0 for never.
+    pub gather_us_max: u64,
     /// Letters that one shard's mailbox holds for another. A full one holds up who publishes to that shard.
     pub mailbox_letters_max: usize,
     /// Largest packet a client may send, fixed header included.
@@ -142,6 +144,7 @@ impl Default for Limits {
             turn_sends_max: 1_024,
             turn_send_bytes_max: 2 * 1024 * 1024,
             turn_us_goal: 4_000,
+            gather_us_max: 0,
             // A turn's worth of publishes fits.
             mailbox_letters_max: 4_096,
             max_packet_bytes: 2 * 1024 * 1024,

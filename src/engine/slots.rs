@@ -160,14 +160,32 @@ impl<K, T> Slots<K, T> {
 
     /// Takes the value out; `key` finds nothing from now on.
     pub fn remove(&mut self, key: Key<K>) -> Option<T> {
+        let value = self.vacate(key)?;
+        self.free.push(key.slot);
+        Some(value)
+    }
+
+    /// The same; but its place stays taken until it is [`Slots::release`]d, for others who know it by that.
+    pub fn vacate(&mut self, key: Key<K>) -> Option<T> {
         let entry = self.slots.get_mut(key.slot())?;
         if entry.generation != key.generation {
             return None;
         }
         let value = entry.value.take()?;
         entry.generation = (entry.generation + 1) % MOVED;
-        self.free.push(key.slot);
         Some(*value)
+    }
+
+    /// The place of what was vacated under this name may be taken, once.
+    pub fn release(&mut self, key: Key<K>) {
+        let next = (key.generation + 1) % MOVED;
+        let entry = self.slots.get_mut(key.slot());
+        let is_vacant =
+            entry.is_some_and(|entry| entry.value.is_none() && entry.generation == next);
+        debug_assert!(is_vacant, "a place is released once, after it was vacated");
+        if is_vacant {
+            self.free.push(key.slot);
+        }
     }
 
     /// Places in the table, free ones included.
@@ -248,6 +266,21 @@ mod tests {
                 .all(|(key, value)| slots.get(*key) == Some(value))
         );
         assert!(gone.iter().all(|key| slots.get(*key).is_none()));
+    }
+
+    #[test]
+    fn a_vacated_place_is_taken_until_it_is_released() {
+        let mut slots = Slots::<(), _>::default();
+        let first = slots.insert("first");
+        assert_eq!(slots.vacate(first), Some("first"));
+        assert_eq!(slots.get(first), None);
+        assert_eq!(slots.vacate(first), None);
+        let second = slots.insert("second");
+        assert_ne!(second.slot(), first.slot());
+        slots.release(first);
+        let third = slots.insert("third");
+        assert_eq!(third.slot(), first.slot());
+        assert_eq!(slots.get(first), None);
     }
 
     #[test]

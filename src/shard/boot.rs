@@ -536,7 +536,8 @@ fn restore(
 
 fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
     let (id, events) = (start.id, start.events.clone());
-    let ring = match Ring::new(&RingConfig::default()) {
+    let gather_max = Duration::from_micros(start.core.gather_us_max());
+    let ring = match Ring::new(&RingConfig::gathering(gather_max)) {
         Ok(ring) => ring,
         Err(error) => {
             let _ = events.send(Event::Failed(id, error));

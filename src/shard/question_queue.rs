@@ -5,13 +5,16 @@
 //! client has patience is gone, and to judge only those would let nobody in. What is too old to be answered
 //! ([`QuestionQueue::is_over`]) comes out first, for it costs nothing.
 //!
+//! Where the queue is full, the address that has most in it gives up its oldest question for one that has fewer:
+//! a few addresses cannot keep all others out.
+//!
 //! The lock is held for as long as it takes to put in or take out one question.
 
 use super::addresses::counted_as;
 use super::questions::Question;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ipnet::IpNet;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +37,8 @@ pub struct Bounds {
 /// Both ends of a new queue.
 #[must_use]
 pub fn question_queue(bounds: Bounds) -> (Asking, QuestionQueue) {
-    let (tokens_to, tokens) = crossbeam_channel::bounded(bounds.questions_max);
+    // Those that gave up their places wait to be told so.
+    let (tokens_to, tokens) = crossbeam_channel::bounded(2 * bounds.questions_max);
     let waiting = Arc::new(Mutex::new(Waiting::default()));
     let asking = Asking {
         bounds,
@@ -66,12 +70,25 @@ pub struct QuestionQueue {
     tokens: Receiver<()>,
 }
 
+/// What comes out of the queue.
+#[derive(Debug)]
+pub enum Taken {
+    /// To be judged.
+    Next(Question),
+    /// It gave up its place to one of another address: its client is to be told that too many wait.
+    Displaced(Question),
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     /// Those of one address in the order in which they came; none is empty.
     by_address: HashMap<Option<IpNet>, VecDeque<Question>>,
     /// Each address once, in the order of their turns.
     turns: VecDeque<Option<IpNet>>,
+    /// How many each address has, those without an address left out.
+    counts: BTreeSet<(usize, IpNet)>,
+    /// Those that gave up their places.
+    displaced: VecDeque<Question>,
     count: usize,
 }
 
@@ -88,7 +105,8 @@ impl Asking {
         let mut waiting = lock(&self.waiting);
         let of_address = waiting.by_address.get(&address).map_or(0, VecDeque::len);
         let is_full = address.is_some() && of_address >= self.bounds.of_address_max;
-        if is_full || waiting.count >= self.bounds.questions_max {
+        let max = self.bounds.questions_max;
+        if is_full || waiting.count >= max && !waiting.displace_for(of_address, max) {
             return false;
         }
         // No question without its token: whoever takes one finds one.
@@ -103,11 +121,15 @@ impl Asking {
 impl QuestionQueue {
     /// The next question, waiting for it; `None` when nobody can ask any more.
     #[must_use]
-    pub fn next(&self) -> Option<Question> {
+    pub fn next(&self) -> Option<Taken> {
         loop {
             self.tokens.recv().ok()?;
-            if let Some(question) = lock(&self.waiting).take(self.patience, Instant::now()) {
-                return Some(question);
+            let mut waiting = lock(&self.waiting);
+            if let Some(question) = waiting.displaced.pop_front() {
+                return Some(Taken::Displaced(question));
+            }
+            if let Some(question) = waiting.take(self.patience, Instant::now()) {
+                return Some(Taken::Next(question));
             }
         }
     }
@@ -130,7 +152,40 @@ impl Waiting {
             self.turns.push_back(address);
         }
         of_address.push_back(question);
+        let now = of_address.len();
+        self.recount(address, now - 1, now);
         self.count += 1;
+    }
+
+    fn recount(&mut self, address: Option<IpNet>, before: usize, now: usize) {
+        if let Some(address) = address {
+            self.counts.remove(&(before, address));
+            if now > 0 {
+                self.counts.insert((now, address));
+            }
+        }
+    }
+
+    /// Makes room for a question of an address that has so many, if another has more than it would have then.
+    fn displace_for(&mut self, of_address: usize, displaced_max: usize) -> bool {
+        let Some(&(most, address)) = self.counts.last() else {
+            return false;
+        };
+        if most <= of_address + 1 || self.displaced.len() >= displaced_max {
+            return false;
+        }
+        // It keeps its turn: more of it are there.
+        let oldest = self
+            .by_address
+            .get_mut(&Some(address))
+            .and_then(VecDeque::pop_front);
+        let Some(oldest) = oldest else {
+            return false;
+        };
+        self.recount(Some(address), most, most - 1);
+        self.displaced.push_back(oldest);
+        self.count -= 1;
+        true
     }
 
     fn take(&mut self, patience: Duration, now: Instant) -> Option<Question> {
@@ -143,6 +198,7 @@ impl Waiting {
         } else {
             of_address.pop_back()
         };
+        let left = of_address.len();
         if of_address.is_empty() {
             self.by_address.remove(&address);
         } else if waits >= patience {
@@ -151,6 +207,7 @@ impl Waiting {
         } else {
             self.turns.push_back(address);
         }
+        self.recount(address, left + 1, left);
         self.count -= 1;
         question
     }
@@ -221,10 +278,10 @@ mod tests {
 
     #[test]
     fn all_that_may_wait_is_bounded_and_of_an_address_too() {
-        let (asking, queue) = queue(4, 2);
+        let (asking, queue) = queue(3, 1);
         let mut clients = Clients::new();
         let mut ask = |last| asking.ask(clients.question(last, 0).1);
-        assert!(ask(1) && ask(1) && !ask(1) && ask(2) && ask(0) && !ask(3));
+        assert!(ask(1) && !ask(1) && ask(2) && ask(0) && !ask(3));
         drop(queue.next());
         assert!(ask(3) && !ask(4));
         drop(queue);
@@ -252,9 +309,42 @@ mod tests {
         }
         drop(asking);
         let order: Vec<_> = std::iter::from_fn(|| queue.next())
-            .map(|question| keys.iter().position(|key| *key == question.connection))
+            .map(|taken| match taken {
+                Taken::Next(question) => keys.iter().position(|key| *key == question.connection),
+                Taken::Displaced(question) => panic!("{question:?}"),
+            })
             .collect();
         assert_eq!(order, [0, 3, 5, 1, 4, 2].map(Some));
+    }
+
+    #[test]
+    fn who_has_most_gives_up_its_oldest_for_who_has_fewer() {
+        let (asking, queue) = queue(6, 3);
+        let mut clients = Clients::new();
+        let mut keys = Vec::new();
+        let mut ask = |last| {
+            let (key, question) = clients.question(last, 0);
+            let is_asked = asking.ask(question);
+            is_asked.then(|| keys.push(key));
+            is_asked
+        };
+        assert!([1, 1, 1, 2, 2, 2].map(&mut ask).iter().all(|it| *it));
+        // Of the two that have three the one with the higher address, then the other.
+        assert!(ask(3) && ask(3));
+        assert!(!ask(3), "that would be more than others have");
+        assert!(!ask(1) && !ask(2) && ask(4) && !ask(4));
+        drop(asking);
+        let (mut displaced, mut left) = (Vec::new(), 0);
+        while let Some(taken) = queue.next() {
+            match taken {
+                Taken::Displaced(question) => {
+                    displaced.extend(keys.iter().position(|key| *key == question.connection))
+                }
+                Taken::Next(_) => left += 1,
+            }
+        }
+        assert_eq!((displaced, left), (vec![3, 0, 6], 6));
+        assert_eq!(lock(&queue.waiting).counts.len(), 0);
     }
 
     #[test]

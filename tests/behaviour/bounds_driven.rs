@@ -214,6 +214,15 @@ driven! {
             let mut publisher = driven.v5();
             driven.rises_while(|| publisher.send(&v5(&publish("t", 0, b"x")).repeat(2_000)));
         };
+    many_receives_gather: "gathering of events" "ring_gathers"
+        "[limits]\ngather_us_max = 20000\n", |driven| {
+            let mut clients: Vec<_> = (0..4).map(|_| driven.v5()).collect();
+            driven.rises_while(|| {
+                for _ in 0..10 {
+                    clients.iter_mut().for_each(Client::ping);
+                }
+            });
+        };
     a_large_packet: "packet" "protocol_errors"
         "[limits]\nmax_packet_bytes = 200\n", |driven| {
             driven.each_refused(&[v5(&publish("t", 1, &[0; 200]))], 0x95);

@@ -149,6 +149,31 @@ fn logins_of_one_address_leave_room_in_the_queue_for_others() {
     drop(many);
 }
 
+/// More than the methods' queue takes of one address, so that many are refused at once, while others come in in
+/// the same turns: every socket ends.
+fn sockets_of_refused_clients_are_closed(shards: usize) {
+    let (broker, _users) = with_users(shards, "[authentication]\nthreads = 1\n");
+    let before = broker.descriptors();
+    let mut there = std::collections::VecDeque::new();
+    for round in 0..250 {
+        for _ in 0..8 {
+            let mut client = guesser(&broker, [127, 0, 0, 2]);
+            client.send_lossy(&Connect::v5(&unique("g")).login("ann", "wrong").encode());
+            there.push_back(client);
+        }
+        while there.len() > 300 || round == 249 && !there.is_empty() {
+            there.pop_front();
+        }
+    }
+    eventually("all sockets are closed", || {
+        (broker.descriptors() <= before).then_some(())
+    });
+    assert!(broker.counters().get("authentications_busy") > 0);
+    assert_eq!(broker.counters().get("connections"), 0);
+}
+
+crate::on_shards!([1, 2] sockets_of_refused_clients_are_closed);
+
 /// A hook that answers the first question when it is told to, and tells by whom it was asked each time.
 fn slow_hook() -> (String, mpsc::Receiver<String>, mpsc::Sender<()>) {
     let (asked_to, asked) = mpsc::channel();

@@ -240,6 +240,7 @@ impl World {
             .core
             .accept(now, 0)
             .expect("below the limit");
+        self.assert_unused(shard, key);
         let id = self.links.len();
         self.links.push(Link {
             shard,
@@ -458,6 +459,7 @@ impl World {
     fn adopt(&mut self, shard: usize, link: LinkId, bytes: &[u8]) {
         let now = self.now();
         let key = self.shards[shard].core.adopt(now, 0, None);
+        self.assert_unused(shard, key);
         self.links[link].shard = shard;
         self.links[link].state = State::Open(key);
         self.shards[shard].links.push(link);
@@ -489,6 +491,18 @@ impl World {
             } else {
                 StoreRoom::Enough
             });
+    }
+
+    /// A shard's surroundings find a socket by the connection's place: nobody may get one that another's socket
+    /// is still known by.
+    fn assert_unused(&self, shard: usize, key: ConnectionKey) {
+        let mut links = self.shards[shard].links.iter();
+        let is_open =
+            |id: &LinkId| matches!(self.links[*id].state, State::Open(k) if k.slot() == key.slot());
+        assert!(
+            !links.any(is_open),
+            "the place of a connection that is not closed yet"
+        );
     }
 
     fn link_of(&self, shard: usize, key: ConnectionKey) -> LinkId {

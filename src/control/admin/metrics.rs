@@ -80,7 +80,7 @@ const GAUGES: [(&str, &str); 10] = [
 ];
 
 /// Counters of a shard that its core does not count.
-const OF_SHELL: [(&str, &str); 9] = [
+const OF_SHELL: [(&str, &str); 10] = [
     (
         "mailboxes_full",
         "Times that another shard's mailbox was found full",
@@ -92,6 +92,10 @@ const OF_SHELL: [(&str, &str); 9] = [
         "Enters that found completions waiting for room",
     ),
     ("ring_sleeps", "Times that the shard slept"),
+    (
+        "ring_gathers",
+        "Of these, times that it waited for several events",
+    ),
     (
         "ring_receives_starved",
         "Receives that stopped for lack of buffers",

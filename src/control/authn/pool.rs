@@ -12,7 +12,7 @@ use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::shard::ClientIdPolicy;
 use crate::shard::addresses::counted_as;
 use crate::shard::bans::InForce;
-use crate::shard::question_queue::QuestionQueue;
+use crate::shard::question_queue::{QuestionQueue, Taken};
 use crate::shard::questions::{Asker, Exchange, Question, Reply, Visitor, Work};
 use crate::shard::ring::Waker;
 use crossbeam_channel::Sender;
@@ -271,7 +271,14 @@ fn has_failed(answer: &Answer) -> bool {
 
 impl Worker {
     fn work(&self) {
-        while let Some(question) = self.questions.next() {
+        while let Some(taken) = self.questions.next() {
+            let question = match taken {
+                Taken::Next(question) => question,
+                Taken::Displaced(question) => {
+                    self.take(Turn::Busy(question));
+                    continue;
+                }
+            };
             let address = self.address(&question);
             let first = self.guesses.begin(address, question, Instant::now());
             let mut turns = VecDeque::from([first]);

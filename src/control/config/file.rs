@@ -215,6 +215,7 @@ file_limits! {
     turn_sends_max: usize,
     turn_send_bytes_max: usize,
     turn_us_goal: u64,
+    gather_us_max: u64,
     mailbox_letters_max: usize,
     max_packet_bytes: usize,
     topic_bytes_max: usize,

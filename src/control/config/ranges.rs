@@ -142,6 +142,7 @@ pub(super) fn wrong_limit(limits: &Limits) -> Option<(&'static str, String)> {
         turn_sends_max: 1..=1 << 30,
         turn_send_bytes_max: 1..=1 << 30,
         turn_us_goal: 100..=60_000_000,
+        gather_us_max: 0..=100_000,
         mailbox_letters_max: 1..=1 << 20,
         max_packet_bytes: PACKET_BYTES,
         topic_bytes_max: 1..=65_535,

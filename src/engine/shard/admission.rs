@@ -234,6 +234,17 @@ impl ShardCore {
         Ok(())
     }
 
+    /// Whether one that was handed over and is refused here would have more than its address's part of this
+    /// shard's places while it closes: where it came in only that shard's were looked at.
+    pub(super) fn finds_no_place(&self, connection: &Connection) -> bool {
+        let Some(network) = connection.network.filter(|_| connection.is_adopted) else {
+            return false;
+        };
+        let max = self.connecting_max();
+        let here = self.admission.by_network.get(&network).copied();
+        here.unwrap_or_default() >= max.of_address || self.admission.connecting > max.of_all
+    }
+
     /// When the shell has to ask again though nothing happens.
     #[must_use]
     pub fn accept_at(&self, now: Timestamp) -> Option<Timestamp> {
@@ -293,13 +304,26 @@ impl Admission {
         }
     }
 
+    /// One of them counts for a network, and no more for another.
+    pub(super) fn count_instead(&mut self, connection: &mut Connection, network: IpNet) {
+        let listener = connection.listener;
+        let before = connection.connects_from.replace(network);
+        self.count_from(network, listener);
+        if let Some(before) = before {
+            self.discount(before, listener);
+        }
+    }
+
     /// One that came by a listener has sent its CONNECT, moved on, or left before; it was counted for a
     /// network, if that was known.
     pub(super) fn settle(&mut self, counted_from: Option<IpNet>, listener: u16) {
         self.connecting = self.connecting.saturating_sub(1);
-        let Some(network) = counted_from else {
-            return;
-        };
+        if let Some(network) = counted_from {
+            self.discount(network, listener);
+        }
+    }
+
+    fn discount(&mut self, network: IpNet, listener: u16) {
         if let Some(count) = self.by_network.get_mut(&network) {
             *count -= 1;
             if *count == 0 {

@@ -184,7 +184,7 @@ impl ShardCore {
 
     /// A connection belongs to another shard, which is given what came by it.
     fn send_home(&mut self, key: ConnectionKey, home: ShardId, stream: &[u8]) {
-        let Some(left) = self.clients.connections.remove(key) else {
+        let Some(left) = self.clients.connections.vacate(key) else {
             return;
         };
         let never = Timestamp::NEVER;

@@ -83,6 +83,10 @@ impl ShardCore {
 
     /// Closes a connection that has no session, saying nothing beyond what its outbox holds.
     pub(super) fn drop_connection(&mut self, key: ConnectionKey) {
+        let connection = self.clients.connections.get(key);
+        if connection.is_some_and(|connection| self.finds_no_place(connection)) {
+            return self.abort_connection(key);
+        }
         if let Some(mut connection) = self.forget_connection(key) {
             let place = self.admission.place_of_refused(&mut connection);
             self.close_after(key, &mut connection, place);
@@ -99,7 +103,7 @@ impl ShardCore {
     }
 
     fn forget_connection(&mut self, key: ConnectionKey) -> Option<Connection> {
-        let connection = self.clients.connections.remove(key)?;
+        let connection = self.clients.connections.vacate(key)?;
         debug_assert!(connection.session.is_none());
         let never = Timestamp::NEVER;
         self.timers

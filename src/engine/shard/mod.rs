@@ -149,6 +149,18 @@ pub enum Command {
     Resume(ConnectionKey),
 }
 
+impl Command {
+    /// The connection that the core has forgotten with this.
+    const fn forgotten(&self) -> Option<ConnectionKey> {
+        match self {
+            Command::Close { connection, .. }
+            | Command::Handover { connection, .. }
+            | Command::Abort(connection) => Some(*connection),
+            Command::Authenticate { .. } | Command::Pause(_) | Command::Resume(_) => None,
+        }
+    }
+}
+
 /// The state of one shard.
 pub struct ShardCore {
     id: ShardId,
@@ -277,6 +289,12 @@ impl ShardCore {
         self.settings.limits.turn_us_goal
     }
 
+    /// For how long, in microseconds, what comes may gather where much comes.
+    #[must_use]
+    pub fn gather_us_max(&self) -> u64 {
+        self.settings.limits.gather_us_max
+    }
+
     /// Bytes that a turn hands to sockets at most: [`ShardCore::taken_at_once_bytes`].
     #[must_use]
     pub fn turn_send_bytes_max(&self) -> usize {
@@ -303,9 +321,15 @@ impl ShardCore {
         self.clients.ready.pop()
     }
 
-    /// What to do with connections, in order.
+    /// What to do with connections, in order; to be done before another comes in. So long the name of one that
+    /// is forgotten belongs to nobody else: whoever finds a socket by its place would close another's.
     pub fn take_commands(&mut self, into: &mut Vec<Command>) {
         self.arm_throttled();
+        for command in &self.commands {
+            if let Some(connection) = command.forgotten() {
+                self.clients.connections.release(connection);
+            }
+        }
         into.append(&mut self.commands);
     }
 

@@ -14,9 +14,15 @@ impl Shell {
     pub(super) fn carry_out(&mut self, ring: &mut Ring) {
         self.record_notes();
         let mut commands = std::mem::take(&mut self.commands);
-        self.core.take_commands(&mut commands);
-        for command in commands.drain(..) {
-            self.carry_out_one(ring, command);
+        // A question that finds no room is answered at once, which leads to more.
+        loop {
+            self.core.take_commands(&mut commands);
+            if commands.is_empty() {
+                break;
+            }
+            for command in commands.drain(..) {
+                self.carry_out_one(ring, command);
+            }
         }
         self.commands = commands;
     }
@@ -69,6 +75,7 @@ impl Shell {
 
     fn close(&mut self, ring: &mut Ring, connection: ConnectionKey, rest: Outgoing, place: Place) {
         let Some(socket) = self.sockets.socket(connection) else {
+            debug_assert!(false, "every connection of the core has a socket");
             return self.core.vacate(place);
         };
         let is_sending = ring.is_sending(socket);

@@ -31,7 +31,9 @@ impl Handler for Shell {
         let Some((listener, setup)) = self.admission.listener(listener) else {
             return;
         };
-        let ip = peer.ip().filter(|_| setup.transport.is_client(peer));
+        let is_client = setup.transport.is_client(peer);
+        let proxy_ip = peer.ip().filter(|_| !is_client);
+        let ip = peer.ip().filter(|_| is_client);
         let mut origin = Origin {
             listener,
             peer,
@@ -43,6 +45,11 @@ impl Handler for Shell {
                 return self.record_turned_away(origin, why);
             }
             origin.counted = Some(ip);
+        }
+        if let Some(ip) = proxy_ip
+            && let Err(why) = self.let_proxy_in(ip, listener)
+        {
+            return self.record_turned_away(origin, why);
         }
         let layers = self.admission.setup(listener);
         let layers = layers.map(|setup| Layers::new(&setup.transport, peer));
@@ -62,6 +69,10 @@ impl Handler for Shell {
         self.sockets.insert(socket, connection, origin, link);
         if let Some(ip) = ip {
             self.core.locate(connection, self.admission.network(ip));
+        }
+        if let Some(ip) = proxy_ip {
+            let network = self.admission.network(ip);
+            self.core.locate_unnamed(connection, network);
         }
     }
 

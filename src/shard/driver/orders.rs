@@ -96,6 +96,7 @@ impl Shell {
                 ("ring_completions", of_ring.completions),
                 ("ring_overflows", of_ring.overflows),
                 ("ring_sleeps", of_ring.sleeps),
+                ("ring_gathers", of_ring.gathers),
                 ("ring_receives_starved", of_ring.receives_starved),
                 ("ring_sends_continued", of_ring.sends_continued),
                 ("bytes_received", of_ring.bytes_received),

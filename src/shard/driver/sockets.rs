@@ -100,6 +100,10 @@ impl Sockets {
             exchange: None,
             answer: None,
         };
+        debug_assert!(
+            !self.is_open_at(connection.slot()),
+            "what the core wanted done with one is done before another has its name"
+        );
         self.by_slot.set(key.slot(), socket);
         self.by_connection.set(connection.slot(), (connection, key));
         self.count += 1;
@@ -117,6 +121,18 @@ impl Sockets {
             State::Open(connection) => Some((connection, socket.origin.counted)),
             _ => None,
         }
+    }
+
+    /// Whether the core's connection of a place has its socket still.
+    fn is_open_at(&self, slot: usize) -> bool {
+        let Some((connection, socket)) = self.by_connection.get(slot) else {
+            return false;
+        };
+        let socket = self
+            .by_slot
+            .get(socket.slot())
+            .filter(|it| it.key == *socket);
+        socket.is_some_and(|it| matches!(it.state, State::Open(open) if open == *connection))
     }
 
     pub fn remove(&mut self, key: SocketKey) -> Option<Socket> {

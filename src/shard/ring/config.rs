@@ -38,6 +38,26 @@ pub struct RingConfig {
     pub drop_wait_max: Duration,
     /// When completions are worked off.
     pub task_run: TaskRun,
+    /// Where many come, how long they may gather before the owner is woken; zero for never. Needs deferred
+    /// work and Linux 6.12: else events do not gather.
+    pub gather_max: Duration,
+}
+
+impl RingConfig {
+    /// The defaults; but where many events come, they gather for so long.
+    #[must_use]
+    pub fn gathering(max: Duration) -> Self {
+        let task_run = if max.is_zero() {
+            TaskRun::Cooperative
+        } else {
+            TaskRun::Deferred
+        };
+        RingConfig {
+            gather_max: max,
+            task_run,
+            ..RingConfig::default()
+        }
+    }
 }
 
 impl Default for RingConfig {
@@ -53,6 +73,7 @@ impl Default for RingConfig {
             accept_backoff: Duration::from_millis(100),
             drop_wait_max: Duration::from_secs(1),
             task_run: TaskRun::Cooperative,
+            gather_max: Duration::ZERO,
         }
     }
 }

@@ -128,7 +128,7 @@ pub fn serve(listener: TcpListener, way: Way, direction: Direction) -> Result<()
     floor.push_accept();
     let mut completions = Vec::new();
     loop {
-        floor.queue.submit_and_wait(Duration::from_secs(1))?;
+        floor.queue.submit_and_wait(Duration::from_secs(1), None)?;
         floor.queue.reap(&mut completions, usize::MAX);
         for completion in &completions {
             floor.completed(completion)?;

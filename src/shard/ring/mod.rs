@@ -29,6 +29,7 @@ mod buffers;
 mod config;
 mod error;
 pub mod floor;
+mod gather;
 mod handler;
 pub mod heap;
 mod kernel;
@@ -52,6 +53,7 @@ pub use wake::Waker;
 
 use crate::engine::outbox::outgoing::Outgoing;
 use buffers::BufferRing;
+use gather::Gather;
 use io_uring::{opcode, squeue, types};
 use key::{Operation, Token};
 use listener::Listener;
@@ -63,7 +65,7 @@ use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a ring has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub struct RingCounters {
     pub wakes_refused: u64,
     /// Times that the owner slept.
     pub sleeps: u64,
+    /// Sleeps in which several events were waited for.
+    pub gathers: u64,
     /// Bytes taken from sockets.
     pub bytes_received: u64,
     /// Bytes that sockets took.
@@ -125,6 +129,7 @@ pub struct Ring {
     accept_backoff: Box<types::Timespec>,
     /// Places for connections that get no descriptor: so many listeners have one.
     refusing_max: u32,
+    gather: Gather,
     config: RingConfig,
     counters: RingCounters,
     not_send: PhantomData<*const ()>,
@@ -153,6 +158,11 @@ impl Ring {
             .map_err(|error| probe::explain("registering receive buffers", error))?;
         let waker = Waker::new(queue.raw_fd())
             .map_err(|error| probe::explain("making an eventfd", error))?;
+        let gather_max = if queue.can_gather() {
+            config.gather_max
+        } else {
+            Duration::ZERO
+        };
         let mut ring = Ring {
             queue,
             buffers: Some(buffers),
@@ -168,6 +178,7 @@ impl Ring {
             peers: Vec::new(),
             wake_count: Box::new(0),
             refusing_max: 0,
+            gather: Gather::new(gather_max, Instant::now()),
             accept_backoff: Box::new(types::Timespec::from(config.accept_backoff)),
             config: config.clone(),
             counters: RingCounters::default(),
@@ -467,7 +478,7 @@ impl Ring {
                 .build()
                 .user_data(Token::new(Operation::ReceiveCancel, 0, 0).pack());
             self.push_plain(cancel);
-            if left.is_zero() || self.queue.submit_and_wait(left).is_err() {
+            if left.is_zero() || self.queue.submit_and_wait(left, None).is_err() {
                 return false;
             }
             loop {

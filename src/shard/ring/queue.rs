@@ -8,12 +8,16 @@
 
 use super::config::{RingConfig, TaskRun};
 use super::error::RingError;
+use super::gather::Several;
 use super::key::{Operation, Token};
-use io_uring::{IoUring, Probe, cqueue, squeue, types};
+use io_uring::{EnterFlags, IoUring, Probe, cqueue, squeue, types};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
+
+/// Most completions that are waited for at once.
+const WANTED_MAX: u32 = 1024;
 
 /// One completion, copied out of the queue.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +50,8 @@ pub(super) struct Queue {
     backlog: VecDeque<squeue::Entry>,
     outstanding: usize,
     reap_on_submit: bool,
+    /// Sends queued since the last enter, in which most of them complete.
+    sends_queued: u32,
     /// Calls of `io_uring_enter`.
     pub enters: u64,
     /// How often completions had to wait in the kernel for room.
@@ -69,6 +75,7 @@ impl Queue {
             backlog: VecDeque::new(),
             outstanding: 0,
             reap_on_submit: config.task_run == TaskRun::Deferred,
+            sends_queued: 0,
             enters: 0,
             overflows: 0,
         })
@@ -111,6 +118,11 @@ impl Queue {
         files.register_files_update(slot, &[descriptor]).map(drop)
     }
 
+    /// Whether the kernel can wait for several completions, but not for long.
+    pub fn can_gather(&self) -> bool {
+        self.reap_on_submit && self.uring.params().is_feature_min_timeout()
+    }
+
     /// Submissions that have not completed for the last time.
     pub fn outstanding(&self) -> usize {
         self.outstanding
@@ -121,9 +133,9 @@ impl Queue {
     /// # Safety
     /// Memory that the entry names must stay valid and in place until its last completion.
     pub unsafe fn push(&mut self, entry: squeue::Entry) {
-        if entry.get_user_data() >> 56 != Operation::WakeSent as u64 {
-            self.outstanding += 1;
-        }
+        let operation = entry.get_user_data() >> 56;
+        self.outstanding += usize::from(operation != Operation::WakeSent as u64);
+        self.sends_queued += u32::from(operation == Operation::Send as u64);
         // SAFETY: promised by the caller; entries in the backlog stay under the same promise.
         if self.backlog.is_empty() && unsafe { self.uring.submission().push(&entry) }.is_ok() {
             return;
@@ -150,46 +162,57 @@ impl Queue {
         }
     }
 
-    /// Hands over everything queued and sleeps until a completion is there, at most `timeout`: one
-    /// system call.
-    pub fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), RingError> {
+    /// Hands over everything queued and sleeps until a completion is there, or several if so many are to
+    /// gather beside those of the sends; at most `timeout`: one system call.
+    pub fn submit_and_wait(
+        &mut self,
+        timeout: Duration,
+        several: Option<Several>,
+    ) -> Result<(), RingError> {
         self.refill();
         if !self.backlog.is_empty() {
             self.submit()?;
         }
         let overflow = self.uring.submission().cq_overflow();
-        self.enter(1, Some(timeout), overflow)?;
+        let timespec = types::Timespec::from(timeout);
+        let args = types::SubmitArgs::new().timespec(&timespec);
+        let (want, args) = match several {
+            Some(several) => {
+                let want = several.events.saturating_add(self.sends_queued);
+                // Never beyond the room for completions: the kernel would not know when to stop.
+                (want.min(WANTED_MAX), args.min_wait_usec(several.us_max))
+            }
+            None => (1, args),
+        };
+        self.enter(want, Some(&args), overflow)?;
         Ok(())
     }
 
     /// One `io_uring_enter`. `false`: the kernel takes nothing until completions are reaped.
     fn enter(
         &mut self,
-        want: usize,
-        timeout: Option<Duration>,
+        want: u32,
+        wait: Option<&types::SubmitArgs<'_, '_>>,
         overflow: bool,
     ) -> Result<bool, RingError> {
         self.enters += 1;
         self.overflows += u64::from(overflow);
-        let submitter = self.uring.submitter();
-        let result = match timeout {
-            Some(timeout) => {
-                let timespec = types::Timespec::from(timeout);
-                let args = types::SubmitArgs::new().timespec(&timespec);
-                submitter.submit_with_args(want, &args)
-            }
-            // With deferred work an enter without GETEVENTS would leave completions behind.
-            None if self.reap_on_submit => {
-                let count = self.uring.submission().len() as u32;
-                const GETEVENTS: u32 = 1;
-                // SAFETY: no argument is passed, and `count` entries are in the queue.
-                unsafe {
-                    self.uring
-                        .submitter()
-                        .enter::<libc::sigset_t>(count, 0, GETEVENTS, None)
-                }
-            }
-            None => submitter.submit(),
+        self.sends_queued = 0;
+        let submission = self.uring.submission();
+        let (count, has_work) = (submission.len() as u32, submission.taskrun());
+        drop(submission);
+        let mut flags = EnterFlags::empty();
+        // With deferred work an enter without GETEVENTS would leave completions behind.
+        let reaps = wait.is_some() || self.reap_on_submit || overflow || has_work;
+        flags.set(EnterFlags::GETEVENTS, reaps);
+        flags.set(EnterFlags::EXT_ARG, wait.is_some());
+        // Nobody waits for a disk here, and tools would show that.
+        let no_iowait = wait.is_some() && self.uring.params().is_feature_no_iowait();
+        flags.set(EnterFlags::NO_IOWAIT, no_iowait);
+        // SAFETY: `count` entries are in the queue, and EXT_ARG says that there are arguments.
+        let result = unsafe {
+            let submitter = self.uring.submitter();
+            submitter.enter(count, want, flags.bits(), wait)
         };
         match result {
             Ok(_) => Ok(true),

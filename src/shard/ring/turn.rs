@@ -42,7 +42,7 @@ impl Ring {
             return report;
         };
         let mut completions = mem::take(&mut self.completions);
-        let mut bytes = 0;
+        let (mut bytes, mut receives) = (0, 0);
         while report.completions < self.config.events_per_turn_max
             && bytes < self.config.receive_bytes_per_turn_max
         {
@@ -54,6 +54,7 @@ impl Ring {
             report.completions += completions.len();
             for completion in &completions {
                 bytes += completion.received_bytes();
+                receives += u32::from(completion.buffer().is_some());
                 self.dispatch(handler, &mut buffers, *completion, &mut report);
             }
             let is_full = completions.len() == EVENTS_AT_ONCE;
@@ -63,6 +64,7 @@ impl Ring {
         }
         self.counters.completions += report.completions as u64;
         self.counters.bytes_received += bytes as u64;
+        self.gather.note(receives, bytes);
         self.completions = completions;
         self.buffers = Some(buffers);
         self.rearm();

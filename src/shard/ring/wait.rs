@@ -1,4 +1,5 @@
-//! Sleeping until there is something to do: the one place where a shard's thread sleeps.
+//! Sleeping until there is something to do, or several things where many come: the one place where a shard's
+//! thread sleeps.
 
 use super::Ring;
 use super::error::RingError;
@@ -19,8 +20,9 @@ impl Ring {
         deadline: Option<Instant>,
         has_more: impl FnOnce() -> bool,
     ) -> Result<(), RingError> {
+        let now = Instant::now();
         let remaining = deadline.map_or(Duration::MAX, |deadline| {
-            deadline.saturating_duration_since(Instant::now())
+            deadline.saturating_duration_since(now)
         });
         if self.has_events() || remaining.is_zero() {
             return self.queue.submit();
@@ -31,7 +33,10 @@ impl Ring {
         } else {
             self.counters.sleeps += 1;
             let longest = self.config.sleep_max.min(remaining);
-            self.queue.submit_and_wait(longest)
+            let several = self.gather.several(now);
+            let several = several.filter(|_| longest > self.config.gather_max);
+            self.counters.gathers += u64::from(several.is_some());
+            self.queue.submit_and_wait(longest, several)
         };
         self.waker.0.sleeper.retire();
         result

@@ -118,7 +118,9 @@ impl Layers {
             tls,
             judge: setup.tls.clone(),
             certificate_ends_unix_s: None,
-            websocket: websocket.map(|setup| WebSocket::new(setup.clone(), header)),
+            websocket: websocket.map(|websocket| {
+                WebSocket::new(Arc::clone(websocket), Arc::clone(&setup.proxies), header)
+            }),
             plain: Vec::new(),
             wire: Vec::new(),
         }))

@@ -10,14 +10,16 @@
 
 use super::frames;
 use super::pieces::{Broken, PIECE_BYTES_MAX, Pieces};
-use super::setup::WebSocketSetup;
+use super::setup::{TrustedProxies, WebSocketSetup};
 use super::{Arrival, TransportError, UPGRADE_BYTES_MAX};
 use crate::engine::codec::foreign::Foreign;
 use crate::engine::outbox::outgoing::Outgoing;
+use crate::shard::peer::Peer;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tungstenite::accept_hdr_with_config;
+use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response, ServerHandshake};
 use tungstenite::http::{HeaderMap, HeaderValue, StatusCode};
@@ -89,6 +91,8 @@ struct Upgrade {
     setup: Arc<WebSocketSetup>,
     /// The header by which a proxy that is trusted names the client.
     forwarded_header: Option<&'static str>,
+    /// Who is trusted.
+    proxies: Arc<TrustedProxies>,
     forwarded_for: Arc<std::sync::OnceLock<SocketAddr>>,
 }
 
@@ -106,20 +110,46 @@ impl Callback for Upgrade {
         };
         let agreed = HeaderValue::from_static(subprotocol);
         response.headers_mut().insert(SUBPROTOCOL_HEADER, agreed);
-        if let Some(header) = self.forwarded_header
-            && let Some(value) = request.headers().get_all(header).iter().next_back()
-        {
-            let Some(client) = forwarded_for(value.as_bytes()) else {
-                // Whom it hides might be banned.
-                let value = shown(value.as_bytes());
-                let text =
-                    format!("the header {header} is {value}, which does not end with an address");
-                return Err(refusal(StatusCode::BAD_REQUEST, text));
-            };
-            // Nobody else sets it.
-            let _ = self.forwarded_for.set(client);
+        if let Some(header) = self.forwarded_header {
+            match self.named_client(request.headers(), header) {
+                // Nobody else sets it.
+                Ok(client) => client.into_iter().for_each(|client| {
+                    let _ = self.forwarded_for.set(client);
+                }),
+                Err(text) => return Err(refusal(StatusCode::BAD_REQUEST, text)),
+            }
         }
         Ok(response)
+    }
+}
+
+impl Upgrade {
+    /// The client as the first of the trusted proxies saw it: the last entry that names none of them, since what
+    /// stands before it a client may have sent itself, whatever bytes they are; `None` without an entry.
+    fn named_client(
+        &self,
+        headers: &HeaderMap,
+        header: &str,
+    ) -> Result<Option<SocketAddr>, String> {
+        let mut named = None;
+        for value in headers.get_all(header).iter().rev() {
+            for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
+                let Some(client) = address(entry) else {
+                    // Whom it hides might be banned.
+                    let value = shown(value.as_bytes());
+                    return Err(format!(
+                        "the header {header} is {value}, where an address should stand last, or before those of \
+                         trusted proxies"
+                    ));
+                };
+                named = Some(client);
+                let passes_on = self.proxies.forwarded_header(Peer::internet(client));
+                if passes_on != Some(header) {
+                    return Ok(named);
+                }
+            }
+        }
+        Ok(named)
     }
 }
 
@@ -195,11 +225,9 @@ fn subprotocol(headers: &HeaderMap) -> Option<&'static str> {
     SUBPROTOCOLS.into_iter().find(|known| asked.contains(known))
 }
 
-/// The client as the nearest proxy saw it: the last entry, since a client may have sent entries itself,
-/// whatever bytes they are.
-fn forwarded_for(value: &[u8]) -> Option<SocketAddr> {
-    let last = value.rsplit(|byte| *byte == b',').next()?;
-    let text = std::str::from_utf8(last).ok()?.trim();
+/// The address that an entry names, with or without a port.
+fn address(entry: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(entry).ok()?.trim();
     if let Ok(with_port) = text.parse() {
         return Some(with_port);
     }
@@ -232,7 +260,11 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    pub(super) fn new(setup: Arc<WebSocketSetup>, forwarded_header: Option<&'static str>) -> Self {
+    pub(super) fn new(
+        setup: Arc<WebSocketSetup>,
+        proxies: Arc<TrustedProxies>,
+        forwarded_header: Option<&'static str>,
+    ) -> Self {
         let forwarded_for = Arc::default();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
@@ -242,6 +274,7 @@ impl WebSocket {
         let upgrade = Upgrade {
             setup,
             forwarded_header,
+            proxies,
             forwarded_for: Arc::clone(&forwarded_for),
         };
         WebSocket {
@@ -347,7 +380,7 @@ impl WebSocket {
                         Err((code, text)) => Err(fail(open, code, text)),
                     };
                 }
-                Err(error) => return Err(fail(open, CloseCode::Protocol, &error.to_string())),
+                Err(error) => return Err(fail(open, CloseCode::Protocol, &in_words(&error))),
             }
         }
     }
@@ -411,6 +444,18 @@ impl WebSocket {
     }
 }
 
+/// An error of the library, without the names of its parts.
+fn in_words(error: &Error) -> String {
+    match error {
+        Error::Protocol(ProtocolError::HttparseError(error)) => {
+            format!("the request is not valid HTTP: {error}")
+        }
+        Error::Protocol(error) => error.to_string(),
+        Error::Capacity(CapacityError::TooManyHeaders) => "the request has too many headers".into(),
+        error => error.to_string(),
+    }
+}
+
 /// What is wrong with a request that was refused.
 fn failure(error: &HandshakeError<ServerHandshake<Buffers, Upgrade>>) -> (StatusCode, String) {
     match error {
@@ -420,7 +465,7 @@ fn failure(error: &HandshakeError<ServerHandshake<Buffers, Upgrade>>) -> (Status
             (response.status(), text)
         }
         // Names the header that is missing or wrong.
-        HandshakeError::Failure(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+        HandshakeError::Failure(error) => (StatusCode::BAD_REQUEST, in_words(error)),
         HandshakeError::Interrupted(_) => {
             let text = "not a WebSocket upgrade".to_owned();
             (StatusCode::BAD_REQUEST, text)
@@ -459,7 +504,7 @@ mod tests {
             path: None,
             origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
         };
-        WebSocket::new(Arc::new(setup), None)
+        WebSocket::new(Arc::new(setup), Arc::default(), None)
     }
 
     /// A request with these headers beside those that it has to have.
@@ -517,17 +562,58 @@ mod tests {
         }
     }
 
+    /// Whom these values of a header name, of which the proxies in 10.0.0.0/16 are trusted.
+    fn named(values: &[&[u8]]) -> Option<String> {
+        const HEADER: &str = "X-Forwarded-For";
+        let proxies = TrustedProxies {
+            forwarded_from: vec!["10.0.0.0/16".parse().unwrap()],
+            ..TrustedProxies::default()
+        };
+        let upgrade = Upgrade {
+            setup: Arc::new(WebSocketSetup {
+                path: None,
+                origins: Vec::new(),
+            }),
+            forwarded_header: Some(HEADER),
+            proxies: Arc::new(proxies),
+            forwarded_for: Arc::default(),
+        };
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+        }
+        let client = upgrade.named_client(&headers, HEADER).ok()?;
+        Some(client.map_or_else(String::new, |client| client.to_string()))
+    }
+
     #[test]
     fn the_client_is_what_the_nearest_proxy_adds_whatever_stands_before() {
-        let of = |value: &[u8]| forwarded_for(value).map(|client| client.to_string());
         let wanted = Some("10.9.9.9:0".to_owned());
         for value in [&b"10.9.9.9"[..], b"\xff, 10.9.9.9", b"6.6.6.6,10.9.9.9 "] {
-            assert_eq!(of(value), wanted);
+            assert_eq!(named(&[value]), wanted);
         }
-        assert_eq!(of(b"[2001:db8::1]"), Some("[2001:db8::1]:0".to_owned()));
-        assert_eq!(of(b"10.9.9.9:77"), Some("10.9.9.9:77".to_owned()));
+        let one = |value: &[u8]| named(&[value]);
+        assert_eq!(one(b"[2001:db8::1]"), Some("[2001:db8::1]:0".to_owned()));
+        assert_eq!(one(b"10.9.9.9:77"), Some("10.9.9.9:77".to_owned()));
         for value in [&b"10.9.9.9, "[..], b"10.9.9.9, \xff", b"unknown", b""] {
-            assert_eq!(of(value), None, "such a request is refused");
+            assert_eq!(one(value), None, "such a request is refused");
         }
+        assert_eq!(named(&[]), Some(String::new()), "nobody is named");
+    }
+
+    #[test]
+    fn proxies_that_are_trusted_are_no_clients_of_each_other() {
+        let client = Some("10.9.9.9:0".to_owned());
+        for values in [
+            &[&b"6.6.6.6, 10.9.9.9, 10.0.0.7"[..]][..],
+            &[b"6.6.6.6, 10.9.9.9, 10.0.0.7, 10.0.0.8:80"],
+            &[b"6.6.6.6, 10.9.9.9", b"10.0.0.7"],
+        ] {
+            assert_eq!(named(values), client, "{values:?}");
+        }
+        let hidden = named(&[b"unknown, 10.0.0.7"]);
+        assert_eq!(hidden, None, "whom it hides might be banned");
+        let only = named(&[b"10.0.0.9, 10.0.0.7"]);
+        assert_eq!(only, Some("10.0.0.9:0".to_owned()), "one of themselves");
     }
 }

@@ -64,18 +64,57 @@ fn who_is_refused_takes_its_place_until_its_socket_is_gone() {
 fn so_does_one_that_is_refused_where_it_was_handed_over_to() {
     let mut shard = four_may_connect();
     for _ in 0..2 {
-        shard.core.admission.counts.enter(0);
-        let key = shard.core.adopt(shard.now, 0, None);
-        shard.core.locate(key, network());
-        assert!(may_come(&shard), "it has sent its CONNECT");
-        shard.receive(key, b"\xFF\xFF\xFF\xFF\xFF");
+        assert!(may_come(&shard));
+        refused_at_home(&mut shard);
     }
     assert!(!may_come(&shard));
     let places = places(&mut shard);
+    let third = refused_at_home(&mut shard);
+    let commands = shard.take_commands();
+    assert!(matches!(commands[..], [Command::Abort(gone)] if gone == third));
     places.into_iter().for_each(|it| shard.core.vacate(it));
     assert!(may_come(&shard));
     assert_eq!(shard.core.admission.counts.all(), 0);
     assert_eq!(shard.core.admission.connecting, 0);
+}
+
+/// One whose CONNECT was heard at another shard is refused here.
+fn refused_at_home(shard: &mut Shard) -> ConnectionKey {
+    shard.core.admission.counts.enter(0);
+    let key = shard.core.adopt(shard.now, 0, None);
+    shard.core.locate(key, network());
+    shard.receive(key, b"\xFF\xFF\xFF\xFF\xFF");
+    key
+}
+
+#[test]
+fn the_name_of_one_that_is_closed_is_nobody_elses_before_it_is_taken_note_of() {
+    let mut shard = four_may_connect();
+    let first = come(&mut shard);
+    shard.receive(first, b"\xFF\xFF\xFF\xFF\xFF");
+    let second = come(&mut shard);
+    assert_ne!(first.slot(), second.slot());
+    let _places = places(&mut shard);
+    assert_eq!(come(&mut shard).slot(), first.slot());
+}
+
+#[test]
+fn who_was_counted_for_its_proxy_counts_for_itself_once_it_is_named() {
+    let mut shard = four_may_connect();
+    let proxy: IpNet = "192.0.2.9/32".parse().unwrap();
+    for _ in 0..2 {
+        let key = shard.core.accept(shard.now, 0).unwrap();
+        shard.core.locate_unnamed(key, proxy);
+        assert!(may_come(&shard));
+        if shard.core.admission.connecting == 2 {
+            assert!(shard.core.may_connect_from(proxy, 0).is_err());
+        }
+    }
+    let keys: Vec<_> = shard.core.clients.connections.keys().collect();
+    keys.iter()
+        .for_each(|key| shard.core.locate(*key, network()));
+    assert!(shard.core.may_connect_from(proxy, 0).is_ok());
+    assert!(!may_come(&shard));
 }
 
 #[test]
