@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub const WAITING_MAX: usize = 4_096;
 /// Bytes that are written before they are made safe.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Between two syncs the kernel gets what waits so often at most, where somebody waits for that.
+const WRITES_PER_SYNC: u32 = 8;
 /// While the disk is full so long a group waits for more.
 const FULL_PACE: Duration = Duration::from_millis(50);
 /// How often it is tried whether there is room again.
@@ -39,6 +41,8 @@ pub struct WriterConfig {
     pub commit_interval: Duration,
     /// What counts as safe: what the disk has, or else what the kernel has.
     pub syncs: bool,
+    /// Whether shards also hear what is written and not safe yet.
+    pub tells_written: bool,
     /// Segments beyond which the oldest goes, where nothing in it is needed; otherwise the shards are asked.
     pub segments_max: Option<u64>,
     /// Frames that may wait; whoever has more waits itself. Without a bound nobody does.
@@ -64,6 +68,7 @@ impl Default for WriterConfig {
         WriterConfig {
             commit_interval: Duration::from_micros(500),
             syncs: true,
+            tells_written: false,
             segments_max: None,
             waiting_max: Some(WAITING_MAX),
         }
@@ -175,7 +180,7 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
                     return self.log.finish();
                 }
             }
-            self.pace();
+            self.pace()?;
             self.gather();
             self.commit()?;
             self.clean(false)?;
@@ -184,7 +189,7 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     }
 
     /// Waits until the next sync may begin.
-    fn pace(&mut self) {
+    fn pace(&mut self) -> Result<(), LogError> {
         let interval = self.config.commit_interval;
         // A group takes a block at least: what is left of a full disk must not go to one acknowledgement
         // each, or nothing is left to tell anew what there is.
@@ -194,11 +199,36 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
             interval
         };
         let due = self.begun_at.map(|at| at + interval);
-        let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
-        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            std::thread::sleep(wait);
+        let due = due.filter(|due| *due > Instant::now());
+        if self.config.tells_written && self.config.syncs && !self.is_full {
+            self.write_until(due, interval / WRITES_PER_SYNC)?;
+        } else if let Some(due) = due {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         self.begun_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Where somebody waits for no more than the kernel, it gets what there is before the sync may begin, so
+    /// often at most: each write takes a block.
+    fn write_until(&mut self, due: Option<Instant>, step: Duration) -> Result<(), LogError> {
+        loop {
+            self.gather();
+            self.write()?;
+            self.tell_written();
+            let left = || due.map(|due| due.saturating_duration_since(Instant::now()));
+            let Some(wait) = left().filter(|left| !left.is_zero()) else {
+                return Ok(());
+            };
+            std::thread::sleep(wait.min(step));
+            let Some(wait) = left() else {
+                return Ok(());
+            };
+            match self.waiting.recv_timeout(wait) {
+                Ok(frame) => self.group.push_back(frame),
+                Err(_) => return Ok(()),
+            }
+        }
     }
 
     /// Takes what waits.
@@ -227,6 +257,13 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
+        self.write()?;
+        self.make_safe()?;
+        self.look_for_room()
+    }
+
+    /// Writes the group, when there is room for it.
+    fn write(&mut self) -> Result<(), LogError> {
         while let Err(error) = self.append() {
             let LogError::Full(_) = &error else {
                 return Err(error);
@@ -240,12 +277,12 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
                 std::thread::sleep(FULL_INTERVAL);
             }
         }
-        self.make_safe()?;
-        self.look_for_room()
+        Ok(())
     }
 
     /// Makes safe what was written, and tells whose it is.
     fn make_safe(&mut self) -> Result<(), LogError> {
+        self.tell_written();
         if self.config.syncs || self.synced_at.elapsed() >= LAZY_SYNC_INTERVAL {
             let begun = Instant::now();
             self.log.sync()?;
@@ -260,6 +297,19 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
             }
         }
         Ok(())
+    }
+
+    /// Tells whose frames the kernel has, where somebody waits for no more.
+    fn tell_written(&mut self) {
+        if !self.config.tells_written || !self.config.syncs {
+            return;
+        }
+        for (shard, told) in (0..).zip(&self.told) {
+            if let Some(ticket) = told {
+                self.progress.set_written(shard, *ticket);
+                (self.tell)(Told::News(shard));
+            }
+        }
     }
 
     fn tell_figures(&self) {
