@@ -37,7 +37,7 @@ const LAZY_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterConfig {
     /// Time between the beginnings of two syncs at least: a fast disk would be asked thousands of times
-    /// a second for nothing.
+    /// a second for nothing. An eighth of it is between two writes, where that is enough.
     pub commit_interval: Duration,
     /// What counts as safe: what the disk has, or else what the kernel has.
     pub syncs: bool,
@@ -126,6 +126,19 @@ impl<D: Disk + Send + 'static> Writer<D> {
     }
 }
 
+/// Time between the beginnings of two groups at least. Each takes a block: what is left of a full disk must
+/// not go to one acknowledgement each, or nothing is left to tell anew what there is.
+fn interval_of(config: &WriterConfig, is_full: bool) -> Duration {
+    let interval = config.commit_interval;
+    if is_full {
+        interval.max(FULL_PACE)
+    } else if config.syncs {
+        interval
+    } else {
+        interval / WRITES_PER_SYNC
+    }
+}
+
 /// The wall clock, in milliseconds since 1970.
 #[must_use]
 pub fn wall_ms() -> u64 {
@@ -190,14 +203,7 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
 
     /// Waits until the next sync may begin.
     fn pace(&mut self) -> Result<(), LogError> {
-        let interval = self.config.commit_interval;
-        // A group takes a block at least: what is left of a full disk must not go to one acknowledgement
-        // each, or nothing is left to tell anew what there is.
-        let interval = if self.is_full {
-            interval.max(FULL_PACE)
-        } else {
-            interval
-        };
+        let interval = interval_of(&self.config, self.is_full);
         let due = self.begun_at.map(|at| at + interval);
         let due = due.filter(|due| *due > Instant::now());
         if self.config.tells_written && self.config.syncs && !self.is_full {
@@ -456,6 +462,22 @@ mod tests {
         let mut found = Vec::new();
         place.open(|ticket| found.push(ticket));
         assert!(found.into_iter().eq(1..=1_000));
+    }
+
+    #[test]
+    fn on_a_full_disk_a_group_waits_for_more() {
+        let config = |syncs, commit_interval| WriterConfig {
+            commit_interval,
+            syncs,
+            ..WriterConfig::default()
+        };
+        let (short, long) = (Duration::from_micros(800), 2 * FULL_PACE);
+        assert_eq!(interval_of(&config(true, short), false), short);
+        assert_eq!(interval_of(&config(true, short), true), FULL_PACE);
+        assert_eq!(interval_of(&config(true, long), true), long);
+        // What is only written may be so more often.
+        assert_eq!(interval_of(&config(false, short), false), short / 8);
+        assert_eq!(interval_of(&config(false, short), true), FULL_PACE);
     }
 
     #[test]
