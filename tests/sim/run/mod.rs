@@ -598,9 +598,11 @@ fn listener(durability: Level) -> ListenerPolicy {
     }
 }
 
-/// In two of three worlds all clients come by the listener of level disk.
+/// In half of the worlds all clients come by the listener of level disk, in a quarter by that of level os.
 fn at_level(mut client: Client, seed: u64) -> Client {
-    if seed % 3 == 1 {
+    if seed % 4 == 1 {
+        client.level = Level::Os;
+    } else if seed % 4 == 3 {
         let name = client.connect.name.bytes();
         let sum = name.fold(0, |sum, letter| sum + usize::from(letter));
         client.level = LEVELS[sum % LEVELS.len()];

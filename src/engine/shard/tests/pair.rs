@@ -95,7 +95,7 @@ impl Pair {
 
     /// The operating system has all that a shard has told so far; nothing more is stored.
     pub fn write(&mut self, shard: usize) {
-        let last = self.cores[shard].take_persist().last();
+        let last = self.cores[shard].take_persist().next_back();
         if let Some(last) = last {
             self.written[shard] = last.ticket;
             self.cores[shard].written(last.ticket);
