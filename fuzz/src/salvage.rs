@@ -10,7 +10,7 @@ use ringmq::engine::record::{Opened, Persist, Record, Step, Subscription};
 use ringmq::engine::session::{Delivery, SubscriptionIds};
 use ringmq::engine::time::Timestamp;
 use ringmq::storage::image::Image;
-use ringmq::storage::log::disk::Disk;
+use ringmq::storage::log::disk::{Disk, Room};
 use ringmq::storage::log::segment::LogId;
 use ringmq::storage::log::{Log, LogConfig};
 use ringmq::storage::record::encoder::Encoder;
@@ -37,7 +37,7 @@ impl Disk for Files {
         Ok(self.0.keys().copied().collect())
     }
 
-    fn create(&mut self, segment: u64, bytes: u64) -> io::Result<()> {
+    fn create(&mut self, segment: u64, bytes: u64, _: Room) -> io::Result<()> {
         self.0.insert(segment, vec![0; bytes as usize]);
         Ok(())
     }

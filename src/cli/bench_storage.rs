@@ -4,7 +4,7 @@
 //! Producers make frames as shards do: turns of 64 publishes, each with its body, an entry for every queue
 //! it goes into, and later the end of each entry. They go on when what they have in flight is safe.
 
-use crate::storage::log::disk::{Directory, Disk};
+use crate::storage::log::disk::{Directory, Disk, Room};
 use crate::storage::log::frame::Frame;
 use crate::storage::log::segment::LogId;
 use crate::storage::log::writer::{Writer, WriterConfig, wall_ms};
@@ -123,7 +123,8 @@ impl Plain {
         if self.offset + bytes as u64 > self.bytes_max {
             self.directory.remove(self.segment)?;
             self.segment += 1;
-            self.directory.create(self.segment, self.bytes_max)?;
+            let (number, bytes) = (self.segment, self.bytes_max);
+            self.directory.create(number, bytes, Room::Free)?;
             self.offset = 0;
         }
         let mut parts: Vec<_> = frames
@@ -192,7 +193,7 @@ fn run_floor(args: &BenchStorageArgs, place: &std::path::Path) -> io::Result<Fig
     std::fs::remove_dir_all(place).or_else(missing_is_fine)?;
     let bytes_max = LogConfig::default().segment_bytes;
     let mut directory = Directory::open(place)?;
-    directory.create(1, bytes_max)?;
+    directory.create(1, bytes_max, Room::Free)?;
     let mut plain = Plain {
         directory,
         segment: 1,

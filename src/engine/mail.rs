@@ -150,8 +150,10 @@ impl Asked {
 pub struct Kept {
     /// Of those that are confirmed together all up to this one ...
     pub through: u64,
-    /// ... but these, which are told of by themselves later.
+    /// ... but these, which are told of by themselves later ...
     pub without: Vec<u64>,
+    /// ... and all up to this one, but for these, are with the operating system.
+    pub written: u64,
     /// Told of by themselves.
     pub single: Vec<u64>,
     /// QoS 2 publishes of the sender's that are complete; the receiver was asked to keep something of them.
@@ -162,8 +164,8 @@ impl Kept {
     /// Whether it says nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        let is_nothing = self.through == 0 && self.without.is_empty() && self.single.is_empty();
-        is_nothing && self.complete.is_empty()
+        let is_nothing = self.through == 0 && self.written == 0 && self.without.is_empty();
+        is_nothing && self.single.is_empty() && self.complete.is_empty()
     }
 }
 

@@ -34,6 +34,7 @@ mod program;
 mod qos;
 mod shared;
 mod storage;
+mod storage_levels;
 mod storage_space;
 mod store_tools;
 mod surroundings;

@@ -16,7 +16,7 @@ use crate::support::{Broker, Connect, Setup, unique};
 use random::Random;
 use ringmq::storage::epoch::Epochs;
 use ringmq::storage::image::Image;
-use ringmq::storage::log::disk::Disk;
+use ringmq::storage::log::disk::{Disk, Room};
 use ringmq::storage::log::segment::{LogId, file_name};
 use ringmq::storage::log::{Log, LogConfig};
 use ringmq::storage::rehome::images;
@@ -201,7 +201,7 @@ fn read(record: &[u8]) -> Vec<Step> {
 
 fn apply(disk: &mut SimDisk, step: &Step) {
     let done = match step.operation {
-        1 => disk.create(step.number, step.value),
+        1 => disk.create(step.number, step.value, Room::Free),
         2 => disk.remove(step.number),
         3 => disk.sync_directory(),
         4 => disk.write(step.number, step.value, &mut [IoSlice::new(&step.bytes)]),

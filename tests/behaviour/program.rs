@@ -568,3 +568,20 @@ fn listeners_of_the_file_are_not_dropped_by_a_flag() {
     let by_path = two("unix:///tmp/a", "unix:///tmp/a");
     assert!(by_path.contains("choose another path"), "{by_path}");
 }
+
+#[test]
+fn a_listener_cannot_promise_more_than_the_store() {
+    let listener = |level: &str| {
+        format!("[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\ndurability = \"{level}\"\n")
+    };
+    let place = std::env::temp_dir().join(unique("ringmq-levels"));
+    let at_os = format!("[storage]\ndirectory = {place:?}\nlevel = \"os\"\n");
+    refused(
+        &listener("os"),
+        &[".toml:3", "durability", "storage.directory"],
+    );
+    let config = format!("{}{at_os}", listener("disk"));
+    refused(&config, &[".toml:3", "durability", "may only lower it"]);
+    let config = format!("{}{at_os}", listener("sometimes"));
+    refused(&config, &[".toml:3", "sometimes"]);
+}

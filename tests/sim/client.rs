@@ -3,6 +3,7 @@
 use crate::oracle::MessageId;
 use crate::wire::{Connect, Publish};
 use crate::world::LinkId;
+use ringmq::engine::receipt::Level;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Where a client is.
@@ -51,6 +52,8 @@ pub struct Client {
     pub is_stalled: bool,
     /// QoS of all its subscriptions.
     pub qos: u8,
+    /// How safe what it publishes is when it is acknowledged: that of its listener.
+    pub level: Level,
     /// Its will on this connection.
     pub will: Option<MessageId>,
     /// Reads and answers so many bytes at a time.
@@ -101,6 +104,7 @@ impl Client {
             subscriptions: Vec::new(),
             is_stalled: false,
             qos,
+            level: Level::Disk,
             will: None,
             reads,
             is_kept,

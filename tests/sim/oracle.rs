@@ -145,6 +145,15 @@ impl Oracle {
         }
     }
 
+    /// What these clients were answered is not owed any more: their levels let a crash forget it.
+    pub fn forget_accepted(&mut self, publishers: &[bool]) {
+        for message in &mut self.messages {
+            if publishers[message.publisher] {
+                message.accepted_at = None;
+            }
+        }
+    }
+
     /// Memory is short from now on, or is not.
     pub fn memory_is_short(&mut self, is_short: bool, now: u64) {
         if is_short || self.is_short {

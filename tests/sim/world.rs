@@ -10,6 +10,7 @@ use crate::random::Random;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing as Batch;
 use ringmq::engine::overload::Meter;
+use ringmq::engine::receipt::Level;
 use ringmq::engine::route::ShardSet;
 use ringmq::engine::shard::store_room::StoreRoom;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
@@ -71,6 +72,7 @@ enum State {
 /// Both directions of a connection.
 pub struct Link {
     shard: usize,
+    listener: u16,
     state: State,
     to_broker: VecDeque<u8>,
     /// No more comes from the client after what is in `to_broker`.
@@ -94,6 +96,8 @@ struct Shard {
     /// Tickets that wait for the store, and the last that it has.
     uncommitted: VecDeque<u64>,
     stored: u64,
+    /// The last that the operating system has.
+    written: u64,
     /// What the store was told.
     kept: Kept,
     links: Vec<LinkId>,
@@ -143,11 +147,16 @@ pub struct World {
     pub now_ms: u64,
     pub roughness: Roughness,
     memory: Shown,
+    /// For what is written before it is stored, and how the broker ends.
+    of_store: Random,
     /// Memory has been almost gone.
     pub was_refusing: bool,
     /// What is wrong with what the shards gave the store.
     pub fault: Option<String>,
 }
+
+/// By listener, how safe what its clients publish is when it is acknowledged.
+pub const LEVELS: [Level; 3] = [Level::Disk, Level::Os, Level::Memory];
 
 /// What may be used, as [`World::use_memory`] counts.
 pub const MEMORY_MAX: u64 = 1000;
@@ -179,6 +188,7 @@ impl World {
             now_ms: 1000,
             roughness,
             memory: Shown::default(),
+            of_store: Random::new(!seed),
             was_refusing: false,
             fault: None,
         };
@@ -188,7 +198,7 @@ impl World {
 
     /// Shards that know nothing and nobody.
     fn fresh_shards(&self, shards: usize) -> Vec<Shard> {
-        let connections = Arc::new(ConnectionCounts::new(1));
+        let connections = Arc::new(ConnectionCounts::new(LEVELS.len()));
         let count = shards as ShardId;
         // By receiver, then sender.
         let row = || (0..shards).map(|_| Mailbox::default()).collect();
@@ -209,6 +219,7 @@ impl World {
             incoming: mailboxes[id].clone(),
             uncommitted: VecDeque::new(),
             stored: 0,
+            written: 0,
             kept: Kept::new(id as ShardId, self.seed),
             links: Vec::new(),
             sleeps_until: None,
@@ -234,16 +245,19 @@ impl World {
     }
 
     /// A client connects; the kernel picks a shard.
-    pub fn open(&mut self, shard: usize) -> LinkId {
+    pub fn open(&mut self, shard: usize, level: Level) -> LinkId {
+        let listener = LEVELS.iter().position(|it| *it == level);
+        let listener = listener.expect("a level") as u16;
         let now = self.now();
         let key = self.shards[shard]
             .core
-            .accept(now, 0)
+            .accept(now, listener)
             .expect("below the limit");
         self.assert_unused(shard, key);
         let id = self.links.len();
         self.links.push(Link {
             shard,
+            listener,
             state: State::Open(key),
             to_broker: VecDeque::new(),
             ends: false,
@@ -458,7 +472,8 @@ impl World {
 
     fn adopt(&mut self, shard: usize, link: LinkId, bytes: &[u8]) {
         let now = self.now();
-        let key = self.shards[shard].core.adopt(now, 0, None);
+        let listener = self.links[link].listener;
+        let key = self.shards[shard].core.adopt(now, listener, None);
         self.assert_unused(shard, key);
         self.links[link].shard = shard;
         self.links[link].state = State::Open(key);
@@ -477,10 +492,16 @@ impl World {
         if self.fault.is_none() && random.chance(KEPT_LOOKS) {
             self.fault = shard.kept.check(&shard.core, now).err();
         }
+        if !shard.uncommitted.is_empty() && self.of_store.chance(400) {
+            let at = self.of_store.below(shard.uncommitted.len());
+            shard.written = shard.written.max(shard.uncommitted[at]);
+            shard.core.written(shard.written);
+        }
         if random.chance(self.roughness.commit) && !shard.uncommitted.is_empty() {
             let count = 1 + random.below(shard.uncommitted.len());
             if let Some(through) = shard.uncommitted.drain(..count).next_back() {
                 shard.stored = through;
+                shard.written = shard.written.max(through);
                 shard.core.stored(now, through);
             }
         }

@@ -125,6 +125,7 @@ pub(super) struct FileListener {
     pub protocols: Option<Vec<String>>,
     pub connections_max: Option<usize>,
     pub connect_rate_max: Option<u64>,
+    pub durability: Option<StorageLevel>,
     pub methods: Option<Vec<MethodName>>,
     #[serde(default)]
     pub limits: FileClientLimits,

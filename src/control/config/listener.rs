@@ -6,13 +6,14 @@
 
 use super::ConfigError;
 use super::addresses::{settle, tcp_place};
-use super::file::{FileClientLimits, FileConfig, FileListener, FileTls};
+use super::file::{FileClientLimits, FileConfig, FileListener, FileTls, StorageLevel};
 use super::flags::Flags;
 use super::method::MethodName;
 use super::place::Places;
 use super::ranges::{self, LISTENER_CONNECT_RATE, LISTENER_CONNECTIONS, RECORD_BYTES};
 use crate::engine::codec::Version;
 use crate::engine::limits::Limits;
+use crate::engine::receipt::Level;
 use crate::engine::shard::ListenerPolicy;
 use crate::shard::certificates::{ClientCertificate, KeyPair, TlsFiles};
 use crate::shard::listener::{ListenerConfig, Place, UnixPlace};
@@ -49,6 +50,8 @@ pub(super) struct Surroundings<'a> {
     /// Methods that are asked.
     pub methods: &'a [MethodName],
     pub limits: Limits,
+    /// When what is kept counts as kept.
+    pub storage: StorageLevel,
 }
 
 /// What is wrong with a listener, and the key of its table that says so.
@@ -562,8 +565,31 @@ fn policy(
         has_exchange: false,
         connections_max: table.connections_max.unwrap_or(usize::MAX),
         connect_rate_max: table.connect_rate_max.unwrap_or(0),
+        durability: durability(table.durability, surroundings.storage)?,
         limits: client_limits(&table.limits, &surroundings.limits)?,
     })
+}
+
+/// How safe a listener's publishes are when they are acknowledged: as the store says, or less.
+fn durability(said: Option<StorageLevel>, storage: StorageLevel) -> Result<Level, Mistake> {
+    use StorageLevel::{Disk, Memory, Os};
+    let Some(said) = said else {
+        return Ok(Level::Disk);
+    };
+    match (said, storage) {
+        (Memory, _) => Ok(Level::Memory),
+        (Os, Disk) => Ok(Level::Os),
+        (Os, Os) | (Disk, Disk) => Ok(Level::Disk),
+        (Disk | Os, Memory) => {
+            let text = "promises more than is kept: nothing is (storage.directory says where to; \
+                        storage.level = \"memory\" keeps nothing)";
+            Err(Mistake::new("durability", text.to_owned()))
+        }
+        (Disk, Os) => {
+            let text = "promises more than storage.level = \"os\": a listener may only lower it";
+            Err(Mistake::new("durability", text.to_owned()))
+        }
+    }
 }
 
 /// The broker's limits with those that a listener sets for its clients; `None` if it sets none.

@@ -109,7 +109,7 @@ impl Config {
             return Err(places.wrong("limits.memory_max_bytes", text));
         }
         ranges::check_sections(&raw, &places)?;
-        let storage = storage::storage(&raw.storage, flags);
+        let mut storage = storage::storage(&raw.storage, flags);
         if let Some(max) = raw.storage.pending_bytes_max {
             settings.storage_pending_bytes_max = max;
         }
@@ -123,11 +123,15 @@ impl Config {
             authenticates: settings.authentication.has_methods,
             methods: &authentication.methods,
             limits: settings.limits.clone(),
+            storage: storage::level(storage.as_ref()),
         };
         let mut warnings = Vec::new();
         let listeners = listener::listeners(&raw, flags, &places, &surroundings, &mut warnings)?;
         let (listeners, policies) = listeners.into_iter().unzip();
         settings.listeners = policies;
+        if let Some(storage) = &mut storage {
+            storage.writer.tells_written = settings.waits_for_os();
+        }
         Ok(Config {
             file: sources.file.map(|(path, _)| path.to_owned()),
             listeners,

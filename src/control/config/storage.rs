@@ -19,6 +19,15 @@ pub struct StorageConfig {
 /// Default of `storage.commit_interval_us`.
 const COMMIT_INTERVAL_US: u64 = 500;
 
+/// When something counts as kept.
+pub(super) fn level(storage: Option<&StorageConfig>) -> StorageLevel {
+    match storage.map(|storage| storage.writer.syncs) {
+        None => StorageLevel::Memory,
+        Some(false) => StorageLevel::Os,
+        Some(true) => StorageLevel::Disk,
+    }
+}
+
 /// What is to be kept; `None` for nothing.
 pub(super) fn storage(raw: &FileStorage, flags: &Flags) -> Option<StorageConfig> {
     let path = flags.storage_directory.clone();

@@ -6,7 +6,7 @@ use super::keeping::settle_entry;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::{PacketType, Reason};
 use crate::engine::keys::{ConnectionKey, SessionKey};
-use crate::engine::receipt::Receipt;
+use crate::engine::receipt::{Level, Receipt};
 use crate::engine::record::Record;
 use crate::engine::time::Timestamp;
 
@@ -119,14 +119,16 @@ impl ShardCore {
 
     /// Whether what an acknowledgement waits for is safe.
     fn is_safe(&self, receipt: Receipt) -> bool {
-        self.clients.journal.is_stored(receipt.ticket)
+        let Receipt { ticket, level, .. } = receipt;
+        self.clients.journal.is_safe(ticket, level)
             && receipt.letter <= self.staged.visible()
-            && self.receipts.is_kept(receipt.number, receipt.shards)
+            && self.receipts.is_safe(receipt)
     }
 
     /// A connection's first acknowledgement waits for that.
     fn wait_until_safe(&mut self, key: ConnectionKey, receipt: Receipt) {
-        let is_here = self.clients.journal.is_stored(receipt.ticket);
+        let Receipt { ticket, level, .. } = receipt;
+        let is_here = self.clients.journal.is_safe(ticket, level);
         if is_here && receipt.letter <= self.staged.visible() {
             self.receipts.wait(key, receipt);
         } else {
@@ -140,8 +142,27 @@ impl ShardCore {
         next.or_else(|| self.receipts.next_due())
     }
 
+    /// What an answer to a publish waits for, by the level of its client's listener. PUBREL and PUBCOMP wait
+    /// for the store in any case: what they end would not only be lost with a crash, but be taken for
+    /// something else.
+    fn lowered(&self, key: ConnectionKey, ack: Ack, receipt: Receipt) -> Receipt {
+        let is_of_publish = matches!(ack.kind, PacketType::Puback | PacketType::Pubrec);
+        let connection = self.clients.connections.get(key);
+        let level = connection.map_or(Level::Disk, |c| self.settings.level(c.listener));
+        if is_of_publish {
+            receipt.lowered(level)
+        } else {
+            receipt
+        }
+    }
+
     /// Sends an acknowledgement once what it needs is safe; in the order of the publishes.
     pub(super) fn acknowledge_publish(&mut self, key: ConnectionKey, ack: Ack, receipt: Receipt) {
+        let receipt = if self.settings.stores {
+            self.lowered(key, ack, receipt)
+        } else {
+            receipt
+        };
         let is_safe = self.is_safe(receipt);
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;

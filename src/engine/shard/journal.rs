@@ -7,7 +7,7 @@
 use super::once::{Once, Unsent};
 use crate::engine::keys::{ConnectionKey, Origin, SessionNumber, ShardId};
 use crate::engine::message::Qos;
-use crate::engine::receipt::Receipt;
+use crate::engine::receipt::{Level, Receipt};
 use crate::engine::record::{Persist, Record};
 use crate::engine::session::Delivery;
 use std::collections::{BTreeSet, VecDeque};
@@ -26,9 +26,12 @@ pub(super) struct Journal {
     /// About how many messages are on their way to sessions.
     entries: u64,
     stored_through: u64,
+    /// The operating system has more than that, where somebody wants to know.
+    written_through: u64,
     /// Connections with acknowledgements that wait, by what the first of them waits for: a ticket to be
-    /// stored, then a letter to be visible.
+    /// stored, or written, then a letter to be visible.
     for_store: BTreeSet<(u64, ConnectionKey)>,
+    for_written: BTreeSet<(u64, ConnectionKey)>,
     for_mail: BTreeSet<(u64, ConnectionKey)>,
     /// Connections whose CONNACK waits.
     opening: BTreeSet<(u64, ConnectionKey)>,
@@ -154,8 +157,29 @@ impl Journal {
         let is_news = through > self.stored_through;
         if is_news {
             self.stored_through = through;
+            if through > self.written_through {
+                self.written_through = through;
+            }
         }
         is_news
+    }
+
+    /// The operating system has everything up to a ticket. Whether that is news.
+    pub(super) const fn advance_written(&mut self, through: u64) -> bool {
+        let is_news = through > self.written_through;
+        if is_news {
+            self.written_through = through;
+        }
+        is_news
+    }
+
+    /// Whether everything up to a ticket is as safe as that.
+    pub(super) fn is_safe(&self, ticket: u64, level: Level) -> bool {
+        match level {
+            Level::Disk => self.is_stored(ticket),
+            Level::Os => ticket <= self.written_through,
+            Level::Memory => true,
+        }
     }
 
     /// Whether everything up to a ticket is stored.
@@ -165,7 +189,8 @@ impl Journal {
 
     /// Whether acknowledgements wait.
     pub(super) fn is_awaited(&self) -> bool {
-        !self.for_store.is_empty() || !self.for_mail.is_empty()
+        let waiting = [&self.for_store, &self.for_written, &self.for_mail];
+        waiting.iter().any(|waiting| !waiting.is_empty())
     }
 
     /// A connection's CONNACK waits for all so far.
@@ -212,8 +237,10 @@ impl Journal {
 
     /// A connection's first acknowledgement waits for this.
     pub(super) fn wait(&mut self, connection: ConnectionKey, receipt: Receipt) {
-        if self.is_stored(receipt.ticket) {
+        if self.is_safe(receipt.ticket, receipt.level) {
             self.for_mail.insert((receipt.letter, connection));
+        } else if receipt.level == Level::Os {
+            self.for_written.insert((receipt.ticket, connection));
         } else {
             self.for_store.insert((receipt.ticket, connection));
         }
@@ -222,10 +249,12 @@ impl Journal {
     /// The next one that need not wait any longer, when letters up to `visible` are; if it has to for its
     /// next acknowledgement, it must say so again. Those that wait on are not looked at.
     pub(super) fn next_due(&mut self, visible: u64) -> Option<ConnectionKey> {
-        let stored = self.stored_through;
+        let (stored, written) = (self.stored_through, self.written_through);
         let due = |first: Option<&(u64, _)>, until| first.is_some_and(|first| first.0 <= until);
         let next = if due(self.for_store.first(), stored) {
             self.for_store.pop_first()
+        } else if due(self.for_written.first(), written) {
+            self.for_written.pop_first()
         } else if due(self.for_mail.first(), visible) {
             self.for_mail.pop_first()
         } else {

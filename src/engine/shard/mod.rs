@@ -216,6 +216,7 @@ impl ShardCore {
         seed: u64,
         counts: Arc<ConnectionCounts>,
     ) -> Self {
+        let receipts = Receipts::new(settings.waits_for_os());
         let settings = Rc::new(settings);
         let turn_deliveries_max = settings.limits.turn_deliveries_max;
         let secrets = Hashing::new(seed);
@@ -233,7 +234,7 @@ impl ShardCore {
             timers: Timers::default(),
             interest: Interest::new(id, shards),
             lasting: Lasting::default(),
-            receipts: Receipts::default(),
+            receipts,
             sampling: Sampling::default(),
             admission: Admission::new(counts),
             commands: Vec::new(),
@@ -431,6 +432,14 @@ impl ShardCore {
             self.confirm_stored();
             self.release_stored_acks();
             self.release_pending(now);
+        }
+    }
+
+    /// The operating system has everything up to this ticket.
+    pub fn written(&mut self, through: u64) {
+        if self.clients.journal.advance_written(through) {
+            self.confirm_all_handled();
+            self.release_stored_acks();
         }
     }
 

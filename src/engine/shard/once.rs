@@ -206,3 +206,23 @@ impl Once {
         self.resuming.pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A range that goes one too far calls complete what a crash has cut off.
+    #[test]
+    fn what_is_complete_ends_before_each_number_that_is_open() {
+        let mut once = Once::default();
+        once.count_after(10);
+        let ranges = |once: &Once, last| once.complete(last).collect::<Vec<_>>();
+        assert_eq!(ranges(&once, 10), []);
+        assert_eq!(ranges(&once, 12), [(10, 12)]);
+        for number in [11, 14, 15, 20] {
+            once.open(number);
+        }
+        assert_eq!(ranges(&once, 20), [(11, 13), (15, 19)]);
+        assert_eq!(ranges(&once, 22), [(11, 13), (15, 19), (20, 22)]);
+    }
+}

@@ -16,7 +16,7 @@ use super::ShardCore;
 use super::clients::PassedOn;
 use crate::engine::keys::{ConnectionKey, SessionKey, ShardId};
 use crate::engine::mail::{Asked, Kept, Mail, Phase};
-use crate::engine::receipt::Receipt;
+use crate::engine::receipt::{Level, Receipt};
 use crate::engine::route::ShardSet;
 use crate::engine::session::FixedMap;
 use crate::engine::time::Timestamp;
@@ -73,6 +73,32 @@ struct Handled {
     is_passed_on: bool,
 }
 
+/// Those of one sender.
+#[derive(Default)]
+struct HandledLetters {
+    queue: VecDeque<Handled>,
+    /// So many of them it was told that they are written.
+    written: usize,
+}
+
+impl HandledLetters {
+    /// The next one that was not told of, if all up to its ticket is written.
+    fn next_written(&mut self, is_written: impl Fn(u64) -> bool) -> Option<&Handled> {
+        let next = self.queue.get(self.written);
+        let next = next.filter(|next| is_written(next.ticket))?;
+        self.written += 1;
+        Some(next)
+    }
+
+    /// The next one, if all up to its ticket is stored.
+    fn next_stored(&mut self, is_stored: impl Fn(u64) -> bool) -> Option<Handled> {
+        let next = self.queue.front().filter(|next| is_stored(next.ticket));
+        next?;
+        self.written = self.written.saturating_sub(1);
+        self.queue.pop_front()
+    }
+}
+
 /// The receipts of one shard.
 #[derive(Default)]
 pub(super) struct Receipts {
@@ -81,20 +107,24 @@ pub(super) struct Receipts {
     answers: u64,
     /// While something is handled that others may be asked about: its number, 0 as long as none was.
     at_hand: Option<u64>,
-    /// By shard, what it has confirmed together with all before.
+    /// By shard, what it has confirmed together with all before; and what it has only written.
     kept_through: Vec<u64>,
+    written_through: Vec<u64>,
     /// By number, confirmations that are to come by themselves. What is confirmed before it was said to be so
     /// counts as less than none.
     open: FixedMap<u64, i32>,
     /// Who waits for numbers of a shard, and for open ones.
     for_shard: Vec<BTreeSet<(u64, Waiter)>>,
+    for_written: Vec<BTreeSet<(u64, Waiter)>>,
     for_open: BTreeSet<(u64, Waiter)>,
     then: FixedMap<u64, (ShardSet, Then)>,
     /// Connections whose first acknowledgement may not have to wait any more.
     due: VecDeque<ConnectionKey>,
     accepting: BTreeMap<(SessionKey, u16), Accepting>,
     /// By sender, letters that were handled.
-    handled: Vec<VecDeque<Handled>>,
+    handled: Vec<HandledLetters>,
+    /// Whether senders are told what is only written.
+    tells_written: bool,
     /// What is done when a ticket is stored.
     after_store: VecDeque<(u64, Then)>,
     /// By shard, what it is to be told.
@@ -104,6 +134,14 @@ pub(super) struct Receipts {
 }
 
 impl Receipts {
+    /// Others are told what is only written, where somebody may wait for it.
+    pub(super) fn new(tells_written: bool) -> Self {
+        Receipts {
+            tells_written,
+            ..Receipts::default()
+        }
+    }
+
     /// Others may be asked about what is handled from now on.
     pub(super) const fn begin(&mut self, asks: bool) {
         self.at_hand = if asks { Some(0) } else { None };
@@ -198,34 +236,48 @@ impl Receipts {
         is_over
     }
 
-    fn has_confirmed(&self, shard: ShardId, number: u64) -> bool {
-        let through = self.kept_through.get(usize::from(shard));
+    fn has_confirmed(&self, shard: ShardId, number: u64, level: Level) -> bool {
+        let through = if level == Level::Disk {
+            &self.kept_through
+        } else {
+            &self.written_through
+        };
+        let through = through.get(usize::from(shard));
         through.is_some_and(|through| *through >= number)
+    }
+
+    /// Whether what others were asked for is as safe as it has to be.
+    #[inline]
+    pub(super) fn is_safe(&self, receipt: Receipt) -> bool {
+        let Receipt { number, shards, .. } = receipt;
+        number == 0 || self.is_confirmed(number, shards, receipt.level)
     }
 
     /// Whether all who were asked have stored it.
     #[inline]
     pub(super) fn is_kept(&self, number: u64, shards: ShardSet) -> bool {
-        number == 0 || self.is_confirmed(number, shards)
+        number == 0 || self.is_confirmed(number, shards, Level::Disk)
     }
 
-    fn is_confirmed(&self, number: u64, shards: ShardSet) -> bool {
+    fn is_confirmed(&self, number: u64, shards: ShardSet, level: Level) -> bool {
         let mut shards = shards.iter();
-        shards.all(|shard| self.has_confirmed(shard, number)) && !self.open.contains_key(&number)
+        shards.all(|shard| self.has_confirmed(shard, number, level))
+            && !self.open.contains_key(&number)
     }
 
     /// A connection's first acknowledgement waits for others.
     pub(super) fn wait(&mut self, connection: ConnectionKey, receipt: Receipt) {
         let waiter = Waiter::Connection(connection);
-        self.wait_for(receipt.number, receipt.shards, waiter);
+        self.wait_for(receipt.number, receipt.shards, receipt.level, waiter);
     }
 
-    fn wait_for(&mut self, number: u64, shards: ShardSet, waiter: Waiter) {
+    fn wait_for(&mut self, number: u64, shards: ShardSet, level: Level, waiter: Waiter) {
         let next = shards
             .iter()
-            .find(|shard| !self.has_confirmed(*shard, number));
+            .find(|shard| !self.has_confirmed(*shard, number, level));
         let list = match next {
-            Some(shard) => row(&mut self.for_shard, shard),
+            Some(shard) if level == Level::Disk => row(&mut self.for_shard, shard),
+            Some(shard) => row(&mut self.for_written, shard),
             None => &mut self.for_open,
         };
         list.insert((number, waiter));
@@ -260,18 +312,16 @@ impl Receipts {
         }
         let known = row(&mut self.kept_through, from);
         *known = kept.through.max(*known);
+        let written = row(&mut self.written_through, from);
+        *written = kept.written.max(*known).max(*written);
+        let written = *written;
         for number in &kept.single {
             if self.count(*number, -1) {
                 self.wake_open(*number, &mut woken);
             }
         }
-        let waiting = row(&mut self.for_shard, from);
-        while let Some(first) = waiting.first().copied()
-            && first.0 <= kept.through
-        {
-            waiting.pop_first();
-            woken.push(first);
-        }
+        take_through(row(&mut self.for_shard, from), kept.through, &mut woken);
+        take_through(row(&mut self.for_written, from), written, &mut woken);
         self.wake(woken)
     }
 
@@ -288,7 +338,7 @@ impl Receipts {
                     if self.is_kept(number, shards) {
                         then.extend(self.then.remove(&number).map(|(_, then)| then));
                     } else {
-                        self.wait_for(number, shards, waiter);
+                        self.wait_for(number, shards, Level::Disk, waiter);
                     }
                 }
             }
@@ -344,6 +394,20 @@ impl Receipts {
     }
 }
 
+/// Takes those that wait for numbers up to this one.
+fn take_through(
+    waiting: &mut BTreeSet<(u64, Waiter)>,
+    through: u64,
+    woken: &mut Vec<(u64, Waiter)>,
+) {
+    while let Some(first) = waiting.first().copied()
+        && first.0 <= through
+    {
+        waiting.pop_first();
+        woken.push(first);
+    }
+}
+
 /// A shard's place in a list by shard.
 fn row<T: Default>(rows: &mut Vec<T>, shard: ShardId) -> &mut T {
     let at = usize::from(shard);
@@ -359,7 +423,8 @@ impl ShardCore {
         if self.receipts.is_kept(number, shards) {
             return self.go_on_with(then);
         }
-        self.receipts.wait_for(number, shards, Waiter::Then);
+        let waiter = Waiter::Then;
+        self.receipts.wait_for(number, shards, Level::Disk, waiter);
         self.receipts.then.insert(number, (shards, then));
     }
 
@@ -474,7 +539,8 @@ impl ShardCore {
             return self.when_kept(number, ShardSet::default(), confirm);
         }
         let is_passed_on = number > 0;
-        row(&mut self.receipts.handled, from).push_back(Handled {
+        let handled = row(&mut self.receipts.handled, from);
+        handled.queue.push_back(Handled {
             receipt,
             ticket,
             is_passed_on,
@@ -485,34 +551,47 @@ impl ShardCore {
         self.confirm_handled(from);
     }
 
-    /// What was handled for a shard and is stored.
+    /// What was handled for a shard and is stored, or with the operating system.
     fn confirm_handled(&mut self, from: ShardId) {
         let Receipts {
             handled,
             news,
             has_news,
+            tells_written,
             ..
         } = &mut self.receipts;
-        let handled = row(handled, from);
-        while let Some(first) = handled.front()
-            && self.clients.journal.is_stored(first.ticket)
-            && let Some(first) = handled.pop_front()
-        {
+        let (handled, journal) = (row(handled, from), &self.clients.journal);
+        let is_written = |ticket| journal.is_safe(ticket, Level::Os);
+        while *tells_written && let Some(next) = handled.next_written(is_written) {
+            let news = row(news, from);
+            news.written = next.receipt;
+            if next.is_passed_on {
+                news.without.push(next.receipt);
+            }
+            has_news.insert(from);
+        }
+        while let Some(first) = handled.next_stored(|ticket| journal.is_stored(ticket)) {
             let news = row(news, from);
             news.through = first.receipt;
-            if first.is_passed_on {
+            // Otherwise it was told of when it was written.
+            if first.is_passed_on && !*tells_written {
                 news.without.push(first.receipt);
             }
             has_news.insert(from);
         }
     }
 
-    /// More is stored.
-    pub(super) fn confirm_stored(&mut self) {
-        self.go_on_with_stored();
+    /// More is written, or stored.
+    pub(super) fn confirm_all_handled(&mut self) {
         for from in 0..self.receipts.handled.len() as ShardId {
             self.confirm_handled(from);
         }
+    }
+
+    /// More is stored.
+    pub(super) fn confirm_stored(&mut self) {
+        self.go_on_with_stored();
+        self.confirm_all_handled();
     }
 
     /// Another shard has stored what it got of this one.

@@ -6,6 +6,7 @@ use crate::engine::codec::Version;
 use crate::engine::limits::Limits;
 use crate::engine::message::Qos;
 use crate::engine::outbox::OutboxFull;
+use crate::engine::receipt::Level;
 use crate::engine::route::shared::SharedStrategy;
 use crate::engine::session::outbound::{QueueFull, QueueLimits};
 
@@ -26,6 +27,8 @@ pub struct ListenerPolicy {
     pub connect_rate_max: u64,
     /// Limits of its clients, if they differ from all others'.
     pub limits: Option<Box<Limits>>,
+    /// How safe what its clients publish is when it is acknowledged.
+    pub durability: Level,
 }
 
 impl Default for ListenerPolicy {
@@ -38,6 +41,7 @@ impl Default for ListenerPolicy {
             connections_max: usize::MAX,
             connect_rate_max: 0,
             limits: None,
+            durability: Level::Disk,
         }
     }
 }
@@ -169,6 +173,20 @@ impl Settings {
             .listener(number)
             .and_then(|policy| policy.limits.as_deref());
         own.unwrap_or(&self.limits)
+    }
+
+    /// How safe what the clients of a listener publish is when it is acknowledged.
+    #[must_use]
+    pub fn level(&self, number: u16) -> Level {
+        let policy = self.listener(number);
+        policy.map_or(Level::Disk, |policy| policy.durability)
+    }
+
+    /// Whether clients of a listener wait until the operating system has what they publish.
+    #[must_use]
+    pub fn waits_for_os(&self) -> bool {
+        let mut levels = self.listeners.iter().map(|policy| policy.durability);
+        levels.any(|level| level == Level::Os)
     }
 
     /// What the clients of a listener may do.

@@ -27,8 +27,9 @@ pub(super) struct Store {
     shard: ShardId,
     encoder: Encoder,
     way: LogWay,
-    /// The highest ticket of which the core knows that it is safe.
+    /// The highest ticket of which the core knows that it is safe, and that the kernel has it.
     told: u64,
+    told_written: u64,
     /// Checkpoints that were asked for and have begun.
     checkpoints: u64,
     /// Frames that are not safe: their tickets and bytes.
@@ -47,6 +48,7 @@ impl Store {
             encoder: Encoder::new(shard, 0),
             way,
             told: 0,
+            told_written: 0,
             checkpoints: 0,
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -59,6 +61,7 @@ impl Store {
     pub fn has_news(&self) -> bool {
         let progress = &self.way.progress;
         progress.safe_ticket(self.shard) > self.told
+            || progress.written_ticket(self.shard) > self.told_written.max(self.told)
             || progress.checkpoints() > self.checkpoints
             || progress.is_full() != (self.room == StoreRoom::Full)
     }
@@ -74,6 +77,11 @@ impl Store {
             self.write(core);
         }
         let safe = self.way.progress.safe_ticket(self.shard);
+        let written = self.way.progress.written_ticket(self.shard);
+        if written > self.told_written.max(safe) {
+            self.told_written = written;
+            core.written(written);
+        }
         let is_news = safe > self.told;
         self.told = safe;
         while let Some((_, bytes)) = self.pending.front().filter(|(ticket, _)| *ticket <= safe) {

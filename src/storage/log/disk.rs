@@ -22,11 +22,11 @@ pub trait Disk {
     /// The directory cannot be read.
     fn segments(&mut self) -> io::Result<Vec<u64>>;
 
-    /// Makes a segment of so many bytes, all zero.
+    /// Makes a segment of so many bytes, all zero, of the room that is for this.
     ///
     /// # Errors
     /// There is no room, or it cannot be made; then it is not there.
-    fn create(&mut self, segment: u64, bytes: u64) -> io::Result<()>;
+    fn create(&mut self, segment: u64, bytes: u64, room: Room) -> io::Result<()>;
 
     /// Removes a segment.
     ///
@@ -70,6 +70,15 @@ pub trait Disk {
     /// # Errors
     /// They cannot be read.
     fn read_end(&mut self) -> io::Result<Vec<u8>>;
+}
+
+/// Which room a segment may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// What is to be had beside what is kept free.
+    Free,
+    /// All there is: what is written then makes room.
+    KeptBack,
 }
 
 /// A directory of the file system, for one process at a time.
@@ -200,7 +209,8 @@ impl Directory {
     fn check_free(&self, bytes: u64) -> io::Result<()> {
         let system = rustix::fs::fstatvfs(&self.directory)?;
         let free = system.f_bavail.saturating_mul(system.f_frsize);
-        let least = self.free_bytes_min;
+        // One segment more can be made for what makes room.
+        let least = self.free_bytes_min.max(bytes);
         if free < bytes.saturating_add(least) {
             let text =
                 format!("{free} bytes are free, of which {least} stay so (storage.free_bytes_min)");
@@ -259,8 +269,10 @@ impl Disk for Directory {
         Ok(numbers)
     }
 
-    fn create(&mut self, segment: u64, bytes: u64) -> io::Result<()> {
-        self.check_free(bytes)?;
+    fn create(&mut self, segment: u64, bytes: u64, room: Room) -> io::Result<()> {
+        if room == Room::Free {
+            self.check_free(bytes)?;
+        }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let name = file_name(segment);
         let mode = Mode::from_raw_mode(0o600);

@@ -24,7 +24,7 @@ pub mod segment;
 pub mod trace;
 pub mod writer;
 
-use disk::Disk;
+use disk::{Disk, Room};
 use end::EndNote;
 use frame::{Frame, Kind};
 use scan::{Damage, End, Scan};
@@ -38,7 +38,8 @@ use std::io::{self, IoSlice};
 pub struct LogConfig {
     /// Bytes of a segment with its first block; whole blocks, at least one frame of the largest size.
     pub segment_bytes: u64,
-    /// Most bytes of all segments together, the one made in advance included.
+    /// Most bytes of all segments together, the one made in advance and the one that is kept back for a full
+    /// disk included.
     pub bytes_max: u64,
 }
 
@@ -111,6 +112,9 @@ pub struct Log<D> {
     life: u8,
     /// The file of the segment after it is there.
     has_spare: bool,
+    /// There is no room: one segment more may be made of what is kept back, for what makes room; and was.
+    is_full: bool,
+    has_taken_back: bool,
     /// What is made now is for what makes room, and may go beyond the bound.
     is_opening: bool,
     /// At its end, for the note without which nothing can be removed when there is no room for another.
@@ -154,6 +158,8 @@ impl<D: Disk> Log<D> {
             offset: 0,
             life: 0,
             has_spare: false,
+            is_full: false,
+            has_taken_back: false,
             is_opening: true,
             reserved_bytes: BLOCK_BYTES,
             sequence: scan.next_sequence,
@@ -321,6 +327,8 @@ impl<D: Disk> Log<D> {
             let removed = removed.and_then(|()| self.disk.sync_directory());
             self.note(removed)?;
             self.oldest += 1;
+            // Its room is kept back instead.
+            self.has_taken_back = false;
         }
         Ok(())
     }
@@ -367,8 +375,11 @@ impl<D: Disk> Log<D> {
     pub fn prepare(&mut self) -> Result<(), LogError> {
         self.check()?;
         if !self.has_spare {
-            self.create(self.segment + 1)?;
+            let created = self.create(self.segment + 1, Room::Free);
+            self.is_full = created.is_err();
+            created?;
             self.has_spare = true;
+            self.has_taken_back = false;
         }
         Ok(())
     }
@@ -387,8 +398,10 @@ impl<D: Disk> Log<D> {
         self.note_end(self.synced + 1 == self.sequence)
     }
 
-    fn create(&mut self, number: u64) -> Result<(), LogError> {
-        let bytes = (number - self.oldest + 1).saturating_mul(self.config.segment_bytes);
+    fn create(&mut self, number: u64, room: Room) -> Result<(), LogError> {
+        let kept_back = u64::from(room == Room::Free);
+        let segments = number - self.oldest + 1 + kept_back;
+        let bytes = segments.saturating_mul(self.config.segment_bytes);
         if bytes > self.config.bytes_max && !self.is_opening {
             return Err(LogError::Full(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
@@ -398,7 +411,7 @@ impl<D: Disk> Log<D> {
                 ),
             )));
         }
-        let created = self.disk.create(number, self.config.segment_bytes);
+        let created = self.disk.create(number, self.config.segment_bytes, room);
         created.map_err(LogError::of_creation)
     }
 
@@ -420,10 +433,10 @@ impl<D: Disk> Log<D> {
         self.segments() * self.config.segment_bytes
     }
 
-    /// Bytes that this one, and the one made in advance, still take.
+    /// Bytes that this one, and the one made in advance or kept back, still take.
     #[must_use]
     pub const fn left_bytes(&self) -> u64 {
-        let spare = if self.has_spare {
+        let spare = if self.has_spare || !self.has_taken_back {
             self.config.segment_bytes
         } else {
             0
@@ -445,10 +458,24 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// On a full disk the first one is made of what is kept back.
+    fn create_next(&mut self, number: u64) -> Result<(), LogError> {
+        let takes_back = self.is_full && !self.has_taken_back;
+        let room = if takes_back {
+            Room::KeptBack
+        } else {
+            Room::Free
+        };
+        let created = self.create(number, room);
+        self.has_taken_back |= takes_back && created.is_ok();
+        self.is_full |= matches!(created, Err(LogError::Full(_)));
+        created
+    }
+
     fn begin_segment(&mut self, now_ms: u64) -> Result<(), LogError> {
         let number = self.segment + 1;
         if !self.has_spare {
-            self.create(number)?;
+            self.create_next(number)?;
         }
         let head = SegmentHead {
             log: self.id,

@@ -12,6 +12,8 @@ const UNTOLD: u64 = u64::MAX;
 pub struct Progress {
     /// By shard, the highest ticket that is safe.
     safe: Vec<AtomicU64>,
+    /// The highest that the operating system has, where that is told.
+    written: Vec<AtomicU64>,
     /// By shard, about how many bytes the records of what there is take.
     live_bytes: Vec<AtomicU64>,
     checkpoints: AtomicU64,
@@ -50,6 +52,7 @@ impl Progress {
         let zeros = || (0..shards).map(|_| AtomicU64::new(0)).collect();
         Progress {
             safe: zeros(),
+            written: zeros(),
             live_bytes: (0..shards).map(|_| AtomicU64::new(UNTOLD)).collect(),
             checkpoints: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
@@ -72,6 +75,19 @@ impl Progress {
     pub(super) fn set_safe(&self, shard: u16, ticket: u64) {
         if let Some(safe) = self.safe.get(usize::from(shard)) {
             safe.store(ticket, Ordering::Release);
+        }
+    }
+
+    /// The highest ticket of a shard that the operating system has; 0 where that is not told.
+    #[must_use]
+    pub fn written_ticket(&self, shard: u16) -> u64 {
+        let known = self.written.get(usize::from(shard));
+        known.map_or(0, |ticket| ticket.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_written(&self, shard: u16, ticket: u64) {
+        if let Some(written) = self.written.get(usize::from(shard)) {
+            written.store(ticket, Ordering::Release);
         }
     }
 

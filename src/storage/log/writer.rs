@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub const WAITING_MAX: usize = 4_096;
 /// Bytes that are written before they are made safe.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Between two syncs the kernel gets what waits so often at most, where somebody waits for that.
+const WRITES_PER_SYNC: u32 = 8;
 /// While the disk is full so long a group waits for more.
 const FULL_PACE: Duration = Duration::from_millis(50);
 /// How often it is tried whether there is room again.
@@ -35,10 +37,12 @@ const LAZY_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterConfig {
     /// Time between the beginnings of two syncs at least: a fast disk would be asked thousands of times
-    /// a second for nothing.
+    /// a second for nothing. An eighth of it is between two writes, where that is enough.
     pub commit_interval: Duration,
     /// What counts as safe: what the disk has, or else what the kernel has.
     pub syncs: bool,
+    /// Whether shards also hear what is written and not safe yet.
+    pub tells_written: bool,
     /// Segments beyond which the oldest goes, where nothing in it is needed; otherwise the shards are asked.
     pub segments_max: Option<u64>,
     /// Frames that may wait; whoever has more waits itself. Without a bound nobody does.
@@ -64,6 +68,7 @@ impl Default for WriterConfig {
         WriterConfig {
             commit_interval: Duration::from_micros(500),
             syncs: true,
+            tells_written: false,
             segments_max: None,
             waiting_max: Some(WAITING_MAX),
         }
@@ -121,6 +126,19 @@ impl<D: Disk + Send + 'static> Writer<D> {
     }
 }
 
+/// Time between the beginnings of two groups at least. Each takes a block: what is left of a full disk must
+/// not go to one acknowledgement each, or nothing is left to tell anew what there is.
+fn interval_of(config: &WriterConfig, is_full: bool) -> Duration {
+    let interval = config.commit_interval;
+    if is_full {
+        interval.max(FULL_PACE)
+    } else if config.syncs {
+        interval
+    } else {
+        interval / WRITES_PER_SYNC
+    }
+}
+
 /// The wall clock, in milliseconds since 1970.
 #[must_use]
 pub fn wall_ms() -> u64 {
@@ -175,7 +193,7 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
                     return self.log.finish();
                 }
             }
-            self.pace();
+            self.pace()?;
             self.gather();
             self.commit()?;
             self.clean(false)?;
@@ -184,21 +202,39 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     }
 
     /// Waits until the next sync may begin.
-    fn pace(&mut self) {
-        let interval = self.config.commit_interval;
-        // A group takes a block at least: what is left of a full disk must not go to one acknowledgement
-        // each, or nothing is left to tell anew what there is.
-        let interval = if self.is_full {
-            interval.max(FULL_PACE)
-        } else {
-            interval
-        };
+    fn pace(&mut self) -> Result<(), LogError> {
+        let interval = interval_of(&self.config, self.is_full);
         let due = self.begun_at.map(|at| at + interval);
-        let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
-        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            std::thread::sleep(wait);
+        let due = due.filter(|due| *due > Instant::now());
+        if self.config.tells_written && self.config.syncs && !self.is_full {
+            self.write_until(due, interval / WRITES_PER_SYNC)?;
+        } else if let Some(due) = due {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         self.begun_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Where somebody waits for no more than the kernel, it gets what there is before the sync may begin, so
+    /// often at most: each write takes a block.
+    fn write_until(&mut self, due: Option<Instant>, step: Duration) -> Result<(), LogError> {
+        loop {
+            self.gather();
+            self.write()?;
+            self.tell_written();
+            let left = || due.map(|due| due.saturating_duration_since(Instant::now()));
+            let Some(wait) = left().filter(|left| !left.is_zero()) else {
+                return Ok(());
+            };
+            std::thread::sleep(wait.min(step));
+            let Some(wait) = left() else {
+                return Ok(());
+            };
+            match self.waiting.recv_timeout(wait) {
+                Ok(frame) => self.group.push_back(frame),
+                Err(_) => return Ok(()),
+            }
+        }
     }
 
     /// Takes what waits.
@@ -227,6 +263,13 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
+        self.write()?;
+        self.make_safe()?;
+        self.look_for_room()
+    }
+
+    /// Writes the group, when there is room for it.
+    fn write(&mut self) -> Result<(), LogError> {
         while let Err(error) = self.append() {
             let LogError::Full(_) = &error else {
                 return Err(error);
@@ -240,12 +283,12 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
                 std::thread::sleep(FULL_INTERVAL);
             }
         }
-        self.make_safe()?;
-        self.look_for_room()
+        Ok(())
     }
 
     /// Makes safe what was written, and tells whose it is.
     fn make_safe(&mut self) -> Result<(), LogError> {
+        self.tell_written();
         if self.config.syncs || self.synced_at.elapsed() >= LAZY_SYNC_INTERVAL {
             let begun = Instant::now();
             self.log.sync()?;
@@ -260,6 +303,19 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
             }
         }
         Ok(())
+    }
+
+    /// Tells whose frames the kernel has, where somebody waits for no more.
+    fn tell_written(&mut self) {
+        if !self.config.tells_written || !self.config.syncs {
+            return;
+        }
+        for (shard, told) in (0..).zip(&self.told) {
+            if let Some(ticket) = told {
+                self.progress.set_written(shard, *ticket);
+                (self.tell)(Told::News(shard));
+            }
+        }
     }
 
     fn tell_figures(&self) {
@@ -406,6 +462,22 @@ mod tests {
         let mut found = Vec::new();
         place.open(|ticket| found.push(ticket));
         assert!(found.into_iter().eq(1..=1_000));
+    }
+
+    #[test]
+    fn on_a_full_disk_a_group_waits_for_more() {
+        let config = |syncs, commit_interval| WriterConfig {
+            commit_interval,
+            syncs,
+            ..WriterConfig::default()
+        };
+        let (short, long) = (Duration::from_micros(800), 2 * FULL_PACE);
+        assert_eq!(interval_of(&config(true, short), false), short);
+        assert_eq!(interval_of(&config(true, short), true), FULL_PACE);
+        assert_eq!(interval_of(&config(true, long), true), long);
+        // What is only written may be so more often.
+        assert_eq!(interval_of(&config(false, short), false), short / 8);
+        assert_eq!(interval_of(&config(false, short), true), FULL_PACE);
     }
 
     #[test]

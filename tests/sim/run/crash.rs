@@ -1,8 +1,9 @@
 //! The broker is killed and starts again: what its clients know of it.
 
 use super::Run;
-use crate::client::Phase;
+use crate::client::{Client, Phase};
 use crate::oracle::ClientId;
+use ringmq::engine::receipt::Level;
 
 /// Sessions of fewer seconds may end while the broker thinks that their client is away.
 const SHORT_S: u32 = 3600;
@@ -11,10 +12,18 @@ impl Run {
     pub(super) fn crash(&mut self, _: ClientId) {
         self.note(|| "the broker is killed".into());
         self.oracle.crashed(self.now);
+        let cuts_power = self.world.crash_cuts_power();
+        let forgets = |client: &Client| match client.level {
+            Level::Disk => false,
+            Level::Os => cuts_power,
+            Level::Memory => true,
+        };
+        let forgetting = self.clients.iter().map(forgets).collect::<Vec<_>>();
+        self.oracle.forget_accepted(&forgetting);
         for id in 0..self.clients.len() {
             self.lose_broker(id);
         }
-        if let Err(fault) = self.world.crash(&mut self.random) {
+        if let Err(fault) = self.world.crash(cuts_power, &mut self.random) {
             self.world.fault = Some(fault);
         }
     }

@@ -4,6 +4,7 @@ use super::{PADDING, QUOTA_EXCEEDED, Run, TAKEN_OVER};
 use crate::client::Phase;
 use crate::oracle::{Arrival, ClientId};
 use crate::wire::{self, Packet};
+use ringmq::engine::receipt::Level;
 
 impl Run {
     pub(super) fn read(&mut self, id: ClientId) -> Result<(), String> {
@@ -234,7 +235,8 @@ impl Run {
         packet_id: u16,
         reason: u8,
     ) -> Result<(), String> {
-        if kind > 4 && reason < 0x80 {
+        let is_early = kind == 5 && self.clients[id].level < Level::Disk;
+        if kind > 4 && reason < 0x80 && !is_early {
             self.clients[id].note_stored();
         }
         if kind == 6 {
@@ -264,7 +266,10 @@ impl Run {
             return Err(format!("client {id}: ack {kind} of a QoS it is not for"));
         }
         let message = &mut self.oracle.messages[unacknowledged.message];
-        message.accepted_at.get_or_insert(now);
+        // PUBCOMP tells no more than PUBREC did, and that may be forgotten.
+        if kind != 7 {
+            message.accepted_at.get_or_insert(now);
+        }
         if kind == 5 {
             unacknowledged.is_released = true;
             self.transmit(id, &wire::ack(6, packet_id));

@@ -8,9 +8,10 @@ use crate::client::{Client, Phase, Unacknowledged};
 use crate::oracle::{ClientId, Message, Oracle, Subscription};
 use crate::random::Random;
 use crate::wire::{self, Connect, Publish, Will};
-use crate::world::{MEMORY_MAX, Roughness, World};
+use crate::world::{LEVELS, MEMORY_MAX, Roughness, World};
+use ringmq::engine::receipt::Level;
 use ringmq::engine::route::shared::SharedStrategy;
-use ringmq::engine::shard::Settings;
+use ringmq::engine::shard::{ListenerPolicy, Settings};
 use std::collections::VecDeque;
 
 const TOPICS: [&str; 6] = ["a/0", "a/1", "a/2", "b/0", "b/0/x", "c"];
@@ -88,6 +89,7 @@ impl Run {
         let mut settings = Settings {
             shared_strategy: random.pick(&strategies),
             stores: true,
+            listeners: LEVELS.map(listener).to_vec(),
             checkpoint_part_bytes: random.pick(&[1, 1_000, 100_000]),
             ..Settings::default()
         };
@@ -109,6 +111,7 @@ impl Run {
         let clients = 2 + random.below(6);
         let clients: Vec<Client> = (0..clients)
             .map(|number| client(number, is_calm, (is_one_group, is_once), &mut random))
+            .map(|client| at_level(client, seed))
             .collect();
         let rough = |random: &mut Random, max: usize| {
             if is_calm { 0 } else { random.below(max) as u32 }
@@ -217,7 +220,7 @@ impl Run {
 
     fn open(&mut self, id: ClientId) {
         let shard = self.random.below(self.world.shards());
-        let link = self.world.open(shard);
+        let link = self.world.open(shard, self.clients[id].level);
         let mut connect = self.clients[id].connect.clone();
         self.clients[id].will = None;
         if self.random.chance(200) && !self.oracle.is_calm {
@@ -585,5 +588,24 @@ fn client(
     let may_be_small = is_v5 && random.chance(500) && !is_once;
     let mut client = Client::new(connect, qos, reads);
     client.may_be_small = may_be_small;
+    client
+}
+
+fn listener(durability: Level) -> ListenerPolicy {
+    ListenerPolicy {
+        durability,
+        ..ListenerPolicy::default()
+    }
+}
+
+/// In half of the worlds all clients come by the listener of level disk, in a quarter by that of level os.
+fn at_level(mut client: Client, seed: u64) -> Client {
+    if seed % 4 == 1 {
+        client.level = Level::Os;
+    } else if seed % 4 == 3 {
+        let name = client.connect.name.bytes();
+        let sum = name.fold(0, |sum, letter| sum + usize::from(letter));
+        client.level = LEVELS[sum % LEVELS.len()];
+    }
     client
 }

@@ -1,7 +1,7 @@
 //! A disk that forgets: what was not synced may be lost, sector by sector, and so may files made or removed.
 
 use super::Random;
-use ringmq::storage::log::disk::Disk;
+use ringmq::storage::log::disk::{Disk, Room};
 use ringmq::storage::log::segment::{BLOCK_BYTES, SegmentHead};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -174,7 +174,7 @@ impl Disk for SimDisk {
         Ok(self.files.keys().copied().collect())
     }
 
-    fn create(&mut self, segment: u64, bytes: u64) -> io::Result<()> {
+    fn create(&mut self, segment: u64, bytes: u64, _: Room) -> io::Result<()> {
         self.strike()?;
         if self.random.chance(self.faults.full) {
             return Err(io::ErrorKind::StorageFull.into());

@@ -403,3 +403,36 @@ fn a_full_disk_is_tried_again_and_loses_nothing() {
     let found = reopen(log.into_disk().killed()).expect("undamaged");
     assert!(found.into_values().eq(1..=600));
 }
+
+/// However much there was to write before, a segment's worth can still be written on a disk that is full.
+#[test]
+fn a_full_disk_has_room_for_what_makes_room() {
+    let mut random = Random::new(15);
+    let disk = SimDisk::new(Random::new(11));
+    let bounded = LogConfig {
+        bytes_max: 5 * config().segment_bytes,
+        ..config()
+    };
+    let (mut log, _) = Log::open(disk, bounded, (ID, 1), 1, |_, _| {}).expect("a new log");
+    let mut number = 0;
+    let mut put = |log: &mut Log<SimDisk>| {
+        number += 1;
+        let mut one = VecDeque::from([frame(number, &mut random)]);
+        log.append(&mut one, 1, |_, _| {})
+    };
+    while log.prepare().is_ok() {
+        put(&mut log).expect("it is not full");
+    }
+    let (full_at, left) = (log.segment(), log.left_bytes());
+    assert!(left > config().segment_bytes, "{left}");
+    // To the end of this segment, and then into what is kept back.
+    while put(&mut log).is_ok() {}
+    assert_eq!(log.segment(), full_at + 1);
+    assert_eq!(log.bytes(), bounded.bytes_max);
+    assert!(matches!(log.prepare(), Err(LogError::Full(_))));
+    for _ in 0..3 {
+        log.remove_oldest(1).expect("room for the note");
+    }
+    log.prepare().expect("room again");
+    put(&mut log).expect("room again");
+}

@@ -10,9 +10,14 @@ use ringmq::storage::image::Image;
 use ringmq::storage::rehome::rehome;
 
 impl World {
+    /// Whether the next crash is one of the machine: what is only written may be lost then.
+    pub fn crash_cuts_power(&mut self) -> bool {
+        self.of_store.chance(500)
+    }
+
     /// Connections, mail, all that shards know is gone; each is built anew from what the store has of it, and
-    /// as much of what it was told but has not confirmed as chance wants.
-    pub fn crash(&mut self, random: &mut Random) -> Result<(), String> {
+    /// as much of what it was told but has not confirmed, or written, as chance wants.
+    pub fn crash(&mut self, cuts_power: bool, random: &mut Random) -> Result<(), String> {
         for link in &mut self.links {
             link.state = State::Closed;
             link.is_cut = true;
@@ -25,7 +30,12 @@ impl World {
         let mut kept = Vec::new();
         for shard in std::mem::take(&mut self.shards) {
             let mut of_shard = shard.kept;
-            of_shard.crash(shard.stored, random);
+            let safe = if cuts_power {
+                shard.stored
+            } else {
+                shard.written
+            };
+            of_shard.crash(safe, random);
             kept.push(of_shard);
         }
         if kept.iter().all(Kept::has_checkpoint) && random.chance(700) {

@@ -107,3 +107,26 @@ fn a_session_that_a_shard_does_not_know_of_is_passed_by() {
     pair.settle_all();
     assert_eq!(pair.hear(0, subscriber), SENT);
 }
+
+/// Told anew without its origin it would count as complete, and come twice when its client sends it again.
+#[test]
+fn a_checkpoint_tells_an_undecided_entry_with_its_origin() {
+    let (mut pair, _, publisher) = pair(LASTS);
+    keep_entry(&mut pair, publisher);
+    let origin_told_anew = |pair: &mut Pair| {
+        pair.cores[0].begin_checkpoint();
+        let mut origins = Vec::new();
+        for _ in 0..20 {
+            pair.work_off(0);
+            let told = pair.store(0).into_iter();
+            origins.extend(told.filter_map(|record| match record {
+                Record::Queued { origin, .. } => Some(origin.map(|it| it.shard)),
+                _ => None,
+            }));
+        }
+        origins
+    };
+    assert_eq!(origin_told_anew(&mut pair), [Some(1)]);
+    pair.settle_all();
+    assert_eq!(origin_told_anew(&mut pair), [None], "it is complete");
+}

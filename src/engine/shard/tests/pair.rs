@@ -17,6 +17,8 @@ pub(super) struct Pair {
     pub cores: [ShardCore; 2],
     mail: [VecDeque<Mail>; 2],
     connects: usize,
+    /// The last ticket that was written and not stored.
+    written: [u64; 2],
 }
 
 /// SUBSCRIBE to `t` at QoS 2.
@@ -40,6 +42,7 @@ impl Pair {
             cores: [core(0), core(1)],
             mail: [VecDeque::new(), VecDeque::new()],
             connects: 0,
+            written: [0; 2],
         }
     }
 
@@ -85,10 +88,18 @@ impl Pair {
     /// All that a shard has told to its store so far is stored.
     pub fn store(&mut self, shard: usize) -> Vec<Record> {
         let told: Vec<_> = self.cores[shard].take_persist().collect();
-        if let Some(last) = told.last() {
-            self.cores[shard].stored(NOW, last.ticket);
-        }
+        let last = told.last().map_or(self.written[shard], |last| last.ticket);
+        self.cores[shard].stored(NOW, last);
         told.into_iter().map(|persist| persist.record).collect()
+    }
+
+    /// The operating system has all that a shard has told so far; nothing more is stored.
+    pub fn write(&mut self, shard: usize) {
+        let last = self.cores[shard].take_persist().next_back();
+        if let Some(last) = last {
+            self.written[shard] = last.ticket;
+            self.cores[shard].written(last.ticket);
+        }
     }
 
     pub fn receive(&mut self, shard: usize, key: ConnectionKey, bytes: &[u8]) {

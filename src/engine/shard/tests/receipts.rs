@@ -5,6 +5,7 @@ use super::*;
 use crate::engine::keys::{GroupKey, ShardId};
 use crate::engine::mail::{Asked, InterestChange, Kept, Mail, Passed, Publish};
 use crate::engine::message::{Message, Qos};
+use crate::engine::receipt::Level;
 use crate::engine::record::Record;
 use crate::engine::route::home_shard;
 use crate::engine::route::shared::MemberCount;
@@ -37,6 +38,59 @@ fn a_publish_is_acknowledged_when_the_shard_of_its_subscriber_has_stored_it() {
     pair.settle();
     assert_eq!(pair.hear(1, publisher), PUBACK);
     assert_eq!(pair.hear(0, subscriber), b"\x32\x06\x00\x01t\x00\x01h");
+}
+
+/// The same by a listener of another level.
+fn pair_at(level: Level) -> (Pair, ConnectionKey) {
+    let mut pair = Pair::with(|settings| {
+        settings.stores = true;
+        settings.listeners[0].durability = level;
+    });
+    let subscriber = pair.connect_as(0, LASTS);
+    let publisher = pair.connect_as(1, LASTS);
+    pair.receive(0, subscriber, SUBSCRIBE_TO_T);
+    pair.settle_all();
+    (pair, publisher)
+}
+
+#[test]
+fn at_level_os_it_is_enough_that_both_shards_have_written_it() {
+    for (publish, answer) in [(PUBLISH_1, Some(PUBACK)), (PUBLISH_2, None)] {
+        let (mut pair, publisher) = pair_at(Level::Os);
+        pair.receive(1, publisher, publish);
+        pair.write(1);
+        pair.settle();
+        assert_eq!(pair.hear(1, publisher), b"", "it is not written there");
+        pair.write(0);
+        pair.settle();
+        // At QoS 2 what other shards keep has to be stored before it is accepted.
+        assert_eq!(pair.hear(1, publisher), answer.unwrap_or_default());
+        pair.settle_all();
+        let late = if answer.is_some() { b"" } else { PUBREC };
+        assert_eq!(pair.hear(1, publisher), late);
+    }
+}
+
+#[test]
+fn at_level_memory_an_answer_to_a_publish_waits_for_nobody() {
+    for (publish, answer) in [(PUBLISH_1, PUBACK), (PUBLISH_2, PUBREC)] {
+        let (mut pair, publisher) = pair_at(Level::Memory);
+        pair.receive(1, publisher, publish);
+        assert_eq!(pair.hear(1, publisher), answer);
+    }
+}
+
+/// The identifier would be used again, and a crash take the next publish for a repeat.
+#[test]
+fn at_level_memory_pubcomp_waits_until_the_release_is_stored() {
+    let (mut pair, publisher) = pair_at(Level::Memory);
+    pair.receive(1, publisher, PUBLISH_2);
+    pair.settle_all();
+    assert_eq!(pair.hear(1, publisher), PUBREC);
+    pair.receive(1, publisher, b"\x62\x02\x00\x05");
+    assert_eq!(pair.hear(1, publisher), b"");
+    pair.settle_all();
+    assert_eq!(pair.hear(1, publisher), b"\x70\x02\x00\x05");
 }
 
 #[test]
@@ -202,6 +256,7 @@ fn kept(through: u64, without: &[u64], single: &[u64]) -> Mail {
     Mail::Kept(Box::new(Kept {
         through,
         without: without.to_vec(),
+        written: 0,
         single: single.to_vec(),
         complete: Vec::new(),
     }))
