@@ -487,6 +487,22 @@ driven! {
             stream.write_all(b"GET / HTTP/1.1\r\nHost: ").expect("send");
             driven.rises_by(1);
         };
+    answers_that_nobody_takes: "answer that its asker does not take" "admin_timeouts"
+        &format!("{ANYWHERE}request_timeout_ms = 300\nconnections_max = 1\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            let mut greedy = admin::connect(address);
+            greedy.set_nonblocking(true).expect("a socket");
+            driven.rises_while(|| {
+                let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                for _ in 0..100 {
+                    // Its end finds no room, or nobody.
+                    let _ = greedy.write_all(request);
+                }
+            });
+            eventually("its place is free", || {
+                (admin::get(address, "/healthz").status == 200).then_some(())
+            });
+        };
     notes_that_nobody_takes: "notes for the audit log" "notes_left_out"
         &format!("audit_file = {:?}\n", unread()), |driven| {
             let mut client = Connect::v5("same").open(&driven.broker);

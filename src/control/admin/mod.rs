@@ -11,6 +11,7 @@ mod answers;
 pub mod counts;
 mod metrics;
 mod process;
+mod watched;
 
 use crate::control::config::AdminConfig;
 use crate::control::overview::Ask;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
+use watched::Watched;
 
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
@@ -172,8 +174,13 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
+        let within = self.config.request_timeout;
+        let stream = Watched::new(stream, within, Arc::clone(&self.counts));
+        let begun = stream.begun();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
+            // Who asks all at once and says so gets its answers.
+            .half_close(true)
             .header_read_timeout(self.config.request_timeout)
             .max_headers(HEADERS_MAX)
             .max_buf_size(self.config.header_bytes_max);
@@ -181,7 +188,10 @@ impl Serving {
         let served = http.serve_connection(TokioIo::new(stream), service).await;
         if let Err(error) = served {
             if error.is_timeout() {
-                AdminCounts::add(&self.counts.timeouts);
+                // One that rests between requests has its time, and is not late.
+                if begun.is_so() {
+                    AdminCounts::add(&self.counts.timeouts);
+                }
             } else if error.is_parse() {
                 AdminCounts::add(&self.counts.requests_refused);
             }

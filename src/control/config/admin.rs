@@ -28,7 +28,7 @@ pub struct AdminConfig {
     pub connections_max: usize,
     /// Bytes of a request with its headers.
     pub header_bytes_max: usize,
-    /// Until when a request has to have come, and its answer has to be there.
+    /// Until when a request has to have come, its answer has to be there, and has to be taken.
     pub request_timeout: Duration,
 }
 

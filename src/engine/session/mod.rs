@@ -19,6 +19,7 @@ pub mod outbound;
 pub mod rates;
 pub mod replay;
 pub mod stragglers;
+pub mod tally;
 pub mod unfinished;
 pub mod will;
 
@@ -198,13 +199,29 @@ impl Session {
         }
     }
 
+    /// From now on it counts in the sums of its shard, with what it has.
+    pub fn count_in(&mut self, tally: Rc<tally::Tally>) {
+        tally.subscribed(self.subscriptions.len() as isize);
+        self.outbound.count_in(tally);
+    }
+
+    /// It counts no more.
+    pub fn leave_tally(&mut self) {
+        let subscriptions = self.subscriptions.len() as isize;
+        self.outbound
+            .tally(|tally| tally.subscribed(-subscriptions));
+        self.outbound.leave_tally();
+    }
+
     /// It has one more subscription, to this filter.
     pub fn count_subscription(&mut self, filter: &str) {
+        self.outbound.tally(|tally| tally.subscribed(1));
         self.subscribed_bytes += subscription_bytes(filter);
     }
 
     /// It has one less.
     pub fn discount_subscription(&mut self, filter: &str) {
+        self.outbound.tally(|tally| tally.subscribed(-1));
         let bytes = subscription_bytes(filter);
         self.subscribed_bytes = self.subscribed_bytes.saturating_sub(bytes);
     }

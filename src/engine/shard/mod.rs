@@ -106,7 +106,6 @@ use presence::Presence;
 use questions::Questions;
 use receipts::Receipts;
 use sampling::Sampling;
-use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
 use store_room::Store;
@@ -182,8 +181,6 @@ pub struct ShardCore {
     /// Room for its share groups.
     picks: Picks,
     memory: Memory,
-    /// Statistics that are being counted.
-    counting: Option<Sums>,
     checkpoint: Checkpoint,
     store: Store,
 }
@@ -235,7 +232,6 @@ impl ShardCore {
             matches: Matches::default(),
             picks: Picks::default(),
             memory: Memory::default(),
-            counting: None,
             checkpoint: Checkpoint::default(),
             store: Store::default(),
         }
@@ -355,7 +351,6 @@ impl ShardCore {
             || !self.commands.is_empty()
             || self.memory.is_searching()
             || self.may_resume_publishers()
-            || self.counting.is_some()
             || self.has_persist()
             || self.receipts.can_tell(self.staged.blocked())
     }
