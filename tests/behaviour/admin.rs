@@ -24,12 +24,13 @@ pub struct Page {
 pub fn address(broker: &Broker) -> SocketAddr {
     eventually("the admin listener is named", || {
         let log = broker.log();
-        let (_, rest) = log.split_once("metrics at http://")?;
+        let (_, rest) = log.split_once("metrics at http")?;
+        let rest = rest.trim_start_matches(['s', ':', '/']);
         rest.split('/').next()?.parse().ok()
     })
 }
 
-fn read(mut stream: impl Read) -> Page {
+pub fn read(mut stream: impl Read) -> Page {
     let mut answer = Vec::new();
     // A server that closes with bytes unread resets; what came before counts.
     let _ = stream.read_to_end(&mut answer);
@@ -57,7 +58,7 @@ fn unchunked(mut body: &str) -> String {
     whole
 }
 
-fn ask(address: SocketAddr, request: &str) -> Page {
+pub fn ask(address: SocketAddr, request: &str) -> Page {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.write_all(request.as_bytes()).expect("send");
     read(stream)
@@ -353,6 +354,11 @@ fn a_place_that_is_taken_ends_the_start_only_if_it_was_said() {
         .run_to_end();
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     assert!(wrong.log.contains("admin.listen") && wrong.log.contains("other machines"));
+    let without_token =
+        "[admin]\nlisten = \"https://0.0.0.0:1\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+    let wrong = Setup::new().config(without_token).run_to_end();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(wrong.log.contains("admin.token_file"), "{}", wrong.log);
 }
 
 /// What `bounds_driven` drives.

@@ -141,6 +141,8 @@ pub struct Session {
     pub queue_bytes_max: usize,
     /// What it has lost since it was last reported.
     pub losses: Option<Box<losses::Losses>>,
+    /// Messages that it has lost since it began.
+    pub lost_messages: u64,
     /// When its timer is set for.
     pub timer_at: Timestamp,
     /// The publish it was matched for last; tells whether another of its subscriptions matched.
@@ -189,6 +191,7 @@ impl Session {
             holder: None,
             queue_bytes_max: usize::MAX,
             losses: None,
+            lost_messages: 0,
             timer_at: Timestamp::NEVER,
             match_stamp: 0,
             match_index: 0,

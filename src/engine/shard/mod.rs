@@ -60,6 +60,7 @@ mod restoring;
 mod sampling;
 mod sessions;
 mod settings;
+pub mod sight;
 mod snapshot;
 mod statistics;
 pub mod store_room;
@@ -321,7 +322,9 @@ impl ShardCore {
     pub fn take_outgoing(&mut self, connection: ConnectionKey) -> Option<Outgoing> {
         let connection = self.clients.connections.get_mut(connection)?;
         connection.is_ready = false;
-        connection.outbox.begin_send()
+        let batch = connection.outbox.begin_send()?;
+        connection.sent_bytes += batch.len() as u64;
+        Some(batch)
     }
 
     /// When [`ShardCore::tick`] has something to do.

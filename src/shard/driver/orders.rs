@@ -49,6 +49,16 @@ impl Orders {
         self.stop_by.is_some_and(|by| sockets == 0 || now >= by)
     }
 
+    /// Whose they are.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Tells the control plane something.
+    pub fn tell(&self, event: impl FnOnce(ShardId) -> Event) {
+        let _ = self.events.send(event(self.shard));
+    }
+
     /// Tells that the first turn is done.
     pub fn tell_serving(&self) {
         let _ = self.events.send(Event::Serving(self.shard));
@@ -113,6 +123,7 @@ impl Shell {
         let now = self.clock.now();
         match order {
             Order::Statistics(number) => self.tell_statistics(ring, number),
+            Order::Inquire(inquiry) => self.inquirer.take(inquiry),
             Order::GiveBack => heap::give_back(),
             Order::Announce(values) => self.announcer.take(&values),
             Order::Tls(number, configs) => {
