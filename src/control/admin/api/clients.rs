@@ -41,7 +41,7 @@ pub(super) struct Which {
 /// Whether a client is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum ClientState {
+pub(super) enum ClientState {
     Connected,
     Away,
 }
@@ -49,7 +49,7 @@ enum ClientState {
 /// An order.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum By {
+pub(super) enum By {
     Id,
     Queue,
     Bytes,

@@ -52,6 +52,7 @@ const LIMIT_MAX: usize = 1_000;
         settings::status, settings::shards, settings::config, settings::log, settings::set_log,
         settings::reload,
     ),
+    components(schemas(clients::By, clients::ClientState)),
     modifiers(&Bearer),
     security((), ("token" = [])),
 )]
@@ -226,5 +227,18 @@ mod tests {
         let described = Description::openapi().paths.paths;
         assert_eq!(described.len(), 14);
         assert!(described.keys().all(|path| path.starts_with("/api/v1/")));
+    }
+
+    #[test]
+    fn nothing_in_the_description_leads_nowhere() {
+        let text = Description::openapi().to_json().unwrap_or_default();
+        let whole: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let schemas = &whole["components"]["schemas"];
+        let named = text.split("#/components/schemas/").skip(1);
+        let named: Vec<_> = named.filter_map(|rest| rest.split('"').next()).collect();
+        assert!(named.contains(&"By") && named.contains(&"Problem"));
+        for name in named {
+            assert!(schemas[name].is_object(), "{name}");
+        }
     }
 }
