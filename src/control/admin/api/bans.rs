@@ -29,7 +29,7 @@ pub(super) struct HowMany {
 }
 
 /// Somebody who is banned; one of the three is said.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Banned {
@@ -62,9 +62,12 @@ pub(super) struct Ban {
 /// A ban in force.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BanRow {
-    /// Who.
-    #[serde(flatten)]
-    who: Banned,
+    /// A client identifier; with a user or an address, a client as it was seen there.
+    client_id: Option<String>,
+    /// A user.
+    user: Option<String>,
+    /// An address, or a network as ADDRESS/BITS.
+    address: Option<String>,
     /// Seconds until it ends; null for those of `bans.file`.
     ends_in_seconds: Option<u64>,
 }
@@ -139,9 +142,14 @@ pub(super) async fn list(
     let max = limit(which.limit)?;
     let told = answers.ask(|to| Ask::Bans(max, to)).await;
     let (list, count) = told.map_err(|_| Problem::busy())?;
-    let bans = list.into_iter().map(|(who, left)| BanRow {
-        who: who.into(),
-        ends_in_seconds: left.map(|left| left.as_secs()),
+    let bans = list.into_iter().map(|(who, left)| {
+        let who = Banned::from(who);
+        BanRow {
+            client_id: who.client_id,
+            user: who.user,
+            address: who.address,
+            ends_in_seconds: left.map(|left| left.as_secs()),
+        }
     });
     Ok(Json(BanPage {
         bans: bans.collect(),
