@@ -33,7 +33,7 @@ class Api(unittest.TestCase):
             with log.open("w") as to:
                 broker = subprocess.Popen([ringmq, "--config", str(config)], stderr=to)
             try:
-                self.fuzz(self.address(log), token)
+                self.fuzz(self.address(log), token, place)
                 self.assertIsNone(broker.poll(), "the broker has ended")
             finally:
                 broker.kill()
@@ -48,7 +48,7 @@ class Api(unittest.TestCase):
             time.sleep(0.05)
         self.fail("the admin listener is not named: " + log.read_text())
 
-    def fuzz(self, address, token):
+    def fuzz(self, address, token, place):
         seed = os.environ.get("RINGMQ_TEST_API_SEED") or str(int.from_bytes(os.urandom(4), "big"))
         words = [
             str(SCHEMATHESIS), "run", f"{address}/api/v1/openapi.json",
@@ -59,7 +59,8 @@ class Api(unittest.TestCase):
             "response_schema_conformance,negative_data_rejection",
         ]  # fmt: skip
         again = f"again: RINGMQ_TEST_API_SEED={seed}"
-        done = subprocess.run(words, capture_output=True, text=True, timeout=TIME_MAX_S)
+        # What it notes for itself goes with the folder.
+        done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=TIME_MAX_S)
         self.assertEqual(done.returncode, 0, f"{done.stdout}\n{done.stderr}\n{again}")
 
 
