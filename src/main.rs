@@ -7,15 +7,16 @@ use clap::Parser;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
-use ringmq::cli::{passwd, store};
+use ringmq::cli::{passwd, store, token};
 use ringmq::control::admin::Admin;
+use ringmq::control::admin::kept::{InForce, Kept};
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
 use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
-use ringmq::control::config::{Config, ConfigError, MethodName, Sources};
+use ringmq::control::config::{Config, ConfigError, MethodName, Sources, limits_in_force};
 use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
@@ -27,6 +28,7 @@ use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch::audit::AuditLog;
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
+use ringmq::engine::codec::topic::TopicLimits;
 use ringmq::engine::keys::ShardId;
 use ringmq::engine::shard::Settings;
 use ringmq::shard::account::Entry;
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let path = match &cli.command {
         Some(Command::Passwd(args)) => return tell(passwd::run(args)),
+        Some(Command::Token(args)) => return tell(token::run(args)),
         Some(Command::BenchStorage(args)) => return tell(measure_disk(args)),
         Some(Command::Store(command)) => return store::run(command),
         Some(Command::CheckConfig { file }) => Some(file.clone()),
@@ -263,7 +266,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let audit = audit.map(|log| (log, names(&config, &places)));
     let watch = keep_account(&config, audit, (entries, taken), misbehaving_to, &records)?;
     tell_places(&config, &places);
-    let (asks, telling) = start_admin(admin, &config, &places)?;
+    let (asks, telling) = start_admin(admin, (&config, &settings, &places), &records, &files)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -580,8 +583,9 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
 /// Has the admin listener answer, if there is one: where it asks, and what the control plane tells.
 fn start_admin(
     admin: Option<Admin>,
-    config: &Config,
-    places: &Places,
+    (config, settings, places): (&Config, &Settings, &Places),
+    records: &Records,
+    files: &Files,
 ) -> Result<(Receiver<Ask>, Telling), String> {
     let mut telling = Telling {
         listeners: names(config, places),
@@ -593,8 +597,27 @@ fn start_admin(
     };
     let (asks_to, asks) = crossbeam_channel::bounded(ASKS_MAX);
     telling.admin = Some(admin.counts());
-    admin.start(asks_to).map_err(no_thread)?;
+    let kept = Kept {
+        in_force: in_force(config, settings, places),
+        records: records.clone(),
+        files: files.admin(),
+    };
+    admin.start(asks_to, kept).map_err(no_thread)?;
     Ok((asks, telling))
+}
+
+/// The configuration, as operators are shown it.
+fn in_force(config: &Config, settings: &Settings, places: &Places) -> InForce {
+    let limits = &settings.limits;
+    InForce {
+        said: config.said.clone(),
+        limits: limits_in_force(limits),
+        listeners: names(config, places),
+        topic_limits: TopicLimits {
+            bytes_max: limits.topic_bytes_max,
+            levels_max: limits.topic_levels_max,
+        },
+    }
 }
 
 /// Signals to the process, as a queue.

@@ -3,6 +3,7 @@
 use crate::cli::bench_storage::BenchStorageArgs;
 use crate::cli::passwd::PasswdArgs;
 use crate::cli::store::StoreCommand;
+use crate::cli::token::TokenArgs;
 use crate::control::config::Flags;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub enum Command {
     },
     /// Add, change or delete a user of a password file
     Passwd(PasswdArgs),
+    /// Make, replace or delete a token for the admin listener
+    Token(TokenArgs),
     /// Measure what keeping acknowledged messages costs on a disk
     BenchStorage(BenchStorageArgs),
     /// Look into a directory in which a broker keeps its state, and take out of it what is left

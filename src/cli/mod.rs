@@ -4,3 +4,4 @@ pub mod bench_storage;
 pub mod flags;
 pub mod passwd;
 pub mod store;
+pub mod token;

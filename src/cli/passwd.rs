@@ -263,7 +263,10 @@ pub fn edit(text: &str, user: &str, edit: Edit) -> Result<String, EditError> {
 }
 
 /// The file's text and metadata; of a file to be made, nothing.
-fn read(file: &Path, create: bool) -> Result<(String, Option<fs::Metadata>), PasswdError> {
+pub(super) fn read(
+    file: &Path,
+    create: bool,
+) -> Result<(String, Option<fs::Metadata>), PasswdError> {
     let state = |text: String| PasswdError::State {
         file: file.to_owned(),
         text,
@@ -290,9 +293,7 @@ fn read(file: &Path, create: bool) -> Result<(String, Option<fs::Metadata>), Pas
         Err(error) => return Err(system(file, "read the file")(error)),
     };
     if !metadata.is_file() {
-        return Err(state(
-            "it is not a plain file; name the password file".into(),
-        ));
+        return Err(state("it is not a plain file; name the file itself".into()));
     }
     let bytes =
         files::read(file, files::LIST_BYTES_MAX).map_err(|error| state(error.to_string()))?;
@@ -365,7 +366,7 @@ fn check_password(password: &[u8]) -> Result<(), PasswdError> {
 }
 
 /// The new file beside the old one; gone if it was not put in place.
-struct Draft {
+pub(super) struct Draft {
     path: PathBuf,
     target: PathBuf,
     file: File,
@@ -382,7 +383,7 @@ impl Drop for Draft {
 }
 
 impl Draft {
-    fn create(target: &Path) -> Result<Self, PasswdError> {
+    pub(super) fn create(target: &Path) -> Result<Self, PasswdError> {
         let mut name = target.as_os_str().to_owned();
         name.push(".new");
         let path = PathBuf::from(name);
@@ -397,8 +398,8 @@ impl Draft {
             }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(PasswdError::State {
                 file: path,
-                text: "it exists: another `ringmq passwd` is at work, or one was interrupted; remove it \
-                       if none runs"
+                text: "it exists: another `ringmq passwd` or `token` is at work, or one was interrupted; \
+                       remove it if none runs"
                     .to_owned(),
             }),
             Err(error) => Err(system(&path, "make the file")(error)),
@@ -406,7 +407,11 @@ impl Draft {
     }
 
     /// Writes `bytes` and takes the place of the target, whose owner and mode are kept.
-    fn put_in_place(mut self, bytes: &[u8], old: Option<&fs::Metadata>) -> Result<(), PasswdError> {
+    pub(super) fn put_in_place(
+        mut self,
+        bytes: &[u8],
+        old: Option<&fs::Metadata>,
+    ) -> Result<(), PasswdError> {
         let target = self.target.clone();
         let failed = |action| system(&target, action);
         (&self.file)

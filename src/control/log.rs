@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -24,7 +24,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, fmt, reload};
 
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 4_096;
@@ -75,12 +75,6 @@ static COUNTS: Counts = Counts {
 /// # Errors
 /// The file cannot be written.
 pub fn start(config: &LogConfig) -> io::Result<()> {
-    let level = match config.level {
-        LogLevel::Error => Level::ERROR,
-        LogLevel::Warn => Level::WARN,
-        LogLevel::Info => Level::INFO,
-        LogLevel::Debug => Level::DEBUG,
-    };
     let mut place: Box<dyn Place> = match &config.file {
         Some(path) => Box::new(LogFile::open(path)?),
         None => Box::new(io::stderr()),
@@ -97,10 +91,11 @@ pub fn start(config: &LogConfig) -> io::Result<()> {
         counts: &COUNTS,
         is_json: config.format == LogFormat::Json,
     });
-    // What libraries say is not in an operator's words.
-    let wanted = Targets::new()
-        .with_target("ringmq", LevelFilter::from_level(level))
-        .with_target(ANSWER, LevelFilter::INFO);
+    let (wanted, handle) = reload::Layer::new(wanted(config.level));
+    let set = move |level| handle.reload(self::wanted(level)).is_ok();
+    // A log begins once.
+    let _ = SET_LEVEL.set(Box::new(set));
+    LEVEL.store(config.level as u8, Ordering::Relaxed);
     let is_terminal = config.file.is_none() && io::stderr().is_terminal();
     let is_journal = config.file.is_none() && writes_to_journal();
     let lines = fmt::layer().with_writer(Lines(log)).with_ansi(is_terminal);
@@ -123,6 +118,48 @@ pub fn start(config: &LogConfig) -> io::Result<()> {
     let lines = lines.with_filter(wanted);
     tracing_subscriber::registry().with(lines).init();
     Ok(())
+}
+
+/// What is written at a level.
+fn wanted(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+    };
+    // What libraries say is not in an operator's words.
+    Targets::new()
+        .with_target("ringmq", LevelFilter::from_level(level))
+        .with_target(ANSWER, LevelFilter::INFO)
+}
+
+/// How the level is set once the log has begun.
+static SET_LEVEL: OnceLock<Box<dyn Fn(LogLevel) -> bool + Send + Sync>> = OnceLock::new();
+/// The level in force.
+static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Info as u8);
+
+/// Writes what is of that level from now on; false if there is no log.
+pub fn set_level(level: LogLevel) -> bool {
+    let is_set = SET_LEVEL.get().is_some_and(|set| set(level));
+    if is_set {
+        LEVEL.store(level as u8, Ordering::Relaxed);
+    }
+    is_set
+}
+
+/// The level in force.
+#[must_use]
+pub fn level() -> LogLevel {
+    let levels = [
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+    ];
+    let number = LEVEL.load(Ordering::Relaxed);
+    let found = levels.into_iter().find(|level| *level as u8 == number);
+    found.unwrap_or_default()
 }
 
 /// Whether standard error is systemd's journal.

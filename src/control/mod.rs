@@ -8,6 +8,7 @@ pub mod census;
 pub mod cgroup;
 pub mod check;
 pub mod config;
+pub mod inquiries;
 pub mod log;
 pub mod machine;
 pub mod memory;

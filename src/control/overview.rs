@@ -1,10 +1,14 @@
 //! What there is to tell of the whole broker, and who asks for it.
 
+use crate::control::inquiries::Gathered;
+use crate::control::watch::bans::Who;
 use crate::engine::keys::ShardId;
+use crate::shard::inquiries::Asked;
 use crate::shard::report::Report;
 use crate::storage::log::progress::StoreFigures;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A shard that has not turned for so many seconds does not serve.
@@ -100,6 +104,9 @@ impl Health {
     }
 }
 
+/// Bans with the time until each ends, and how many there are.
+pub type BanList = (Vec<(Who, Option<Duration>)>, usize);
+
 /// Something that is to be answered by the control plane.
 #[derive(Debug)]
 pub enum Ask {
@@ -107,4 +114,14 @@ pub enum Ask {
     Overview(oneshot::Sender<Arc<Overview>>),
     /// Whether the broker serves; answered at once.
     Health(oneshot::Sender<Health>),
+    /// Something that shards know or do: all of them, or one. Who loses its answer has asked one too many.
+    Shards(Arc<Asked>, Option<ShardId>, oneshot::Sender<Gathered>),
+    /// Bans in force, so many at most, and how many there are.
+    Bans(usize, oneshot::Sender<BanList>),
+    /// Ban somebody for a time; whether it is kept from now on.
+    Ban(Who, Duration, oneshot::Sender<bool>),
+    /// End a ban for a time; `None` if it stands in the file.
+    Unban(Who, oneshot::Sender<Option<bool>>),
+    /// Read files anew, as on SIGHUP: what came of each.
+    Reload(oneshot::Sender<Vec<Result<String, String>>>),
 }

@@ -5,6 +5,7 @@
 use crate::control::admin::counts::AdminCounts;
 use crate::control::census::{Census, Counts};
 use crate::control::config::BansConfig;
+use crate::control::inquiries::Inquiries;
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
 use crate::control::overview::{Ask, Health, OfShard, Overview, SILENCE_SECONDS_MAX, ShardHealth};
@@ -103,6 +104,7 @@ pub struct ControlPlane<'a> {
     ears: Ears,
     memory: MemoryWatch,
     census: Census<Asker>,
+    inquiries: Inquiries,
     telling: Telling,
     sys: Option<SysTree>,
     started_at: Instant,
@@ -144,6 +146,7 @@ impl<'a> ControlPlane<'a> {
             ears,
             memory,
             census: Census::new(shards.pulses().len()),
+            inquiries: Inquiries::default(),
             sys: telling
                 .sys_interval
                 .map(|interval| SysTree::new(interval, Instant::now())),
@@ -180,19 +183,16 @@ impl<'a> ControlPlane<'a> {
             self.watch()?;
             if self.looked_at.elapsed() >= FILES_INTERVAL {
                 self.looked_at = Instant::now();
-                self.reload(false);
+                let _ = self.reload(false);
                 if self.terms_told_at.elapsed() >= TERMS_INTERVAL {
                     self.tell_terms();
                 }
             }
             match heard? {
                 Heard::Nothing => {}
-                Heard::Asked(Ask::Overview(asker)) => {
-                    self.ask_statistics(Asker::Operator(asker));
-                }
-                Heard::Asked(Ask::Health(asker)) => drop(asker.send(self.health())),
+                Heard::Asked(ask) => self.answer(ask),
                 Heard::Signal(SIGUSR1) => self.ask_statistics(Asker::Log),
-                Heard::Signal(SIGHUP) => self.reload(true),
+                Heard::Signal(SIGHUP) => drop(self.reload(true)),
                 Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
                 Heard::Misbehaves(who) => self.ban(who),
@@ -217,6 +217,9 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(Event::Statistics(shard, number, report)) => {
                     self.census.take(shard, number, report);
                 }
+                Heard::Shard(Event::Told(shard, number, told)) => {
+                    self.inquiries.take(shard, number, told);
+                }
                 Heard::Shard(Event::Holds(shard, what, number)) => {
                     self.confirm(shard, what, number);
                 }
@@ -232,6 +235,7 @@ impl<'a> ControlPlane<'a> {
         if self.bans_pace.is_due(Instant::now()) {
             self.enforce_bans();
         }
+        self.inquiries.expire(Instant::now());
         self.finish_census();
         if let Some(sys) = &mut self.sys
             && sys.take_due(Instant::now())
@@ -244,7 +248,12 @@ impl<'a> ControlPlane<'a> {
     fn listen(&mut self) -> Result<Heard, RecvError> {
         let now = Instant::now();
         let until_sys = self.sys.as_ref().map(|sys| sys.wait(now));
-        let waits = [self.bans_pace.wait(now), self.bans.wait(now), until_sys];
+        let waits = [
+            self.bans_pace.wait(now),
+            self.bans.wait(now),
+            self.inquiries.wait(now),
+            until_sys,
+        ];
         let wait = waits
             .into_iter()
             .flatten()
@@ -296,6 +305,40 @@ impl<'a> ControlPlane<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Answers an operator, or has shards asked. Who has gone meanwhile needs no answer.
+    fn answer(&mut self, ask: Ask) {
+        let now = Instant::now();
+        match ask {
+            Ask::Overview(asker) => self.ask_statistics(Asker::Operator(asker)),
+            Ask::Health(asker) => drop(asker.send(self.health())),
+            Ask::Shards(asked, only, asker) => {
+                let shards = (0..).take(self.shards.pulses().len());
+                let shards = shards.filter(|shard| only.is_none_or(|only| only == *shard));
+                if let Some(inquiry) = self.inquiries.begin(now, asked, shards, asker) {
+                    self.shards.inquire(&inquiry, only);
+                }
+            }
+            Ask::Bans(max, asker) => drop(asker.send(self.bans.list(now, max))),
+            Ask::Ban(who, duration, asker) => {
+                let is_new = !self.bans.is_permanent(&who);
+                if is_new {
+                    self.bans.add(who, now + duration);
+                    self.bans_pace.ask();
+                }
+                let _ = asker.send(is_new);
+            }
+            Ask::Unban(who, asker) => {
+                let is_permanent = self.bans.is_permanent(&who);
+                let ended = (!is_permanent).then(|| self.bans.remove(&who));
+                if ended == Some(true) {
+                    self.bans_pace.ask();
+                }
+                let _ = asker.send(ended);
+            }
+            Ask::Reload(asker) => drop(asker.send(self.reload(true))),
+        }
     }
 
     fn ask_statistics(&mut self, asker: Asker) {
@@ -458,8 +501,9 @@ impl<'a> ControlPlane<'a> {
         let _ = self.records.to.try_send(record);
     }
 
-    /// Reads files anew: those that changed, or all if somebody asks.
-    fn reload(&mut self, is_asked: bool) {
+    /// Reads files anew: those that changed, or all if somebody asks; what came of each.
+    fn reload(&mut self, is_asked: bool) -> Vec<Result<String, String>> {
+        let mut outcome = Vec::new();
         let done = self.files.reload(is_asked);
         if is_asked {
             let _ = self.records.to.try_send(Record::Reopen);
@@ -471,16 +515,19 @@ impl<'a> ControlPlane<'a> {
         for reloaded in done {
             match reloaded {
                 Ok(reloaded) => {
+                    outcome.push(Ok(reloaded.name().to_owned()));
                     if let Some(what) = self.put_in_force(reloaded) {
                         self.tell_reloaded(what);
                     }
                 }
                 Err(error) => {
+                    outcome.push(Err(error.to_string()));
                     error!("not reloaded, what was before stays in force: {error}");
                     self.record("reload_failed", &error.to_string());
                 }
             }
         }
+        outcome
     }
 
     /// Says which certificates and revocation lists have ended or will soon.
@@ -528,6 +575,11 @@ impl<'a> ControlPlane<'a> {
                 self.shards.set_tls(self.certificates.begin(true), configs);
                 self.tell_terms();
                 return None;
+            }
+            Reloaded::Operators => "the tokens of operators are",
+            Reloaded::AdminCertificates => {
+                self.tell_terms();
+                "the admin listener's certificate is"
             }
             Reloaded::Users => "the password file is",
             Reloaded::Keys => "the keys of tokens are",

@@ -5,6 +5,9 @@
 //!
 //! Not here: settings of the configuration file itself, which are fixed until a restart.
 
+use crate::control::admin::kept::KeptFiles;
+use crate::control::admin::tls::AdminTls;
+use crate::control::admin::tokens::{self, Table, Tokens as OperatorTokens};
 use crate::control::authn::jwt::{JwtMethod, KeySource};
 use crate::control::authn::password::{PasswordFile, PasswordMethod};
 use crate::control::config::Config;
@@ -71,6 +74,10 @@ pub enum Reloaded {
     Certificates(TlsConfigs),
     /// Users and passwords; in force already.
     Users,
+    /// Tokens of operators; in force already.
+    Operators,
+    /// Certificate and key of the admin listener; in force already.
+    AdminCertificates,
     /// Keys of tokens; in force already.
     Keys,
     /// Keys of tokens are asked for; who reads them says how it went.
@@ -81,6 +88,25 @@ pub enum Reloaded {
     Bans(Vec<Who>),
     /// What was read is what was read last.
     Unchanged(Reloadable),
+}
+
+impl Reloaded {
+    /// What it is.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Reloaded::Certificates(_) => "certificates",
+            Reloaded::AdminCertificates => "the admin listener's certificate",
+            Reloaded::Users => "the password file",
+            Reloaded::Operators => "the tokens of operators",
+            Reloaded::Keys | Reloaded::Asked => "the keys of tokens",
+            Reloaded::Access(_) => "access rules",
+            Reloaded::Bans(_) => "bans",
+            Reloaded::Unchanged(what) => name_of(*what)
+                .trim_end_matches(" are")
+                .trim_end_matches(" is"),
+        }
+    }
 }
 
 /// All files that may change.
@@ -95,6 +121,8 @@ pub struct Files {
     access: Option<Access>,
     tokens: Option<Tokens>,
     bans: Option<BanFile>,
+    operators: Option<Operators>,
+    admin_tls: Option<AdminFiles>,
 }
 
 /// What tells a file from what stood there before: its time alone may be the same, as copies keep it.
@@ -131,6 +159,38 @@ impl<T: PartialEq + Clone> Watched<T> {
 struct Tls {
     files: TlsFiles,
     settings: TlsSettings,
+}
+
+/// TLS of the admin listener.
+struct AdminFiles {
+    read: Tls,
+    stamps: Watched<Vec<Stamp>>,
+    tls: Arc<AdminTls>,
+}
+
+impl AdminFiles {
+    fn load(files: &TlsFiles) -> Result<Self, FileError> {
+        let read = load_one(files)?;
+        Ok(AdminFiles {
+            stamps: Watched::new(files.paths().map(stamp).collect()),
+            tls: Arc::new(AdminTls::new(Arc::clone(&read.settings.setup.config))),
+            read,
+        })
+    }
+
+    fn reload(&mut self) -> Result<Reloaded, FileError> {
+        self.read = load_one(&self.read.files)?;
+        self.tls
+            .replace(Arc::clone(&self.read.settings.setup.config));
+        Ok(Reloaded::AdminCertificates)
+    }
+}
+
+/// Tokens of operators.
+struct Operators {
+    path: PathBuf,
+    stamp: Watched<Stamp>,
+    tokens: Arc<OperatorTokens>,
 }
 
 struct Users {
@@ -216,6 +276,13 @@ impl Files {
             config_file: config.file.clone(),
             logs: logs.map(|(key, _)| key).collect(),
             bans: bans.transpose()?,
+            operators: operators(config).transpose()?,
+            admin_tls: config
+                .admin
+                .tls
+                .as_ref()
+                .map(AdminFiles::load)
+                .transpose()?,
             tokens: tokens.transpose()?,
             certificate_stamps: Watched::new(stamps(&certificates)),
             certificates,
@@ -232,6 +299,17 @@ impl Files {
             Some(Arc::clone(&tls.settings.setup))
         });
         configs.collect()
+    }
+
+    /// What of the admin listener may change while it answers.
+    #[must_use]
+    pub fn admin(&self) -> KeptFiles {
+        let operators = self.operators.as_ref();
+        let tls = self.admin_tls.as_ref();
+        KeptFiles {
+            tokens: operators.map(|operators| Arc::clone(&operators.tokens)),
+            tls: tls.map(|files| Arc::clone(&files.tls)),
+        }
     }
 
     /// Rules in force.
@@ -294,6 +372,7 @@ impl Files {
         if !now.is_empty() && self.certificate_stamps.is_due(now, is_asked) {
             done.push(self.reload_tls());
         }
+        done.extend(self.reload_admin(is_asked));
         if let Some(users) = &mut self.users {
             let now = stamp(&users.path);
             if users.stamp.is_due(now, is_asked) {
@@ -345,6 +424,27 @@ impl Files {
         done
     }
 
+    /// What the admin listener needs.
+    fn reload_admin(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
+        let mut done = Vec::new();
+        if let Some(files) = &mut self.admin_tls {
+            let now = files.read.files.paths().map(stamp).collect();
+            if files.stamps.is_due(now, is_asked) {
+                done.push(files.reload());
+            }
+        }
+        if let Some(operators) = &mut self.operators {
+            let now = stamp(&operators.path);
+            if operators.stamp.is_due(now, is_asked) {
+                done.push(read_operators(&operators.path).map(|table| {
+                    operators.tokens.replace(table);
+                    Reloaded::Operators
+                }));
+            }
+        }
+        done
+    }
+
     fn reload_tls(&mut self) -> Result<Reloaded, FileError> {
         let files = self
             .certificates
@@ -364,7 +464,8 @@ impl Files {
     }
 
     fn terms(&self) -> impl Iterator<Item = &Term> {
-        let all = self.certificates.iter().flatten();
+        let of_admin = self.admin_tls.iter().map(|files| &files.read);
+        let all = self.certificates.iter().flatten().chain(of_admin);
         all.flat_map(|tls| &tls.settings.terms)
     }
 
@@ -457,17 +558,37 @@ fn tls_files(listener: &ListenerConfig) -> Option<&TlsFiles> {
 fn load_tls<'a>(
     listeners: impl Iterator<Item = Option<&'a TlsFiles>>,
 ) -> Result<Vec<Option<Tls>>, FileError> {
-    let load = |files: &TlsFiles| {
-        let settings = files.load().map_err(|error| FileError {
-            place: None,
-            text: error.to_string(),
-        })?;
-        Ok(Tls {
-            files: files.clone(),
-            settings,
-        })
-    };
-    listeners.map(|files| files.map(load).transpose()).collect()
+    listeners
+        .map(|files| files.map(load_one).transpose())
+        .collect()
+}
+
+fn load_one(files: &TlsFiles) -> Result<Tls, FileError> {
+    let settings = files.load().map_err(|error| FileError {
+        place: None,
+        text: error.to_string(),
+    })?;
+    Ok(Tls {
+        files: files.clone(),
+        settings,
+    })
+}
+
+/// Tokens of operators, if they are configured.
+fn operators(config: &Config) -> Option<Result<Operators, FileError>> {
+    let path = config.admin.token_file.clone()?;
+    let stamp = Watched::new(stamp(&path));
+    Some(read_operators(&path).map(|table| Operators {
+        tokens: Arc::new(OperatorTokens::new(table)),
+        path,
+        stamp,
+    }))
+}
+
+fn read_operators(path: &Path) -> Result<Table, FileError> {
+    let key = "admin.token_file";
+    let text = read_text(key, path)?;
+    tokens::parse(&text).map_err(|error| FileError::new((key, path), error))
 }
 
 fn stamps(certificates: &[Option<Tls>]) -> Vec<Stamp> {
@@ -579,6 +700,8 @@ mod tests {
         };
         write("topic read a\ntopic read b\n", "client x\n");
         let mut files = Files {
+            operators: None,
+            admin_tls: None,
             config_file: None,
             logs: Vec::new(),
             certificates: Vec::new(),

@@ -95,7 +95,7 @@ pub struct Limits {
 }
 
 /// What happens to a client that publishes or subscribes faster than it may.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateExceeded {
     /// It is not read until it has waited long enough.

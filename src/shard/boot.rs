@@ -13,6 +13,7 @@ use crate::shard::account::Entry;
 use crate::shard::addresses::{Addresses, Connecting};
 use crate::shard::bans::BannedNetworks;
 use crate::shard::driver::{LogWay, Shell, Start};
+use crate::shard::inquiries::Inquiry;
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::meter::ProcessMeter;
@@ -439,6 +440,16 @@ impl Shards {
     /// Asks all shards for gauges and counters; answers come as events of this number.
     pub fn ask_statistics(&self, number: u64) {
         self.order(&Order::Statistics(number));
+    }
+
+    /// Asks shards something, all or one of them; each answers with an event of its number.
+    pub fn inquire(&self, inquiry: &Inquiry, only: Option<ShardId>) {
+        for (shard, orders) in (0..).zip(&self.orders) {
+            if only.is_none_or(|only| only == shard) {
+                orders.push(Order::Inquire(inquiry.clone()));
+            }
+        }
+        self.flush_orders();
     }
 
     /// Has the first shard publish the broker's own values.

@@ -16,6 +16,7 @@ pub mod certificates;
 pub mod driver;
 pub mod files;
 pub mod handover;
+pub mod inquiries;
 pub mod link;
 pub mod listener;
 pub mod mailbox;

@@ -5,6 +5,7 @@ use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::keys::ShardId;
 use crate::shard::bans::BannedNetworks;
+use crate::shard::inquiries::{Inquiry, Told};
 use crate::shard::report::Report;
 use crate::shard::ring::{RingError, Waker};
 use crate::shard::transport::client::TlsSetup;
@@ -31,6 +32,8 @@ pub enum Order {
     Bans(u64, Arc<BannedNames>, Arc<BannedNetworks>),
     /// Publish these values of the broker's own, by their topics, those that are not the same as before.
     Announce(Arc<Announcements>),
+    /// Answer an operator's question.
+    Inquire(Inquiry),
     /// Give back memory that is free.
     GiveBack,
     /// Accept no more connections and publish the wills of those that are there.
@@ -56,11 +59,14 @@ impl OrderQueue {
         }
     }
 
-    /// An order that takes the place of an older one of its kind that still waits.
+    /// An order that takes the place of an older one of its kind that still waits, but for questions: who
+    /// asks bounds these.
     pub fn push(&self, order: Order) {
         let mut waiting = self.waiting.borrow_mut();
-        let kind = mem::discriminant(&order);
-        waiting.retain(|older| mem::discriminant(older) != kind);
+        if !matches!(order, Order::Inquire(_)) {
+            let kind = mem::discriminant(&order);
+            waiting.retain(|older| mem::discriminant(older) != kind);
+        }
         waiting.push_back(order);
     }
 
@@ -99,6 +105,8 @@ pub enum Event {
     Serving(ShardId),
     /// Gauges and counters, asked for by this number.
     Statistics(ShardId, u64, Box<Report>),
+    /// The answer to the question of this number.
+    Told(ShardId, u64, Told),
     /// What was ordered by this number is in force there.
     Holds(ShardId, Reloadable, u64),
     /// It accepts no more, and its wills are visible to the other shards.

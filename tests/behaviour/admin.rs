@@ -2,11 +2,11 @@
 
 use crate::comparison::python;
 use crate::storage::Place;
-use crate::support::{Broker, Client, Connect, Publish, Setup, Version, eventually, unique};
+use crate::support::{Ack, Broker, Client, Connect, Publish, Setup, Version, eventually, unique};
 use crate::surroundings::Frozen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -24,12 +24,13 @@ pub struct Page {
 pub fn address(broker: &Broker) -> SocketAddr {
     eventually("the admin listener is named", || {
         let log = broker.log();
-        let (_, rest) = log.split_once("metrics at http://")?;
+        let (_, rest) = log.split_once("metrics at http")?;
+        let rest = rest.trim_start_matches(['s', ':', '/']);
         rest.split('/').next()?.parse().ok()
     })
 }
 
-fn read(mut stream: impl Read) -> Page {
+pub fn read(mut stream: impl Read) -> Page {
     let mut answer = Vec::new();
     // A server that closes with bytes unread resets; what came before counts.
     let _ = stream.read_to_end(&mut answer);
@@ -57,7 +58,7 @@ fn unchunked(mut body: &str) -> String {
     whole
 }
 
-fn ask(address: SocketAddr, request: &str) -> Page {
+pub fn ask(address: SocketAddr, request: &str) -> Page {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.write_all(request.as_bytes()).expect("send");
     read(stream)
@@ -353,6 +354,11 @@ fn a_place_that_is_taken_ends_the_start_only_if_it_was_said() {
         .run_to_end();
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     assert!(wrong.log.contains("admin.listen") && wrong.log.contains("other machines"));
+    let without_token =
+        "[admin]\nlisten = \"https://0.0.0.0:1\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+    let wrong = Setup::new().config(without_token).run_to_end();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(wrong.log.contains("admin.token_file"), "{}", wrong.log);
 }
 
 /// What `bounds_driven` drives.
@@ -378,6 +384,58 @@ fn a_client_of_the_broker_is_not_disturbed_by_many_scrapes() {
     for scrape in scrapes {
         assert_eq!(scrape.join().expect("a scrape"), 200);
     }
+    broker.stop();
+}
+
+#[test]
+fn who_has_asked_all_that_it_wants_gets_its_answers() {
+    let broker = Broker::with_config(1, ANYWHERE);
+    let mut stream = connect(address(&broker));
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(&request.repeat(2)).expect("send");
+    stream.shutdown(Shutdown::Write).expect("half of it");
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).expect("answers");
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 2);
+    broker.stop();
+}
+
+#[test]
+fn a_connection_that_rests_between_requests_is_not_late() {
+    let config = format!("{ANYWHERE}request_timeout_ms = 500\n");
+    let broker = Broker::with_config(1, &config);
+    let mut stream = connect(address(&broker));
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).expect("send");
+    // It is closed when it has rested for so long.
+    assert_eq!(status_of(stream), 200);
+    assert_eq!(broker.counters().get("admin_timeouts"), 0);
+    broker.stop();
+}
+
+#[test]
+fn a_full_disk_is_a_reason_not_to_be_ready() {
+    let place = Place::new();
+    let full = "[storage]\nsegment_bytes = 2097152\ndisk_bytes_max = 8388608\n";
+    let broker = place.setup(1).config(&format!("{ANYWHERE}{full}")).start();
+    let address = address(&broker);
+    assert_eq!(get(address, "/readyz").status, 200);
+    let mut absent = Connect::v5("absent").persistent().open(&broker);
+    absent.subscribe("much", 1);
+    absent.disconnect();
+    let mut publisher = Connect::v5("p").open(&broker);
+    let page = eventually("the disk is full", || {
+        for _ in 0..100 {
+            let id = publisher.send_publish(&Publish::new("much", 1, vec![7; 10_000]));
+            publisher.wait_ack(Ack::Puback, id);
+        }
+        let page = get(address, "/readyz");
+        (page.status == 503).then_some(page)
+    });
+    for told in ["the disk is full", "storage.disk_bytes_max"] {
+        assert!(page.body.contains(told), "{}", page.body);
+    }
+    assert_eq!(get(address, "/healthz").status, 200, "it lives");
     broker.stop();
 }
 

@@ -503,11 +503,48 @@ driven! {
             assert_eq!(admin::status_of(stream), 431);
             driven.rises_by(1);
         };
+    a_long_body: "body of a request to the admin listener" "admin_requests_refused"
+        &format!("{ANYWHERE}body_bytes_max = 10\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            let request = "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                           Content-Length: 11\r\n\r\nxxxxxxxxxxx";
+            assert_eq!(admin::ask(address, request).status, 413);
+            driven.rises_by(1);
+        };
+    half_a_body: "time of a request to the admin listener, and of its answer" "admin_timeouts"
+        &format!("{ANYWHERE}request_timeout_ms = 50\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            let request = "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                           Content-Length: 11\r\n\r\nxxx";
+            assert_eq!(admin::ask(address, request).status, 408);
+            driven.rises_by(1);
+        };
+    many_requests: "requests of an address to the admin listener" "admin_requests_refused"
+        &format!("{ANYWHERE}request_rate_max = 1\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            driven.rises_while(|| drop(admin::get(address, "/healthz")));
+        };
     half_a_request: "time of a request to the admin listener, and of its answer" "admin_timeouts"
         &format!("{ANYWHERE}request_timeout_ms = 50\n"), |driven| {
             let mut stream = admin::connect(admin::address(&driven.broker));
             stream.write_all(b"GET / HTTP/1.1\r\nHost: ").expect("send");
             driven.rises_by(1);
+        };
+    answers_that_nobody_takes: "answer that its asker does not take" "admin_timeouts"
+        &format!("{ANYWHERE}request_timeout_ms = 300\nconnections_max = 1\nrequest_rate_max = 0\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            let mut greedy = admin::connect(address);
+            greedy.set_nonblocking(true).expect("a socket");
+            driven.rises_while(|| {
+                let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                for _ in 0..100 {
+                    // Its end finds no room, or nobody.
+                    let _ = greedy.write_all(request);
+                }
+            });
+            eventually("its place is free", || {
+                (admin::get(address, "/healthz").status == 200).then_some(())
+            });
         };
     notes_that_nobody_takes: "notes for the audit log" "notes_left_out"
         &format!("audit_file = {:?}\n", unread()), |driven| {

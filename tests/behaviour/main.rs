@@ -13,6 +13,7 @@ mod support;
 
 mod access;
 mod admin;
+mod api;
 mod bounds;
 mod bounds_driven;
 mod bridge;

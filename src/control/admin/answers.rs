@@ -1,30 +1,33 @@
 //! What is answered to a request.
 
 use super::counts::AdminCounts;
+use super::door::{Door, From, Refusal};
+use super::kept::{InForce, Kept};
 use super::{metrics, process};
 use crate::control::config::AdminConfig;
 use crate::control::overview::{Ask, Health};
-use axum::body::Body;
-use axum::extract::{Request, State};
+use crate::control::watch::{Change, Record, Records};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, Request, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING,
+    CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 use serde_json::json;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Of OpenMetrics, as Prometheus asks for it.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Where there is something to read.
-const PAGES: &str = "RingMQ: /metrics, /healthz, /readyz\n";
+const PAGES: &str = "RingMQ: /metrics, /healthz, /readyz, /api/v1/openapi.json\n";
 
 /// What all answers need.
 #[derive(Clone)]
@@ -32,34 +35,92 @@ pub(super) struct Answers(Arc<Inner>);
 
 struct Inner {
     asks: Sender<Ask>,
-    hosts: Vec<String>,
+    door: Door,
+    in_force: InForce,
+    records: Records,
+    body_bytes_max: usize,
     within: Duration,
     counts: Arc<AdminCounts>,
 }
 
 impl Answers {
-    pub fn new(asks: Sender<Ask>, config: &AdminConfig, counts: Arc<AdminCounts>) -> Self {
+    pub fn new(
+        asks: Sender<Ask>,
+        config: &AdminConfig,
+        kept: Kept,
+        counts: Arc<AdminCounts>,
+    ) -> Self {
         Answers(Arc::new(Inner {
             asks,
-            hosts: config.hosts.clone(),
+            door: Door::new(config, kept.files.tokens),
+            in_force: kept.in_force,
+            records: kept.records,
+            body_bytes_max: config.body_bytes_max,
             within: config.request_timeout,
             counts,
         }))
     }
 
-    pub fn router(&self) -> Router {
+    pub fn router(&self, api: Router<Answers>) -> Router {
         let check = middleware::from_fn_with_state(self.clone(), check);
         Router::new()
             .route("/", get(async || PAGES))
             .route("/metrics", get(metrics_page))
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
+            .nest("/api/v1", api)
             .layer(check)
             .with_state(self.clone())
     }
 
+    /// The configuration, as it is shown.
+    pub(super) fn in_force(&self) -> &InForce {
+        &self.0.in_force
+    }
+
+    /// Has a change recorded; what finds no room is counted.
+    pub(super) fn record(&self, change: Change) {
+        let records = &self.0.records;
+        let full = records.to.try_send(Record::Changed(Box::new(change)));
+        if matches!(full, Err(TrySendError::Full(_))) {
+            records.notes_left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request that may be answered: who asks is beside it, and its body is there.
+    async fn admit(&self, from: From, request: Request) -> Result<Request, Refusal> {
+        let inner = &self.0;
+        if inner.door.is_too_fast(from, Instant::now()) {
+            let text =
+                "more requests than one address may have in a second (admin.request_rate_max)";
+            return Err((StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        let caller = inner
+            .door
+            .let_in(from, request.method(), request.headers())?;
+        let (mut parts, body) = request.into_parts();
+        let body = to_bytes(body, inner.body_bytes_max);
+        let body = match tokio::time::timeout(inner.within, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                let text = "its body is longer than admin.body_bytes_max, or was cut off";
+                return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            Err(_) => {
+                AdminCounts::add(&inner.counts.timeouts);
+                let text = "its body did not come within admin.request_timeout_ms";
+                return Err((StatusCode::REQUEST_TIMEOUT, text));
+            }
+        };
+        parts.extensions.insert(caller);
+        Ok(Request::from_parts(parts, body.into()))
+    }
+
     /// Asks the control plane and waits for what it says, for a while.
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Response> {
+    pub(super) async fn ask<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<T, Response> {
         let (sender, answer) = oneshot::channel();
         let late = || {
             AdminCounts::add(&self.0.counts.timeouts);
@@ -75,84 +136,54 @@ impl Answers {
             _ => Err(late()),
         }
     }
-
-    /// Why a request is not looked at any further.
-    fn refusal(&self, request: &Request) -> Option<(StatusCode, &'static str)> {
-        let headers = request.headers();
-        if !self.is_called(headers) {
-            let text = "its Host names neither this machine's loopback nor one of admin.hosts\n";
-            return Some((StatusCode::FORBIDDEN, text));
-        }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Some((
-                StatusCode::METHOD_NOT_ALLOWED,
-                "only GET is answered here\n",
-            ));
-        }
-        let length = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
-        if headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0") {
-            return Some((
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "a request has no body here\n",
-            ));
-        }
-        None
-    }
-
-    /// Whether a request calls a name that is this machine's.
-    fn is_called(&self, headers: &HeaderMap) -> bool {
-        let mut hosts = headers.get_all(HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return false;
-        };
-        let Ok(host) = host.to_str() else {
-            return false;
-        };
-        let name = without_port(host);
-        let ip = name
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>();
-        name.eq_ignore_ascii_case("localhost")
-            || ip.is_ok_and(|ip| ip.is_loopback())
-            || self
-                .0
-                .hosts
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(name))
-    }
 }
 
-/// A host without its port.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
-            let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
-            if is_port { name } else { host }
-        }
-        _ => host,
-    }
-}
-
-async fn check(State(answers): State<Answers>, request: Request, next: Next) -> Response {
+/// Lets a request in, if it may come, with its body whole.
+async fn check(
+    State(answers): State<Answers>,
+    Extension(from): Extension<From>,
+    request: Request,
+    next: Next,
+) -> Response {
     AdminCounts::add(&answers.0.counts.requests);
-    let mut response = match answers.refusal(&request) {
-        Some(refused) => {
-            AdminCounts::add(&answers.0.counts.requests_refused);
-            refused.into_response()
-        }
-        None => next.run(request).await,
+    let mut response = match answers.admit(from, request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refused(refusal),
     };
+    if is_refusal(response.status()) {
+        AdminCounts::add(&answers.0.counts.requests_refused);
+    }
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        "x-content-type-options",
-        HeaderValue::from_static("nosniff"),
-    );
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+    let sniff = HeaderValue::from_static("nosniff");
+    headers.insert(X_CONTENT_TYPE_OPTIONS, sniff);
+    response
+}
+
+const fn is_refusal(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+/// What is told to who is not let in.
+fn refused((status, text): Refusal) -> Response {
+    let mut response = (status, Json(json!({ "error": text }))).into_response();
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+        StatusCode::TOO_MANY_REQUESTS => Some((RETRY_AFTER, "1")),
+        _ => None,
+    };
+    if let Some((name, value)) = hint {
         response
             .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -201,53 +232,4 @@ fn answer(is_well: bool, health: &Health, listeners: Option<&Vec<String>>) -> Re
         told["listeners"] = json!(listeners);
     }
     (status, Json(told)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn is_called(hosts: &[&str]) -> bool {
-        let (asks, _) = crossbeam_channel::bounded(1);
-        let config = AdminConfig {
-            place: None,
-            is_said: false,
-            hosts: vec!["Broker.example".into()],
-            connections_max: 1,
-            header_bytes_max: 8_192,
-            request_timeout: Duration::from_secs(1),
-        };
-        let answers = Answers::new(asks, &config, Arc::default());
-        let mut headers = HeaderMap::new();
-        for host in hosts {
-            headers.append(HOST, HeaderValue::from_str(host).unwrap());
-        }
-        answers.is_called(&headers)
-    }
-
-    #[test]
-    fn only_names_of_this_machine_are_answered_to() {
-        for known in [
-            "localhost",
-            "LOCALHOST:14883",
-            "127.0.0.1:14883",
-            "127.1.2.3",
-            "[::1]:80",
-            "[::1]",
-            "broker.example:1",
-        ] {
-            assert!(is_called(&[known]), "{known}");
-        }
-        for stranger in [
-            "",
-            "example.com",
-            "localhost.example:80",
-            "10.0.0.1:14883",
-            "localhost:x",
-            "::1:80x",
-        ] {
-            assert!(!is_called(&[stranger]), "{stranger}");
-        }
-        assert!(!is_called(&[]) && !is_called(&["localhost", "example.com"]));
-    }
 }

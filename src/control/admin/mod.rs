@@ -1,34 +1,45 @@
 //! The admin listener: operators and their programs ask over HTTP, on a thread of its own.
 //!
 //! ```text
-//!   connection ─► bound ─► header ─► who is called, GET ─► answer, from what the control plane tells
+//!   connection ─► bound ─► TLS? ─► header ─► who asks (door) ─► answer
 //! ```
-//! Whatever comes here costs the shards nothing but the question for their numbers, one at a time for all who
-//! ask. Nobody is asked who he is, so it listens where only this machine reaches it, and answers only to
-//! names of this machine: a page of a stranger in a browser here cannot ask by a name of its own.
+//! What is told comes from the control plane, by a bounded queue. Where only this machine reaches the
+//! listener, who has no token may look; beyond it there is TLS, and everybody has one.
 
 mod answers;
+mod api;
 pub mod counts;
+mod door;
+pub mod kept;
 mod metrics;
 mod process;
+pub mod tls;
+pub mod tokens;
+mod watched;
 
 use crate::control::config::AdminConfig;
 use crate::control::overview::Ask;
 use crate::shard::listener::{Listener, Place, SocketBounds, SocketFile};
 use answers::Answers;
+use axum::Extension;
 use counts::AdminCounts;
 use crossbeam_channel::Sender;
+use door::From;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use kept::Kept;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use tls::AdminTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
+use watched::Watched;
 
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
@@ -89,7 +100,7 @@ impl Admin {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(self, asks: Sender<Ask>) -> io::Result<()> {
+    pub fn start(self, asks: Sender<Ask>, kept: Kept) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -97,12 +108,17 @@ impl Admin {
         let Some(socket) = self.listener.sockets.into_iter().flatten().next() else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
+        let tls = kept.files.tls.clone();
         let serving = Serving {
-            answers: Answers::new(asks, &self.config, Arc::clone(&self.counts)),
+            answers: Answers::new(asks, &self.config, kept, Arc::clone(&self.counts)),
+            tls,
             config: self.config,
             counts: self.counts,
         };
         match &place {
+            Place::Tcp(_) if serving.tls.is_some() => {
+                info!("metrics at https://{place}/metrics (admin.listen)");
+            }
             Place::Tcp(_) => info!("metrics at http://{place}/metrics (admin.listen)"),
             Place::Unix(_) => info!("metrics at unix://{place} (admin.listen)"),
         }
@@ -120,6 +136,7 @@ impl Admin {
 #[derive(Clone)]
 struct Serving {
     answers: Answers,
+    tls: Option<Arc<AdminTls>>,
     config: AdminConfig,
     counts: Arc<AdminCounts>,
 }
@@ -135,7 +152,8 @@ impl Serving {
                 let listener = TcpListener::from_std(socket)?;
                 loop {
                     let accepted = listener.accept().await;
-                    self.take(&places, accepted.map(|(stream, _)| stream)).await;
+                    let accepted = accepted.map(|(stream, peer)| (stream, From(Some(peer.ip()))));
+                    self.take(&places, accepted).await;
                 }
             }
             Place::Unix(_) => {
@@ -144,18 +162,19 @@ impl Serving {
                 let listener = UnixListener::from_std(socket)?;
                 loop {
                     let accepted = listener.accept().await;
-                    self.take(&places, accepted.map(|(stream, _)| stream)).await;
+                    let accepted = accepted.map(|(stream, _)| (stream, From(None)));
+                    self.take(&places, accepted).await;
                 }
             }
         }
     }
 
     /// Serves a connection, if there is a place for it.
-    async fn take<S>(&self, places: &Arc<Semaphore>, accepted: io::Result<S>)
+    async fn take<S>(&self, places: &Arc<Semaphore>, accepted: io::Result<(S, From)>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
-        let Ok(stream) = accepted else {
+        let Ok((stream, from)) = accepted else {
             return tokio::time::sleep(BACKOFF).await;
         };
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
@@ -163,25 +182,50 @@ impl Serving {
         };
         let serving = self.clone();
         tokio::spawn(async move {
-            serving.serve(stream).await;
+            serving.begin(stream, from).await;
             drop(place);
         });
     }
 
-    async fn serve<S>(&self, stream: S)
+    /// TLS first, where it is spoken.
+    async fn begin<S>(&self, stream: S, from: From)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
+        let Some(tls) = &self.tls else {
+            return self.serve(stream, from).await;
+        };
+        let shakes = TlsAcceptor::from(tls.config()).accept(stream);
+        match tokio::time::timeout(self.config.request_timeout, shakes).await {
+            Ok(Ok(stream)) => self.serve(stream, from).await,
+            Ok(Err(_)) => AdminCounts::add(&self.counts.requests_refused),
+            Err(_) => AdminCounts::add(&self.counts.timeouts),
+        }
+    }
+
+    async fn serve<S>(&self, stream: S, from: From)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
+    {
+        let within = self.config.request_timeout;
+        let stream = Watched::new(stream, within, Arc::clone(&self.counts));
+        let begun = stream.begun();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
+            // Who asks all at once and says so gets its answers.
+            .half_close(true)
             .header_read_timeout(self.config.request_timeout)
             .max_headers(HEADERS_MAX)
             .max_buf_size(self.config.header_bytes_max);
-        let service = TowerToHyperService::new(self.answers.router());
+        let service =
+            TowerToHyperService::new(self.answers.router(api::router()).layer(Extension(from)));
         let served = http.serve_connection(TokioIo::new(stream), service).await;
         if let Err(error) = served {
             if error.is_timeout() {
-                AdminCounts::add(&self.counts.timeouts);
+                // One that rests between requests has its time, and is not late.
+                if begun.is_so() {
+                    AdminCounts::add(&self.counts.timeouts);
+                }
             } else if error.is_parse() {
                 AdminCounts::add(&self.counts.requests_refused);
             }

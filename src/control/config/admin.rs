@@ -1,8 +1,10 @@
 //! `[admin]`: where operators ask the broker over HTTP, and what such an asker may take.
 
 use super::error::ConfigError;
-use super::file::FileAdmin;
+use super::file::FileConfig;
+use super::listener::tls_files;
 use super::place::Places;
+use crate::shard::certificates::TlsFiles;
 use crate::shard::listener::{Place, TcpPlace, UnixPlace};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -22,13 +24,21 @@ pub struct AdminConfig {
     pub place: Option<Place>,
     /// Whether that was said: else another program may have the port.
     pub is_said: bool,
+    /// TLS, where other machines may ask.
+    pub tls: Option<TlsFiles>,
+    /// Who may ask for more than to look.
+    pub token_file: Option<PathBuf>,
     /// Names by which it may be called, besides those of this machine itself.
     pub hosts: Vec<String>,
     /// Connections at a time.
     pub connections_max: usize,
     /// Bytes of a request with its headers.
     pub header_bytes_max: usize,
-    /// Until when a request has to have come, and its answer has to be there.
+    /// Bytes of what follows them.
+    pub body_bytes_max: usize,
+    /// Requests of one address in a second; 0 for no limit.
+    pub request_rate_max: u64,
+    /// Until when a request has to have come, its answer has to be there, and has to be taken.
     pub request_timeout: Duration,
 }
 
@@ -36,17 +46,47 @@ pub struct AdminConfig {
 ///
 /// # Errors
 /// What is wrong with `listen`.
-pub(super) fn admin(raw: &FileAdmin, places: &Places<'_>) -> Result<AdminConfig, ConfigError> {
-    let place = match &raw.listen {
-        None => Some(tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))),
-        Some(listen) => place(listen).map_err(|text| places.wrong("admin.listen", text))?,
+pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfig, ConfigError> {
+    let raw = &file.admin;
+    let default = Named {
+        place: Some(tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))),
+        is_tls: false,
     };
+    let wrong = |text| places.wrong("admin.listen", text);
+    let named = match &raw.listen {
+        None => default,
+        Some(listen) => place(listen).map_err(wrong)?,
+    };
+    let is_local = named.place.as_ref().is_none_or(is_local);
+    if !is_local && !named.is_tls {
+        return Err(wrong(
+            "other machines could reach that and read along; say https://, with admin.tls and \
+             admin.token_file, or name 127.0.0.1, [::1] or unix:///PATH, and forward to it (ssh -L)"
+                .to_owned(),
+        ));
+    }
+    if !is_local && raw.token_file.is_none() {
+        return Err(wrong(
+            "other machines could reach that, and nobody would be asked who he is; name a file of \
+             tokens with admin.token_file (`ringmq token` makes them)"
+                .to_owned(),
+        ));
+    }
+    let tls = named.is_tls.then(|| {
+        let url = raw.listen.as_deref().unwrap_or_default();
+        let files = tls_files((file.tls.as_ref(), raw.tls.as_ref()), url, true);
+        files.map_err(|text| places.wrong("admin.tls", text))
+    });
     Ok(AdminConfig {
-        place,
+        place: named.place,
+        tls: tls.transpose()?,
+        token_file: raw.token_file.clone(),
         is_said: raw.listen.is_some(),
         hosts: raw.hosts.clone().unwrap_or_default(),
         connections_max: raw.connections_max.unwrap_or(32),
         header_bytes_max: raw.header_bytes_max.unwrap_or(16_384),
+        body_bytes_max: raw.body_bytes_max.unwrap_or(1 << 20),
+        request_rate_max: raw.request_rate_max.unwrap_or(200),
         request_timeout: Duration::from_millis(raw.request_timeout_ms.unwrap_or(5_000)),
     })
 }
@@ -58,22 +98,54 @@ fn tcp(address: SocketAddr) -> Place {
     })
 }
 
-/// Where it is to be; `None` for nowhere.
-fn place(listen: &str) -> Result<Option<Place>, String> {
+/// Where it is to be, `None` for nowhere, and whether over TLS.
+#[derive(Debug, PartialEq, Eq)]
+struct Named {
+    place: Option<Place>,
+    is_tls: bool,
+}
+
+impl AdminConfig {
+    /// Whether only this machine reaches it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.place.as_ref().is_none_or(is_local)
+    }
+}
+
+/// Whether only this machine reaches it.
+fn is_local(place: &Place) -> bool {
+    match place {
+        Place::Tcp(tcp) => tcp
+            .addresses
+            .iter()
+            .all(|address| address.ip().is_loopback()),
+        Place::Unix(_) => true,
+    }
+}
+
+fn place(listen: &str) -> Result<Named, String> {
+    let plain = |place| Named {
+        place,
+        is_tls: false,
+    };
     if listen == OFF {
-        return Ok(None);
+        return Ok(plain(None));
     }
     if let Some(path) = listen.strip_prefix("unix://") {
         if !path.starts_with('/') {
             return Err(format!("{listen}: the path of a socket begins with /"));
         }
-        return Ok(Some(Place::Unix(UnixPlace {
+        return Ok(plain(Some(Place::Unix(UnixPlace {
             path: PathBuf::from(path),
             mode: Some(SOCKET_MODE),
             owner: (None, None),
-        })));
+        }))));
     }
-    let named = listen.strip_prefix("http://").unwrap_or(listen);
+    let (named, is_tls) = match listen.strip_prefix("https://") {
+        Some(named) => (named, true),
+        None => (listen.strip_prefix("http://").unwrap_or(listen), false),
+    };
     let named = named.strip_suffix('/').unwrap_or(named);
     let address = match named.strip_prefix("localhost:") {
         Some(port) => port
@@ -84,16 +156,13 @@ fn place(listen: &str) -> Result<Option<Place>, String> {
     };
     let Some(address) = address else {
         return Err(format!(
-            "{listen:?} is none of http://ADDRESS:PORT, unix:///PATH and {OFF}"
+            "{listen:?} is none of http://ADDRESS:PORT, https://ADDRESS:PORT, unix:///PATH and {OFF}"
         ));
     };
-    if !address.ip().is_loopback() {
-        return Err(format!(
-            "other machines could reach {address}, and this version asks nobody who he is there; name \
-             127.0.0.1, [::1] or unix:///PATH, and forward to it from where it is known who asks (ssh -L)"
-        ));
-    }
-    Ok(Some(tcp(address)))
+    Ok(Named {
+        place: Some(tcp(address)),
+        is_tls,
+    })
 }
 
 #[cfg(test)]
@@ -101,24 +170,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_may_ask() {
+    fn places_are_told_apart_by_who_reaches_them() {
         for right in [
             "127.0.0.1:0",
             "http://[::1]:14883/",
             "http://localhost:9",
-            "127.8.8.8:1",
+            "https://127.8.8.8:1",
+            "unix:///run/x",
         ] {
-            assert!(matches!(place(right), Ok(Some(Place::Tcp(_)))), "{right}");
+            let named = place(right).unwrap();
+            assert_eq!(named.is_tls, right.starts_with("https"));
+            assert!(named.place.as_ref().is_some_and(is_local), "{right}");
         }
-        assert!(matches!(place("unix:///run/x"), Ok(Some(Place::Unix(_)))));
-        assert_eq!(place("off"), Ok(None));
-        for wrong in ["0.0.0.0:14883", "http://192.0.2.1:80", "[::]:14883"] {
-            assert!(
-                place(wrong).unwrap_err().contains("other machines"),
-                "{wrong}"
-            );
+        assert_eq!(place("off").unwrap().place, None);
+        for far in ["0.0.0.0:14883", "https://192.0.2.1:80", "[::]:14883"] {
+            let named = place(far).unwrap();
+            assert!(!named.place.as_ref().is_some_and(is_local), "{far}");
         }
-        for wrong in ["", "14883", "https://127.0.0.1:1", "unix://x", "none"] {
+        for wrong in ["", "14883", "ftp://127.0.0.1:1", "unix://x", "none"] {
             assert!(place(wrong).is_err(), "{wrong}");
         }
     }

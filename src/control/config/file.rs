@@ -58,9 +58,13 @@ pub(super) struct FileConfig {
 pub(super) struct FileAdmin {
     pub listen: Option<String>,
     pub hosts: Option<Vec<String>>,
+    pub token_file: Option<PathBuf>,
+    pub tls: Option<FileTls>,
     pub connections_max: Option<usize>,
     pub header_bytes_max: Option<usize>,
+    pub body_bytes_max: Option<usize>,
     pub request_timeout_ms: Option<u64>,
+    pub request_rate_max: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -201,6 +205,13 @@ macro_rules! file_limits {
             /// Whether it is said how much may be retained.
             pub(super) const fn says_retained_bytes(&self) -> bool {
                 self.retained_bytes_max.is_some()
+            }
+
+            /// Names and values.
+            pub(super) fn list(limits: &Limits) -> serde_json::Map<String, serde_json::Value> {
+                let mut list = serde_json::Map::new();
+                $(list.insert(stringify!($name).into(), serde_json::json!(limits.$name));)+
+                list
             }
 
             /// Puts what was said in place of the defaults.

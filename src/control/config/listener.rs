@@ -127,7 +127,13 @@ pub(super) fn listeners(
     {
         tcp.addresses.push(DEFAULT_IPV6);
     }
-    if raw.tls.is_some() && !uses_common_tls(&listeners, tables) {
+    let is_for_admin = raw.admin.tls.is_none()
+        && raw
+            .admin
+            .listen
+            .as_ref()
+            .is_some_and(|listen| listen.starts_with("https://"));
+    if raw.tls.is_some() && !is_for_admin && !uses_common_tls(&listeners, tables) {
         warnings.push(
             "[tls] is used by no listener: none is mqtts:// or wss:// without a [listener.tls] of its own"
                 .to_owned(),
@@ -198,7 +204,12 @@ fn listener(
     check_origins(table)?;
     let websocket = has_websocket.then(|| websocket(table, path));
     let tls = if has_tls {
-        Some(tls_files(raw, table, has_websocket)?)
+        let own = table.tls.as_ref();
+        Some(tls_files(
+            (raw.tls.as_ref(), own),
+            &table.url,
+            has_websocket,
+        )?)
     } else {
         None
     };
@@ -441,13 +452,13 @@ const HTTP: [&str; 1] = ["http/1.1"];
 /// ... and one of MQTT; devices made for one large service propose its own name for it.
 const MQTT: [&str; 2] = ["mqtt", "x-amzn-mqtt-ca"];
 
-fn tls_files(
-    raw: &FileConfig,
-    table: &FileListener,
-    is_websocket: bool,
+/// The files of TLS at a URL, by the common section or its own.
+pub(super) fn tls_files(
+    (common, own): (Option<&FileTls>, Option<&FileTls>),
+    url: &str,
+    is_http: bool,
 ) -> Result<TlsFiles, String> {
-    let url = &table.url;
-    let tls: &FileTls = table.tls.as_ref().or(raw.tls.as_ref()).ok_or_else(|| {
+    let tls: &FileTls = own.or(common).ok_or_else(|| {
         format!(
             "{url} needs a certificate: say `certificate = \"cert.pem\"` and `key = \"key.pem\"` \
              in the section [tls] of the configuration file"
@@ -504,7 +515,7 @@ fn tls_files(
         client_certificate,
         requires_1_3,
         record_bytes_max: tls.record_bytes_max,
-        alpn: if is_websocket { &HTTP } else { &MQTT },
+        alpn: if is_http { &HTTP } else { &MQTT },
     })
 }
 

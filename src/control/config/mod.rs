@@ -10,6 +10,7 @@ mod authentication;
 mod error;
 mod file;
 mod flags;
+mod in_force;
 mod listener;
 mod method;
 mod paths;
@@ -72,6 +73,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// Seconds without a turn after which a shard counts as dead; 0 for never.
     pub silence_seconds_max: u32,
+    /// What was said by file, environment and flags, without secrets.
+    pub said: serde_json::Map<String, serde_json::Value>,
     /// What was said and means nothing, for the log.
     pub warnings: Vec<String>,
 }
@@ -101,7 +104,7 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place and the remedy.
     pub fn load(sources: &Sources<'_>, flags: &Flags) -> Result<Self, ConfigError> {
-        let (mut raw, places) = place::merge(sources)?;
+        let (mut raw, places, said) = place::merge(sources)?;
         paths::settle(&mut raw, &places);
         let mut settings = settings(&raw, &places)?;
         let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
@@ -133,6 +136,7 @@ impl Config {
             storage.writer.tells_written = settings.waits_for_os();
         }
         Ok(Config {
+            said: with_flags(in_force::said(&said), flags),
             file: sources.file.map(|(path, _)| path.to_owned()),
             listeners,
             authentication,
@@ -152,7 +156,7 @@ impl Config {
             },
             storage,
             settings,
-            admin: admin::admin(&raw.admin, &places)?,
+            admin: admin::admin(&raw, &places)?,
             sys_interval: sys_interval(raw.mqtt.sys_interval_s),
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
@@ -164,6 +168,42 @@ impl Config {
             warnings,
         })
     }
+}
+
+/// What flags say goes before.
+fn with_flags(
+    mut said: serde_json::Map<String, serde_json::Value>,
+    flags: &Flags,
+) -> serde_json::Map<String, serde_json::Value> {
+    if !flags.listen.is_empty() {
+        said.insert("listen".into(), serde_json::json!(flags.listen));
+    }
+    if let Some(shards) = flags.shards {
+        said.insert("shards".into(), serde_json::json!(shards));
+    }
+    if let Some(cpus) = &flags.cpus {
+        said.insert("cpus".into(), serde_json::json!(cpus));
+    }
+    if let Some(level) = flags.log {
+        said.insert("log".into(), serde_json::json!(level.name()));
+    }
+    if let Some(directory) = &flags.storage_directory {
+        let storage = said
+            .entry("storage")
+            .or_insert_with(|| serde_json::json!({}));
+        if let Some(storage) = storage.as_object_mut() {
+            storage.insert("directory".into(), serde_json::json!(directory));
+        }
+    }
+    said
+}
+
+/// The limits in force, by their keys.
+#[must_use]
+pub fn limits_in_force(
+    limits: &crate::engine::limits::Limits,
+) -> serde_json::Map<String, serde_json::Value> {
+    file::FileLimits::list(limits)
 }
 
 /// Who is not served.

@@ -32,6 +32,7 @@ fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
         ("audit_file".to_owned(), raw.audit_file.as_mut()),
         ("log_file".to_owned(), raw.log_file.as_mut()),
         ("bans.file".to_owned(), raw.bans.file.as_mut()),
+        ("admin.token_file".to_owned(), raw.admin.token_file.as_mut()),
         (
             "storage.directory".to_owned(),
             raw.storage.directory.as_mut(),
@@ -50,10 +51,11 @@ fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
         all.push(("authentication.http.ca_file".into(), http.ca_file.as_mut()));
     }
     let tls = raw.tls.iter_mut().map(|tls| ("tls", tls));
+    let of_admin = raw.admin.tls.iter_mut().map(|tls| ("admin.tls", tls));
     let listeners = raw.listener.iter_mut().flatten();
     let of_listeners = listeners.filter_map(|listener| listener.tls.as_mut());
     let of_listeners = of_listeners.map(|tls| ("listener.tls", tls));
-    for (section, tls) in tls.chain(of_listeners) {
+    for (section, tls) in tls.chain(of_admin).chain(of_listeners) {
         of_tls(section, tls, &mut all);
     }
     all.into_iter()

@@ -56,7 +56,9 @@ impl Places<'_> {
 }
 
 /// Reads the file, lays the environment over it, and checks names and types of both.
-pub(super) fn merge<'a>(sources: &Sources<'a>) -> Result<(FileConfig, Places<'a>), ConfigError> {
+pub(super) fn merge<'a>(
+    sources: &Sources<'a>,
+) -> Result<(FileConfig, Places<'a>, Table), ConfigError> {
     let mut places = Places {
         file: sources.file,
         variables: BTreeMap::new(),
@@ -77,9 +79,9 @@ pub(super) fn merge<'a>(sources: &Sources<'a>) -> Result<(FileConfig, Places<'a>
             places.variables.insert(key, name.clone());
         }
     }
-    let raw = FileConfig::deserialize(table)
+    let raw = FileConfig::deserialize(table.clone())
         .map_err(|error| ConfigError::new("configuration".into(), in_words(error.message())))?;
-    Ok((raw, places))
+    Ok((raw, places, table))
 }
 
 fn read_file(path: &Path, source: &str) -> Result<Table, ConfigError> {

@@ -64,9 +64,24 @@ macro_rules! limits {
     };
 }
 
+/// A key, its value if it has one, and between what that has to be.
+type Said = (&'static str, Option<u64>, RangeInclusive<u64>);
+
+/// Those of the admin listener.
+fn admin(raw: &FileConfig) -> [Said; 5] {
+    said! { raw.admin;
+        connections_max: 1..=10_000,
+        // The least that its parser takes.
+        header_bytes_max: 8_192..=1 << 20,
+        body_bytes_max: 1..=1 << 28,
+        request_timeout_ms: 1..=WAIT_MS_MAX,
+        request_rate_max: RATE,
+    }
+}
+
 /// Checks the numbers of all sections but `[limits]`; those of listeners are checked with them.
 pub(super) fn check_sections(raw: &FileConfig, places: &Places<'_>) -> Result<(), ConfigError> {
-    let check = |section: &str, said: &[(&str, Option<u64>, RangeInclusive<u64>)]| {
+    let check = |section: &str, said: &[Said]| {
         for (name, value, range) in said {
             if let Some(text) = value.and_then(|value| wrong(value, range)) {
                 return Err(places.wrong(&format!("{section}.{name}"), text));
@@ -112,13 +127,7 @@ pub(super) fn check_sections(raw: &FileConfig, places: &Places<'_>) -> Result<()
         commit_interval_us: 0..=1_000_000,
     };
     check("storage", &storage)?;
-    let admin = said! { raw.admin;
-        connections_max: 1..=10_000,
-        // The least that its parser takes.
-        header_bytes_max: 8_192..=1 << 20,
-        request_timeout_ms: 1..=WAIT_MS_MAX,
-    };
-    check("admin", &admin)?;
+    check("admin", &admin(raw))?;
     let mqtt = said! { raw.mqtt; sys_interval_s: 0..=SECONDS_MAX, };
     check("mqtt", &mqtt)?;
     let (bytes_max, segment) = (raw.storage.disk_bytes_max, raw.storage.segment_bytes);

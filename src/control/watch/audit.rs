@@ -1,5 +1,6 @@
 //! The audit log: one JSON object per line, in a file of its own, begun anew on SIGHUP.
 
+use super::Change;
 use crate::control::visible::spelled_out;
 use crate::engine::codec::Reason;
 use crate::engine::telemetry::notes::Event;
@@ -125,6 +126,18 @@ impl AuditLog {
         );
         line.insert("listener".into(), json!(listener));
         self.write(kind, line);
+    }
+
+    /// Writes what an operator did.
+    pub fn write_change(&mut self, change: &Change) {
+        let mut line = Map::new();
+        line.insert("by".into(), json!(change.by.as_deref()));
+        line.insert("role".into(), json!(change.role));
+        line.insert("from".into(), json!(change.from));
+        line.insert("action".into(), json!(change.action));
+        line.insert("target".into(), json!(change.target));
+        line.insert("status".into(), json!(change.status));
+        self.write("operator", line);
     }
 
     /// Writes what the broker did.

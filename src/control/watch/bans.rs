@@ -110,7 +110,9 @@ pub fn warnings(text: &str) -> Vec<String> {
     warnings
 }
 
-fn network(text: &str) -> Option<IpNet> {
+/// The network that is written so; an address is one of its own.
+#[must_use]
+pub fn network(text: &str) -> Option<IpNet> {
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse().ok().or_else(alone)
 }
@@ -176,6 +178,30 @@ impl Bans {
             self.end_oldest();
         }
         self.by_end.insert(end, who);
+    }
+
+    /// Ends a ban for a time early; whether there was one.
+    pub fn remove(&mut self, who: &Who) -> bool {
+        let end = self.temporary.remove(who);
+        end.is_some_and(|end| self.by_end.remove(&end).is_some())
+    }
+
+    /// Whether it stands in the file.
+    #[must_use]
+    pub fn is_permanent(&self, who: &Who) -> bool {
+        self.permanent.contains(who)
+    }
+
+    /// So many of all, those of the file first, with the time until each ends, and how many there are.
+    #[must_use]
+    pub fn list(&self, now: Instant, max: usize) -> (Vec<(Who, Option<Duration>)>, usize) {
+        let permanent = self.permanent.iter().map(|who| (who.clone(), None));
+        let temporary = self.by_end.iter().map(|((until, _), who)| {
+            let left = until.saturating_duration_since(now);
+            (who.clone(), Some(left))
+        });
+        let list = permanent.chain(temporary).take(max).collect();
+        (list, self.permanent.len() + self.by_end.len())
     }
 
     /// Whether a ban for a time is in force.
@@ -366,6 +392,23 @@ mod tests {
         assert!(!bans.names().contain("", Some("other")));
         assert!(bans.expire(after(20)) && !bans.expire(after(20)));
         assert!(bans.temporary.is_empty() && bans.by_end.is_empty());
+    }
+
+    #[test]
+    fn a_ban_for_a_time_may_end_early_and_one_of_the_file_stays() {
+        let of_file = Who::User("ann".into());
+        let mut bans = Bans::of_file(vec![of_file.clone()]);
+        let (who, now) = (Who::ClientId("c".into()), Instant::now());
+        bans.add(who.clone(), now + Duration::from_secs(9));
+        let (list, count) = bans.list(now, 10);
+        let expected = [
+            (of_file.clone(), None),
+            (who.clone(), Some(Duration::from_secs(9))),
+        ];
+        assert_eq!((&list[..], count), (&expected[..], 2));
+        assert_eq!(bans.list(now, 1).0.len(), 1);
+        assert!(bans.remove(&who) && !bans.remove(&who) && !bans.remove(&of_file));
+        assert!(bans.is_permanent(&of_file) && bans.wait(now).is_none());
     }
 
     #[test]

@@ -35,12 +35,31 @@ pub const MISBEHAVING_MAX: usize = 1_024;
 pub enum Record {
     /// Something the control plane did: a kind, and what about it.
     Happened(&'static str, String),
+    /// An operator has changed something, or was not allowed to.
+    Changed(Box<Change>),
     /// The log was moved away: begin a new one.
     Reopen,
 }
 
+/// What an operator did.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Whose token it was; `None` without one.
+    pub by: Option<Arc<str>>,
+    /// What that allows.
+    pub role: &'static str,
+    /// Where it came from.
+    pub from: String,
+    /// What was to be done.
+    pub action: &'static str,
+    /// To whom or what.
+    pub target: String,
+    /// Status of the answer: 200 and above is done, 400 and above is not.
+    pub status: u16,
+}
+
 /// Where the control plane's records go, and what becomes of the shards'.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Records {
     /// For who writes.
     pub to: Sender<Record>,
@@ -173,6 +192,7 @@ impl Writer {
     fn take(&mut self, record: Record) {
         match record {
             Record::Happened(kind, text) => self.log.write_event(kind, &text),
+            Record::Changed(change) => self.log.write_change(&change),
             Record::Reopen => {
                 if let Err(failure) = self.log.reopen() {
                     error!("the audit log goes on in the old file: {failure}");

@@ -105,6 +105,10 @@ pub struct Connection {
     pub packet_bytes_max: u32,
     /// Most QoS 1 and 2 messages in flight toward it.
     pub window_max: u16,
+    /// Bytes that have come from it.
+    pub received_bytes: u64,
+    /// Bytes that were handed over to be sent to it.
+    pub sent_bytes: u64,
     /// When it last sent something.
     pub heard_at: Timestamp,
     /// Milliseconds of silence after which it is cut; 0 for never.
@@ -186,6 +190,8 @@ impl Connection {
             sent_before: 0,
             packet_bytes_max: u32::MAX,
             window_max: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
             heard_at: now,
             timer_at: Timestamp::NEVER,
             silence_ms_max: 0,

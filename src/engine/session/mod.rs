@@ -19,6 +19,7 @@ pub mod outbound;
 pub mod rates;
 pub mod replay;
 pub mod stragglers;
+pub mod tally;
 pub mod unfinished;
 pub mod will;
 
@@ -140,6 +141,8 @@ pub struct Session {
     pub queue_bytes_max: usize,
     /// What it has lost since it was last reported.
     pub losses: Option<Box<losses::Losses>>,
+    /// Messages that it has lost since it began.
+    pub lost_messages: u64,
     /// When its timer is set for.
     pub timer_at: Timestamp,
     /// The publish it was matched for last; tells whether another of its subscriptions matched.
@@ -188,6 +191,7 @@ impl Session {
             holder: None,
             queue_bytes_max: usize::MAX,
             losses: None,
+            lost_messages: 0,
             timer_at: Timestamp::NEVER,
             match_stamp: 0,
             match_index: 0,
@@ -198,13 +202,29 @@ impl Session {
         }
     }
 
+    /// From now on it counts in the sums of its shard, with what it has.
+    pub fn count_in(&mut self, tally: Rc<tally::Tally>) {
+        tally.subscribed(self.subscriptions.len() as isize);
+        self.outbound.count_in(tally);
+    }
+
+    /// It counts no more.
+    pub fn leave_tally(&mut self) {
+        let subscriptions = self.subscriptions.len() as isize;
+        self.outbound
+            .tally(|tally| tally.subscribed(-subscriptions));
+        self.outbound.leave_tally();
+    }
+
     /// It has one more subscription, to this filter.
     pub fn count_subscription(&mut self, filter: &str) {
+        self.outbound.tally(|tally| tally.subscribed(1));
         self.subscribed_bytes += subscription_bytes(filter);
     }
 
     /// It has one less.
     pub fn discount_subscription(&mut self, filter: &str) {
+        self.outbound.tally(|tally| tally.subscribed(-1));
         let bytes = subscription_bytes(filter);
         self.subscribed_bytes = self.subscribed_bytes.saturating_sub(bytes);
     }

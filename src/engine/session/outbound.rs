@@ -17,12 +17,14 @@
 use super::id_runs::following;
 use super::inflight::{Awaits, Inflight};
 use super::stragglers::Stragglers;
+use super::tally::Tally;
 use super::{Delivery, IDLE_MESSAGES_MAX};
 use crate::engine::codec::PacketType;
 use crate::engine::keys::GroupKey;
 use crate::engine::message::Qos;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// A window of no more entries than this is not worth tidying.
 const GAPS_MAX: usize = 32;
@@ -81,9 +83,51 @@ pub struct Outbound {
     left_queue: u32,
     /// Of the messages in the window.
     window_bytes: usize,
+    /// Where it counts, together with others.
+    tally: Option<Rc<Tally>>,
 }
 
 impl Outbound {
+    /// From now on it counts there, with what it has.
+    pub fn count_in(&mut self, tally: Rc<Tally>) {
+        self.leave_tally();
+        tally.queued(self.queue.len() as isize);
+        tally.unacknowledged(self.unacknowledged as isize);
+        self.tally = Some(tally);
+    }
+
+    /// It counts no more.
+    pub fn leave_tally(&mut self) {
+        if let Some(tally) = self.tally.take() {
+            tally.queued(-(self.queue.len() as isize));
+            tally.unacknowledged(-(self.unacknowledged as isize));
+        }
+    }
+
+    /// Changes the sums in which it counts, if it does.
+    #[inline]
+    pub fn tally(&self, change: impl FnOnce(&Tally)) {
+        if let Some(tally) = &self.tally {
+            change(tally);
+        }
+    }
+
+    fn count_queued(&self, more: isize) {
+        self.tally(|tally| tally.queued(more));
+    }
+
+    /// One more is unacknowledged.
+    fn enter_window(&mut self) {
+        self.unacknowledged += 1;
+        self.tally(|tally| tally.unacknowledged(1));
+    }
+
+    /// One is settled.
+    fn leave_window(&mut self) {
+        self.unacknowledged -= 1;
+        self.tally(|tally| tally.unacknowledged(-1));
+    }
+
     /// What waits for room in the window, in order.
     pub fn waiting(&self) -> impl Iterator<Item = &Delivery> {
         self.queue.iter()
@@ -176,7 +220,7 @@ impl Outbound {
             entry: delivery.entry,
             delivery: Some(delivery),
         });
-        self.unacknowledged += 1;
+        self.enter_window();
         packet_id
     }
 
@@ -240,7 +284,7 @@ impl Outbound {
         entry.awaits = Awaits::Done;
         self.window_bytes -= size_bytes(entry.delivery.take());
         let stored = entry.entry;
-        self.unacknowledged -= 1;
+        self.leave_window();
         self.drop_gaps();
         Some(stored)
     }
@@ -257,7 +301,7 @@ impl Outbound {
         if stragglers.is_empty() {
             self.stragglers = None;
         }
-        self.unacknowledged -= 1;
+        self.leave_window();
         Some(stored)
     }
 
@@ -400,6 +444,7 @@ impl Outbound {
         }
         self.queue_bytes += bytes;
         self.queue.push_back(delivery);
+        self.count_queued(1);
         if count > 0 {
             Enqueued::DroppedOldest { count, entries }
         } else {
@@ -411,12 +456,14 @@ impl Outbound {
     pub fn restore_queued(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.message.size_bytes();
         self.queue.push_back(delivery);
+        self.count_queued(1);
     }
 
     /// Takes the last one that is queued, if the store calls it so.
     pub fn take_last_queued(&mut self, entry: u64) -> Option<Delivery> {
         self.queue.back().filter(|last| last.entry == entry)?;
         let delivery = self.queue.pop_back()?;
+        self.count_queued(-1);
         self.queue_bytes -= delivery.message.size_bytes();
         Some(delivery)
     }
@@ -443,7 +490,7 @@ impl Outbound {
             entry,
             delivery,
         });
-        self.unacknowledged += 1;
+        self.enter_window();
         self.last_id = packet_id;
         true
     }
@@ -461,12 +508,14 @@ impl Outbound {
             lasts
         });
         self.left_queue = self.left_queue.wrapping_add(expired.len() as u32);
+        self.count_queued(-(expired.len() as isize));
         expired
     }
 
     /// Takes the message that has waited longest.
     pub fn dequeue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
+        self.count_queued(-1);
         self.queue_bytes -= delivery.message.size_bytes();
         self.left_queue = self.left_queue.wrapping_add(1);
         if self.queue.is_empty() && self.queue.capacity() > IDLE_MESSAGES_MAX {
@@ -491,12 +540,14 @@ impl Outbound {
             }
         }
         self.left_queue = self.left_queue.wrapping_add(taken.len() as u32);
+        self.count_queued(-(taken.len() as isize));
         taken
     }
 
     /// Everything that another member of a share group may get now that the session ends: what was
     /// queued, and QoS 1 messages that are unacknowledged; QoS 2 ones must not `[MQTT-4.8.2-5]`.
     pub fn take_shared(&mut self) -> Vec<Delivery> {
+        self.leave_tally();
         let behind = self.stragglers.take().into_iter();
         let behind = behind.flat_map(|behind| behind.into_entries());
         let window = behind
@@ -571,6 +622,37 @@ mod tests {
             outbound.begin(message.clone());
         }
         outbound
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_in_the_sums_of_all() {
+        let tally = Rc::new(Tally::default());
+        let limits = QueueLimits {
+            messages_max: 2,
+            bytes_max: 1_000,
+            full: QueueFull::DropOldest,
+        };
+        let mut outbound = filled(3);
+        let sums = |outbound: &Outbound| {
+            let sums = tally.sums();
+            assert_eq!(sums.queued, outbound.queued());
+            (sums.queued, sums.unacknowledged)
+        };
+        outbound.count_in(Rc::clone(&tally));
+        assert_eq!(sums(&outbound), (0, 3));
+        for _ in 0..4 {
+            outbound.enqueue(delivery(Qos::AtLeastOnce), &limits);
+        }
+        outbound.puback(2);
+        outbound.hold_back();
+        outbound.puback(3);
+        assert_eq!(sums(&outbound), (2, 1));
+        outbound.dequeue();
+        outbound.restore_queued(delivery(Qos::AtLeastOnce));
+        assert!(outbound.take_last_queued(0).is_some());
+        assert_eq!(sums(&outbound), (1, 1));
+        outbound.leave_tally();
+        assert_eq!((tally.sums().queued, tally.sums().unacknowledged), (0, 0));
     }
 
     #[test]
@@ -700,7 +782,7 @@ mod tests {
         assert!(outbound.recent.capacity() <= 4 * GAPS_MAX);
         assert_eq!(left(&outbound), [10_000]);
         // Nobody pays for it who has nothing on the way.
-        assert!(size_of::<Outbound>() <= 96);
+        assert!(size_of::<Outbound>() <= 104);
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Losing {
         let Some(session) = sessions.get_mut(key) else {
             return;
         };
+        session.lost_messages += count;
         if session.losses.is_none() {
             self.sessions.push(key);
         }

@@ -60,6 +60,7 @@ mod restoring;
 mod sampling;
 mod sessions;
 mod settings;
+pub mod sight;
 mod snapshot;
 mod statistics;
 pub mod store_room;
@@ -106,7 +107,6 @@ use presence::Presence;
 use questions::Questions;
 use receipts::Receipts;
 use sampling::Sampling;
-use statistics::Sums;
 use std::rc::Rc;
 use std::sync::Arc;
 use store_room::Store;
@@ -198,8 +198,6 @@ pub struct ShardCore {
     /// Room for its share groups.
     picks: Picks,
     memory: Memory,
-    /// Statistics that are being counted.
-    counting: Option<Sums>,
     checkpoint: Checkpoint,
     store: Store,
 }
@@ -252,7 +250,6 @@ impl ShardCore {
             matches: Matches::default(),
             picks: Picks::default(),
             memory: Memory::default(),
-            counting: None,
             checkpoint: Checkpoint::default(),
             store: Store::default(),
         }
@@ -354,7 +351,9 @@ impl ShardCore {
     pub fn take_outgoing(&mut self, connection: ConnectionKey) -> Option<Outgoing> {
         let connection = self.clients.connections.get_mut(connection)?;
         connection.is_ready = false;
-        connection.outbox.begin_send()
+        let batch = connection.outbox.begin_send()?;
+        connection.sent_bytes += batch.len() as u64;
+        Some(batch)
     }
 
     /// When [`ShardCore::tick`] has something to do.
@@ -384,7 +383,6 @@ impl ShardCore {
             || !self.commands.is_empty()
             || self.memory.is_searching()
             || self.may_resume_publishers()
-            || self.counting.is_some()
             || self.has_persist()
             || self.receipts.can_tell(self.staged.blocked())
     }

@@ -30,6 +30,7 @@ impl ShardCore {
             return;
         };
         connection.heard_at = now;
+        connection.received_bytes += bytes.len() as u64;
         if connection.is_asking() {
             connection.partial.extend_from_slice(bytes);
             return;

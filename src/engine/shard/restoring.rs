@@ -267,6 +267,7 @@ impl ShardCore {
         // Other shards may have newer messages for it than what they retain.
         session.has_subscribed = true;
         session.subscriptions.push(reference);
+        session.outbound.tally(|tally| tally.subscribed(1));
         self.lasting.add(node);
         match &subscription.share {
             Some(name) => self.restore_member(restoring, node, name, subscriber),

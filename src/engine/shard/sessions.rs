@@ -6,7 +6,9 @@ use crate::engine::hashing::Hashing;
 use crate::engine::keys::{OfSession, SessionKey};
 use crate::engine::parted::Parted;
 use crate::engine::session::Session;
+use crate::engine::session::tally::{Sums, Tally};
 use crate::engine::slots::Slots;
+use std::rc::Rc;
 
 /// A session by its client identifier, whose hash need not be made anew when the table grows.
 struct Named {
@@ -20,6 +22,8 @@ pub(super) struct Sessions {
     slots: Slots<OfSession, Session>,
     /// By client identifier, which the session has.
     by_client_id: Parted<Named>,
+    /// What they have.
+    tally: Rc<Tally>,
 }
 
 impl Sessions {
@@ -29,13 +33,15 @@ impl Sessions {
             hashing,
             slots: Slots::default(),
             by_client_id: Parted::default(),
+            tally: Rc::default(),
         }
     }
 
     /// A new session, whose client identifier no other has.
-    pub(super) fn insert(&mut self, session: Session) -> SessionKey {
+    pub(super) fn insert(&mut self, mut session: Session) -> SessionKey {
         debug_assert!(self.find(&session.client_id).is_none());
         let hash = self.hashing.of(0, &session.client_id);
+        session.count_in(Rc::clone(&self.tally));
         let key = self.slots.insert(session);
         let named = Named { hash, key };
         self.by_client_id
@@ -45,7 +51,8 @@ impl Sessions {
 
     /// Takes a session out.
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Session> {
-        let session = self.slots.remove(key)?;
+        let mut session = self.slots.remove(key)?;
+        session.leave_tally();
         let hash = self.hashing.of(0, &session.client_id);
         let is_it = |named: &Named| named.key == key;
         self.by_client_id.remove(hash, is_it, |named| named.hash);
@@ -93,6 +100,21 @@ impl Sessions {
     /// All of them.
     pub(super) fn keys(&self) -> impl Iterator<Item = SessionKey> + '_ {
         self.slots.keys()
+    }
+
+    /// What they have, all together.
+    pub(super) fn sums(&self) -> Sums {
+        self.tally.sums()
+    }
+
+    /// The same by looking at each, to check it.
+    pub(super) fn sums_of_each(&self) -> Sums {
+        let sessions = self.slots.keys().filter_map(|key| self.slots.get(key));
+        sessions.fold(Sums::default(), |sums, session| Sums {
+            subscriptions: sums.subscriptions + session.subscriptions.len(),
+            queued: sums.queued + session.outbound.queued(),
+            unacknowledged: sums.unacknowledged + usize::from(session.outbound.unacknowledged()),
+        })
     }
 
     /// How many there are.

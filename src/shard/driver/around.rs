@@ -132,6 +132,7 @@ impl Surroundings for Around<'_> {
         self.shell.follow_orders(self.ring);
         self.shell.sweep(self.ring);
         self.shell.announce();
+        self.shell.inquire(self.ring);
     }
 
     fn commit(&mut self) {

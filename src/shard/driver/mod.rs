@@ -17,6 +17,7 @@ mod clock;
 mod commands;
 mod events;
 mod handshakes;
+mod inquire;
 mod kernel;
 mod layered;
 mod lingering;
@@ -53,6 +54,7 @@ use authenticate::Methods;
 use clock::Clock;
 use crossbeam_channel::{Receiver, Sender};
 use handshakes::Handshakes;
+use inquire::Inquirer;
 use kernel::Survey;
 use lingering::Lingering;
 use losses::LossReports;
@@ -122,6 +124,7 @@ pub struct Shell {
     tellings: Tellings,
     survey: Survey,
     announcer: Announcer,
+    inquirer: Inquirer,
     /// None where nothing is kept: the core makes no records then.
     store: Option<Box<Store>>,
     /// Room for a list that is emptied each time.
@@ -164,6 +167,7 @@ impl Shell {
             tellings: Tellings::new(start.addresses),
             survey: Survey::new(start.sockets_meter, Instant::now()),
             announcer: Announcer::default(),
+            inquirer: Inquirer::default(),
             store: store.map(Box::new),
             commands: Vec::new(),
         }
@@ -214,6 +218,7 @@ impl Shell {
         let is_flushed = self.core.staged().is_empty() && !has_more;
         self.orders.tell_drained(is_flushed);
         let rest = self.sweep.rest(rest);
+        let rest = self.inquirer.rest(rest);
         self.announcer.rest(rest)
     }
 

@@ -7,7 +7,6 @@ use crate::shard::orders::{Event, Order, Reloadable};
 use crate::shard::report::Report;
 use crate::shard::ring::{Ring, heap};
 use crossbeam_channel::{Receiver, Sender};
-use std::collections::VecDeque;
 use std::time::Instant;
 
 /// The shard's ends of the control plane's queues, and how far a stop has got.
@@ -17,8 +16,6 @@ pub(super) struct Orders {
     events: Sender<Event>,
     /// Accepts no more; to be told when everything of then is visible to the others.
     is_draining: bool,
-    /// Questions for statistics that are not answered yet.
-    asked: VecDeque<u64>,
     stop_by: Option<Instant>,
 }
 
@@ -29,7 +26,6 @@ impl Orders {
             orders,
             events,
             is_draining: false,
-            asked: VecDeque::new(),
             stop_by: None,
         }
     }
@@ -51,6 +47,16 @@ impl Orders {
     /// Whether the shard has stopped, with so many sockets left.
     pub fn is_done(&self, sockets: usize, now: Instant) -> bool {
         self.stop_by.is_some_and(|by| sockets == 0 || now >= by)
+    }
+
+    /// Whose they are.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Tells the control plane something.
+    pub fn tell(&self, event: impl FnOnce(ShardId) -> Event) {
+        let _ = self.events.send(event(self.shard));
     }
 
     /// Tells that the first turn is done.
@@ -75,44 +81,38 @@ impl Shell {
                 self.follow(ring, order);
             }
         }
-        self.tell_statistics(ring);
     }
 
-    /// Answers questions for statistics, over turns if there are very many sessions.
-    fn tell_statistics(&mut self, ring: &Ring) {
-        while let Some(&number) = self.orders.asked.front() {
-            let Some(mut list) = self.core.count_statistics() else {
-                return;
-            };
-            let longest = self.clock.take_turn_max();
-            list.push(("turn_us_max", longest.as_micros() as u64));
-            list.push(("mailboxes_full", self.mailroom.full()));
-            let of_ring = ring.counters();
-            list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
-            list.push(("connections_refused_descriptors", of_ring.accepts_refused));
-            list.push(("mailbox_letters", self.mailroom.all_visible() as u64));
-            list.extend([
-                ("ring_enters", of_ring.enters),
-                ("ring_completions", of_ring.completions),
-                ("ring_overflows", of_ring.overflows),
-                ("ring_sleeps", of_ring.sleeps),
-                ("ring_gathers", of_ring.gathers),
-                ("ring_receives_starved", of_ring.receives_starved),
-                ("ring_sends_continued", of_ring.sends_continued),
-                ("bytes_received", of_ring.bytes_received),
-                ("bytes_sent", of_ring.bytes_sent),
-            ]);
-            let report = Report {
-                counts: list,
-                traffic: self.core.traffic().clone(),
-                turns: self.clock.turns().clone(),
-                rounds: self.clock.rounds().clone(),
-                latencies: self.core.latencies().clone(),
-            };
-            let answer = Event::Statistics(self.orders.shard, number, Box::new(report));
-            let _ = self.orders.events.send(answer);
-            self.orders.asked.pop_front();
-        }
+    /// Answers a question for statistics.
+    fn tell_statistics(&mut self, ring: &Ring, number: u64) {
+        let mut list = self.core.statistics();
+        let longest = self.clock.take_turn_max();
+        list.push(("turn_us_max", longest.as_micros() as u64));
+        list.push(("mailboxes_full", self.mailroom.full()));
+        let of_ring = ring.counters();
+        list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
+        list.push(("connections_refused_descriptors", of_ring.accepts_refused));
+        list.push(("mailbox_letters", self.mailroom.all_visible() as u64));
+        list.extend([
+            ("ring_enters", of_ring.enters),
+            ("ring_completions", of_ring.completions),
+            ("ring_overflows", of_ring.overflows),
+            ("ring_sleeps", of_ring.sleeps),
+            ("ring_gathers", of_ring.gathers),
+            ("ring_receives_starved", of_ring.receives_starved),
+            ("ring_sends_continued", of_ring.sends_continued),
+            ("bytes_received", of_ring.bytes_received),
+            ("bytes_sent", of_ring.bytes_sent),
+        ]);
+        let report = Report {
+            counts: list,
+            traffic: self.core.traffic().clone(),
+            turns: self.clock.turns().clone(),
+            rounds: self.clock.rounds().clone(),
+            latencies: self.core.latencies().clone(),
+        };
+        let answer = Event::Statistics(self.orders.shard, number, Box::new(report));
+        let _ = self.orders.events.send(answer);
     }
 
     fn confirm(&self, what: Reloadable, number: u64) {
@@ -123,7 +123,8 @@ impl Shell {
     fn follow(&mut self, ring: &mut Ring, order: Order) {
         let now = self.clock.now();
         match order {
-            Order::Statistics(number) => self.orders.asked.push_back(number),
+            Order::Statistics(number) => self.tell_statistics(ring, number),
+            Order::Inquire(inquiry) => self.inquirer.take(inquiry),
             Order::GiveBack => heap::give_back(),
             Order::Announce(values) => self.announcer.take(&values),
             Order::Tls(number, configs) => {

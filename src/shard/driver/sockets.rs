@@ -6,6 +6,7 @@ use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::shard::admission::Place;
 use crate::shard::handover::Origin;
 use crate::shard::link::Link;
+use crate::shard::peer::Peer;
 use crate::shard::questions::{Exchange, Reply};
 use crate::shard::ring::SocketKey;
 use std::net::IpAddr;
@@ -83,6 +84,12 @@ impl Sockets {
     pub fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
         let (known, socket) = *self.by_connection.get(key.slot())?;
         (known == key).then_some(socket)
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self, key: SocketKey) -> Option<Peer> {
+        let socket = self.by_slot.get(key.slot())?;
+        (socket.key == key).then_some(socket.origin.peer)
     }
 
     pub fn insert(
@@ -182,7 +189,6 @@ impl<T> ByPlace<T> {
 mod tests {
     use super::*;
     use crate::engine::slots::Slots;
-    use crate::shard::peer::Peer;
 
     #[test]
     fn names_of_ring_and_core_lead_to_each_other_until_the_socket_is_gone() {

@@ -57,30 +57,6 @@ fn a_burst_is_worked_off_turn_by_turn_while_others_are_answered() {
 }
 
 #[test]
-fn statistics_of_very_many_sessions_are_counted_over_turns() {
-    const SESSIONS: u16 = 5_000;
-    let mut shard = Shard::new(|_| {});
-    let never = b"\x05\x11\xFF\xFF\xFF\xFF";
-    for n in 0..SESSIONS {
-        let id = format!("{n:04}");
-        let key = shard.connect_with(never, &[b"\x00\x04", id.as_bytes()].concat());
-        shard.say(key, b"\x82\x07\x00\x01\x00\x00\x01t\x01");
-        shard.say(key, b"\xE0\x00");
-        next_turn(&mut shard);
-        shard.core.begin_turn();
-    }
-    while next_turn(&mut shard) {
-        shard.take_commands();
-    }
-    assert_eq!(shard.core.count_statistics(), None);
-    assert!(shard.core.has_work(), "it does not sleep meanwhile");
-    assert_eq!(shard.core.count_statistics(), None);
-    assert_eq!(shard.core.count_statistics(), Some(shard.core.statistics()));
-    assert_eq!(counter(&shard, "subscriptions"), u64::from(SESSIONS));
-    assert!(!shard.core.has_work());
-}
-
-#[test]
 fn two_bursts_take_turns() {
     let (mut shard, [subscriber, first, second]) = slow_shard();
     shard.receive(first, &PUBLISH_T.repeat(50));

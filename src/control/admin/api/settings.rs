@@ -1,0 +1,209 @@
+//! How the broker is, how it is configured, and what of that may change while it runs.
+
+use super::Answers;
+use super::problem::{Body, Problem};
+use crate::control::admin::door::Caller;
+use crate::control::admin::tokens::Role;
+use crate::control::config::LogLevel;
+use crate::control::log;
+use crate::control::overview::{Ask, Health, Overview};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// How the broker is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Status {
+    version: &'static str,
+    uptime_seconds: u64,
+    shards: usize,
+    connections: u64,
+    sessions: u64,
+    subscriptions: u64,
+    retained_messages: u64,
+    queued_messages: u64,
+    memory_bytes: u64,
+    listeners: Vec<String>,
+    /// Why it does not serve as it should; empty if it does.
+    problems: Vec<String>,
+}
+
+/// How a shard is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ShardRow {
+    shard: u16,
+    /// Whether it has answered; if not, its numbers are older ones.
+    answers: bool,
+    /// Seconds for which it has not turned.
+    silence_seconds: u32,
+    /// Gauges and counters, by the names that /metrics has behind `ringmq_`.
+    counts: BTreeMap<&'static str, u64>,
+}
+
+/// All shards.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ShardList {
+    shards: Vec<ShardRow>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Config {
+    /// What was said by file, environment and flags; everything else has its default.
+    #[schema(value_type = Object)]
+    said: Map<String, Value>,
+    /// All limits.
+    #[schema(value_type = Object)]
+    limits: Map<String, Value>,
+    /// Where the broker listens.
+    listeners: Vec<String>,
+    log: LogLevel,
+}
+
+/// How much is logged.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    level: LogLevel,
+}
+
+/// What was read anew.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Reloaded {
+    /// What is read.
+    reloaded: Vec<String>,
+    /// What is wrong; what was before stays in force.
+    errors: Vec<String>,
+}
+
+impl Answers {
+    async fn overview(&self) -> Result<Arc<Overview>, Problem> {
+        let overview = self.ask(Ask::Overview).await;
+        overview.map_err(|_| Problem::busy())
+    }
+
+    async fn health(&self) -> Result<Health, Problem> {
+        let health = self.ask(Ask::Health).await;
+        health.map_err(|_| Problem::busy())
+    }
+}
+
+/// How the broker is.
+#[utoipa::path(get, path = "/api/v1/status", tag = "broker", responses(
+    (status = 200, body = Status), (status = "4XX", body = Problem),
+    (status = "5XX", body = Problem)))]
+pub(super) async fn status(State(answers): State<Answers>) -> Result<Json<Status>, Problem> {
+    let overview = answers.overview().await?;
+    let health = answers.health().await?;
+    Ok(Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: overview.uptime_seconds,
+        shards: overview.shards.len(),
+        connections: overview.sum("connections"),
+        sessions: overview.sum("sessions"),
+        subscriptions: overview.sum("subscriptions"),
+        retained_messages: overview.sum("retained_messages"),
+        queued_messages: overview.sum("queued_messages"),
+        memory_bytes: overview.count("memory_bytes"),
+        listeners: health.listeners,
+        problems: health.problems,
+    }))
+}
+
+/// Each shard with its numbers.
+#[utoipa::path(get, path = "/api/v1/shards", tag = "broker", responses(
+    (status = 200, body = ShardList), (status = "4XX", body = Problem),
+    (status = "5XX", body = Problem)))]
+pub(super) async fn shards(State(answers): State<Answers>) -> Result<Json<ShardList>, Problem> {
+    let overview = answers.overview().await?;
+    let shards = (0..).zip(&overview.shards).map(|(shard, of_shard)| {
+        let report = of_shard.report.as_deref();
+        let counts = report.map_or_else(BTreeMap::new, |report| {
+            report.counts.iter().copied().collect()
+        });
+        ShardRow {
+            shard,
+            answers: !of_shard.is_silent,
+            silence_seconds: of_shard.silence_seconds,
+            counts,
+        }
+    });
+    Ok(Json(ShardList {
+        shards: shards.collect(),
+    }))
+}
+
+/// The configuration in force, without secrets.
+#[utoipa::path(get, path = "/api/v1/config", tag = "broker", responses(
+    (status = 200, body = Config), (status = "4XX", body = Problem),
+    (status = "5XX", body = Problem)))]
+pub(super) async fn config(State(answers): State<Answers>) -> Json<Config> {
+    let in_force = answers.in_force();
+    Json(Config {
+        said: in_force.said.clone(),
+        limits: in_force.limits.clone(),
+        listeners: in_force.listeners.clone(),
+        log: log::level(),
+    })
+}
+
+/// How much is logged.
+#[utoipa::path(get, path = "/api/v1/log", tag = "broker", responses(
+    (status = 200, body = Log), (status = "4XX", body = Problem),
+    (status = "5XX", body = Problem)))]
+pub(super) async fn log() -> Json<Log> {
+    Json(Log {
+        level: log::level(),
+    })
+}
+
+/// Has more or less logged, until the next start.
+#[utoipa::path(put, path = "/api/v1/log", tag = "broker", request_body = Log, responses(
+    (status = 204), (status = "4XX", body = Problem),
+    (status = "5XX", body = Problem)))]
+pub(super) async fn set_log(
+    State(answers): State<Answers>,
+    Extension(caller): Extension<Caller>,
+    Body(wanted): Body<Log>,
+) -> Result<StatusCode, Problem> {
+    let sets = async {
+        match log::set_level(wanted.level) {
+            true => Ok(StatusCode::NO_CONTENT),
+            false => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the log's thread was not started, so its level cannot be set",
+            )),
+        }
+    };
+    let what = ("set log level", wanted.level.name());
+    answers.change((&caller, Role::Admin), what, sets).await
+}
+
+/// Reads files anew, as on SIGHUP: certificates, users, rules, bans, tokens.
+#[utoipa::path(post, path = "/api/v1/reload", tag = "broker", responses(
+    (status = 200, body = Reloaded), (status = "4XX", body = Problem),
+    (status = "5XX", body = Problem)))]
+pub(super) async fn reload(
+    State(answers): State<Answers>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Reloaded>, Problem> {
+    let reloads = async {
+        let told = answers.ask(Ask::Reload).await;
+        let (mut reloaded, mut errors) = (Vec::new(), Vec::new());
+        for outcome in told.map_err(|_| Problem::busy())? {
+            match outcome {
+                Ok(what) => reloaded.push(what),
+                Err(error) => errors.push(error),
+            }
+        }
+        Ok(Json(Reloaded { reloaded, errors }))
+    };
+    answers
+        .change((&caller, Role::Admin), ("reload", ""), reloads)
+        .await
+}

@@ -1,0 +1,40 @@
+//! What the admin listener answers with, besides what it asks of the control plane.
+
+use super::tls::AdminTls;
+use super::tokens::Tokens;
+use crate::control::watch::Records;
+use crate::engine::codec::topic::TopicLimits;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// All of it.
+pub struct Kept {
+    /// The configuration, as it is shown.
+    pub in_force: InForce,
+    /// Where changes are recorded.
+    pub records: Records,
+    /// What of files may change meanwhile.
+    pub files: KeptFiles,
+}
+
+/// What of files may change while it answers.
+#[derive(Clone, Default)]
+pub struct KeptFiles {
+    /// Who may do what; `None` where nobody has a token.
+    pub tokens: Option<Arc<Tokens>>,
+    /// `None` where it is not over TLS.
+    pub tls: Option<Arc<AdminTls>>,
+}
+
+/// The configuration in force, as operators see it.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// What was said, without secrets.
+    pub said: Map<String, Value>,
+    /// All limits.
+    pub limits: Map<String, Value>,
+    /// Listeners, by number.
+    pub listeners: Vec<String>,
+    /// Bounds of topics.
+    pub topic_limits: TopicLimits,
+}
