@@ -83,8 +83,8 @@ impl fmt::Display for MachineError {
             ),
             MachineError::Threads { shards, needed } => write!(
                 f,
-                "the system does not give {needed} threads more, which {shards} shard(s) need. Raise the limit \
-                 with `ulimit -u`, or TasksMax= in the systemd unit"
+                "the system does not give {needed} threads more, which {shards} shard(s) need. Raise the \
+                 limit with `ulimit -u`, or TasksMax= in the systemd unit"
             ),
         }
     }

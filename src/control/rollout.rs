@@ -27,7 +27,8 @@ impl Rollout {
         }
     }
 
-    /// Something new is ordered, which is told when all have it if it `is_news`: the number to confirm it with.
+    /// Something new is ordered, which is told when all have it if it `is_news`: the number to confirm it
+    /// with.
     pub fn begin(&mut self, is_news: bool) -> u64 {
         self.number += 1;
         if is_news {

@@ -79,6 +79,8 @@ pub struct Slots<K, T> {
     names: PhantomData<fn() -> K>,
     slots: Growing<Slot<T>>,
     free: Vec<u32>,
+    /// Places that are neither free nor hold an entry.
+    vacated: usize,
 }
 
 impl<K, T> Default for Slots<K, T> {
@@ -87,6 +89,7 @@ impl<K, T> Default for Slots<K, T> {
             names: PhantomData,
             slots: Growing::default(),
             free: Vec::new(),
+            vacated: 0,
         }
     }
 }
@@ -161,7 +164,7 @@ impl<K, T> Slots<K, T> {
     /// Takes the value out; `key` finds nothing from now on.
     pub fn remove(&mut self, key: Key<K>) -> Option<T> {
         let value = self.vacate(key)?;
-        self.free.push(key.slot);
+        self.release(key);
         Some(value)
     }
 
@@ -173,6 +176,7 @@ impl<K, T> Slots<K, T> {
         }
         let value = entry.value.take()?;
         entry.generation = (entry.generation + 1) % MOVED;
+        self.vacated += 1;
         Some(*value)
     }
 
@@ -184,6 +188,7 @@ impl<K, T> Slots<K, T> {
             entry.is_some_and(|entry| entry.value.is_none() && entry.generation == next);
         debug_assert!(is_vacant, "a place is released once, after it was vacated");
         if is_vacant {
+            self.vacated -= 1;
             self.free.push(key.slot);
         }
     }
@@ -209,7 +214,7 @@ impl<K, T> Slots<K, T> {
     /// Entries in the table.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.vacated
     }
 
     /// Whether it has no entry.
@@ -273,6 +278,7 @@ mod tests {
         let mut slots = Slots::<(), _>::default();
         let first = slots.insert("first");
         assert_eq!(slots.vacate(first), Some("first"));
+        assert!(slots.is_empty());
         assert_eq!(slots.get(first), None);
         assert_eq!(slots.vacate(first), None);
         let second = slots.insert("second");

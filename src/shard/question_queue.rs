@@ -5,8 +5,8 @@
 //! client has patience is gone, and to judge only those would let nobody in. What is too old to be answered
 //! ([`QuestionQueue::is_over`]) comes out first, for it costs nothing.
 //!
-//! Where the queue is full, the address that has most in it gives up its oldest question for one that has fewer:
-//! a few addresses cannot keep all others out.
+//! Where the queue is full, the address that has most in it gives up its oldest question for one that has
+//! fewer: a few addresses cannot keep all others out.
 //!
 //! The lock is held for as long as it takes to put in or take out one question.
 

@@ -546,7 +546,8 @@ impl World {
                     rest,
                     place,
                 } => {
-                    self.shards[shard].core.vacate(place);
+                    let core = &mut self.shards[shard].core;
+                    place.into_iter().for_each(|it| core.vacate(it));
                     let id = self.link_of(shard, connection);
                     let link = &mut self.links[id];
                     link.state = State::Closing(None);

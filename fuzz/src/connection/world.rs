@@ -375,7 +375,8 @@ impl World {
         match command {
             Command::Abort(_) => panic!("nobody is turned away here"),
             Command::Close { rest, place, .. } => {
-                self.shards[shard].core.vacate(place);
+                let core = &mut self.shards[shard].core;
+                place.into_iter().for_each(|it| core.vacate(it));
                 check_batch(&self.settings, socket, &rest);
                 if let Some(batch) = socket.in_flight.take() {
                     self.shards[shard].core.recycle(batch);

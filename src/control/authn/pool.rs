@@ -1,8 +1,8 @@
 //! The threads on which methods work: questions of shards in, answers out.
 //!
-//! The queue of questions is bounded (`shard::question_queue`); a shard whose question finds no room refuses
-//! the client. A question whose client waits no longer is not judged: that would only keep others waiting. Threads
-//! wait for a shard that does not take its answers, so nothing is lost and nothing grows.
+//! The queue of questions is bounded (`shard::question_queue`); a shard whose question finds no room
+//! refuses the client. A question whose client waits no longer is not judged: that would only keep others
+//! waiting. Threads wait for a shard that does not take its answers, so nothing is lost and nothing grows.
 
 use super::guesses::{Guesses, Turn};
 use super::password::PasswordMethod;

@@ -109,28 +109,14 @@ impl ConnectionCounts {
     }
 }
 
-/// What a connection that is being closed takes of those that may be, until its socket is gone.
+/// What a connection that is refused takes of those that may be and of those that connect, until its socket
+/// is gone.
 #[derive(Debug)]
 #[must_use = "what it takes is not free before it is given back"]
 pub struct Place {
     listener: u16,
-    connecting: Option<ConnectingPlace>,
-}
-
-/// One of those that are connecting, and the network for which it counts, where that is known.
-#[derive(Debug)]
-struct ConnectingPlace {
+    /// The network for which it counts, where that is known.
     network: Option<IpNet>,
-}
-
-impl Place {
-    /// Of one that had a session.
-    pub(super) fn of_admitted(listener: u16) -> Self {
-        Place {
-            listener,
-            connecting: None,
-        }
-    }
 }
 
 /// A shard's record of who came in.
@@ -282,18 +268,14 @@ impl Admission {
         }
         Place {
             listener,
-            connecting: Some(ConnectingPlace {
-                network: connection.connects_from.take(),
-            }),
+            network: connection.connects_from.take(),
         }
     }
 
     /// Nothing is left of a connection.
     pub(super) fn vacate(&mut self, place: Place) {
         self.counts.leave(place.listener);
-        if let Some(connecting) = place.connecting {
-            self.settle(connecting.network, place.listener);
-        }
+        self.settle(place.network, place.listener);
     }
 
     /// It is known where one of them comes from.

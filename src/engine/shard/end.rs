@@ -89,7 +89,7 @@ impl ShardCore {
         }
         if let Some(mut connection) = self.forget_connection(key) {
             let place = self.admission.place_of_refused(&mut connection);
-            self.close_after(key, &mut connection, place);
+            self.close_after(key, &mut connection, Some(place));
         }
     }
 
@@ -115,7 +115,12 @@ impl ShardCore {
     }
 
     /// Has one closed that is forgotten, when its last bytes are out.
-    fn close_after(&mut self, key: ConnectionKey, connection: &mut Connection, place: Place) {
+    fn close_after(
+        &mut self,
+        key: ConnectionKey,
+        connection: &mut Connection,
+        place: Option<Place>,
+    ) {
         let rest = connection.outbox.take_rest();
         self.commands.push(Command::Close {
             connection: key,
@@ -233,8 +238,8 @@ impl ShardCore {
         self.sum_up_denials(session_key);
         self.note_session(session_key, event);
         if let Some(mut connection) = self.forget_connection(key) {
-            let place = Place::of_admitted(connection.listener);
-            self.close_after(key, &mut connection, place);
+            self.admission.counts.leave(connection.listener);
+            self.close_after(key, &mut connection, None);
         }
         let Some(session) = self.clients.sessions.get_mut(session_key) else {
             return;

@@ -120,8 +120,9 @@ pub enum Command {
         connection: ConnectionKey,
         /// Its last bytes.
         rest: Outgoing,
-        /// What it takes until its socket is gone: then it is given to [`ShardCore::vacate`].
-        place: admission::Place,
+        /// What it takes until its socket is gone: then it is given to [`ShardCore::vacate`]. Who was let in
+        /// takes nothing any more: its client may come again at once.
+        place: Option<admission::Place>,
     },
     /// Close the connection now, saying nothing. The core has forgotten it, and its place is free.
     Abort(ConnectionKey),

@@ -73,15 +73,21 @@ impl Shell {
         }
     }
 
-    fn close(&mut self, ring: &mut Ring, connection: ConnectionKey, rest: Outgoing, place: Place) {
+    fn close(
+        &mut self,
+        ring: &mut Ring,
+        connection: ConnectionKey,
+        rest: Outgoing,
+        place: Option<Place>,
+    ) {
         let Some(socket) = self.sockets.socket(connection) else {
             debug_assert!(false, "every connection of the core has a socket");
-            return self.core.vacate(place);
+            return place.into_iter().for_each(|it| self.core.vacate(it));
         };
         let is_sending = ring.is_sending(socket);
         let rest = self.wrap_rest(socket, rest);
         let Some(state) = self.sockets.state(socket) else {
-            return self.core.vacate(place);
+            return place.into_iter().for_each(|it| self.core.vacate(it));
         };
         let mut waiting = None;
         if rest.is_empty() {

@@ -172,8 +172,10 @@ impl Handler for Shell {
     fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
         if let Some(gone) = self.sockets.remove(socket) {
             self.admission.forget(gone.origin.counted);
-            if let State::Closing(closing) = gone.state {
-                self.core.vacate(closing.place);
+            if let State::Closing(closing) = gone.state
+                && let Some(place) = closing.place
+            {
+                self.core.vacate(place);
             }
         }
     }

@@ -34,7 +34,7 @@ pub(super) struct Closing {
     /// Waits for the send in flight.
     pub rest: Option<Outgoing>,
     /// What it takes until its socket is gone.
-    pub place: Place,
+    pub place: Option<Place>,
 }
 
 /// One socket.

@@ -1,12 +1,13 @@
 //! When a ring lets events gather before it wakes its owner.
 //!
 //! An event that wakes the owner for itself costs an entry into the kernel, a turn and mostly a send of its
-//! own. Where many connections send a little each, several come in the time that this takes: the kernel is then
-//! told to wake the owner for several, or for what there is after `gather_max`.
+//! own. Where many connections send a little each, several come in the time that this takes: the kernel is
+//! then told to wake the owner for several, or for what there is after `gather_max`.
 //!
-//! Only while receives come so fast that several are expected within that time, so that nobody waits who sends
-//! alone. Where gathering makes fewer bytes come, since all who would send wait for what is gathered, it ends and
-//! is not tried again for a while. (Fewer receives do not tell that: one may bring what two did.)
+//! Only while receives come so fast that several are expected within that time, so that nobody waits who
+//! sends alone. Where gathering makes fewer bytes come, since all who would send wait for what is gathered,
+//! it ends and is not tried again for a while. (Fewer receives do not tell that: one may bring what two
+//! did.)
 //!
 //! Not here: the wait itself, and whether to sleep at all.
 

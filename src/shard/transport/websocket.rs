@@ -124,8 +124,8 @@ impl Callback for Upgrade {
 }
 
 impl Upgrade {
-    /// The client as the first of the trusted proxies saw it: the last entry that names none of them, since what
-    /// stands before it a client may have sent itself, whatever bytes they are; `None` without an entry.
+    /// The client as the first of the trusted proxies saw it: the last entry that names none of them, since
+    /// what stands before it a client may have sent itself, whatever bytes they are; `None` without an entry.
     fn named_client(
         &self,
         headers: &HeaderMap,
@@ -138,8 +138,8 @@ impl Upgrade {
                     // Whom it hides might be banned.
                     let value = shown(value.as_bytes());
                     return Err(format!(
-                        "the header {header} is {value}, where an address should stand last, or before those of \
-                         trusted proxies"
+                        "the header {header} is {value}, where an address should stand last, or before \
+                         those of trusted proxies"
                     ));
                 };
                 named = Some(client);
