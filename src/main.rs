@@ -514,7 +514,6 @@ fn queue_bounds(config: &Config) -> question_queue::Bounds {
         questions_max: QUESTIONS_MAX,
         of_address_max: QUESTIONS_OF_ADDRESS_MAX,
         ipv6_prefix_bits: config.bans.ipv6_prefix_bits,
-        patience: Duration::from_millis(config.settings.limits.connect_timeout_ms),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Addresses take turns, so that what waits of one makes nobody else wait. Of one address the first to come
 //! is first, until it has waited for [`HURRY`]: from then on the last is, since whoever waits longer than a
 //! client has patience is gone, and to judge only those would let nobody in. What is too old to be answered
-//! ([`QuestionQueue::is_over`]) comes out first, for it costs nothing.
+//! ([`Question::is_over`]) comes out first, for it costs nothing.
 //!
 //! Where the queue is full, the address that has most in it gives up its oldest question for one that has
 //! fewer: a few addresses cannot keep all others out.
@@ -30,8 +30,6 @@ pub struct Bounds {
     pub of_address_max: usize,
     /// IPv6 addresses count by so many bits.
     pub ipv6_prefix_bits: u8,
-    /// Clients wait no longer for an answer.
-    pub patience: Duration,
 }
 
 /// Both ends of a new queue.
@@ -45,11 +43,7 @@ pub fn question_queue(bounds: Bounds) -> (Asking, QuestionQueue) {
         waiting: Arc::clone(&waiting),
         tokens: tokens_to,
     };
-    let queue = QuestionQueue {
-        patience: bounds.patience,
-        waiting,
-        tokens,
-    };
+    let queue = QuestionQueue { waiting, tokens };
     (asking, queue)
 }
 
@@ -65,7 +59,6 @@ pub struct Asking {
 /// The methods' end.
 #[derive(Clone, Debug)]
 pub struct QuestionQueue {
-    patience: Duration,
     waiting: Arc<Mutex<Waiting>>,
     tokens: Receiver<()>,
 }
@@ -85,8 +78,8 @@ struct Waiting {
     by_address: HashMap<Option<IpNet>, VecDeque<Question>>,
     /// Each address once, in the order of their turns.
     turns: VecDeque<Option<IpNet>>,
-    /// How many each address has, those without an address left out.
-    counts: BTreeSet<(usize, IpNet)>,
+    /// How many each address has.
+    counts: BTreeSet<(usize, Option<IpNet>)>,
     /// Those that gave up their places.
     displaced: VecDeque<Question>,
     count: usize,
@@ -128,21 +121,11 @@ impl QuestionQueue {
             if let Some(question) = waiting.displaced.pop_front() {
                 return Some(Taken::Displaced(question));
             }
-            if let Some(question) = waiting.take(self.patience, Instant::now()) {
+            if let Some(question) = waiting.take(Instant::now()) {
                 return Some(Taken::Next(question));
             }
         }
     }
-
-    /// Whether the client of a question waits no longer.
-    #[must_use]
-    pub fn is_over(&self, question: &Question, now: Instant) -> bool {
-        age(question, now) >= self.patience
-    }
-}
-
-fn age(question: &Question, now: Instant) -> Duration {
-    now.saturating_duration_since(question.asked_at)
 }
 
 impl Waiting {
@@ -158,11 +141,9 @@ impl Waiting {
     }
 
     fn recount(&mut self, address: Option<IpNet>, before: usize, now: usize) {
-        if let Some(address) = address {
-            self.counts.remove(&(before, address));
-            if now > 0 {
-                self.counts.insert((now, address));
-            }
+        self.counts.remove(&(before, address));
+        if now > 0 {
+            self.counts.insert((now, address));
         }
     }
 
@@ -177,22 +158,23 @@ impl Waiting {
         // It keeps its turn: more of it are there.
         let oldest = self
             .by_address
-            .get_mut(&Some(address))
+            .get_mut(&address)
             .and_then(VecDeque::pop_front);
         let Some(oldest) = oldest else {
             return false;
         };
-        self.recount(Some(address), most, most - 1);
+        self.recount(address, most, most - 1);
         self.displaced.push_back(oldest);
         self.count -= 1;
         true
     }
 
-    fn take(&mut self, patience: Duration, now: Instant) -> Option<Question> {
+    fn take(&mut self, now: Instant) -> Option<Question> {
         let address = self.turns.pop_front()?;
         let of_address = self.by_address.get_mut(&address)?;
-        let waits = age(of_address.front()?, now);
-        let is_first = waits < HURRY || waits >= patience;
+        let first = of_address.front()?;
+        let is_over = first.is_over(now);
+        let is_first = is_over || now.saturating_duration_since(first.asked_at) < HURRY;
         let question = if is_first {
             of_address.pop_front()
         } else {
@@ -201,7 +183,7 @@ impl Waiting {
         let left = of_address.len();
         if of_address.is_empty() {
             self.by_address.remove(&address);
-        } else if waits >= patience {
+        } else if is_over {
             // It costs its address no turn.
             self.turns.push_front(address);
         } else {
@@ -262,6 +244,7 @@ mod tests {
                     methods: None,
                 }),
                 asked_at: self.began + Duration::from_millis(at_ms),
+                until: self.began + Duration::from_millis(at_ms) + PATIENCE,
             };
             (connection, question)
         }
@@ -272,7 +255,6 @@ mod tests {
             questions_max,
             of_address_max,
             ipv6_prefix_bits: 64,
-            patience: PATIENCE,
         })
     }
 
@@ -290,11 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_without_an_address_is_bounded_with_all_only() {
+    fn who_asks_without_an_address_is_bounded_with_all_only_and_makes_room_for_others() {
         let (asking, _queue) = queue(3, 1);
         let mut clients = Clients::new();
-        let mut ask = || asking.ask(clients.question(0, 0).1);
-        assert!(ask() && ask() && ask() && !ask());
+        let mut ask = |last| asking.ask(clients.question(last, 0).1);
+        assert!(ask(0) && ask(0) && ask(0) && !ask(0));
+        assert!(ask(1) && ask(2) && !ask(3));
     }
 
     #[test]
@@ -362,7 +345,7 @@ mod tests {
         waiting.put(other, question);
         keys.push(key);
         let now = clients.began + Duration::from_millis(now);
-        let order: Vec<_> = std::iter::from_fn(|| waiting.take(PATIENCE, now))
+        let order: Vec<_> = std::iter::from_fn(|| waiting.take(now))
             .map(|question| keys.iter().position(|key| *key == question.connection))
             .collect();
         assert_eq!(order, [0, 1, 4, 5, 3, 2].map(Some));

@@ -35,6 +35,16 @@ pub struct Question {
     pub work: Work,
     /// Since when.
     pub asked_at: Instant,
+    /// When its client can wait for the answer no longer.
+    pub until: Instant,
+}
+
+impl Question {
+    /// Whether its client waits no longer.
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> bool {
+        now >= self.until
+    }
 }
 
 /// What is asked.

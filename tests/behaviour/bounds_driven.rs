@@ -437,6 +437,21 @@ driven! {
                 driven.rises_by(listener as u64 + 1);
             }
         };
+    pongs_that_are_not_taken: "answers of TLS and WebSocket that a peer does not take" "transport_errors"
+        "[[listener]]\nurl = \"ws://127.0.0.1:0\"\n", |driven| {
+            let mut stream = dial(&driven.broker, 0);
+            let upgrade = "GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                           Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+            stream.write_all(upgrade.as_bytes()).expect("send");
+            let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[7; 125]].concat();
+            // It reads nothing; that it is closed shows as an error.
+            driven.rises_while(|| {
+                for _ in 0..20_000 {
+                    let _ = stream.write_all(&ping);
+                }
+            });
+        };
     questions_that_nobody_answers: "questions to authentication methods" "authentications_busy"
         &format!("[authentication.http]\ntimeout_ms = 60000\nauthenticate_url = {:?}\n", deaf()), |driven| {
             let connect = || Connect::v4(&unique("c")).login("ann", "x").encode();

@@ -314,7 +314,7 @@ impl Worker {
     fn judge(&self, question: Question) -> Vec<Turn<Question>> {
         let address = self.address(&question);
         // Nothing is learned from an answer that is not given, so this is no guess either.
-        let answer = if self.questions.is_over(&question, Instant::now()) {
+        let answer = if question.is_over(Instant::now()) {
             (Answer::Late, None)
         } else {
             self.authenticators.answer(question.work)

@@ -286,16 +286,6 @@ impl Admission {
         }
     }
 
-    /// One of them counts for a network, and no more for another.
-    pub(super) fn count_instead(&mut self, connection: &mut Connection, network: IpNet) {
-        let listener = connection.listener;
-        let before = connection.connects_from.replace(network);
-        self.count_from(network, listener);
-        if let Some(before) = before {
-            self.discount(before, listener);
-        }
-    }
-
     /// One that came by a listener has sent its CONNECT, moved on, or left before; it was counted for a
     /// network, if that was known.
     pub(super) fn settle(&mut self, counted_from: Option<IpNet>, listener: u16) {

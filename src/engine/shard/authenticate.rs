@@ -149,6 +149,15 @@ impl ShardCore {
         self.clients.counters.authentications_busy += 1;
     }
 
+    /// Until when a client waits for the answer to a question that is asked now.
+    #[must_use]
+    pub fn answer_by(&self, now: Timestamp, key: ConnectionKey) -> Timestamp {
+        let connection = self.clients.connections.get(key);
+        let connecting = connection.filter(|connection| connection.session.is_none());
+        let limit_ms = self.settings.limits.connect_timeout_ms;
+        connecting.map_or(now.plus_ms(limit_ms), |connection| connection.connect_by)
+    }
+
     /// A question was not judged, since its client cannot wait for the answer any more.
     pub fn note_late_methods(&mut self) {
         self.clients.counters.authentications_late += 1;

@@ -58,16 +58,10 @@ impl ShardCore {
             connection.network = Some(network);
             // One that was handed over has sent its CONNECT.
             let is_connecting = connection.session.is_none() && !connection.is_adopted;
-            if is_connecting && connection.connects_from != Some(network) {
-                self.admission.count_instead(connection, network);
+            if is_connecting && connection.connects_from.is_none() {
+                connection.connects_from = Some(network);
+                self.admission.count_from(network, connection.listener);
             }
-        }
-    }
-
-    /// A connection comes from a proxy that has not named its client yet: so long it counts for the proxy.
-    pub fn locate_unnamed(&mut self, key: ConnectionKey, proxy: IpNet) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            self.admission.count_instead(connection, proxy);
         }
     }
 

@@ -395,6 +395,11 @@ impl ShardCore {
         self.clients.counters.transport_errors += 1;
     }
 
+    /// The socket of a connection is gone that was to leave for its home: it takes no place any more.
+    pub fn note_lost_on_its_way(&mut self, listener: u16) {
+        self.admission.counts.leave(listener);
+    }
+
     /// A batch from [`ShardCore::take_outgoing`] is out; its buffers come back.
     pub fn sent(&mut self, now: Timestamp, key: ConnectionKey, batch: Outgoing) {
         self.clients.spare.give(batch);

@@ -178,15 +178,6 @@ impl Shell {
         Ok(())
     }
 
-    /// Asks whether one more connection may come from a proxy that has not named its client.
-    ///
-    /// # Errors
-    /// Too many of that proxy's have not.
-    pub(super) fn let_proxy_in(&self, ip: IpAddr, listener: u16) -> Result<(), TurnedAway> {
-        let network = self.admission.network(ip);
-        self.core.may_connect_from(network, listener)
-    }
-
     /// It is known now where a client is: counts its address, or closes its connection.
     pub(super) fn check_address(&mut self, ring: &mut Ring, socket: SocketKey) {
         let Some(entry) = self.sockets.entry(socket) else {

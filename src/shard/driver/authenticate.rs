@@ -31,13 +31,19 @@ impl Methods {
     }
 
     /// Asks; false if too many questions wait, or too many of its address.
-    fn ask(&self, connection: ConnectionKey, asker: Asker, work: Work) -> bool {
+    fn ask(
+        &self,
+        connection: ConnectionKey,
+        (asker, work): (Asker, Work),
+        (asked_at, until): (Instant, Instant),
+    ) -> bool {
         self.questions.ask(Question {
             shard: self.shard,
             connection,
             asker,
             work,
-            asked_at: Instant::now(),
+            asked_at,
+            until,
         })
     }
 }
@@ -58,10 +64,13 @@ impl Shell {
         if self.is_at_banned_address(connection) {
             return self.core.ban(self.clock.now(), connection);
         }
-        let Some((asker, work)) = self.work(connection, step) else {
+        let Some(asked) = self.work(connection, step) else {
             return self.refuse_busy(connection);
         };
-        if !self.methods.ask(connection, asker, work) {
+        let asked_at = self.clock.turn_at();
+        let until = self.core.answer_by(self.clock.now(), connection);
+        let until = self.clock.instant(until).unwrap_or(asked_at);
+        if !self.methods.ask(connection, asked, (asked_at, until)) {
             self.refuse_busy(connection);
         }
     }

@@ -57,6 +57,8 @@ impl Shell {
                         admitted,
                     };
                     ring.release(socket);
+                    // A send that nobody takes would keep it here for good.
+                    self.lingering.begin(socket, Instant::now());
                 }
             }
             Command::Authenticate { connection, step } => self.ask(connection, step),

@@ -31,9 +31,7 @@ impl Handler for Shell {
         let Some((listener, setup)) = self.admission.listener(listener) else {
             return;
         };
-        let is_client = setup.transport.is_client(peer);
-        let proxy_ip = peer.ip().filter(|_| !is_client);
-        let ip = peer.ip().filter(|_| is_client);
+        let ip = peer.ip().filter(|_| setup.transport.is_client(peer));
         let mut origin = Origin {
             listener,
             peer,
@@ -45,11 +43,6 @@ impl Handler for Shell {
                 return self.record_turned_away(origin, why);
             }
             origin.counted = Some(ip);
-        }
-        if let Some(ip) = proxy_ip
-            && let Err(why) = self.let_proxy_in(ip, listener)
-        {
-            return self.record_turned_away(origin, why);
         }
         let layers = self.admission.setup(listener);
         let layers = layers.map(|setup| Layers::new(&setup.transport, peer));
@@ -69,10 +62,6 @@ impl Handler for Shell {
         self.sockets.insert(socket, connection, origin, link);
         if let Some(ip) = ip {
             self.core.locate(connection, self.admission.network(ip));
-        }
-        if let Some(ip) = proxy_ip {
-            let network = self.admission.network(ip);
-            self.core.locate_unnamed(connection, network);
         }
     }
 
@@ -172,10 +161,15 @@ impl Handler for Shell {
     fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
         if let Some(gone) = self.sockets.remove(socket) {
             self.admission.forget(gone.origin.counted);
-            if let State::Closing(closing) = gone.state
-                && let Some(place) = closing.place
-            {
-                self.core.vacate(place);
+            match gone.state {
+                State::Closing(closing) => {
+                    closing
+                        .place
+                        .into_iter()
+                        .for_each(|it| self.core.vacate(it));
+                }
+                State::Leaving { .. } => self.core.note_lost_on_its_way(gone.origin.listener),
+                State::Open(_) | State::Aborted => {}
             }
         }
     }

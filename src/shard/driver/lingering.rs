@@ -1,10 +1,11 @@
-//! Closed connections that still drain their last bytes, and how long they may.
+//! Connections that the core has forgotten and that still drain their last bytes, closed or on their way to
+//! another shard, and how long they may.
 
 use crate::shard::ring::SocketKey;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long a closed connection may take to drain its last bytes.
+/// How long a connection may take to drain its last bytes.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 
 /// Sockets by when patience ends; all wait equally long, so they are in order.

@@ -43,6 +43,8 @@ pub enum TransportError {
     Upgrade(String),
     /// A frame is not valid.
     WebSocket(String),
+    /// The peer asks for answers of a layer, such as pongs, and does not take them.
+    Untaken,
 }
 
 impl fmt::Display for TransportError {
@@ -55,11 +57,19 @@ impl fmt::Display for TransportError {
             TransportError::Tls(text) => write!(f, "TLS: {text}"),
             TransportError::Upgrade(text) => write!(f, "WebSocket upgrade refused: {text}"),
             TransportError::WebSocket(text) => write!(f, "WebSocket: {text}"),
+            TransportError::Untaken => write!(
+                f,
+                "it asks for answers under MQTT, such as pongs, and does not take them: {ANSWERS_BYTES_MAX} \
+                 bytes wait"
+            ),
         }
     }
 }
 
 impl std::error::Error for TransportError {}
+
+/// What layers answer by themselves, while nobody takes it.
+const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 
 /// What arrived, beyond bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +96,8 @@ pub struct Layers {
     /// TLS's plain text on its way to the WebSocket.
     plain: Vec<u8>,
     wire: Vec<u8>,
+    /// Bytes in `wire` that the layers said by themselves since it was taken last.
+    answers_bytes: usize,
 }
 
 impl Layers {
@@ -123,6 +135,7 @@ impl Layers {
             }),
             plain: Vec::new(),
             wire: Vec::new(),
+            answers_bytes: 0,
         }))
     }
 
@@ -131,6 +144,21 @@ impl Layers {
     /// # Errors
     /// The peer broke the rules of a layer. Send what [`Layers::take_wire`] has, and close.
     pub fn receive(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> Result<Arrival, TransportError> {
+        let before = self.wire.len();
+        let arrival = self.receive_below(bytes, into)?;
+        // What the layers answer by themselves waits for the socket; nobody else bounds it.
+        self.answers_bytes += self.wire.len().saturating_sub(before);
+        if self.answers_bytes > ANSWERS_BYTES_MAX {
+            return Err(TransportError::Untaken);
+        }
+        Ok(arrival)
+    }
+
+    fn receive_below(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Vec<u8>,
+    ) -> Result<Arrival, TransportError> {
         if self.awaits_proxy.is_none() {
             return self.receive_behind_proxy(bytes, into);
         }
@@ -242,6 +270,7 @@ impl Layers {
 
     /// Bytes for the socket, if there are any.
     pub fn take_wire(&mut self) -> Option<Vec<u8>> {
+        self.answers_bytes = 0;
         (!self.wire.is_empty()).then(|| std::mem::take(&mut self.wire))
     }
 

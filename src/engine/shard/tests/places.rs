@@ -101,25 +101,6 @@ fn the_name_of_one_that_is_closed_is_nobody_elses_before_it_is_taken_note_of() {
 }
 
 #[test]
-fn who_was_counted_for_its_proxy_counts_for_itself_once_it_is_named() {
-    let mut shard = four_may_connect();
-    let proxy: IpNet = "192.0.2.9/32".parse().unwrap();
-    for _ in 0..2 {
-        let key = shard.core.accept(shard.now, 0).unwrap();
-        shard.core.locate_unnamed(key, proxy);
-        assert!(may_come(&shard));
-        if shard.core.admission.connecting == 2 {
-            assert!(shard.core.may_connect_from(proxy, 0).is_err());
-        }
-    }
-    let keys: Vec<_> = shard.core.clients.connections.keys().collect();
-    keys.iter()
-        .for_each(|key| shard.core.locate(*key, network()));
-    assert!(shard.core.may_connect_from(proxy, 0).is_ok());
-    assert!(!may_come(&shard));
-}
-
-#[test]
 fn who_was_let_in_takes_nothing_any_more_when_it_is_closed() {
     let mut shard = four_may_connect();
     for _ in 0..3 {
