@@ -198,6 +198,14 @@ pub enum Rest {
     Sleep(Timestamp),
 }
 
+impl Rest {
+    /// The same, unless there is more to do after all.
+    #[must_use]
+    pub fn unless(self, has_more: bool) -> Self {
+        if has_more { Rest::GoOn } else { self }
+    }
+}
+
 /// What to do after a turn, by what the core and the connections say.
 #[must_use]
 pub fn rest(core: &ShardCore, serves_more: bool) -> Rest {

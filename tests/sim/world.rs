@@ -546,8 +546,7 @@ impl World {
                     rest,
                     place,
                 } => {
-                    let core = &mut self.shards[shard].core;
-                    place.into_iter().for_each(|it| core.vacate(it));
+                    self.shards[shard].core.vacate(place);
                     let id = self.link_of(shard, connection);
                     let link = &mut self.links[id];
                     link.state = State::Closing(None);

@@ -375,8 +375,7 @@ impl World {
         match command {
             Command::Abort(_) => panic!("nobody is turned away here"),
             Command::Close { rest, place, .. } => {
-                let core = &mut self.shards[shard].core;
-                place.into_iter().for_each(|it| core.vacate(it));
+                self.shards[shard].core.vacate(place);
                 check_batch(&self.settings, socket, &rest);
                 if let Some(batch) = socket.in_flight.take() {
                     self.shards[shard].core.recycle(batch);

@@ -290,12 +290,9 @@ impl Admission {
     /// network, if that was known.
     pub(super) fn settle(&mut self, counted_from: Option<IpNet>, listener: u16) {
         self.connecting = self.connecting.saturating_sub(1);
-        if let Some(network) = counted_from {
-            self.discount(network, listener);
-        }
-    }
-
-    fn discount(&mut self, network: IpNet, listener: u16) {
+        let Some(network) = counted_from else {
+            return;
+        };
         if let Some(count) = self.by_network.get_mut(&network) {
             *count -= 1;
             if *count == 0 {

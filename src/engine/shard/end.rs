@@ -1,7 +1,6 @@
 //! The ends of connections and sessions, and what becomes of a will (3.1.2.5, 3.14, 4.1).
 
 use super::admission::Place;
-use super::fan_out::{Source, Taken};
 use super::filters::Asker;
 use super::refusals::RESERVED;
 use super::{Command, ShardCore};
@@ -95,9 +94,10 @@ impl ShardCore {
 
     /// Closes a connection that has no session at once, saying nothing at all.
     pub(super) fn abort_connection(&mut self, key: ConnectionKey) {
-        if let Some(mut connection) = self.forget_connection(key) {
-            let place = self.admission.place_of_refused(&mut connection);
-            self.admission.vacate(place);
+        if let Some(connection) = self.forget_connection(key) {
+            let listener = connection.listener;
+            self.admission.counts.leave(listener);
+            self.admission.settle(connection.connects_from, listener);
             self.commands.push(Command::Abort(key));
         }
     }
@@ -129,9 +129,11 @@ impl ShardCore {
         });
     }
 
-    /// The socket of a closed connection is gone, and somebody else may have its place.
-    pub fn vacate(&mut self, place: Place) {
-        self.admission.vacate(place);
+    /// The socket of a closed connection is gone, and somebody else may have its place, if it took one.
+    pub fn vacate(&mut self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.admission.vacate(place);
+        }
     }
 
     fn drop_connection_with(&mut self, key: ConnectionKey, fate: WillFate, now: Timestamp) {
@@ -358,8 +360,7 @@ impl ShardCore {
     }
 
     fn route_will(&mut self, key: SessionKey, will: &Will, now: Timestamp) {
-        let hash = self.publisher_hash(key);
-        let mut publication = Publication::new(
+        let publication = Publication::new(
             &will.topic,
             &will.payload,
             &will.forwarded,
@@ -367,16 +368,7 @@ impl ShardCore {
             will.retain,
             will.expiry_seconds.map(|seconds| now.plus_seconds(seconds)),
         );
-        let routed = self.route(&mut publication, Some(key), hash, false, now);
-        if routed.is_none() {
-            let taken = Taken {
-                message: publication.keep().clone(),
-                publisher: Some(key),
-                hash,
-                source: Source::Will,
-            };
-            self.take_fan_out(taken);
-        }
+        self.route_unanswered(publication, Some(key), now);
     }
 
     fn keep_will_gone(&mut self, key: SessionKey) {

@@ -261,6 +261,26 @@ impl ShardCore {
         may
     }
 
+    /// Routes a publish for which no connection waits: a will, or one of the broker's own. To very many it
+    /// takes several turns.
+    pub(super) fn route_unanswered(
+        &mut self,
+        mut publication: Publication<'_>,
+        publisher: Option<SessionKey>,
+        now: Timestamp,
+    ) {
+        let hash = publisher.map_or(0, |publisher| self.publisher_hash(publisher));
+        let routed = self.route(&mut publication, publisher, hash, false, now);
+        if routed.is_none() {
+            self.take_fan_out(Taken {
+                message: publication.keep().clone(),
+                publisher,
+                hash,
+                source: Source::Will,
+            });
+        }
+    }
+
     /// A publish takes several turns, or waits for one that does.
     pub(super) fn take_fan_out(&mut self, taken: Taken) {
         self.fan_outs.put(taken);

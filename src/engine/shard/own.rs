@@ -5,7 +5,6 @@
 //! all.
 
 use super::ShardCore;
-use super::fan_out::{Source, Taken};
 use crate::engine::fanout::publication::Publication;
 use crate::engine::message::{Message, Qos};
 use crate::engine::route::retained::Retained;
@@ -16,21 +15,26 @@ use std::sync::Arc;
 const OWN: &str = "$SYS";
 
 impl ShardCore {
-    /// Publishes a value of the broker's own, in place of the one before. Not in a turn that has done its
-    /// work, or while a large fan-out is under way: then it is to be tried again in the next.
+    /// Publishes a value of the broker's own, in place of the one before: see
+    /// [`ShardCore::publish_by_broker`].
     pub fn publish_own(&mut self, now: Timestamp, topic: &str, payload: &[u8]) -> bool {
+        self.publish_by_broker(now, (topic, payload), Qos::AtMostOnce, true)
+    }
+
+    /// Publishes for the broker itself or an operator, whom no rule concerns. Not in a turn that has done its
+    /// work, or while a large fan-out is under way: then it is to be tried again in the next.
+    pub fn publish_by_broker(
+        &mut self,
+        now: Timestamp,
+        (topic, payload): (&str, &[u8]),
+        qos: Qos,
+        retain: bool,
+    ) -> bool {
         if self.backlog.is_spent() || self.fans_out() {
             return false;
         }
-        let mut publication = Publication::new(topic, payload, &[], Qos::AtMostOnce, true, None);
-        if self.route(&mut publication, None, 0, false, now).is_none() {
-            self.take_fan_out(Taken {
-                message: publication.keep().clone(),
-                publisher: None,
-                hash: 0,
-                source: Source::Will,
-            });
-        }
+        let publication = Publication::new(topic, payload, &[], qos, retain, None);
+        self.route_unanswered(publication, None, now);
         true
     }
 

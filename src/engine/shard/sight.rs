@@ -3,10 +3,8 @@
 //! Nothing here looks through all that there is: who asks goes on from place to place, as far as a turn goes.
 
 use super::ShardCore;
-use super::fan_out::{Source, Taken};
 use crate::engine::codec::Reason;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
-use crate::engine::fanout::publication::Publication;
 use crate::engine::keys::{ConnectionKey, SessionKey};
 use crate::engine::message::Qos;
 use crate::engine::route::retained::Answer;
@@ -219,30 +217,6 @@ impl ShardCore {
         // One that outlives its connection.
         if self.clients.sessions.get(key).is_some() {
             self.end_session(key, now);
-        }
-        true
-    }
-
-    /// Publishes for an operator, whom no rule concerns. Not in a turn that has done its work, or while a
-    /// large fan-out is under way: then it is to be tried again in the next.
-    pub fn publish_by_hand(
-        &mut self,
-        now: Timestamp,
-        (topic, payload): (&str, &[u8]),
-        qos: Qos,
-        retain: bool,
-    ) -> bool {
-        if self.backlog.is_spent() || self.fans_out() {
-            return false;
-        }
-        let mut publication = Publication::new(topic, payload, &[], qos, retain, None);
-        if self.route(&mut publication, None, 0, false, now).is_none() {
-            self.take_fan_out(Taken {
-                message: publication.keep().clone(),
-                publisher: None,
-                hash: 0,
-                source: Source::Will,
-            });
         }
         true
     }

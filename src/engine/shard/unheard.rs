@@ -23,7 +23,7 @@ pub enum TurnedAway {
 /// Of what the connections of an address that are not let in yet have as much as they may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectingPart {
-    /// Of the places of those that have not.
+    /// Of the places of those that are not.
     OfConnecting,
     /// Of all connections that may be, so many.
     InAll(usize),

@@ -24,11 +24,7 @@ impl Announcer {
 
     /// A shard does not sleep beside values that wait.
     pub fn rest(&self, rest: Rest) -> Rest {
-        if self.waiting.is_empty() {
-            rest
-        } else {
-            Rest::GoOn
-        }
+        rest.unless(!self.waiting.is_empty())
     }
 }
 

@@ -84,12 +84,12 @@ impl Shell {
     ) {
         let Some(socket) = self.sockets.socket(connection) else {
             debug_assert!(false, "every connection of the core has a socket");
-            return place.into_iter().for_each(|it| self.core.vacate(it));
+            return self.core.vacate(place);
         };
         let is_sending = ring.is_sending(socket);
         let rest = self.wrap_rest(socket, rest);
         let Some(state) = self.sockets.state(socket) else {
-            return place.into_iter().for_each(|it| self.core.vacate(it));
+            return self.core.vacate(place);
         };
         let mut waiting = None;
         if rest.is_empty() {
@@ -100,8 +100,10 @@ impl Shell {
             self.core.recycle(rest);
         }
         let waits = waiting.is_some();
-        let rest = waiting;
-        *state = State::Closing(Box::new(Closing { rest, place }));
+        *state = State::Closing(Box::new(Closing {
+            rest: waiting,
+            place,
+        }));
         if !waits {
             ring.close_after_send(socket);
         }

@@ -162,12 +162,7 @@ impl Handler for Shell {
         if let Some(gone) = self.sockets.remove(socket) {
             self.admission.forget(gone.origin.counted);
             match gone.state {
-                State::Closing(closing) => {
-                    closing
-                        .place
-                        .into_iter()
-                        .for_each(|it| self.core.vacate(it));
-                }
+                State::Closing(closing) => self.core.vacate(closing.place),
                 State::Leaving { .. } => self.core.note_lost_on_its_way(gone.origin.listener),
                 State::Open(_) | State::Aborted => {}
             }

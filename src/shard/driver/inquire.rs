@@ -55,11 +55,7 @@ impl Inquirer {
 
     /// A shard does not sleep beside a question.
     pub fn rest(&self, rest: Rest) -> Rest {
-        if self.waiting.is_empty() {
-            rest
-        } else {
-            Rest::GoOn
-        }
+        rest.unless(!self.waiting.is_empty())
     }
 }
 
@@ -129,7 +125,7 @@ impl Shell {
                 retain,
             } => self
                 .core
-                .publish_by_hand(now, (topic, payload), *qos, *retain)
+                .publish_by_broker(now, (topic, payload), *qos, *retain)
                 .then_some(Told::Done(true)),
         }
     }

@@ -45,10 +45,7 @@ impl Sweep {
 
     /// What a shard does after a turn that would otherwise end like this.
     pub fn rest(&self, otherwise: Rest) -> Rest {
-        if self.left > 0 {
-            return Rest::GoOn;
-        }
-        otherwise
+        otherwise.unless(self.left > 0)
     }
 }
 

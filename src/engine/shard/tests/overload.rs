@@ -301,10 +301,7 @@ fn few_may_be_about_to_connect() {
     shard.core.receive_ended(shard.now, keys[1]);
     assert!(!shard.core.may_accept(shard.now, 0), "its socket is there");
     for command in shard.take_commands() {
-        if let Command::Close {
-            place: Some(place), ..
-        } = command
-        {
+        if let Command::Close { place, .. } = command {
             shard.core.vacate(place);
         }
     }

@@ -54,7 +54,7 @@ fn who_is_refused_takes_its_place_until_its_socket_is_gone() {
         assert_eq!(shard.core.admission.counts.all(), 2);
         for place in places {
             assert!(!may_come(&shard), "{said:?}");
-            shard.core.vacate(place);
+            shard.core.vacate(Some(place));
             assert!(may_come(&shard));
             let _next = come(&mut shard);
         }
@@ -74,7 +74,9 @@ fn so_does_one_that_is_refused_where_it_was_handed_over_to() {
     let third = refused_at_home(&mut shard);
     let commands = shard.take_commands();
     assert!(matches!(commands[..], [Command::Abort(gone)] if gone == third));
-    places.into_iter().for_each(|it| shard.core.vacate(it));
+    places
+        .into_iter()
+        .for_each(|it| shard.core.vacate(Some(it)));
     assert!(may_come(&shard));
     assert_eq!(shard.core.admission.counts.all(), 0);
     assert_eq!(shard.core.admission.connecting, 0);
