@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -161,7 +161,7 @@ fn who_has_closed_in_order_takes_nothing_over(shards: usize) {
             let name = "localhost".try_into().unwrap();
             let config = certificates.client_config(None);
             let mut tls = rustls::ClientConnection::new(config, name).unwrap();
-            let mut stream = std::net::TcpStream::connect(broker.addresses()[0]).unwrap();
+            let mut stream = TcpStream::connect(broker.addresses()[0]).unwrap();
             rustls::Stream::new(&mut tls, &mut stream)
                 .write_all(&connect)
                 .unwrap();
@@ -500,6 +500,29 @@ fn silence_of_one_address_leaves_connections_for_others() {
     }
 }
 
+/// Nor do those of which no address is known yet take more: who comes from a proxy that is trusted and names
+/// nobody.
+#[test]
+fn silence_behind_a_trusted_proxy_leaves_places_for_others() {
+    let config = "[limits]\nconnecting_max = 8\nconnect_timeout_ms = 600000\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n\
+         [[listener]]\nurl = \"ws://127.0.0.1:0\"\nforwarded_from = [\"127.0.0.2/32\"]\n\
+         [[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.2/32\"]\n";
+    for by in [1, 2] {
+        let broker = Setup::new().shards(1).config(config).start();
+        let silent = || silent_from(&broker, by, [127, 0, 0, 2]);
+        let _waiting = [(); 4].map(|()| silent());
+        broker.await_counter("connections", 4);
+        silent().expect_closed();
+        assert_eq!(broker.counters().get("connections_refused_connecting"), 1);
+        let line = "come by proxies that have not named them, or by Unix sockets (limits.connecting_max = 8)";
+        eventually(line, || broker.log().contains(line).then_some(()));
+        let _others: Vec<_> = (3..9)
+            .map(|last| open_from(&broker, [127, 0, 0, last], &Connect::v5(&unique("c"))))
+            .collect();
+    }
+}
+
 /// Nor those for which there are descriptors, where these are fewer.
 #[test]
 fn silence_of_one_address_leaves_descriptors_for_others() {
@@ -563,6 +586,77 @@ fn who_is_refused_and_stays_leaves_room_for_others() {
             matches!(answer, Some(Packet::Connack { code: 0, .. })).then_some(())
         });
     }
+}
+
+/// One WebSocket frame of a client, with a mask of zeros; of less than 126 bytes.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).expect("short");
+    [&[kind, 0x80 | length, 0, 0, 0, 0][..], payload].concat()
+}
+
+/// Pings of a WebSocket whose answers have 8 KiB.
+fn pings() -> Vec<u8> {
+    frame(0x89, &[b'x'; 125]).repeat(64)
+}
+
+/// Upgrades to WebSocket and reads nothing.
+fn upgraded_and_deaf(broker: &Broker) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.set_recv_buffer_size(2_048).expect("buffer");
+    socket.connect(&broker.address().into()).expect("connect");
+    let mut stream = TcpStream::from(socket);
+    let upgrade = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    stream.write_all(upgrade).expect("upgrade");
+    stream
+}
+
+/// Has so many times 8 KiB answered, each before the next; how often until the connection ends by it.
+fn ask_deaf(broker: &Broker, stream: &mut TcpStream, times: usize) -> usize {
+    let ended = broker.counters().get("transport_errors");
+    for count in 1..=times {
+        let is_open = stream.write_all(&pings()).is_ok();
+        if !is_open || broker.counters().get("transport_errors") > ended {
+            return count;
+        }
+    }
+    times
+}
+
+/// Who reads nothing of what its WebSocket answers and then says who it is lives on another shard, and the way
+/// there waits for a send that nobody takes: it is given up, as all that nobody takes.
+#[test]
+fn who_reads_nothing_on_its_way_to_another_shard_is_given_up() {
+    let config =
+        "[limits]\nsocket_send_bytes_max = 4096\n[[listener]]\nurl = \"ws://127.0.0.1:0\"\n";
+    let broker = Setup::new().shards(4).config(config).start();
+    let before = broker.descriptors();
+    // The kernel's buffers are full, and 64 KiB wait beside them.
+    let too_many = ask_deaf(&broker, &mut upgraded_and_deaf(&broker), 1_000);
+    assert!(
+        too_many < 1_000,
+        "answers that nobody takes wait without end"
+    );
+    let stuck: Vec<_> = (0..16)
+        .map(|_| {
+            let mut stream = upgraded_and_deaf(&broker);
+            // Some find less room in the kernel's buffers than others.
+            ask_deaf(&broker, &mut stream, too_many - 5);
+            let connect = Connect::v5(&unique("stuck")).keep_alive(1);
+            let connect = connect.encode();
+            stream.write_all(&frame(0x82, &connect)).expect("connect");
+            stream
+        })
+        .collect();
+    broker.await_counter("connections_accepted", 17);
+    eventually("nobody is left", || {
+        (broker.descriptors() == before).then_some(())
+    });
+    let counters = broker.counters();
+    assert_eq!(counters.get("connections"), 0);
+    assert!(counters.get("transport_errors") < 17, "all ended before");
+    drop(stuck);
 }
 
 /// Behind a PROXY header the word of him counts whom it names, not of who sends it: its requests are others'.

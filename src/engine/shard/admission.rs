@@ -128,6 +128,8 @@ pub(super) struct Admission {
     pub connecting: usize,
     /// Of these, by the network that counts as their address, where that is known.
     by_network: BTreeMap<IpNet, usize>,
+    /// All of that map.
+    located: usize,
     /// Nobody comes in before this.
     not_before: Timestamp,
 }
@@ -220,6 +222,20 @@ impl ShardCore {
         Ok(())
     }
 
+    /// Whether one more may wait whose address is not known: who comes by a Unix socket, or by a proxy that
+    /// is trusted to name it. All of them have as much of a shard's places as one address may have.
+    ///
+    /// # Errors
+    /// They have that already.
+    pub fn may_connect_unlocated(&self) -> Result<(), TurnedAway> {
+        let admission = &self.admission;
+        let unlocated = admission.connecting.saturating_sub(admission.located);
+        if unlocated >= self.connecting_max().of_all.div_ceil(2) {
+            return Err(TurnedAway::TooManyConnecting(ConnectingPart::OfUnlocated));
+        }
+        Ok(())
+    }
+
     /// Whether one that was handed over and is refused here would have more than its address's part of this
     /// shard's places while it closes: where it came in only that shard's were looked at.
     pub(super) fn finds_no_place(&self, connection: &Connection) -> bool {
@@ -246,6 +262,7 @@ impl Admission {
             counts,
             connecting: 0,
             by_network: BTreeMap::new(),
+            located: 0,
             not_before: Timestamp::default(),
         }
     }
@@ -281,6 +298,7 @@ impl Admission {
     /// It is known where one of them comes from.
     pub(super) fn count_from(&mut self, network: IpNet, listener: u16) {
         *self.by_network.entry(network).or_default() += 1;
+        self.located += 1;
         if let Some(connecting) = &self.counts.connecting {
             connecting.enter(network, listener);
         }
@@ -295,6 +313,7 @@ impl Admission {
         };
         if let Some(count) = self.by_network.get_mut(&network) {
             *count -= 1;
+            self.located -= 1;
             if *count == 0 {
                 self.by_network.remove(&network);
             }

@@ -25,6 +25,8 @@ pub enum TurnedAway {
 pub enum ConnectingPart {
     /// Of the places of those that are not.
     OfConnecting,
+    /// Of the same, all together of which no address is known.
+    OfUnlocated,
     /// Of all connections that may be, so many.
     InAll(usize),
     /// Of those for which there are descriptors, so many.
@@ -66,6 +68,12 @@ impl Settings {
             }
             TurnedAway::TooManyConnecting(ConnectingPart::InDescriptors(max)) => half_of(
                 format_args!("{max}, as many as `ulimit -n` or LimitNOFILE= leaves"),
+            ),
+            TurnedAway::TooManyConnecting(ConnectingPart::OfUnlocated) => beyond(
+                "half of those that may be let in later come by proxies that have not named them, \
+                 or by Unix sockets",
+                "limits.connecting_max",
+                self.limits.connecting_max,
             ),
             TurnedAway::TooManyConnecting(ConnectingPart::OfConnecting) => beyond(
                 "as many connections from its address as may be are not let in yet",

@@ -38,12 +38,14 @@ impl Handler for Shell {
             counted: None,
         };
         // Who is not listened to costs neither a place nor a handshake.
-        if let Some(ip) = ip {
-            if let Err(why) = self.let_in(ip, listener) {
-                return self.record_turned_away(origin, why);
-            }
-            origin.counted = Some(ip);
+        let may_come = match ip {
+            Some(ip) => self.let_in(ip, listener),
+            None => self.core.may_connect_unlocated(),
+        };
+        if let Err(why) = may_come {
+            return self.record_turned_away(origin, why);
         }
+        origin.counted = ip;
         let layers = self.admission.setup(listener);
         let layers = layers.map(|setup| Layers::new(&setup.transport, peer));
         let link = match layers.transpose() {

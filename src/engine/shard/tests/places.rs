@@ -63,6 +63,22 @@ fn who_is_refused_takes_its_place_until_its_socket_is_gone() {
 }
 
 #[test]
+fn those_without_an_address_have_together_what_one_address_has() {
+    let mut shard = four_may_connect();
+    let may_come = |shard: &Shard| shard.core.may_connect_unlocated();
+    let full = TurnedAway::TooManyConnecting(ConnectingPart::OfUnlocated);
+    let _located = come(&mut shard);
+    let unnamed = [(); 2].map(|()| {
+        assert_eq!(may_come(&shard), Ok(()));
+        shard.core.accept(shard.now, 0).unwrap()
+    });
+    assert_eq!(may_come(&shard), Err(full));
+    let named_by_its_proxy = unnamed[0];
+    shard.core.locate(named_by_its_proxy, network());
+    assert_eq!(may_come(&shard), Ok(()));
+}
+
+#[test]
 fn so_does_one_that_is_refused_where_it_was_handed_over_to() {
     let mut shard = four_may_connect();
     for _ in 0..2 {
