@@ -7,7 +7,8 @@
 //! Only while receives come so fast that several are expected within that time, so that nobody waits who
 //! sends alone. Where gathering makes fewer bytes come, since all who would send wait for what is gathered,
 //! it ends and is not tried again for a while. (Fewer receives do not tell that: one may bring what two
-//! did.)
+//! did.) Nor where receives bring much each: the work is then in the bytes, and these are best worked at
+//! while they are in the cache.
 //!
 //! Not here: the wait itself, and whether to sleep at all.
 
@@ -27,6 +28,8 @@ const EVENTS_MAX: u32 = 64;
 const KEPT_MIN: f64 = 0.6;
 /// ... for so long.
 const HOLD_OFF: Duration = Duration::from_secs(1);
+/// So many bytes a receive are much.
+const BULK_BYTES: f64 = 4_096.0;
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +95,14 @@ impl Gather {
 
     fn judge(&mut self, expected: f64, bytes: f64, now: Instant) {
         self.expected = expected;
+        let is_bulk = bytes > expected * BULK_BYTES;
         match self.before {
             Some(before) if bytes < before * KEPT_MIN => {
                 self.before = None;
                 self.not_before = now + HOLD_OFF;
             }
-            Some(_) if expected < ENDS_AT => self.before = None,
-            None if expected >= BEGINS_AT && now >= self.not_before => {
+            Some(_) if expected < ENDS_AT || is_bulk => self.before = None,
+            None if expected >= BEGINS_AT && !is_bulk && now >= self.not_before => {
                 self.before = Some(bytes);
             }
             _ => {}
@@ -166,6 +170,14 @@ mod tests {
         assert_eq!(few.window(10), None, "not at once");
         few.now += HOLD_OFF;
         assert!(few.gather.several(few.now).is_none() && few.window(10).is_some());
+    }
+
+    #[test]
+    fn what_brings_much_at_once_is_not_waited_for() {
+        let mut bulky = Receiver::new(MAX);
+        assert_eq!(bulky.window_of(10, 100_000), None);
+        assert!(bulky.window(10).is_some());
+        assert_eq!(bulky.window_of(10, 100_000), None);
     }
 
     #[test]
