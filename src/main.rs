@@ -3,11 +3,11 @@
 //! Exit codes: 0 after a stop that was asked for, 1 if the broker cannot start or go on, or another command
 //! fails, 2 if command line, configuration or a file that it names are wrong.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
-use ringmq::cli::{passwd, store, token};
+use ringmq::cli::{operator, pages, passwd, store, token};
 use ringmq::control::admin::Admin;
 use ringmq::control::admin::kept::{InForce, Kept};
 use ringmq::control::authn::certificate::CertificateMethod;
@@ -16,7 +16,9 @@ use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
 use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
-use ringmq::control::config::{Config, ConfigError, MethodName, Sources, limits_in_force};
+use ringmq::control::config::{
+    AdminConfig, Config, ConfigError, MethodName, Sources, limits_in_force,
+};
 use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
@@ -51,7 +53,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -83,6 +85,11 @@ fn main() -> ExitCode {
         Some(Command::Token(args)) => return tell(token::run(args)),
         Some(Command::BenchStorage(args)) => return tell(measure_disk(args)),
         Some(Command::Store(command)) => return store::run(command),
+        Some(Command::Operator(command)) => return operator::run(command, configured),
+        Some(Command::Man(args)) => return tell(pages::man(args, Cli::command())),
+        Some(Command::Completions(args)) => {
+            return tell(Ok::<_, String>(pages::completions(args, Cli::command())));
+        }
         Some(Command::CheckConfig { file }) => Some(file.clone()),
         None => cli.config.clone(),
     };
@@ -183,19 +190,43 @@ fn measure_disk(args: &BenchStorageArgs) -> Result<Report, String> {
 }
 
 fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, ConfigError> {
-    // Errors and names in it count from its whole path.
-    let path = path.and_then(|path| std::path::absolute(path).ok());
-    let path = path.as_deref();
-    let text = match path {
-        Some(path) => {
-            let wrong = |text: String| ConfigError::new(path.display().to_string(), text);
-            let bytes = files::read(path, files::CONFIG_BYTES_MAX);
-            let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
-            let text = text::decode(&bytes, Remarks::BehindValues);
-            Some(text.map_err(|error| wrong(error.to_string()))?)
-        }
-        None => None,
+    let file = path.map(read_config).transpose()?;
+    let sources = Sources {
+        file: file
+            .as_ref()
+            .map(|(path, text)| (path.as_path(), text.as_str())),
+        environment: environment()?,
+        cpus_available: machine::cpus(),
+        cpu_quota: bounds.cpu.clone(),
     };
+    Config::load(&sources, &cli.flags)
+}
+
+/// Where a broker of that configuration answers operators.
+fn configured(path: Option<&Path>) -> Result<AdminConfig, ConfigError> {
+    let file = path.map(read_config).transpose()?;
+    AdminConfig::load(&Sources {
+        file: file
+            .as_ref()
+            .map(|(path, text)| (path.as_path(), text.as_str())),
+        environment: environment()?,
+        ..Sources::default()
+    })
+}
+
+/// The file's whole path, from which errors and names in it count, and its text.
+fn read_config(path: &Path) -> Result<(PathBuf, String), ConfigError> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let wrong = |text: String| ConfigError::new(path.display().to_string(), text);
+    let bytes = files::read(&path, files::CONFIG_BYTES_MAX);
+    let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
+    let text = text::decode(&bytes, Remarks::BehindValues);
+    let text = text.map_err(|error| wrong(error.to_string()))?.to_string();
+    Ok((path, text))
+}
+
+/// Variables that are texts.
+fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let mut environment = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else {
@@ -209,13 +240,7 @@ fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, Confi
             Err(_) => {}
         }
     }
-    let sources = Sources {
-        file: path.zip(text.as_deref()),
-        environment,
-        cpus_available: machine::cpus(),
-        cpu_quota: bounds.cpu.clone(),
-    };
-    Config::load(&sources, &cli.flags)
+    Ok(environment)
 }
 
 fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
@@ -306,7 +331,9 @@ fn open_audit(config: &Config) -> Result<Option<AuditLog>, WrongFile> {
 fn left_behind(listeners: &[(Listener, ListenerSetup)], admin: Option<&Admin>) -> Vec<SocketFile> {
     let listeners = listeners.iter();
     let files = listeners.filter_map(|(listener, _)| listener.file.clone());
-    files.chain(admin.and_then(Admin::file)).collect()
+    files
+        .chain(admin.into_iter().flat_map(Admin::files))
+        .collect()
 }
 
 /// Stops in order, with the files of sockets.

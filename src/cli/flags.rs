@@ -1,6 +1,8 @@
 //! The command line exactly as typed.
 
 use crate::cli::bench_storage::BenchStorageArgs;
+use crate::cli::operator::OperatorCommand;
+use crate::cli::pages::{CompletionsArgs, ManArgs};
 use crate::cli::passwd::PasswdArgs;
 use crate::cli::store::StoreCommand;
 use crate::cli::token::TokenArgs;
@@ -40,4 +42,11 @@ pub enum Command {
     /// Look into a directory in which a broker keeps its state, and take out of it what is left
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Print what a shell completes commands and flags by
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(ManArgs),
+    /// What is asked of a running broker
+    #[command(flatten)]
+    Operator(OperatorCommand),
 }

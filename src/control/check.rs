@@ -22,8 +22,10 @@ pub fn check(config: &Config, files: &Files) -> Result<(), String> {
     for listener in &config.listeners {
         Listener::look(&listener.place).map_err(|error| error.to_string())?;
     }
-    if let Some(place) = config.admin.place.as_ref().filter(|_| config.admin.is_said) {
-        Listener::look(place).map_err(|error| format!("admin.listen: {}", error.reason()))?;
+    for (key, place) in config.admin.places() {
+        if key != "admin.listen" || config.admin.is_said {
+            Listener::look(place).map_err(|error| format!("{key}: {}", error.reason()))?;
+        }
     }
     files.ended_certificate().map_or(Ok(()), Err)
 }
@@ -41,8 +43,10 @@ pub fn check_places(config: &Config) -> Result<(), String> {
             check_folder("cannot listen on ", &place.path)?;
         }
     }
-    if let Some(Place::Unix(place)) = &config.admin.place {
-        check_folder("admin.listen: cannot listen on ", &place.path)?;
+    for (key, place) in config.admin.places() {
+        if let Place::Unix(place) = place {
+            check_folder(&format!("{key}: cannot listen on "), &place.path)?;
+        }
     }
     let [audit, log] =
         [&config.audit_file, &config.log.file].map(|path| path.as_deref().map(whole));

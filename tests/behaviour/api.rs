@@ -20,11 +20,11 @@ struct Admin {
 }
 
 /// A file of tokens, one of each role.
-struct Tokens {
-    file: String,
-    view: String,
-    operate: String,
-    admin: String,
+pub struct Tokens {
+    pub file: String,
+    pub view: String,
+    pub operate: String,
+    pub admin: String,
 }
 
 fn make_token(file: &str, args: &[&str]) -> String {
@@ -38,7 +38,7 @@ fn make_token(file: &str, args: &[&str]) -> String {
 }
 
 impl Tokens {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let file = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("tokens"));
         Tokens {
             view: make_token(&file, &["viewer", "--create"]),

@@ -28,6 +28,7 @@ mod intruders;
 mod limits;
 mod liveness;
 mod login;
+mod operator;
 mod overload;
 mod passwd;
 mod power_cut;

@@ -5,7 +5,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -208,15 +208,40 @@ impl Setup {
 
     /// Runs the broker where it has to end by itself, as after a wrong setting.
     pub fn run_to_end(&self) -> Outcome {
-        let mut child = self.command(false).spawn().expect("start the broker");
+        Self::end(self.command(false))
+    }
+
+    /// Runs the program as a tool, which reads no settings but its own.
+    pub fn tool(&self) -> Outcome {
+        let mut command = self.command(false);
+        for key in ["RINGMQ_ADMIN__LISTEN", "RINGMQ_MQTT__SYS_INTERVAL_S"] {
+            if !self.env.iter().any(|(name, _)| name == key) {
+                command.env_remove(key);
+            }
+        }
+        Self::end(command)
+    }
+
+    fn end(mut command: Command) -> Outcome {
+        let mut child = command.spawn().expect("start the broker");
+        // Meanwhile, since a pipe takes only so much.
+        let mut stdout = child.stdout.take().expect("stdout is piped");
+        let reader = std::thread::spawn(move || {
+            let mut output = Vec::new();
+            stdout
+                .read_to_end(&mut output)
+                .expect("read standard output");
+            output
+        });
         if wait(&mut child, PATIENCE).is_none() {
             let _ = child.kill();
         }
-        let output = child.wait_with_output().expect("wait for the broker");
+        let ended = child.wait_with_output().expect("wait for the broker");
+        let output = reader.join().expect("read standard output");
         Outcome {
-            status: output.status,
-            log: String::from_utf8_lossy(&output.stderr).into_owned(),
-            output: String::from_utf8_lossy(&output.stdout).into_owned(),
+            status: ended.status,
+            log: String::from_utf8_lossy(&ended.stderr).into_owned(),
+            output: String::from_utf8_lossy(&output).into_owned(),
         }
     }
 }

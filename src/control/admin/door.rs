@@ -21,13 +21,26 @@ const ADDRESSES_MAX: usize = 1_024;
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct From(pub Option<IpAddr>);
+pub(super) enum From {
+    /// This address.
+    Address(IpAddr),
+    /// A process of this user, through a socket in the file system.
+    User(u32),
+}
+
+impl From {
+    /// Whether that one could stop the broker and read its memory anyway.
+    fn owns_the_broker(self) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        matches!(self, From::User(user) if user == 0 || user == own)
+    }
+}
 
 impl fmt::Display for From {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(ip) => ip.fmt(f),
-            None => f.write_str("this machine"),
+        match self {
+            From::Address(ip) => ip.fmt(f),
+            From::User(_) => f.write_str("this machine"),
         }
     }
 }
@@ -35,7 +48,7 @@ impl fmt::Display for From {
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    /// Of its token; `None` without one.
+    /// Of its token, or the user of its process if that owns the broker; else `None`.
     pub name: Option<Arc<str>>,
     pub role: Role,
     pub from: From,
@@ -81,8 +94,9 @@ impl Door {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Caller, Refusal> {
-        self.check_name(headers)?;
-        let (name, role) = self.caller(headers)?;
+        let is_local = self.is_local || matches!(from, From::User(_));
+        self.check_name(headers, is_local)?;
+        let (name, role) = self.caller(headers, from, is_local)?;
         let is_read = matches!(*method, Method::GET | Method::HEAD);
         if is_read && has_body(headers) {
             let text = "a request to read has no body here";
@@ -92,8 +106,8 @@ impl Door {
     }
 
     /// Whether that address has asked often enough for now.
-    pub fn is_too_fast(&self, From(ip): From, now: Instant) -> bool {
-        let (max, Some(ip)) = (self.rate_max as f64, ip) else {
+    pub fn is_too_fast(&self, from: From, now: Instant) -> bool {
+        let (max, From::Address(ip)) = (self.rate_max as f64, from) else {
             return false;
         };
         if self.rate_max == 0 {
@@ -113,10 +127,10 @@ impl Door {
         is_too_fast
     }
 
-    fn check_name(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn check_name(&self, headers: &HeaderMap, is_local: bool) -> Result<(), Refusal> {
         let host = the_one(headers.get_all(HOST).iter()).flatten();
-        let Some(host) = host.filter(|host| self.is_called(host)) else {
-            let text = match self.is_local {
+        let Some(host) = host.filter(|host| self.is_called(host, is_local)) else {
+            let text = match is_local {
                 true => "its Host names neither this machine's loopback nor one of admin.hosts",
                 false => "its Host is neither an address nor one of admin.hosts",
             };
@@ -139,26 +153,34 @@ impl Door {
     }
 
     /// Whether a request calls a name that is this machine's.
-    fn is_called(&self, host: &str) -> bool {
+    fn is_called(&self, host: &str, is_local: bool) -> bool {
         let name = without_port(host);
         let ip = name
             .trim_start_matches('[')
             .trim_end_matches(']')
             .parse::<IpAddr>();
         // Nobody can have an address point elsewhere.
-        let is_address = ip.is_ok_and(|ip| !self.is_local || ip.is_loopback());
+        let is_address = ip.is_ok_and(|ip| !is_local || ip.is_loopback());
         let mut known = self.hosts.iter();
         is_address
             || name.eq_ignore_ascii_case("localhost")
             || known.any(|known| known.eq_ignore_ascii_case(name))
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Result<(Option<Arc<str>>, Role), Refusal> {
+    fn caller(
+        &self,
+        headers: &HeaderMap,
+        from: From,
+        is_local: bool,
+    ) -> Result<(Option<Arc<str>>, Role), Refusal> {
         let unauthorized = |text| Err((StatusCode::UNAUTHORIZED, text));
         let Some(said) = the_one(headers.get_all(AUTHORIZATION).iter()) else {
-            return match self.is_local {
-                true => Ok((None, Role::View)),
-                false => unauthorized("say who you are: Authorization: Bearer TOKEN"),
+            return match (from, is_local) {
+                (From::User(user), _) if from.owns_the_broker() => {
+                    Ok((Some(format!("user {user}").into()), Role::Admin))
+                }
+                (_, true) => Ok((None, Role::View)),
+                (_, false) => unauthorized("say who you are: Authorization: Bearer TOKEN"),
             };
         };
         let token = said.and_then(|said| {
@@ -204,6 +226,8 @@ mod tests {
     use crate::control::admin::tokens::{make, parse};
     use std::time::Duration;
 
+    const NEAR: From = From::Address(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
     fn door(is_local: bool, tokens: Option<Arc<Tokens>>) -> Door {
         Door {
             hosts: vec!["Broker.example".into()],
@@ -223,7 +247,7 @@ mod tests {
     }
 
     fn status(door: &Door, list: &[(axum::http::HeaderName, &str)]) -> u16 {
-        let caller = door.let_in(From(None), &Method::GET, &headers(list));
+        let caller = door.let_in(NEAR, &Method::GET, &headers(list));
         caller.map_or_else(|(status, _)| status.as_u16(), |_| 200)
     }
 
@@ -283,14 +307,14 @@ mod tests {
             door(false, Some(tokens)),
         );
         let bare = headers(&[(HOST, "[::1]")]);
-        let caller = near.let_in(From(None), &Method::GET, &bare).unwrap();
+        let caller = near.let_in(NEAR, &Method::GET, &bare).unwrap();
         assert_eq!((caller.name, caller.role), (None, Role::View));
         assert_eq!(status(&far, &[(HOST, "10.0.0.1")]), 401);
         assert_eq!(status(&far, &[(HOST, "example.com")]), 403);
         let bearer = format!("bearer {token}");
         for door in [&near, &far] {
             let shown = headers(&[(HOST, "[::1]"), (AUTHORIZATION, &bearer)]);
-            let caller = door.let_in(From(None), &Method::GET, &shown).unwrap();
+            let caller = door.let_in(NEAR, &Method::GET, &shown).unwrap();
             assert_eq!(
                 (caller.name.as_deref(), caller.role),
                 (Some("ann"), Role::Admin)
@@ -311,16 +335,33 @@ mod tests {
     }
 
     #[test]
+    fn who_owns_the_broker_may_all_by_its_socket() {
+        // Also where others are far away.
+        let door = door(false, None);
+        let own = rustix::process::geteuid().as_raw();
+        let bare = headers(&[(HOST, "localhost")]);
+        for (user, role) in [(own, Role::Admin), (own + 1, Role::View), (0, Role::Admin)] {
+            let caller = door.let_in(From::User(user), &Method::GET, &bare).unwrap();
+            assert_eq!(
+                (caller.role, caller.name.is_some()),
+                (role, role == Role::Admin)
+            );
+        }
+        let wrong = headers(&[(HOST, "localhost"), (AUTHORIZATION, "Bearer x")]);
+        assert!(door.let_in(From::User(0), &Method::GET, &wrong).is_err());
+    }
+
+    #[test]
     fn an_address_asks_so_often_and_no_more() {
         let door = door(true, None);
         let (one, other) = (
-            From(Some([10, 0, 0, 1].into())),
-            From(Some([10, 0, 0, 2].into())),
+            From::Address([10, 0, 0, 1].into()),
+            From::Address([10, 0, 0, 2].into()),
         );
         let now = Instant::now();
         let asks = |from, now| !door.is_too_fast(from, now);
         assert!(asks(one, now) && asks(one, now) && !asks(one, now));
-        assert!(asks(other, now) && asks(From(None), now));
+        assert!(asks(other, now) && asks(From::User(1), now));
         let later = now + Duration::from_millis(500);
         assert!(asks(one, later) && !asks(one, later));
     }

@@ -48,7 +48,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 
 /// A listener that does not answer yet.
 pub struct Admin {
-    listener: Listener,
+    /// At least one.
+    listeners: Vec<Listener>,
     config: AdminConfig,
     counts: Arc<AdminCounts>,
 }
@@ -60,28 +61,26 @@ impl Admin {
     /// # Errors
     /// It cannot listen where it was said to.
     pub fn bind(config: &AdminConfig) -> Result<Option<Self>, String> {
-        let Some(place) = &config.place else {
-            return Ok(None);
-        };
-        match Listener::bind(place, 1, SocketBounds::default()) {
-            Ok(listener) => Ok(Some(Admin {
-                listener,
-                config: config.clone(),
-                counts: Arc::default(),
-            })),
-            Err(error) if config.is_said => Err(format!(
-                "admin.listen: cannot listen on {place}: {}",
-                error.reason()
-            )),
-            Err(error) => {
-                warn!(
+        let mut listeners = Vec::new();
+        for (key, place) in config.places() {
+            match Listener::bind(place, 1, SocketBounds::default()) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if config.is_said || key != "admin.listen" => {
+                    let reason = error.reason();
+                    return Err(format!("{key}: cannot listen on {place}: {reason}"));
+                }
+                Err(error) => warn!(
                     "no metrics by HTTP: cannot listen on {place}: {}; say another place with \
                      admin.listen, or \"off\"",
                     error.reason()
-                );
-                Ok(None)
+                ),
             }
         }
+        Ok((!listeners.is_empty()).then(|| Admin {
+            listeners,
+            config: config.clone(),
+            counts: Arc::default(),
+        }))
     }
 
     /// What it counts.
@@ -90,10 +89,11 @@ impl Admin {
         Arc::clone(&self.counts)
     }
 
-    /// The file of its socket, which goes with the broker.
-    #[must_use]
-    pub fn file(&self) -> Option<SocketFile> {
-        self.listener.file.clone()
+    /// The files of its sockets, which go with the broker.
+    pub fn files(&self) -> impl Iterator<Item = SocketFile> {
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.file.clone())
     }
 
     /// Answers from now on, on a thread of its own, by what is asked of the control plane.
@@ -104,10 +104,6 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let place = self.listener.place.clone();
-        let Some(socket) = self.listener.sockets.into_iter().flatten().next() else {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        };
         let tls = kept.files.tls.clone();
         let serving = Serving {
             answers: Answers::new(asks, &self.config, kept, Arc::clone(&self.counts)),
@@ -115,19 +111,10 @@ impl Admin {
             config: self.config,
             counts: self.counts,
         };
-        match &place {
-            Place::Tcp(_) if serving.tls.is_some() => {
-                info!("metrics at https://{place}/metrics (admin.listen)");
-            }
-            Place::Tcp(_) => info!("metrics at http://{place}/metrics (admin.listen)"),
-            Place::Unix(_) => info!("metrics at unix://{place} (admin.listen)"),
-        }
+        let listeners = self.listeners;
+        listeners.iter().for_each(|at| serving.tell(&at.place));
         let thread = std::thread::Builder::new().name("admin".into());
-        thread.spawn(move || {
-            if let Err(error) = runtime.block_on(serving.accept(&place, socket)) {
-                warn!("nothing is answered at {place} (admin.listen) any more: {error}");
-            }
-        })?;
+        thread.spawn(move || runtime.block_on(serving.serve_all(listeners)))?;
         Ok(())
     }
 }
@@ -142,9 +129,44 @@ struct Serving {
 }
 
 impl Serving {
-    /// Accepts until the process ends.
-    async fn accept(self, place: &Place, socket: OwnedFd) -> io::Result<()> {
+    fn tell(&self, place: &Place) {
+        match place {
+            Place::Tcp(_) if self.tls.is_some() => {
+                info!("metrics at https://{place}/metrics (admin.listen)");
+            }
+            Place::Tcp(_) => info!("metrics at http://{place}/metrics (admin.listen)"),
+            Place::Unix(_) => info!("metrics at unix://{place} (admin)"),
+        }
+    }
+
+    /// Accepts everywhere until the process ends.
+    async fn serve_all(self, listeners: Vec<Listener>) {
         let places = Arc::new(Semaphore::new(self.config.connections_max));
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            for socket in listener.sockets.into_iter().flatten() {
+                let (serving, places) = (self.clone(), Arc::clone(&places));
+                let place = listener.place.clone();
+                accepting.push(tokio::spawn(async move {
+                    if let Err(error) = serving.accept(&place, socket, &places).await {
+                        warn!("nothing is answered at {place} (admin) any more: {error}");
+                    }
+                }));
+            }
+        }
+        for accepts in accepting {
+            // It ends only where it has said why.
+            let _ = accepts.await;
+        }
+    }
+
+    /// Accepts until the process ends.
+    async fn accept(
+        self,
+        place: &Place,
+        socket: OwnedFd,
+        places: &Arc<Semaphore>,
+    ) -> io::Result<()> {
         match place {
             Place::Tcp(_) => {
                 let socket = std::net::TcpListener::from(socket);
@@ -152,8 +174,9 @@ impl Serving {
                 let listener = TcpListener::from_std(socket)?;
                 loop {
                     let accepted = listener.accept().await;
-                    let accepted = accepted.map(|(stream, peer)| (stream, From(Some(peer.ip()))));
-                    self.take(&places, accepted).await;
+                    let accepted =
+                        accepted.map(|(stream, peer)| (stream, From::Address(peer.ip())));
+                    self.take(places, accepted).await;
                 }
             }
             Place::Unix(_) => {
@@ -162,8 +185,11 @@ impl Serving {
                 let listener = UnixListener::from_std(socket)?;
                 loop {
                     let accepted = listener.accept().await;
-                    let accepted = accepted.map(|(stream, _)| (stream, From(None)));
-                    self.take(&places, accepted).await;
+                    let accepted = accepted.and_then(|(stream, _)| {
+                        let user = stream.peer_cred()?.uid();
+                        Ok((stream, From::User(user)))
+                    });
+                    self.take(places, accepted).await;
                 }
             }
         }
@@ -192,7 +218,11 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
-        let Some(tls) = &self.tls else {
+        let tls = self
+            .tls
+            .as_ref()
+            .filter(|_| matches!(from, From::Address(_)));
+        let Some(tls) = tls else {
             return self.serve(stream, from).await;
         };
         let shakes = TlsAcceptor::from(tls.config()).accept(stream);

@@ -1,13 +1,15 @@
 //! `[admin]`: where operators ask the broker over HTTP, and what such an asker may take.
 
+use super::Sources;
 use super::error::ConfigError;
 use super::file::FileConfig;
 use super::listener::tls_files;
-use super::place::Places;
+use super::paths;
+use super::place::{self, Places};
 use crate::shard::certificates::TlsFiles;
 use crate::shard::listener::{Place, TcpPlace, UnixPlace};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Default port: assigned to nobody, below those that the system gives to clients, and none of those that
@@ -22,6 +24,8 @@ const OFF: &str = "off";
 pub struct AdminConfig {
     /// Where; `None` for nowhere.
     pub place: Option<Place>,
+    /// A socket in the file system beside it.
+    pub socket: Option<Place>,
     /// Whether that was said: else another program may have the port.
     pub is_said: bool,
     /// TLS, where other machines may ask.
@@ -55,8 +59,12 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
     let wrong = |text| places.wrong("admin.listen", text);
     let named = match &raw.listen {
         None => default,
-        Some(listen) => place(listen).map_err(wrong)?,
+        Some(listen) => at_url(listen).map_err(wrong)?,
     };
+    if same_file(named.place.as_ref(), raw.socket.as_deref()) {
+        let text = "that is admin.listen already; leave one of them out";
+        return Err(places.wrong("admin.socket", text.to_owned()));
+    }
     let is_local = named.place.as_ref().is_none_or(is_local);
     if !is_local && !named.is_tls {
         return Err(wrong(
@@ -79,6 +87,7 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
     });
     Ok(AdminConfig {
         place: named.place,
+        socket: raw.socket.clone().map(socket),
         tls: tls.transpose()?,
         token_file: raw.token_file.clone(),
         is_said: raw.listen.is_some(),
@@ -89,6 +98,19 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
         request_rate_max: raw.request_rate_max.unwrap_or(200),
         request_timeout: Duration::from_millis(raw.request_timeout_ms.unwrap_or(5_000)),
     })
+}
+
+/// A socket for its owner and group.
+fn socket(path: PathBuf) -> Place {
+    Place::Unix(UnixPlace {
+        path,
+        mode: Some(SOCKET_MODE),
+        owner: (None, None),
+    })
+}
+
+fn same_file(listen: Option<&Place>, socket: Option<&Path>) -> bool {
+    matches!((listen, socket), (Some(Place::Unix(place)), Some(path)) if place.path == path)
 }
 
 fn tcp(address: SocketAddr) -> Place {
@@ -106,6 +128,23 @@ struct Named {
 }
 
 impl AdminConfig {
+    /// This section alone: who asks a broker need not know whether all else is right.
+    ///
+    /// # Errors
+    /// What is wrong with it, or with the form of the file.
+    pub fn load(sources: &Sources<'_>) -> Result<Self, ConfigError> {
+        let (mut raw, places, _) = place::merge(sources)?;
+        paths::settle(&mut raw, &places);
+        admin(&raw, &places)
+    }
+
+    /// All places where it listens, with the keys that say so.
+    pub fn places(&self) -> impl Iterator<Item = (&'static str, &Place)> {
+        let listen = self.place.as_ref().map(|place| ("admin.listen", place));
+        let socket = self.socket.as_ref().map(|place| ("admin.socket", place));
+        listen.into_iter().chain(socket)
+    }
+
     /// Whether only this machine reaches it.
     #[must_use]
     pub fn is_local(&self) -> bool {
@@ -124,7 +163,7 @@ fn is_local(place: &Place) -> bool {
     }
 }
 
-fn place(listen: &str) -> Result<Named, String> {
+fn at_url(listen: &str) -> Result<Named, String> {
     let plain = |place| Named {
         place,
         is_tls: false,
@@ -136,11 +175,7 @@ fn place(listen: &str) -> Result<Named, String> {
         if !path.starts_with('/') {
             return Err(format!("{listen}: the path of a socket begins with /"));
         }
-        return Ok(plain(Some(Place::Unix(UnixPlace {
-            path: PathBuf::from(path),
-            mode: Some(SOCKET_MODE),
-            owner: (None, None),
-        }))));
+        return Ok(plain(Some(socket(PathBuf::from(path)))));
     }
     let (named, is_tls) = match listen.strip_prefix("https://") {
         Some(named) => (named, true),
@@ -178,17 +213,17 @@ mod tests {
             "https://127.8.8.8:1",
             "unix:///run/x",
         ] {
-            let named = place(right).unwrap();
+            let named = at_url(right).unwrap();
             assert_eq!(named.is_tls, right.starts_with("https"));
             assert!(named.place.as_ref().is_some_and(is_local), "{right}");
         }
-        assert_eq!(place("off").unwrap().place, None);
+        assert_eq!(at_url("off").unwrap().place, None);
         for far in ["0.0.0.0:14883", "https://192.0.2.1:80", "[::]:14883"] {
-            let named = place(far).unwrap();
+            let named = at_url(far).unwrap();
             assert!(!named.place.as_ref().is_some_and(is_local), "{far}");
         }
         for wrong in ["", "14883", "ftp://127.0.0.1:1", "unix://x", "none"] {
-            assert!(place(wrong).is_err(), "{wrong}");
+            assert!(at_url(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -57,6 +57,7 @@ pub(super) struct FileConfig {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileAdmin {
     pub listen: Option<String>,
+    pub socket: Option<PathBuf>,
     pub hosts: Option<Vec<String>>,
     pub token_file: Option<PathBuf>,
     pub tls: Option<FileTls>,

@@ -32,6 +32,7 @@ fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
         ("audit_file".to_owned(), raw.audit_file.as_mut()),
         ("log_file".to_owned(), raw.log_file.as_mut()),
         ("bans.file".to_owned(), raw.bans.file.as_mut()),
+        ("admin.socket".to_owned(), raw.admin.socket.as_mut()),
         ("admin.token_file".to_owned(), raw.admin.token_file.as_mut()),
         (
             "storage.directory".to_owned(),

@@ -10,8 +10,8 @@ use toml::{Table, Value};
 
 /// What all variables begin with.
 const PREFIX: &str = "RINGMQ_";
-/// Variables with this beginning belong to test suites, not to the broker.
-const TEST_PREFIX: &str = "RINGMQ_TEST_";
+/// Variables with these beginnings are for test suites, and for who asks a broker, not for the broker.
+const OTHER_PREFIXES: [&str; 2] = ["RINGMQ_TEST_", "RINGMQ_OPERATOR_"];
 
 /// Remembers where keys come from, for errors found after reading.
 pub(super) struct Places<'a> {
@@ -71,7 +71,8 @@ pub(super) fn merge<'a>(
     let mut environment: Vec<_> = sources.environment.iter().collect();
     environment.sort();
     for (name, value) in environment {
-        let counts = name.starts_with(PREFIX) && !name.starts_with(TEST_PREFIX);
+        let is_others = OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let counts = name.starts_with(PREFIX) && !is_others;
         if let Some(rest) = name.strip_prefix(PREFIX).filter(|_| counts) {
             let key = rest.to_lowercase().replace("__", ".");
             let value = typed(name, value, &key)?;

@@ -1,0 +1,159 @@
+//! What operators ask of a running broker: clients, subscriptions, messages, how it is, and changes.
+//!
+//! ```text
+//!   flags, environment, configuration ─► where (reach) ─► one connection (line) ─► a table, or JSON
+//! ```
+//! Answers go to standard output, and what there is to say about them to standard error: what is read by a
+//! script is nothing but the answer. Exit codes: 0 done, 1 not done or the broker is not reached, 2 wrong
+//! flags, configuration or files, 3 there is no such client, session or message.
+
+pub mod line;
+pub mod lists;
+pub mod one;
+pub mod reach;
+pub mod table;
+
+use crate::control::config::{AdminConfig, ConfigError};
+use crate::control::log;
+use clap::Subcommand;
+use line::Line;
+use lists::{ClientsArgs, ExplainArgs, RetainedArgs, SessionsArgs, SubscriptionsArgs};
+use one::{ClientArgs, DisconnectArgs};
+use reach::{Reach, ReachArgs};
+use serde_json::Value;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What operators ask of a running broker.
+#[derive(Clone, Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// List clients of a running broker
+    Clients(ClientsArgs),
+    /// Show one client whole: session, window, queue, subscriptions
+    Client(ClientArgs),
+    /// Disconnect a client, or end its session
+    Disconnect(DisconnectArgs),
+    /// List sessions, those of clients that are away too
+    Sessions(SessionsArgs),
+    /// List retained messages, without their payloads
+    Retained(RetainedArgs),
+    /// List who subscribes to exactly a topic filter
+    Subscriptions(SubscriptionsArgs),
+    /// Say who would get a message to a topic, and who would not though it has subscribed, and why
+    Explain(ExplainArgs),
+    /// Say how a running broker and its shards are; ends with 1 if it does not serve as it should
+    Status(ReachArgs),
+    /// Have a running broker read its files anew, as SIGHUP does
+    Reload(ReachArgs),
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Flags, configuration or files are wrong.
+    Wrong(String),
+    /// There is no such client, session or message.
+    Missing(String),
+    /// The broker is not reached, or has not done it.
+    Failed(String),
+}
+
+impl Failure {
+    /// In an operator's words.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Failure::Wrong(text) | Failure::Missing(text) | Failure::Failed(text) => text,
+        }
+    }
+
+    const fn code(&self) -> u8 {
+        match self {
+            Failure::Failed(_) => 1,
+            Failure::Wrong(_) => 2,
+            Failure::Missing(_) => 3,
+        }
+    }
+}
+
+/// What there is to tell.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// For people.
+    pub text: String,
+    /// For scripts.
+    pub json: Value,
+    /// What there is to say about it.
+    pub remarks: Vec<String>,
+    /// The broker is not as it should be, or not all was done.
+    pub is_bad: bool,
+}
+
+impl OperatorCommand {
+    const fn reach(&self) -> &ReachArgs {
+        match self {
+            OperatorCommand::Clients(args) => &args.reach,
+            OperatorCommand::Client(args) => &args.reach,
+            OperatorCommand::Disconnect(args) => &args.reach,
+            OperatorCommand::Sessions(args) => &args.which.reach,
+            OperatorCommand::Retained(args) => &args.reach,
+            OperatorCommand::Subscriptions(args) => &args.reach,
+            OperatorCommand::Explain(args) => &args.reach,
+            OperatorCommand::Status(reach) | OperatorCommand::Reload(reach) => reach,
+        }
+    }
+
+    async fn ask(&self, line: &mut Line) -> Result<Answer, Failure> {
+        match self {
+            OperatorCommand::Clients(args) => lists::clients(line, args).await,
+            OperatorCommand::Client(args) => one::client(line, args).await,
+            OperatorCommand::Disconnect(args) => one::disconnect(line, args).await,
+            OperatorCommand::Sessions(args) => lists::sessions(line, args).await,
+            OperatorCommand::Retained(args) => lists::retained(line, args).await,
+            OperatorCommand::Subscriptions(args) => lists::subscriptions(line, args).await,
+            OperatorCommand::Explain(args) => lists::explain(line, args).await,
+            OperatorCommand::Status(_) => one::status(line).await,
+            OperatorCommand::Reload(_) => one::reload(line).await,
+        }
+    }
+}
+
+/// Asks a running broker; `configured` reads a configuration's part about where it answers.
+pub fn run(
+    command: &OperatorCommand,
+    configured: impl FnOnce(Option<&Path>) -> Result<AdminConfig, ConfigError>,
+) -> ExitCode {
+    match answer(command, configured) {
+        Ok(answer) => {
+            say(command.reach().json, &answer);
+            ExitCode::from(u8::from(answer.is_bad))
+        }
+        Err(failure) => {
+            log::say(failure.text());
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn answer(
+    command: &OperatorCommand,
+    configured: impl FnOnce(Option<&Path>) -> Result<AdminConfig, ConfigError>,
+) -> Result<Answer, Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut line = Line::new(Reach::new(command.reach(), variable, configured)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::Failed(error.to_string()))?;
+    runtime.block_on(command.ask(&mut line))
+}
+
+fn say(as_json: bool, answer: &Answer) {
+    // Nobody may be listening.
+    let _ = match as_json {
+        true => writeln!(io::stdout(), "{:#}", answer.json),
+        false => io::stdout().write_all(answer.text.as_bytes()),
+    };
+    answer.remarks.iter().for_each(|remark| log::say(remark));
+}

@@ -1,0 +1,260 @@
+//! One client, and the broker itself: seen and changed.
+
+use super::line::Line;
+use super::lists::encoded;
+use super::reach::ReachArgs;
+use super::table::{Column, Form, bytes, harmless, seconds, sheet, table};
+use super::{Answer, Failure};
+use clap::{Args, ValueEnum};
+use hyper::Method;
+use serde_json::{Value, json};
+
+/// Which client.
+#[derive(Clone, Debug, Args)]
+pub struct ClientArgs {
+    /// Where the broker is asked
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// Its identifier
+    #[arg(value_name = "ID")]
+    pub client_id: String,
+}
+
+/// Whom to disconnect, and how.
+#[derive(Clone, Debug, Args)]
+pub struct DisconnectArgs {
+    /// Where the broker is asked
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// Its identifier
+    #[arg(value_name = "ID")]
+    pub client_id: String,
+    /// Reason code that it is told
+    #[arg(
+        long,
+        value_name = "REASON",
+        value_enum,
+        conflicts_with = "end_session"
+    )]
+    pub reason: Option<Reason>,
+    /// What a client of MQTT 5.0 is told, and the log
+    #[arg(long, value_name = "TEXT", conflicts_with = "end_session")]
+    pub text: Option<String>,
+    /// End its session too, with all that waits in it
+    #[arg(long)]
+    pub end_session: bool,
+}
+
+/// Why a client is disconnected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Reason {
+    AdministrativeAction,
+    NotAuthorized,
+    ServerBusy,
+    QuotaExceeded,
+    UseAnotherServer,
+    ServerMoved,
+}
+
+impl Reason {
+    const fn name(self) -> &'static str {
+        match self {
+            Reason::AdministrativeAction => "administrative_action",
+            Reason::NotAuthorized => "not_authorized",
+            Reason::ServerBusy => "server_busy",
+            Reason::QuotaExceeded => "quota_exceeded",
+            Reason::UseAnotherServer => "use_another_server",
+            Reason::ServerMoved => "server_moved",
+        }
+    }
+}
+
+/// A client whole.
+pub(super) async fn client(line: &mut Line, args: &ClientArgs) -> Result<Answer, Failure> {
+    let fields = [
+        Column("client", "client_id", Form::Text),
+        Column("user", "user", Form::Text),
+        Column("known by", "method", Form::Text),
+        Column("there", "connected", Form::Whether),
+        Column("there or away for", "since_seconds", Form::Seconds),
+        Column("address", "address", Form::Text),
+        Column("listener", "listener", Form::Text),
+        Column("MQTT", "version", Form::Text),
+        Column("shard", "shard", Form::Count),
+        Column("silent for", "silent_seconds", Form::Seconds),
+        Column("silence at most", "silence_ms_max", Form::Milliseconds),
+        Column(
+            "session outlives it by",
+            "session_expiry_seconds",
+            Form::Seconds,
+        ),
+        Column("session ends in", "session_ends_in_seconds", Form::Seconds),
+        Column("session holds", "session_bytes", Form::Bytes),
+        Column("queued messages", "queued_messages", Form::Count),
+        Column("queued", "queued_bytes", Form::Bytes),
+        Column("in flight", "inflight_messages", Form::Count),
+        Column("in flight at most", "inflight_max", Form::Count),
+        Column("unfinished from it", "unfinished_messages", Form::Count),
+        Column("behind retained ones", "held_messages", Form::Count),
+        Column("waits to be sent", "unsent_bytes", Form::Bytes),
+        Column("lost messages", "dropped_messages", Form::Count),
+        Column("received", "received_bytes", Form::Bytes),
+        Column("sent", "sent_bytes", Form::Bytes),
+        Column("packets at most", "packet_bytes_max", Form::Bytes),
+        Column("not read for now", "paused", Form::Whether),
+        Column("will", "will_topic", Form::Text),
+        Column("subscriptions", "subscriptions", Form::Count),
+    ];
+    let client = line
+        .get(&format!("/clients/{}", encoded(&args.client_id)))
+        .await?;
+    let mut text = sheet(&fields, &client);
+    let filters = client.get("filters").and_then(Value::as_array);
+    if let Some(filters) = filters.filter(|filters| !filters.is_empty()) {
+        let columns = [
+            Column("FILTER", "filter", Form::Text),
+            Column("QOS", "qos", Form::Count),
+            Column("NO LOCAL", "no_local", Form::Whether),
+        ];
+        text = format!("{text}\n{}", table(&columns, filters));
+    }
+    Ok(Answer {
+        text,
+        json: client,
+        ..Answer::default()
+    })
+}
+
+/// Disconnects a client, or ends its session.
+pub(super) async fn disconnect(line: &mut Line, args: &DisconnectArgs) -> Result<Answer, Failure> {
+    let path = format!("/clients/{}", encoded(&args.client_id));
+    let done = match args.end_session {
+        true => {
+            line.ask(Method::DELETE, &path, None).await?;
+            "its session has ended"
+        }
+        false => {
+            let mut farewell = json!({});
+            if let Some(reason) = args.reason {
+                farewell["reason"] = json!(reason.name());
+            }
+            if let Some(text) = &args.text {
+                farewell["text"] = json!(text);
+            }
+            line.ask(Method::POST, &format!("{path}/disconnect"), Some(&farewell))
+                .await?;
+            "disconnected"
+        }
+    };
+    Ok(Answer {
+        text: format!("{}: {done}\n", harmless(&args.client_id)),
+        json: json!({ "client_id": args.client_id, "done": true }),
+        ..Answer::default()
+    })
+}
+
+/// How the broker and its shards are.
+pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
+    let mut status = line.get("/status").await?;
+    let mut shards = line.get("/shards").await?;
+    let shards = shards
+        .get_mut("shards")
+        .map(Value::take)
+        .unwrap_or_default();
+    let texts = |name: &str| -> Vec<String> {
+        let list = status
+            .get(name)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        list.filter_map(Value::as_str).map(harmless).collect()
+    };
+    let (listeners, problems) = (texts("listeners"), texts("problems"));
+    let number = |name: &str| status.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let version = status.get("version").and_then(Value::as_str).map(harmless);
+    let mut text = format!(
+        "ringmq {} for {} at {}\n",
+        version.unwrap_or_default(),
+        seconds(number("uptime_seconds")),
+        line.at()
+    );
+    let serves = match problems.is_empty() {
+        true => "serves".to_owned(),
+        false => format!("does not serve as it should: {}", problems.join("; ")),
+    };
+    text += &format!("it {serves}\n\n");
+    text += &sheet(
+        &[
+            Column("connections", "connections", Form::Count),
+            Column("sessions", "sessions", Form::Count),
+            Column("subscriptions", "subscriptions", Form::Count),
+            Column("retained messages", "retained_messages", Form::Count),
+            Column("queued messages", "queued_messages", Form::Count),
+        ],
+        &status,
+    );
+    text += &format!("memory             {}\n", bytes(number("memory_bytes")));
+    for listener in listeners {
+        text += &format!("listens            {listener}\n");
+    }
+    text += &format!("\n{}", shard_table(&shards));
+    status["shards"] = shards;
+    Ok(Answer {
+        text,
+        json: status,
+        is_bad: !problems.is_empty(),
+        ..Answer::default()
+    })
+}
+
+fn shard_table(shards: &Value) -> String {
+    let columns = [
+        Column("SHARD", "shard", Form::Count),
+        Column("ANSWERS", "answers", Form::Whether),
+        Column("CONNECTIONS", "connections", Form::Count),
+        Column("SESSIONS", "sessions", Form::Count),
+        Column("RECEIVED", "messages_received", Form::Count),
+        Column("SENT", "messages_sent", Form::Count),
+        Column("IN", "bytes_received", Form::Bytes),
+        Column("OUT", "bytes_sent", Form::Bytes),
+    ];
+    let rows = shards.as_array().into_iter().flatten().map(|shard| {
+        let mut row = shard.get("counts").cloned().unwrap_or_default();
+        for name in ["shard", "answers"] {
+            row[name] = shard.get(name).cloned().unwrap_or_default();
+        }
+        row
+    });
+    table(&columns, &rows.collect::<Vec<_>>())
+}
+
+/// Has files read anew.
+pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
+    let told = line.ask(Method::POST, "/reload", None).await?;
+    let texts = |name: &str| -> Vec<String> {
+        let list = told
+            .get(name)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        list.filter_map(Value::as_str).map(harmless).collect()
+    };
+    let (reloaded, errors) = (texts("reloaded"), texts("errors"));
+    let text = match (reloaded.is_empty(), errors.is_empty()) {
+        (true, true) => "no files are configured that may change\n".to_owned(),
+        _ => reloaded
+            .iter()
+            .map(|what| format!("read anew: {what}\n"))
+            .collect(),
+    };
+    let remarks = errors
+        .iter()
+        .map(|error| format!("not reloaded, what was before stays in force: {error}"));
+    Ok(Answer {
+        text,
+        remarks: remarks.collect(),
+        is_bad: !errors.is_empty(),
+        json: told,
+    })
+}
