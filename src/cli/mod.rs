@@ -2,6 +2,7 @@
 
 pub mod bench_storage;
 pub mod flags;
+pub mod import;
 pub mod passwd;
 pub mod store;
 pub mod token;

@@ -28,6 +28,7 @@ mod intruders;
 mod limits;
 mod liveness;
 mod login;
+mod mosquitto_conf;
 mod overload;
 mod passwd;
 mod power_cut;
