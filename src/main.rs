@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
-use ringmq::cli::{operator, pages, passwd, store, token};
+use ringmq::cli::{import, operator, pages, passwd, store, token};
 use ringmq::control::admin::Admin;
 use ringmq::control::admin::kept::{InForce, Kept};
 use ringmq::control::authn::certificate::CertificateMethod;
@@ -83,6 +83,7 @@ fn main() -> ExitCode {
     let path = match &cli.command {
         Some(Command::Passwd(args)) => return tell(passwd::run(args)),
         Some(Command::Token(args)) => return tell(token::run(args)),
+        Some(Command::Import(args)) => return import::run(args),
         Some(Command::BenchStorage(args)) => return tell(measure_disk(args)),
         Some(Command::Store(command)) => return store::run(command),
         Some(Command::Operator(command)) => return operator::run(command, configured),

@@ -1,6 +1,7 @@
 //! The command line exactly as typed.
 
 use crate::cli::bench_storage::BenchStorageArgs;
+use crate::cli::import::ImportArgs;
 use crate::cli::operator::OperatorCommand;
 use crate::cli::pages::{CompletionsArgs, ManArgs};
 use crate::cli::passwd::PasswdArgs;
@@ -37,6 +38,8 @@ pub enum Command {
     Passwd(PasswdArgs),
     /// Make, replace or delete a token for the admin listener
     Token(TokenArgs),
+    /// Print a Mosquitto's configuration in our form, and list what has no counterpart
+    Import(ImportArgs),
     /// Measure what keeping acknowledged messages costs on a disk
     BenchStorage(BenchStorageArgs),
     /// Look into a directory in which a broker keeps its state, and take out of it what is left

@@ -2,6 +2,7 @@
 
 pub mod bench_storage;
 pub mod flags;
+pub mod import;
 pub mod operator;
 pub mod pages;
 pub mod passwd;

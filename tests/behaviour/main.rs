@@ -28,6 +28,7 @@ mod intruders;
 mod limits;
 mod liveness;
 mod login;
+mod mosquitto_conf;
 mod operator;
 mod overload;
 mod passwd;
