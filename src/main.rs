@@ -14,6 +14,7 @@ use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
 use ringmq::control::authn::{Authenticators, Method, Pool};
+use ringmq::control::bridges::{Bridges, Prepared};
 use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
 use ringmq::control::config::{
@@ -160,6 +161,7 @@ impl WrongFile {
 fn check(config: &Config, bounds: &Bounds) -> Result<Vec<String>, Box<dyn Error>> {
     let files = Files::load(config)?;
     authenticators(config, &files)?;
+    Prepared::load(config)?;
     check::check(config, &files)?;
     let mut warnings = machine_warnings(config, &memory_share(config, bounds), bounds);
     warnings.extend(check::warnings(config, &files));
@@ -256,7 +258,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let files = Files::load(&config).map_err(WrongFile::new)?;
     // What cannot be opened refuses the start before anybody comes in.
     let methods = authenticators(&config, &files).map_err(WrongFile::new)?;
-    let audit = open_audit(&config)?;
+    let (audit, bridges) = (open_audit(&config)?, load_bridges(&config)?);
     let kept = open_storage(&config)?;
     let listeners = bind(&config, &files)?;
     let places = places(&listeners);
@@ -278,9 +280,9 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     )?;
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
-    tell_start(&config, &memory, bounds, shards.restored());
-    let warnings = check::warnings(&config, &files);
-    warnings.iter().for_each(|warning| warn!("{warning}"));
+    // Before clients come, so that what they publish waits for the other broker.
+    let bridges = Bridges::start(bridges, &shards).map_err(no_thread)?;
+    tell_start((&config, &files), &memory, bounds, shards.restored());
     start_methods(
         &config,
         (methods, &bans),
@@ -306,6 +308,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         (MemoryWatch::new(meter, &settings.limits), telling),
         &config.bans,
         config.silence_seconds_max,
+        bridges,
     );
     // A service manager may wait for this; without one nothing happens.
     service::tell(NotifyState::Ready);
@@ -326,6 +329,10 @@ fn rules_in_force(config: &Config, files: &Files, bans: &Bans) -> Rules {
 fn open_audit(config: &Config) -> Result<Option<AuditLog>, WrongFile> {
     let opened = config.audit_file.clone().map(AuditLog::open).transpose();
     opened.map_err(|error| WrongFile(format!("audit_file: {error}")))
+}
+
+fn load_bridges(config: &Config) -> Result<Prepared, WrongFile> {
+    Prepared::load(config).map_err(WrongFile)
 }
 
 /// Files of sockets, which go with the broker.
@@ -384,7 +391,12 @@ fn await_end(watch: Option<&JoinHandle<()>>, by: Instant) {
     }
 }
 
-fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds, sessions: usize) {
+fn tell_start(
+    (config, files): (&Config, &Files),
+    memory: &MemoryShare,
+    bounds: &Bounds,
+    sessions: usize,
+) {
     let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
     let shards = cpus.len();
     if config.cpus.pinned {
@@ -401,7 +413,8 @@ fn tell_start(config: &Config, memory: &MemoryShare, bounds: &Bounds, sessions: 
         let path = storage.place.path.display();
         info!("{sessions} session(s) are there again from {path} (storage.directory)");
     }
-    for warning in machine_warnings(config, memory, bounds) {
+    let of_machine = machine_warnings(config, memory, bounds);
+    for warning in of_machine.iter().chain(&check::warnings(config, files)) {
         warn!("{warning}");
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod authn;
+pub mod bridges;
 pub mod census;
 pub mod cgroup;
 pub mod check;

@@ -3,6 +3,8 @@
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
 use crate::control::admin::counts::AdminCounts;
+use crate::control::bridges::Bridges;
+use crate::control::bridges::dialler::Called;
 use crate::control::census::{Census, Counts};
 use crate::control::config::BansConfig;
 use crate::control::inquiries::Inquiries;
@@ -19,7 +21,7 @@ use crate::control::watch::{Record, Records};
 use crate::control::watchdog::{self, Watchdog};
 use crate::engine::keys::ShardId;
 use crate::shard::boot::{BootError, Shards};
-use crate::shard::orders::{Event, Reloadable};
+use crate::shard::orders::{Announcements, Event, Reloadable};
 use crossbeam_channel::{Receiver, RecvError, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -95,6 +97,7 @@ enum Heard {
     Asked(Ask),
     Signal(i32),
     Misbehaves(Who),
+    Called(Called),
     Shard(Event),
 }
 
@@ -107,6 +110,9 @@ pub struct ControlPlane<'a> {
     inquiries: Inquiries,
     telling: Telling,
     sys: Option<SysTree>,
+    /// What was published last of how the broker is.
+    sys_values: Announcements,
+    bridges: Bridges,
     started_at: Instant,
     rules: Rollout,
     certificates: Rollout,
@@ -140,6 +146,7 @@ impl<'a> ControlPlane<'a> {
         (memory, telling): (MemoryWatch, Telling),
         bans_config: &BansConfig,
         silence_seconds_max: u32,
+        bridges: Bridges,
     ) -> Self {
         ControlPlane {
             shards,
@@ -151,6 +158,8 @@ impl<'a> ControlPlane<'a> {
                 .sys_interval
                 .map(|interval| SysTree::new(interval, Instant::now())),
             telling,
+            sys_values: Announcements::new(),
+            bridges,
             started_at: Instant::now(),
             rules: Rollout::new(shards.pulses().len()),
             certificates: Rollout::new(shards.pulses().len()),
@@ -196,6 +205,10 @@ impl<'a> ControlPlane<'a> {
                 Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
                 Heard::Misbehaves(who) => self.ban(who),
+                Heard::Called(called) => self.bridges.take_called(called, self.shards),
+                Heard::Shard(Event::Line(_, number, news)) => {
+                    self.bridges.take_news(number, news);
+                }
                 Heard::Shard(Event::Failed(shard, error)) => {
                     return Err(format!("shard {shard} cannot go on: {error}").into());
                 }
@@ -237,6 +250,10 @@ impl<'a> ControlPlane<'a> {
         }
         self.inquiries.expire(Instant::now());
         self.finish_census();
+        self.bridges.do_what_is_due();
+        if let Some(states) = self.bridges.take_changed() {
+            self.announce(states);
+        }
         if let Some(sys) = &mut self.sys
             && sys.take_due(Instant::now())
         {
@@ -252,6 +269,7 @@ impl<'a> ControlPlane<'a> {
             self.bans_pace.wait(now),
             self.bans.wait(now),
             self.inquiries.wait(now),
+            self.bridges.wait(),
             until_sys,
         ];
         let wait = waits
@@ -260,6 +278,14 @@ impl<'a> ControlPlane<'a> {
             .fold(MEMORY_INTERVAL, Duration::min);
         select! {
             recv(self.shards.events) -> event => event.map(Heard::Shard),
+            recv(self.bridges.called()) -> called => match called {
+                Ok(called) => Ok(Heard::Called(called)),
+                // There are no bridges.
+                Err(_) => {
+                    self.bridges.hear_no_more();
+                    Ok(Heard::Nothing)
+                }
+            },
             recv(self.ears.signals) -> signal => signal.map(Heard::Signal),
             recv(self.ears.asks) -> ask => match ask {
                 Ok(ask) => Ok(Heard::Asked(ask)),
@@ -361,8 +387,9 @@ impl<'a> ControlPlane<'a> {
                 Asker::Log => {}
                 Asker::Sys => {
                     if let Some(sys) = &mut self.sys {
-                        let values = sys.values(&overview, Instant::now());
-                        self.shards.announce(values);
+                        self.sys_values = sys.values(&overview, Instant::now());
+                        let states = self.bridges.states();
+                        self.announce(states);
                     }
                 }
                 // Who has gone meanwhile needs no answer.
@@ -372,6 +399,12 @@ impl<'a> ControlPlane<'a> {
         if let Some(number) = self.census.ask_next(Instant::now()) {
             self.shards.ask_statistics(number);
         }
+    }
+
+    /// Publishes the broker's own values with the states of bridges: a list takes the place of the last one.
+    fn announce(&self, states: Announcements) {
+        let all = self.sys_values.iter().cloned().chain(states);
+        self.shards.announce(all.collect());
     }
 
     /// What there is to tell, with what the shards have answered.

@@ -5,6 +5,7 @@
 //! shard; the other rooms are the stages of a message's way and what they share.
 
 pub mod access;
+pub mod bridge;
 pub mod codec;
 pub mod fanout;
 pub mod growing;

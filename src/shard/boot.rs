@@ -12,6 +12,7 @@ use crate::engine::time::Timestamp;
 use crate::shard::account::Entry;
 use crate::shard::addresses::{Addresses, Connecting};
 use crate::shard::bans::BannedNetworks;
+use crate::shard::bridge::Parcel;
 use crate::shard::driver::{LogWay, Shell, Start};
 use crate::shard::inquiries::Inquiry;
 use crate::shard::listener::{Listener, ListenerSetup};
@@ -456,6 +457,14 @@ impl Shards {
     pub fn announce(&self, announcements: Announcements) {
         if let Some(orders) = self.orders.first() {
             orders.push(Order::Announce(Arc::new(announcements)));
+        }
+        self.flush_orders();
+    }
+
+    /// Has a shard take over a bridge's connection.
+    pub fn open_line(&self, shard: ShardId, parcel: Parcel) {
+        if let Some(orders) = self.orders.get(usize::from(shard)) {
+            orders.push(Order::Line(parcel));
         }
         self.flush_orders();
     }

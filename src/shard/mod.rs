@@ -12,6 +12,7 @@ pub mod account;
 pub mod addresses;
 pub mod bans;
 pub mod boot;
+pub mod bridge;
 pub mod certificates;
 pub mod driver;
 pub mod files;

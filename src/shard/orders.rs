@@ -3,8 +3,10 @@
 
 use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
+use crate::engine::bridge::line::News;
 use crate::engine::keys::ShardId;
 use crate::shard::bans::BannedNetworks;
+use crate::shard::bridge::Parcel;
 use crate::shard::inquiries::{Inquiry, Told};
 use crate::shard::report::Report;
 use crate::shard::ring::{RingError, Waker};
@@ -34,6 +36,8 @@ pub enum Order {
     Announce(Arc<Announcements>),
     /// Answer an operator's question.
     Inquire(Inquiry),
+    /// Take over a bridge's connection.
+    Line(Parcel),
     /// Give back memory that is free.
     GiveBack,
     /// Accept no more connections and publish the wills of those that are there.
@@ -59,11 +63,11 @@ impl OrderQueue {
         }
     }
 
-    /// An order that takes the place of an older one of its kind that still waits, but for questions: who
-    /// asks bounds these.
+    /// An order that takes the place of an older one of its kind that still waits, but for questions and
+    /// bridges' connections: who asks bounds these, and each line has one at a time.
     pub fn push(&self, order: Order) {
         let mut waiting = self.waiting.borrow_mut();
-        if !matches!(order, Order::Inquire(_)) {
+        if !matches!(order, Order::Inquire(_) | Order::Line(_)) {
             let kind = mem::discriminant(&order);
             waiting.retain(|older| mem::discriminant(older) != kind);
         }
@@ -107,6 +111,8 @@ pub enum Event {
     Statistics(ShardId, u64, Box<Report>),
     /// The answer to the question of this number.
     Told(ShardId, u64, Told),
+    /// What a bridge's connection of this number tells.
+    Line(ShardId, u64, News),
     /// What was ordered by this number is in force there.
     Holds(ShardId, Reloadable, u64),
     /// It accepts no more, and its wills are visible to the other shards.

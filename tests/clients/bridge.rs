@@ -1,5 +1,5 @@
 //! Mosquitto as a bridge to this broker, with its defaults: it says that it is one by the protocol level, and
-//! has a will under `$SYS`.
+//! has a will under `$SYS`. And this broker as a bridge to Mosquitto, by each protocol.
 //!
 //! Retained markers in both directions tell when the bridge is up; what comes back behind a later message would
 //! have come before it.
@@ -17,12 +17,17 @@ struct Mosquitto {
 impl Mosquitto {
     /// A broker that bridges everything below `stem`.
     fn start(remote: &Broker, version: &str, stem: &str) -> Self {
-        let (port, name) = (free_port(), unique("bridge"));
-        let remote = remote.address();
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\nconnection {name}\naddress {remote}\n\
+        let (name, remote) = (unique("bridge"), remote.address());
+        Self::with(&format!(
+            "connection {name}\naddress {remote}\n\
              topic {stem}/# both 2\nbridge_protocol_version {version}\n"
-        );
+        ))
+    }
+
+    /// A broker with this in its configuration.
+    fn with(more: &str) -> Self {
+        let (port, name) = (free_port(), unique("mosquitto"));
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\n{more}");
         let config = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         std::fs::write(&config, text).expect("write its configuration");
         let child = ["mosquitto", "/usr/sbin/mosquitto"]
@@ -113,6 +118,62 @@ fn bridges(shards: usize, version: &str) {
     broker.stop();
 }
 
+/// This broker bridges to Mosquitto, both ways on the same topics.
+fn bridges_to_mosquitto(shards: usize, protocol: &str) {
+    let (stem, mosquitto) = (unique("b"), Mosquitto::with(""));
+    drop(mosquitto.client());
+    let text = format!(
+        "[[bridge]]\nname = \"b\"\naddresses = [\"mqtt://127.0.0.1:{}\"]\nclient_id = \"{stem}\"\n\
+         protocol = \"{protocol}\"\nreconnect_ms_min = 10\nreconnect_ms_max = 50\n\
+         topics = [{{ filter = \"{stem}/#\", direction = \"both\" }}]\n",
+        mosquitto.port
+    );
+    let broker = Broker::with_config(shards, &text);
+    eventually("the bridge is up", || {
+        broker.log().contains("bridge b is up").then_some(())
+    });
+    let (everything, x) = (format!("{stem}/#"), format!("{stem}/x"));
+    let mut clients = [Connect::v4(&unique("c")).open(&broker), mosquitto.client()];
+    for client in &mut clients {
+        client.subscribe(&everything, 2);
+    }
+    for qos in 0..3 {
+        for from in 0..2 {
+            let text = format!("{from} {qos}");
+            clients[from].publish(&x, qos, &text);
+            let last = format!("last {text}");
+            for client in &mut clients {
+                client.expect(&x, &text);
+            }
+            clients[1 - from].publish(&x, qos, &last);
+            for client in &mut clients {
+                assert_eq!(copies_before(client, &last, &text), 0, "{protocol}");
+            }
+        }
+    }
+    // RETAIN goes through both ways.
+    for (from, to) in [(0, "kept there"), (1, "kept here")] {
+        let kept = format!("{stem}/{to}");
+        clients[from].retain(&kept, 1, to);
+        for client in &mut clients {
+            copies_before(client, to, "");
+        }
+        let mut late = match from {
+            0 => mosquitto.client(),
+            _ => Connect::v4(&unique("c")).open(&broker),
+        };
+        late.subscribe(&kept, 1);
+        assert!(late.expect(&kept, to).retain, "{protocol}");
+    }
+}
+
+fn to_mosquitto_by_3_1_1(shards: usize) {
+    bridges_to_mosquitto(shards, "3.1.1");
+}
+fn to_mosquitto_by_5_0(shards: usize) {
+    bridges_to_mosquitto(shards, "5.0");
+}
+
 fn by_3_1(shards: usize) {
     bridges(shards, "mqttv31");
 }
@@ -123,4 +184,4 @@ fn by_5_0(shards: usize) {
     bridges(shards, "mqttv50");
 }
 
-crate::on_shards!([1, 4] by_3_1, by_3_1_1, by_5_0);
+crate::on_shards!([1, 4] by_3_1, by_3_1_1, by_5_0, to_mosquitto_by_3_1_1, to_mosquitto_by_5_0);

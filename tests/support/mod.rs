@@ -13,6 +13,7 @@ mod client;
 mod connect;
 mod decode;
 mod link;
+mod relay;
 mod wire;
 
 pub use broker::{Broker, Counters, Outcome, Setup, free_port, shared};
@@ -21,6 +22,7 @@ pub use client::{Client, PATIENCE};
 pub use connect::{Connect, Will};
 pub use decode::Packet;
 pub use link::{Link, Wire, refused_handshake};
+pub use relay::Relay;
 pub use wire::{
     Ack, Props, Publish, Value, Version, frame, option, prop, put_str, remaining_length,
 };

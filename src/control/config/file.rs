@@ -4,6 +4,7 @@ use super::flags::{LogFormat, LogLevel};
 use super::method::MethodName;
 use crate::control::authn::certificate::IdentityFrom;
 use crate::control::authn::jwt::Algorithm;
+use crate::engine::bridge::{dial, plan};
 use crate::engine::limits::{Limits, RateExceeded};
 use crate::engine::outbox;
 use crate::engine::route::shared;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 pub(super) struct FileConfig {
     pub listen: Option<Vec<String>>,
     pub listener: Option<Vec<FileListener>>,
+    pub bridge: Option<Vec<FileBridge>>,
     pub tls: Option<FileTls>,
     pub shards: Option<usize>,
     pub cpus: Option<String>,
@@ -146,6 +148,51 @@ pub(super) struct FileListener {
     pub owner_uid: Option<u32>,
     pub owner_gid: Option<u32>,
     pub tls: Option<FileTls>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileBridge {
+    pub name: String,
+    pub addresses: Vec<String>,
+    pub address_order: Option<AddressOrder>,
+    pub protocol: Option<BridgeProtocol>,
+    pub client_id: Option<String>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub local_user: Option<String>,
+    pub keep_alive_seconds: Option<u16>,
+    pub persistent: Option<bool>,
+    pub connect_timeout_ms: Option<u64>,
+    pub reconnect_ms_min: Option<u64>,
+    pub reconnect_ms_max: Option<u64>,
+    pub hops_max: Option<usize>,
+    pub remote_state_topic: Option<String>,
+    pub topics: Vec<FileTopicRule>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileTopicRule {
+    pub filter: String,
+    pub direction: Option<BridgeDirection>,
+    pub local_prefix: Option<String>,
+    pub remote_prefix: Option<String>,
+    pub qos_max: Option<u8>,
+    pub retain: Option<BridgeRetain>,
+}
+
+/// Protocols of a bridge, the best first.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) enum BridgeProtocol {
+    /// 5.0, else 3.1.1.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "5.0")]
+    V5,
+    #[serde(rename = "3.1.1")]
+    V311,
 }
 
 /// Networks; one that is wrong is told with what would be right.
@@ -287,6 +334,7 @@ pub(super) struct FileMqtt {
     pub validate_payload_format: Option<bool>,
     pub response_information: Option<String>,
     pub server_reference: Option<String>,
+    pub broker_name: Option<String>,
     pub sys_interval_s: Option<u64>,
 }
 
@@ -343,6 +391,9 @@ macro_rules! choices {
 }
 
 choices! { QueueFull => outbound::QueueFull { DropNewest, DropOldest, Disconnect, } }
+choices! { AddressOrder => dial::AddressOrder { InOrder, RoundRobin, } }
+choices! { BridgeDirection => plan::Direction { In, Out, Both, } }
+choices! { BridgeRetain => plan::RetainRule { Keep, Drop, Set, } }
 choices! { OutboxFull => outbox::OutboxFull { DropNewest, DropOldest, } }
 choices! { SharedStrategy => shared::SharedStrategy {
     RoundRobin, LeastInflight, Sticky, HashTopic, HashPublisher,

@@ -7,6 +7,7 @@
 mod addresses;
 mod admin;
 mod authentication;
+mod bridge;
 mod error;
 mod file;
 mod flags;
@@ -20,6 +21,7 @@ mod storage;
 
 pub use admin::AdminConfig;
 pub use authentication::AuthenticationConfig;
+pub use bridge::{Address, BridgeConfig};
 pub use error::ConfigError;
 pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;
@@ -65,6 +67,8 @@ pub struct Config {
     pub storage: Option<StorageConfig>,
     /// Settings of the shards' cores.
     pub settings: Settings,
+    /// Other brokers that it goes to.
+    pub bridges: Vec<BridgeConfig>,
     /// How operators ask the broker.
     pub admin: AdminConfig,
     /// How often the broker publishes how it is under `$SYS`; `None` for never.
@@ -112,6 +116,7 @@ impl Config {
             return Err(places.wrong("limits.memory_max_bytes", text));
         }
         ranges::check_sections(&raw, &places)?;
+        settings.broker_name = Some(bridge::broker_name(&raw, &places)?);
         let mut storage = storage::storage(&raw.storage, flags);
         if let Some(max) = raw.storage.pending_bytes_max {
             settings.storage_pending_bytes_max = max;
@@ -156,6 +161,7 @@ impl Config {
             },
             storage,
             settings,
+            bridges: bridge::bridges(&raw, &places)?,
             admin: admin::admin(&raw, &places)?,
             sys_interval: sys_interval(raw.mqtt.sys_interval_s),
             shutdown_deadline: Duration::from_millis(
@@ -644,7 +650,15 @@ mod tests {
 
     /// Every key of the configuration that is a number, by its section.
     fn numbers() -> Vec<(&'static str, &'static str)> {
-        const SECTIONS: [(&str, &str); 12] = [
+        const SECTIONS: [(&str, &str); 14] = [
+            (
+                "FileBridge",
+                "[[bridge]]\nname = \"b\"\naddresses = [\"mqtt://a\"]\ntopics = []",
+            ),
+            (
+                "FileTopicRule",
+                "[[bridge]]\nname = \"b\"\naddresses = [\"mqtt://a\"]\n[[bridge.topics]]\nfilter = \"#\"",
+            ),
             ("FileConfig", ""),
             ("FileAuthentication", "[authentication]"),
             ("FileJwt", "[authentication.jwt]"),

@@ -51,6 +51,10 @@ fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
     if let Some(http) = &mut raw.authentication.http {
         all.push(("authentication.http.ca_file".into(), http.ca_file.as_mut()));
     }
+    for bridge in raw.bridge.iter_mut().flatten() {
+        let key = "bridge.password_file".to_owned();
+        all.push((key, bridge.password_file.as_mut()));
+    }
     let tls = raw.tls.iter_mut().map(|tls| ("tls", tls));
     let of_admin = raw.admin.tls.iter_mut().map(|tls| ("admin.tls", tls));
     let listeners = raw.listener.iter_mut().flatten();

@@ -2,7 +2,7 @@
 //! be cut, overflow a clock, or mean the contrary of what was meant.
 
 use super::error::ConfigError;
-use super::file::FileConfig;
+use super::file::{FileBridge, FileConfig};
 use super::place::Places;
 use crate::engine::limits::{Limits, OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN};
 use crate::storage::log::LogConfig;
@@ -77,6 +77,19 @@ fn admin(raw: &FileConfig) -> [Said; 5] {
         request_timeout_ms: 1..=WAIT_MS_MAX,
         request_rate_max: RATE,
     }
+}
+
+/// What is wrong with a number of a bridge: its key, and what would be right.
+pub(super) fn wrong_in_bridge(raw: &FileBridge) -> Option<(&'static str, String)> {
+    let ranges = said! { raw;
+        keep_alive_seconds: 0..=65_534,
+        connect_timeout_ms: 1..=WAIT_MS_MAX,
+        reconnect_ms_min: 1..=WAIT_MS_MAX,
+        reconnect_ms_max: 1..=WAIT_MS_MAX,
+        hops_max: 0..=64,
+    };
+    let mut ranges = ranges.into_iter();
+    ranges.find_map(|(name, value, range)| Some((name, wrong(value?, &range)?)))
 }
 
 /// Checks the numbers of all sections but `[limits]`; those of listeners are checked with them.

@@ -1,8 +1,9 @@
 //! CONNECT and CONNACK (3.1, 3.2).
 
 use super::primitive::{Reader, put_binary, put_string, put_u16, put_u32};
-use super::property::{Properties, PropertySet, id};
+use super::property::{Properties, PropertySet, Value, id};
 use super::publish::MessageProperties;
+use super::remote::{BRIDGE_PROPERTY, NAME_PROPERTY, put_user_property};
 use super::{DecodeError, Reason, Version};
 use crate::engine::message::Qos;
 
@@ -64,6 +65,8 @@ pub struct ConnectProperties<'a> {
     pub authentication_method: Option<&'a str>,
     /// Data for that method.
     pub authentication_data: Option<&'a [u8]>,
+    /// Whether it is a bridge of another RingMQ, which wants to know what this one is called.
+    pub is_ringmq_bridge: bool,
 }
 
 impl Default for ConnectProperties<'_> {
@@ -77,6 +80,7 @@ impl Default for ConnectProperties<'_> {
             request_problem_information: true,
             authentication_method: None,
             authentication_data: None,
+            is_ringmq_bridge: false,
         }
     }
 }
@@ -304,6 +308,9 @@ fn decode_properties<'a>(
             }
             id::AUTHENTICATION_METHOD => known.authentication_method = Some(value.string()),
             id::AUTHENTICATION_DATA => known.authentication_data = Some(value.binary()),
+            id::USER_PROPERTY => {
+                known.is_ringmq_bridge |= matches!(value, Value::Pair(BRIDGE_PROPERTY, _));
+            }
             _ => {}
         }
     }
@@ -346,6 +353,8 @@ pub struct Connack<'a> {
     pub unavailable: [bool; 4],
     /// Method and last data of an extended authentication (3.2.2.3.17, 3.2.2.3.18).
     pub authentication: Option<(&'a str, &'a [u8])>,
+    /// What the broker is called, for a bridge that asks.
+    pub broker_name: Option<&'a str>,
 }
 
 /// Size of a CONNACK of 5.0 without properties.
@@ -391,6 +400,9 @@ impl Connack<'_> {
     }
 
     fn put_properties(&self, block: &mut Vec<u8>) {
+        if let Some(name) = self.broker_name {
+            put_user_property(NAME_PROPERTY, name, block);
+        }
         let mut flag = |id: u8, value: u8| block.extend_from_slice(&[id, value]);
         if let Some(qos) = self.qos_max {
             flag(id::MAXIMUM_QOS, qos.bits());

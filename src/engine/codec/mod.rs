@@ -14,6 +14,7 @@ pub mod primitive;
 pub mod property;
 pub mod publish;
 pub mod reason;
+pub mod remote;
 pub mod subscribe;
 pub mod topic;
 

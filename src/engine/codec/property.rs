@@ -104,6 +104,33 @@ impl PropertySet {
         id::REASON_STRING,
         id::USER_PROPERTY,
     ]);
+    /// What a broker's CONNACK may carry (3.2.2.3).
+    pub const CONNACK: PropertySet = PropertySet::of(&[
+        id::SESSION_EXPIRY_INTERVAL,
+        id::RECEIVE_MAXIMUM,
+        id::MAXIMUM_QOS,
+        id::RETAIN_AVAILABLE,
+        id::MAXIMUM_PACKET_SIZE,
+        id::ASSIGNED_CLIENT_IDENTIFIER,
+        id::TOPIC_ALIAS_MAXIMUM,
+        id::REASON_STRING,
+        id::USER_PROPERTY,
+        id::WILDCARD_SUBSCRIPTION_AVAILABLE,
+        id::SUBSCRIPTION_IDENTIFIERS_AVAILABLE,
+        id::SHARED_SUBSCRIPTION_AVAILABLE,
+        id::SERVER_KEEP_ALIVE,
+        id::RESPONSE_INFORMATION,
+        id::SERVER_REFERENCE,
+        id::AUTHENTICATION_METHOD,
+        id::AUTHENTICATION_DATA,
+    ]);
+    /// What a broker's DISCONNECT may carry (3.14.2.2).
+    pub const FAREWELL: PropertySet = PropertySet::of(&[
+        id::SESSION_EXPIRY_INTERVAL,
+        id::REASON_STRING,
+        id::USER_PROPERTY,
+        id::SERVER_REFERENCE,
+    ]);
     /// What AUTH may carry (3.15.2.2).
     pub const AUTH: PropertySet = PropertySet::of(&[
         id::AUTHENTICATION_METHOD,

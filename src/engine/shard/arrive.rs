@@ -4,6 +4,7 @@
 
 use super::ShardCore;
 use crate::engine::access::Admitted;
+use crate::engine::bridge;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Connection, Surplus};
 use crate::engine::time::Timestamp;
@@ -59,6 +60,13 @@ impl ShardCore {
             connection.admitted = admitted;
         }
         key
+    }
+
+    /// A bridge's connection goes out from here; what its line says to the core is to be
+    /// [`ShardCore::receive`]d.
+    pub fn begin_line(&mut self, now: Timestamp, admitted: Box<Admitted>) -> ConnectionKey {
+        self.admission.counts.enter(bridge::LISTENER);
+        self.adopt(now, bridge::LISTENER, Some(admitted))
     }
 
     /// Until when the certificate counts with which a connection came.

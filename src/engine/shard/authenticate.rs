@@ -14,6 +14,7 @@ use super::{Command, ShardCore};
 use crate::engine::access::{
     Admitted, Answer, ClientIdRule, EXCHANGE_METHOD, Refusal, Shown, Step, client_id_key,
 };
+use crate::engine::bridge;
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::control::{Auth, encode_auth};
 use crate::engine::codec::frame::Frame;
@@ -421,6 +422,10 @@ impl ShardCore {
         asked: &str,
     ) -> Result<Option<ClientIdRule>, Refused> {
         let connection = self.clients.connections.get(key);
+        let is_line = connection.is_some_and(|connection| connection.listener == bridge::LISTENER);
+        if is_line {
+            return Ok(None);
+        }
         let identity = connection
             .and_then(|connection| connection.admitted.as_deref())
             .map(|admitted| &admitted.identity);
@@ -441,6 +446,11 @@ impl ShardCore {
             Some(ClientIdRule::Exactly(only)) if asked.is_empty() => only,
             _ => asked,
         };
+        if used.starts_with(bridge::CLIENT_ID_PREFIX) {
+            let text =
+                "client identifiers that begin with $bridge/ are those of the broker's own bridges";
+            return Err((Reason::ClientIdentifierNotValid, text.into()));
+        }
         let method = identity.map_or("", |identity| identity.method);
         let by_identity = (&of_identity, client_id_key(method));
         for (rule, key) in [by_identity, (&of_settings, "authentication.client_id")] {

@@ -533,6 +533,10 @@ impl ShardCore {
             server_keep_alive_seconds: self.imposed_keep_alive(connect),
             response_information: response_information.as_deref(),
             authentication: connect.properties.authentication_method.zip(exchange_end),
+            broker_name: settings
+                .broker_name
+                .as_deref()
+                .filter(|_| connect.properties.is_ringmq_bridge),
             unavailable: [
                 !settings.retain_available,
                 !settings.wildcard_subscriptions,

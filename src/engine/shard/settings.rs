@@ -133,6 +133,8 @@ pub struct Settings {
     pub response_information: Option<Box<str>>,
     /// Server to name when this one stops.
     pub server_reference: Option<Box<str>>,
+    /// What the broker is called in lists of hops.
+    pub broker_name: Option<Box<str>>,
 }
 
 impl Default for Settings {
@@ -161,6 +163,7 @@ impl Default for Settings {
             validate_payload_format: false,
             response_information: None,
             server_reference: None,
+            broker_name: None,
         }
     }
 }

@@ -87,6 +87,7 @@ impl Surroundings for Around<'_> {
         let goal = Duration::from_micros(self.shell.core.turn_us_goal());
         let until = self.shell.clock.turn_at() + goal / 2;
         let more = self.ring.turn_until(self.shell, Some(until)).more;
+        self.shell.tick_lines();
         self.shell.shake_hands(self.ring) || more
     }
 

@@ -85,6 +85,10 @@ impl Handler for Shell {
     fn receive_ended(&mut self, ring: &mut Ring, socket: SocketKey, end: ReceiveEnd) {
         if self.sockets.link(socket).is_some() {
             self.empty_inbox(ring, socket);
+            match end {
+                ReceiveEnd::Eof => self.note_line_end(socket, "it closes the connection"),
+                ReceiveEnd::Failed(error) => self.note_line_failure(socket, error),
+            }
         }
         if let Some(State::Open(connection)) = self.sockets.state(socket) {
             let connection = *connection;
@@ -161,6 +165,7 @@ impl Handler for Shell {
     }
 
     fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
+        self.end_line(socket);
         if let Some(gone) = self.sockets.remove(socket) {
             self.admission.forget(gone.origin.counted);
             match gone.state {

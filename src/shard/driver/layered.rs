@@ -74,6 +74,9 @@ impl Shell {
         };
         let was_established = link.layers.is_established();
         let arrival = link.layers.receive(bytes, &mut plain);
+        if link.layers.is_backed_up() && !std::mem::replace(&mut link.is_paused, true) {
+            ring.pause_receive(socket);
+        }
         self.learn_peer(ring, socket);
         if !was_established {
             self.learn_certificate_end(socket);
@@ -81,6 +84,8 @@ impl Shell {
         self.pass_up(ring, socket, &plain);
         self.handshakes.plain = plain;
         self.pump(ring, socket);
+        self.finish_batch(ring, socket);
+        self.lines.touch(socket);
         match arrival {
             Ok(Arrival::Open) => self.drop_transparent(socket),
             Ok(Arrival::Ended) => self.layers_ended(ring, socket, None),
@@ -147,6 +152,7 @@ impl Shell {
         };
         if let Some(error) = error {
             let text = error.to_string();
+            self.note_line_end(socket, &text);
             let is_noted = state.is_some_and(|connection| self.core.note_broken(connection, &text));
             if !is_noted {
                 self.record_failure(origin, &text);
@@ -199,6 +205,33 @@ impl Shell {
         under.link.layers.send(&batch);
         under.batch = Some(batch);
         self.pump(ring, socket);
+        self.lines.touch(socket);
+        self.owe(ring, socket);
+    }
+
+    /// A line may owe the core something after a batch, or have sent nothing of it: then it has its turn like
+    /// a handshake.
+    fn owe(&mut self, ring: &Ring, socket: SocketKey) {
+        let is_sending = ring.is_sending(socket);
+        if let Some(link) = self.sockets.link(socket)
+            && link.layers.line().is_some()
+            && (!is_sending || link.layers.has_up())
+            && !std::mem::replace(&mut link.is_queued, true)
+        {
+            self.handshakes.push(socket);
+        }
+    }
+
+    /// The layers have taken a batch of the core, and the socket all that came of it.
+    fn finish_batch(&mut self, ring: &mut Ring, socket: SocketKey) {
+        if !ring.is_sending(socket)
+            && let Some(entry) = self.sockets.entry(socket)
+            && let State::Open(connection) = entry.state
+            && let Some(batch) = entry.under.as_mut().and_then(|under| under.batch.take())
+        {
+            self.core.sent(self.clock.now(), connection, batch);
+            self.carry_out(ring);
+        }
     }
 
     /// The last bytes of a connection that the core has closed, through the layers.
@@ -235,17 +268,12 @@ impl Shell {
         let connection = *connection;
         under.link.layers.reuse(outgoing.last.copied);
         if let Some(error) = error {
+            self.note_line_failure(socket, error);
             self.note_gone(socket, connection, gone_by(error));
             self.core.receive_ended(self.clock.now(), connection);
             return self.carry_out(ring);
         }
         self.pump(ring, socket);
-        if !ring.is_sending(socket)
-            && let Some(entry) = self.sockets.entry(socket)
-            && let Some(batch) = entry.under.as_mut().and_then(|under| under.batch.take())
-        {
-            self.core.sent(self.clock.now(), connection, batch);
-            self.carry_out(ring);
-        }
+        self.finish_batch(ring, socket);
     }
 }

@@ -20,6 +20,7 @@ mod handshakes;
 mod inquire;
 mod kernel;
 mod layered;
+mod lines;
 mod lingering;
 mod losses;
 mod mail;
@@ -56,6 +57,7 @@ use crossbeam_channel::{Receiver, Sender};
 use handshakes::Handshakes;
 use inquire::Inquirer;
 use kernel::Survey;
+use lines::Lines;
 use lingering::Lingering;
 use losses::LossReports;
 use mail::Mailroom;
@@ -115,6 +117,7 @@ pub struct Shell {
     sockets: Sockets,
     lingering: Lingering,
     handshakes: Handshakes,
+    lines: Lines,
     admission: Admission,
     sweep: Sweep,
     methods: Methods,
@@ -158,6 +161,7 @@ impl Shell {
             sockets: Sockets::default(),
             lingering: Lingering::default(),
             handshakes: Handshakes::default(),
+            lines: Lines::default(),
             admission: Admission::new(listeners, setups, start.addresses.clone(), start.banned),
             sweep: Sweep::default(),
             methods: Methods::new(start.id, start.questions, start.replies),
@@ -205,6 +209,7 @@ impl Shell {
         self.core.begin_samples(self.clock.us(self.clock.turn_at()));
         let rest = turn::turn(&mut Around { shell: self, ring });
         self.end_lingering(ring);
+        self.tell_lines();
         let ended = Instant::now();
         let took = self.clock.end_turn(ended, rest == Rest::GoOn);
         if self.core.has_samples() {
@@ -219,7 +224,9 @@ impl Shell {
         self.orders.tell_drained(is_flushed);
         let rest = self.sweep.rest(rest);
         let rest = self.inquirer.rest(rest);
-        self.announcer.rest(rest)
+        let rest = self.announcer.rest(rest);
+        // What a line owes the core when a batch has gone through it.
+        rest.unless(!self.handshakes.is_empty())
     }
 
     /// Until when the shard may sleep if nothing happens.
@@ -229,6 +236,7 @@ impl Shell {
             .flatten();
         Alarm::default()
             .set(self.clock.instant(of_core))
+            .set(self.lines.ticks_at().and_then(|at| self.clock.instant(at)))
             .set(of_accepts.and_then(|at| self.clock.instant(at)))
             .set(self.lingering.ends_at())
             .set(self.core.has_losses().then(|| self.losses.due_at()))

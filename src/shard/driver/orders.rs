@@ -139,6 +139,11 @@ impl Shell {
                 self.set_bans(names, networks);
                 self.confirm(Reloadable::Bans, number);
             }
+            Order::Line(parcel) => {
+                if let Some(line) = parcel.take() {
+                    self.open_line(ring, line);
+                }
+            }
             Order::StopAccepting => {
                 self.admission.stop(ring);
                 self.core.publish_wills();

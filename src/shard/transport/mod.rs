@@ -9,6 +9,8 @@
 //! the record size of TLS) and by the packet limit after it; whatever [`Layers::receive`] says, `wire` may
 //! hold bytes that still have to be sent (an alert, a close frame).
 //!
+//! In a bridge's connection a line to another broker stands between MQTT bytes and the core's.
+//!
 //! Not here: when to send (the shard's shell), and where listeners are.
 
 pub mod client;
@@ -19,6 +21,7 @@ pub mod setup;
 pub mod tls;
 mod websocket;
 
+use crate::engine::bridge::line::Line;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::peer::Peer;
 use client::TlsSetup;
@@ -93,6 +96,8 @@ pub struct Layers {
     /// When its certificate ends, in seconds since 1970.
     certificate_ends_unix_s: Option<u64>,
     websocket: Option<WebSocket>,
+    /// A bridge's connection, which goes out.
+    line: Option<Box<Line>>,
     /// TLS's plain text on its way to the WebSocket.
     plain: Vec<u8>,
     wire: Vec<u8>,
@@ -133,10 +138,71 @@ impl Layers {
             websocket: websocket.map(|websocket| {
                 WebSocket::new(Arc::clone(websocket), Arc::clone(&setup.proxies), header)
             }),
+            line: None,
             plain: Vec::new(),
             wire: Vec::new(),
             answers_bytes: 0,
         }))
+    }
+
+    /// The layers of a bridge's connection to another broker.
+    #[must_use]
+    pub fn outgoing(line: Line, peer: Peer) -> Self {
+        Layers {
+            awaits_proxy: None,
+            proxy_header: Vec::new(),
+            peer,
+            tls: None,
+            judge: None,
+            certificate_ends_unix_s: None,
+            websocket: None,
+            line: Some(Box::new(line)),
+            plain: Vec::new(),
+            wire: Vec::new(),
+            answers_bytes: 0,
+        }
+    }
+
+    /// The line, where the connection is a bridge's.
+    pub fn line(&mut self) -> Option<&mut Line> {
+        self.line.as_deref_mut()
+    }
+
+    /// Whether something is due to the core though nothing came from the socket.
+    #[must_use]
+    pub fn has_up(&self) -> bool {
+        let line = self.line.as_ref();
+        line.is_some_and(|line| line.has_up() || line.is_over())
+    }
+
+    /// Whether the peer is not to be read for now.
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.line.as_ref().is_some_and(|line| line.is_backed_up())
+    }
+
+    /// Passes what came from the other broker through the line.
+    fn receive_by_line(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> Arrival {
+        let Some(line) = &mut self.line else {
+            return Arrival::Open;
+        };
+        line.from_remote(bytes);
+        line.take_up(into);
+        let is_over = line.is_over();
+        self.take_line();
+        if is_over {
+            Arrival::Ended
+        } else {
+            Arrival::Open
+        }
+    }
+
+    /// Moves what the line wants to say down to the wire.
+    fn take_line(&mut self) {
+        if let Some(line) = &mut self.line {
+            let down = line.take_down();
+            self.wire.extend_from_slice(&down);
+        }
     }
 
     /// Takes bytes from the socket and appends those of MQTT to `into`.
@@ -217,6 +283,9 @@ impl Layers {
         bytes: &[u8],
         into: &mut Vec<u8>,
     ) -> Result<Arrival, TransportError> {
+        if self.line.is_some() {
+            return Ok(self.receive_by_line(bytes, into));
+        }
         let Some(websocket) = &mut self.websocket else {
             into.extend_from_slice(bytes);
             return Ok(Arrival::Open);
@@ -243,7 +312,10 @@ impl Layers {
 
     /// Wraps a batch of MQTT bytes.
     pub fn send(&mut self, batch: &Outgoing) {
-        if let Some(websocket) = &mut self.websocket {
+        if let Some(line) = &mut self.line {
+            line.from_core(batch.slices());
+            self.take_line();
+        } else if let Some(websocket) = &mut self.websocket {
             websocket.send(batch);
             self.take_frames();
         } else if let Some(tls) = &mut self.tls {
@@ -258,6 +330,10 @@ impl Layers {
 
     /// Says goodbye on each layer.
     pub fn close(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.closed_here();
+            self.take_line();
+        }
         if let Some(websocket) = &mut self.websocket {
             websocket.close();
         }
@@ -312,7 +388,8 @@ impl Layers {
     /// Whether the layers have nothing more to do: MQTT bytes pass unchanged from now on.
     #[must_use]
     pub fn is_transparent(&self) -> bool {
-        self.awaits_proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
+        let below = self.awaits_proxy.is_some() || self.tls.is_some() || self.websocket.is_some();
+        !below && self.line.is_none()
     }
 
     /// Where the client is.

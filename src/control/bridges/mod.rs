@@ -1,0 +1,390 @@
+//! Bridges to other brokers: when each dials, which shard gets the connection, what is told of it.
+//!
+//! ```text
+//!   Making ──► Waiting ──► Dialling ──► Joining ──► Up
+//!                 ▲            └───────────┴─────────┘ it ended
+//! ```
+//! Invariant: what a bridge hears counts only if it has the number of the attempt under way.
+
+pub mod dialler;
+
+use crate::control::config::{BridgeConfig, Config};
+use crate::engine::access::Secret;
+use crate::engine::bridge::CLIENT_ID_PREFIX;
+use crate::engine::bridge::dial::{Dial, DialRule, Outcome};
+use crate::engine::bridge::line::{End, News};
+use crate::engine::bridge::plan::{Plan, Protocol, Taken};
+use crate::engine::keys::ShardId;
+use crate::engine::route::home_shard;
+use crate::engine::shard::Settings;
+use crate::engine::time::Timestamp;
+use crate::shard::boot::Shards;
+use crate::shard::bridge::{NewLine, Parcel};
+use crate::shard::files;
+use crate::shard::orders::Announcements;
+use crate::shard::peer::Peer;
+use crossbeam_channel::Receiver;
+use dialler::{Call, Called, Dialler};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Longest file of a password.
+const PASSWORD_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// How far a bridge has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its session is being made.
+    Making,
+    /// The next attempt is due at its time.
+    Waiting,
+    /// A connection is being made.
+    Dialling,
+    /// The shard has the connection; the other broker has not let it in.
+    Joining,
+    /// Messages pass.
+    Up,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Bridge {
+    config: BridgeConfig,
+    plan: Arc<Plan>,
+    home: ShardId,
+    dial: Dial,
+    state: State,
+    /// The number of the attempt under way.
+    number: u64,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Bridges {
+    bridges: Vec<Bridge>,
+    dialler: Option<Dialler>,
+    called: Receiver<Called>,
+    /// Numbers of attempts.
+    last_number: u64,
+    origin: Instant,
+    chance: RandomState,
+    /// A state has changed that nobody was told.
+    has_changed: bool,
+}
+
+/// Bridges that are told what they need, before anybody dials.
+#[derive(Debug, Default)]
+pub struct Prepared(Vec<(BridgeConfig, Arc<Plan>)>);
+
+impl Prepared {
+    /// Reads what the configuration names.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn load(config: &Config) -> Result<Self, String> {
+        let bridges = config.bridges.iter();
+        let bridges = bridges.map(|bridge| {
+            let plan = plan(bridge, &config.settings)?;
+            Ok((bridge.clone(), Arc::new(plan)))
+        });
+        bridges.collect::<Result<_, _>>().map(Prepared)
+    }
+}
+
+fn password(file: &Path) -> Result<Secret, String> {
+    let bytes = files::read(file, PASSWORD_FILE_BYTES_MAX);
+    let bytes = bytes.map_err(|error| format!("bridge.password_file: {error}"))?;
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    Ok(Secret::new(line.strip_suffix(b"\r").unwrap_or(line)))
+}
+
+fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
+    let of_host = || {
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        format!("{host}-{}", config.name).into()
+    };
+    Ok(Plan {
+        name: config.name.clone(),
+        session_id: format!("{CLIENT_ID_PREFIX}{}", config.name).into(),
+        local_user: config.local_user.clone(),
+        client_id: config.client_id.clone().unwrap_or_else(of_host),
+        user_name: config.user.clone(),
+        password: config.password_file.as_deref().map(password).transpose()?,
+        keep_alive_seconds: config.keep_alive_seconds,
+        is_persistent: config.is_persistent,
+        topics: config.topics.clone(),
+        filters_per_subscribe_max: 64,
+        remote_state_topic: config.remote_state_topic.clone(),
+        broker_name: settings.broker_name.clone().unwrap_or_default(),
+        hops_max: config.hops_max,
+        taken: Taken {
+            topics: settings.limits.topics(),
+            packet_bytes_max: settings.limits.max_packet_bytes,
+            receive_maximum: settings.limits.receive_maximum,
+            qos_max: settings.qos_max,
+            retain_available: settings.retain_available,
+            connect_timeout_ms: settings.limits.connect_timeout_ms,
+        },
+    })
+}
+
+fn bridge((config, plan): (BridgeConfig, Arc<Plan>), shards: ShardId) -> Bridge {
+    Bridge {
+        home: home_shard(&plan.session_id, shards),
+        dial: Dial::new(DialRule {
+            addresses: config.addresses.len(),
+            order: config.order,
+            protocols: config.protocols.clone(),
+            reconnect_ms_min: config.reconnect_ms_min,
+            reconnect_ms_max: config.reconnect_ms_max,
+        }),
+        config,
+        plan,
+        state: State::Making,
+        number: 0,
+    }
+}
+
+impl Bridges {
+    /// Bridges of so many shards, whose sessions are made at once. No thread is started where there are none.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no socket.
+    pub fn start(prepared: Prepared, shards: &Shards) -> io::Result<Self> {
+        let (called_to, called) = crossbeam_channel::unbounded();
+        let count = shards.pulses().len() as ShardId;
+        let of_config = prepared.0.into_iter();
+        let bridges: Vec<_> = of_config.map(|of| bridge(of, count)).collect();
+        let dialler = (!bridges.is_empty()).then(|| Dialler::start(called_to));
+        let mut all = Bridges {
+            bridges,
+            dialler: dialler.transpose()?,
+            called,
+            last_number: 0,
+            origin: Instant::now(),
+            chance: RandomState::new(),
+            has_changed: false,
+        };
+        for place in 0..all.bridges.len() {
+            all.make_session(place, shards)?;
+        }
+        all.has_changed = !all.bridges.is_empty();
+        Ok(all)
+    }
+
+    /// Where calls are answered.
+    #[must_use]
+    pub const fn called(&self) -> &Receiver<Called> {
+        &self.called
+    }
+
+    /// Nobody calls.
+    pub fn hear_no_more(&mut self) {
+        self.called = crossbeam_channel::never();
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.origin.elapsed().as_millis() as u64)
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Has the home shard make a bridge's session, by a line that leads nowhere.
+    fn make_session(&mut self, place: usize, shards: &Shards) -> io::Result<()> {
+        let number = self.next_number();
+        let Some(bridge) = self.bridges.get_mut(place) else {
+            return Ok(());
+        };
+        bridge.number = number;
+        if !bridge.plan.is_persistent {
+            bridge.state = State::Waiting;
+            return Ok(());
+        }
+        let (near, far) = UnixStream::pair()?;
+        let line = NewLine {
+            number,
+            plan: Arc::clone(&bridge.plan),
+            protocol: None,
+            descriptor: near.into(),
+            far_end: Some(far.into()),
+            peer: Peer::Unix,
+        };
+        shards.open_line(bridge.home, Parcel::new(line));
+        Ok(())
+    }
+
+    /// Dials where it is time.
+    pub fn do_what_is_due(&mut self) {
+        let now = self.now();
+        let Some(dialler) = &self.dialler else {
+            return;
+        };
+        for bridge in &mut self.bridges {
+            if bridge.state != State::Waiting || bridge.dial.due_at() > now {
+                continue;
+            }
+            let place = bridge.dial.attempt().address;
+            let Some(address) = bridge.config.addresses.get(place) else {
+                continue;
+            };
+            self.last_number += 1;
+            bridge.number = self.last_number;
+            bridge.state = State::Dialling;
+            dialler.call(Call {
+                number: bridge.number,
+                address: address.clone(),
+                timeout: Duration::from_millis(bridge.config.connect_timeout_ms),
+            });
+        }
+    }
+
+    /// How long it is until something is due.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        let now = self.now();
+        let waiting = self
+            .bridges
+            .iter()
+            .filter(|bridge| bridge.state == State::Waiting);
+        let due_at = waiting.map(|bridge| bridge.dial.due_at()).min()?;
+        Some(Duration::from_millis(
+            due_at.as_ms().saturating_sub(now.as_ms()),
+        ))
+    }
+
+    fn by_number(&mut self, number: u64) -> Option<&mut Bridge> {
+        self.bridges
+            .iter_mut()
+            .find(|bridge| bridge.number == number)
+    }
+
+    /// A call is answered: the connection goes to the bridge's shard.
+    pub fn take_called(&mut self, called: Called, shards: &Shards) {
+        let number = called.number;
+        match called.outcome {
+            Ok((stream, address)) => {
+                let Some(bridge) = self.by_number(number) else {
+                    return;
+                };
+                bridge.state = State::Joining;
+                let line = NewLine {
+                    number,
+                    plan: Arc::clone(&bridge.plan),
+                    protocol: Some(bridge.dial.attempt().protocol),
+                    descriptor: stream.into(),
+                    far_end: None,
+                    peer: Peer::internet(address),
+                };
+                shards.open_line(bridge.home, Parcel::new(line));
+            }
+            Err(error) => self.failed(
+                number,
+                &End {
+                    cause: error.to_string(),
+                    is_by_protocol: false,
+                    was_up: false,
+                    server_reference: None,
+                },
+            ),
+        }
+    }
+
+    /// A bridge's connection tells something.
+    pub fn take_news(&mut self, number: u64, news: News) {
+        let Some(bridge) = self.by_number(number) else {
+            return;
+        };
+        let name = bridge.config.name.clone();
+        match news {
+            News::Prepared => bridge.state = State::Waiting,
+            News::Up(protocol, session_present) => {
+                bridge.state = State::Up;
+                let address = bridge.address();
+                let session = if session_present {
+                    "its session there goes on"
+                } else {
+                    "a new session there"
+                };
+                info!(
+                    "bridge {name} is up: {address}, {}, {session}",
+                    spoken(protocol)
+                );
+                self.has_changed = true;
+            }
+            News::Refused(by, filter, why) => {
+                warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
+            }
+            News::Ended(end) => self.failed(number, &end),
+        }
+    }
+
+    /// An attempt is over.
+    fn failed(&mut self, number: u64, end: &End) {
+        let (now, chance) = (self.now(), self.chance.hash_one(number));
+        let Some(bridge) = self.by_number(number) else {
+            return;
+        };
+        let (name, address) = (&bridge.config.name, bridge.address());
+        let protocol = spoken(bridge.dial.attempt().protocol);
+        let (was_made, cause) = (bridge.state != State::Making, &end.cause);
+        let outcome = match (end.was_up, end.is_by_protocol) {
+            (true, _) => Outcome::WasUp,
+            (false, true) => Outcome::FailedByProtocol,
+            (false, false) => Outcome::Failed,
+        };
+        let said = match end.was_up {
+            true => format!("bridge {name} is down: {address}: {cause}"),
+            false if was_made => format!("bridge {name}: {address}, {protocol}: {cause}"),
+            false => format!("bridge {name}: {cause}"),
+        };
+        let wait_ms = bridge.dial.ended(now, outcome, chance);
+        warn!("{said}; the next attempt comes in {wait_ms} ms");
+        bridge.state = State::Waiting;
+        self.has_changed |= end.was_up;
+    }
+
+    /// Topics of states that have changed, with all others'.
+    pub fn take_changed(&mut self) -> Option<Announcements> {
+        std::mem::take(&mut self.has_changed).then(|| self.states())
+    }
+
+    /// The state of each by its topic, as Mosquitto has it.
+    #[must_use]
+    pub fn states(&self) -> Announcements {
+        let states = self.bridges.iter().map(|bridge| {
+            let topic = format!("$SYS/broker/connection/{}/state", bridge.config.name);
+            let state = if bridge.state == State::Up { "1" } else { "0" };
+            (topic.into(), state.into())
+        });
+        states.collect()
+    }
+}
+
+impl Bridge {
+    fn address(&self) -> String {
+        let address = self.config.addresses.get(self.dial.attempt().address);
+        address.map_or_else(String::new, ToString::to_string)
+    }
+}
+
+/// A protocol as an operator calls it.
+fn spoken(protocol: Protocol) -> String {
+    let bit = if protocol.says_bridge {
+        " as a bridge"
+    } else {
+        ""
+    };
+    format!("MQTT {}{bit}", protocol.version)
+}

@@ -1,0 +1,330 @@
+//! `[[bridge]]`: other brokers that this one goes to, and what goes which way.
+
+use super::error::ConfigError;
+use super::file::{BridgeProtocol, FileBridge, FileConfig, FileTopicRule};
+use super::place::Places;
+use super::ranges;
+use crate::engine::bridge::dial::AddressOrder;
+use crate::engine::bridge::hops;
+use crate::engine::bridge::plan::{Protocol, TopicRule};
+use crate::engine::codec::topic::{TopicFilter, TopicLimits, has_wildcard, is_shared};
+use crate::engine::message::Qos;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+
+/// Most bridges.
+const BRIDGES_MAX: usize = 1_000;
+/// Most rules, and addresses, of one.
+const RULES_MAX: usize = 1_000;
+const ADDRESSES_MAX: usize = 16;
+/// Longest text that goes into a CONNECT.
+const TEXT_BYTES_MAX: usize = 1_024;
+/// Default of `bridge.keep_alive_seconds`.
+const KEEP_ALIVE_SECONDS: u16 = 60;
+/// Default of `bridge.connect_timeout_ms`.
+const CONNECT_TIMEOUT_MS: u64 = 10_000;
+/// Default of `bridge.reconnect_ms_min`.
+const RECONNECT_MS_MIN: u64 = 1_000;
+/// Default of `bridge.reconnect_ms_max`.
+const RECONNECT_MS_MAX: u64 = 30_000;
+/// Default of `bridge.hops_max`: longer chains of brokers are unheard of.
+const HOPS_MAX: usize = 8;
+/// The port of `mqtt://`.
+const PORT: u16 = 1883;
+
+/// Where another broker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// A name or an address.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "mqtt://[{}]:{}", self.host, self.port),
+            false => write!(f, "mqtt://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// A bridge, checked.
+#[derive(Clone, Debug)]
+pub struct BridgeConfig {
+    /// Its name.
+    pub name: Box<str>,
+    /// Where the other broker is; never empty.
+    pub addresses: Vec<Address>,
+    /// In which order they are tried.
+    pub order: AddressOrder,
+    /// Protocols, the best first.
+    pub protocols: Vec<Protocol>,
+    /// Client identifier there; unless it is said, of host and bridge.
+    pub client_id: Option<Box<str>>,
+    /// User name there.
+    pub user: Option<Box<str>>,
+    /// Where its password is.
+    pub password_file: Option<PathBuf>,
+    /// As whom access rules see it here.
+    pub local_user: Box<str>,
+    /// Keep alive.
+    pub keep_alive_seconds: u16,
+    /// Whether both sides keep a session.
+    pub is_persistent: bool,
+    /// How long DNS and TCP may take.
+    pub connect_timeout_ms: u64,
+    /// The wait after the first failure.
+    pub reconnect_ms_min: u64,
+    /// The longest wait.
+    pub reconnect_ms_max: u64,
+    /// Most brokers that a message may have left before; 0 keeps no list.
+    pub hops_max: usize,
+    /// Where the other broker is told whether the line is up.
+    pub remote_state_topic: Option<Box<str>>,
+    /// What goes which way.
+    pub topics: Vec<TopicRule>,
+}
+
+/// All of them.
+pub(super) fn bridges(
+    raw: &FileConfig,
+    places: &Places<'_>,
+) -> Result<Vec<BridgeConfig>, ConfigError> {
+    let raw = raw.bridge.as_deref().unwrap_or_default();
+    let mut names = BTreeSet::new();
+    if raw.len() > BRIDGES_MAX {
+        let text = format!("there are {}, more than {BRIDGES_MAX}", raw.len());
+        return Err(places.wrong("bridge", text));
+    }
+    let bridge = |raw: &FileBridge| {
+        let wrong = |(key, text): Wrong| {
+            let text = format!("bridge {:?}: {text}", raw.name);
+            places.wrong(&format!("bridge.{key}"), text)
+        };
+        let bridge = bridge(raw).map_err(wrong)?;
+        match names.insert(bridge.name.clone()) {
+            true => Ok(bridge),
+            false => Err(wrong(("name", "there are two of this name".into()))),
+        }
+    };
+    raw.iter().map(bridge).collect()
+}
+
+/// The broker's own name; unless it is said, one that no other broker has.
+pub(super) fn broker_name(raw: &FileConfig, places: &Places<'_>) -> Result<Box<str>, ConfigError> {
+    match raw.mqtt.broker_name.as_deref() {
+        None | Some("") => Ok(format!("{:016x}", RandomState::new().hash_one(0)).into()),
+        Some(name) if hops::is_name(name) => Ok(name.into()),
+        Some(name) => Err(places.wrong("mqtt.broker_name", not_a_name(name))),
+    }
+}
+
+/// A key, and what is wrong with it.
+type Wrong = (&'static str, String);
+
+fn not_a_name(name: &str) -> String {
+    format!("{name:?} is not 1 to 64 letters, digits, `.`, `_` or `-`")
+}
+
+fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
+    if !hops::is_name(&raw.name) {
+        return Err(("name", not_a_name(&raw.name)));
+    }
+    if let Some(wrong) = ranges::wrong_in_bridge(raw) {
+        return Err(wrong);
+    }
+    if raw.addresses.is_empty() || raw.addresses.len() > ADDRESSES_MAX {
+        let text = format!("1 to {ADDRESSES_MAX} are needed, such as \"mqtt://HOST:1883\"");
+        return Err(("addresses", text));
+    }
+    if raw.topics.len() > RULES_MAX {
+        return Err(("topics", format!("there are more than {RULES_MAX}")));
+    }
+    let addresses = raw.addresses.iter().map(|url| address(url));
+    let text = |key, text: &Option<String>| bounded(key, text.as_deref());
+    if raw.password_file.is_some() && raw.user.is_none() {
+        let text = "it is for a user: say bridge.user, too".to_owned();
+        return Err(("password_file", text));
+    }
+    let reconnect_ms_min = raw.reconnect_ms_min.unwrap_or(RECONNECT_MS_MIN);
+    Ok(BridgeConfig {
+        name: raw.name.as_str().into(),
+        addresses: addresses.collect::<Result<_, _>>()?,
+        order: raw.address_order.map(Into::into).unwrap_or_default(),
+        protocols: match raw.protocol.unwrap_or_default() {
+            BridgeProtocol::Auto => {
+                vec![Protocol::V5, Protocol::V3_1_1_BRIDGE, Protocol::V3_1_1]
+            }
+            BridgeProtocol::V5 => vec![Protocol::V5],
+            BridgeProtocol::V311 => vec![Protocol::V3_1_1_BRIDGE, Protocol::V3_1_1],
+        },
+        client_id: text("client_id", &raw.client_id)?,
+        user: text("user", &raw.user)?,
+        password_file: raw.password_file.clone(),
+        local_user: text("local_user", &raw.local_user)?
+            .unwrap_or_else(|| format!("bridge-{}", raw.name).into()),
+        keep_alive_seconds: raw.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS),
+        is_persistent: raw.persistent.unwrap_or(true),
+        connect_timeout_ms: raw.connect_timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS),
+        reconnect_ms_min,
+        reconnect_ms_max: raw
+            .reconnect_ms_max
+            .unwrap_or(RECONNECT_MS_MAX)
+            .max(reconnect_ms_min),
+        hops_max: raw.hops_max.unwrap_or(HOPS_MAX),
+        remote_state_topic: state_topic(raw)?,
+        topics: raw.topics.iter().map(rule).collect::<Result<_, _>>()?,
+    })
+}
+
+fn bounded(key: &'static str, text: Option<&str>) -> Result<Option<Box<str>>, Wrong> {
+    match text {
+        Some(text) if text.len() > TEXT_BYTES_MAX || text.contains('\0') => {
+            let text = format!("is longer than {TEXT_BYTES_MAX} bytes or has a NUL");
+            Err((key, text))
+        }
+        Some("") | None => Ok(None),
+        Some(text) => Ok(Some(text.into())),
+    }
+}
+
+fn state_topic(raw: &FileBridge) -> Result<Option<Box<str>>, Wrong> {
+    let topic = bounded("remote_state_topic", raw.remote_state_topic.as_deref())?;
+    match topic {
+        Some(topic) if has_wildcard(&topic) => {
+            let text = format!("{topic:?} has a wildcard");
+            Err(("remote_state_topic", text))
+        }
+        topic => Ok(topic),
+    }
+}
+
+/// `mqtt://HOST:PORT`.
+fn address(url: &str) -> Result<Address, Wrong> {
+    let wrong = |why: &str| {
+        let text = format!("{url:?} {why}; write mqtt://HOST:PORT");
+        ("addresses", text)
+    };
+    let Some(rest) = url.strip_prefix("mqtt://") else {
+        return Err(wrong("does not begin with mqtt://"));
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let is_bare = |host: &str| !host.is_empty() && !host.contains(['/', '@', '?', '#', '[', ']']);
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => return Err(wrong("has no end of its address")),
+        },
+        None => match rest.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        },
+    };
+    if !is_bare(host) {
+        return Err(wrong("has no host"));
+    }
+    let port = match port.map(str::parse) {
+        None => PORT,
+        Some(Ok(port)) if port > 0 => port,
+        Some(_) => return Err(wrong("has a port that is not between 1 and 65535")),
+    };
+    Ok(Address {
+        host: host.into(),
+        port,
+    })
+}
+
+/// As far as topics go in the protocol.
+const TOPICS: TopicLimits = TopicLimits {
+    bytes_max: 65_535,
+    levels_max: 1_024,
+};
+
+fn rule(raw: &FileTopicRule) -> Result<TopicRule, Wrong> {
+    let prefix = |key, text: &Option<String>| -> Result<Box<str>, Wrong> {
+        let text = bounded(key, text.as_deref())?.unwrap_or_default();
+        match has_wildcard(&text) {
+            true => Err((key, format!("{text:?} has a wildcard"))),
+            false => Ok(text),
+        }
+    };
+    let rule = TopicRule {
+        filter: raw.filter.as_str().into(),
+        direction: raw.direction.map(Into::into).unwrap_or_default(),
+        local_prefix: prefix("topics.local_prefix", &raw.local_prefix)?,
+        remote_prefix: prefix("topics.remote_prefix", &raw.remote_prefix)?,
+        qos_max: match raw.qos_max {
+            None => Qos::ExactlyOnce,
+            Some(qos) => Qos::from_bits(qos)
+                .ok_or_else(|| ("topics.qos_max", format!("{qos} is not 0, 1 or 2")))?,
+        },
+        retain: raw.retain.map(Into::into).unwrap_or_default(),
+    };
+    for filter in [rule.local_filter(), rule.remote_filter()] {
+        let key = "topics.filter";
+        if is_shared(&filter) {
+            let text = format!("{filter:?} is a shared subscription, which would lose the order");
+            return Err((key, text));
+        }
+        if filter.contains('\0') {
+            return Err((key, format!("{filter:?} has a NUL")));
+        }
+        TopicFilter::new(&filter, TOPICS).map_err(|error| (key, format!("{filter:?}: {error}")))?;
+    }
+    Ok(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_urls() {
+        let of = |url| address(url).map(|address| address.to_string()).ok();
+        assert_eq!(of("mqtt://a"), Some("mqtt://a:1883".into()));
+        assert_eq!(of("mqtt://a.b:7/"), Some("mqtt://a.b:7".into()));
+        assert_eq!(of("mqtt://[::1]:7"), Some("mqtt://[::1]:7".into()));
+        for wrong in [
+            "a:1",
+            "tcp://a",
+            "mqtt://",
+            "mqtt://a:0",
+            "mqtt://a:x",
+            "mqtt://[::1",
+            "mqtt://u@a",
+        ] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    fn of(filter: &str, local: &str, remote: &str) -> Result<TopicRule, Wrong> {
+        rule(&FileTopicRule {
+            filter: filter.into(),
+            local_prefix: Some(local.into()),
+            remote_prefix: Some(remote.into()),
+            ..FileTopicRule::default()
+        })
+    }
+
+    #[test]
+    fn filters_are_valid_with_their_prefixes() {
+        assert!(of("#", "a/", "b/").is_ok() && of("", "a", "b").is_ok());
+        for (filter, local, remote) in [
+            ("#", "a", "b/"),
+            ("", "", "b"),
+            ("a/#/b", "", ""),
+            ("x", "+/", ""),
+            ("#", "$share/g/", ""),
+        ] {
+            assert!(
+                of(filter, local, remote).is_err(),
+                "{local} {filter} {remote}"
+            );
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! When a bridge's next attempt comes, to which address and by which protocol: decided by what became of the
+//! attempts before, without clock, socket or chance of its own.
+
+use super::plan::Protocol;
+use crate::engine::time::Timestamp;
+
+/// In which order addresses are tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressOrder {
+    /// The first, as long as it answers; each attempt after a line that was up begins with it.
+    #[default]
+    InOrder,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// How attempts follow each other.
+#[derive(Clone, Debug)]
+pub struct DialRule {
+    /// How many addresses there are.
+    pub addresses: usize,
+    /// Their order.
+    pub order: AddressOrder,
+    /// Protocols, the best first; never empty.
+    pub protocols: Vec<Protocol>,
+    /// The wait after the first failure, ...
+    pub reconnect_ms_min: u64,
+    /// ... which doubles up to this one.
+    pub reconnect_ms_max: u64,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The line was up, and ended.
+    WasUp,
+    /// It never was.
+    Failed,
+    /// It never was, perhaps since the remote does not speak the protocol.
+    FailedByProtocol,
+}
+
+/// The next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Place of the address.
+    pub address: usize,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// A bridge's attempts.
+#[derive(Debug)]
+pub struct Dial {
+    rule: DialRule,
+    address: usize,
+    protocol: usize,
+    /// Failures since a line was up.
+    failures: u32,
+    /// When the next attempt is due.
+    due_at: Timestamp,
+}
+
+impl Dial {
+    /// The first attempt is due at once.
+    #[must_use]
+    pub fn new(rule: DialRule) -> Self {
+        Dial {
+            rule,
+            address: 0,
+            protocol: 0,
+            failures: 0,
+            due_at: Timestamp::default(),
+        }
+    }
+
+    /// When the next attempt is due.
+    #[must_use]
+    pub const fn due_at(&self) -> Timestamp {
+        self.due_at
+    }
+
+    /// The next attempt.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        let protocol = self.rule.protocols.get(self.protocol).copied();
+        Attempt {
+            address: self.address,
+            protocol: protocol.unwrap_or(Protocol::V5),
+        }
+    }
+
+    /// Failures since a line was up.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// An attempt is over; how long the next one waits, in milliseconds. `chance` is any number.
+    pub fn ended(&mut self, now: Timestamp, outcome: Outcome, chance: u64) -> u64 {
+        let wait_ms = match outcome {
+            Outcome::WasUp => {
+                self.failures = 0;
+                self.protocol = 0;
+                self.next_address(self.rule.order == AddressOrder::InOrder);
+                self.wait_ms(chance)
+            }
+            // Another protocol costs no wait, as long as there is one.
+            Outcome::FailedByProtocol if self.protocol + 1 < self.rule.protocols.len() => {
+                self.protocol += 1;
+                0
+            }
+            Outcome::Failed | Outcome::FailedByProtocol => {
+                self.protocol = 0;
+                self.next_address(false);
+                let wait_ms = self.wait_ms(chance);
+                self.failures = self.failures.saturating_add(1);
+                // Only when all of them have failed it is waited longer.
+                if self.address == 0 {
+                    wait_ms
+                } else {
+                    wait_ms.min(self.rule.reconnect_ms_min)
+                }
+            }
+        };
+        self.due_at = now.plus_ms(wait_ms);
+        wait_ms
+    }
+
+    fn next_address(&mut self, begins_anew: bool) {
+        let next = (self.address + 1) % self.rule.addresses.max(1);
+        self.address = if begins_anew { 0 } else { next };
+    }
+
+    /// The least wait, doubled for each round of failures; up to half of it is left out.
+    fn wait_ms(&self, chance: u64) -> u64 {
+        let rounds = self.failures / self.rule.addresses.max(1) as u32;
+        let doubled = self
+            .rule
+            .reconnect_ms_min
+            .saturating_mul(1 << rounds.min(20));
+        let whole = doubled.min(self.rule.reconnect_ms_max).max(1);
+        whole - chance % (whole / 2 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dial(addresses: usize, order: AddressOrder) -> Dial {
+        Dial::new(DialRule {
+            addresses,
+            order,
+            protocols: vec![Protocol::V5, Protocol::V3_1_1_BRIDGE, Protocol::V3_1_1],
+            reconnect_ms_min: 1_000,
+            reconnect_ms_max: 8_000,
+        })
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_begin_anew() {
+        let mut dial = dial(1, AddressOrder::InOrder);
+        let now = Timestamp::from_ms(5);
+        assert!(dial.due_at() <= now);
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            waits.push(dial.ended(now, Outcome::Failed, 0));
+        }
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 8_000]);
+        assert_eq!(dial.due_at(), now.plus_ms(8_000));
+        let shortest = (0..100_000).map(|chance| dial.wait_ms(chance)).min();
+        assert_eq!(shortest, Some(4_000));
+        dial.ended(now, Outcome::WasUp, 0);
+        assert_eq!(dial.ended(now, Outcome::Failed, 0), 1_000);
+    }
+
+    #[test]
+    fn protocols_are_tried_at_once_the_best_first_again_after_a_wait() {
+        let mut dial = dial(1, AddressOrder::InOrder);
+        let now = Timestamp::from_ms(5);
+        let mut tried = Vec::new();
+        for wanted in [0, 0, 1_000, 0] {
+            tried.push(dial.attempt().protocol);
+            assert_eq!(dial.ended(now, Outcome::FailedByProtocol, 0), wanted);
+        }
+        let all = [
+            Protocol::V5,
+            Protocol::V3_1_1_BRIDGE,
+            Protocol::V3_1_1,
+            Protocol::V5,
+        ];
+        assert_eq!(tried, all);
+        dial.ended(now, Outcome::WasUp, 0);
+        assert_eq!(dial.attempt().protocol, Protocol::V5);
+    }
+
+    #[test]
+    fn addresses_go_in_order_or_round() {
+        let now = Timestamp::from_ms(5);
+        for (order, wanted) in [
+            (AddressOrder::InOrder, [0, 1, 2, 0, 0]),
+            (AddressOrder::RoundRobin, [0, 1, 2, 0, 1]),
+        ] {
+            let mut dial = dial(3, order);
+            let mut tried = Vec::new();
+            for outcome in [
+                Outcome::Failed,
+                Outcome::Failed,
+                Outcome::Failed,
+                Outcome::WasUp,
+            ] {
+                tried.push(dial.attempt().address);
+                dial.ended(now, outcome, 0);
+            }
+            tried.push(dial.attempt().address);
+            assert_eq!(tried, wanted);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! From the remote broker to the core.
+
+use super::{Line, Side, Stage};
+use crate::engine::bridge::hops::{self, Passage};
+use crate::engine::codec::ack::Ack;
+use crate::engine::codec::frame::Frame;
+use crate::engine::codec::publish::{Publish, PublishHead};
+use crate::engine::codec::remote::{decode_farewell, decode_suback};
+use crate::engine::codec::topic::TopicName;
+use crate::engine::codec::{DecodeError, PacketType, Reason, Version};
+use crate::engine::message::Qos;
+
+impl Line {
+    pub(super) fn packet_of_remote(&mut self, frame: Frame<'_>) {
+        if self.stage == Stage::Greeting {
+            return self.connack_of_remote(frame);
+        }
+        let Some(kind) = PacketType::from_first_byte(frame.first_byte) else {
+            return self.broken(DecodeError::ReservedPacketType);
+        };
+        let done = match kind {
+            PacketType::Publish => self.publish_in(frame),
+            PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
+                self.ack_in(kind, frame)
+            }
+            PacketType::Suback => self.suback_of_remote(frame),
+            PacketType::Pingresp => Ok(()),
+            PacketType::Disconnect => self.farewell_of_remote(frame),
+            _ => Err(DecodeError::UnexpectedPacket),
+        };
+        if let Err(error) = done {
+            self.broken(error);
+        }
+    }
+
+    fn suback_of_remote(&mut self, frame: Frame<'_>) -> Result<(), DecodeError> {
+        let (packet_id, codes) = decode_suback(frame.body, self.version())?;
+        let mut subacks = self.awaited.subacks.iter();
+        if let Some(place) = subacks.position(|(known, _)| *known == packet_id) {
+            let (_, filters) = self.awaited.subacks.remove(place);
+            self.tell_refused(Side::Remote, filters, codes);
+            self.look_whether_up();
+        }
+        Ok(())
+    }
+
+    fn farewell_of_remote(&mut self, frame: Frame<'_>) -> Result<(), DecodeError> {
+        if !self.version().is_v5() {
+            return Err(DecodeError::UnexpectedPacket);
+        }
+        let (why, server) = decode_farewell(frame.body)?;
+        let server = server.map(str::to_owned);
+        self.over(format!("it disconnects: {why}"), false, server);
+        Ok(())
+    }
+
+    fn publish_in(&mut self, frame: Frame<'_>) -> Result<(), DecodeError> {
+        let publish = Publish::decode(frame.first_byte, frame.body, self.version())?;
+        if publish.topic.is_empty() {
+            // It was told that there is none.
+            return Err(DecodeError::TopicEmpty);
+        }
+        let mut topic = std::mem::take(&mut self.topic);
+        let mut properties = std::mem::take(&mut self.properties);
+        self.route_in(&publish, &mut topic, &mut properties);
+        (self.topic, self.properties) = (topic, properties);
+        Ok(())
+    }
+
+    fn route_in(&mut self, publish: &Publish<'_>, topic: &mut String, properties: &mut Vec<u8>) {
+        let rule = self.routes_in.find(publish.topic, topic);
+        let rule = rule.and_then(|rule| self.plan.topics.get(rule));
+        let is_topic = TopicName::new(topic, self.plan.taken.topics).is_ok();
+        let Some(rule) = rule.filter(|_| is_topic) else {
+            self.counts.dropped_topic += 1;
+            return self.end_in(publish);
+        };
+        let retain = rule.retain(publish.retain) && self.plan.taken.retain_available;
+        let hops_max = self.plan.hops_max;
+        let mut forwarded: &[u8] = &publish.properties.forwarded;
+        if hops_max > 0 {
+            let (from, to) = (self.remote.name.as_deref(), Some(&*self.plan.broker_name));
+            if hops::pass(forwarded, from, to, hops_max, properties) != Passage::Open {
+                self.counts.dropped_hops += 1;
+                return self.end_in(publish);
+            }
+            forwarded = properties;
+        }
+        let head = PublishHead {
+            version: Version::V5,
+            dup: publish.dup && publish.qos > Qos::AtMostOnce,
+            qos: publish.qos,
+            retain,
+            topic,
+            packet_id: publish.packet_id,
+            forwarded,
+            expiry_seconds: publish.properties.expiry_seconds,
+            topic_alias: 0,
+            subscription_ids: &[],
+            payload_bytes: publish.payload.len(),
+        };
+        if head.packet_bytes() > self.plan.taken.packet_bytes_max {
+            self.counts.dropped_too_large += 1;
+            return self.end_in(publish);
+        }
+        head.encode(&mut self.up);
+        self.up.extend_from_slice(publish.payload);
+        self.counts.messages_in += 1;
+    }
+
+    /// A message goes no further: the remote broker is done with it. PUBREL of one of QoS 2 goes to the core,
+    /// which answers it though it does not know the identifier.
+    fn end_in(&mut self, publish: &Publish<'_>) {
+        let kind = match publish.qos {
+            Qos::AtMostOnce => return,
+            Qos::AtLeastOnce => PacketType::Puback,
+            Qos::ExactlyOnce => PacketType::Pubrec,
+        };
+        let ack = Ack {
+            kind,
+            packet_id: publish.packet_id,
+            reason: Reason::Success,
+        };
+        ack.encode(self.version(), &mut self.down);
+    }
+
+    fn ack_in(&mut self, kind: PacketType, frame: Frame<'_>) -> Result<(), DecodeError> {
+        let ack = Ack::decode(kind, frame.body, self.version())?;
+        self.counts.refused_remote +=
+            u64::from(ack.reason.is_error() && kind != PacketType::Pubcomp);
+        let is_lowered = kind == PacketType::Puback && self.lowered.contains(&ack.packet_id);
+        if is_lowered {
+            self.say_here(PacketType::Pubrec, ack.packet_id, ack.reason);
+        } else {
+            ack.encode(Version::V5, &mut self.up);
+        }
+        Ok(())
+    }
+}

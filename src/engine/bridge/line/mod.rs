@@ -1,0 +1,612 @@
+//! A bridge's connection: a client of the remote broker on one side, of this one's core on the other.
+//!
+//! ```text
+//!   from_remote ──►  CONNACK, SUBACK, PUBLISH, acknowledgements  ──► up   (to the core)
+//!   from_core   ──►  CONNACK, SUBACK, PUBLISH, acknowledgements  ──► down (to the remote broker)
+//! ```
+//! Packets go through with the packet identifiers that they have: window, queue and unfinished QoS 2 are
+//! those of the session in the core. Toward the core it is always 5.0.
+//!
+//! Invariants: nothing goes to the core before the remote broker has let the line in, and nothing of the
+//! remote before the core has; what waits meanwhile is not read beyond [`HELD_BYTES_MAX`]. After the end is
+//! told nothing more goes either way but a DISCONNECT.
+
+mod inward;
+mod outward;
+
+use super::plan::{Plan, Protocol, Routes};
+use crate::engine::codec::DecodeError;
+use crate::engine::codec::frame::{Frame, Split, split};
+use crate::engine::codec::remote::{
+    Answer, Asked, BRIDGE_PROPERTY, ConnectTo, DISCONNECT, PINGREQ, put_subscribe, put_unsubscribe,
+};
+use crate::engine::codec::{PacketType, Version};
+use crate::engine::message::Qos;
+use crate::engine::session::EXPIRY_NEVER;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// What the remote sends before the core has let the line in is not read beyond this.
+pub const HELD_BYTES_MAX: usize = 64 * 1024;
+/// Packet identifiers of SUBSCRIBE count down from here; the core's window counts up from 1.
+const SUBSCRIBE_ID: u16 = u16::MAX;
+/// Half keep alives without a word after which the remote is gone: one and a half keep alives.
+const SILENT_TICKS_MAX: u32 = 3;
+
+/// What a line is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To make or mend the session here, with nobody at the other end: these of its filters are given up.
+    Prepare(Vec<String>),
+    /// To carry messages, by this protocol.
+    Carry(Protocol),
+}
+
+/// How far a line has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was said yet.
+    New,
+    /// CONNECT has gone to the remote broker.
+    Greeting,
+    /// It has let the line in; CONNECT has gone to the core.
+    Opening,
+    /// Messages pass.
+    Open,
+    /// It has ended.
+    Over,
+}
+
+/// Why a line ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// In an operator's words.
+    pub cause: String,
+    /// Whether another protocol may do better.
+    pub is_by_protocol: bool,
+    /// Whether it was up.
+    pub was_up: bool,
+    /// Where the remote broker says to go.
+    pub server_reference: Option<String>,
+}
+
+/// What a line tells whoever looks after bridges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The session is made.
+    Prepared,
+    /// It is up: by this protocol, and whether the remote broker had its session.
+    Up(Protocol, bool),
+    /// A filter is not granted: by whom, which, why.
+    Refused(Side, String, String),
+    /// It has ended.
+    Ended(End),
+}
+
+/// One of the two brokers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This one.
+    Here,
+    /// The other one.
+    Remote,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Here => "this broker",
+            Side::Remote => "the remote broker",
+        })
+    }
+}
+
+/// What went through a line, and what it has ended itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineCounts {
+    /// Messages to the remote broker.
+    pub messages_out: u64,
+    /// Messages from it.
+    pub messages_in: u64,
+    /// Dropped: they have been where they would go, or have left too many brokers.
+    pub dropped_hops: u64,
+    /// Dropped: larger than the other side takes.
+    pub dropped_too_large: u64,
+    /// Dropped: no rule names their topic, or it is none on the other side.
+    pub dropped_topic: u64,
+    /// Not taken by the remote broker, which says so.
+    pub refused_remote: u64,
+}
+
+/// What the remote broker takes.
+#[derive(Clone, Debug)]
+struct Remote {
+    qos_max: Qos,
+    retain_available: bool,
+    packet_bytes_max: usize,
+    receive_maximum: u16,
+    session_present: bool,
+    keep_alive_seconds: u16,
+    name: Option<Box<str>>,
+}
+
+/// Which answers a line waits for.
+#[derive(Debug, Default)]
+struct Awaited {
+    /// SUBACKs of the remote broker: packet identifier, and the filters.
+    subacks: Vec<(u16, Vec<String>)>,
+    /// The core's SUBACK: its filters.
+    core: Option<Vec<String>>,
+}
+
+/// One connection of a bridge.
+#[derive(Debug)]
+pub struct Line {
+    plan: Arc<Plan>,
+    purpose: Purpose,
+    routes_out: Routes,
+    routes_in: Routes,
+    stage: Stage,
+    remote: Remote,
+    awaited: Awaited,
+    is_up: bool,
+    /// Messages that left with a lower QoS than they have here.
+    lowered: BTreeSet<u16>,
+    /// What is not a whole packet yet, or has to wait.
+    from_remote: Vec<u8>,
+    from_core: Vec<u8>,
+    up: Vec<u8>,
+    down: Vec<u8>,
+    /// A PINGREQ is due.
+    pings: bool,
+    /// Since the last tick, but for pings.
+    has_said: bool,
+    has_heard: bool,
+    silent_ticks: u32,
+    news: Vec<News>,
+    counts: LineCounts,
+    /// Room for a topic and for properties.
+    topic: String,
+    properties: Vec<u8>,
+}
+
+impl Line {
+    /// A line that has said nothing yet: [`Line::from_remote`] begins it.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>, purpose: Purpose) -> Self {
+        Line {
+            routes_out: plan.routes_out(),
+            routes_in: plan.routes_in(),
+            stage: Stage::New,
+            remote: Remote {
+                qos_max: Qos::ExactlyOnce,
+                retain_available: true,
+                packet_bytes_max: usize::MAX,
+                receive_maximum: u16::MAX,
+                session_present: false,
+                keep_alive_seconds: plan.keep_alive_seconds,
+                name: None,
+            },
+            plan,
+            purpose,
+            awaited: Awaited::default(),
+            is_up: false,
+            lowered: BTreeSet::new(),
+            from_remote: Vec::new(),
+            from_core: Vec::new(),
+            up: Vec::new(),
+            down: Vec::new(),
+            pings: false,
+            has_said: false,
+            has_heard: false,
+            silent_ticks: 0,
+            news: Vec::new(),
+            counts: LineCounts::default(),
+            topic: String::new(),
+            properties: Vec::new(),
+        }
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub const fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The protocol that it speaks.
+    fn protocol(&self) -> Protocol {
+        match self.purpose {
+            Purpose::Carry(protocol) => protocol,
+            Purpose::Prepare(_) => Protocol::V5,
+        }
+    }
+
+    fn version(&self) -> Version {
+        self.protocol().version
+    }
+
+    // Inputs.
+
+    /// Bytes came from the remote broker; none begin the line, or go on with what waits.
+    pub fn from_remote(&mut self, bytes: &[u8]) {
+        if self.stage == Stage::New {
+            self.begin();
+        }
+        self.has_heard |= !bytes.is_empty();
+        let mut waiting = std::mem::take(&mut self.from_remote);
+        if waiting.is_empty() {
+            let used = self.packets(Side::Remote, bytes);
+            self.from_remote = bytes.get(used..).unwrap_or_default().to_vec();
+        } else {
+            waiting.extend_from_slice(bytes);
+            let used = self.packets(Side::Remote, &waiting);
+            waiting.drain(..used);
+            self.from_remote = waiting;
+        }
+    }
+
+    /// Bytes came from the core.
+    pub fn from_core<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) {
+        let mut waiting = std::mem::take(&mut self.from_core);
+        for slice in slices {
+            if waiting.is_empty() {
+                let used = self.packets(Side::Here, slice);
+                waiting.extend_from_slice(slice.get(used..).unwrap_or_default());
+            } else {
+                waiting.extend_from_slice(slice);
+                let used = self.packets(Side::Here, &waiting);
+                waiting.drain(..used);
+            }
+        }
+        self.from_core = waiting;
+    }
+
+    /// Half a keep alive is over.
+    pub fn tick(&mut self) {
+        if self.stage != Stage::Open {
+            return;
+        }
+        self.silent_ticks = if self.has_heard {
+            0
+        } else {
+            self.silent_ticks + 1
+        };
+        if self.silent_ticks >= SILENT_TICKS_MAX {
+            let seconds = u32::from(self.remote.keep_alive_seconds) * 3 / 2;
+            return self.fail(format!(
+                "it has not said anything for {seconds} s, though it was pinged (bridge.keep_alive_seconds)"
+            ));
+        }
+        if !self.has_said || !self.has_heard {
+            self.pings = true;
+        }
+        // The core wants to hear something too, if it has a longest keep alive.
+        self.up.extend_from_slice(&PINGREQ);
+        (self.has_said, self.has_heard) = (false, false);
+    }
+
+    /// How long it is between ticks; 0 for never.
+    #[must_use]
+    pub fn tick_ms(&self) -> u64 {
+        u64::from(self.remote.keep_alive_seconds) * 500
+    }
+
+    /// The connection ended, in these words; only the first cause counts.
+    pub fn note_end(&mut self, how: &str) {
+        if self.stage == Stage::Over {
+            return;
+        }
+        let at = match self.stage {
+            Stage::New => "before anything was said",
+            Stage::Greeting => "before CONNACK",
+            Stage::Opening | Stage::Open if !self.is_up => "before SUBACK",
+            _ => "while the line was up",
+        };
+        let is_by_protocol = self.stage == Stage::Greeting;
+        self.over(format!("{how} {at}"), is_by_protocol, None);
+    }
+
+    /// The core closes the connection: what it says last has come by [`Line::from_core`].
+    pub fn closed_here(&mut self) {
+        let prepared = matches!(self.purpose, Purpose::Prepare(_)) && self.stage == Stage::Over;
+        if prepared || self.stage == Stage::Over {
+            return;
+        }
+        if self.stage == Stage::Greeting {
+            let ms = self.plan.taken.connect_timeout_ms;
+            return self.fail(format!(
+                "it does not answer CONNECT within {ms} ms (limits.connect_timeout_ms)"
+            ));
+        }
+        self.say_goodbye();
+        self.fail("this broker has closed it".into());
+    }
+
+    // Effects.
+
+    /// Takes what goes to the core.
+    pub fn take_up(&mut self, into: &mut Vec<u8>) {
+        into.append(&mut self.up);
+    }
+
+    /// Whether something goes to the core, or may be taken up again.
+    #[must_use]
+    pub fn has_up(&self) -> bool {
+        !self.up.is_empty() || self.stage == Stage::Open && !self.from_remote.is_empty()
+    }
+
+    /// Takes what goes to the remote broker.
+    pub fn take_down(&mut self) -> Vec<u8> {
+        self.has_said |= !self.down.is_empty();
+        if std::mem::take(&mut self.pings) {
+            self.down.extend_from_slice(&PINGREQ);
+        }
+        std::mem::take(&mut self.down)
+    }
+
+    /// Whether the remote broker is not to be read for now.
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.stage != Stage::Open && self.from_remote.len() >= HELD_BYTES_MAX
+    }
+
+    /// Whether the connection is to be closed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// Takes what there is to tell.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// What went through since this was asked for.
+    pub fn take_counts(&mut self) -> LineCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    // The course of a line.
+
+    fn begin(&mut self) {
+        if let Purpose::Prepare(_) = self.purpose {
+            self.stage = Stage::Opening;
+            return self.greet_core();
+        }
+        self.stage = Stage::Greeting;
+        let (plan, protocol) = (Arc::clone(&self.plan), self.protocol());
+        let will = plan.remote_state_topic.as_deref();
+        ConnectTo {
+            version: protocol.version,
+            is_bridge: protocol.says_bridge,
+            client_id: &plan.client_id,
+            clean_start: !plan.is_persistent,
+            keep_alive_seconds: plan.keep_alive_seconds,
+            user_name: plan.user_name.as_deref(),
+            password: plan.password.as_ref().map(|password| password.reveal()),
+            will: will.map(|topic| (topic, &b"0"[..])),
+            session_expiry_seconds: if plan.is_persistent { EXPIRY_NEVER } else { 0 },
+            receive_maximum: plan.taken.receive_maximum,
+            packet_bytes_max: plan.taken.packet_bytes_max as u32,
+            user_property: (plan.hops_max > 0).then_some((BRIDGE_PROPERTY, &*plan.broker_name)),
+        }
+        .encode(&mut self.down);
+    }
+
+    /// The remote broker has let the line in, or nobody is there.
+    fn greet_core(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        ConnectTo {
+            version: Version::V5,
+            is_bridge: false,
+            client_id: &plan.session_id,
+            clean_start: !plan.is_persistent,
+            keep_alive_seconds: 0,
+            user_name: None,
+            password: None,
+            will: None,
+            session_expiry_seconds: if plan.is_persistent { EXPIRY_NEVER } else { 0 },
+            receive_maximum: self.remote.receive_maximum,
+            packet_bytes_max: 0,
+            user_property: None,
+        }
+        .encode(&mut self.up);
+    }
+
+    fn connack_of_remote(&mut self, frame: Frame<'_>) {
+        if PacketType::from_first_byte(frame.first_byte) != Some(PacketType::Connack) {
+            let what = PacketType::from_first_byte(frame.first_byte);
+            let what = what.map_or("no packet of MQTT".into(), PacketType::name);
+            return self.over(format!("it answers CONNECT with {what}"), true, None);
+        }
+        let version = self.version();
+        let answer = match Answer::decode(frame.body, version) {
+            Ok(answer) => answer,
+            Err(error) => return self.broken(error),
+        };
+        if answer.code != 0 {
+            let server = answer.server_reference.map(str::to_owned);
+            let cause = format!("it refuses CONNECT: {}", answer.refusal(version));
+            return self.over(cause, answer.is_other_version(), server);
+        }
+        self.remote.qos_max = answer.qos_max;
+        self.remote.retain_available = answer.retain_available;
+        self.remote.packet_bytes_max = answer.packet_bytes_max as usize;
+        self.remote.receive_maximum = answer.receive_maximum;
+        self.remote.session_present = answer.session_present;
+        self.remote.name = answer.broker_name.map(Into::into);
+        if let Some(seconds) = answer.keep_alive_seconds {
+            self.remote.keep_alive_seconds = seconds;
+        }
+        self.stage = Stage::Opening;
+        self.greet_core();
+    }
+
+    /// The core has let the line in: subscribes on both sides.
+    fn connack_of_core(&mut self, frame: Frame<'_>) {
+        let answer = match Answer::decode(frame.body, Version::V5) {
+            Ok(answer) => answer,
+            Err(error) => return self.broken(error),
+        };
+        if answer.code != 0 {
+            let why = answer.refusal(Version::V5);
+            self.say_goodbye();
+            return self.fail(format!("this broker refuses its session: {why}"));
+        }
+        let prepares = matches!(self.purpose, Purpose::Prepare(_));
+        self.stage = Stage::Open;
+        self.subscribe_here(prepares);
+        if !prepares {
+            self.subscribe_there();
+            if let Some(topic) = self.plan.remote_state_topic.clone() {
+                self.put_state(&topic, b"1");
+            }
+        }
+        self.look_whether_up();
+    }
+
+    fn subscribe_here(&mut self, prepares: bool) {
+        if let Purpose::Prepare(stale) = &self.purpose
+            && !stale.is_empty()
+        {
+            let stale: Vec<_> = stale.iter().map(String::as_str).collect();
+            put_unsubscribe(Version::V5, SUBSCRIBE_ID - 1, &stale, &mut self.up);
+        }
+        let plan = Arc::clone(&self.plan);
+        let rules = plan.topics.iter().filter(|rule| rule.direction.goes_out());
+        let filters: Vec<_> = rules.clone().map(|rule| rule.local_filter()).collect();
+        let asked = filters.iter().zip(rules).map(|(filter, rule)| Asked {
+            filter,
+            qos: rule.qos_max.min(plan.taken.qos_max),
+            retain_handling: if prepares { 2 } else { 1 },
+        });
+        let asked: Vec<_> = asked.collect();
+        if !asked.is_empty() {
+            put_subscribe(Version::V5, SUBSCRIBE_ID, &asked, &mut self.up);
+            self.awaited.core = Some(filters);
+        }
+    }
+
+    fn subscribe_there(&mut self) {
+        let (plan, version) = (Arc::clone(&self.plan), self.version());
+        let rules: Vec<_> = plan
+            .topics
+            .iter()
+            .filter(|rule| rule.direction.comes_in())
+            .collect();
+        for (part, packet_id) in rules
+            .chunks(plan.filters_per_subscribe_max.max(1))
+            .zip((1..=SUBSCRIBE_ID).rev())
+        {
+            let filters: Vec<_> = part.iter().map(|rule| rule.remote_filter()).collect();
+            let asked = filters.iter().zip(part).map(|(filter, rule)| Asked {
+                filter,
+                qos: rule
+                    .qos_max
+                    .min(self.remote.qos_max)
+                    .min(plan.taken.qos_max),
+                retain_handling: if self.remote.session_present { 1 } else { 0 },
+            });
+            let asked: Vec<_> = asked.collect();
+            put_subscribe(version, packet_id, &asked, &mut self.down);
+            self.awaited.subacks.push((packet_id, filters));
+        }
+    }
+
+    /// Everything that was asked for is answered, or not.
+    fn look_whether_up(&mut self) {
+        if self.is_up || !self.awaited.subacks.is_empty() || self.awaited.core.is_some() {
+            return;
+        }
+        self.is_up = true;
+        match self.purpose {
+            Purpose::Carry(protocol) => {
+                self.news
+                    .push(News::Up(protocol, self.remote.session_present));
+            }
+            Purpose::Prepare(_) => {
+                self.up.extend_from_slice(&DISCONNECT);
+                self.news.push(News::Prepared);
+                self.stage = Stage::Over;
+            }
+        }
+    }
+
+    // Ends.
+
+    fn fail(&mut self, cause: String) {
+        self.over(cause, false, None);
+    }
+
+    fn broken(&mut self, error: DecodeError) {
+        let version = self.version();
+        self.fail(format!(
+            "it breaks the protocol: {}",
+            error.told(Some(version))
+        ));
+    }
+
+    fn over(&mut self, cause: String, is_by_protocol: bool, server_reference: Option<String>) {
+        self.stage = Stage::Over;
+        self.news.push(News::Ended(End {
+            cause,
+            is_by_protocol,
+            was_up: self.is_up,
+            server_reference,
+        }));
+    }
+
+    /// Leaves the remote broker in order, which publishes no will then.
+    fn say_goodbye(&mut self) {
+        if self.stage == Stage::Open
+            && let Some(topic) = self.plan.remote_state_topic.clone()
+        {
+            self.put_state(&topic, b"0");
+        }
+        self.down.extend_from_slice(&DISCONNECT);
+    }
+
+    /// Handles the whole packets at the front of what one side sent; returns the bytes they took.
+    fn packets(&mut self, side: Side, stream: &[u8]) -> usize {
+        let mut used = 0;
+        while let Some(rest) = stream.get(used..)
+            && !rest.is_empty()
+            && !self.has_to_wait(side)
+        {
+            let max = match side {
+                Side::Here => usize::MAX,
+                Side::Remote => self.plan.taken.packet_bytes_max,
+            };
+            match split(rest, max) {
+                Ok(Split::Whole(frame, bytes)) => {
+                    used += bytes;
+                    match side {
+                        Side::Here => self.packet_of_core(frame),
+                        Side::Remote => self.packet_of_remote(frame),
+                    }
+                }
+                Ok(Split::Partial(_)) => return used,
+                Err(error) => self.broken(error),
+            }
+        }
+        // Nothing that comes after the end is looked at.
+        if self.stage == Stage::Over {
+            stream.len()
+        } else {
+            used
+        }
+    }
+
+    /// Whether what comes from there waits until the core has let the line in.
+    fn has_to_wait(&self, side: Side) -> bool {
+        match self.stage {
+            Stage::Over => true,
+            Stage::Opening => side == Side::Remote,
+            Stage::New | Stage::Greeting | Stage::Open => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

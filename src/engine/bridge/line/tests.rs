@@ -1,0 +1,418 @@
+//! A line packet by packet, between a remote broker and a core that the tests play.
+
+use super::*;
+use crate::engine::bridge::plan::{Direction, Taken, TopicRule};
+use crate::engine::codec::ack::Ack;
+use crate::engine::codec::connect::{Connack, Connect};
+use crate::engine::codec::publish::{Publish, PublishHead};
+use crate::engine::codec::subscribe::Subscribe;
+use crate::engine::codec::topic::TopicLimits;
+use crate::engine::codec::{Packet, Reason};
+
+fn plan(rules: Vec<TopicRule>) -> Plan {
+    Plan {
+        name: "b".into(),
+        session_id: "$bridge/b".into(),
+        local_user: "bridge-b".into(),
+        client_id: "there".into(),
+        user_name: None,
+        password: None,
+        keep_alive_seconds: 60,
+        is_persistent: true,
+        topics: rules,
+        filters_per_subscribe_max: 2,
+        remote_state_topic: None,
+        broker_name: "here".into(),
+        hops_max: 8,
+        taken: Taken {
+            topics: TopicLimits {
+                bytes_max: 100,
+                levels_max: 8,
+            },
+            packet_bytes_max: 1_000,
+            receive_maximum: 10,
+            qos_max: Qos::ExactlyOnce,
+            retain_available: true,
+            connect_timeout_ms: 10_000,
+        },
+    }
+}
+
+fn both(filter: &str) -> TopicRule {
+    TopicRule {
+        filter: filter.into(),
+        direction: Direction::Both,
+        remote_prefix: "r/".into(),
+        ..TopicRule::default()
+    }
+}
+
+/// Frames of what was said, with their bytes.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        match split(bytes, usize::MAX).unwrap() {
+            Split::Whole(frame, used) => {
+                all.push((frame.first_byte, frame.body.to_vec()));
+                bytes = &bytes[used..];
+            }
+            Split::Partial(_) => panic!("half a packet"),
+        }
+    }
+    all
+}
+
+struct Wire(Line);
+
+impl Wire {
+    fn up(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut up = Vec::new();
+        self.0.take_up(&mut up);
+        frames(&up)
+    }
+
+    fn down(&mut self) -> Vec<(u8, Vec<u8>)> {
+        frames(&self.0.take_down())
+    }
+
+    fn core(&mut self, bytes: &[u8]) {
+        self.0.from_core([bytes].into_iter());
+    }
+
+    fn end(&mut self) -> End {
+        let news = self.0.take_news();
+        let end = news.into_iter().find_map(|news| match news {
+            News::Ended(end) => Some(end),
+            _ => None,
+        });
+        end.expect("it has ended")
+    }
+}
+
+fn connack(connack: &Connack<'_>, version: Version) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    connack.encode(version, &mut bytes);
+    bytes
+}
+
+/// A line that is up, with a remote broker that takes so much.
+fn opened(plan: Plan, protocol: Protocol, takes: &Connack<'_>) -> Wire {
+    let filters = plan.topics.len();
+    let mut wire = Wire(Line::new(Arc::new(plan), Purpose::Carry(protocol)));
+    wire.0.from_remote(&[]);
+    assert_eq!(wire.down()[0].0, 0x10);
+    assert!(wire.up().is_empty(), "nothing before CONNACK");
+    wire.0.from_remote(&connack(takes, protocol.version));
+    let up = wire.up();
+    let connect = Connect::decode(&up[0].1).unwrap();
+    assert_eq!(
+        (connect.client_id, connect.clean_start),
+        ("$bridge/b", false)
+    );
+    assert_eq!(connect.properties.receive_maximum, takes.receive_maximum);
+    wire.core(&connack(&Connack::default(), Version::V5));
+    let codes = vec![0; filters];
+    for (_, body) in wire.down() {
+        let subscribe = Subscribe::decode(&body, protocol.version).unwrap();
+        let [high, low] = subscribe.packet_id.to_be_bytes();
+        let suback: &[u8] = match protocol.version {
+            Version::V5 => &[0x90, 4, high, low, 0, 2],
+            _ => &[0x90, 3, high, low, 2],
+        };
+        wire.0.from_remote(suback);
+    }
+    let mut suback = vec![0x90, 3 + filters as u8, 0xFF, 0xFF, 0];
+    suback.extend(codes);
+    wire.up();
+    wire.core(&suback);
+    let up = wire.0.take_news();
+    assert_eq!(up, [News::Up(protocol, takes.session_present)]);
+    wire
+}
+
+const USUAL: Connack<'_> = Connack {
+    session_present: false,
+    session_expiry_seconds: None,
+    receive_maximum: 7,
+    qos_max: None,
+    packet_bytes_max: None,
+    assigned_client_id: None,
+    topic_alias_max: 0,
+    server_keep_alive_seconds: None,
+    response_information: None,
+    unavailable: [false; 4],
+    authentication: None,
+    broker_name: Some("there"),
+};
+
+fn publish(version: Version, topic: &str, qos: Qos, properties: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let head = PublishHead {
+        version,
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: 5,
+        forwarded: properties,
+        expiry_seconds: None,
+        topic_alias: 0,
+        subscription_ids: &[],
+        payload_bytes: 2,
+    };
+    head.encode(&mut bytes);
+    bytes.extend_from_slice(b"hi");
+    bytes
+}
+
+fn ack(kind: PacketType, reason: Reason, version: Version) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let ack = Ack {
+        kind,
+        packet_id: 5,
+        reason,
+    };
+    ack.encode(version, &mut bytes);
+    bytes
+}
+
+#[test]
+fn identifiers_go_through_in_both_directions() {
+    for protocol in [Protocol::V5, Protocol::V3_1_1_BRIDGE] {
+        let version = protocol.version;
+        let mut takes = USUAL;
+        if version != Version::V5 {
+            takes.receive_maximum = u16::MAX;
+        }
+        let mut wire = opened(plan(vec![both("a/#")]), protocol, &takes);
+        wire.core(&publish(Version::V5, "a/b", Qos::ExactlyOnce, &[]));
+        let down = wire.down();
+        let sent = Publish::decode(down[0].0, &down[0].1, version).unwrap();
+        assert_eq!(
+            (sent.topic, sent.qos, sent.packet_id),
+            ("r/a/b", Qos::ExactlyOnce, 5)
+        );
+        for (kind, of_remote) in [
+            (PacketType::Pubrec, true),
+            (PacketType::Pubrel, false),
+            (PacketType::Pubcomp, true),
+        ] {
+            let got = if of_remote {
+                wire.0.from_remote(&ack(kind, Reason::Success, version));
+                wire.up()
+            } else {
+                wire.core(&ack(kind, Reason::Success, Version::V5));
+                wire.down()
+            };
+            assert_eq!(got, [(kind.first_byte(), vec![0, 5])]);
+        }
+        wire.0
+            .from_remote(&publish(version, "r/a/c", Qos::AtLeastOnce, &[]));
+        let up = wire.up();
+        let got = Publish::decode(up[0].0, &up[0].1, Version::V5).unwrap();
+        assert_eq!(
+            (got.topic, got.packet_id, got.payload),
+            ("a/c", 5, &b"hi"[..])
+        );
+        wire.core(&ack(PacketType::Puback, Reason::Success, Version::V5));
+        assert_eq!(wire.down(), [(0x40, vec![0, 5])]);
+    }
+}
+
+#[test]
+fn cut_anywhere_it_is_the_same() {
+    let stream = [
+        publish(Version::V5, "r/a", Qos::AtLeastOnce, &[]),
+        publish(Version::V5, "r/b", Qos::AtMostOnce, &[]),
+    ]
+    .concat();
+    for cut in 0..stream.len() {
+        let mut wire = opened(plan(vec![both("#")]), Protocol::V5, &USUAL);
+        wire.0.from_remote(&stream[..cut]);
+        wire.0.from_remote(&stream[cut..]);
+        assert_eq!(wire.up().len(), 2, "{cut}");
+        let back = [
+            publish(Version::V5, "a", Qos::AtLeastOnce, &[]),
+            publish(Version::V5, "b", Qos::AtMostOnce, &[]),
+        ]
+        .concat();
+        wire.0
+            .from_core([&back[..cut.min(back.len())], &back[cut.min(back.len())..]].into_iter());
+        assert_eq!(wire.down().len(), 2, "{cut}");
+    }
+}
+
+#[test]
+fn nothing_of_the_remote_goes_on_before_the_core_has_let_it_in() {
+    let plan = Arc::new(plan(vec![both("#")]));
+    let mut wire = Wire(Line::new(plan, Purpose::Carry(Protocol::V5)));
+    wire.0.from_remote(&[]);
+    wire.0.from_remote(&connack(&USUAL, Version::V5));
+    assert_eq!(wire.up().len(), 1);
+    let early = publish(Version::V5, "r/a", Qos::AtMostOnce, &[]);
+    while !wire.0.is_backed_up() {
+        wire.0.from_remote(&early);
+    }
+    assert!(wire.up().is_empty() && !wire.0.has_up());
+    wire.core(&connack(&Connack::default(), Version::V5));
+    assert!(wire.0.has_up() && !wire.0.is_backed_up());
+    wire.0.from_remote(&[]);
+    assert_eq!(wire.up().len(), 1 + HELD_BYTES_MAX.div_ceil(early.len()));
+}
+
+#[test]
+fn what_the_remote_does_not_take_is_lowered_or_ended() {
+    // QoS 1 there: what is of QoS 2 here gets its PUBREC and PUBCOMP from the line.
+    let takes = Connack {
+        qos_max: Some(Qos::AtLeastOnce),
+        packet_bytes_max: Some(30),
+        ..USUAL
+    };
+    let mut lowest = plan(vec![both("a")]);
+    lowest.hops_max = 0;
+    let mut wire = opened(lowest, Protocol::V5, &takes);
+    wire.core(&publish(Version::V5, "a", Qos::ExactlyOnce, &[]));
+    assert_eq!(wire.down()[0].0, 0x32);
+    assert!(wire.up().is_empty());
+    wire.0
+        .from_remote(&ack(PacketType::Puback, Reason::Success, Version::V5));
+    assert_eq!(wire.up(), [(0x50, vec![0, 5])]);
+    wire.core(&ack(PacketType::Pubrel, Reason::Success, Version::V5));
+    assert_eq!((wire.up(), wire.down()), (vec![(0x70, vec![0, 5])], vec![]));
+    // Too large: the core is done with it.
+    let long = [0x26, 0, 1, b'a', 0, 20].into_iter().chain([b'x'; 20]);
+    let long: Vec<_> = long.collect();
+    wire.core(&publish(Version::V5, "a", Qos::AtLeastOnce, &long));
+    assert_eq!(wire.up(), [(0x40, vec![0, 5, 0x83])]);
+    assert_eq!(wire.0.take_counts().dropped_too_large, 1);
+    // No rule has it any more.
+    wire.core(&publish(Version::V5, "b", Qos::ExactlyOnce, &[]));
+    assert_eq!(wire.up(), [(0x50, vec![0, 5, 0x83])]);
+    assert_eq!(
+        (wire.0.take_counts().dropped_topic, wire.down()),
+        (1, vec![])
+    );
+}
+
+#[test]
+fn what_has_been_there_is_acknowledged_and_goes_no_further() {
+    let mut wire = opened(plan(vec![both("#")]), Protocol::V5, &USUAL);
+    let mut been = Vec::new();
+    super::super::hops::pass(&[], Some("there"), None, 8, &mut been);
+    wire.core(&publish(Version::V5, "a", Qos::AtLeastOnce, &been));
+    assert_eq!(
+        (wire.up(), wire.down()),
+        (vec![(0x40, vec![0, 5, 0x83])], vec![])
+    );
+    let mut been = Vec::new();
+    super::super::hops::pass(&[], Some("here"), None, 8, &mut been);
+    wire.0
+        .from_remote(&publish(Version::V5, "r/a", Qos::ExactlyOnce, &been));
+    assert_eq!((wire.up(), wire.down()), (vec![], vec![(0x50, vec![0, 5])]));
+    assert_eq!(wire.0.take_counts().dropped_hops, 2);
+}
+
+#[test]
+fn a_topic_that_is_none_here_goes_no_further() {
+    let mut wire = opened(plan(vec![both("#")]), Protocol::V5, &USUAL);
+    let deep = format!("r/{}", "x/".repeat(9));
+    wire.0
+        .from_remote(&publish(Version::V5, &deep, Qos::AtLeastOnce, &[]));
+    assert_eq!((wire.up(), wire.down()), (vec![], vec![(0x40, vec![0, 5])]));
+}
+
+#[test]
+fn each_end_has_its_cause() {
+    let begun = |protocol| {
+        let mut wire = Wire(Line::new(
+            Arc::new(plan(vec![both("#")])),
+            Purpose::Carry(protocol),
+        ));
+        wire.0.from_remote(&[]);
+        wire.down();
+        wire
+    };
+    let mut wire = begun(Protocol::V5);
+    wire.0.from_remote(&[0x20, 2, 0, 1]);
+    let end = wire.end();
+    assert!(
+        end.is_by_protocol && end.cause.contains("unacceptable protocol version"),
+        "{end:?}"
+    );
+    let mut wire = begun(Protocol::V5);
+    wire.0.note_end("it closes the connection");
+    wire.0.note_end("later");
+    let end = wire.end();
+    assert_eq!(end.cause, "it closes the connection before CONNACK");
+    assert!(end.is_by_protocol && !end.was_up);
+    let mut wire = begun(Protocol::V5);
+    wire.0.from_remote(&[0xD0, 0]);
+    assert_eq!(wire.end().cause, "it answers CONNECT with PINGRESP");
+    let mut wire = begun(Protocol::V5);
+    wire.0.closed_here();
+    assert!(
+        wire.end()
+            .cause
+            .contains("does not answer CONNECT within 10000 ms")
+    );
+    let mut wire = begun(Protocol::V5);
+    let moved = [
+        0x20, 11, 0, 0x9D, 8, 0x1C, 0, 5, b'a', b':', b'1', b'8', b'8',
+    ];
+    wire.0.from_remote(&moved);
+    assert_eq!(wire.end().server_reference.as_deref(), Some("a:188"));
+    let mut wire = opened(plan(vec![both("#")]), Protocol::V5, &USUAL);
+    wire.core(&ack(PacketType::Puback, Reason::QuotaExceeded, Version::V5));
+    let end = wire.end();
+    assert!(end.was_up && end.cause.contains("no room"), "{end:?}");
+    assert_eq!(wire.down(), [(0xE0, vec![])]);
+}
+
+#[test]
+fn who_says_nothing_is_pinged_and_given_up() {
+    let mut wire = opened(plan(vec![both("#")]), Protocol::V5, &USUAL);
+    assert_eq!(wire.0.tick_ms(), 30_000);
+    wire.0.tick();
+    for _ in 0..2 {
+        wire.down();
+        wire.0.tick();
+        assert_eq!(wire.down(), [(0xC0, vec![])]);
+        wire.0.from_remote(&[0xD0, 0]);
+        assert!(wire.up().iter().all(|(first, _)| *first == 0xC0));
+    }
+    for _ in 0..4 {
+        wire.0.tick();
+    }
+    assert!(wire.end().cause.contains("90 s"));
+}
+
+#[test]
+fn a_session_is_made_without_anybody_at_the_other_end() {
+    let plan = Arc::new(plan(vec![both("a/#"), both("b")]));
+    let mut wire = Wire(Line::new(plan, Purpose::Prepare(vec!["old".into()])));
+    wire.0.from_remote(&[]);
+    assert_eq!(wire.up()[0].0, 0x10);
+    wire.core(&connack(&Connack::default(), Version::V5));
+    let up = wire.up();
+    assert_eq!(up[0].0, 0xA2);
+    assert_eq!(up[0].1, [0xFF, 0xFE, 0, 0, 3, b'o', b'l', b'd']);
+    let Packet::Subscribe(subscribe) = Packet::decode(
+        Frame {
+            first_byte: up[1].0,
+            body: &up[1].1,
+        },
+        Version::V5,
+    )
+    .unwrap() else {
+        panic!("{up:?}")
+    };
+    assert_eq!(subscribe.packet_id, u16::MAX);
+    wire.core(&[0x90, 5, 0xFF, 0xFF, 0, 2, 0x87]);
+    let up = wire.up();
+    assert_eq!(up, [(0xE0, vec![])]);
+    let news = wire.0.take_news();
+    assert_eq!(news.len(), 2);
+    assert!(matches!(&news[0], News::Refused(Side::Here, filter, _) if filter == "b"));
+    assert_eq!(news[1], News::Prepared);
+    assert!(wire.0.is_over() && wire.down().is_empty());
+}

@@ -1,0 +1,48 @@
+//! A bridge's connection on its way from who dials to the shard where its session is.
+
+use crate::engine::bridge::plan::{Plan, Protocol};
+use crate::shard::peer::Peer;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A connection that goes out.
+#[derive(Debug)]
+pub struct NewLine {
+    /// Names it in what it tells.
+    pub number: u64,
+    /// What it is told.
+    pub plan: Arc<Plan>,
+    /// By which protocol it carries messages; `None` if it only makes the session.
+    pub protocol: Option<Protocol>,
+    /// The socket, connected.
+    pub descriptor: OwnedFd,
+    /// The other end, where nobody else has it; it stays open as long as the line.
+    pub far_end: Option<OwnedFd>,
+    /// Where the other end is.
+    pub peer: Peer,
+}
+
+/// One of these as an order, which may be copied: whoever comes first takes it.
+#[derive(Clone)]
+pub struct Parcel(Arc<Mutex<Option<NewLine>>>);
+
+impl Parcel {
+    /// Packs it.
+    #[must_use]
+    pub fn new(line: NewLine) -> Self {
+        Parcel(Arc::new(Mutex::new(Some(line))))
+    }
+
+    /// Takes it out.
+    #[must_use]
+    pub fn take(&self) -> Option<NewLine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parcel")
+    }
+}
