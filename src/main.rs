@@ -303,10 +303,9 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let control = ControlPlane::new(
         (&shards, ears),
         files,
-        bans,
+        (bans, &config.bans),
         records,
         (MemoryWatch::new(meter, &settings.limits), telling),
-        &config.bans,
         config.silence_seconds_max,
         bridges,
     );

@@ -141,10 +141,9 @@ impl<'a> ControlPlane<'a> {
     pub fn new(
         (shards, ears): (&'a Shards, Ears),
         files: Files,
-        bans: Bans,
+        (bans, bans_config): (Bans, &BansConfig),
         records: Records,
         (memory, telling): (MemoryWatch, Telling),
-        bans_config: &BansConfig,
         silence_seconds_max: u32,
         bridges: Bridges,
     ) -> Self {

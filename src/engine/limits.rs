@@ -141,7 +141,7 @@ impl Default for Limits {
             // A few milliseconds; and a burst of 16 messages to 1,000 subscribers still leaves as one.
             turn_deliveries_max: 16_384,
             // The kernel takes about 5 us for each.
-            turn_sends_max: 1_024,
+            turn_sends_max: 512,
             turn_send_bytes_max: 2 * 1024 * 1024,
             turn_us_goal: 4_000,
             gather_us_max: 0,

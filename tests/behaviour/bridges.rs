@@ -1,5 +1,6 @@
 //! This broker as a bridge to another one: what goes which way, what waits while the line is down, what is told.
 
+use crate::login::{Scratch, passwd};
 use crate::storage::{Place, kill};
 use crate::support::{
     Broker, Client, Connect, Packet, Props, Publish, Relay, Setup, Version, eventually, prop,
@@ -265,7 +266,9 @@ fn each_failure_is_told_with_its_cause(shards: usize) {
     let unknown = text.replace("127.0.0.1", "no-such-host.invalid");
     let broker = Broker::with_config(shards, &unknown);
     await_line(&broker, "DNS: its host is not found");
-    let strict = Broker::with_config(shards, "allow_anonymous = false");
+    let users = Scratch::new("");
+    passwd(&users.0, &[], "ann", "secret");
+    let strict = Broker::with_config(shards, &format!("password_file = {:?}", users.0));
     let broker = Broker::with_config(shards, &bridge(strict.address(), topics));
     await_line(&broker, "it refuses CONNECT: Not authorized (0x87)");
     drop(strict);
