@@ -21,6 +21,7 @@ mod bridges;
 mod comparison;
 mod containers;
 mod cross_shard;
+mod dashboard;
 mod files;
 mod fixture;
 mod groups;
