@@ -18,6 +18,7 @@ missing_packages() {
   python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3 python3-venv
   { command -v mosquitto_passwd && PATH="$PATH:/usr/sbin" command -v mosquitto; } >/dev/null || echo mosquitto
   command -v openssl >/dev/null || echo openssl
+  PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q libseccomp.so.2 || echo libseccomp2
   command -v chromium >/dev/null || echo chromium
   { command -v prometheus && command -v promtool; } >/dev/null || echo prometheus
   command -v node >/dev/null || echo nodejs

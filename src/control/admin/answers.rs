@@ -3,7 +3,7 @@
 use super::counts::AdminCounts;
 use super::door::{Door, From, Refusal};
 use super::kept::{InForce, Kept};
-use super::{metrics, process};
+use super::{metrics, page, process};
 use crate::control::config::AdminConfig;
 use crate::control::overview::{Ask, Health};
 use crate::control::watch::{Change, Record, Records};
@@ -26,8 +26,6 @@ use tokio::sync::oneshot;
 
 /// Of OpenMetrics, as Prometheus asks for it.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Where there is something to read.
-const PAGES: &str = "RingMQ: /metrics, /healthz, /readyz, /api/v1/openapi.json\n";
 
 /// What all answers need.
 #[derive(Clone)]
@@ -64,7 +62,7 @@ impl Answers {
     pub fn router(&self, api: Router<Answers>) -> Router {
         let check = middleware::from_fn_with_state(self.clone(), check);
         Router::new()
-            .route("/", get(async || PAGES))
+            .merge(page::routes())
             .route("/metrics", get(metrics_page))
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
@@ -94,6 +92,12 @@ impl Answers {
             let text =
                 "more requests than one address may have in a second (admin.request_rate_max)";
             return Err((StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        if page::is_part(request.uri().path()) {
+            inner
+                .door
+                .let_look(from, request.method(), request.headers())?;
+            return Ok(request);
         }
         let caller = inner
             .door

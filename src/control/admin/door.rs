@@ -97,12 +97,23 @@ impl Door {
         let is_local = self.is_local || matches!(from, From::User(_));
         self.check_name(headers, is_local)?;
         let (name, role) = self.caller(headers, from, is_local)?;
-        let is_read = matches!(*method, Method::GET | Method::HEAD);
-        if is_read && has_body(headers) {
-            let text = "a request to read has no body here";
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
-        }
+        check_body(method, headers)?;
         Ok(Caller { name, role, from })
+    }
+
+    /// Whether somebody may have what tells nothing of the broker, whoever it is.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn let_look(
+        &self,
+        from: From,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<(), Refusal> {
+        let is_local = self.is_local || matches!(from, From::User(_));
+        self.check_name(headers, is_local)?;
+        check_body(method, headers)
     }
 
     /// Whether that address has asked often enough for now.
@@ -202,6 +213,14 @@ fn the_one<'a>(mut values: impl Iterator<Item = &'a HeaderValue>) -> Option<Opti
     let first = values.next()?;
     let alone = values.next().is_none().then_some(first);
     Some(alone.and_then(|value| value.to_str().ok()))
+}
+
+fn check_body(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    if matches!(*method, Method::GET | Method::HEAD) && has_body(headers) {
+        let text = "a request to read has no body here";
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    Ok(())
 }
 
 fn has_body(headers: &HeaderMap) -> bool {

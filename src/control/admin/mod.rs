@@ -4,7 +4,8 @@
 //!   connection ─► bound ─► TLS? ─► header ─► who asks (door) ─► answer
 //! ```
 //! What is told comes from the control plane, by a bounded queue. Where only this machine reaches the
-//! listener, who has no token may look; beyond it there is TLS, and everybody has one.
+//! listener, who has no token may look; beyond it there is TLS, and everybody has one but for
+//! the files of the dashboard (page), which tell nothing.
 
 mod answers;
 mod api;
@@ -12,6 +13,7 @@ pub mod counts;
 mod door;
 pub mod kept;
 mod metrics;
+mod page;
 mod process;
 pub mod tls;
 pub mod tokens;

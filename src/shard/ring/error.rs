@@ -16,6 +16,11 @@ pub enum RingError {
         /// The part that is missing.
         missing: &'static str,
     },
+    /// The kernel is recent enough, and answers as if it knew no io_uring.
+    Hidden {
+        /// Release of the running kernel.
+        running: String,
+    },
     /// io_uring exists but this process may not use it.
     Forbidden {
         /// Value of the sysctl `kernel.io_uring_disabled`, where the kernel has it.
@@ -57,7 +62,15 @@ impl fmt::Display for RingError {
             RingError::Forbidden { .. } => write!(
                 f,
                 "io_uring is not permitted for this process: allow io_uring_setup, io_uring_enter \
-                 and io_uring_register in the container's seccomp profile or security policy"
+                 and io_uring_register in the container's seccomp profile (scripts/seccomp.json does) or \
+                 security policy"
+            ),
+            RingError::Hidden { running } => write!(
+                f,
+                "the running kernel {running} shows this process no io_uring: allow io_uring_setup, \
+                 io_uring_enter and io_uring_register in the container's seccomp profile \
+                 (scripts/seccomp.json does), or take a kernel that is built with io_uring \
+                 (CONFIG_IO_URING)"
             ),
             RingError::MemoryLock { limit_bytes } => {
                 write!(f, "not enough lockable memory for io_uring (limit ")?;
@@ -113,6 +126,12 @@ mod tests {
                     limit_bytes: Some(65536),
                 },
                 vec!["64 KiB", "RLIMIT_MEMLOCK"],
+            ),
+            (
+                RingError::Hidden {
+                    running: "6.12.1".into(),
+                },
+                vec!["6.12.1", "seccomp.json", "CONFIG_IO_URING"],
             ),
             (RingError::Descriptors, vec!["RLIMIT_NOFILE"]),
         ] {

@@ -1,6 +1,6 @@
 //! What the kernel must be able to do, and how its refusals are told.
 
-use super::error::RingError;
+use super::error::{KERNEL_MIN, RingError};
 use super::queue::Queue;
 use io_uring::opcode;
 use std::io;
@@ -40,7 +40,7 @@ pub(super) fn check(queue: &Queue) -> Result<(), RingError> {
 /// Says why a step of making a ring failed.
 pub(super) fn explain(step: &'static str, error: io::Error) -> RingError {
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => too_old("io_uring"),
+        Some(libc::ENOSYS) => unknown(release()),
         // An unknown setup flag or registration.
         Some(libc::EINVAL) => too_old("io_uring features the broker relies on"),
         Some(libc::EPERM | libc::EACCES) => RingError::Forbidden {
@@ -58,14 +58,32 @@ pub(super) fn explain(step: &'static str, error: io::Error) -> RingError {
 }
 
 fn too_old(missing: &'static str) -> RingError {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
     RingError::KernelTooOld {
-        running: release,
+        running: release(),
         missing,
     }
+}
+
+fn release() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
+}
+
+/// Some profiles of containers answer to what they forbid as if the kernel did not know it.
+fn unknown(running: String) -> RingError {
+    if version(&running) >= version(KERNEL_MIN) {
+        return RingError::Hidden { running };
+    }
+    RingError::KernelTooOld {
+        running,
+        missing: "io_uring",
+    }
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 fn disabled() -> Option<u8> {
@@ -78,4 +96,21 @@ fn disabled() -> Option<u8> {
 
 fn lock_limit_bytes() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Memlock).current
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_recent_enough_hides_io_uring_and_an_older_one_lacks_it() {
+        for running in ["6.1.0-18-amd64", "6.18.44", "7.0"] {
+            let told = unknown(running.to_owned());
+            assert!(matches!(told, RingError::Hidden { .. }), "{told}");
+        }
+        for running in ["5.0.21", "4.18.0-553.el8", "", "x"] {
+            let told = unknown(running.to_owned());
+            assert!(matches!(told, RingError::KernelTooOld { .. }), "{told}");
+        }
+    }
 }

@@ -86,7 +86,8 @@ impl Sending {
             }
         }
         self.header.msg_iov = self.iovecs.as_mut_ptr();
-        self.header.msg_iovlen = self.iovecs.len();
+        // A number of another width with musl.
+        self.header.msg_iovlen = self.iovecs.len() as _;
         opcode::SendMsg::new(types::Fd(fd), &raw const self.header)
             .flags(FLAGS as u32)
             .build()
