@@ -73,16 +73,17 @@ fn has_all(text: &str, parts: &[&str]) {
 
 /// What is listed of a line: its key and value, and what to do.
 fn told(list: &str, line: &str, what: &str) {
-    let mut lines = list.lines();
-    lines
-        .find(|told| told.ends_with(line) && told.contains(".conf:"))
-        .unwrap_or_else(|| panic!("nothing of '{line}' in:\n{list}"));
-    let paragraph: Vec<_> = lines
-        .take_while(|line| line.starts_with(' '))
-        .map(str::trim)
-        .collect();
-    let paragraph = paragraph.join(" ");
-    assert!(paragraph.contains(what), "of '{line}': {paragraph}");
+    let mut is_of_line = false;
+    let mut words = Vec::new();
+    for told in list.lines() {
+        match told.strip_prefix("    ") {
+            Some(text) if is_of_line => words.push(text),
+            Some(_) => {}
+            None => is_of_line = told.ends_with(line) && told.contains(".conf:"),
+        }
+    }
+    let words = words.join(" ");
+    assert!(words.contains(what), "of '{line}': {words}, in:\n{list}");
 }
 
 #[test]
@@ -345,8 +346,8 @@ fn every_key_of_mosquittos_is_known_and_no_secret_shown() {
         &outcome.log,
         &["a start with this would be refused: ", "mosquitto.conf:"],
     );
-    told(&outcome.log, "connection c", "not yet");
-    told(&outcome.log, "address a b", "with its bridge");
+    told(&outcome.log, "connection c", "no TLS to other brokers");
+    told(&outcome.log, "threshold 5", "always there");
     told(&outcome.log, "memory_limit 1000", "limits.memory_max_bytes");
     told(
         &outcome.log,
@@ -373,6 +374,58 @@ fn every_key_of_mosquittos_is_known_and_no_secret_shown() {
     );
     let outcome = import("/nowhere/mosquitto.conf");
     assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+}
+
+#[test]
+fn bridges_are_taken_but_for_those_over_tls() {
+    let folder = Folder::new();
+    let plain = "connection up link\naddress hq.example:1884 10.0.0.1\ntopic plant/# out 1 here/ site7/\n\
+                 topic commands/# in 2 \"\" site7/\ntopic state both\ntopic \"\" out 0 a/b c/d\n\
+                 remote_clientid site7\nremote_username site7\nlocal_username bridge\ncleansession true\n\
+                 keepalive_interval 30\nrestart_timeout 2 20\nround_robin true\nstart_type automatic\n\
+                 bridge_protocol_version mqttv50\nnotification_topic bridges/site7\n";
+    let (toml, list) = folder.good(plain);
+    has_all(
+        &toml,
+        &[
+            "[[bridge]]\nname = \"up-link\"\naddresses = [\"mqtt://hq.example:1884\", \"mqtt://10.0.0.1:1883\"]",
+            "filter = \"plant/#\"\ndirection = \"out\"\nqos_max = 1\nlocal_prefix = \"here/\"\nremote_prefix = \"site7/\"",
+            "filter = \"commands/#\"\ndirection = \"in\"\nqos_max = 2\nremote_prefix = \"site7/\"",
+            "filter = \"state\"\ndirection = \"both\"\nqos_max = 0",
+            "client_id = \"site7\"",
+            "user = \"site7\"",
+            "local_user = \"bridge\"",
+            "persistent = false",
+            "keep_alive_seconds = 30",
+            "reconnect_ms_min = 2000\nreconnect_ms_max = 20000",
+            "address_order = \"round_robin\"",
+            "protocol = \"5.0\"",
+            "remote_state_topic = \"bridges/site7\"",
+        ],
+    );
+    told(&list, "connection up link", "it is called up-link here");
+    has_all(
+        &toml,
+        &[
+            "filter = \"\"\ndirection = \"out\"\nqos_max = 0\nlocal_prefix = \"a/b\"\nremote_prefix = \"c/d\"",
+        ],
+    );
+    folder.write("rules", "topic read #\n");
+    let (_, list) = folder.good(&format!("{plain}acl_file @/rules\n"));
+    told(&list, "connection up link", "let the user bridge read");
+    let (toml, list) = folder.good(&format!("{plain}bridge_cafile /etc/ssl/certs/ca.pem\n"));
+    assert!(!toml.contains("[[bridge]]"), "{toml}");
+    told(
+        &list,
+        "connection up link",
+        "anybody on the way could read along",
+    );
+    // The file of its password is the operator's to write.
+    folder.write("up-link.password", "hush\n");
+    let (toml, list) = folder.good(&format!("{plain}remote_password hush\n"));
+    has_all(&toml, &["password_file = \"up-link.password\""]);
+    told(&list, "remote_password", "a file up-link.password");
+    assert!(!list.contains("hush"), "{list}");
 }
 
 #[test]

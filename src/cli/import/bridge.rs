@@ -1,18 +1,276 @@
-//! Bridges, which have no counterpart yet.
+//! Bridges: from Mosquitto's lines to `[[bridge]]` tables.
+//!
+//! Invariant: a bridge whose lines say that its line is protected, which cannot be said here, is left out.
 
-use super::draft::Draft;
+use super::draft::{BridgeDraft, Draft};
 use super::lines::Line;
+use super::value::{is_false, is_true, number};
+use toml::{Table, Value};
 
-/// Tells of a bridge: `lines` are its own, the first names it.
+/// The port where a line names none.
+const PORT: &str = "1883";
+const WAIT_SECONDS_MAX: i64 = 3_600;
+
+/// Keys that say nothing that is not so anyway, or has no counterpart, and what to do.
+const WITHOUT: [(&str, &str); 9] = [
+    (
+        "bridge_attempt_unsubscribe",
+        "nothing to do: what is no rule any more is given up by itself",
+    ),
+    (
+        "bridge_bind_address",
+        "no counterpart: let the system's routes choose the address",
+    ),
+    (
+        "bridge_max_packet_size",
+        "no counterpart: the other broker's own bound counts (5.0)",
+    ),
+    (
+        "idle_timeout",
+        "no counterpart: a bridge is always there, as with start_type automatic",
+    ),
+    (
+        "threshold",
+        "no counterpart: a bridge is always there, as with start_type automatic",
+    ),
+    (
+        "local_clientid",
+        "nothing to do: a bridge is no client here",
+    ),
+    ("local_cleansession", "persistent counts for both sides"),
+    (
+        "local_password",
+        "nothing to do: a bridge does not log in here, local_user alone says which rules of acl_file count",
+    ),
+    (
+        "notifications_local_only",
+        "no counterpart: leave remote_state_topic out to tell the other broker nothing",
+    ),
+];
+
+/// What the lines of a bridge say.
+#[derive(Debug, Default)]
+struct Heard {
+    draft: BridgeDraft,
+    /// Nothing that is retained goes out as such.
+    drops_retain: bool,
+    /// Why it is left out.
+    left_out: Option<&'static str>,
+}
+
+/// Takes a bridge: `lines` are its own, the first names it.
 pub(super) fn take(lines: &[Line], draft: &mut Draft) {
-    for (number, line) in lines.iter().enumerate() {
-        let text = match number {
-            0 => {
-                "not yet: the broker makes no bridges of its own. Let the other broker make it, with its \
-                 directions the other way round (in becomes out), or keep a Mosquitto for it"
+    let Some((head, rest)) = lines
+        .split_first()
+        .filter(|(head, _)| head.key == "connection")
+    else {
+        for line in lines {
+            draft.note(line, "left out: it stands before any `connection`");
+        }
+        return;
+    };
+    let mut heard = Heard::default();
+    heard.say("name", name(head, draft));
+    for line in rest {
+        let is_taken = heard.take(line, draft) || heard.take_line(line, draft);
+        if !is_taken && !is_false(line) {
+            let mut known = WITHOUT.iter();
+            let text = known
+                .find(|(key, _)| *key == line.key)
+                .map(|(_, text)| *text);
+            draft.note(line, text.unwrap_or("left out: it has no counterpart"));
+        }
+    }
+    if heard.draft.topics.is_empty() || !heard.draft.keys.contains_key("addresses") {
+        let text = "it needs an address and a topic";
+        heard.left_out = heard.left_out.or(Some(text));
+    }
+    match heard.left_out {
+        Some(why) => draft.note(head, format!("the bridge is left out: {why}")),
+        None => {
+            if draft.says("acl_file") {
+                let user = heard.draft.keys.get("local_user").and_then(Value::as_str);
+                let name = heard.draft.keys.get("name").and_then(Value::as_str);
+                let user = user.map_or_else(
+                    || format!("bridge-{}", name.unwrap_or_default()),
+                    str::to_owned,
+                );
+                draft.note(
+                    head,
+                    format!(
+                        "acl_file has to let the user {user} read what goes out and write what comes in: \
+                         Mosquitto asks it about no bridge"
+                    ),
+                );
             }
-            _ => "not yet, with its bridge",
+            draft.bridge(heard.draft);
+        }
+    }
+}
+
+/// Its name, of letters that we take.
+fn name(head: &Line, draft: &mut Draft) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let name: String = head.value.chars().take(64).collect();
+    let name = name.replace(|c| !fits(c), "-");
+    if name != head.value {
+        draft.note(head, format!("it is called {name} here"));
+    }
+    name
+}
+
+impl Heard {
+    fn say(&mut self, key: &str, value: impl Into<Value>) {
+        self.draft.keys.insert(key.to_owned(), value.into());
+    }
+
+    /// Lines that say what it is.
+    fn take(&mut self, line: &Line, draft: &mut Draft) -> bool {
+        match line.key.as_str() {
+            "address" | "addresses" => {
+                let all = line.value.split_whitespace().map(address);
+                self.say("addresses", all.map(Value::from).collect::<Vec<_>>());
+            }
+            "topic" => self.take_topic(line, draft),
+            "remote_clientid" | "clientid" => self.say("client_id", line.value.as_str()),
+            "remote_username" | "username" => self.say("user", line.value.as_str()),
+            "local_username" => self.say("local_user", line.value.as_str()),
+            "remote_password" | "password" => {
+                let name = self.draft.keys.get("name").and_then(Value::as_str);
+                let file = format!("{}.password", name.unwrap_or_default());
+                draft.note(
+                    line,
+                    format!(
+                        "write it into a file {file} beside the configuration, for the broker alone"
+                    ),
+                );
+                self.say("password_file", file);
+            }
+            "notification_topic" => self.say("remote_state_topic", line.value.as_str()),
+            key if is_of_tls(key) && !is_false(line) => {
+                self.left_out = Some(
+                    "there is no TLS to other brokers yet, and without it anybody on the way could read \
+                     along: keep a Mosquitto for it, or let the other broker make the bridge",
+                );
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Lines that say how the line is kept.
+    fn take_line(&mut self, line: &Line, draft: &mut Draft) -> bool {
+        match line.key.as_str() {
+            "cleansession" => self.say("persistent", !is_true(line)),
+            "keepalive_interval" => {
+                if let Some(seconds) = number(line, 0..=65_535, draft) {
+                    self.say("keep_alive_seconds", seconds);
+                }
+            }
+            "restart_timeout" => {
+                let mut waits = line.value.split_whitespace().filter_map(|word| word.parse().ok());
+                let ms = |seconds: i64| seconds.clamp(1, WAIT_SECONDS_MAX) * 1_000;
+                if let Some(first) = waits.next() {
+                    self.say("reconnect_ms_min", ms(first));
+                    self.say("reconnect_ms_max", ms(waits.next().unwrap_or(first).max(first)));
+                }
+            }
+            "bridge_protocol_version" => match line.value.as_str() {
+                "mqttv50" => self.say("protocol", "5.0"),
+                "mqttv311" => self.say("protocol", "3.1.1"),
+                _ => draft.note(line, "left out: bridges speak 5.0 or 3.1.1"),
+            },
+            "round_robin" if is_true(line) => self.say("address_order", "round_robin"),
+            "bridge_outgoing_retain" => self.drops_retain = is_false(line),
+            "start_type" if line.value == "automatic" => {}
+            "start_type" => draft.note(line, "no counterpart: a bridge is always there, as with automatic"),
+            // The bit that it sets is tried first anyway.
+            "try_private" if is_true(line) => {}
+            "notifications" if is_true(line) => draft.note(
+                line,
+                "the other broker is told with remote_state_topic; here /metrics and the log tell of bridges",
+            ),
+            _ => return false,
+        }
+        true
+    }
+
+    /// `topic PATTERN [DIRECTION [QOS [LOCAL REMOTE]]]`
+    fn take_topic(&mut self, line: &Line, draft: &mut Draft) {
+        let words: Vec<_> = line.value.split_whitespace().collect();
+        let word = |at: usize| {
+            words
+                .get(at)
+                .copied()
+                .filter(|word| *word != "\"\"")
+                .unwrap_or("")
         };
-        draft.note(line, text);
+        if word(0).is_empty() && (word(3).is_empty() || word(4).is_empty()) {
+            draft.note(line, "left out: it names no topic");
+            return;
+        }
+        let direction = match word(1) {
+            "" => "out",
+            direction => direction,
+        };
+        let mut rule = Table::new();
+        let mut say = |key: &str, value: Value| rule.insert(key.to_owned(), value);
+        say("filter", word(0).into());
+        say("direction", direction.into());
+        say(
+            "qos_max",
+            word(2).parse::<i64>().unwrap_or(0).clamp(0, 2).into(),
+        );
+        for (key, prefix) in [("local_prefix", word(3)), ("remote_prefix", word(4))] {
+            if !prefix.is_empty() {
+                say(key, prefix.into());
+            }
+        }
+        if self.drops_retain && direction == "out" {
+            say("retain", "drop".into());
+        }
+        self.draft.topics.push(rule);
+    }
+}
+
+/// Whether a key concerns TLS to the other broker.
+fn is_of_tls(key: &str) -> bool {
+    const KEYS: [&str; 11] = [
+        "bridge_alpn",
+        "bridge_cafile",
+        "bridge_capath",
+        "bridge_certfile",
+        "bridge_ciphers",
+        "bridge_identity",
+        "bridge_insecure",
+        "bridge_keyfile",
+        "bridge_psk",
+        "bridge_require_ocsp",
+        "bridge_tls_version",
+    ];
+    KEYS.contains(&key) || key == "bridge_tls_use_os_certs"
+}
+
+/// `HOST[:PORT]`; an IPv6 address has its port.
+fn address(text: &str) -> String {
+    match text.rsplit_once(':') {
+        Some((host, port)) if host.contains(':') && !host.starts_with('[') => {
+            format!("mqtt://[{host}]:{port}")
+        }
+        Some(_) => format!("mqtt://{text}"),
+        None => format!("mqtt://{text}:{PORT}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn addresses_have_a_port() {
+        assert_eq!(address("hq.example"), "mqtt://hq.example:1883");
+        assert_eq!(address("10.0.0.1:1884"), "mqtt://10.0.0.1:1884");
+        assert_eq!(address("fd00::1:1884"), "mqtt://[fd00::1]:1884");
+        assert_eq!(address("[fd00::1]:1884"), "mqtt://[fd00::1]:1884");
     }
 }

@@ -13,6 +13,7 @@ pub(super) struct Draft {
     top: Table,
     sections: BTreeMap<&'static str, Table>,
     listeners: Vec<ListenerDraft>,
+    bridges: Vec<BridgeDraft>,
     notes: Vec<Note>,
 }
 
@@ -21,6 +22,13 @@ pub(super) struct Draft {
 pub(super) struct ListenerDraft {
     pub keys: Table,
     pub tls: Table,
+}
+
+/// A `[[bridge]]` and its `[[bridge.topics]]`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BridgeDraft {
+    pub keys: Table,
+    pub topics: Vec<Table>,
 }
 
 /// What to do about something.
@@ -63,6 +71,10 @@ impl Draft {
         self.listeners.push(listener);
     }
 
+    pub(super) fn bridge(&mut self, bridge: BridgeDraft) {
+        self.bridges.push(bridge);
+    }
+
     /// What to do about a line.
     pub(super) fn note(&mut self, line: &Line, text: impl Into<String>) {
         self.notes.push(Note {
@@ -95,6 +107,12 @@ impl Draft {
             add("[[listener]]", &listener.keys);
             if !listener.tls.is_empty() {
                 add("[listener.tls]", &listener.tls);
+            }
+        }
+        for bridge in &self.bridges {
+            add("[[bridge]]", &bridge.keys);
+            for rule in &bridge.topics {
+                add("[[bridge.topics]]", rule);
             }
         }
         text
