@@ -49,7 +49,7 @@ impl Asked {
     }
 }
 
-fn run(words: &[&str], env: &[(&str, &str)]) -> Outcome {
+pub fn run(words: &[&str], env: &[(&str, &str)]) -> Outcome {
     let setup = words
         .iter()
         .fold(Setup::new(), |setup, word| setup.arg(word));

@@ -42,6 +42,8 @@ pub struct AdminConfig {
     pub body_bytes_max: usize,
     /// Requests of one address in a second; 0 for no limit.
     pub request_rate_max: u64,
+    /// Slow clients, and loud ones and topics, that are told of.
+    pub top_max: usize,
     /// Until when a request has to have come, its answer has to be there, and has to be taken.
     pub request_timeout: Duration,
 }
@@ -96,6 +98,7 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
         header_bytes_max: raw.header_bytes_max.unwrap_or(16_384),
         body_bytes_max: raw.body_bytes_max.unwrap_or(1 << 20),
         request_rate_max: raw.request_rate_max.unwrap_or(200),
+        top_max: raw.top_max.unwrap_or(10),
         request_timeout: Duration::from_millis(raw.request_timeout_ms.unwrap_or(5_000)),
     })
 }

@@ -65,6 +65,7 @@ pub(super) struct FileAdmin {
     pub header_bytes_max: Option<usize>,
     pub body_bytes_max: Option<usize>,
     pub request_timeout_ms: Option<u64>,
+    pub top_max: Option<usize>,
     pub request_rate_max: Option<u64>,
 }
 
@@ -325,6 +326,7 @@ pub(super) struct FileStorage {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileShutdown {
+    pub drain_rate: Option<u32>,
     pub deadline_ms: Option<u64>,
 }
 
