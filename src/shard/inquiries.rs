@@ -237,8 +237,25 @@ pub struct ClientWhole {
     pub will_topic: Option<String>,
     /// How it has shown who it is.
     pub method: Option<String>,
+    /// What was agreed on by TLS; null where its bytes come in the clear.
+    pub tls: Option<TlsRow>,
     /// The first of its subscriptions.
     pub filters: Vec<Subscription>,
+}
+
+/// What a client and the broker have agreed on by TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TlsRow {
+    /// Version of TLS.
+    pub version: String,
+    /// Cipher suite.
+    pub cipher_suite: String,
+    /// The server name that the client has asked for.
+    pub server_name: Option<String>,
+    /// Subject and serial number of the certificate that it has shown.
+    pub certificate: Option<String>,
+    /// Seconds until that ends, or one of a CA's between that it has shown.
+    pub ends_in_seconds: Option<u64>,
 }
 
 /// A subscription of a client.

@@ -538,6 +538,12 @@ driven! {
             let _first = admin::connect(address);
             driven.rises_while(|| drop(admin::connect(address)));
         };
+    many_of_an_address: "connections of an address to the admin listener" "admin_connections_refused"
+        &format!("{ANYWHERE}connections_per_address_max = 1\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            let _first = admin::connect(address);
+            driven.rises_while(|| drop(admin::connect(address)));
+        };
     a_long_request: "request to the admin listener" "admin_requests_refused"
         &format!("{ANYWHERE}header_bytes_max = 8192\n"), |driven| {
             let mut stream = admin::connect(admin::address(&driven.broker));

@@ -2,6 +2,7 @@
 
 use crate::admin::{ANYWHERE, address, get};
 use crate::on_shards;
+use crate::storage::Place;
 use crate::support::{Ack, Broker, Connect, Props, eventually, prop};
 use serde_json::Value;
 
@@ -101,6 +102,20 @@ fn who_publishes_most_is_told_and_where_to(shards: usize) {
     assert!(loud > less && less > 0.0, "{top}");
     let bytes = rate(rows[0], "bytes_per_second");
     assert!((bytes / loud - 12.0).abs() < 1.0, "{top}");
+    let at = format!("http://{}", address(&broker));
+    let told = crate::operator::run(&["top", "--admin", &at], &[]);
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    let is_told = |head: &str, first: &str| {
+        let (_, rows) = told.output.split_once(head).expect("a table");
+        rows.lines()
+            .nth(1)
+            .is_some_and(|row| row.starts_with(first))
+    };
+    assert!(told.output.starts_with("SLOW CLIENT"), "{told:?}");
+    assert!(
+        is_told("LOUD CLIENT", "loud ") && is_told("LOUD TOPICS", "a/b/# "),
+        "{told:?}"
+    );
     let page = get(address(&broker), "/metrics").body;
     for line in [
         "ringmq_loud_client_messages_per_second{client_id=\"loud\"} ",
@@ -108,5 +123,31 @@ fn who_publishes_most_is_told_and_where_to(shards: usize) {
     ] {
         assert!(page.contains(line), "{line}: {page}");
     }
+    broker.stop();
+}
+
+#[test]
+fn what_is_kept_on_disk_is_told() {
+    let broker = Broker::with_config(1, ANYWHERE);
+    assert_eq!(see(&broker, "/api/v1/storage")["keeps"], false);
+    broker.stop();
+    let place = Place::new();
+    let broker = place.setup(1).config(ANYWHERE).start();
+    Connect::v5("c")
+        .persistent()
+        .open(&broker)
+        .subscribe("t", 1);
+    let told = see(&broker, "/api/v1/storage");
+    let number = |name: &str| told[name].as_u64().expect("a number");
+    assert_eq!(
+        (&told["keeps"], &told["full"]),
+        (&true.into(), &false.into()),
+        "{told}"
+    );
+    assert!(
+        number("log_bytes") > 0 && number("segments") > 0 && number("commits") > 0,
+        "{told}"
+    );
+    assert_eq!(told["pending_bytes"].as_array().map(Vec::len), Some(1));
     broker.stop();
 }

@@ -46,6 +46,8 @@ pub enum OperatorCommand {
     Explain(ExplainArgs),
     /// Say how a running broker and its shards are; ends with 1 if it does not serve as it should
     Status(ReachArgs),
+    /// Say which clients are slow, and who publishes most and where to
+    Top(ReachArgs),
     /// List where a running broker listens
     Listeners(ReachArgs),
     /// Have a running broker accept nobody and send its clients away, so many in a second, and wait until it
@@ -62,7 +64,9 @@ pub enum Failure {
     Wrong(String),
     /// There is no such client, session or message.
     Missing(String),
-    /// The broker is not reached, or has not done it.
+    /// The broker is not reached, or has gone.
+    Unreached(String),
+    /// The broker has not done it.
     Failed(String),
 }
 
@@ -71,13 +75,16 @@ impl Failure {
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Failure::Wrong(text) | Failure::Missing(text) | Failure::Failed(text) => text,
+            Failure::Wrong(text)
+            | Failure::Missing(text)
+            | Failure::Unreached(text)
+            | Failure::Failed(text) => text,
         }
     }
 
     const fn code(&self) -> u8 {
         match self {
-            Failure::Failed(_) => 1,
+            Failure::Unreached(_) | Failure::Failed(_) => 1,
             Failure::Wrong(_) => 2,
             Failure::Missing(_) => 3,
         }
@@ -109,6 +116,7 @@ impl OperatorCommand {
             OperatorCommand::Explain(args) => &args.reach,
             OperatorCommand::Drain(args) => &args.reach,
             OperatorCommand::Status(reach)
+            | OperatorCommand::Top(reach)
             | OperatorCommand::Listeners(reach)
             | OperatorCommand::Reload(reach) => reach,
         }
@@ -124,6 +132,7 @@ impl OperatorCommand {
             OperatorCommand::Subscriptions(args) => lists::subscriptions(line, args).await,
             OperatorCommand::Explain(args) => lists::explain(line, args).await,
             OperatorCommand::Status(_) => one::status(line).await,
+            OperatorCommand::Top(_) => one::top(line).await,
             OperatorCommand::Listeners(_) => leave::listeners(line).await,
             OperatorCommand::Drain(args) => leave::drain(line, args).await,
             OperatorCommand::Reload(_) => one::reload(line).await,

@@ -181,7 +181,7 @@ const OF_BROKER: [(&str, &str, bool, &str); 12] = [
         "admin_connections_refused",
         "admin_connections_refused",
         false,
-        "Connections to it beyond admin.connections_max",
+        "Connections to it beyond admin.connections_max, or connections_per_address_max",
     ),
     (
         "admin_timeouts",

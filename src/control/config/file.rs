@@ -65,6 +65,7 @@ pub(super) struct FileAdmin {
     pub header_bytes_max: Option<usize>,
     pub body_bytes_max: Option<usize>,
     pub request_timeout_ms: Option<u64>,
+    pub connections_per_address_max: Option<usize>,
     pub top_max: Option<usize>,
     pub request_rate_max: Option<u64>,
 }

@@ -69,7 +69,7 @@ macro_rules! limits {
 type Said = (&'static str, Option<u64>, RangeInclusive<u64>);
 
 /// Those of the admin listener.
-fn admin(raw: &FileConfig) -> [Said; 6] {
+fn admin(raw: &FileConfig) -> [Said; 7] {
     said! { raw.admin;
         connections_max: 1..=10_000,
         // The least that its parser takes.
@@ -77,6 +77,7 @@ fn admin(raw: &FileConfig) -> [Said; 6] {
         body_bytes_max: 1..=1 << 28,
         request_timeout_ms: 1..=WAIT_MS_MAX,
         request_rate_max: RATE,
+        connections_per_address_max: 0..=10_000,
         top_max: 0..=SLOW_MAX as u64,
     }
 }

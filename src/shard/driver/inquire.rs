@@ -12,7 +12,7 @@ use crate::engine::time::Timestamp;
 use crate::engine::turn::Rest;
 use crate::shard::inquiries::{
     Asked, Best, ClientRow, ClientWhole, Inquiry, RetainedRow, Sort, SubscriberRow, Subscription,
-    Told, Wanted,
+    TlsRow, Told, Wanted,
 };
 use crate::shard::orders::Event;
 use crate::shard::peer::Peer;
@@ -178,6 +178,20 @@ impl Shell {
         self.sockets.peer(socket)
     }
 
+    fn tls_of(&self, sight: &Sight<'_>, now: Timestamp) -> Option<TlsRow> {
+        let (key, connection) = sight.connection?;
+        let layers = self.sockets.layers(self.sockets.socket(key)?)?;
+        let agreed = layers.agreed()?;
+        let ends_at = connection.certificate_ends_at;
+        Some(TlsRow {
+            version: agreed.version.to_owned(),
+            cipher_suite: agreed.cipher_suite,
+            server_name: agreed.server_name,
+            certificate: agreed.certificate,
+            ends_in_seconds: (ends_at != Timestamp::NEVER).then(|| ends_at.ms_since(now) / 1_000),
+        })
+    }
+
     fn whole(&self, client_id: &str, now: Timestamp) -> Option<ClientWhole> {
         let key = self.core.session_of(client_id)?;
         let sight = self.core.see(key)?;
@@ -211,6 +225,7 @@ impl Shell {
                 .holder
                 .as_ref()
                 .map(|holder| holder.method.to_owned()),
+            tls: self.tls_of(&sight, now),
             filters: filters.collect(),
         })
     }
