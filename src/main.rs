@@ -652,6 +652,7 @@ fn in_force(config: &Config, settings: &Settings, places: &Places) -> InForce {
         said: config.said.clone(),
         limits: limits_in_force(limits),
         listeners: names(config, places),
+        drain_rate: config.drain_rate,
         topic_limits: TopicLimits {
             bytes_max: limits.topic_bytes_max,
             levels_max: limits.topic_levels_max,

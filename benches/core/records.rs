@@ -28,6 +28,7 @@ fn queued(message: &LocalMessage, session: usize, entry: usize) -> Record {
             subscription_ids: SubscriptionIds::None,
             group: None,
             entry: entry as u64,
+            queued_at_ds: 0,
         },
         origin: None,
     }

@@ -253,6 +253,7 @@ fn live(shard: &mut Shard, round: u64, kept: &mut Kept) {
                 subscription_ids: SubscriptionIds::None,
                 group: None,
                 entry,
+                queued_at_ds: 0,
             },
             origin: None,
         });

@@ -3,10 +3,13 @@
 use crate::control::inquiries::Gathered;
 use crate::control::watch::bans::Who;
 use crate::engine::keys::ShardId;
+use crate::engine::telemetry::talkers::{Loudest, Talker};
 use crate::shard::inquiries::Asked;
-use crate::shard::report::Report;
+use crate::shard::report::{Report, Slow};
 use crate::storage::log::progress::StoreFigures;
 use serde::Serialize;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -40,6 +43,17 @@ pub struct Overview {
     pub uptime_seconds: u64,
 }
 
+/// Somebody, or some topics, and how loud.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loud {
+    /// A client identifier, or a topic prefix.
+    pub name: String,
+    /// Publishes.
+    pub messages_per_second: f64,
+    /// Bytes of their topics and payloads.
+    pub bytes_per_second: f64,
+}
+
 impl Overview {
     /// A gauge or counter of all shards together.
     #[must_use]
@@ -51,6 +65,51 @@ impl Overview {
         let counts = reports.flat_map(|report| &report.counts);
         let found = counts.filter(|(known, _)| *known == name);
         found.map(|(_, value)| value).sum()
+    }
+
+    /// Slow clients with the shards that have them, slowest first.
+    #[must_use]
+    pub fn slow(&self, max: usize) -> Vec<(ShardId, &Slow)> {
+        let mut all: Vec<_> = self
+            .reports()
+            .flat_map(|(shard, report)| report.slow.iter().map(move |slow| (shard, slow)))
+            .collect();
+        all.sort_by_key(|(_, slow)| (Reverse(slow.waits_ms), &slow.client_id));
+        all.truncate(max);
+        all
+    }
+
+    /// Clients, or topic prefixes, to which most is published; per second.
+    #[must_use]
+    pub fn loud(&self, of: fn(&Loudest) -> &[Talker], max: usize) -> Vec<Loud> {
+        let mut all: BTreeMap<&str, Loud> = BTreeMap::new();
+        for (_, report) in self.reports() {
+            let seconds = report.loudest.over_ms.max(1_000) as f64 / 1e3;
+            for talker in of(&report.loudest) {
+                let loud = all.entry(&talker.name).or_default();
+                loud.messages_per_second += talker.messages as f64 / seconds;
+                loud.bytes_per_second += talker.bytes as f64 / seconds;
+            }
+        }
+        let all = all.into_iter();
+        let mut all: Vec<_> = all
+            .map(|(name, loud)| Loud {
+                name: name.to_owned(),
+                ..loud
+            })
+            .collect();
+        all.sort_by(|one, other| {
+            other
+                .messages_per_second
+                .total_cmp(&one.messages_per_second)
+        });
+        all.truncate(max);
+        all
+    }
+
+    fn reports(&self) -> impl Iterator<Item = (ShardId, &Report)> {
+        let shards = (0..).zip(&self.shards);
+        shards.filter_map(|(shard, of_shard)| Some((shard, of_shard.report.as_deref()?)))
     }
 
     /// Sums of all whose names begin so.
@@ -116,6 +175,10 @@ pub enum Ask {
     Health(oneshot::Sender<Health>),
     /// Something that shards know or do: all of them, or one. Who loses its answer has asked one too many.
     Shards(Arc<Asked>, Option<ShardId>, oneshot::Sender<Gathered>),
+    /// Of each listener whether it is open, and its connections.
+    Listeners(oneshot::Sender<Vec<(bool, u64)>>),
+    /// A listener is closed, or all are: then the broker stops when nobody is there any more.
+    Close(Option<u16>, oneshot::Sender<()>),
     /// Bans in force, so many at most, and how many there are.
     Bans(usize, oneshot::Sender<BanList>),
     /// Ban somebody for a time; whether it is kept from now on.

@@ -40,6 +40,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often files that may change are looked at.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a drain lasts at least: who asked for it, and who asks whether the broker is ready, hears of it.
+const DRAINED_MIN: Duration = Duration::from_secs(1);
 /// How often it is said again what has ended or will soon.
 const TERMS_INTERVAL: Duration = Duration::from_secs(86_400);
 /// How often all bans are put together for the shards: with very many that takes milliseconds.
@@ -130,6 +132,10 @@ pub struct ControlPlane<'a> {
     looked_at: Instant,
     /// When it was last said what has ended or will soon.
     terms_told_at: Instant,
+    /// Listeners that are closed, by number.
+    closed: BTreeSet<u16>,
+    /// Since when all are: it stops when nobody is there any more.
+    drained_since: Option<Instant>,
     watchdog: Watchdog,
     /// When the shards were last looked at.
     watched_at: Instant,
@@ -172,6 +178,8 @@ impl<'a> ControlPlane<'a> {
             bans_config: bans_config.clone(),
             looked_at: Instant::now(),
             terms_told_at: Instant::now(),
+            closed: BTreeSet::new(),
+            drained_since: None,
             watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
             watched_at: Instant::now(),
         }
@@ -184,6 +192,10 @@ impl<'a> ControlPlane<'a> {
     pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
         loop {
             self.do_what_is_due();
+            if self.is_drained() {
+                info!("drained: nobody is connected any more");
+                return Ok(());
+            }
             let heard = self.listen();
             self.handed.free();
             self.memory.look(self.shards);
@@ -362,8 +374,32 @@ impl<'a> ControlPlane<'a> {
                 }
                 let _ = asker.send(ended);
             }
+            Ask::Listeners(asker) => drop(asker.send(self.listeners())),
+            Ask::Close(listener, asker) => {
+                match listener {
+                    Some(number) => drop(self.closed.insert(number)),
+                    None => {
+                        self.closed = (0..).take(self.telling.listeners.len()).collect();
+                        self.drained_since.get_or_insert(now);
+                    }
+                }
+                let _ = asker.send(());
+            }
             Ask::Reload(asker) => drop(asker.send(self.reload(true))),
         }
+    }
+
+    fn listeners(&self) -> Vec<(bool, u64)> {
+        let counts = (0..).zip(self.shards.connections_by_listener());
+        counts
+            .map(|(number, count)| (!self.closed.contains(&number), count as u64))
+            .collect()
+    }
+
+    /// Whether everybody has gone who was sent away, and who asked for that has been answered.
+    fn is_drained(&self) -> bool {
+        let is_told = |since: Instant| since.elapsed() >= DRAINED_MIN;
+        self.drained_since.is_some_and(is_told) && self.shards.connections() == 0
     }
 
     fn ask_statistics(&mut self, asker: Asker) {
@@ -446,6 +482,12 @@ impl<'a> ControlPlane<'a> {
                 format!("shard {shard} has not turned for {seconds} s")
             })
             .collect();
+        if self.drained_since.is_some() {
+            let left = self.shards.connections();
+            problems.push(format!(
+                "it is being drained: {left} connection(s) are left"
+            ));
+        }
         if let Some(store) = self.shards.store_figures() {
             if store.is_full {
                 let text = "the disk is full: what has to be kept is refused \

@@ -35,6 +35,19 @@ impl Timestamp {
         self.plus_ms(seconds as u64 * 1000)
     }
 
+    /// Tenths of a second since the origin, as far as 32 bits go, and never 0.
+    #[must_use]
+    pub const fn as_ds(self) -> u32 {
+        let ds = (self.0 / 100) as u32;
+        if ds == 0 { 1 } else { ds }
+    }
+
+    /// Milliseconds from what [`Timestamp::as_ds`] was to `self`, up to 13 years.
+    #[must_use]
+    pub const fn ms_since_ds(self, ds: u32) -> u64 {
+        self.as_ds().wrapping_sub(ds) as u64 * 100
+    }
+
     /// Milliseconds from `earlier` to `self`, 0 if `earlier` is later.
     #[must_use]
     pub const fn ms_since(self, earlier: Timestamp) -> u64 {

@@ -396,6 +396,12 @@ impl Shards {
         replies.zip(self.wakers.iter().cloned()).collect()
     }
 
+    /// Connections of all shards, by the listeners' numbers.
+    #[must_use]
+    pub fn connections_by_listener(&self) -> Vec<usize> {
+        self.counts.by_listener()
+    }
+
     /// Connections of all shards.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -90,6 +90,13 @@ pub enum Asked {
     },
     /// The retained message of a topic, with its payload.
     RetainedMessage(String),
+    /// Accept nobody any more, and send clients away.
+    Drain {
+        /// At this listener; `None` for all.
+        listener: Option<u16>,
+        /// So many per second on all shards together; 0 for none.
+        per_second: u32,
+    },
     /// Publish something.
     Publish {
         /// To this topic.
@@ -126,6 +133,10 @@ pub enum Sort {
     Id,
     /// Most bytes that wait first.
     Queue,
+    /// Most messages that wait or are not acknowledged first.
+    Messages,
+    /// Whose oldest message has waited longest first.
+    Wait,
     /// Most bytes in both directions first.
     Bytes,
     /// Most messages lost first.
@@ -183,6 +194,9 @@ pub struct ClientRow {
     pub inflight_messages: u64,
     /// Bytes that wait to be sent to it.
     pub unsent_bytes: u64,
+    /// Milliseconds for which the oldest of what waits for it has waited, in its session or for its socket; 0
+    /// if nothing waits, or that is not known.
+    pub waits_ms: u64,
     /// Messages that it did not get since its session began.
     pub dropped_messages: u64,
     /// Bytes from it by this connection, without TLS and WebSocket.
@@ -223,8 +237,25 @@ pub struct ClientWhole {
     pub will_topic: Option<String>,
     /// How it has shown who it is.
     pub method: Option<String>,
+    /// What was agreed on by TLS; null where its bytes come in the clear.
+    pub tls: Option<TlsRow>,
     /// The first of its subscriptions.
     pub filters: Vec<Subscription>,
+}
+
+/// What a client and the broker have agreed on by TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TlsRow {
+    /// Version of TLS.
+    pub version: String,
+    /// Cipher suite.
+    pub cipher_suite: String,
+    /// The server name that the client has asked for.
+    pub server_name: Option<String>,
+    /// Subject and serial number of the certificate that it has shown.
+    pub certificate: Option<String>,
+    /// Seconds until that ends, or one of a CA's between that it has shown.
+    pub ends_in_seconds: Option<u64>,
 }
 
 /// A subscription of a client.

@@ -2,7 +2,26 @@
 
 use crate::engine::telemetry::histogram::Histogram;
 use crate::engine::telemetry::latency::Latencies;
+use crate::engine::telemetry::talkers::Loudest;
 use crate::engine::telemetry::traffic::Traffic;
+
+/// Slow clients, and loud ones and topics, that a shard tells of.
+pub const SLOW_MAX: usize = 100;
+
+/// A client that is slow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slow {
+    /// Its identifier.
+    pub client_id: String,
+    /// For so long its oldest message has waited.
+    pub waits_ms: u64,
+    /// Messages that wait in its session, or are not acknowledged.
+    pub messages: u64,
+    /// Bytes that wait in its session and for its socket.
+    pub bytes: u64,
+    /// Messages that it has lost since its session began.
+    pub dropped_messages: u64,
+}
 
 /// Counts since the shard began, and gauges as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,4 +37,8 @@ pub struct Report {
     pub rounds: Histogram,
     /// How long clients waited.
     pub latencies: Latencies,
+    /// Slow clients, slowest first, as the last look found them.
+    pub slow: Vec<Slow>,
+    /// Who publishes most, and where to.
+    pub loudest: Loudest,
 }

@@ -166,15 +166,25 @@ impl Named {
     }
 }
 
-/// Its subject and serial number, as `openssl` writes them.
+/// Its subject and serial number, in brackets; empty if they cannot be read.
 fn name(certificate: &CertificateDer<'_>) -> String {
+    let named = named(certificate);
+    match named.is_empty() {
+        true => named,
+        false => format!(" ({named})"),
+    }
+}
+
+/// Subject and serial number of a certificate in DER, as `openssl` writes them; empty if they cannot be read.
+#[must_use]
+pub fn named(certificate: &[u8]) -> String {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return String::new();
     };
     let subject = quoted(&parsed.subject().to_string());
     let serial = parsed.raw_serial().iter();
     let serial: String = serial.map(|byte| format!("{byte:02X}")).collect();
-    format!(" ({subject}, serial {serial})")
+    format!("{subject}, serial {serial}")
 }
 
 impl ClientCertVerifier for Named {

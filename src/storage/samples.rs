@@ -41,6 +41,7 @@ pub fn queued(
         subscription_ids: SubscriptionIds::None,
         group: None,
         entry,
+        queued_at_ds: 0,
     };
     Record::Queued {
         session,

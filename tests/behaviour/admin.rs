@@ -218,9 +218,20 @@ fn each_metric_is_described_for_operators_and_there_is_no_other() {
         .filter(|text| text.starts_with("ringmq_"))
         .map(|text| text.split('{').next().unwrap_or_default().to_owned())
         .collect();
-    // Only with TLS.
+    // Only with TLS, and where somebody is slow or loud.
     let mut there = metrics.families.clone();
     there.insert("ringmq_certificate_expires_seconds".to_owned());
+    let of_top = [
+        "slow_client_wait_ms",
+        "slow_client_messages",
+        "slow_client_bytes",
+        "slow_client_dropped_messages",
+        "loud_client_messages_per_second",
+        "loud_client_bytes_per_second",
+        "loud_topic_messages_per_second",
+        "loud_topic_bytes_per_second",
+    ];
+    there.extend(of_top.map(|name| format!("ringmq_{name}")));
     let missing: Vec<_> = there.difference(&told).collect();
     assert!(missing.is_empty(), "not in README.md: {missing:?}");
     let unknown: Vec<_> = told.difference(&there).collect();

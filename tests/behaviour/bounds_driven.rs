@@ -12,6 +12,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+/// The socket of the admin listener of the one test here that needs one.
+fn socket() -> String {
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    format!("{folder}/drained-{}", std::process::id())
+}
+
 /// Rows and counters that other tests drive, by the names of these.
 pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     (
@@ -503,8 +509,37 @@ driven! {
             assert!(matches!(answer, Some(Packet::Connack { code: 0x86, .. })), "{answer:?}");
             driven.rises_by(1);
         };
+    many_talkers: "clients and topic prefixes of which it is known how much they publish" "talkers_displaced"
+        ANYWHERE, |driven| {
+            let mut client = Connect::v5("c").open(&driven.broker);
+            for number in 0..300 {
+                client.publish(&format!("t/{number}/x"), 1, "x");
+            }
+            driven.rises_by(44);
+        };
+    many_leave: "clients that a drain sends away in a second" "connections_drained"
+        &format!("{ANYWHERE}socket = {:?}\n[shutdown]\ndrain_rate = 1\n", socket()), |driven| {
+            let _clients: Vec<_> = (0..3)
+                .map(|n| Connect::v5(&format!("c{n}")).open(&driven.broker))
+                .collect();
+            let listener = format!("mqtt://{}", driven.broker.address());
+            let words = ["drain", "--listener", &listener, "--admin"];
+            let at = format!("unix://{}", socket());
+            let done = crate::operator::run(&[&words[..], &[&at]].concat(), &[]);
+            assert_eq!(done.status.code(), Some(0), "{done:?}");
+            driven.rises_by(1);
+            // One in a second, and no more.
+            assert!(driven.broker.counters().get("connections") > 0);
+            driven.rises_by(3);
+        };
     many_operators: "connections to the admin listener" "admin_connections_refused"
         &format!("{ANYWHERE}connections_max = 1\n"), |driven| {
+            let address = admin::address(&driven.broker);
+            let _first = admin::connect(address);
+            driven.rises_while(|| drop(admin::connect(address)));
+        };
+    many_of_an_address: "connections of an address to the admin listener" "admin_connections_refused"
+        &format!("{ANYWHERE}connections_per_address_max = 1\n"), |driven| {
             let address = admin::address(&driven.broker);
             let _first = admin::connect(address);
             driven.rises_while(|| drop(admin::connect(address)));

@@ -2,7 +2,10 @@
 
 use crate::admin::{ANYWHERE, address};
 use crate::api::Tokens;
-use crate::support::{Broker, Certificates, Connect, Outcome, Packet, Setup, eventually, unique};
+use crate::support::{
+    Broker, Certificates, Client, Connect, Outcome, Packet, Setup, Version, Wire, eventually,
+    unique,
+};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 
@@ -49,7 +52,7 @@ impl Asked {
     }
 }
 
-fn run(words: &[&str], env: &[(&str, &str)]) -> Outcome {
+pub fn run(words: &[&str], env: &[(&str, &str)]) -> Outcome {
     let setup = words
         .iter()
         .fold(Setup::new(), |setup, word| setup.arg(word));
@@ -385,4 +388,58 @@ fn shells_and_manuals_know_all_commands() {
     ] {
         assert!(std::path::Path::new(&folder).join(page).exists(), "{page}");
     }
+}
+
+#[test]
+fn what_a_client_has_agreed_on_by_tls_is_shown() {
+    let certificates = Certificates::new();
+    certificates.client("client", "sensor 7", 77);
+    let socket = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("socket"));
+    let ca = certificates.path("ca.pem");
+    let config = format!(
+        "{ANYWHERE}socket = {socket:?}\n{}client_ca = {ca:?}\nclient_certificate = \"optional\"\n",
+        certificates.section()
+    );
+    let setup = Setup::new()
+        .shards(1)
+        .config(&config)
+        .listen("mqtts://127.0.0.1:0");
+    let broker = setup.listen("mqtt://127.0.0.1:0").start();
+    let wire = Wire::Tls(&certificates, Some("client"));
+    let link = wire.dial(broker.addresses()[0]).expect("TLS");
+    let over = Client::across(link, Version::V5);
+    let (mut client, _) = Connect::v5("safe").attempt_over(over);
+    client.ping();
+    let at = format!("http://{}", address(&broker));
+    let show = |id: &str| run(&["client", id, "--json", "--admin", &at], &[]);
+    let told: Value = serde_json::from_str(&show("safe").output).expect("JSON");
+    let tls = &told["tls"];
+    assert_eq!(
+        (&tls["version"], &tls["server_name"]),
+        (&"1.3".into(), &"localhost".into()),
+        "{tls}"
+    );
+    assert!(
+        tls["cipher_suite"]
+            .as_str()
+            .is_some_and(|suite| suite.starts_with("TLS13_")),
+        "{tls}"
+    );
+    let certificate = tls["certificate"].as_str().expect("its certificate");
+    assert!(
+        certificate.contains("CN=sensor 7") && certificate.contains("serial "),
+        "{tls}"
+    );
+    assert!(tls["ends_in_seconds"].as_u64() > Some(0), "{tls}");
+    let sheet = run(&["client", "safe", "--admin", &at], &[]);
+    assert!(sheet.output.contains("cipher suite "), "{sheet:?}");
+    let plain = Client::over(
+        std::net::TcpStream::connect(broker.addresses()[1]).expect("connect"),
+        Version::V5,
+    );
+    let (mut plain, _) = Connect::v5("plain").attempt_over(plain);
+    plain.ping();
+    let told: Value = serde_json::from_str(&show("plain").output).expect("JSON");
+    assert_eq!(told["tls"], Value::Null);
+    broker.stop();
 }

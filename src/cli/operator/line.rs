@@ -205,11 +205,11 @@ impl Line {
             _ => "Name another place with --admin, or the broker's configuration with --config",
         };
         let error = reason(error);
-        Failure::Failed(format!("no broker is reached at {at}: {error}. {hint}"))
+        Failure::Unreached(format!("no broker is reached at {at}: {error}. {hint}"))
     }
 
     fn broken(&self, error: &dyn std::fmt::Display) -> Failure {
-        Failure::Failed(format!("{} broke off: {error}", self.at()))
+        Failure::Unreached(format!("{} broke off: {error}", self.at()))
     }
 
     fn late(&self) -> Failure {

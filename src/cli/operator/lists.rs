@@ -65,6 +65,10 @@ pub enum Order {
     Id,
     /// Most bytes that wait
     Queue,
+    /// Most messages that wait or are not acknowledged
+    Messages,
+    /// Whose oldest message has waited longest
+    Wait,
     /// Most bytes in both directions
     Bytes,
     /// Most messages lost
@@ -217,6 +221,8 @@ impl ClientsArgs {
         query.extend(self.sort.map(|order| match order {
             Order::Id => ("sort", "id"),
             Order::Queue => ("sort", "queue"),
+            Order::Messages => ("sort", "messages"),
+            Order::Wait => ("sort", "wait"),
             Order::Bytes => ("sort", "bytes"),
             Order::Drops => ("sort", "drops"),
             Order::Age => ("sort", "age"),
@@ -246,6 +252,7 @@ pub(super) async fn clients(line: &mut Line, args: &ClientsArgs) -> Result<Answe
         Column("MQTT", "version", Form::Text),
         Column("SUBSCR", "subscriptions", Form::Count),
         Column("QUEUED", "queued_messages", Form::Count),
+        Column("WAITS", "waits_ms", Form::Milliseconds),
         Column("UNSENT", "unsent_bytes", Form::Bytes),
         Column("IN", "received_bytes", Form::Bytes),
         Column("OUT", "sent_bytes", Form::Bytes),
@@ -264,6 +271,7 @@ pub(super) async fn sessions(line: &mut Line, args: &SessionsArgs) -> Result<Ans
         Column("SUBSCR", "subscriptions", Form::Count),
         Column("QUEUED", "queued_messages", Form::Count),
         Column("BYTES", "queued_bytes", Form::Bytes),
+        Column("WAITS", "waits_ms", Form::Milliseconds),
         Column("INFLIGHT", "inflight_messages", Form::Count),
         Column("LOST", "dropped_messages", Form::Count),
     ];

@@ -7,6 +7,7 @@
 //! script is nothing but the answer. Exit codes: 0 done, 1 not done or the broker is not reached, 2 wrong
 //! flags, configuration or files, 3 there is no such client, session or message.
 
+pub mod leave;
 pub mod line;
 pub mod lists;
 pub mod one;
@@ -16,6 +17,7 @@ pub mod table;
 use crate::control::config::{AdminConfig, ConfigError};
 use crate::control::log;
 use clap::Subcommand;
+use leave::DrainArgs;
 use line::Line;
 use lists::{ClientsArgs, ExplainArgs, RetainedArgs, SessionsArgs, SubscriptionsArgs};
 use one::{ClientArgs, DisconnectArgs};
@@ -44,6 +46,13 @@ pub enum OperatorCommand {
     Explain(ExplainArgs),
     /// Say how a running broker and its shards are; ends with 1 if it does not serve as it should
     Status(ReachArgs),
+    /// Say which clients are slow, and who publishes most and where to
+    Top(ReachArgs),
+    /// List where a running broker listens
+    Listeners(ReachArgs),
+    /// Have a running broker accept nobody and send its clients away, so many in a second, and wait until it
+    /// has stopped; or do so with one listener
+    Drain(DrainArgs),
     /// Have a running broker read its files anew, as SIGHUP does
     Reload(ReachArgs),
 }
@@ -55,7 +64,9 @@ pub enum Failure {
     Wrong(String),
     /// There is no such client, session or message.
     Missing(String),
-    /// The broker is not reached, or has not done it.
+    /// The broker is not reached, or has gone.
+    Unreached(String),
+    /// The broker has not done it.
     Failed(String),
 }
 
@@ -64,13 +75,16 @@ impl Failure {
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Failure::Wrong(text) | Failure::Missing(text) | Failure::Failed(text) => text,
+            Failure::Wrong(text)
+            | Failure::Missing(text)
+            | Failure::Unreached(text)
+            | Failure::Failed(text) => text,
         }
     }
 
     const fn code(&self) -> u8 {
         match self {
-            Failure::Failed(_) => 1,
+            Failure::Unreached(_) | Failure::Failed(_) => 1,
             Failure::Wrong(_) => 2,
             Failure::Missing(_) => 3,
         }
@@ -100,7 +114,11 @@ impl OperatorCommand {
             OperatorCommand::Retained(args) => &args.reach,
             OperatorCommand::Subscriptions(args) => &args.reach,
             OperatorCommand::Explain(args) => &args.reach,
-            OperatorCommand::Status(reach) | OperatorCommand::Reload(reach) => reach,
+            OperatorCommand::Drain(args) => &args.reach,
+            OperatorCommand::Status(reach)
+            | OperatorCommand::Top(reach)
+            | OperatorCommand::Listeners(reach)
+            | OperatorCommand::Reload(reach) => reach,
         }
     }
 
@@ -114,6 +132,9 @@ impl OperatorCommand {
             OperatorCommand::Subscriptions(args) => lists::subscriptions(line, args).await,
             OperatorCommand::Explain(args) => lists::explain(line, args).await,
             OperatorCommand::Status(_) => one::status(line).await,
+            OperatorCommand::Top(_) => one::top(line).await,
+            OperatorCommand::Listeners(_) => leave::listeners(line).await,
+            OperatorCommand::Drain(args) => leave::drain(line, args).await,
             OperatorCommand::Reload(_) => one::reload(line).await,
         }
     }

@@ -98,6 +98,7 @@ pub(super) async fn client(line: &mut Line, args: &ClientArgs) -> Result<Answer,
         Column("unfinished from it", "unfinished_messages", Form::Count),
         Column("behind retained ones", "held_messages", Form::Count),
         Column("waits to be sent", "unsent_bytes", Form::Bytes),
+        Column("oldest waits for", "waits_ms", Form::Milliseconds),
         Column("lost messages", "dropped_messages", Form::Count),
         Column("received", "received_bytes", Form::Bytes),
         Column("sent", "sent_bytes", Form::Bytes),
@@ -110,6 +111,16 @@ pub(super) async fn client(line: &mut Line, args: &ClientArgs) -> Result<Answer,
         .get(&format!("/clients/{}", encoded(&args.client_id)))
         .await?;
     let mut text = sheet(&fields, &client);
+    if let Some(tls) = client.get("tls").filter(|tls| tls.is_object()) {
+        let fields = [
+            Column("TLS", "version", Form::Text),
+            Column("cipher suite", "cipher_suite", Form::Text),
+            Column("server name", "server_name", Form::Text),
+            Column("certificate", "certificate", Form::Text),
+            Column("certificate ends in", "ends_in_seconds", Form::Seconds),
+        ];
+        text = format!("{text}\n{}", sheet(&fields, tls));
+    }
     let filters = client.get("filters").and_then(Value::as_array);
     if let Some(filters) = filters.filter(|filters| !filters.is_empty()) {
         let columns = [
@@ -256,5 +267,39 @@ pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
         remarks: remarks.collect(),
         is_bad: !errors.is_empty(),
         json: told,
+    })
+}
+
+/// Who is slow, and who publishes most and where to.
+pub(super) async fn top(line: &mut Line) -> Result<Answer, Failure> {
+    let slow = [
+        Column("SLOW CLIENT", "client_id", Form::Text),
+        Column("SHARD", "shard", Form::Count),
+        Column("WAITS", "waits_ms", Form::Milliseconds),
+        Column("MESSAGES", "messages", Form::Count),
+        Column("BYTES", "bytes", Form::Bytes),
+        Column("LOST", "dropped_messages", Form::Count),
+    ];
+    let loud = |name| {
+        [
+            Column(name, "name", Form::Text),
+            Column("MESSAGES/S", "messages_per_second", Form::Count),
+            Column("BYTES/S", "bytes_per_second", Form::Count),
+        ]
+    };
+    let top = line.get("/top").await?;
+    let rows = |name: &str| {
+        let list = top.get(name).and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let text = [
+        table(&slow, &rows("slow_clients")),
+        table(&loud("LOUD CLIENT"), &rows("loud_clients")),
+        table(&loud("LOUD TOPICS"), &rows("loud_topics")),
+    ];
+    Ok(Answer {
+        text: text.join("\n"),
+        json: top,
+        ..Answer::default()
     })
 }

@@ -38,6 +38,7 @@ struct Inner {
     records: Records,
     body_bytes_max: usize,
     within: Duration,
+    top_max: usize,
     counts: Arc<AdminCounts>,
 }
 
@@ -55,6 +56,7 @@ impl Answers {
             records: kept.records,
             body_bytes_max: config.body_bytes_max,
             within: config.request_timeout,
+            top_max: config.top_max,
             counts,
         }))
     }
@@ -74,6 +76,11 @@ impl Answers {
     /// The configuration, as it is shown.
     pub(super) fn in_force(&self) -> &InForce {
         &self.0.in_force
+    }
+
+    /// Slow and loud ones that are told of.
+    pub(super) fn top_max(&self) -> usize {
+        self.0.top_max
     }
 
     /// Has a change recorded; what finds no room is counted.
@@ -197,7 +204,7 @@ async fn metrics_page(State(answers): State<Answers>) -> Response {
         Ok(overview) => overview,
         Err(response) => return response,
     };
-    match metrics::page(&overview, &process::look()) {
+    match metrics::page(&overview, &process::look(), answers.top_max()) {
         Ok(text) => {
             let mut response = Body::from(text).into_response();
             let kind = HeaderValue::from_static(OPEN_METRICS);

@@ -29,6 +29,14 @@ pub(super) enum From {
 }
 
 impl From {
+    /// Its address, if it has one.
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            From::Address(ip) => Some(ip),
+            From::User(_) => None,
+        }
+    }
+
     /// Whether that one could stop the broker and read its memory anyway.
     fn owns_the_broker(self) -> bool {
         let own = rustix::process::geteuid().as_raw();

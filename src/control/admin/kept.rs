@@ -35,6 +35,8 @@ pub struct InForce {
     pub limits: Map<String, Value>,
     /// Listeners, by number.
     pub listeners: Vec<String>,
+    /// Clients that a drain sends away in a second.
+    pub drain_rate: u32,
     /// Bounds of topics.
     pub topic_limits: TopicLimits,
 }

@@ -80,7 +80,11 @@ const GAUGES: [(&str, &str); 10] = [
 ];
 
 /// Counters of a shard that its core does not count.
-const OF_SHELL: [(&str, &str); 10] = [
+const OF_SHELL: [(&str, &str); 11] = [
+    (
+        "talkers_displaced",
+        "Names that lost their place among those of whom it is known how much they publish",
+    ),
     (
         "mailboxes_full",
         "Times that another shard's mailbox was found full",
@@ -177,7 +181,7 @@ const OF_BROKER: [(&str, &str, bool, &str); 12] = [
         "admin_connections_refused",
         "admin_connections_refused",
         false,
-        "Connections to it beyond admin.connections_max",
+        "Connections to it beyond admin.connections_max, or connections_per_address_max",
     ),
     (
         "admin_timeouts",
@@ -222,6 +226,7 @@ enum Value {
     Counter(u64),
     Seconds(f64),
     Gauge(i64),
+    Rate(f64),
     Took(Box<Histogram>),
 }
 
@@ -231,6 +236,7 @@ impl Value {
             Value::Counter(value) => encoder.encode_counter::<NoLabelSet, _, u64>(value, None),
             Value::Seconds(value) => encoder.encode_counter::<NoLabelSet, _, u64>(value, None),
             Value::Gauge(value) => encoder.encode_gauge(value),
+            Value::Rate(value) => encoder.encode_gauge(value),
             Value::Took(times) => {
                 let seconds = |us: u64| us as f64 / 1e6;
                 let buckets = times.buckets();
@@ -245,7 +251,7 @@ impl Value {
     const fn kind(&self) -> MetricType {
         match self {
             Value::Counter(_) | Value::Seconds(_) => MetricType::Counter,
-            Value::Gauge(_) => MetricType::Gauge,
+            Value::Gauge(_) | Value::Rate(_) => MetricType::Gauge,
             Value::Took(_) => MetricType::Histogram,
         }
     }
@@ -409,6 +415,61 @@ impl Families {
         self.add_store(overview);
     }
 
+    fn add_top(&mut self, overview: &Overview, max: usize) {
+        for (shard, slow) in overview.slow(max) {
+            let waits = "Milliseconds for which the oldest message for a slow client has waited";
+            for (name, help, value) in [
+                ("slow_client_wait_ms", waits, slow.waits_ms),
+                (
+                    "slow_client_messages",
+                    "Messages that wait for it, or that it has not acknowledged",
+                    slow.messages,
+                ),
+                ("slow_client_bytes", "Bytes that wait for it", slow.bytes),
+                (
+                    "slow_client_dropped_messages",
+                    "Messages that it has lost since its session began",
+                    slow.dropped_messages,
+                ),
+            ] {
+                let labels = vec![
+                    ("shard", shard.to_string()),
+                    ("client_id", slow.client_id.clone()),
+                ];
+                self.add((name, help), labels, Value::Gauge(gauge_of(value)));
+            }
+        }
+        let clients = overview.loud(|loudest| &loudest.clients, max);
+        let topics = overview.loud(|loudest| &loudest.topics, max);
+        for (loud, label, names) in [
+            (
+                clients,
+                "client_id",
+                [
+                    "loud_client_messages_per_second",
+                    "loud_client_bytes_per_second",
+                ],
+            ),
+            (
+                topics,
+                "prefix",
+                [
+                    "loud_topic_messages_per_second",
+                    "loud_topic_bytes_per_second",
+                ],
+            ),
+        ] {
+            for loud in loud {
+                let rates = [loud.messages_per_second, loud.bytes_per_second];
+                let help = ["Publishes of who publishes most; of samples", "Their bytes"];
+                for ((name, help), rate) in names.into_iter().zip(help).zip(rates) {
+                    let labels = vec![(label, loud.name.clone())];
+                    self.add((name, help), labels, Value::Rate(rate));
+                }
+            }
+        }
+    }
+
     fn add_store(&mut self, overview: &Overview) {
         let Some(store) = &overview.store else {
             return;
@@ -524,9 +585,14 @@ fn family_of(name: &'static str) -> (&'static str, &'static str, Option<String>)
 ///
 /// # Errors
 /// None that comes from outside.
-pub(super) fn page(overview: &Overview, process: &Process) -> Result<String, fmt::Error> {
+pub(super) fn page(
+    overview: &Overview,
+    process: &Process,
+    top_max: usize,
+) -> Result<String, fmt::Error> {
     let mut families = Families::default();
     families.add_overview(overview);
+    families.add_top(overview, top_max);
     families.add_process(process);
     let mut registry = Registry::with_prefix("ringmq");
     registry.register_collector(Box::new(families));
@@ -540,6 +606,7 @@ pub(super) fn page(overview: &Overview, process: &Process) -> Result<String, fmt
 mod tests {
     use super::*;
     use crate::control::overview::OfShard;
+    use crate::shard::report::Slow;
     use std::sync::Arc;
 
     fn told(report: Report) -> String {
@@ -551,7 +618,22 @@ mod tests {
             shards: vec![shard.clone(), shard],
             ..Overview::default()
         };
-        page(&overview, &Process::default()).unwrap()
+        page(&overview, &Process::default(), 10).unwrap()
+    }
+
+    #[test]
+    fn names_of_clients_break_no_line() {
+        let slow = Slow {
+            client_id: "a\"}\n\\b".into(),
+            waits_ms: 500,
+            ..Slow::default()
+        };
+        let text = told(Report {
+            slow: vec![slow],
+            ..Report::default()
+        });
+        let line = r#"ringmq_slow_client_wait_ms{shard="1",client_id="a\"}\n\\b"} 500"#;
+        assert!(text.lines().any(|other| other == line), "{text}");
     }
 
     #[test]

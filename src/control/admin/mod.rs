@@ -11,6 +11,7 @@ mod answers;
 mod api;
 pub mod counts;
 mod door;
+mod guests;
 pub mod kept;
 mod metrics;
 mod page;
@@ -27,6 +28,7 @@ use axum::Extension;
 use counts::AdminCounts;
 use crossbeam_channel::Sender;
 use door::From;
+use guests::Guests;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -112,6 +114,7 @@ impl Admin {
             tls,
             config: self.config,
             counts: self.counts,
+            guests: Guests::default(),
         };
         let listeners = self.listeners;
         listeners.iter().for_each(|at| serving.tell(&at.place));
@@ -128,6 +131,7 @@ struct Serving {
     tls: Option<Arc<AdminTls>>,
     config: AdminConfig,
     counts: Arc<AdminCounts>,
+    guests: Guests,
 }
 
 impl Serving {
@@ -208,10 +212,14 @@ impl Serving {
         let Ok(place) = Arc::clone(places).try_acquire_owned() else {
             return AdminCounts::add(&self.counts.connections_refused);
         };
+        let max = self.config.connections_of(from.ip());
+        let Some(guest) = self.guests.enter(from, max) else {
+            return AdminCounts::add(&self.counts.connections_refused);
+        };
         let serving = self.clone();
         tokio::spawn(async move {
             serving.begin(stream, from).await;
-            drop(place);
+            drop((place, guest));
         });
     }
 

@@ -8,7 +8,7 @@ use super::paths;
 use super::place::{self, Places};
 use crate::shard::certificates::TlsFiles;
 use crate::shard::listener::{Place, TcpPlace, UnixPlace};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,12 +36,16 @@ pub struct AdminConfig {
     pub hosts: Vec<String>,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Of these, of one address; `None` for half of them, and no limit for this machine's own.
+    pub connections_per_address_max: Option<usize>,
     /// Bytes of a request with its headers.
     pub header_bytes_max: usize,
     /// Bytes of what follows them.
     pub body_bytes_max: usize,
     /// Requests of one address in a second; 0 for no limit.
     pub request_rate_max: u64,
+    /// Slow clients, and loud ones and topics, that are told of.
+    pub top_max: usize,
     /// Until when a request has to have come, its answer has to be there, and has to be taken.
     pub request_timeout: Duration,
 }
@@ -93,9 +97,11 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
         is_said: raw.listen.is_some(),
         hosts: raw.hosts.clone().unwrap_or_default(),
         connections_max: raw.connections_max.unwrap_or(32),
+        connections_per_address_max: raw.connections_per_address_max,
         header_bytes_max: raw.header_bytes_max.unwrap_or(16_384),
         body_bytes_max: raw.body_bytes_max.unwrap_or(1 << 20),
         request_rate_max: raw.request_rate_max.unwrap_or(200),
+        top_max: raw.top_max.unwrap_or(10),
         request_timeout: Duration::from_millis(raw.request_timeout_ms.unwrap_or(5_000)),
     })
 }
@@ -143,6 +149,17 @@ impl AdminConfig {
         let listen = self.place.as_ref().map(|place| ("admin.listen", place));
         let socket = self.socket.as_ref().map(|place| ("admin.socket", place));
         listen.into_iter().chain(socket)
+    }
+
+    /// How many connections an address may have; 0 for no limit.
+    #[must_use]
+    pub fn connections_of(&self, ip: Option<IpAddr>) -> usize {
+        let is_near = ip.is_none_or(|ip| ip.to_canonical().is_loopback());
+        match self.connections_per_address_max {
+            Some(max) => max,
+            None if is_near => 0,
+            None => self.connections_max.div_ceil(2),
+        }
     }
 
     /// Whether only this machine reaches it.

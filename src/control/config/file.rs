@@ -67,6 +67,8 @@ pub(super) struct FileAdmin {
     pub header_bytes_max: Option<usize>,
     pub body_bytes_max: Option<usize>,
     pub request_timeout_ms: Option<u64>,
+    pub connections_per_address_max: Option<usize>,
+    pub top_max: Option<usize>,
     pub request_rate_max: Option<u64>,
 }
 
@@ -373,6 +375,7 @@ pub(super) struct FileStorage {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileShutdown {
+    pub drain_rate: Option<u32>,
     pub deadline_ms: Option<u64>,
 }
 

@@ -75,6 +75,8 @@ pub struct Config {
     pub sys_interval: Option<Duration>,
     /// How long a stop may take.
     pub shutdown_deadline: Duration,
+    /// Clients that a drain sends away in a second.
+    pub drain_rate: u32,
     /// Seconds without a turn after which a shard counts as dead; 0 for never.
     pub silence_seconds_max: u32,
     /// What was said by file, environment and flags, without secrets.
@@ -167,6 +169,7 @@ impl Config {
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
             ),
+            drain_rate: raw.shutdown.drain_rate.unwrap_or(1_000),
             silence_seconds_max: raw
                 .watchdog
                 .silence_seconds_max

@@ -5,6 +5,7 @@ use super::error::ConfigError;
 use super::file::{FileBridge, FileConfig};
 use super::place::Places;
 use crate::engine::limits::{Limits, OUTBOX_BYTES_MIN, PACKET_BYTES_MAX, PACKET_BYTES_MIN};
+use crate::shard::report::SLOW_MAX;
 use crate::storage::log::LogConfig;
 use std::ops::RangeInclusive;
 
@@ -68,7 +69,7 @@ macro_rules! limits {
 type Said = (&'static str, Option<u64>, RangeInclusive<u64>);
 
 /// Those of the admin listener.
-fn admin(raw: &FileConfig) -> [Said; 5] {
+fn admin(raw: &FileConfig) -> [Said; 7] {
     said! { raw.admin;
         connections_max: 1..=10_000,
         // The least that its parser takes.
@@ -76,6 +77,8 @@ fn admin(raw: &FileConfig) -> [Said; 5] {
         body_bytes_max: 1..=1 << 28,
         request_timeout_ms: 1..=WAIT_MS_MAX,
         request_rate_max: RATE,
+        connections_per_address_max: 0..=10_000,
+        top_max: 0..=SLOW_MAX as u64,
     }
 }
 
@@ -128,7 +131,7 @@ pub(super) fn check_sections(raw: &FileConfig, places: &Places<'_>) -> Result<()
         };
         check("authentication.http", &of_http)?;
     }
-    let shutdown = said! { raw.shutdown; deadline_ms: 0..=WAIT_MS_MAX, };
+    let shutdown = said! { raw.shutdown; deadline_ms: 0..=WAIT_MS_MAX, drain_rate: 1..=1_000_000, };
     check("shutdown", &shutdown)?;
     let watchdog = said! { raw.watchdog; silence_seconds_max: 0..=86_400, };
     check("watchdog", &watchdog)?;

@@ -109,6 +109,8 @@ pub struct Connection {
     pub received_bytes: u64,
     /// Bytes that were handed over to be sent to it.
     pub sent_bytes: u64,
+    /// When the send that is on its way was handed over, in microseconds of the shell's clock.
+    pub sending_since_us: u64,
     /// When it last sent something.
     pub heard_at: Timestamp,
     /// Milliseconds of silence after which it is cut; 0 for never.
@@ -192,6 +194,7 @@ impl Connection {
             window_max: 0,
             received_bytes: 0,
             sent_bytes: 0,
+            sending_since_us: 0,
             heard_at: now,
             timer_at: Timestamp::NEVER,
             silence_ms_max: 0,

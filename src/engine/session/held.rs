@@ -202,6 +202,7 @@ mod tests {
             subscription_ids: SubscriptionIds::None,
             group: None,
             entry: 0,
+            queued_at_ds: 0,
         }
     }
 

@@ -92,6 +92,8 @@ pub struct Delivery {
     pub group: Option<Rc<GroupKey>>,
     /// What the store calls it among what is on its way to the session, 0 for nothing.
     pub entry: u64,
+    /// When it began to wait in the session's queue, in tenths of a second, 0 if that is not known.
+    pub queued_at_ds: u32,
 }
 
 /// One subscription as the session remembers it. Where it stands among the session's others, the

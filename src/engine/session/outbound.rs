@@ -146,6 +146,16 @@ impl Outbound {
         self.queue.len()
     }
 
+    /// Milliseconds for which the oldest message has waited for room in the window; 0 if not known.
+    #[must_use]
+    pub fn waits_ms(&self, now: Timestamp) -> u64 {
+        let oldest = self
+            .queue
+            .front()
+            .filter(|delivery| delivery.queued_at_ds > 0);
+        oldest.map_or(0, |oldest| now.ms_since_ds(oldest.queued_at_ds))
+    }
+
     /// Bytes of what waits for room in the window.
     #[must_use]
     pub const fn queue_bytes(&self) -> usize {
@@ -586,6 +596,7 @@ mod tests {
             subscription_ids: SubscriptionIds::None,
             group: None,
             entry: 0,
+            queued_at_ds: 0,
         }
     }
 

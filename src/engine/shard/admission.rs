@@ -102,6 +102,13 @@ impl ConnectionCounts {
         count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// By the listeners' numbers.
+    #[must_use]
+    pub fn by_listener(&self) -> Vec<usize> {
+        let counts = self.by_listener.iter();
+        counts.map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
     /// Of all listeners.
     #[must_use]
     pub fn all(&self) -> usize {

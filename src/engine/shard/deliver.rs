@@ -45,6 +45,7 @@ impl Clients {
             subscription_ids: matched.subscription_ids.clone(),
             group: matched.group.clone(),
             entry: 0,
+            queued_at_ds: 0,
         };
         self.offer(
             publication,
@@ -117,7 +118,7 @@ impl Clients {
                 self.counters.dropped_client_absent += 1;
             } else {
                 let delivery = delivery(publication);
-                self.enqueue(key, delivery);
+                self.enqueue(key, delivery, now);
             }
             return;
         };
@@ -153,7 +154,7 @@ impl Clients {
             keep_entry(session, &mut self.journal, &mut delivery);
             self.send_windowed(publication, key, connection_key, delivery, now);
         } else {
-            self.enqueue(key, delivery);
+            self.enqueue(key, delivery, now);
         }
     }
 

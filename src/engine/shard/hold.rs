@@ -95,6 +95,7 @@ impl Clients {
             subscription_ids,
             group,
             entry: 0,
+            queued_at_ds: 0,
         };
         // Also while memory is short: an older one of its topic must not come behind the retained one.
         self.shortage.note_growth(session);

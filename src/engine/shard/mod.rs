@@ -86,6 +86,7 @@ use crate::engine::route::lasting::Lasting;
 use crate::engine::route::retained::Retained;
 use crate::engine::route::trie::Trie;
 use crate::engine::telemetry::notes::Note;
+use crate::engine::telemetry::talkers::Talkers;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Timers;
 use admission::Admission;
@@ -181,6 +182,7 @@ pub struct ShardCore {
     lasting: Lasting,
     receipts: Receipts,
     sampling: Sampling,
+    talkers: Talkers,
     admission: Admission,
     commands: Vec<Command>,
     staged: Staged,
@@ -227,7 +229,7 @@ impl ShardCore {
             flapping: Flapping::default(),
             clients: Clients::new(Rc::clone(&settings), secrets.clone()),
             settings,
-            trie: Trie::new(secrets),
+            trie: Trie::new(secrets.clone()),
             retained: Retained::default(),
             own_retained: Retained::default(),
             timers: Timers::default(),
@@ -235,6 +237,7 @@ impl ShardCore {
             lasting: Lasting::default(),
             receipts,
             sampling: Sampling::default(),
+            talkers: Talkers::new(secrets),
             admission: Admission::new(counts),
             commands: Vec::new(),
             staged: Staged::new(shards),
@@ -354,6 +357,7 @@ impl ShardCore {
         connection.is_ready = false;
         let batch = connection.outbox.begin_send()?;
         connection.sent_bytes += batch.len() as u64;
+        connection.sending_since_us = self.sampling.now_us;
         Some(batch)
     }
 

@@ -58,6 +58,32 @@ impl ShardCore {
         self.publish_to(now, key, publish, publish.topic);
     }
 
+    #[inline]
+    fn look_at_talker(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) {
+        if self.talkers.is_due(self.clients.counters.messages_received) {
+            self.note_talker(now, key, (topic, publish.payload.len()));
+        }
+    }
+
+    /// A publish that is looked at to know who publishes most.
+    #[cold]
+    #[inline(never)]
+    fn note_talker(&mut self, now: Timestamp, key: ConnectionKey, (topic, bytes): (&str, usize)) {
+        let number = self.clients.counters.messages_received;
+        let session = self.clients.connections.get(key).and_then(|it| it.session);
+        if let Some(session) = session.and_then(|session| self.clients.sessions.get(session)) {
+            let bytes = topic.len() + bytes;
+            self.talkers
+                .note(now, number, &session.client_id, topic, bytes);
+        }
+    }
+
     fn publish_with_alias(&mut self, now: Timestamp, key: ConnectionKey, publish: &Publish<'_>) {
         let alias = publish.properties.topic_alias.unwrap_or(0);
         let Some(connection) = self.clients.connections.get_mut(key) else {
@@ -91,6 +117,7 @@ impl ShardCore {
         publish: &Publish<'_>,
         topic: &str,
     ) {
+        self.look_at_talker(now, key, publish, topic);
         if let Err((reason, text)) = self.check_publish(key, publish, topic) {
             return self.violation(key, reason, &text, now);
         }

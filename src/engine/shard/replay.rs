@@ -201,5 +201,6 @@ fn retained_delivery(message: &LocalMessage, qos: Qos, subscription_id: u32) -> 
         subscription_ids: SubscriptionIds::one(subscription_id),
         group: None,
         entry: 0,
+        queued_at_ds: 0,
     }
 }

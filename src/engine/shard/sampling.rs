@@ -29,7 +29,7 @@ pub(super) struct Sampling {
     /// The next publish is to be followed.
     pub is_due: bool,
     /// When the turn began.
-    now_us: u64,
+    pub now_us: u64,
     /// When a sample was begun last.
     begun_us: u64,
     open: Vec<Sample>,

@@ -90,6 +90,25 @@ impl ShardCore {
         })
     }
 
+    /// For how many milliseconds the oldest of what is to reach a client has waited, in its session's queue
+    /// or for its socket.
+    #[must_use]
+    pub fn waits_ms(&self, key: SessionKey, now: Timestamp) -> u64 {
+        let Some(sight) = self.see(key) else {
+            return 0;
+        };
+        let sending = sight
+            .connection
+            .filter(|(_, connection)| connection.outbox.is_sending());
+        let sending_ms = sending.map_or(0, |(_, connection)| {
+            self.sampling
+                .now_us
+                .saturating_sub(connection.sending_since_us)
+                / 1_000
+        });
+        sight.session.outbound.waits_ms(now).max(sending_ms)
+    }
+
     /// Where subscriptions to exactly this filter stand.
     #[must_use]
     pub fn nodes_of(&self, filter: TopicFilter<'_>) -> Vec<NodeId> {
@@ -206,6 +225,19 @@ impl ShardCore {
             self.disconnect(connection, reason, text, now);
         }
         connection.is_some()
+    }
+
+    /// Sends a client away for good, if it is there and has come by that listener: whether it was told.
+    pub fn send_away(&mut self, now: Timestamp, key: ConnectionKey, listener: Option<u16>) -> bool {
+        let connection = self.clients.connections.get(key);
+        let is_meant = |it: &Connection| listener.is_none_or(|listener| it.listener == listener);
+        if !connection.is_some_and(is_meant) {
+            return false;
+        }
+        self.clients.counters.connections_drained += 1;
+        let text = "the broker is being drained";
+        self.disconnect(key, Reason::ServerShuttingDown, text, now);
+        true
     }
 
     /// Ends a session, with its connection if it has one; whether there was such a session.

@@ -3,7 +3,9 @@
 use super::ShardCore;
 use crate::engine::session::losses::Losses;
 use crate::engine::telemetry::counters::Counters;
+use crate::engine::telemetry::talkers::Loudest;
 use crate::engine::telemetry::traffic::Traffic;
+use crate::engine::time::Timestamp;
 use std::rc::Rc;
 
 impl ShardCore {
@@ -37,6 +39,11 @@ impl ShardCore {
         &self.clients.traffic
     }
 
+    /// Who publishes most, and where to; so many of each at most.
+    pub fn loudest(&mut self, now: Timestamp, max: usize) -> Loudest {
+        self.talkers.loudest(now, max)
+    }
+
     /// Gauges and counters by name. It takes as long for many sessions as for few.
     #[must_use]
     pub fn statistics(&self) -> Vec<(&'static str, u64)> {
@@ -53,6 +60,7 @@ impl ShardCore {
             ("inflight_messages", sums.unacknowledged as u64),
         ];
         list.extend(self.clients.counters.list());
+        list.push(("talkers_displaced", self.talkers.displaced));
         list
     }
 }

@@ -129,7 +129,7 @@ impl Clients {
     }
 
     /// Puts a message into a session's queue, or does what the policy says if that is full.
-    pub(super) fn enqueue(&mut self, key: SessionKey, mut delivery: Delivery) {
+    pub(super) fn enqueue(&mut self, key: SessionKey, mut delivery: Delivery, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -151,6 +151,7 @@ impl Clients {
                 self.shortage.note_growth(session);
             }
         }
+        delivery.queued_at_ds = now.as_ds();
         let is_new = number_entry(session, &mut delivery);
         let queued = session.number.filter(|_| is_new);
         let queued = queued.map(|session| (session, delivery.clone()));

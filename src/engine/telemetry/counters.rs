@@ -83,6 +83,8 @@ counters! {
     keep_alive_timeouts,
     /// Connections closed for breaking the protocol or a limit.
     protocol_errors,
+    /// Connections closed because the broker, or their listener, is drained.
+    connections_drained,
     /// Sessions taken over by a newer connection.
     takeovers,
     /// Mail sent to other shards.

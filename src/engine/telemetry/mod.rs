@@ -4,4 +4,5 @@ pub mod counters;
 pub mod histogram;
 pub mod latency;
 pub mod notes;
+pub mod talkers;
 pub mod traffic;

@@ -106,10 +106,12 @@ impl Admission {
         ))
     }
 
-    /// Accepts nobody any more.
-    pub fn stop(&self, ring: &mut Ring) {
-        for &(listener, _) in &self.listeners {
-            ring.stop_listening(listener);
+    /// Accepts nobody any more, at all listeners or at one.
+    pub fn stop(&self, ring: &mut Ring, only: Option<u16>) {
+        for &(listener, number) in &self.listeners {
+            if only.is_none_or(|only| only == number) {
+                ring.stop_listening(listener);
+            }
         }
     }
 

@@ -134,6 +134,8 @@ impl Surroundings for Around<'_> {
         self.shell.sweep(self.ring);
         self.shell.announce();
         self.shell.inquire(self.ring);
+        self.shell.look_for_laggards();
+        self.shell.drain(self.ring);
     }
 
     fn commit(&mut self) {

@@ -12,7 +12,7 @@ use crate::engine::time::Timestamp;
 use crate::engine::turn::Rest;
 use crate::shard::inquiries::{
     Asked, Best, ClientRow, ClientWhole, Inquiry, RetainedRow, Sort, SubscriberRow, Subscription,
-    Told, Wanted,
+    TlsRow, Told, Wanted,
 };
 use crate::shard::orders::Event;
 use crate::shard::peer::Peer;
@@ -66,7 +66,17 @@ impl Shell {
             return;
         };
         if Instant::now() < inquiry.by {
-            let Some(told) = self.look(&inquiry.asked) else {
+            let told = match *inquiry.asked {
+                Asked::Drain {
+                    listener,
+                    per_second,
+                } => {
+                    self.begin_drain(ring, listener, per_second);
+                    Some(Told::Done(true))
+                }
+                _ => self.look(&inquiry.asked),
+            };
+            let Some(told) = told else {
                 return;
             };
             self.carry_out(ring);
@@ -127,6 +137,8 @@ impl Shell {
                 .core
                 .publish_by_broker(now, (topic, payload), *qos, *retain)
                 .then_some(Told::Done(true)),
+            // It takes the ring.
+            Asked::Drain { .. } => None,
         }
     }
 
@@ -144,8 +156,10 @@ impl Shell {
             {
                 let peer = self.peer_of(&sight);
                 if is_wanted(wanted, &sight, peer) {
+                    let waits_ms = self.core.waits_ms(key, now);
+                    let rank = rank(sort, &sight, waits_ms);
                     let id = &sight.session.client_id;
-                    best.offer(rank(sort, &sight), id, || row(&sight, peer, now));
+                    best.offer(rank, id, || row(&sight, peer, (now, waits_ms)));
                 }
             }
         }
@@ -164,6 +178,20 @@ impl Shell {
         self.sockets.peer(socket)
     }
 
+    fn tls_of(&self, sight: &Sight<'_>, now: Timestamp) -> Option<TlsRow> {
+        let (key, connection) = sight.connection?;
+        let layers = self.sockets.layers(self.sockets.socket(key)?)?;
+        let agreed = layers.agreed()?;
+        let ends_at = connection.certificate_ends_at;
+        Some(TlsRow {
+            version: agreed.version.to_owned(),
+            cipher_suite: agreed.cipher_suite,
+            server_name: agreed.server_name,
+            certificate: agreed.certificate,
+            ends_in_seconds: (ends_at != Timestamp::NEVER).then(|| ends_at.ms_since(now) / 1_000),
+        })
+    }
+
     fn whole(&self, client_id: &str, now: Timestamp) -> Option<ClientWhole> {
         let key = self.core.session_of(client_id)?;
         let sight = self.core.see(key)?;
@@ -176,7 +204,11 @@ impl Shell {
             .filter_map(|place| self.core.subscribed(key, place))
             .map(|subscribed| subscription(&subscribed));
         Some(ClientWhole {
-            row: row(&sight, self.peer_of(&sight), now),
+            row: row(
+                &sight,
+                self.peer_of(&sight),
+                (now, self.core.waits_ms(key, now)),
+            ),
             shard: self.orders.shard(),
             session_expiry_seconds: session.expiry_seconds,
             session_ends_in_seconds: is_awaited.then(|| ends_at.ms_since(now) / 1_000),
@@ -193,6 +225,7 @@ impl Shell {
                 .holder
                 .as_ref()
                 .map(|holder| holder.method.to_owned()),
+            tls: self.tls_of(&sight, now),
             filters: filters.collect(),
         })
     }
@@ -350,19 +383,30 @@ fn is_wanted(wanted: &Wanted, sight: &Sight<'_>, peer: Option<Peer>) -> bool {
 }
 
 /// By which a client stands before those of less.
-fn rank(sort: Sort, sight: &Sight<'_>) -> u64 {
-    let (session, connection) = (sight.session, sight.connection);
-    let of_connection = connection.map(|(_, connection)| connection);
+fn rank(sort: Sort, sight: &Sight<'_>, waits_ms: u64) -> u64 {
+    let of_connection = sight.connection.map(|(_, connection)| connection);
     match sort {
         Sort::Id => 0,
-        Sort::Queue => {
-            let unsent = of_connection.map_or(0, |connection| connection.outbox.bytes());
-            (session.outbound.queue_bytes() + unsent) as u64
-        }
+        Sort::Queue => waiting_bytes(sight),
+        Sort::Messages => messages_waiting(sight),
+        Sort::Wait => waits_ms,
         Sort::Bytes => of_connection.map_or(0, |it| it.received_bytes + it.sent_bytes),
-        Sort::Drops => session.lost_messages,
+        Sort::Drops => sight.session.lost_messages,
         Sort::Age => u64::MAX - since(sight).as_ms(),
     }
+}
+
+/// Bytes that wait in a session and for its client's socket.
+pub(super) fn waiting_bytes(sight: &Sight<'_>) -> u64 {
+    let connection = sight.connection.map(|(_, connection)| connection);
+    let unsent = connection.map_or(0, |connection| connection.outbox.bytes());
+    (sight.session.outbound.queue_bytes() + unsent) as u64
+}
+
+/// Messages that wait in a session, or are not acknowledged.
+pub(super) fn messages_waiting(sight: &Sight<'_>) -> u64 {
+    let outbound = &sight.session.outbound;
+    outbound.queued() as u64 + u64::from(outbound.unacknowledged())
 }
 
 /// Since when it is there, or away.
@@ -376,7 +420,7 @@ fn user(sight: &Sight<'_>) -> Option<String> {
     holder.user_name.as_ref().map(ToString::to_string)
 }
 
-fn row(sight: &Sight<'_>, peer: Option<Peer>, now: Timestamp) -> ClientRow {
+fn row(sight: &Sight<'_>, peer: Option<Peer>, (now, waits_ms): (Timestamp, u64)) -> ClientRow {
     let session = sight.session;
     let connection = sight.connection.map(|(_, connection)| connection);
     let bytes =
@@ -397,6 +441,7 @@ fn row(sight: &Sight<'_>, peer: Option<Peer>, now: Timestamp) -> ClientRow {
         queued_bytes: session.outbound.queue_bytes() as u64,
         inflight_messages: u64::from(session.outbound.unacknowledged()),
         unsent_bytes: bytes(|it| it.outbox.bytes() as u64),
+        waits_ms,
         dropped_messages: session.lost_messages,
         received_bytes: bytes(|it| it.received_bytes),
         sent_bytes: bytes(|it| it.sent_bytes),

@@ -15,10 +15,12 @@ mod around;
 mod authenticate;
 mod clock;
 mod commands;
+mod drainage;
 mod events;
 mod handshakes;
 mod inquire;
 mod kernel;
+mod laggards;
 mod layered;
 mod lines;
 mod lingering;
@@ -54,9 +56,11 @@ use around::Around;
 use authenticate::Methods;
 use clock::Clock;
 use crossbeam_channel::{Receiver, Sender};
+use drainage::Drainage;
 use handshakes::Handshakes;
 use inquire::Inquirer;
 use kernel::Survey;
+use laggards::Laggards;
 use lines::Lines;
 use lingering::Lingering;
 use losses::LossReports;
@@ -128,6 +132,8 @@ pub struct Shell {
     survey: Survey,
     announcer: Announcer,
     inquirer: Inquirer,
+    laggards: Laggards,
+    drainage: Drainage,
     /// None where nothing is kept: the core makes no records then.
     store: Option<Box<Store>>,
     /// Room for a list that is emptied each time.
@@ -172,6 +178,8 @@ impl Shell {
             survey: Survey::new(start.sockets_meter, Instant::now()),
             announcer: Announcer::default(),
             inquirer: Inquirer::default(),
+            laggards: Laggards::default(),
+            drainage: Drainage::default(),
             store: store.map(Box::new),
             commands: Vec::new(),
         }
@@ -224,6 +232,8 @@ impl Shell {
         self.orders.tell_drained(is_flushed);
         let rest = self.sweep.rest(rest);
         let rest = self.inquirer.rest(rest);
+        let rest = self.laggards.rest(rest);
+        let rest = self.drainage.rest(rest, self.clock.turn_at());
         let rest = self.announcer.rest(rest);
         // What a line owes the core when a batch has gone through it.
         rest.unless(!self.handshakes.is_empty())
@@ -242,6 +252,7 @@ impl Shell {
             .set(self.core.has_losses().then(|| self.losses.due_at()))
             .set(self.tellings.due_at())
             .set(self.survey.goes_on_at())
+            .set(self.drainage.goes_on_at())
             .set(self.orders.stop_by())
     }
 

@@ -4,7 +4,7 @@ use super::{Around, Shell};
 use crate::engine::keys::ShardId;
 use crate::engine::turn;
 use crate::shard::orders::{Event, Order, Reloadable};
-use crate::shard::report::Report;
+use crate::shard::report::{Report, SLOW_MAX};
 use crate::shard::ring::{Ring, heap};
 use crossbeam_channel::{Receiver, Sender};
 use std::time::Instant;
@@ -110,6 +110,8 @@ impl Shell {
             turns: self.clock.turns().clone(),
             rounds: self.clock.rounds().clone(),
             latencies: self.core.latencies().clone(),
+            slow: self.laggards.tell(),
+            loudest: self.core.loudest(self.clock.now(), SLOW_MAX),
         };
         let answer = Event::Statistics(self.orders.shard, number, Box::new(report));
         let _ = self.orders.events.send(answer);
@@ -145,7 +147,7 @@ impl Shell {
                 }
             }
             Order::StopAccepting => {
-                self.admission.stop(ring);
+                self.admission.stop(ring, None);
                 self.core.publish_wills();
                 self.orders.is_draining = true;
             }

@@ -9,6 +9,7 @@ use crate::shard::link::Link;
 use crate::shard::peer::Peer;
 use crate::shard::questions::{Exchange, Reply};
 use crate::shard::ring::SocketKey;
+use crate::shard::transport::Layers;
 use std::net::IpAddr;
 
 /// What the shell knows of a socket's connection.
@@ -84,6 +85,13 @@ impl Sockets {
     pub fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
         let (known, socket) = *self.by_connection.get(key.slot())?;
         (known == key).then_some(socket)
+    }
+
+    /// The layers under MQTT, if there are any.
+    pub fn layers(&self, key: SocketKey) -> Option<&Layers> {
+        let socket = self.by_slot.get(key.slot())?;
+        let under = socket.under.as_ref().filter(|_| socket.key == key)?;
+        Some(&under.link.layers)
     }
 
     /// Who is at the other end.

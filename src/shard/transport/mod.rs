@@ -24,9 +24,10 @@ mod websocket;
 use crate::engine::bridge::line::Line;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::peer::Peer;
+use crate::shard::vouching;
 use client::TlsSetup;
-use rustls::ServerConnection;
 use rustls::pki_types::UnixTime;
+use rustls::{ProtocolVersion, ServerConnection};
 use setup::{TransportSetup, TrustedProxies};
 use std::fmt;
 use std::sync::Arc;
@@ -81,6 +82,19 @@ pub enum Arrival {
     Open,
     /// The peer has closed in order; nothing more comes.
     Ended,
+}
+
+/// What a client and the broker have agreed on by TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// Version of TLS.
+    pub version: &'static str,
+    /// Cipher suite.
+    pub cipher_suite: String,
+    /// The server name that the client has asked for.
+    pub server_name: Option<String>,
+    /// Subject and serial number of the certificate that it has shown.
+    pub certificate: Option<String>,
 }
 
 /// The layers of one connection.
@@ -407,6 +421,23 @@ impl Layers {
     #[must_use]
     pub fn is_peer_known(&self) -> bool {
         self.awaits_proxy.is_none() && self.websocket.as_ref().is_none_or(WebSocket::knows_client)
+    }
+
+    /// What was agreed on, if TLS is spoken.
+    #[must_use]
+    pub fn agreed(&self) -> Option<Agreed> {
+        let tls = self.tls.as_ref()?;
+        let certificate = self.certificate().map(vouching::named);
+        Some(Agreed {
+            version: match tls.protocol_version()? {
+                ProtocolVersion::TLSv1_2 => "1.2",
+                ProtocolVersion::TLSv1_3 => "1.3",
+                _ => "another",
+            },
+            cipher_suite: format!("{:?}", tls.negotiated_cipher_suite()?.suite()),
+            server_name: tls.server_name().map(str::to_owned),
+            certificate,
+        })
     }
 
     /// The certificate that the client showed, in DER; verified.

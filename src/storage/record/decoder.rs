@@ -354,6 +354,7 @@ fn entries(
             subscription_ids,
             group,
             entry,
+            queued_at_ds: 0,
         };
         if origin.is_some() && qos != Qos::ExactlyOnce {
             return Err(Fault::Value);

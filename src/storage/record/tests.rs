@@ -56,6 +56,7 @@ fn delivery(message: &LocalMessage, entry: u64) -> Delivery {
         subscription_ids: SubscriptionIds::None,
         group: None,
         entry,
+        queued_at_ds: 0,
     }
 }
 

@@ -464,6 +464,7 @@ impl Session {
             subscription_ids,
             group: None,
             entry: self.last_entry,
+            queued_at_ds: 0,
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) enum ClientState {
 pub(super) enum By {
     Id,
     Queue,
+    Messages,
+    Wait,
     Bytes,
     Drops,
     Age,
@@ -93,6 +95,8 @@ pub(super) async fn list(
     let sort = match which.sort {
         None | Some(By::Id) => Sort::Id,
         Some(By::Queue) => Sort::Queue,
+        Some(By::Messages) => Sort::Messages,
+        Some(By::Wait) => Sort::Wait,
         Some(By::Bytes) => Sort::Bytes,
         Some(By::Drops) => Sort::Drops,
         Some(By::Age) => Sort::Age,
@@ -130,10 +134,11 @@ fn read_network(text: &str) -> Result<ipnet::IpNet, Problem> {
 
 impl Answers {
     /// The number of a listener.
-    fn listener_number(&self, name: &str) -> Result<u16, Problem> {
+    pub(super) fn listener_number(&self, name: &str) -> Result<u16, Problem> {
         let names = (0..).zip(&self.in_force().listeners);
         let found = names.into_iter().find(|(_, known)| known.as_str() == name);
-        let wrong = || Problem::wrong("there is no such listener; /readyz names them".to_owned());
+        let wrong =
+            || Problem::wrong("there is no such listener; /api/v1/listeners names them".to_owned());
         found.map(|(number, _)| number).ok_or_else(wrong)
     }
 

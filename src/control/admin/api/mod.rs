@@ -7,10 +7,13 @@
 
 mod bans;
 mod clients;
+mod listeners;
 mod messages;
 mod problem;
 mod settings;
+mod storage;
 mod subscriptions;
+mod top;
 
 use super::door::Caller;
 use super::tokens::Role;
@@ -50,7 +53,8 @@ const LIMIT_MAX: usize = 1_000;
         messages::list, messages::read, messages::delete, messages::publish,
         bans::list, bans::add, bans::remove,
         settings::status, settings::shards, settings::config, settings::log, settings::set_log,
-        settings::reload,
+        settings::reload, top::top, storage::storage,
+        listeners::list, listeners::close, listeners::drain,
     ),
     components(schemas(clients::By, clients::ClientState)),
     modifiers(&Bearer),
@@ -93,6 +97,11 @@ pub(super) fn router() -> Router<Answers> {
         )
         .route("/status", get(settings::status))
         .route("/shards", get(settings::shards))
+        .route("/top", get(top::top))
+        .route("/storage", get(storage::storage))
+        .route("/listeners", get(listeners::list))
+        .route("/listeners/close", post(listeners::close))
+        .route("/drain", post(listeners::drain))
         .route("/config", get(settings::config))
         .route("/log", get(settings::log).put(settings::set_log))
         .route("/reload", post(settings::reload))
@@ -225,7 +234,7 @@ mod tests {
     #[test]
     fn everything_that_is_answered_is_described() {
         let described = Description::openapi().paths.paths;
-        assert_eq!(described.len(), 14);
+        assert_eq!(described.len(), 19);
         assert!(described.keys().all(|path| path.starts_with("/api/v1/")));
     }
 
