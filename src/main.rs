@@ -281,8 +281,7 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
         records,
         (MemoryWatch::new(meter, &settings.limits), telling),
         &config.bans,
-        config.silence_seconds_max,
-        bridges,
+        (config.silence_seconds_max, bridges),
     );
     // A service manager may wait for this; without one nothing happens.
     service::tell(NotifyState::Ready);

@@ -145,8 +145,7 @@ impl<'a> ControlPlane<'a> {
         records: Records,
         (memory, telling): (MemoryWatch, Telling),
         bans_config: &BansConfig,
-        silence_seconds_max: u32,
-        bridges: Bridges,
+        (silence_seconds_max, bridges): (u32, Bridges),
     ) -> Self {
         ControlPlane {
             shards,
@@ -363,6 +362,7 @@ impl<'a> ControlPlane<'a> {
                 }
                 let _ = asker.send(ended);
             }
+            Ask::Bridges(asker) => drop(asker.send(self.bridges.list())),
             Ask::Reload(asker) => drop(asker.send(self.reload(true))),
         }
     }
@@ -479,6 +479,7 @@ impl<'a> ControlPlane<'a> {
         let of_none = AdminCounts::default();
         let of_admin = self.telling.admin.as_deref().unwrap_or(&of_none);
         counts.extend(of_admin.list());
+        counts.extend(self.bridges.gauges());
         counts
     }
 

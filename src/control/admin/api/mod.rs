@@ -6,6 +6,7 @@
 #![expect(unused_qualifications, reason = "what describes the pages writes them")]
 
 mod bans;
+mod bridges;
 mod clients;
 mod messages;
 mod problem;
@@ -49,6 +50,7 @@ const LIMIT_MAX: usize = 1_000;
         subscriptions::of_filter, subscriptions::explain,
         messages::list, messages::read, messages::delete, messages::publish,
         bans::list, bans::add, bans::remove,
+        bridges::list,
         settings::status, settings::shards, settings::config, settings::log, settings::set_log,
         settings::reload,
     ),
@@ -91,6 +93,7 @@ pub(super) fn router() -> Router<Answers> {
             "/bans",
             get(bans::list).post(bans::add).delete(bans::remove),
         )
+        .route("/bridges", get(bridges::list))
         .route("/status", get(settings::status))
         .route("/shards", get(settings::shards))
         .route("/config", get(settings::config))
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn everything_that_is_answered_is_described() {
         let described = Description::openapi().paths.paths;
-        assert_eq!(described.len(), 14);
+        assert_eq!(described.len(), 15);
         assert!(described.keys().all(|path| path.starts_with("/api/v1/")));
     }
 

@@ -82,7 +82,7 @@ pub(super) struct Reloaded {
 }
 
 impl Answers {
-    async fn overview(&self) -> Result<Arc<Overview>, Problem> {
+    pub(super) async fn overview(&self) -> Result<Arc<Overview>, Problem> {
         let overview = self.ask(Ask::Overview).await;
         overview.map_err(|_| Problem::busy())
     }
