@@ -106,7 +106,7 @@ fn a_certificate_that_is_wrong_is_told_by_its_key(shards: usize) {
     for (tls, wanted) in [
         (of_others, "that is trusted (bridge.tls.ca)"),
         (
-            ca.clone(),
+            format!("{ca}, server_name = \"elsewhere.example\""),
             "is for another name than its address has (bridge.tls.server_name)",
         ),
     ] {
