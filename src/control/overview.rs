@@ -1,5 +1,6 @@
 //! What there is to tell of the whole broker, and who asks for it.
 
+use crate::control::bridges::BridgeState;
 use crate::control::inquiries::Gathered;
 use crate::control::watch::bans::Who;
 use crate::engine::keys::ShardId;
@@ -185,6 +186,8 @@ pub enum Ask {
     Ban(Who, Duration, oneshot::Sender<bool>),
     /// End a ban for a time; `None` if it stands in the file.
     Unban(Who, oneshot::Sender<Option<bool>>),
+    /// How each bridge is.
+    Bridges(oneshot::Sender<Vec<BridgeState>>),
     /// Read files anew, as on SIGHUP: what came of each.
     Reload(oneshot::Sender<Vec<Result<String, String>>>),
 }

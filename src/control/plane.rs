@@ -385,6 +385,7 @@ impl<'a> ControlPlane<'a> {
                 }
                 let _ = asker.send(());
             }
+            Ask::Bridges(asker) => drop(asker.send(self.bridges.list())),
             Ask::Reload(asker) => drop(asker.send(self.reload(true))),
         }
     }
@@ -520,6 +521,7 @@ impl<'a> ControlPlane<'a> {
         let of_none = AdminCounts::default();
         let of_admin = self.telling.admin.as_deref().unwrap_or(&of_none);
         counts.extend(of_admin.list());
+        counts.extend(self.bridges.gauges());
         counts
     }
 

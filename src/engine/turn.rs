@@ -263,7 +263,7 @@ pub fn drain<S: Surroundings>(around: &mut S) {
             pending.drain.is_open = false;
             core.end_drain(now);
         }
-        if !core.wants_drain() || core.is_spent() {
+        if !core.wants_drain() || core.is_spent_for_mail() {
             return;
         }
     }
@@ -287,7 +287,7 @@ fn collect<S: Surroundings>(around: &mut S, now: Timestamp, from: ShardId) {
     let mut taken = 0;
     for _ in 0..around.visible(from) {
         let core = around.core();
-        if core.is_spent() || core.holds_mail_of(from) {
+        if core.is_spent_for_mail() || core.holds_mail_of(from) {
             break;
         }
         match around.collect(from) {

@@ -2,6 +2,7 @@
 
 use crate::engine::bridge::plan::{Plan, Protocol};
 use crate::shard::peer::Peer;
+use crate::shard::transport::remote::RemoteTls;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,10 @@ pub struct NewLine {
     pub far_end: Option<OwnedFd>,
     /// Where the other end is.
     pub peer: Peer,
+    /// How to speak TLS with it, where that is under MQTT.
+    pub tls: Option<RemoteTls>,
+    /// The URL of its WebSocket, where that is under MQTT.
+    pub url: Option<String>,
 }
 
 /// One of these as an order, which may be copied: whoever comes first takes it.

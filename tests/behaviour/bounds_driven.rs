@@ -36,6 +36,21 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
         "overload::memory_is_defended_in_stages_and_comes_back",
     ),
     (
+        "hops of a message by bridges",
+        &["dropped_bridge_hops"],
+        "bridges::operators_see_how_it_is",
+    ),
+    (
+        "packet of a bridge",
+        &["dropped_bridge_too_large"],
+        "bridges::what_the_other_broker_does_not_take_is_dropped_or_lowered",
+    ),
+    (
+        "topic of a bridge",
+        &["dropped_bridge_topic"],
+        "bridges::what_the_other_broker_does_not_take_is_dropped_or_lowered",
+    ),
+    (
         "what the kernel holds for a connection",
         &["memory_socket_bytes"],
         "overload::memory_is_defended_in_stages_and_comes_back",

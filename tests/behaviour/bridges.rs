@@ -225,6 +225,52 @@ fn what_was_acknowledged_waits_on_disk(shards: usize) {
     there.expect_nothing();
 }
 
+fn what_is_retained_goes_to_who_does_not_know_it(shards: usize) {
+    let remote = Broker::start(shards);
+    let relay = Relay::start(remote.address());
+    relay.close();
+    let rules = "topics = [{ filter = \"t/#\" }]";
+    let local = Broker::with_config(shards, &bridge(relay.address(), rules));
+    await_line(&local, "the next attempt comes in");
+    // Of QoS 0, so that it does not wait for the line.
+    client(&local).retain("t/x", 0, "x");
+    let mut there = client(&remote);
+    there.subscribe("t/#", 1);
+    relay.open();
+    there.expect("t/x", "x");
+    let mut late = client(&remote);
+    late.subscribe("t/#", 1);
+    assert!(late.expect("t/x", "x").retain);
+    // Not again by each line.
+    relay.cut();
+    client(&local).publish("t/end", 1, "end");
+    there.expect("t/end", "end");
+}
+
+fn what_waits_is_bounded(shards: usize) {
+    let remote = Broker::start(shards);
+    let relay = Relay::start(remote.address());
+    relay.close();
+    let rules = "queue_bytes_max = 20000\ntopics = [{ filter = \"t\" }]";
+    let local = Broker::with_config(shards, &bridge(relay.address(), rules));
+    await_line(&local, "the next attempt comes in");
+    let (mut here, mut there) = (client(&local), client(&remote));
+    there.subscribe("t", 1);
+    let padding = "x".repeat(1_000);
+    for number in 0..100 {
+        here.publish("t", 1, format!("{number} {padding}"));
+    }
+    let dropped = local.counters().get("dropped_queue_full");
+    assert!((80..100).contains(&dropped), "{dropped}");
+    relay.open();
+    for number in 0..100 - dropped {
+        there.expect("t", format!("{number} {padding}"));
+    }
+    await_line(&local, "bridge b is up");
+    here.publish("t", 1, "end");
+    there.expect("t", "end");
+}
+
 fn its_state_is_told(shards: usize) {
     let remote = Broker::start(shards);
     let relay = Relay::start(remote.address());
@@ -285,6 +331,79 @@ fn a_remote_that_knows_no_5_0_gets_3_1_1(shards: usize) {
     there.subscribe("t", 1);
     here.publish("t", 1, "x");
     there.expect("t", "x");
+}
+
+/// What the admin API says of the bridge.
+fn asked(broker: &Broker) -> serde_json::Value {
+    let page = crate::admin::get(crate::admin::address(broker), "/api/v1/bridges");
+    let all: serde_json::Value = serde_json::from_str(&page.body).expect("JSON");
+    all["bridges"][0].clone()
+}
+
+fn operators_see_how_it_is(shards: usize) {
+    let remote = Broker::start(shards);
+    let relay = Relay::start(remote.address());
+    let text = bridge(
+        relay.address(),
+        "hops_max = 1\ntopics = [{ filter = \"t/#\", direction = \"both\" }]\n\
+         [admin]\nlisten = \"http://127.0.0.1:0\"",
+    );
+    let local = Broker::with_config(shards, &text);
+    await_line(&local, "bridge b is up");
+    let (mut here, mut there) = (client(&local), client(&remote));
+    there.subscribe("t/#", 1);
+    here.publish("t/x", 1, "x");
+    there.expect("t/x", "x");
+    // It has left a broker already.
+    let mut been = Publish::new("t/y", 1, "y");
+    been.props = Props::new().user("ringmq-hops", "another");
+    here.publish_packet(&been);
+    let told = eventually("it is counted", || {
+        let told = asked(&local);
+        (told["counts"]["dropped_bridge_hops"] == 1).then_some(told)
+    });
+    assert_eq!(told["name"], "b");
+    assert_eq!(told["state"], "up");
+    assert_eq!(told["counts"]["bridge_messages_out"], 1);
+    assert_eq!(told["client_id"], "$bridge/b");
+    local.await_counter("dropped_bridge_hops", 1);
+    assert_eq!(local.counters().get("bridges_up"), 1);
+    relay.close();
+    let told = eventually("it is down", || {
+        let told = asked(&local);
+        (told["state"] != "up" && told["failures"].as_u64() > Some(0)).then_some(told)
+    });
+    assert!(
+        told["cause"]
+            .as_str()
+            .is_some_and(|cause| cause.contains("connection")),
+        "{told}"
+    );
+}
+
+fn what_the_other_broker_does_not_take_is_dropped_or_lowered(shards: usize) {
+    let remote = Broker::with_config(
+        shards,
+        "[limits]\nmax_packet_bytes = 1024\ntopic_levels_max = 8\n[mqtt]\nqos_max = 1\nretain_available = false",
+    );
+    let rules = "topics = [{ filter = \"t/#\" }, { filter = \"in/#\", direction = \"in\" }]\n\
+                 [limits]\ntopic_levels_max = 3";
+    let local = bridged(shards, &remote, rules);
+    let (mut here, mut there) = (client(&local), client(&remote));
+    there.subscribe("t/#", 1);
+    here.subscribe("in/#", 1);
+    for qos in [1, 2] {
+        here.publish("t/large", qos, "x".repeat(2_000));
+        here.retain("t/small", qos, "x");
+        assert_eq!(there.expect("t/small", "x").qos, 1);
+    }
+    local.await_counter("dropped_bridge_too_large", 2);
+    there.publish("in/a/b/c/d", 1, "too deep here");
+    there.publish("in/a", 1, "x");
+    here.expect("in/a", "x");
+    local.await_counter("dropped_bridge_topic", 1);
+    // Nothing is left of what was lowered.
+    local.await_counter("inflight_messages", 0);
 }
 
 fn nobody_else_takes_a_bridges_session(shards: usize) {
@@ -391,9 +510,13 @@ crate::on_shards!([1, 2]
     what_waits_while_the_line_is_down_goes_in_order,
     what_comes_in_resumes_too,
     what_was_acknowledged_waits_on_disk,
+    what_is_retained_goes_to_who_does_not_know_it,
+    what_waits_is_bounded,
     its_state_is_told,
     each_failure_is_told_with_its_cause,
     a_remote_that_knows_no_5_0_gets_3_1_1,
+    operators_see_how_it_is,
+    what_the_other_broker_does_not_take_is_dropped_or_lowered,
     nobody_else_takes_a_bridges_session,
     a_ring_of_three_passes_each_message_once,
 );

@@ -17,6 +17,7 @@ mod api;
 mod bounds;
 mod bounds_driven;
 mod bridge;
+mod bridge_remotes;
 mod bridges;
 mod comparison;
 mod containers;

@@ -42,6 +42,7 @@ fn connack(fields: &mut Unstructured<'_>, version: Version) -> Result<()> {
     let has_response: bool = fields.arbitrary()?;
     let connack = Connack {
         authentication: None,
+        broker_name: None,
         session_present: fields.arbitrary()?,
         session_expiry_seconds: optional(fields)?,
         receive_maximum: fields.int_in_range(1..=u16::MAX)?,

@@ -80,10 +80,22 @@ const GAUGES: [(&str, &str); 10] = [
 ];
 
 /// Counters of a shard that its core does not count.
-const OF_SHELL: [(&str, &str); 11] = [
+const OF_SHELL: [(&str, &str); 14] = [
     (
         "talkers_displaced",
         "Names that lost their place among those of whom it is known how much they publish",
+    ),
+    (
+        "bridge_messages_out",
+        "Messages that bridges took to other brokers",
+    ),
+    (
+        "bridge_messages_in",
+        "Messages that bridges brought from other brokers",
+    ),
+    (
+        "bridge_messages_rejected",
+        "Messages that other brokers did not take from bridges",
     ),
     (
         "mailboxes_full",
@@ -116,7 +128,14 @@ const OF_SHELL: [(&str, &str); 11] = [
 ];
 
 /// What is not of one shard: its name there, its name here, whether it is a gauge, what it is.
-const OF_BROKER: [(&str, &str, bool, &str); 12] = [
+const OF_BROKER: [(&str, &str, bool, &str); 14] = [
+    ("bridges", "bridges", true, "Bridges to other brokers"),
+    (
+        "bridges_up",
+        "bridges_up",
+        true,
+        "Of these, those whose line is up",
+    ),
     (
         "memory_bytes",
         "memory_bytes",

@@ -7,12 +7,13 @@
 //! Invariant: what a bridge hears counts only if it has the number of the attempt under way.
 
 pub mod dialler;
+mod tls;
 
-use crate::control::config::{BridgeConfig, Config};
+use crate::control::config::{Address, BridgeConfig, Config};
 use crate::engine::access::Secret;
 use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::bridge::dial::{Dial, DialRule, Outcome};
-use crate::engine::bridge::line::{End, News};
+use crate::engine::bridge::line::{End, LineCounts, News};
 use crate::engine::bridge::plan::{Plan, Protocol, Taken};
 use crate::engine::keys::ShardId;
 use crate::engine::route::home_shard;
@@ -23,8 +24,11 @@ use crate::shard::bridge::{NewLine, Parcel};
 use crate::shard::files;
 use crate::shard::orders::Announcements;
 use crate::shard::peer::Peer;
+use crate::shard::transport::remote::RemoteTls;
 use crossbeam_channel::Receiver;
 use dialler::{Call, Called, Dialler};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -32,6 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
+use utoipa::ToSchema;
 
 /// Longest file of a password.
 const PASSWORD_FILE_BYTES_MAX: usize = 64 * 1024;
@@ -56,11 +61,45 @@ enum State {
 struct Bridge {
     config: BridgeConfig,
     plan: Arc<Plan>,
+    /// How to speak TLS, by the addresses.
+    tls: Vec<Option<RemoteTls>>,
     home: ShardId,
     dial: Dial,
     state: State,
     /// The number of the attempt under way.
     number: u64,
+    /// When it came to be up, or not to be.
+    since: Instant,
+    /// Attempts since the start.
+    attempts: u64,
+    /// Why the last one ended.
+    cause: Option<String>,
+    counts: LineCounts,
+}
+
+/// How a bridge is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct BridgeState {
+    /// Its name.
+    pub name: Box<str>,
+    /// Making (its session), waiting (for the next attempt), dialling, joining or up.
+    pub state: &'static str,
+    /// Where the other broker is.
+    pub address: String,
+    /// The protocol that it speaks, or will try.
+    pub protocol: String,
+    /// Seconds for which it has been up, or not.
+    pub since_seconds: u64,
+    /// Attempts since the start.
+    pub attempts: u64,
+    /// Failures since it was up.
+    pub failures: u32,
+    /// Why the last connection ended.
+    pub cause: Option<String>,
+    /// Client identifier of its session here, by which /clients shows what waits.
+    pub client_id: Box<str>,
+    /// What went through it, and what was dropped: by the names that /metrics has behind `ringmq_`.
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 /// All of them.
@@ -79,7 +118,10 @@ pub struct Bridges {
 
 /// Bridges that are told what they need, before anybody dials.
 #[derive(Debug, Default)]
-pub struct Prepared(Vec<(BridgeConfig, Arc<Plan>)>);
+pub struct Prepared(Vec<Told>);
+
+/// What one is told: how it is configured, its plan, how to speak TLS by its addresses.
+type Told = (BridgeConfig, Arc<Plan>, Vec<Option<RemoteTls>>);
 
 impl Prepared {
     /// Reads what the configuration names.
@@ -89,8 +131,10 @@ impl Prepared {
     pub fn load(config: &Config) -> Result<Self, String> {
         let bridges = config.bridges.iter();
         let bridges = bridges.map(|bridge| {
-            let plan = plan(bridge, &config.settings)?;
-            Ok((bridge.clone(), Arc::new(plan)))
+            let wrong = |text: String| format!("bridge {:?}: {text}", bridge.name);
+            let plan = plan(bridge, &config.settings).map_err(wrong)?;
+            let tls = remotes(bridge).map_err(wrong)?;
+            Ok((bridge.clone(), Arc::new(plan), tls))
         });
         bridges.collect::<Result<_, _>>().map(Prepared)
     }
@@ -104,6 +148,16 @@ fn password(file: &Path) -> Result<Secret, String> {
         .next()
         .unwrap_or_default();
     Ok(Secret::new(line.strip_suffix(b"\r").unwrap_or(line)))
+}
+
+/// How to speak TLS, by the addresses.
+fn remotes(config: &BridgeConfig) -> Result<Vec<Option<RemoteTls>>, String> {
+    let is_needed = config.addresses.iter().any(|address| address.is_tls);
+    let loaded = is_needed.then(|| tls::load(&config.tls).map(Arc::new));
+    let loaded = loaded.transpose()?;
+    let addresses = config.addresses.iter();
+    let remotes = addresses.map(|at| tls::for_address(at, loaded.as_ref(), &config.tls));
+    remotes.collect()
 }
 
 fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
@@ -121,6 +175,7 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
         password: config.password_file.as_deref().map(password).transpose()?,
         keep_alive_seconds: config.keep_alive_seconds,
         is_persistent: config.is_persistent,
+        queue_bytes_max: config.queue_bytes_max,
         topics: config.topics.clone(),
         filters_per_subscribe_max: 64,
         remote_state_topic: config.remote_state_topic.clone(),
@@ -137,7 +192,7 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
     })
 }
 
-fn bridge((config, plan): (BridgeConfig, Arc<Plan>), shards: ShardId) -> Bridge {
+fn bridge((config, plan, tls): Told, shards: ShardId) -> Bridge {
     Bridge {
         home: home_shard(&plan.session_id, shards),
         dial: Dial::new(DialRule {
@@ -149,8 +204,13 @@ fn bridge((config, plan): (BridgeConfig, Arc<Plan>), shards: ShardId) -> Bridge 
         }),
         config,
         plan,
+        tls,
         state: State::Making,
         number: 0,
+        since: Instant::now(),
+        attempts: 0,
+        cause: None,
+        counts: LineCounts::default(),
     }
 }
 
@@ -220,6 +280,8 @@ impl Bridges {
             descriptor: near.into(),
             far_end: Some(far.into()),
             peer: Peer::Unix,
+            tls: None,
+            url: None,
         };
         shards.open_line(bridge.home, Parcel::new(line));
         Ok(())
@@ -242,6 +304,7 @@ impl Bridges {
             self.last_number += 1;
             bridge.number = self.last_number;
             bridge.state = State::Dialling;
+            bridge.attempts += 1;
             dialler.call(Call {
                 number: bridge.number,
                 address: address.clone(),
@@ -279,6 +342,8 @@ impl Bridges {
                     return;
                 };
                 bridge.state = State::Joining;
+                let place = bridge.dial.attempt().address;
+                let to = bridge.config.addresses.get(place);
                 let line = NewLine {
                     number,
                     plan: Arc::clone(&bridge.plan),
@@ -286,6 +351,12 @@ impl Bridges {
                     descriptor: stream.into(),
                     far_end: None,
                     peer: Peer::internet(address),
+                    url: to.filter(|to| to.path.is_some()).map(websocket_url),
+                    tls: bridge
+                        .tls
+                        .get(bridge.dial.attempt().address)
+                        .cloned()
+                        .flatten(),
                 };
                 shards.open_line(bridge.home, Parcel::new(line));
             }
@@ -310,7 +381,7 @@ impl Bridges {
         match news {
             News::Prepared => bridge.state = State::Waiting,
             News::Up(protocol, session_present) => {
-                bridge.state = State::Up;
+                (bridge.state, bridge.since) = (State::Up, Instant::now());
                 let address = bridge.address();
                 let session = if session_present {
                     "its session there goes on"
@@ -323,6 +394,7 @@ impl Bridges {
                 );
                 self.has_changed = true;
             }
+            News::Counts(counts) => bridge.counts.add(&counts),
             News::Refused(by, filter, why) => {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
@@ -349,9 +421,17 @@ impl Bridges {
             false if was_made => format!("bridge {name}: {address}, {protocol}: {cause}"),
             false => format!("bridge {name}: {cause}"),
         };
+        let server = end.server_reference.as_ref();
+        let elsewhere = server.map_or_else(String::new, |server| {
+            format!("; it names another server: {server:?}")
+        });
         let wait_ms = bridge.dial.ended(now, outcome, chance);
-        warn!("{said}; the next attempt comes in {wait_ms} ms");
+        warn!("{said}{elsewhere}; the next attempt comes in {wait_ms} ms");
         bridge.state = State::Waiting;
+        bridge.cause = Some(end.cause.clone());
+        if end.was_up {
+            bridge.since = Instant::now();
+        }
         self.has_changed |= end.was_up;
     }
 
@@ -372,10 +452,61 @@ impl Bridges {
     }
 }
 
+impl Bridges {
+    /// How each is.
+    #[must_use]
+    pub fn list(&self) -> Vec<BridgeState> {
+        self.bridges.iter().map(Bridge::told).collect()
+    }
+
+    /// How many there are, and of these up.
+    #[must_use]
+    pub fn gauges(&self) -> [(&'static str, u64); 2] {
+        let up = self
+            .bridges
+            .iter()
+            .filter(|bridge| bridge.state == State::Up);
+        [
+            ("bridges", self.bridges.len() as u64),
+            ("bridges_up", up.count() as u64),
+        ]
+    }
+}
+
 impl Bridge {
+    fn told(&self) -> BridgeState {
+        BridgeState {
+            name: self.config.name.clone(),
+            state: match self.state {
+                State::Making => "making",
+                State::Waiting => "waiting",
+                State::Dialling => "dialling",
+                State::Joining => "joining",
+                State::Up => "up",
+            },
+            address: self.address(),
+            protocol: spoken(self.dial.attempt().protocol),
+            since_seconds: self.since.elapsed().as_secs(),
+            attempts: self.attempts,
+            failures: self.dial.failures(),
+            cause: self.cause.clone(),
+            client_id: self.plan.session_id.clone(),
+            counts: self.counts.list().into(),
+        }
+    }
+
     fn address(&self) -> String {
         let address = self.config.addresses.get(self.dial.attempt().address);
         address.map_or_else(String::new, ToString::to_string)
+    }
+}
+
+/// The URL that an upgrade asks for; TLS is under it already.
+fn websocket_url(address: &Address) -> String {
+    let url = address.to_string();
+    match url.strip_prefix("wss://") {
+        Some(rest) => format!("ws://{rest}"),
+        None => url,
     }
 }
 

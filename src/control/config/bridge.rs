@@ -31,8 +31,17 @@ const RECONNECT_MS_MIN: u64 = 1_000;
 const RECONNECT_MS_MAX: u64 = 30_000;
 /// Default of `bridge.hops_max`: longer chains of brokers are unheard of.
 const HOPS_MAX: usize = 8;
-/// The port of `mqtt://`.
-const PORT: u16 = 1883;
+/// Schemes of addresses: whether they are of TLS, of WebSocket, and their ports.
+const SCHEMES: [(&str, bool, bool, u16); 4] = [
+    ("mqtt", false, false, 1883),
+    ("mqtts", true, false, 8883),
+    ("ws", false, true, 8083),
+    ("wss", true, true, 8084),
+];
+/// The path of a WebSocket whose address has none.
+const PATH: &str = "/mqtt";
+/// Most names for ALPN.
+const ALPN_MAX: usize = 8;
 
 /// Where another broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,15 +50,39 @@ pub struct Address {
     pub host: Box<str>,
     /// Its port.
     pub port: u16,
+    /// Whether TLS is under MQTT.
+    pub is_tls: bool,
+    /// The path of a WebSocket, if one is under MQTT.
+    pub path: Option<Box<str>>,
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = (self.is_tls, self.path.is_some());
+        let mut schemes = SCHEMES.iter();
+        let scheme = schemes.find(|(_, is_tls, is_websocket, _)| (*is_tls, *is_websocket) == kind);
+        let scheme = scheme.map_or("mqtt", |(scheme, ..)| scheme);
+        let path = self.path.as_deref().unwrap_or_default();
         match self.host.contains(':') {
-            true => write!(f, "mqtt://[{}]:{}", self.host, self.port),
-            false => write!(f, "mqtt://{}:{}", self.host, self.port),
+            true => write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}{path}", self.host, self.port),
         }
     }
+}
+
+/// What a bridge trusts and shows by TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgeTlsConfig {
+    /// CAs that are trusted; unless it is said, those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// What it shows of itself, ...
+    pub certificate: Option<PathBuf>,
+    /// ... and its key.
+    pub key: Option<PathBuf>,
+    /// For which name the other broker's certificate has to be, unless its address says that.
+    pub server_name: Option<Box<str>>,
+    /// Protocols that are proposed.
+    pub alpn: Vec<String>,
 }
 
 /// A bridge, checked.
@@ -75,6 +108,8 @@ pub struct BridgeConfig {
     pub keep_alive_seconds: u16,
     /// Whether both sides keep a session.
     pub is_persistent: bool,
+    /// Most bytes that wait for it here, if that is not what waits for any client.
+    pub queue_bytes_max: Option<usize>,
     /// How long DNS and TCP may take.
     pub connect_timeout_ms: u64,
     /// The wait after the first failure.
@@ -85,6 +120,8 @@ pub struct BridgeConfig {
     pub hops_max: usize,
     /// Where the other broker is told whether the line is up.
     pub remote_state_topic: Option<Box<str>>,
+    /// What it trusts and shows by TLS.
+    pub tls: BridgeTlsConfig,
     /// What goes which way.
     pub topics: Vec<TopicRule>,
 }
@@ -169,6 +206,7 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
             .unwrap_or_else(|| format!("bridge-{}", raw.name).into()),
         keep_alive_seconds: raw.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS),
         is_persistent: raw.persistent.unwrap_or(true),
+        queue_bytes_max: raw.queue_bytes_max,
         connect_timeout_ms: raw.connect_timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS),
         reconnect_ms_min,
         reconnect_ms_max: raw
@@ -177,6 +215,7 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
             .max(reconnect_ms_min),
         hops_max: raw.hops_max.unwrap_or(HOPS_MAX),
         remote_state_topic: state_topic(raw)?,
+        tls: tls(raw)?,
         topics: raw.topics.iter().map(rule).collect::<Result<_, _>>()?,
     })
 }
@@ -203,16 +242,45 @@ fn state_topic(raw: &FileBridge) -> Result<Option<Box<str>>, Wrong> {
     }
 }
 
+fn tls(raw: &FileBridge) -> Result<BridgeTlsConfig, Wrong> {
+    let tls = &raw.tls;
+    if tls.certificate.is_some() != tls.key.is_some() {
+        let text = "certificate and key go together: say both or none".to_owned();
+        return Err(("tls.certificate", text));
+    }
+    let alpn = tls.alpn.clone().unwrap_or_default();
+    if alpn.len() > ALPN_MAX || alpn.iter().any(|name| !(1..=255).contains(&name.len())) {
+        let text = format!("is not up to {ALPN_MAX} names of 1 to 255 bytes");
+        return Err(("tls.alpn", text));
+    }
+    Ok(BridgeTlsConfig {
+        ca: tls.ca.clone(),
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        server_name: bounded("tls.server_name", tls.server_name.as_deref())?,
+        alpn,
+    })
+}
+
 /// `mqtt://HOST:PORT`.
 fn address(url: &str) -> Result<Address, Wrong> {
     let wrong = |why: &str| {
-        let text = format!("{url:?} {why}; write mqtt://HOST:PORT");
+        let text = format!("{url:?} {why}; write mqtt://HOST:PORT, mqtts://, ws:// or wss://");
         ("addresses", text)
     };
-    let Some(rest) = url.strip_prefix("mqtt://") else {
-        return Err(wrong("does not begin with mqtt://"));
+    let mut schemes = SCHEMES.iter();
+    let parts = url.split_once("://");
+    let known = parts.and_then(|(begin, rest)| {
+        let known = schemes.find(|(scheme, ..)| *scheme == begin)?;
+        Some((rest, *known))
+    });
+    let Some((rest, (_, is_tls, is_websocket, usual_port))) = known else {
+        return Err(wrong("is of no known scheme"));
     };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (rest, path) = match rest.find('/') {
+        Some(at) if is_websocket => rest.split_at(at),
+        _ => (rest.strip_suffix('/').unwrap_or(rest), PATH),
+    };
     let is_bare = |host: &str| !host.is_empty() && !host.contains(['/', '@', '?', '#', '[', ']']);
     let (host, port) = match rest.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -229,13 +297,15 @@ fn address(url: &str) -> Result<Address, Wrong> {
         return Err(wrong("has no host"));
     }
     let port = match port.map(str::parse) {
-        None => PORT,
+        None => usual_port,
         Some(Ok(port)) if port > 0 => port,
         Some(_) => return Err(wrong("has a port that is not between 1 and 65535")),
     };
     Ok(Address {
         host: host.into(),
         port,
+        is_tls,
+        path: is_websocket.then(|| path.into()),
     })
 }
 
@@ -287,6 +357,9 @@ mod tests {
     fn addresses_are_urls() {
         let of = |url| address(url).map(|address| address.to_string()).ok();
         assert_eq!(of("mqtt://a"), Some("mqtt://a:1883".into()));
+        assert_eq!(of("mqtts://a"), Some("mqtts://a:8883".into()));
+        assert_eq!(of("ws://a/b/c"), Some("ws://a:8083/b/c".into()));
+        assert_eq!(of("wss://[::1]:7"), Some("wss://[::1]:7/mqtt".into()));
         assert_eq!(of("mqtt://a.b:7/"), Some("mqtt://a.b:7".into()));
         assert_eq!(of("mqtt://[::1]:7"), Some("mqtt://[::1]:7".into()));
         for wrong in [

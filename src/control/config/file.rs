@@ -165,12 +165,25 @@ pub(super) struct FileBridge {
     pub local_user: Option<String>,
     pub keep_alive_seconds: Option<u16>,
     pub persistent: Option<bool>,
+    pub queue_bytes_max: Option<usize>,
     pub connect_timeout_ms: Option<u64>,
     pub reconnect_ms_min: Option<u64>,
     pub reconnect_ms_max: Option<u64>,
     pub hops_max: Option<usize>,
     pub remote_state_topic: Option<String>,
+    #[serde(default)]
+    pub tls: FileBridgeTls,
     pub topics: Vec<FileTopicRule>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileBridgeTls {
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub server_name: Option<String>,
+    pub alpn: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

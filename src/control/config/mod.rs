@@ -21,7 +21,7 @@ mod storage;
 
 pub use admin::AdminConfig;
 pub use authentication::AuthenticationConfig;
-pub use bridge::{Address, BridgeConfig};
+pub use bridge::{Address, BridgeConfig, BridgeTlsConfig};
 pub use error::ConfigError;
 pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;

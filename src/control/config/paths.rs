@@ -52,8 +52,13 @@ fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
         all.push(("authentication.http.ca_file".into(), http.ca_file.as_mut()));
     }
     for bridge in raw.bridge.iter_mut().flatten() {
-        let key = "bridge.password_file".to_owned();
-        all.push((key, bridge.password_file.as_mut()));
+        let key = |name: &str| format!("bridge.{name}");
+        all.extend([
+            (key("password_file"), bridge.password_file.as_mut()),
+            (key("tls.ca"), bridge.tls.ca.as_mut()),
+            (key("tls.certificate"), bridge.tls.certificate.as_mut()),
+            (key("tls.key"), bridge.tls.key.as_mut()),
+        ]);
     }
     let tls = raw.tls.iter_mut().map(|tls| ("tls", tls));
     let of_admin = raw.admin.tls.iter_mut().map(|tls| ("admin.tls", tls));

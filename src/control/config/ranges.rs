@@ -90,6 +90,7 @@ pub(super) fn wrong_in_bridge(raw: &FileBridge) -> Option<(&'static str, String)
         reconnect_ms_min: 1..=WAIT_MS_MAX,
         reconnect_ms_max: 1..=WAIT_MS_MAX,
         hops_max: 0..=64,
+        queue_bytes_max: 0..=1 << 50,
     };
     let mut ranges = ranges.into_iter();
     ranges.find_map(|(name, value, range)| Some((name, wrong(value?, &range)?)))

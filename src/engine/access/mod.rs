@@ -215,6 +215,8 @@ pub struct Admitted {
     pub ends_at: Option<Timestamp>,
     /// When its CONNECT came, which has waited for this; set by the core.
     pub asked_at: Option<Timestamp>,
+    /// Most bytes that wait for its session, if that is not what its listener says.
+    pub queue_bytes_max: Option<usize>,
 }
 
 /// The method of extended authentication that is served.

@@ -237,6 +237,8 @@ pub struct Plan {
     pub keep_alive_seconds: u16,
     /// Whether both sides keep a session while the line is down.
     pub is_persistent: bool,
+    /// Most bytes that wait for it here, if that is not what waits for any client.
+    pub queue_bytes_max: Option<usize>,
     /// What it carries.
     pub topics: Vec<TopicRule>,
     /// Most filters in one SUBSCRIBE.

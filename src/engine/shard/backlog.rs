@@ -247,6 +247,15 @@ impl Backlog {
         self.work_left <= 0
     }
 
+    fn is_spent_for_mail(&self) -> bool {
+        let theirs = if self.next.is_empty() || self.is_unbounded {
+            0
+        } else {
+            self.work_per_turn / 2
+        };
+        self.work_left <= theirs
+    }
+
     /// Whether the connection at hand has to leave what costs much for later.
     pub(super) fn is_share_over(&self) -> bool {
         self.work_left <= self.share_ends
@@ -310,6 +319,13 @@ impl ShardCore {
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.backlog.is_spent()
+    }
+
+    /// Whether this turn takes no more mail: where connections wait for their turn half of it is theirs, or
+    /// what others send would have it all.
+    #[must_use]
+    pub fn is_spent_for_mail(&self) -> bool {
+        self.backlog.is_spent_for_mail()
     }
 
     /// Does what has a part of each turn for itself, step by step, until that is used up or there is no more.

@@ -141,7 +141,9 @@ impl Shell {
         let Some(entry) = self.sockets.entry(socket) else {
             return;
         };
+        let mut is_line = false;
         if let Some(under) = &mut entry.under {
+            is_line = under.link.layers.line().is_some();
             // Its home shard is to hear of it too, if it is on its way there.
             under.link.has_ended = true;
         }
@@ -153,10 +155,15 @@ impl Shell {
         if let Some(error) = error {
             let text = error.to_string();
             self.note_line_end(socket, &text);
-            let is_noted = state.is_some_and(|connection| self.core.note_broken(connection, &text));
+            // It is no client; who looks after bridges tells why.
+            let is_noted =
+                is_line || state.is_some_and(|connection| self.core.note_broken(connection, &text));
             if !is_noted {
                 self.record_failure(origin, &text);
             }
+        }
+        if error.is_none() {
+            self.note_line_end(socket, "it closes the connection");
         }
         if let Some(connection) = state {
             if error.is_some() {

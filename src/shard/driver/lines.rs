@@ -4,7 +4,7 @@ use super::Shell;
 use super::sockets::State;
 use crate::engine::access::{Admitted, Identity};
 use crate::engine::bridge;
-use crate::engine::bridge::line::{Line, Purpose};
+use crate::engine::bridge::line::{End, Line, LineCounts, News, Purpose};
 use crate::engine::bridge::plan::Plan;
 use crate::engine::time::Timestamp;
 use crate::shard::bridge::NewLine;
@@ -12,7 +12,7 @@ use crate::shard::handover::Origin;
 use crate::shard::link::Link;
 use crate::shard::orders::Event;
 use crate::shard::ring::{Ring, SocketKey};
-use crate::shard::transport::Layers;
+use crate::shard::transport::{Layers, TransportError};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -34,6 +34,8 @@ pub(super) struct Lines {
     by_slot: BTreeMap<usize, Entry>,
     /// Those through which something went in this turn.
     touched: Vec<SocketKey>,
+    /// What went through all that ever were, as far as they have told.
+    pub counts: LineCounts,
 }
 
 impl Lines {
@@ -70,6 +72,7 @@ fn admitted(plan: &Plan) -> Box<Admitted> {
             method: "bridge",
             ..Identity::default()
         },
+        queue_bytes_max: plan.queue_bytes_max,
         ..Admitted::default()
     })
 }
@@ -84,14 +87,18 @@ impl Shell {
         };
         let line = Line::new(new.plan, purpose);
         let tick_at = next_tick(now, &line);
-        let connection = self.core.begin_line(now, admitted(line.plan()));
+        let admitted = admitted(line.plan());
+        let link = match Layers::outgoing(line, new.peer, new.tls.as_ref(), new.url.as_deref()) {
+            Ok(layers) => Link::new(layers),
+            Err(error) => return self.tell_unbegun(new.number, &error),
+        };
+        let connection = self.core.begin_line(now, admitted);
         let socket = ring.adopt(new.descriptor);
         let origin = Origin {
             listener: bridge::LISTENER,
             peer: new.peer,
             counted: None,
         };
-        let link = Link::new(Layers::outgoing(line, new.peer));
         self.sockets.insert(socket, connection, origin, Some(link));
         let entry = Entry {
             socket,
@@ -101,6 +108,17 @@ impl Shell {
         };
         self.lines.by_slot.insert(socket.slot(), entry);
         self.empty_inbox(ring, socket);
+    }
+
+    fn tell_unbegun(&self, number: u64, error: &TransportError) {
+        let end = End {
+            cause: error.to_string(),
+            is_by_protocol: false,
+            was_up: false,
+            server_reference: None,
+        };
+        let news = News::Ended(end);
+        self.orders.tell(|shard| Event::Line(shard, number, news));
     }
 
     /// Filters of a bridge's session that no rule has any more.
@@ -145,6 +163,33 @@ impl Shell {
     pub(super) fn tell_lines(&mut self) {
         while let Some(socket) = self.lines.touched.pop() {
             self.tell_line(socket);
+        }
+    }
+
+    /// Has all lines tell what went through them.
+    pub(super) fn count_lines(&mut self) {
+        let sockets = self.lines.by_slot.values().map(|entry| entry.socket);
+        for socket in sockets.collect::<Vec<_>>() {
+            self.count_line(socket);
+        }
+    }
+
+    fn count_line(&mut self, socket: SocketKey) {
+        let Some(link) = self.sockets.link(socket) else {
+            return;
+        };
+        let counts = link
+            .layers
+            .line()
+            .map(Line::take_counts)
+            .unwrap_or_default();
+        if counts != LineCounts::default()
+            && let Some(entry) = self.lines.entry(socket)
+        {
+            let number = entry.number;
+            self.lines.counts.add(&counts);
+            let news = News::Counts(counts);
+            self.orders.tell(|shard| Event::Line(shard, number, news));
         }
     }
 
@@ -203,6 +248,7 @@ impl Shell {
         {
             line.note_end("the connection is closed");
         }
+        self.count_line(socket);
         self.tell_line(socket);
         self.lines.by_slot.remove(&socket.slot());
     }

@@ -85,7 +85,9 @@ impl Shell {
 
     /// Answers a question for statistics.
     fn tell_statistics(&mut self, ring: &Ring, number: u64) {
+        self.count_lines();
         let mut list = self.core.statistics();
+        list.extend(self.lines.counts.list());
         let longest = self.clock.take_turn_max();
         list.push(("turn_us_max", longest.as_micros() as u64));
         list.push(("mailboxes_full", self.mailroom.full()));

@@ -17,8 +17,10 @@ pub mod client;
 mod frames;
 mod pieces;
 mod proxy;
+pub mod remote;
 pub mod setup;
 pub mod tls;
+mod upgrade;
 mod websocket;
 
 use crate::engine::bridge::line::Line;
@@ -26,11 +28,13 @@ use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::peer::Peer;
 use crate::shard::vouching;
 use client::TlsSetup;
+use remote::RemoteTls;
 use rustls::pki_types::UnixTime;
-use rustls::{ProtocolVersion, ServerConnection};
+use rustls::{Connection, ProtocolVersion, ServerConnection};
 use setup::{TransportSetup, TrustedProxies};
 use std::fmt;
 use std::sync::Arc;
+use upgrade::RemoteWebSocket;
 use websocket::WebSocket;
 
 /// Bytes a peer may send ahead of a handshake step.
@@ -104,12 +108,14 @@ pub struct Layers {
     proxy_header: Vec<u8>,
     /// Where the client is, as proxies that are trusted say.
     peer: Peer,
-    tls: Option<ServerConnection>,
+    tls: Option<Connection>,
     /// Who judges the client's certificate when the handshake is over.
     judge: Option<Arc<TlsSetup>>,
     /// When its certificate ends, in seconds since 1970.
     certificate_ends_unix_s: Option<u64>,
     websocket: Option<WebSocket>,
+    /// A WebSocket that goes out.
+    upgrade: Option<Box<RemoteWebSocket>>,
     /// A bridge's connection, which goes out.
     line: Option<Box<Line>>,
     /// TLS's plain text on its way to the WebSocket.
@@ -132,7 +138,8 @@ impl Layers {
         }
         let config = setup.tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let tls = config.map(ServerConnection::new).transpose();
-        let mut tls = tls.map_err(|error| TransportError::Tls(error.to_string()))?;
+        let tls = tls.map_err(|error| TransportError::Tls(error.to_string()))?;
+        let mut tls = tls.map(Connection::Server);
         if let Some(tls) = &mut tls {
             // Bounded by what it is given: one batch at a time.
             tls.set_buffer_limit(None);
@@ -152,6 +159,7 @@ impl Layers {
             websocket: websocket.map(|websocket| {
                 WebSocket::new(Arc::clone(websocket), Arc::clone(&setup.proxies), header)
             }),
+            upgrade: None,
             line: None,
             plain: Vec::new(),
             wire: Vec::new(),
@@ -159,22 +167,36 @@ impl Layers {
         }))
     }
 
-    /// The layers of a bridge's connection to another broker.
-    #[must_use]
-    pub fn outgoing(line: Line, peer: Peer) -> Self {
-        Layers {
+    /// The layers of a bridge's connection to another broker, by a WebSocket if there is a URL for one.
+    ///
+    /// # Errors
+    /// A TLS connection cannot be made, or the URL is none.
+    pub fn outgoing(
+        line: Line,
+        peer: Peer,
+        tls: Option<&RemoteTls>,
+        url: Option<&str>,
+    ) -> Result<Self, TransportError> {
+        let upgrade = url.map(RemoteWebSocket::new).transpose()?;
+        let tls = tls.map(RemoteTls::begin).transpose()?;
+        let mut tls = tls.map(Connection::Client);
+        if let Some(tls) = &mut tls {
+            tls.set_buffer_limit(None);
+        }
+        Ok(Layers {
             awaits_proxy: None,
             proxy_header: Vec::new(),
             peer,
-            tls: None,
+            tls,
             judge: None,
             certificate_ends_unix_s: None,
             websocket: None,
+            upgrade: upgrade.map(Box::new),
             line: Some(Box::new(line)),
             plain: Vec::new(),
             wire: Vec::new(),
             answers_bytes: 0,
-        }
+        })
     }
 
     /// The line, where the connection is a bridge's.
@@ -195,6 +217,30 @@ impl Layers {
         self.line.as_ref().is_some_and(|line| line.is_backed_up())
     }
 
+    /// Passes what came from the other broker up through its WebSocket and the line.
+    fn receive_of_remote(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Vec<u8>,
+    ) -> Result<Arrival, TransportError> {
+        let Some(upgrade) = &mut self.upgrade else {
+            return Ok(self.receive_by_line(bytes, into));
+        };
+        let mut framed = Vec::new();
+        let received = upgrade.receive(bytes, &mut framed);
+        let is_open = upgrade.is_open();
+        let down = upgrade.take_outgoing();
+        self.put_down(&down);
+        let arrival = received?;
+        if !is_open {
+            return Ok(arrival);
+        }
+        match self.receive_by_line(&framed, into) {
+            Arrival::Open => Ok(arrival),
+            Arrival::Ended => Ok(Arrival::Ended),
+        }
+    }
+
     /// Passes what came from the other broker through the line.
     fn receive_by_line(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> Arrival {
         let Some(line) = &mut self.line else {
@@ -213,9 +259,27 @@ impl Layers {
 
     /// Moves what the line wants to say down to the wire.
     fn take_line(&mut self) {
-        if let Some(line) = &mut self.line {
-            let down = line.take_down();
-            self.wire.extend_from_slice(&down);
+        let Some(line) = &mut self.line else {
+            return;
+        };
+        let mut down = line.take_down();
+        if let Some(upgrade) = &mut self.upgrade
+            && !down.is_empty()
+        {
+            upgrade.send(down);
+            down = upgrade.take_outgoing();
+        }
+        self.put_down(&down);
+    }
+
+    /// Moves bytes down to the wire.
+    fn put_down(&mut self, down: &[u8]) {
+        match &mut self.tls {
+            Some(tls) => {
+                tls::send(tls, [down].into_iter());
+                tls::take_wire(tls, &mut self.wire);
+            }
+            None => self.wire.extend_from_slice(down),
         }
     }
 
@@ -270,9 +334,14 @@ impl Layers {
         };
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
-        let mut received = tls::receive(tls, bytes, &mut plain);
+        let words = match tls {
+            Connection::Server(_) => tls::words,
+            Connection::Client(_) => remote::words,
+        };
+        let mut received = tls::receive(tls, bytes, &mut plain, words);
         if received.is_ok()
             && !tls.is_handshaking()
+            && let Connection::Server(tls) = tls
             && let Some(judge) = self.judge.take()
         {
             match judge.judge(tls, UnixTime::now()) {
@@ -286,6 +355,11 @@ impl Layers {
             }
         }
         tls::take_wire(tls, &mut self.wire);
+        if self.line.is_some() && tls.is_handshaking() {
+            // It says nothing before it knows to whom.
+            self.plain = plain;
+            return received;
+        }
         let below = self.receive_plain(&plain, into);
         self.plain = plain;
         let ended = received? == Arrival::Ended || below? == Arrival::Ended;
@@ -298,7 +372,7 @@ impl Layers {
         into: &mut Vec<u8>,
     ) -> Result<Arrival, TransportError> {
         if self.line.is_some() {
-            return Ok(self.receive_by_line(bytes, into));
+            return self.receive_of_remote(bytes, into);
         }
         let Some(websocket) = &mut self.websocket else {
             into.extend_from_slice(bytes);
@@ -348,6 +422,11 @@ impl Layers {
             line.closed_here();
             self.take_line();
         }
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.close();
+            let down = upgrade.take_outgoing();
+            self.put_down(&down);
+        }
         if let Some(websocket) = &mut self.websocket {
             websocket.close();
         }
@@ -378,6 +457,10 @@ impl Layers {
         self.awaits_proxy.is_none()
             && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
             && self.websocket.as_ref().is_none_or(WebSocket::is_open)
+            && self
+                .upgrade
+                .as_ref()
+                .is_none_or(|upgrade| upgrade.is_open())
     }
 
     /// How far the peer has come, as the end of a sentence, while a handshake is not over.
@@ -428,6 +511,10 @@ impl Layers {
     pub fn agreed(&self) -> Option<Agreed> {
         let tls = self.tls.as_ref()?;
         let certificate = self.certificate().map(vouching::named);
+        let server_name = match tls {
+            Connection::Server(tls) => tls.server_name(),
+            Connection::Client(_) => None,
+        };
         Some(Agreed {
             version: match tls.protocol_version()? {
                 ProtocolVersion::TLSv1_2 => "1.2",
@@ -435,7 +522,7 @@ impl Layers {
                 _ => "another",
             },
             cipher_suite: format!("{:?}", tls.negotiated_cipher_suite()?.suite()),
-            server_name: tls.server_name().map(str::to_owned),
+            server_name: server_name.map(str::to_owned),
             certificate,
         })
     }

@@ -7,20 +7,21 @@ use crate::engine::codec::foreign::Foreign;
 use crate::shard::{proposals, vouching};
 use rustls::crypto::aws_lc_rs;
 use rustls::{
-    AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
-    ServerConnection,
+    AlertDescription, CertificateError, Connection, Error, InvalidMessage, OtherError,
+    PeerIncompatible,
 };
 use std::fmt;
 use std::io::{Read, Write};
 
-/// Takes records and appends their plain text to `into`.
+/// Takes records and appends their plain text to `into`; `words` says what fails.
 ///
 /// # Errors
 /// The handshake failed or a record is not valid; an alert may wait for [`take_wire`].
 pub fn receive(
-    tls: &mut ServerConnection,
+    tls: &mut Connection,
     mut records: &[u8],
     into: &mut Vec<u8>,
+    words: fn(&Error) -> String,
 ) -> Result<Arrival, TransportError> {
     let wrong = |error: &dyn fmt::Display| TransportError::Tls(error.to_string());
     let failed = |error: &Error| TransportError::Tls(words(error));
@@ -117,7 +118,7 @@ fn key_exchanges() -> String {
 }
 
 /// What an error is called, as words: `NoSuchThing { .. }` is "no such thing", `UnknownCA` "unknown CA".
-fn plain(error: &impl fmt::Debug) -> String {
+pub(super) fn plain(error: &impl fmt::Debug) -> String {
     let name = format!("{error:?}");
     let name = name.split(|c: char| !c.is_alphanumeric()).next();
     let mut words = vec![String::new()];
@@ -192,7 +193,7 @@ fn of_certificate(error: &CertificateError) -> String {
 }
 
 /// Encrypts bytes; they leave by [`take_wire`].
-pub fn send<'a>(tls: &mut ServerConnection, slices: impl Iterator<Item = &'a [u8]>) {
+pub fn send<'a>(tls: &mut Connection, slices: impl Iterator<Item = &'a [u8]>) {
     let mut writer = tls.writer();
     for slice in slices {
         // Writing to memory without a limit fails only once the connection has failed.
@@ -201,7 +202,7 @@ pub fn send<'a>(tls: &mut ServerConnection, slices: impl Iterator<Item = &'a [u8
 }
 
 /// Appends the records that are ready to `wire`.
-pub fn take_wire(tls: &mut ServerConnection, wire: &mut Vec<u8>) {
+pub fn take_wire(tls: &mut Connection, wire: &mut Vec<u8>) {
     while tls.wants_write() {
         // Writing to memory does not fail.
         if tls.write_tls(wire).is_err() {

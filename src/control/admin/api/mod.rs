@@ -6,6 +6,7 @@
 #![expect(unused_qualifications, reason = "what describes the pages writes them")]
 
 mod bans;
+mod bridges;
 mod clients;
 mod listeners;
 mod messages;
@@ -52,6 +53,7 @@ const LIMIT_MAX: usize = 1_000;
         subscriptions::of_filter, subscriptions::explain,
         messages::list, messages::read, messages::delete, messages::publish,
         bans::list, bans::add, bans::remove,
+        bridges::list,
         settings::status, settings::shards, settings::config, settings::log, settings::set_log,
         settings::reload, top::top, storage::storage,
         listeners::list, listeners::close, listeners::drain,
@@ -95,6 +97,7 @@ pub(super) fn router() -> Router<Answers> {
             "/bans",
             get(bans::list).post(bans::add).delete(bans::remove),
         )
+        .route("/bridges", get(bridges::list))
         .route("/status", get(settings::status))
         .route("/shards", get(settings::shards))
         .route("/top", get(top::top))
@@ -234,7 +237,7 @@ mod tests {
     #[test]
     fn everything_that_is_answered_is_described() {
         let described = Description::openapi().paths.paths;
-        assert_eq!(described.len(), 19);
+        assert_eq!(described.len(), 20);
         assert!(described.keys().all(|path| path.starts_with("/api/v1/")));
     }
 

@@ -78,6 +78,8 @@ pub enum News {
     Prepared,
     /// It is up: by this protocol, and whether the remote broker had its session.
     Up(Protocol, bool),
+    /// What went through since it told before.
+    Counts(LineCounts),
     /// A filter is not granted: by whom, which, why.
     Refused(Side, String, String),
     /// It has ended.
@@ -117,6 +119,31 @@ pub struct LineCounts {
     pub dropped_topic: u64,
     /// Not taken by the remote broker, which says so.
     pub refused_remote: u64,
+}
+
+impl LineCounts {
+    /// So much more.
+    pub fn add(&mut self, more: &LineCounts) {
+        self.messages_out += more.messages_out;
+        self.messages_in += more.messages_in;
+        self.dropped_hops += more.dropped_hops;
+        self.dropped_too_large += more.dropped_too_large;
+        self.dropped_topic += more.dropped_topic;
+        self.refused_remote += more.refused_remote;
+    }
+
+    /// All by their names.
+    #[must_use]
+    pub const fn list(&self) -> [(&'static str, u64); 6] {
+        [
+            ("bridge_messages_out", self.messages_out),
+            ("bridge_messages_in", self.messages_in),
+            ("bridge_messages_rejected", self.refused_remote),
+            ("dropped_bridge_hops", self.dropped_hops),
+            ("dropped_bridge_too_large", self.dropped_too_large),
+            ("dropped_bridge_topic", self.dropped_topic),
+        ]
+    }
 }
 
 /// What the remote broker takes.
@@ -298,13 +325,12 @@ impl Line {
             return;
         }
         let at = match self.stage {
-            Stage::New => "before anything was said",
-            Stage::Greeting => "before CONNACK",
-            Stage::Opening | Stage::Open if !self.is_up => "before SUBACK",
-            _ => "while the line was up",
+            Stage::Greeting => " before CONNACK",
+            Stage::Opening | Stage::Open if !self.is_up => " before SUBACK",
+            _ => "",
         };
         let is_by_protocol = self.stage == Stage::Greeting;
-        self.over(format!("{how} {at}"), is_by_protocol, None);
+        self.over(format!("{how}{at}"), is_by_protocol, None);
     }
 
     /// The core closes the connection: what it says last has come by [`Line::from_core`].
@@ -312,6 +338,12 @@ impl Line {
         let prepared = matches!(self.purpose, Purpose::Prepare(_)) && self.stage == Stage::Over;
         if prepared || self.stage == Stage::Over {
             return;
+        }
+        if self.stage == Stage::New {
+            let ms = self.plan.taken.connect_timeout_ms;
+            return self.fail(format!(
+                "it does not end the handshake within {ms} ms (limits.connect_timeout_ms)"
+            ));
         }
         if self.stage == Stage::Greeting {
             let ms = self.plan.taken.connect_timeout_ms;
@@ -473,13 +505,19 @@ impl Line {
             let stale: Vec<_> = stale.iter().map(String::as_str).collect();
             put_unsubscribe(Version::V5, SUBSCRIBE_ID - 1, &stale, &mut self.up);
         }
+        // What is retained here goes to a remote broker that knows nothing of this bridge yet.
+        let retain_handling = match (prepares, self.remote.session_present) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
         let plan = Arc::clone(&self.plan);
         let rules = plan.topics.iter().filter(|rule| rule.direction.goes_out());
         let filters: Vec<_> = rules.clone().map(|rule| rule.local_filter()).collect();
         let asked = filters.iter().zip(rules).map(|(filter, rule)| Asked {
             filter,
             qos: rule.qos_max.min(plan.taken.qos_max),
-            retain_handling: if prepares { 2 } else { 1 },
+            retain_handling,
         });
         let asked: Vec<_> = asked.collect();
         if !asked.is_empty() {

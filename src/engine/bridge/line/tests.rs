@@ -19,6 +19,7 @@ fn plan(rules: Vec<TopicRule>) -> Plan {
         password: None,
         keep_alive_seconds: 60,
         is_persistent: true,
+        queue_bytes_max: None,
         topics: rules,
         filters_per_subscribe_max: 2,
         remote_state_topic: None,

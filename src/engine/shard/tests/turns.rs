@@ -56,6 +56,23 @@ fn a_burst_is_worked_off_turn_by_turn_while_others_are_answered() {
     assert!(turns > 2, "{turns}");
 }
 
+/// Else who publishes here would wait for as long as others send.
+#[test]
+fn mail_leaves_half_of_a_turn_to_connections_that_wait() {
+    let (mut shard, [subscriber, publisher, _]) = slow_shard();
+    shard.core.backlog.spend(4);
+    assert!(!shard.core.is_spent_for_mail(), "nobody waits");
+    shard.receive(publisher, &PUBLISH_T.repeat(20));
+    shard.hear(subscriber);
+    while shard.core.next_ready().is_some() {}
+    shard.core.begin_turn();
+    assert!(!shard.core.is_spent_for_mail());
+    shard.core.backlog.spend(4);
+    assert!(shard.core.is_spent_for_mail() && !shard.core.is_spent());
+    shard.core.work_off(shard.now);
+    assert!(!shard.hear(subscriber).is_empty());
+}
+
 #[test]
 fn two_bursts_take_turns() {
     let (mut shard, [subscriber, first, second]) = slow_shard();
