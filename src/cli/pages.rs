@@ -16,7 +16,7 @@ pub struct CompletionsArgs {
 /// Where manual pages go.
 #[derive(Clone, Debug, Args)]
 pub struct ManArgs {
-    /// Folder for one page per command, which has to exist [default: the first page goes to standard output]
+    /// Folder for one page per command, made if it is not there [default: the first goes to standard output]
     #[arg(long, value_name = "FOLDER")]
     pub to: Option<PathBuf>,
 }
@@ -41,6 +41,7 @@ pub fn man(args: &ManArgs, commands: Command) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&page).into_owned());
     };
     let wrong = |error: io::Error| format!("--to: {}: {error}", folder.display());
+    std::fs::create_dir_all(folder).map_err(wrong)?;
     clap_mangen::generate_to(commands, folder).map_err(wrong)?;
     Ok(format!("the manual pages are in {}", folder.display()))
 }

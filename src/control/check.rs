@@ -5,6 +5,7 @@ use crate::control::config::{Config, MethodName};
 use crate::control::reload::Files;
 use crate::shard::files;
 use crate::shard::listener::{Listener, Place};
+use rustix::fs::Access;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,37 @@ pub fn check(config: &Config, files: &Files) -> Result<(), String> {
             Listener::look(place).map_err(|error| format!("{key}: {}", error.reason()))?;
         }
     }
+    check_storage(config)?;
     files.ended_certificate().map_or(Ok(()), Err)
+}
+
+/// Whether state can be kept: the directory is there and this user may write it, or may make it.
+fn check_storage(config: &Config) -> Result<(), String> {
+    let Some(storage) = &config.storage else {
+        return Ok(());
+    };
+    let path = &storage.place.path;
+    if path.exists() && !path.is_dir() {
+        return Err(format!(
+            "storage.directory: {} is no folder; name another",
+            path.display()
+        ));
+    }
+    if !path.exists() {
+        check_folder("storage.directory: ", path)?;
+    }
+    let to_write = match path.parent() {
+        _ if path.exists() => path,
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    rustix::fs::access(to_write, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        let shown = to_write.display();
+        format!(
+            "storage.directory: this user may not write into {shown}: {error}; make it the broker's, or \
+             name another"
+        )
+    })
 }
 
 /// Looks at where the broker will make files; a start does that too, before it makes any.

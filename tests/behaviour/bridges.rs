@@ -503,6 +503,24 @@ fn wrong_keys_are_refused_by_bridge_and_key() {
     }
 }
 
+/// Bans and limits of addresses are for who comes in.
+#[test]
+fn a_line_is_not_judged_as_one_that_comes_in() {
+    let remote = Broker::start(1);
+    let bans = Scratch::new("address 127.0.0.1\n");
+    let more = format!(
+        "topics = [{{ filter = \"t\" }}]\n[bans]\nfile = {:?}\nflapping_connects_max = 1\n\
+         [limits]\nconnections_per_address_max = 1\n",
+        bans.0
+    );
+    let relay = Relay::start(remote.address());
+    let broker = Broker::with_config(2, &bridge(relay.address(), &more));
+    await_line(&broker, "bridge b is up");
+    relay.cut();
+    let ups = || broker.log().matches("bridge b is up").count();
+    eventually("it is up again", || (ups() > 1).then_some(()));
+}
+
 crate::on_shards!([1, 2]
     messages_go_both_ways_under_their_prefixes,
     properties_and_retain_go_through,

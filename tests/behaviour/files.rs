@@ -845,6 +845,18 @@ fn check_config_finds_what_may_not_be_written() {
     let socket = |more: &str| format!("[[listener]]\nurl = \"unix://{open}/s\"\n{more}\n");
     for (config, parts) in [
         (
+            format!("[storage]\ndirectory = \"{closed}/state\"\n"),
+            ["storage.directory: ", "may not write into"],
+        ),
+        (
+            format!("[storage]\ndirectory = \"{closed}\"\n"),
+            ["storage.directory: ", "may not write into"],
+        ),
+        (
+            format!("[storage]\ndirectory = \"{open}/no/state\"\n"),
+            ["storage.directory: ", "does not exist"],
+        ),
+        (
             format!("audit_file = \"{closed}/new\"\n"),
             ["audit_file: ", "may make no file in the folder"],
         ),

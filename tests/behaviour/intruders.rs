@@ -515,7 +515,7 @@ fn silence_behind_a_trusted_proxy_leaves_places_for_others() {
         broker.await_counter("connections", 4);
         silent().expect_closed();
         assert_eq!(broker.counters().get("connections_refused_connecting"), 1);
-        let line = "come by proxies that have not named them, or by Unix sockets (limits.connecting_max = 8)";
+        let line = "come by proxies that have not named them (limits.connecting_max = 8)";
         eventually(line, || broker.log().contains(line).then_some(()));
         let _others: Vec<_> = (3..9)
             .map(|last| open_from(&broker, [127, 0, 0, last], &Connect::v5(&unique("c"))))

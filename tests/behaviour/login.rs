@@ -664,6 +664,26 @@ fn client_identifiers_begin_with_the_user_where_that_is_the_rule() {
     assert!(property(&client.connack, prop::ASSIGNED_CLIENT_ID).starts_with(b"ann-"));
 }
 
+/// Asked for, or given by the rule to who asks for none.
+#[test]
+fn the_names_of_bridges_are_nobodys() {
+    for (rule, asked) in [
+        ("user_name", ""),
+        ("user_name_prefix", ""),
+        ("any", "$bridge/hq"),
+    ] {
+        let users = Scratch::new("");
+        passwd(&users.0, &[], "$bridge/hq", "secret");
+        let config = format!(
+            "password_file = {:?}\n[authentication]\nclient_id = \"{rule}\"\n",
+            users.0
+        );
+        let broker = Setup::new().shards(2).config(&config).start();
+        let connect = Connect::v5(asked).login("$bridge/hq", "secret");
+        assert_eq!(code(&broker, &connect), 0x85, "{rule}");
+    }
+}
+
 #[test]
 fn nobody_could_connect_is_a_mistake() {
     let outcome = Setup::new()

@@ -142,7 +142,8 @@ impl Prepared {
 
 fn password(file: &Path) -> Result<Secret, String> {
     let bytes = files::read(file, PASSWORD_FILE_BYTES_MAX);
-    let bytes = bytes.map_err(|error| format!("bridge.password_file: {error}"))?;
+    let bytes =
+        bytes.map_err(|error| format!("bridge.password_file: {}: {error}", file.display()))?;
     let line = bytes
         .split(|byte| *byte == b'\n')
         .next()

@@ -12,6 +12,7 @@ pub mod pace;
 
 use crate::control::config::BansConfig;
 use crate::engine::access::bans::Seen;
+use crate::engine::bridge;
 use crate::engine::telemetry::notes;
 use crate::shard::account::Entry;
 use crate::shard::addresses::counted_as;
@@ -143,6 +144,10 @@ impl Watch {
     }
 
     fn count(&mut self, entry: &Entry) {
+        // A bridge's line goes out: how often is its own affair.
+        if entry.listener == bridge::LISTENER {
+            return;
+        }
         // By its identifier alone, anybody could have somebody else's banned.
         let (notes::Event::Connected(_), Some(peer)) = (&entry.note.event, entry.peer) else {
             return;

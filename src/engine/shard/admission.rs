@@ -229,8 +229,8 @@ impl ShardCore {
         Ok(())
     }
 
-    /// Whether one more may wait whose address is not known: who comes by a Unix socket, or by a proxy that
-    /// is trusted to name it. All of them have as much of a shard's places as one address may have.
+    /// Whether one more may wait whose address is not known: a proxy is trusted to name it. All of them have
+    /// as much of a shard's places as one address may have.
     ///
     /// # Errors
     /// They have that already.

@@ -415,6 +415,22 @@ impl ShardCore {
         fits
     }
 
+    /// The names of bridges are nobody's who comes in by a listener, however it comes to one.
+    pub(super) fn check_not_a_bridges(
+        &self,
+        key: ConnectionKey,
+        client_id: &str,
+    ) -> Result<(), Refused> {
+        let connection = self.clients.connections.get(key);
+        let is_line = connection.is_some_and(|connection| connection.listener == bridge::LISTENER);
+        if is_line || !client_id.starts_with(bridge::CLIENT_ID_PREFIX) {
+            return Ok(());
+        }
+        let text =
+            "client identifiers that begin with $bridge/ are those of the broker's own bridges";
+        Err((Reason::ClientIdentifierNotValid, text.into()))
+    }
+
     /// Whether the identity of a connection may use a client identifier, and which it gets if it names none.
     pub(super) fn check_client_id(
         &self,
@@ -446,11 +462,6 @@ impl ShardCore {
             Some(ClientIdRule::Exactly(only)) if asked.is_empty() => only,
             _ => asked,
         };
-        if used.starts_with(bridge::CLIENT_ID_PREFIX) {
-            let text =
-                "client identifiers that begin with $bridge/ are those of the broker's own bridges";
-            return Err((Reason::ClientIdentifierNotValid, text.into()));
-        }
         let method = identity.map_or("", |identity| identity.method);
         let by_identity = (&of_identity, client_id_key(method));
         for (rule, key) in [by_identity, (&of_settings, "authentication.client_id")] {

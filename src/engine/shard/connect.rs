@@ -140,6 +140,7 @@ impl ShardCore {
             .is_empty()
             .then(|| self.assign_client_id(rule.as_ref()));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        self.check_not_a_bridges(key, client_id)?;
         if client_id.len() > CLIENT_ID_BYTES_MAX || client_id.contains('\0') {
             let text = "the client identifier that its user, its token or the hook gives it is longer than \
                         1024 bytes or has a NUL";

@@ -7,6 +7,7 @@
 
 use super::ShardCore;
 use crate::engine::access::bans::Seen;
+use crate::engine::bridge;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
@@ -84,6 +85,7 @@ impl ShardCore {
     ) -> bool {
         let rule = self.settings.flapping;
         rule.connects_max > 0
+            && connection.listener != bridge::LISTENER
             && self
                 .flapping
                 .is_over(rule, &seen(connection, client_id, user_name))
@@ -95,7 +97,9 @@ impl ShardCore {
         if rule.connects_max == 0 {
             return;
         }
-        if let Some(connection) = self.clients.connections.get(key) {
+        if let Some(connection) = self.clients.connections.get(key)
+            && connection.listener != bridge::LISTENER
+        {
             let admitted = connection.admitted.as_deref();
             let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());
             self.flapping

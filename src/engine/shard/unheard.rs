@@ -70,8 +70,7 @@ impl Settings {
                 format_args!("{max}, as many as `ulimit -n` or LimitNOFILE= leaves"),
             ),
             TurnedAway::TooManyConnecting(ConnectingPart::OfUnlocated) => beyond(
-                "half of those that may be let in later come by proxies that have not named them, \
-                 or by Unix sockets",
+                "half of those that may be let in later come by proxies that have not named them",
                 "limits.connecting_max",
                 self.limits.connecting_max,
             ),

@@ -40,7 +40,10 @@ impl Handler for Shell {
         // Who is not listened to costs neither a place nor a handshake.
         let may_come = match ip {
             Some(ip) => self.let_in(ip, listener),
-            None => self.core.may_connect_unlocated(),
+            // Its proxy may name it later. Who may use a Unix socket is said by the socket's mode, and one
+            // queue for all shards gives one of them more than its part.
+            None if peer.ip().is_some() => self.core.may_connect_unlocated(),
+            None => Ok(()),
         };
         if let Err(why) = may_come {
             return self.record_turned_away(origin, why);
@@ -170,7 +173,11 @@ impl Handler for Shell {
             self.admission.forget(gone.origin.counted);
             match gone.state {
                 State::Closing(closing) => self.core.vacate(closing.place),
-                State::Leaving { .. } => self.core.note_lost_on_its_way(gone.origin.listener),
+                State::Leaving { .. } => {
+                    self.core.note_lost_on_its_way(gone.origin.listener);
+                    let text = "on its way to the shard of its session it went, or took nothing";
+                    self.record_failure(gone.origin, text);
+                }
                 State::Open(_) | State::Aborted => {}
             }
         }

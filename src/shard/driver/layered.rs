@@ -8,6 +8,7 @@ use super::Shell;
 use super::events::gone_by;
 use super::handshakes::Handshakes;
 use super::sockets::{State, Under};
+use crate::engine::bridge;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::telemetry::notes::Gone;
 use crate::shard::ring::{Ring, SocketKey};
@@ -97,6 +98,8 @@ impl Shell {
     fn learn_peer(&mut self, ring: &mut Ring, socket: SocketKey) {
         if let Some(entry) = self.sockets.entry(socket)
             && entry.origin.counted.is_none()
+            // A bridge's line goes out: the guards are for who comes in.
+            && entry.origin.listener != bridge::LISTENER
             && let Some(Under { link, .. }) = entry.under.as_deref_mut()
         {
             entry.origin.peer = link.layers.peer();
