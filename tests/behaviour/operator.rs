@@ -377,8 +377,9 @@ fn shells_and_manuals_know_all_commands() {
     }
     assert!(run(&["man"], &[]).output.contains(".TH ringmq 1"));
     let folder = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("man"));
+    std::fs::write(&folder, "").expect("write a file");
     fails(&run(&["man", "--to", &folder], &[]), 1, &[&folder]);
-    std::fs::create_dir(&folder).expect("make the folder");
+    std::fs::remove_file(&folder).expect("remove it");
     assert_eq!(run(&["man", "--to", &folder], &[]).status.code(), Some(0));
     for page in [
         "ringmq.1",

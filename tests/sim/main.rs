@@ -7,6 +7,7 @@
 //! `RINGMQ_TEST_SIM_SEED=7 cargo test --test sim` runs one seed, `RINGMQ_TEST_SIM_SEEDS=100000` so many
 //! (from `RINGMQ_TEST_SIM_FIRST` on).
 
+mod bridges;
 mod client;
 mod kept;
 mod oracle;
