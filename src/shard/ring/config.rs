@@ -66,7 +66,7 @@ impl Default for RingConfig {
             entries: 1024,
             completions: 8192,
             receive_buffers: 512,
-            receive_buffer_bytes: 4096,
+            receive_buffer_bytes: 8192,
             events_per_turn_max: 512,
             receive_bytes_per_turn_max: 1 << 20,
             sleep_max: Duration::from_secs(1),
