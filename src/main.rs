@@ -195,12 +195,9 @@ fn measure_disk(args: &BenchStorageArgs) -> Result<Report, String> {
 fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, ConfigError> {
     let file = path.map(read_config).transpose()?;
     let sources = Sources {
-        file: file
-            .as_ref()
-            .map(|(path, text)| (path.as_path(), text.as_str())),
-        environment: environment()?,
         cpus_available: machine::cpus(),
         cpu_quota: bounds.cpu.clone(),
+        ..sources(file.as_ref())?
     };
     Config::load(&sources, &cli.flags)
 }
@@ -208,10 +205,13 @@ fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, Confi
 /// Where a broker of that configuration answers operators.
 fn configured(path: Option<&Path>) -> Result<AdminConfig, ConfigError> {
     let file = path.map(read_config).transpose()?;
-    AdminConfig::load(&Sources {
-        file: file
-            .as_ref()
-            .map(|(path, text)| (path.as_path(), text.as_str())),
+    AdminConfig::load(&sources(file.as_ref())?)
+}
+
+/// A file that was read, and the environment.
+fn sources(file: Option<&(PathBuf, String)>) -> Result<Sources<'_>, ConfigError> {
+    Ok(Sources {
+        file: file.map(|(path, text)| (path.as_path(), text.as_str())),
         environment: environment()?,
         ..Sources::default()
     })

@@ -5,7 +5,6 @@ use crate::control::config::{Config, MethodName};
 use crate::control::reload::Files;
 use crate::shard::files;
 use crate::shard::listener::{Listener, Place};
-use rustix::fs::Access;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,21 +37,21 @@ fn check_storage(config: &Config) -> Result<(), String> {
         return Ok(());
     };
     let path = &storage.place.path;
-    if path.exists() && !path.is_dir() {
-        return Err(format!(
-            "storage.directory: {} is no folder; name another",
-            path.display()
-        ));
-    }
-    if !path.exists() {
-        check_folder("storage.directory: ", path)?;
-    }
-    let to_write = match path.parent() {
-        _ if path.exists() => path,
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
+    let to_write = match path.metadata() {
+        Ok(is) if is.is_dir() => path,
+        Ok(_) => {
+            let shown = path.display();
+            return Err(format!(
+                "storage.directory: {shown} is no folder; name another"
+            ));
+        }
+        Err(_) => {
+            check_folder("storage.directory: ", path)?;
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            folder.unwrap_or(Path::new("."))
+        }
     };
-    rustix::fs::access(to_write, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+    files::may_write_into(to_write).map_err(|error| {
         let shown = to_write.display();
         format!(
             "storage.directory: this user may not write into {shown}: {error}; make it the broker's, or \

@@ -178,7 +178,7 @@ pub fn may_make(path: &Path) -> Result<(), String> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    may(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+    may_write_into(folder).map_err(|error| {
         format!(
             "{} may make no file in the folder {}: {}; let that user write there, or name another",
             own_user(),
@@ -186,6 +186,14 @@ pub fn may_make(path: &Path) -> Result<(), String> {
             io::Error::from(error)
         )
     })
+}
+
+/// Whether files could be made in a folder by the rights to it.
+///
+/// # Errors
+/// Why not.
+pub fn may_write_into(folder: &Path) -> Result<(), Errno> {
+    may(folder, Access::WRITE_OK | Access::EXEC_OK)
 }
 
 /// Asks by the rights that opening goes by.

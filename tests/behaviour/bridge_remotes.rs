@@ -38,21 +38,24 @@ fn tls_carries_messages_both_ways(shards: usize) {
         let text = by_tls(&remote, &tls);
         let local = Broker::with_config(shards, &text);
         await_line(&local, "bridge b is up: mqtts://");
-        let (mut here, mut there) = (
-            Connect::v5(&unique("c")).open(&local),
-            Connect::v5(&unique("c")).open(&remote),
-        );
-        here.subscribe("t", 2);
-        there.subscribe("t", 2);
-        for (qos, bytes) in [(0, 1), (1, 20_000), (2, 200_000)] {
-            let payload = "x".repeat(bytes);
-            here.publish("t", qos, &payload);
-            there.expect("t", &payload);
-            here.expect("t", &payload);
-            there.publish("t", qos, &payload);
-            there.expect("t", &payload);
-            here.expect("t", &payload);
-        }
+        messages_pass_both_ways(&local, &remote);
+    }
+}
+
+/// Messages of every QoS and of several sizes come to both, from either.
+fn messages_pass_both_ways(local: &Broker, remote: &Broker) {
+    let mut here = Connect::v5(&unique("c")).open(local);
+    let mut there = Connect::v5(&unique("c")).open(remote);
+    here.subscribe("t", 2);
+    there.subscribe("t", 2);
+    for (qos, bytes) in [(0, 1), (1, 20_000), (2, 200_000)] {
+        let payload = "x".repeat(bytes);
+        here.publish("t", qos, &payload);
+        there.expect("t", &payload);
+        here.expect("t", &payload);
+        there.publish("t", qos, &payload);
+        there.expect("t", &payload);
+        here.expect("t", &payload);
     }
 }
 
@@ -75,19 +78,7 @@ fn websockets_carry_messages_both_ways(shards: usize) {
         let text = bridge(remote.addresses()[listener], &rules);
         let local = Broker::with_config(shards, &text.replace("mqtt://", &format!("{scheme}://")));
         await_line(&local, &format!("bridge b is up: {scheme}://"));
-        let mut here = Connect::v5(&unique("c")).open(&local);
-        let mut there = Connect::v5(&unique("c")).open(&remote);
-        here.subscribe("t", 2);
-        there.subscribe("t", 2);
-        for (qos, bytes) in [(0, 1), (1, 20_000), (2, 200_000)] {
-            let payload = "x".repeat(bytes);
-            here.publish("t", qos, &payload);
-            there.expect("t", &payload);
-            here.expect("t", &payload);
-            there.publish("t", qos, &payload);
-            there.expect("t", &payload);
-            here.expect("t", &payload);
-        }
+        messages_pass_both_ways(&local, &remote);
     }
     let text = bridge(remote.addresses()[1], "topics = []");
     let text = text

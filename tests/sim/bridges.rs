@@ -5,9 +5,10 @@
 //! to come to both subscribers: of QoS 2 once, of QoS 1 at least once, and none before one that was published
 //! before it.
 
+use crate::number;
 use crate::random::Random;
 use ringmq::engine::bridge::dial::AddressOrder;
-use ringmq::engine::bridge::dial::{Dial, DialRule, Outcome};
+use ringmq::engine::bridge::dial::{Dial, DialRule};
 use ringmq::engine::bridge::line::{Line, News, Purpose};
 use ringmq::engine::bridge::plan::{Direction, Plan, Protocol, Taken, TopicRule};
 use ringmq::engine::codec::frame::{Split, split};
@@ -602,13 +603,8 @@ impl Sim {
             match news {
                 News::Prepared => self.bridge.is_made = true,
                 News::Ended(end) => {
-                    let outcome = match (end.was_up, end.is_by_protocol) {
-                        (true, _) => Outcome::WasUp,
-                        (false, true) => Outcome::FailedByProtocol,
-                        (false, false) => Outcome::Failed,
-                    };
                     let chance = self.random.next();
-                    self.bridge.dial.ended(self.now, outcome, chance);
+                    self.bridge.dial.ended(self.now, end.outcome(), chance);
                 }
                 News::Up(..) => self.bridge.was_up = true,
                 News::Refused(..) | News::Counts(_) => {}
@@ -717,11 +713,6 @@ impl Sim {
 
 #[test]
 fn what_two_brokers_owe_is_kept_whatever_happens_to_the_line() {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
     let seeds = match number("RINGMQ_TEST_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("RINGMQ_TEST_SIM_SEEDS").map_or(SEEDS, |seeds| seeds / 10),

@@ -3,7 +3,7 @@
 use super::line::Line;
 use super::lists::encoded;
 use super::reach::ReachArgs;
-use super::table::{Column, Form, bytes, harmless, seconds, sheet, table};
+use super::table::{Column, Form, harmless, seconds, sheet, table};
 use super::{Answer, Failure};
 use clap::{Args, ValueEnum};
 use hyper::Method;
@@ -165,6 +165,13 @@ pub(super) async fn disconnect(line: &mut Line, args: &DisconnectArgs) -> Result
     })
 }
 
+/// A list of texts, for a terminal.
+fn texts(told: &Value, name: &str) -> Vec<String> {
+    let list = told.get(name).and_then(Value::as_array);
+    let list = list.into_iter().flatten();
+    list.filter_map(Value::as_str).map(harmless).collect()
+}
+
 /// How the broker and its shards are.
 pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
     let mut status = line.get("/status").await?;
@@ -173,21 +180,13 @@ pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
         .get_mut("shards")
         .map(Value::take)
         .unwrap_or_default();
-    let texts = |name: &str| -> Vec<String> {
-        let list = status
-            .get(name)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        list.filter_map(Value::as_str).map(harmless).collect()
-    };
-    let (listeners, problems) = (texts("listeners"), texts("problems"));
-    let number = |name: &str| status.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let (listeners, problems) = (texts(&status, "listeners"), texts(&status, "problems"));
+    let uptime_s = status.get("uptime_seconds").and_then(Value::as_u64);
     let version = status.get("version").and_then(Value::as_str).map(harmless);
     let mut text = format!(
         "ringmq {} for {} at {}\n",
         version.unwrap_or_default(),
-        seconds(number("uptime_seconds")),
+        seconds(uptime_s.unwrap_or(0)),
         line.at()
     );
     let serves = match problems.is_empty() {
@@ -202,10 +201,10 @@ pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
             Column("subscriptions", "subscriptions", Form::Count),
             Column("retained messages", "retained_messages", Form::Count),
             Column("queued messages", "queued_messages", Form::Count),
+            Column("memory", "memory_bytes", Form::Bytes),
         ],
         &status,
     );
-    text += &format!("memory             {}\n", bytes(number("memory_bytes")));
     for listener in listeners {
         text += &format!("listens            {listener}\n");
     }
@@ -243,15 +242,7 @@ fn shard_table(shards: &Value) -> String {
 /// Has files read anew.
 pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
     let told = line.ask(Method::POST, "/reload", None).await?;
-    let texts = |name: &str| -> Vec<String> {
-        let list = told
-            .get(name)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        list.filter_map(Value::as_str).map(harmless).collect()
-    };
-    let (reloaded, errors) = (texts("reloaded"), texts("errors"));
+    let (reloaded, errors) = (texts(&told, "reloaded"), texts(&told, "errors"));
     let text = match (reloaded.is_empty(), errors.is_empty()) {
         (true, true) => "no files are configured that may change\n".to_owned(),
         _ => reloaded

@@ -12,7 +12,7 @@ mod tls;
 use crate::control::config::{Address, BridgeConfig, Config};
 use crate::engine::access::Secret;
 use crate::engine::bridge::CLIENT_ID_PREFIX;
-use crate::engine::bridge::dial::{Dial, DialRule, Outcome};
+use crate::engine::bridge::dial::{Dial, DialRule};
 use crate::engine::bridge::line::{End, LineCounts, News};
 use crate::engine::bridge::plan::{Plan, Protocol, Taken};
 use crate::engine::keys::ShardId;
@@ -343,33 +343,21 @@ impl Bridges {
                     return;
                 };
                 bridge.state = State::Joining;
-                let place = bridge.dial.attempt().address;
-                let to = bridge.config.addresses.get(place);
+                let attempt = bridge.dial.attempt();
+                let to = bridge.config.addresses.get(attempt.address);
                 let line = NewLine {
                     number,
                     plan: Arc::clone(&bridge.plan),
-                    protocol: Some(bridge.dial.attempt().protocol),
+                    protocol: Some(attempt.protocol),
                     descriptor: stream.into(),
                     far_end: None,
                     peer: Peer::internet(address),
                     url: to.filter(|to| to.path.is_some()).map(websocket_url),
-                    tls: bridge
-                        .tls
-                        .get(bridge.dial.attempt().address)
-                        .cloned()
-                        .flatten(),
+                    tls: bridge.tls.get(attempt.address).cloned().flatten(),
                 };
                 shards.open_line(bridge.home, Parcel::new(line));
             }
-            Err(error) => self.failed(
-                number,
-                &End {
-                    cause: error.to_string(),
-                    is_by_protocol: false,
-                    was_up: false,
-                    server_reference: None,
-                },
-            ),
+            Err(error) => self.failed(number, &End::before_line(error.to_string())),
         }
     }
 
@@ -412,11 +400,6 @@ impl Bridges {
         let (name, address) = (&bridge.config.name, bridge.address());
         let protocol = spoken(bridge.dial.attempt().protocol);
         let (was_made, cause) = (bridge.state != State::Making, &end.cause);
-        let outcome = match (end.was_up, end.is_by_protocol) {
-            (true, _) => Outcome::WasUp,
-            (false, true) => Outcome::FailedByProtocol,
-            (false, false) => Outcome::Failed,
-        };
         let said = match end.was_up {
             true => format!("bridge {name} is down: {address}: {cause}"),
             false if was_made => format!("bridge {name}: {address}, {protocol}: {cause}"),
@@ -426,7 +409,7 @@ impl Bridges {
         let elsewhere = server.map_or_else(String::new, |server| {
             format!("; it names another server: {server:?}")
         });
-        let wait_ms = bridge.dial.ended(now, outcome, chance);
+        let wait_ms = bridge.dial.ended(now, end.outcome(), chance);
         warn!("{said}{elsewhere}; the next attempt comes in {wait_ms} ms");
         bridge.state = State::Waiting;
         bridge.cause = Some(end.cause.clone());

@@ -9,9 +9,6 @@ use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Longest file of certificates and keys.
-const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
 /// Where systems keep the certificates of authorities they trust.
 const SYSTEM_CA_FILES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -94,7 +91,8 @@ fn read<T>(
     take: impl FnOnce(&Pem<'_>) -> Result<T, String>,
 ) -> Result<T, String> {
     let wrong = |text: String| format!("{key}: {}: {text}", file.display());
-    let bytes = files::read(file, FILE_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
+    let bytes = files::read(file, files::CERTIFICATES_BYTES_MAX);
+    let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
     let pem = Pem::new(&bytes).map_err(wrong)?;
     take(&pem).map_err(wrong)
 }

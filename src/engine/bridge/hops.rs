@@ -2,8 +2,7 @@
 //! again in a ring of bridges.
 
 use crate::engine::codec::primitive::Reader;
-use crate::engine::codec::property::id;
-use crate::engine::codec::remote::put_user_property;
+use crate::engine::codec::property::{id, put_user_property};
 
 /// The user property.
 pub const PROPERTY: &str = "ringmq-hops";

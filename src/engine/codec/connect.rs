@@ -1,9 +1,10 @@
 //! CONNECT and CONNACK (3.1, 3.2).
 
 use super::primitive::{Reader, put_binary, put_string, put_u16, put_u32};
-use super::property::{Properties, PropertySet, Value, id};
+use super::property::{
+    BRIDGE_PROPERTY, NAME_PROPERTY, Properties, PropertySet, Value, id, put_user_property,
+};
 use super::publish::MessageProperties;
-use super::remote::{BRIDGE_PROPERTY, NAME_PROPERTY, put_user_property};
 use super::{DecodeError, Reason, Version};
 use crate::engine::message::Qos;
 
@@ -117,9 +118,10 @@ impl ConnectError {
 }
 
 /// Set in the protocol level of a bridge by 3.1 and 3.1.1.
-const BRIDGE: u8 = 0x80;
+pub(super) const BRIDGE: u8 = 0x80;
 
-mod flag {
+/// Flags of CONNECT (3.1.2.3).
+pub(super) mod flag {
     pub const RESERVED: u8 = 0x01;
     pub const CLEAN_START: u8 = 0x02;
     pub const WILL: u8 = 0x04;
@@ -483,12 +485,8 @@ impl Refusal<'_> {
 /// Appends a CONNECT, for tests and the simulator.
 pub fn encode_connect(connect: &Connect<'_>, out: &mut Vec<u8>) {
     let mut body = Vec::new();
-    let (name, level): (&[u8], u8) = match connect.version {
-        Version::V3_1 => (b"MQIsdp", 3),
-        Version::V3_1_1 => (b"MQTT", 4),
-        Version::V5 => (b"MQTT", 5),
-    };
-    put_binary(&mut body, name);
+    let (name, level) = connect.version.name_and_level();
+    put_string(&mut body, name);
     let mut flags = if connect.clean_start {
         flag::CLEAN_START
     } else {

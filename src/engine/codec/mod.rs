@@ -43,6 +43,16 @@ impl std::fmt::Display for Version {
 }
 
 impl Version {
+    /// Protocol name and level in CONNECT (3.1.2.1, 3.1.2.2).
+    #[must_use]
+    pub const fn name_and_level(self) -> (&'static str, u8) {
+        match self {
+            Version::V3_1 => ("MQIsdp", 3),
+            Version::V3_1_1 => ("MQTT", 4),
+            Version::V5 => ("MQTT", 5),
+        }
+    }
+
     /// Whether packets carry properties and reason codes.
     #[must_use]
     pub const fn is_v5(self) -> bool {

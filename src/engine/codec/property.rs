@@ -5,7 +5,7 @@
 //! repeat, seen for the first time. Ranges of single values are checked by the packet that uses them.
 
 use super::DecodeError;
-use super::primitive::Reader;
+use super::primitive::{Reader, put_string};
 
 /// Identifiers of the properties (2.2.2.2).
 #[allow(missing_docs)]
@@ -297,6 +297,18 @@ pub fn check(reader: &mut Reader<'_>, allowed: PropertySet) -> Result<(), Decode
     let mut properties = Properties::read(reader, allowed)?;
     while properties.next_property()?.is_some() {}
     Ok(())
+}
+
+/// The user property by which a RingMQ says in CONNECT that it bridges, and asks who answers for its name.
+pub const BRIDGE_PROPERTY: &str = "ringmq-bridge";
+/// The user property by which a RingMQ tells its name in CONNACK.
+pub const NAME_PROPERTY: &str = "ringmq-name";
+
+/// Appends a user property.
+pub fn put_user_property(name: &str, value: &str, block: &mut Vec<u8>) {
+    block.push(id::USER_PROPERTY);
+    put_string(block, name);
+    put_string(block, value);
 }
 
 #[cfg(test)]

@@ -1,17 +1,14 @@
 //! What a client writes and a broker answers, for lines to other brokers: CONNECT, SUBSCRIBE and UNSUBSCRIBE
 //! as bytes; CONNACK, SUBACK and a broker's DISCONNECT read as strictly as what clients send.
 
+use super::connect::{BRIDGE, flag};
 use super::primitive::{
     Reader, put_binary, put_string, put_u16, put_u32, put_variable_byte_integer,
 };
-use super::property::{Properties, PropertySet, id};
+use super::property::{NAME_PROPERTY, Properties, PropertySet, Value, id, put_user_property};
 use super::{DecodeError, PacketType, Reason, Version};
 use crate::engine::message::Qos;
 
-/// The user property by which a RingMQ says in CONNECT that it bridges, and asks who answers for its name.
-pub const BRIDGE_PROPERTY: &str = "ringmq-bridge";
-/// The user property by which a RingMQ tells its name in CONNACK.
-pub const NAME_PROPERTY: &str = "ringmq-name";
 /// A PINGREQ.
 pub const PINGREQ: [u8; 2] = [0xC0, 0];
 /// A DISCONNECT in order, of any version.
@@ -50,13 +47,10 @@ impl ConnectTo<'_> {
     /// Appends the packet.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut body = Vec::new();
-        let (name, level) = match self.version {
-            Version::V3_1 => ("MQIsdp", 3),
-            Version::V3_1_1 => ("MQTT", 4),
-            Version::V5 => ("MQTT", 5),
-        };
+        let (name, level) = self.version.name_and_level();
         put_string(&mut body, name);
-        let bit = u8::from(self.is_bridge && !self.version.is_v5()) << 7;
+        let says_bridge = self.is_bridge && !self.version.is_v5();
+        let bit = if says_bridge { BRIDGE } else { 0 };
         body.extend_from_slice(&[level | bit, self.flags()]);
         put_u16(&mut body, self.keep_alive_seconds);
         if self.version.is_v5() {
@@ -83,11 +77,16 @@ impl ConnectTo<'_> {
     }
 
     fn flags(&self) -> u8 {
-        // Will QoS 1 and Will Retain.
-        let will = if self.will.is_some() { 0x2C } else { 0 };
-        let user = u8::from(self.user_name.is_some()) << 7;
-        let password = u8::from(self.password.is_some()) << 6;
-        user | password | will | u8::from(self.clean_start) << 1
+        let will = flag::WILL | Qos::AtLeastOnce.bits() << flag::WILL_QOS_SHIFT | flag::WILL_RETAIN;
+        [
+            (self.clean_start, flag::CLEAN_START),
+            (self.will.is_some(), will),
+            (self.password.is_some(), flag::PASSWORD),
+            (self.user_name.is_some(), flag::USER_NAME),
+        ]
+        .into_iter()
+        .filter_map(|(is_set, flag)| is_set.then_some(flag))
+        .fold(0, |flags, flag| flags | flag)
     }
 
     fn put_properties(&self, block: &mut Vec<u8>) {
@@ -107,13 +106,6 @@ impl ConnectTo<'_> {
             put_user_property(name, value, block);
         }
     }
-}
-
-/// Appends a user property.
-pub fn put_user_property(name: &str, value: &str, block: &mut Vec<u8>) {
-    block.push(id::USER_PROPERTY);
-    put_string(block, name);
-    put_string(block, value);
 }
 
 fn put_body(kind: PacketType, body: &[u8], out: &mut Vec<u8>) {
@@ -228,7 +220,7 @@ impl<'a> Answer<'a> {
                     id::REASON_STRING => answer.reason_string = Some(value.string()),
                     id::SERVER_REFERENCE => answer.server_reference = Some(value.string()),
                     id::USER_PROPERTY => {
-                        if let super::property::Value::Pair(NAME_PROPERTY, name) = value {
+                        if let Value::Pair(NAME_PROPERTY, name) = value {
                             answer.broker_name = Some(name);
                         }
                     }
@@ -323,6 +315,7 @@ pub fn filter_refusal(code: u8) -> Option<String> {
 mod tests {
     use super::super::connect::{Connack, Connect};
     use super::super::frame::{Split, split};
+    use super::super::property::BRIDGE_PROPERTY;
     use super::super::subscribe::Subscribe;
     use super::*;
 

@@ -10,6 +10,11 @@ use crate::engine::session::connection::{Connection, Surplus};
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 
+/// Whether a connection is a bridge's, which goes out: what is for who comes in is not for it.
+pub(super) fn is_line(connection: &Connection) -> bool {
+    connection.listener == bridge::LISTENER
+}
+
 impl ShardCore {
     /// A listener accepted a connection. `None` if there are too many to even tell it so.
     pub fn accept(&mut self, now: Timestamp, listener: u16) -> Option<ConnectionKey> {

@@ -9,6 +9,7 @@
 //!
 //! Not here: the methods (`control::authn`).
 
+use super::arrive::is_line;
 use super::refusals::{BY_NAME, Refused};
 use super::{Command, ShardCore};
 use crate::engine::access::{
@@ -422,8 +423,7 @@ impl ShardCore {
         client_id: &str,
     ) -> Result<(), Refused> {
         let connection = self.clients.connections.get(key);
-        let is_line = connection.is_some_and(|connection| connection.listener == bridge::LISTENER);
-        if is_line || !client_id.starts_with(bridge::CLIENT_ID_PREFIX) {
+        if connection.is_some_and(is_line) || !client_id.starts_with(bridge::CLIENT_ID_PREFIX) {
             return Ok(());
         }
         let text =
@@ -438,8 +438,7 @@ impl ShardCore {
         asked: &str,
     ) -> Result<Option<ClientIdRule>, Refused> {
         let connection = self.clients.connections.get(key);
-        let is_line = connection.is_some_and(|connection| connection.listener == bridge::LISTENER);
-        if is_line {
+        if connection.is_some_and(is_line) {
             return Ok(None);
         }
         let identity = connection

@@ -6,8 +6,8 @@
 //! bans on all shards, and says so.
 
 use super::ShardCore;
+use super::arrive::is_line;
 use crate::engine::access::bans::Seen;
-use crate::engine::bridge;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::Connection;
 use crate::engine::time::Timestamp;
@@ -76,6 +76,12 @@ impl Flapping {
 }
 
 impl ShardCore {
+    /// How often a client may connect, if that is limited: a bridge's line goes out as often as it has to.
+    fn flapping_rule(&self, connection: &Connection) -> Option<FlappingRule> {
+        let rule = self.settings.flapping;
+        (rule.connects_max > 0 && !is_line(connection)).then_some(rule)
+    }
+
     /// Whether who comes from there, by these names, has connected as often as it may.
     pub(super) fn connects_too_often(
         &self,
@@ -83,22 +89,16 @@ impl ShardCore {
         client_id: &str,
         user_name: Option<&str>,
     ) -> bool {
-        let rule = self.settings.flapping;
-        rule.connects_max > 0
-            && connection.listener != bridge::LISTENER
-            && self
-                .flapping
+        self.flapping_rule(connection).is_some_and(|rule| {
+            self.flapping
                 .is_over(rule, &seen(connection, client_id, user_name))
+        })
     }
 
     /// A client is let in, which is counted.
     pub(super) fn count_connect(&mut self, key: ConnectionKey, client_id: &str) {
-        let rule = self.settings.flapping;
-        if rule.connects_max == 0 {
-            return;
-        }
         if let Some(connection) = self.clients.connections.get(key)
-            && connection.listener != bridge::LISTENER
+            && let Some(rule) = self.flapping_rule(connection)
         {
             let admitted = connection.admitted.as_deref();
             let user_name = admitted.and_then(|admitted| admitted.identity.user_name.as_deref());

@@ -93,10 +93,7 @@ impl ShardCore {
     /// For how many milliseconds the oldest of what is to reach a client has waited, in its session's queue
     /// or for its socket.
     #[must_use]
-    pub fn waits_ms(&self, key: SessionKey, now: Timestamp) -> u64 {
-        let Some(sight) = self.see(key) else {
-            return 0;
-        };
+    pub fn waits_ms(&self, sight: &Sight<'_>, now: Timestamp) -> u64 {
         let sending = sight
             .connection
             .filter(|(_, connection)| connection.outbox.is_sending());

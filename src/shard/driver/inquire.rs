@@ -156,7 +156,7 @@ impl Shell {
             {
                 let peer = self.peer_of(&sight);
                 if is_wanted(wanted, &sight, peer) {
-                    let waits_ms = self.core.waits_ms(key, now);
+                    let waits_ms = self.core.waits_ms(&sight, now);
                     let rank = rank(sort, &sight, waits_ms);
                     let id = &sight.session.client_id;
                     best.offer(rank, id, || row(&sight, peer, (now, waits_ms)));
@@ -207,7 +207,7 @@ impl Shell {
             row: row(
                 &sight,
                 self.peer_of(&sight),
-                (now, self.core.waits_ms(key, now)),
+                (now, self.core.waits_ms(&sight, now)),
             ),
             shard: self.orders.shard(),
             session_expiry_seconds: session.expiry_seconds,

@@ -51,18 +51,12 @@ impl Shell {
         };
         let now = self.clock.now();
         for place in place..place + SESSIONS_MAX {
-            let Some(key) = self.core.session_at(place) else {
+            let key = self.core.session_at(place);
+            let Some(sight) = key.and_then(|key| self.core.see(key)) else {
                 continue;
             };
-            let waits_ms = self.core.waits_ms(key, now);
-            if waits_ms < WAITS_MS_MIN {
-                continue;
-            }
-            if let Some(sight) = self
-                .core
-                .see(key)
-                .filter(|sight| sight.connection.is_some())
-            {
+            let waits_ms = self.core.waits_ms(&sight, now);
+            if waits_ms >= WAITS_MS_MIN && sight.connection.is_some() {
                 best.offer(waits_ms, &sight.session.client_id, || Slow {
                     client_id: sight.session.client_id.to_string(),
                     waits_ms,

@@ -164,8 +164,7 @@ impl Shell {
             if !is_noted {
                 self.record_failure(origin, &text);
             }
-        }
-        if error.is_none() {
+        } else {
             self.note_line_end(socket, "it closes the connection");
         }
         if let Some(connection) = state {

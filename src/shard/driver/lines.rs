@@ -111,13 +111,7 @@ impl Shell {
     }
 
     fn tell_unbegun(&self, number: u64, error: &TransportError) {
-        let end = End {
-            cause: error.to_string(),
-            is_by_protocol: false,
-            was_up: false,
-            server_reference: None,
-        };
-        let news = News::Ended(end);
+        let news = News::Ended(End::before_line(error.to_string()));
         self.orders.tell(|shard| Event::Line(shard, number, news));
     }
 
@@ -175,14 +169,8 @@ impl Shell {
     }
 
     fn count_line(&mut self, socket: SocketKey) {
-        let Some(link) = self.sockets.link(socket) else {
-            return;
-        };
-        let counts = link
-            .layers
-            .line()
-            .map(Line::take_counts)
-            .unwrap_or_default();
+        let line = self.sockets.line(socket);
+        let counts = line.map(Line::take_counts).unwrap_or_default();
         if counts != LineCounts::default()
             && let Some(entry) = self.lines.entry(socket)
         {
@@ -198,11 +186,7 @@ impl Shell {
         let Some(entry) = self.lines.entry(socket) else {
             return;
         };
-        let Some(line) = self
-            .sockets
-            .link(socket)
-            .and_then(|link| link.layers.line())
-        else {
+        let Some(line) = self.sockets.line(socket) else {
             return;
         };
         let news = line.take_news();
@@ -241,11 +225,7 @@ impl Shell {
         if self.lines.entry(socket).is_none() {
             return;
         }
-        if let Some(line) = self
-            .sockets
-            .link(socket)
-            .and_then(|link| link.layers.line())
-        {
+        if let Some(line) = self.sockets.line(socket) {
             line.note_end("the connection is closed");
         }
         self.count_line(socket);

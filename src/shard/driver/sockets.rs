@@ -1,6 +1,7 @@
 //! The shell's side of the sockets: names of ring and core for each other, and what lies between.
 
 use crate::engine::access::Admitted;
+use crate::engine::bridge::line::Line;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::shard::admission::Place;
@@ -85,6 +86,11 @@ impl Sockets {
     pub fn socket(&self, key: ConnectionKey) -> Option<SocketKey> {
         let (known, socket) = *self.by_connection.get(key.slot())?;
         (known == key).then_some(socket)
+    }
+
+    /// A bridge's line, where a connection is one.
+    pub fn line(&mut self, key: SocketKey) -> Option<&mut Line> {
+        self.link(key)?.layers.line()
     }
 
     /// The layers under MQTT, if there are any.

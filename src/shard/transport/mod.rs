@@ -139,11 +139,6 @@ impl Layers {
         let config = setup.tls.as_ref().map(|tls| Arc::clone(&tls.config));
         let tls = config.map(ServerConnection::new).transpose();
         let tls = tls.map_err(|error| TransportError::Tls(error.to_string()))?;
-        let mut tls = tls.map(Connection::Server);
-        if let Some(tls) = &mut tls {
-            // Bounded by what it is given: one batch at a time.
-            tls.set_buffer_limit(None);
-        }
         let header = match awaits_proxy {
             None => setup.forwarded_header(peer),
             Some(_) => None,
@@ -151,20 +146,34 @@ impl Layers {
         let websocket = setup.websocket.as_ref();
         Ok(Some(Layers {
             awaits_proxy,
-            proxy_header: Vec::new(),
-            peer,
-            tls,
             judge: setup.tls.clone(),
-            certificate_ends_unix_s: None,
             websocket: websocket.map(|websocket| {
                 WebSocket::new(Arc::clone(websocket), Arc::clone(&setup.proxies), header)
             }),
+            ..Layers::bare(peer, tls.map(Connection::Server))
+        }))
+    }
+
+    /// Nothing but TLS, if that.
+    fn bare(peer: Peer, mut tls: Option<Connection>) -> Self {
+        if let Some(tls) = &mut tls {
+            // Bounded by what it is given: one batch at a time.
+            tls.set_buffer_limit(None);
+        }
+        Layers {
+            awaits_proxy: None,
+            proxy_header: Vec::new(),
+            peer,
+            tls,
+            judge: None,
+            certificate_ends_unix_s: None,
+            websocket: None,
             upgrade: None,
             line: None,
             plain: Vec::new(),
             wire: Vec::new(),
             answers_bytes: 0,
-        }))
+        }
     }
 
     /// The layers of a bridge's connection to another broker, by a WebSocket if there is a URL for one.
@@ -179,23 +188,10 @@ impl Layers {
     ) -> Result<Self, TransportError> {
         let upgrade = url.map(RemoteWebSocket::new).transpose()?;
         let tls = tls.map(RemoteTls::begin).transpose()?;
-        let mut tls = tls.map(Connection::Client);
-        if let Some(tls) = &mut tls {
-            tls.set_buffer_limit(None);
-        }
         Ok(Layers {
-            awaits_proxy: None,
-            proxy_header: Vec::new(),
-            peer,
-            tls,
-            judge: None,
-            certificate_ends_unix_s: None,
-            websocket: None,
             upgrade: upgrade.map(Box::new),
             line: Some(Box::new(line)),
-            plain: Vec::new(),
-            wire: Vec::new(),
-            answers_bytes: 0,
+            ..Layers::bare(peer, tls.map(Connection::Client))
         })
     }
 

@@ -1,6 +1,6 @@
 //! From the remote broker to the core.
 
-use super::{Line, Side, Stage};
+use super::{Line, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::Frame;
@@ -111,17 +111,9 @@ impl Line {
     /// A message goes no further: the remote broker is done with it. PUBREL of one of QoS 2 goes to the core,
     /// which answers it though it does not know the identifier.
     fn end_in(&mut self, publish: &Publish<'_>) {
-        let kind = match publish.qos {
-            Qos::AtMostOnce => return,
-            Qos::AtLeastOnce => PacketType::Puback,
-            Qos::ExactlyOnce => PacketType::Pubrec,
-        };
-        let ack = Ack {
-            kind,
-            packet_id: publish.packet_id,
-            reason: Reason::Success,
-        };
-        ack.encode(self.version(), &mut self.down);
+        if let Some(ack) = first_ack(publish, Reason::Success) {
+            ack.encode(self.version(), &mut self.down);
+        }
     }
 
     fn ack_in(&mut self, kind: PacketType, frame: Frame<'_>) -> Result<(), DecodeError> {

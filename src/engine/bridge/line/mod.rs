@@ -14,13 +14,17 @@
 mod inward;
 mod outward;
 
+use super::dial::Outcome;
 use super::plan::{Plan, Protocol, Routes};
 use crate::engine::codec::DecodeError;
+use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::{Frame, Split, split};
+use crate::engine::codec::property::BRIDGE_PROPERTY;
+use crate::engine::codec::publish::Publish;
 use crate::engine::codec::remote::{
-    Answer, Asked, BRIDGE_PROPERTY, ConnectTo, DISCONNECT, PINGREQ, put_subscribe, put_unsubscribe,
+    Answer, Asked, ConnectTo, DISCONNECT, PINGREQ, put_subscribe, put_unsubscribe,
 };
-use crate::engine::codec::{PacketType, Version};
+use crate::engine::codec::{PacketType, Reason, Version};
 use crate::engine::message::Qos;
 use crate::engine::session::EXPIRY_NEVER;
 use std::collections::BTreeSet;
@@ -41,6 +45,20 @@ pub enum Purpose {
     Prepare(Vec<String>),
     /// To carry messages, by this protocol.
     Carry(Protocol),
+}
+
+/// What a publish is acknowledged with first, if it is.
+const fn first_ack(publish: &Publish<'_>, reason: Reason) -> Option<Ack> {
+    let kind = match publish.qos {
+        Qos::AtMostOnce => return None,
+        Qos::AtLeastOnce => PacketType::Puback,
+        Qos::ExactlyOnce => PacketType::Pubrec,
+    };
+    Some(Ack {
+        kind,
+        packet_id: publish.packet_id,
+        reason,
+    })
 }
 
 /// How far a line has come.
@@ -69,6 +87,29 @@ pub struct End {
     pub was_up: bool,
     /// Where the remote broker says to go.
     pub server_reference: Option<String>,
+}
+
+impl End {
+    /// Of an attempt of which no line came.
+    #[must_use]
+    pub const fn before_line(cause: String) -> Self {
+        End {
+            cause,
+            is_by_protocol: false,
+            was_up: false,
+            server_reference: None,
+        }
+    }
+
+    /// What became of the attempt.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match (self.was_up, self.is_by_protocol) {
+            (true, _) => Outcome::WasUp,
+            (false, true) => Outcome::FailedByProtocol,
+            (false, false) => Outcome::Failed,
+        }
+    }
 }
 
 /// What a line tells whoever looks after bridges.
@@ -335,24 +376,19 @@ impl Line {
 
     /// The core closes the connection: what it says last has come by [`Line::from_core`].
     pub fn closed_here(&mut self) {
-        let prepared = matches!(self.purpose, Purpose::Prepare(_)) && self.stage == Stage::Over;
-        if prepared || self.stage == Stage::Over {
-            return;
-        }
-        if self.stage == Stage::New {
-            let ms = self.plan.taken.connect_timeout_ms;
-            return self.fail(format!(
-                "it does not end the handshake within {ms} ms (limits.connect_timeout_ms)"
-            ));
-        }
-        if self.stage == Stage::Greeting {
-            let ms = self.plan.taken.connect_timeout_ms;
-            return self.fail(format!(
-                "it does not answer CONNECT within {ms} ms (limits.connect_timeout_ms)"
-            ));
-        }
-        self.say_goodbye();
-        self.fail("this broker has closed it".into());
+        let late = match self.stage {
+            Stage::Over => return,
+            Stage::New => "end the handshake",
+            Stage::Greeting => "answer CONNECT",
+            Stage::Opening | Stage::Open => {
+                self.say_goodbye();
+                return self.fail("this broker has closed it".into());
+            }
+        };
+        let ms = self.plan.taken.connect_timeout_ms;
+        self.fail(format!(
+            "it does not {late} within {ms} ms (limits.connect_timeout_ms)"
+        ));
     }
 
     // Effects.

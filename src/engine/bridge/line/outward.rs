@@ -1,6 +1,6 @@
 //! From the core to the remote broker.
 
-use super::{Line, News, Purpose, Side, Stage};
+use super::{Line, News, Purpose, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::Frame;
@@ -160,12 +160,9 @@ impl Line {
     }
 
     fn acknowledge_here(&mut self, publish: &Publish<'_>, reason: Reason) {
-        let kind = match publish.qos {
-            Qos::AtMostOnce => return,
-            Qos::AtLeastOnce => PacketType::Puback,
-            Qos::ExactlyOnce => PacketType::Pubrec,
-        };
-        self.say_here(kind, publish.packet_id, reason);
+        if let Some(ack) = first_ack(publish, reason) {
+            ack.encode(Version::V5, &mut self.up);
+        }
     }
 
     pub(super) fn say_here(&mut self, kind: PacketType, packet_id: u16, reason: Reason) {
