@@ -2,7 +2,8 @@
 //! around made-up ones.
 //!
 //! ```text
-//!   serve ─► drain ─► tick ─► control ─► work off ─► commit ─► carry out ─► mail out ─► bytes out ─► rest
+//!   serve ─► adopt ─► drain ─► tick ─► control ─► work off
+//!         ─► commit ─► carry out ─► mail out ─► bytes out ─► rest
 //! ```
 //! The order is part of what subscribing promises: mail that became visible before a question for retained
 //! messages is applied before the answer ([`drain`]), interest is confirmed only when everything routed
@@ -39,6 +40,8 @@ pub enum Letter<H> {
 pub struct Pending<H> {
     /// Connections that leave for another shard.
     handovers: VecDeque<(ShardId, H)>,
+    /// Connections that have come, and wait for what others had sent before them.
+    arrivals: VecDeque<H>,
     drain: Drain,
 }
 
@@ -79,6 +82,7 @@ impl<H> Default for Pending<H> {
     fn default() -> Self {
         Pending {
             handovers: VecDeque::new(),
+            arrivals: VecDeque::new(),
             drain: Drain::default(),
         }
     }
@@ -96,10 +100,10 @@ impl<H> Pending<H> {
         self.handovers.front().map(|(home, _)| *home)
     }
 
-    /// Connections that have not left yet.
+    /// Connections that have not left yet, or have come and not been taken over.
     #[must_use]
     pub fn handovers(&self) -> usize {
-        self.handovers.len()
+        self.handovers.len() + self.arrivals.len()
     }
 }
 
@@ -234,6 +238,7 @@ pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
     around.core().begin_turn();
     around.core().look_at_memory(now);
     let serves_more = around.serve();
+    adopt_arrivals(around);
     drain(around);
     let core = around.core();
     if core.deadline().is_some_and(|deadline| deadline <= now) {
@@ -246,7 +251,19 @@ pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
     around.carry_out();
     flush_mail(around);
     flush_outboxes(around);
-    rest(around.core(), serves_more)
+    let has_arrivals = !around.parts().1.arrivals.is_empty();
+    rest(around.core(), serves_more || has_arrivals)
+}
+
+/// Takes over the connections that an earlier turn found in its mail: what their clients had sent on an older
+/// connection before they came has been served by now, and is not lost when it is taken over.
+fn adopt_arrivals<S: Surroundings>(around: &mut S) {
+    while let Some(handover) = around.parts().1.arrivals.pop_front() {
+        around.adopt(handover);
+        if around.core().is_spent_for_mail() {
+            return;
+        }
+    }
 }
 
 /// Takes letters out of the mailboxes, as far as this turn's work allows, and answers questions for retained
@@ -292,7 +309,7 @@ fn collect<S: Surroundings>(around: &mut S, now: Timestamp, from: ShardId) {
         }
         match around.collect(from) {
             Some(Letter::Mail(mail)) => around.core().mail(now, from, mail),
-            Some(Letter::Handover(handover)) => around.adopt(handover),
+            Some(Letter::Handover(handover)) => around.parts().1.arrivals.push_back(handover),
             None => break,
         }
         taken += 1;
@@ -351,4 +368,118 @@ fn flush_outboxes<S: Surroundings>(around: &mut S) {
         }
     }
     around.core().note_sends_deferred();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::shard::{ConnectionCounts, Settings};
+    use std::sync::Arc;
+
+    struct NoPost;
+
+    impl Post for NoPost {
+        type Handover = u8;
+
+        fn post(&mut self, _to: ShardId, _letter: Letter<u8>) -> Result<(), Letter<u8>> {
+            Ok(())
+        }
+    }
+
+    /// One shard beside another that has handed something over, and what was done in which order.
+    struct World {
+        core: ShardCore,
+        pending: Pending<u8>,
+        post: NoPost,
+        mail: VecDeque<u8>,
+        done: Vec<&'static str>,
+    }
+
+    impl Queues for World {
+        fn visible(&mut self, from: ShardId) -> usize {
+            if from == 1 { self.mail.len() } else { 0 }
+        }
+
+        fn has_room(&mut self, _blocked: ShardSet) -> bool {
+            false
+        }
+
+        fn next_home(&mut self) -> Option<ShardId> {
+            None
+        }
+
+        fn has_orders(&mut self) -> bool {
+            false
+        }
+
+        fn core(&mut self) -> &mut ShardCore {
+            &mut self.core
+        }
+    }
+
+    impl Surroundings for World {
+        type Handover = u8;
+        type Post = NoPost;
+
+        fn parts(&mut self) -> (&mut ShardCore, &mut Pending<u8>, &mut NoPost) {
+            (&mut self.core, &mut self.pending, &mut self.post)
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp::from_ms(1)
+        }
+
+        fn lasted(&self) -> Lasted {
+            Lasted {
+                turn_us: 1,
+                round_us: 1,
+            }
+        }
+
+        fn serve(&mut self) -> bool {
+            self.done.push("served");
+            false
+        }
+
+        fn collect(&mut self, _from: ShardId) -> Option<Letter<u8>> {
+            self.mail.pop_front().map(Letter::Handover)
+        }
+
+        fn made_room(&mut self, _from: ShardId) {}
+
+        fn adopt(&mut self, _handover: u8) {
+            self.done.push("adopted");
+        }
+
+        fn follow_control(&mut self) {}
+
+        fn commit(&mut self) {}
+
+        fn carry_out(&mut self) {}
+
+        fn send(&mut self, _connection: ConnectionKey, _batch: Outgoing) {}
+
+        fn wake(&mut self, _receivers: ShardSet) {}
+    }
+
+    #[test]
+    fn who_comes_over_is_taken_over_after_what_was_sent_before() {
+        let counts = Arc::new(ConnectionCounts::new(1));
+        let mut world = World {
+            core: ShardCore::new(0, 2, Settings::default(), 1, counts),
+            pending: Pending::default(),
+            post: NoPost,
+            mail: VecDeque::from([1, 2]),
+            done: Vec::new(),
+        };
+        // What a client sent before it came again may not have been seen when its letter is.
+        assert_eq!(turn(&mut world), Rest::GoOn);
+        assert_eq!(
+            (world.done.as_slice(), world.pending.handovers()),
+            (&["served"][..], 2)
+        );
+        assert_ne!(turn(&mut world), Rest::GoOn);
+        assert_eq!(world.done, ["served", "served", "adopted", "adopted"]);
+        assert_eq!(world.pending.handovers(), 0);
+    }
 }
