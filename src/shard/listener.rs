@@ -360,11 +360,15 @@ fn look_for_addresses(tcp: &TcpPlace) -> io::Result<()> {
 fn look_for_rights(unix: &UnixPlace) -> io::Result<()> {
     is_socket(&unix.path)?;
     files::may_make(&unix.path).map_err(io::Error::other)?;
+    may_give_to(unix.owner)
+}
+
+/// Whether this process may give a file of its own to that user and group; by which key not, if it may not.
+fn may_give_to((user, group): (Option<u32>, Option<u32>)) -> io::Result<()> {
     let capabilities = rustix::thread::capabilities(None)?.effective;
     if capabilities.contains(CapabilitySet::CHOWN) {
         return Ok(());
     }
-    let (user, group) = unix.owner;
     if user.is_some_and(|user| user != rustix::process::geteuid().as_raw()) {
         return Err(io::Error::other(
             "owner_uid: only root may give it to another user (CAP_CHOWN)",
@@ -471,6 +475,7 @@ fn bind_tcp(
 
 /// One socket that all shards accept from: the kernel knows no SO_REUSEPORT for files.
 fn bind_unix(unix: &UnixPlace, shards: usize, bounds: SocketBounds) -> io::Result<Listener> {
+    may_give_to(unix.owner)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(&unix.path)?;
     if is_left_over(&unix.path, &address)? {

@@ -18,6 +18,7 @@ use crate::engine::shard::ListenerPolicy;
 use crate::shard::certificates::{ClientCertificate, KeyPair, TlsFiles};
 use crate::shard::listener::{ListenerConfig, Place, UnixPlace};
 use crate::shard::transport::setup::{TrustedProxies, WebSocketSetup};
+use ipnet::IpNet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -233,7 +234,7 @@ fn listener(
         tls,
         websocket,
         methods,
-        proxies: Arc::new(proxies(table)?),
+        proxies: Arc::new(proxies(table, scheme == "unix")?),
     };
     Ok((config, policy))
 }
@@ -398,12 +399,17 @@ fn methods(
 }
 
 /// Whose word counts; each network for the header that it sets, since the other may be the client's own.
-fn proxies(table: &FileListener) -> Result<TrustedProxies, Mistake> {
+fn proxies(table: &FileListener, is_unix: bool) -> Result<TrustedProxies, Mistake> {
     let proxies = TrustedProxies {
         header_from: table.proxy_protocol_from.clone().unwrap_or_default(),
         forwarded_from: table.forwarded_from.clone().unwrap_or_default(),
         real_ip_from: table.real_ip_from.clone().unwrap_or_default(),
     };
+    if is_unix && !proxies.header_from.is_empty() && !is_on_this_machine(&proxies.header_from) {
+        let text =
+            "names nobody who can connect here: who comes by a Unix socket counts as 127.0.0.1";
+        return Err(Mistake::new("proxy_protocol_from", text.into()));
+    }
     let sets_both = proxies.real_ip_from.iter().find(|network| {
         let mut others = proxies.forwarded_from.iter();
         others.any(|other| network.contains(other) || other.contains(*network))
@@ -417,6 +423,12 @@ fn proxies(table: &FileListener) -> Result<TrustedProxies, Mistake> {
             Err(Mistake::new("real_ip_from", text))
         }
     }
+}
+
+/// Whether whoever comes by a Unix socket is among them.
+fn is_on_this_machine(networks: &[IpNet]) -> bool {
+    let here = IpAddr::from([127, 0, 0, 1]);
+    networks.iter().any(|network| network.contains(&here))
 }
 
 fn unix_place(table: &FileListener, host: &str, path: &str) -> Option<Result<Place, Mistake>> {

@@ -644,6 +644,13 @@ mod tests {
             error.contains("10.1.0.0/16") && error.contains("forwarded_from"),
             "{error}"
         );
+        let unix = "[[listener]]\nurl = \"unix:///s\"\nproxy_protocol_from =";
+        let error = load(&format!("{unix} [\"10.0.0.0/8\"]\n"), &[], &[]).unwrap_err();
+        assert!(
+            error.contains("proxy_protocol_from") && error.contains("127.0.0.1"),
+            "{error}"
+        );
+        assert!(load(&format!("{unix} [\"127.0.0.0/8\"]\n"), &[], &[]).is_ok());
         let error = wrong("methods = [\"scram\"]");
         assert!(
             error.contains("ringmq.toml:3") && error.contains("scram"),
