@@ -79,6 +79,55 @@ fn when_buffers_run_out_nobody_takes_those_of_the_others() {
 }
 
 #[test]
+fn those_who_send_little_do_not_wait_for_those_who_send_much() {
+    const BUFFERS: usize = 16;
+    const BYTES: usize = 64;
+    for task_run in TASK_RUNS {
+        let config = RingConfig {
+            receive_buffers: BUFFERS as u16,
+            receive_buffer_bytes: BYTES as u32,
+            ..small(task_run)
+        };
+        let mut ring = Ring::new(&config).expect("ring");
+        let mut recorder = Recorder::default();
+        let (server, mut quiet) = pair();
+        let key = ring.adopt(server);
+        let mut clients = Vec::new();
+        for _ in 0..200 {
+            let (server, mut client) = pair();
+            client.write_all(&pattern(20_000)).expect("write");
+            ring.adopt(server);
+            clients.push(client);
+        }
+        let total = |seen: &Recorder| seen.received.values().map(Vec::len).sum::<usize>();
+        // Until then nobody knows who sends much.
+        drive(&mut ring, &mut recorder, |_, seen| {
+            total(seen) > 2 * 200 * BYTES
+        });
+        for round in 1..20 {
+            let before = total(&recorder);
+            quiet.write_all(b"x").expect("write");
+            drive(&mut ring, &mut recorder, |_, seen| {
+                seen.bytes(key).len() == round
+            });
+            let meanwhile = total(&recorder) - before;
+            // What was there already, and what others got while it was armed again.
+            assert!(
+                meanwhile <= 4 * BUFFERS * BYTES,
+                "{task_run:?} {round}: {meanwhile}"
+            );
+            // They go on, too.
+            drive(&mut ring, &mut recorder, |_, seen| {
+                total(seen) > before + 4 * BUFFERS * BYTES
+            });
+        }
+        drive(&mut ring, &mut recorder, |_, seen| {
+            total(seen) == 200 * 20_000 + 19
+        });
+    }
+}
+
+#[test]
 fn pausing_and_resuming_at_any_moment_loses_nothing() {
     for task_run in TASK_RUNS {
         {

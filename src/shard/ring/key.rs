@@ -57,6 +57,8 @@ pub(super) enum Operation {
     RefuseClose,
     Receive,
     ReceiveCancel,
+    /// A receive that does not wait for bytes.
+    ReceiveNow,
     Send,
     SendCancel,
     /// The read armed on this ring's eventfd.
@@ -68,7 +70,7 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 12] = [
+    const ALL: [Operation; 13] = [
         Operation::Accept,
         Operation::AcceptCancel,
         Operation::AcceptBackoff,
@@ -76,6 +78,7 @@ impl Operation {
         Operation::RefuseClose,
         Operation::Receive,
         Operation::ReceiveCancel,
+        Operation::ReceiveNow,
         Operation::Send,
         Operation::SendCancel,
         Operation::WakeRead,
@@ -107,6 +110,14 @@ impl Token {
 
     pub const fn pack(self) -> u64 {
         (self.operation as u64) << 56 | (self.slot as u64) << 32 | self.generation as u64
+    }
+
+    /// The socket that an operation of one names.
+    pub const fn socket(self) -> SocketKey {
+        SocketKey {
+            slot: self.slot,
+            generation: self.generation,
+        }
     }
 
     /// The listener that an operation of one names.

@@ -37,6 +37,7 @@ mod key;
 mod listener;
 mod probe;
 mod queue;
+mod scarcity;
 mod sending;
 mod socket;
 mod turn;
@@ -59,6 +60,7 @@ use key::{Operation, Token};
 use listener::Listener;
 use queue::{Completion, Queue};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use scarcity::Scarcity;
 use sending::Sending;
 use socket::{Phase, Socket, Sockets};
 use std::collections::VecDeque;
@@ -109,12 +111,7 @@ pub struct Ring {
     listeners: Vec<Listener>,
     /// Sockets whose last operation is over, to be reported.
     finished: VecDeque<SocketKey>,
-    /// Sockets that ran out of receive buffers in this turn.
-    starved: Vec<SocketKey>,
-    /// Sockets that got one while buffers were scarce: they are armed again after those that got none.
-    served: Vec<SocketKey>,
-    /// Turns for which buffers are taken to be scarce: no socket gets more than one per turn.
-    scarce_turns: u32,
+    scarcity: Scarcity,
     /// Spare boxes for sends.
     #[expect(
         clippy::vec_box,
@@ -169,9 +166,7 @@ impl Ring {
             sockets: Sockets::default(),
             listeners: Vec::new(),
             finished: VecDeque::new(),
-            starved: Vec::new(),
-            served: Vec::new(),
-            scarce_turns: 0,
+            scarcity: Scarcity::default(),
             sendings: Vec::new(),
             completions: Vec::with_capacity(config.events_per_turn_max),
             waker,
@@ -348,7 +343,9 @@ impl Ring {
 
     /// Whether a turn would deliver something now.
     fn has_events(&mut self) -> bool {
-        !self.finished.is_empty() || self.queue.has_completions()
+        !self.finished.is_empty()
+            || self.scarcity.has_put_off()
+            || self.queue.completions_ready() > 0
     }
 
     fn wake_failed(&mut self, token: Token) {
@@ -374,7 +371,7 @@ impl Ring {
         let receives = matches!(socket.phase, Phase::Open | Phase::Lingering) && !socket.paused;
         let leaves = matches!(socket.phase, Phase::Closing | Phase::Releasing);
         if receives {
-            let ready = !socket.receiving && !socket.ended && !socket.starved;
+            let ready = !socket.receiving && !socket.ended && !socket.lined_up;
             if ready && socket.cancels == 0 {
                 self.push_receive(key);
             }
@@ -403,17 +400,26 @@ impl Ring {
             return;
         };
         socket.receiving = true;
+        let is_scarce = self.scarcity.is_on();
+        let is_bulk = is_scarce && socket.bulk;
         let descriptor = types::Fd(descriptor.as_raw_fd());
-        let entry = if self.scarce_turns > 0 {
+        let entry = if is_scarce {
             let bytes = self.config.receive_buffer_bytes;
             opcode::Recv::new(descriptor, std::ptr::null_mut(), bytes)
                 .buf_group(buffers::GROUP)
+                .flags(if is_bulk { libc::MSG_DONTWAIT } else { 0 })
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT)
         } else {
             opcode::RecvMulti::new(descriptor, buffers::GROUP).build()
         };
-        let token = Token::new(Operation::Receive, key.slot, key.generation);
+        let operation = if is_bulk {
+            self.scarcity.note_bulk(true);
+            Operation::ReceiveNow
+        } else {
+            Operation::Receive
+        };
+        let token = Token::new(operation, key.slot, key.generation);
         self.push_plain(entry.user_data(token.pack()));
     }
 

@@ -239,9 +239,9 @@ impl Queue {
         }
     }
 
-    /// Whether a completion can be reaped without a system call.
-    pub fn has_completions(&mut self) -> bool {
-        !self.uring.completion().is_empty()
+    /// Completions that can be reaped without a system call.
+    pub fn completions_ready(&mut self) -> usize {
+        self.uring.completion().len()
     }
 
     /// Moves up to `max` completions into `into`, which is cleared first.

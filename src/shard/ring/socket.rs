@@ -38,8 +38,12 @@ pub(super) struct Socket {
     pub paused: bool,
     /// EOF or an error was seen.
     pub ended: bool,
-    /// Armed again at the end of the turn: it ran out of receive buffers, or others did.
-    pub starved: bool,
+    /// Armed again when it is its turn: it ran out of receive buffers, or others did.
+    pub lined_up: bool,
+    /// Its last receive filled a buffer.
+    pub bulk: bool,
+    /// Completions of its receives that are not delivered yet.
+    pub put_off: u16,
     /// The cancellation of the send was submitted.
     pub send_cancelled: bool,
     /// The write side was shut down.
@@ -64,7 +68,9 @@ impl Socket {
             receive_cancelled: false,
             paused: false,
             ended: false,
-            starved: false,
+            lined_up: false,
+            bulk: false,
+            put_off: 0,
             send_cancelled: false,
             shut: false,
             releasing: false,

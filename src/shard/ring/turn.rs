@@ -3,15 +3,11 @@
 use super::Ring;
 use super::buffers::BufferRing;
 use super::handler::{Handler, ReceiveEnd};
-use super::key::{Operation, SocketKey, Token};
+use super::key::{Operation, Token};
 use super::queue::Completion;
 use super::socket::Phase;
 use std::mem;
 use std::time::Instant;
-
-/// Buffers are taken to be scarce for so many turns after they had run out: a receive that goes on by itself
-/// takes as many as there are, and whoever comes later none, for as long as others send.
-const SCARCE_TURNS: u32 = 64;
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +39,8 @@ impl Ring {
         };
         let mut completions = mem::take(&mut self.completions);
         let (mut bytes, mut receives) = (0, 0);
+        let is_late = || until.is_some_and(|until| Instant::now() >= until);
+        let is_crowded = self.is_crowded();
         while report.completions < self.config.events_per_turn_max
             && bytes < self.config.receive_bytes_per_turn_max
         {
@@ -53,14 +51,25 @@ impl Ring {
             }
             report.completions += completions.len();
             for completion in &completions {
-                bytes += completion.received_bytes();
                 receives += u32::from(completion.buffer().is_some());
+                if is_crowded && self.puts_off(completion) {
+                    continue;
+                }
+                bytes += completion.received_bytes();
                 self.dispatch(handler, &mut buffers, *completion, &mut report);
             }
             let is_full = completions.len() == EVENTS_AT_ONCE;
-            if is_full && until.is_some_and(|until| Instant::now() >= until) {
+            if is_full && is_late() {
                 break;
             }
+        }
+        let mut delivered = 0;
+        while bytes < self.config.receive_bytes_per_turn_max
+            && let Some(completion) = self.next_put_off(delivered, is_late)
+        {
+            delivered += 1;
+            bytes += completion.received_bytes();
+            self.dispatch(handler, &mut buffers, completion, &mut report);
         }
         self.counters.completions += report.completions as u64;
         self.counters.bytes_received += bytes as u64;
@@ -91,6 +100,10 @@ impl Ring {
             Operation::Refuse => self.refuse_completed(token, completion),
             Operation::RefuseClose => {}
             Operation::Receive => self.receive_completed(handler, buffers, token, completion),
+            Operation::ReceiveNow => {
+                self.scarcity.note_bulk(false);
+                self.receive_completed(handler, buffers, token, completion);
+            }
             Operation::ReceiveCancel => self.receive_cancel_completed(token, completion),
             Operation::Send => self.send_completed(handler, token, completion),
             Operation::SendCancel => self.send_cancel_completed(token, completion),
@@ -110,10 +123,7 @@ impl Ring {
         token: Token,
         completion: Completion,
     ) {
-        let key = SocketKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.socket();
         let phase = self
             .sockets
             .get(key)
@@ -135,10 +145,9 @@ impl Ring {
             socket.receive_cancelled = false;
         }
         let end = match completion.result {
-            1.. if self.scarce_turns > 0 && !socket.receiving => {
-                if !mem::replace(&mut socket.starved, true) {
-                    self.served.push(key);
-                }
+            1.. if self.scarcity.is_on() && !socket.receiving => {
+                socket.bulk = completion.result as u32 == self.config.receive_buffer_bytes;
+                self.scarcity.line_up(key, socket, false);
                 None
             }
             1.. => None,
@@ -146,13 +155,15 @@ impl Ring {
             code => match -code {
                 libc::ENOBUFS => {
                     self.counters.receives_starved += 1;
-                    self.scarce_turns = SCARCE_TURNS;
-                    if !mem::replace(&mut socket.starved, true) {
-                        self.starved.push(key);
-                    }
+                    self.scarcity.begin();
+                    self.scarcity.line_up(key, socket, true);
                     None
                 }
-                libc::ECANCELED | libc::EINTR | libc::EAGAIN => None,
+                libc::EAGAIN => {
+                    socket.bulk = false;
+                    None
+                }
+                libc::ECANCELED | libc::EINTR => None,
                 error => Some(ReceiveEnd::Failed(error)),
             },
         };
@@ -166,10 +177,7 @@ impl Ring {
     }
 
     fn receive_cancel_completed(&mut self, token: Token, completion: Completion) {
-        let key = SocketKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.socket();
         if let Some(socket) = self.sockets.get_mut(key) {
             socket.cancels -= 1;
             // A cancellation that found nothing, of a receive still outstanding: that one was
@@ -180,10 +188,7 @@ impl Ring {
     }
 
     fn send_completed(&mut self, handler: &mut impl Handler, token: Token, completion: Completion) {
-        let key = SocketKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.socket();
         let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
@@ -220,29 +225,12 @@ impl Ring {
     }
 
     fn send_cancel_completed(&mut self, token: Token, completion: Completion) {
-        let key = SocketKey {
-            slot: token.slot,
-            generation: token.generation,
-        };
+        let key = token.socket();
         if let Some(socket) = self.sockets.get_mut(key) {
             socket.cancels -= 1;
             socket.send_cancelled &= completion.result >= 0;
         }
         self.settle(key);
-    }
-
-    /// Buffers have been given back: receive again, first where there were none.
-    fn rearm(&mut self) {
-        self.scarce_turns = self.scarce_turns.saturating_sub(1);
-        let mut waiting = mem::take(&mut self.starved);
-        waiting.append(&mut self.served);
-        for key in waiting.drain(..) {
-            if let Some(socket) = self.sockets.get_mut(key) {
-                socket.starved = false;
-                self.settle(key);
-            }
-        }
-        self.starved = waiting;
     }
 
     fn deliver_finished(&mut self, handler: &mut impl Handler) {
