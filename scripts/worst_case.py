@@ -12,6 +12,7 @@ phases. Its sessions live on one shard, which is the worst they can do.
 
 Because a busy machine makes everybody late, the innocent process also has a byte echoed by a third one, and watches how
 long the broker's threads wait for a CPU (their schedstat, every 20 ms): what the broker is not to blame for.
+What is beyond a goal by no more than a thread of the broker waited for a CPU at one time is shown, and is no miss.
 `print ms` is what SIGUSR1 itself takes of a turn with so many sessions; a longest turn of that length may be it.
 """
 
@@ -705,13 +706,19 @@ def show(row):
 
 
 def missed(row):
-    """What of a phase is beyond the goals."""
+    """What of a phase is beyond the goals, and what would not be if the broker had not waited for a CPU."""
     if "failed" in row:
-        return [row["failed"]]
-    out = [f"{name} {row[name]} > {most}" for name, most in GOALS.items() if row[name] is None or row[name] > most]
+        return [row["failed"]], []
+    out, by_cpu = [], []
+    for name, most in GOALS.items():
+        value = row[name]
+        if value is None or value > most:
+            waited = row["cpu_wait_max_ms"] * (1_000 if "_us_" in name else 1)
+            is_by_cpu = value is not None and value - waited <= most
+            (by_cpu if is_by_cpu else out).append(f"{name} {value} > {most}")
     if row["ended"]:
         out.append(f"{row['ended']} innocent connections were closed")
-    return out
+    return out, by_cpu
 
 
 def too_long(*_):
@@ -773,10 +780,16 @@ def main():
     if options.json:
         with open(options.json, "w") as file:
             json.dump({"goals": GOALS, "rows": rows}, file, indent=1)
-    failures = [(row, missed(row)) for row in rows if missed(row)]
-    for row, what in failures:
+    failures = []
+    for row in rows:
         phase = f": {row['phase']}" if "phase" in row else ""
-        print(f"missed: {row['case']}{phase}, {row['shards']} shards: {'; '.join(what)}")
+        where = f"{row['case']}{phase}, {row['shards']} shards"
+        what, by_cpu = missed(row)
+        if what:
+            failures.append(row)
+            print(f"missed: {where}: {'; '.join(what)}")
+        if by_cpu:
+            print(f"waited {row['cpu_wait_max_ms']} ms for a CPU: {where}: {'; '.join(by_cpu)}")
     print(f"{len(rows) - len(failures)} of {len(rows)} phases reach the goals")
     if options.check and failures:
         sys.exit(1)

@@ -1,5 +1,6 @@
-//! Who gets the receive buffers when there are too few: nobody more than one at a time, those who send little before
-//! those who send much, and of these a few at a time, so that what a turn cannot work off stays in their sockets.
+//! Who gets the receive buffers when there are too few: nobody more than one at a time, those who send little
+//! before those who send much, and of these a few at a time, so that what a turn cannot work off stays in
+//! their sockets.
 //!
 //! Invariant: receives of one socket are delivered in the order of their completions.
 
