@@ -128,6 +128,8 @@ pub struct Talkers {
     /// Samples of this window.
     samples: u64,
     random: u64,
+    /// Room for the prefix of a topic.
+    prefix: String,
     /// Names that lost their place to others.
     pub displaced: u64,
 }
@@ -147,6 +149,7 @@ impl Talkers {
             weight: 1,
             stride: 1,
             samples: 0,
+            prefix: String::new(),
             displaced: 0,
         }
     }
@@ -161,12 +164,16 @@ impl Talkers {
     /// It is looked at.
     pub fn note(&mut self, now: Timestamp, number: u64, client: &str, topic: &str, bytes: usize) {
         self.begin_window(now);
-        let (client, topic) = (cut(client), prefix(topic));
+        let client = cut(client);
+        // Kept: who is known already costs no allocation.
+        let mut prefix = std::mem::take(&mut self.prefix);
+        write_prefix(topic, &mut prefix);
         let counts = (self.weight, self.weight * bytes as u64);
         let of_client = self.hashing.of(2, client);
-        let of_topic = self.hashing.of(3, &topic);
+        let of_topic = self.hashing.of(3, &prefix);
         let lost = self.now.clients.add(of_client, client, counts);
-        let lost_too = self.now.topics.add(of_topic, &topic, counts);
+        let lost_too = self.now.topics.add(of_topic, &prefix, counts);
+        self.prefix = prefix;
         self.displaced += u64::from(lost) + u64::from(lost_too);
         self.samples += 1;
         if self.samples.is_multiple_of(SAMPLES_GOAL) {
@@ -242,17 +249,25 @@ fn cut(name: &str) -> &str {
 }
 
 /// The first levels of a topic, as a filter that it matches.
-fn prefix(topic: &str) -> String {
+fn write_prefix(topic: &str, into: &mut String) {
+    into.clear();
     let mut ends = topic.match_indices('/').map(|(at, _)| at);
-    match ends.nth(LEVELS_MAX - 1) {
-        Some(end) => format!("{}/#", cut(topic.get(..end).unwrap_or(topic))),
-        None => cut(topic).to_owned(),
+    let end = ends.nth(LEVELS_MAX - 1);
+    into.push_str(cut(end.and_then(|end| topic.get(..end)).unwrap_or(topic)));
+    if end.is_some() {
+        into.push_str("/#");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn prefix(topic: &str) -> String {
+        let mut written = String::from("before");
+        write_prefix(topic, &mut written);
+        written
+    }
 
     fn names(list: &[Talker]) -> Vec<&str> {
         list.iter().map(|talker| talker.name.as_str()).collect()
