@@ -123,8 +123,19 @@ class Sampler(threading.Thread):
     def waited(self, begin, end):
         """Seconds that the thread which waited most was ready to run without a CPU."""
         first = self.waits[max(0, bisect.bisect_left(self.at, begin) - 1)]
-        last = self.waits[min(len(self.at) - 1, bisect.bisect_right(self.at, end))]
-        return max((last[thread] - first.get(thread, 0) for thread in last), default=0) / 1e9
+        at = min(len(self.at) - 1, bisect.bisect_right(self.at, end))
+        last = self.waits[at]
+        waits = ((last[thread] - first.get(thread, 0)) / 1e9 + self.ended_later(thread, at, end) for thread in last)
+        return min(max(waits, default=0), end - begin)
+
+    def ended_later(self, thread, at, end):
+        """Seconds before `end` of a wait that the kernel counts only when the thread runs again."""
+        before = self.waits[at][thread]
+        for later, waits in zip(self.at[at + 1:at + 100], self.waits[at + 1:at + 100], strict=True):
+            more = (waits.get(thread, before) - before) / 1e9
+            if more > 0:
+                return max(0, min(more, end - (later - more)))
+        return 0
 
     def stopped(self, begin, end):
         return sum(max(0, min(end, until) - max(begin, since)) for since, until in self.stops)

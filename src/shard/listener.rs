@@ -518,6 +518,8 @@ fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
     let by = Instant::now() + LISTENS_ON_MAX;
     loop {
         let visitor = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // Whoever listens may take nobody, and its queue be full.
+        visitor.set_nonblocking(true)?;
         match visitor.connect(address).map_err(|error| error.kind()) {
             Err(io::ErrorKind::ConnectionRefused) => return Ok(true),
             _ if Instant::now() >= by => return Ok(false),

@@ -317,6 +317,15 @@ fn each_failure_is_told_with_its_cause(shards: usize) {
     let strict = Broker::with_config(shards, &format!("password_file = {:?}", users.0));
     let broker = Broker::with_config(shards, &bridge(strict.address(), topics));
     await_line(&broker, "it refuses CONNECT: Not authorized (0x87)");
+    // As an editor may leave it.
+    let secret = Scratch::new("\u{feff}secret\r\n");
+    let user = format!("user = \"ann\"\npassword_file = {:?}\n{topics}", secret.0);
+    let broker = Broker::with_config(shards, &bridge(strict.address(), &user));
+    await_line(&broker, "bridge b is up");
+    let nothing = Scratch::new("\n");
+    let user = user.replace(&secret.0, &nothing.0);
+    let broker = Broker::with_config(shards, &bridge(strict.address(), &user));
+    await_line(&broker, "is empty");
     drop(strict);
 }
 
@@ -491,6 +500,11 @@ fn wrong_keys_are_refused_by_bridge_and_key() {
             "65535 is not between",
         ),
         ("password_file = \"x\"\ntopics = []", "say bridge.user"),
+        ("tls = { ca = \"x\" }\ntopics = []", "is without TLS"),
+        (
+            "reconnect_ms_min = 50000\nreconnect_ms_max = 100\ntopics = []",
+            "100 is less than",
+        ),
         (
             "topics = [{ filter = \"#\", qos_max = 3 }]",
             "3 is not 0, 1 or 2",

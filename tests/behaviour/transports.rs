@@ -711,6 +711,35 @@ fn a_socket_in_the_file_system_has_the_mode_asked_for_and_replaces_what_was_left
     std::fs::remove_file(&path).unwrap();
 }
 
+/// A program that listens and takes nobody keeps the start from nothing but that place.
+#[test]
+fn a_socket_whose_listener_takes_nobody_is_anothers() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let path = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("socket"));
+    let address = SockAddr::unix(&path).unwrap();
+    let unix = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let listener = unix();
+    listener.bind(&address).unwrap();
+    listener.listen(0).unwrap();
+    let mut visitors = Vec::new();
+    loop {
+        let visitor = unix();
+        visitor.set_nonblocking(true).unwrap();
+        if visitor.connect(&address).is_err() {
+            break;
+        }
+        visitors.push(visitor);
+    }
+    let config = format!("[[listener]]\nurl = \"unix://{path}\"\n");
+    let ended = Setup::new().config(&config).run_to_end();
+    assert!(
+        ended.log.contains("another program listens there"),
+        "{}",
+        ended.log
+    );
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn a_proxy_that_is_trusted_has_to_say_for_whom_it_speaks() {
     let config =

@@ -5,6 +5,7 @@ use ringmq::shard::ring::{ReceiveEnd, Ring, RingConfig};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::Instant;
 
 fn write_all_in_thread(mut client: TcpStream, bytes: Vec<u8>) -> thread::JoinHandle<TcpStream> {
     thread::spawn(move || {
@@ -123,6 +124,42 @@ fn those_who_send_little_do_not_wait_for_those_who_send_much() {
         }
         drive(&mut ring, &mut recorder, |_, seen| {
             total(seen) == 200 * 20_000 + 19
+        });
+    }
+}
+
+#[test]
+fn who_found_no_buffer_is_armed_again_though_nothing_else_happens() {
+    for task_run in TASK_RUNS {
+        let config = RingConfig {
+            receive_buffers: 4,
+            receive_buffer_bytes: 64,
+            sleep_max: 2 * PATIENCE,
+            completions: 1024,
+            ..small(task_run)
+        };
+        let mut ring = Ring::new(&config).expect("ring");
+        let mut recorder = Recorder::default();
+        let (server, mut loud) = pair();
+        loud.write_all(&pattern(640)).expect("write");
+        ring.adopt(server);
+        // It takes all buffers, and those who come now find none.
+        let now = Instant::now();
+        ring.wait(Some(now), || true).expect("wait");
+        let mut quiet: Vec<_> = (0..300)
+            .map(|_| {
+                let (server, client) = pair();
+                (ring.adopt(server), client)
+            })
+            .collect();
+        ring.wait(Some(now), || true).expect("wait");
+        let (last, client) = quiet.last_mut().expect("one");
+        drive(&mut ring, &mut recorder, |ring, _| {
+            ring.counters().receives_starved > 0
+        });
+        client.write_all(b"x").expect("write");
+        drive(&mut ring, &mut recorder, |_, seen| {
+            seen.bytes(*last) == b"x"
         });
     }
 }

@@ -10,6 +10,7 @@ pub mod dialler;
 mod tls;
 
 use crate::control::config::{Address, BridgeConfig, Config};
+use crate::control::text;
 use crate::engine::access::Secret;
 use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::bridge::dial::{Dial, DialRule};
@@ -144,11 +145,17 @@ fn password(file: &Path) -> Result<Secret, String> {
     let bytes = files::read(file, PASSWORD_FILE_BYTES_MAX);
     let bytes =
         bytes.map_err(|error| format!("bridge.password_file: {}: {error}", file.display()))?;
-    let line = bytes
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    Ok(Secret::new(line.strip_suffix(b"\r").unwrap_or(line)))
+    let mut lines = text::without_mark(&bytes).split(|byte| *byte == b'\n');
+    let line = lines.next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        let text = format!(
+            "bridge.password_file: the first line of {} is empty",
+            file.display()
+        );
+        return Err(text);
+    }
+    Ok(Secret::new(line))
 }
 
 /// How to speak TLS, by the addresses.

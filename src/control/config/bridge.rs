@@ -1,7 +1,7 @@
 //! `[[bridge]]`: other brokers that this one goes to, and what goes which way.
 
 use super::error::ConfigError;
-use super::file::{BridgeProtocol, FileBridge, FileConfig, FileTopicRule};
+use super::file::{BridgeProtocol, FileBridge, FileBridgeTls, FileConfig, FileTopicRule};
 use super::place::Places;
 use super::ranges;
 use crate::engine::bridge::dial::AddressOrder;
@@ -182,6 +182,14 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         return Err(("topics", format!("there are more than {RULES_MAX}")));
     }
     let addresses = raw.addresses.iter().map(|url| address(url));
+    let addresses: Vec<_> = addresses.collect::<Result<_, _>>()?;
+    check_tls_is_used(raw, &addresses)?;
+    if let (Some(min), Some(max)) = (raw.reconnect_ms_min, raw.reconnect_ms_max)
+        && max < min
+    {
+        let text = format!("{max} is less than bridge.reconnect_ms_min, {min}");
+        return Err(("reconnect_ms_max", text));
+    }
     let text = |key, text: &Option<String>| bounded(key, text.as_deref());
     if raw.password_file.is_some() && raw.user.is_none() {
         let text = "it is for a user: say bridge.user, too".to_owned();
@@ -190,7 +198,7 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
     let reconnect_ms_min = raw.reconnect_ms_min.unwrap_or(RECONNECT_MS_MIN);
     Ok(BridgeConfig {
         name: raw.name.as_str().into(),
-        addresses: addresses.collect::<Result<_, _>>()?,
+        addresses,
         order: raw.address_order.map(Into::into).unwrap_or_default(),
         protocols: match raw.protocol.unwrap_or_default() {
             BridgeProtocol::Auto => {
@@ -218,6 +226,18 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         tls: tls(raw)?,
         topics: raw.topics.iter().map(rule).collect::<Result<_, _>>()?,
     })
+}
+
+/// What is said of TLS has to hold for each address: a password would go out in the clear beside it.
+fn check_tls_is_used(raw: &FileBridge, addresses: &[Address]) -> Result<(), Wrong> {
+    match addresses.iter().find(|address| !address.is_tls) {
+        Some(plain) if raw.tls != FileBridgeTls::default() => {
+            let text =
+                format!("{plain} is without TLS: say mqtts:// or wss://, or leave bridge.tls out");
+            Err(("addresses", text))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn bounded(key: &'static str, text: Option<&str>) -> Result<Option<Box<str>>, Wrong> {
@@ -268,6 +288,12 @@ fn address(url: &str) -> Result<Address, Wrong> {
         let text = format!("{url:?} {why}; write mqtt://HOST:PORT, mqtts://, ws:// or wss://");
         ("addresses", text)
     };
+    if url.contains('@') {
+        // It may be followed by a password: not shown.
+        let text = "an address has no user or password: they stand in bridge.user and bridge.password_file; \
+                    write mqtt://HOST:PORT";
+        return Err(("addresses", text.into()));
+    }
     let mut schemes = SCHEMES.iter();
     let parts = url.split_once("://");
     let known = parts.and_then(|(begin, rest)| {
@@ -373,6 +399,11 @@ mod tests {
         ] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
+        let (_, text) = address("mqtt://ann:topsecret@hq:1883").unwrap_err();
+        assert!(
+            text.contains("bridge.user") && !text.contains("topsecret"),
+            "{text}"
+        );
     }
 
     fn of(filter: &str, local: &str, remote: &str) -> Result<TopicRule, Wrong> {

@@ -176,7 +176,7 @@ pub(super) struct FileBridge {
     pub topics: Vec<FileTopicRule>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileBridgeTls {
     pub ca: Option<PathBuf>,

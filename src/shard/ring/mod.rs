@@ -194,7 +194,11 @@ impl Ring {
             let _ = fcntl_setfl(&descriptor, flags - OFlags::NONBLOCK);
         }
         let key = self.sockets.insert(descriptor);
-        self.settle(key);
+        match self.sockets.get_mut(key) {
+            // Behind those that wait: a client may have come again, and have sent something before it did.
+            Some(socket) if self.scarcity.is_on() => self.scarcity.line_up(key, socket, false),
+            _ => self.settle(key),
+        }
         key
     }
 
@@ -343,9 +347,7 @@ impl Ring {
 
     /// Whether a turn would deliver something now.
     fn has_events(&mut self) -> bool {
-        !self.finished.is_empty()
-            || self.scarcity.has_put_off()
-            || self.queue.completions_ready() > 0
+        !self.finished.is_empty() || self.scarcity.goes_on() || self.queue.completions_ready() > 0
     }
 
     fn wake_failed(&mut self, token: Token) {

@@ -51,6 +51,13 @@ impl Scarcity {
         !self.put_off.is_empty()
     }
 
+    /// Whether there is something to do about it next turn, though nothing completes until then.
+    pub fn goes_on(&self) -> bool {
+        let waits = !(self.starved.is_empty() && self.served.is_empty());
+        // Receives of bulk in flight complete at once, and make room for the next.
+        waits || self.has_put_off() || !self.bulk.is_empty() && self.bulk_in_flight == 0
+    }
+
     /// A receive that does not wait for bytes is submitted, or has completed.
     pub fn note_bulk(&mut self, is_submitted: bool) {
         if is_submitted {
@@ -120,13 +127,13 @@ impl Ring {
         true
     }
 
-    /// The next of them, if there may be one more after so many and so late.
+    /// The next of them, if there may be one more after so many.
     pub(super) fn next_put_off(
         &mut self,
         delivered: usize,
-        is_late: impl Fn() -> bool,
+        is_spent: impl Fn() -> bool,
     ) -> Option<Completion> {
-        if !self.scarcity.has_put_off() || delivered >= BULK_PER_TURN_MIN && is_late() {
+        if !self.scarcity.has_put_off() || delivered >= BULK_PER_TURN_MIN && is_spent() {
             return None;
         }
         let completion = self.scarcity.put_off.pop_front()?;

@@ -63,9 +63,9 @@ impl Ring {
                 break;
             }
         }
-        let mut delivered = 0;
-        while bytes < self.config.receive_bytes_per_turn_max
-            && let Some(completion) = self.next_put_off(delivered, is_late)
+        let (mut delivered, bytes_max) = (0, self.config.receive_bytes_per_turn_max);
+        while let Some(completion) =
+            self.next_put_off(delivered, || bytes >= bytes_max || is_late())
         {
             delivered += 1;
             bytes += completion.received_bytes();
