@@ -80,7 +80,7 @@ pub(super) enum TraceLine {
         silent_shards: Vec<u16>,
     },
     /// A packet.
-    Packet(TraceRow),
+    Packet(Box<TraceRow>),
     /// For a second there was none, or lines found no room.
     Status(TraceCounts),
     /// The last.
@@ -272,7 +272,7 @@ impl Following {
             let came = tokio::time::timeout(left.min(STATUS_INTERVAL), comes).await;
             self.counts.lines += rows.len() as u64;
             for row in rows.drain(..) {
-                write(&mut text, &TraceLine::Packet(row));
+                write(&mut text, &TraceLine::Packet(Box::new(row)));
             }
             let left_out = self.left_out.load(Ordering::Relaxed);
             let is_news = left_out != self.counts.left_out || text.is_empty();
