@@ -27,4 +27,5 @@ pub mod slots;
 pub mod telemetry;
 pub mod time;
 pub mod timer;
+pub mod trace;
 pub mod turn;

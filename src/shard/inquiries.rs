@@ -2,6 +2,7 @@
 
 use crate::engine::codec::Reason;
 use crate::engine::message::Qos;
+use crate::shard::trace::TraceOrder;
 use bytes::Bytes;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -97,6 +98,8 @@ pub enum Asked {
         /// So many per second on all shards together; 0 for none.
         per_second: u32,
     },
+    /// Follow something and tell of it from now on.
+    Trace(TraceOrder),
     /// Publish something.
     Publish {
         /// To this topic.

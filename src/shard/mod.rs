@@ -34,5 +34,6 @@ pub mod report;
 pub mod ring;
 pub mod sleeper;
 pub mod store;
+pub mod trace;
 pub mod transport;
 pub mod vouching;

@@ -611,6 +611,23 @@ driven! {
                 (admin::get(address, "/healthz").status == 200).then_some(())
             });
         };
+    many_traces: "traces that run" "admin_traces_refused"
+        &format!("{ANYWHERE}traces_max = 0\n"), |driven| {
+            let page = admin::get(admin::address(&driven.broker), "/api/v1/trace?client=c");
+            assert_eq!(page.status, 429, "{}", page.body);
+            driven.rises_by(1);
+        };
+    lines_that_nobody_takes: "lines of a trace that wait for who asked" "trace_lines_left_out"
+        &format!("{ANYWHERE}trace_queue_max = 1\n"), |driven| {
+            let mut asker = admin::connect(admin::address(&driven.broker));
+            let request = b"GET /api/v1/trace?topic=t HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            asker.write_all(request).expect("send");
+            let mut client = driven.v5();
+            driven.rises_while(|| {
+                client.send(&v5(&publish("t", 0, b"")).repeat(1_000));
+                client.ping();
+            });
+        };
     notes_that_nobody_takes: "notes for the audit log" "notes_left_out"
         &format!("audit_file = {:?}\n", unread()), |driven| {
             let mut client = Connect::v5("same").open(&driven.broker);

@@ -50,4 +50,5 @@ mod surroundings;
 mod survival;
 mod sys;
 mod top;
+mod trace;
 mod transports;

@@ -182,6 +182,28 @@ async function search(page) {
   await page.shot("client");
 }
 
+async function follow(page) {
+  const follows = `/^follows client/.test(document.getElementById("trace-state").textContent)`;
+  await page.run(`[...document.querySelectorAll("main a")].find((one) => one.textContent === "Follow its packets").click()`);
+  await page.until("that it follows", follows);
+  await page.until("a packet of the client", `${has("PUBLISH")} && ${has("plant/")} && ${has("broker")}`);
+  await contrasts(page, "trace");
+  await page.shot("trace");
+  await page.run(`document.getElementById("trace-stop").click()`);
+  await page.until("that it has stopped", `/^stopped: [1-9]/.test(document.getElementById("trace-state").textContent)`);
+  await page.run(`document.querySelector("select[name=what]").value = "topic"`);
+  await page.run(`document.querySelector("input[name=name]").value = "plant/+"`);
+  await page.run(`document.querySelector("form.search button").click()`);
+  await page.until("the publisher and the subscriber", `["client", "broker"].every((side) =>
+    [...document.querySelectorAll("main tbody tr")].some((row) => row.children[2]?.textContent === side))`);
+  await page.size(375, 700);
+  await fits(page, "trace on a phone");
+  await page.shot("trace-phone");
+  await page.size(1200, 900);
+  await page.run(`location.hash = "#/client/" + encodeURIComponent(${JSON.stringify(client)})`);
+  await page.until("the client's page", has("silence ms max"));
+}
+
 async function disconnect(page) {
   const click = `[...document.querySelectorAll("main button")].find((one) => one.textContent === "Disconnect").click()`;
   const yes = `document.getElementById("sure-yes").click()`;
@@ -227,7 +249,7 @@ async function look() {
     page.session = (await page.send("Target.attachToTarget", { targetId, flatten: true })).sessionId;
     for (const part of ["Page", "Runtime", "Log"]) await page.send(part + ".enable");
     await page.size(1200, 900);
-    for (const step of [overview, byKeyboard, search, disconnect, retained]) await step(page);
+    for (const step of [overview, byKeyboard, search, follow, disconnect, retained]) await step(page);
     if (page.complaints.length) throw new Error("the browser complains: " + page.complaints.join("\n"));
   } finally {
     browser.end();

@@ -208,7 +208,7 @@ impl Line {
         Failure::Unreached(format!("no broker is reached at {at}: {error}. {hint}"))
     }
 
-    fn broken(&self, error: &dyn std::fmt::Display) -> Failure {
+    pub(super) fn broken(&self, error: &dyn std::fmt::Display) -> Failure {
         Failure::Unreached(format!("{} broke off: {error}", self.at()))
     }
 

@@ -199,6 +199,7 @@ fn listed(
         json: page,
         is_bad: !silent.is_empty(),
         remarks,
+        is_told: false,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod lists;
 pub mod one;
 pub mod reach;
 pub mod table;
+pub mod trace;
 
 use crate::control::config::{AdminConfig, ConfigError};
 use crate::control::log;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use trace::TraceArgs;
 
 /// What operators ask of a running broker.
 #[derive(Clone, Debug, Subcommand)]
@@ -50,6 +52,8 @@ pub enum OperatorCommand {
     Top(ReachArgs),
     /// List where a running broker listens
     Listeners(ReachArgs),
+    /// Follow a client, an address or a topic filter: a line for each packet, without payloads and secrets
+    Trace(TraceArgs),
     /// Have a running broker accept nobody and send its clients away, so many in a second, and wait until it
     /// has stopped; or do so with one listener
     Drain(DrainArgs),
@@ -102,6 +106,8 @@ pub struct Answer {
     pub remarks: Vec<String>,
     /// The broker is not as it should be, or not all was done.
     pub is_bad: bool,
+    /// It was told as it came.
+    pub is_told: bool,
 }
 
 impl OperatorCommand {
@@ -114,6 +120,7 @@ impl OperatorCommand {
             OperatorCommand::Retained(args) => &args.reach,
             OperatorCommand::Subscriptions(args) => &args.reach,
             OperatorCommand::Explain(args) => &args.reach,
+            OperatorCommand::Trace(args) => &args.reach,
             OperatorCommand::Drain(args) => &args.reach,
             OperatorCommand::Status(reach)
             | OperatorCommand::Top(reach)
@@ -134,6 +141,7 @@ impl OperatorCommand {
             OperatorCommand::Status(_) => one::status(line).await,
             OperatorCommand::Top(_) => one::top(line).await,
             OperatorCommand::Listeners(_) => leave::listeners(line).await,
+            OperatorCommand::Trace(args) => trace::trace(line, args).await,
             OperatorCommand::Drain(args) => leave::drain(line, args).await,
             OperatorCommand::Reload(_) => one::reload(line).await,
         }
@@ -173,6 +181,7 @@ fn answer(
 fn say(as_json: bool, answer: &Answer) {
     // Nobody may be listening.
     let _ = match as_json {
+        _ if answer.is_told => Ok(()),
         true => writeln!(io::stdout(), "{:#}", answer.json),
         false => io::stdout().write_all(answer.text.as_bytes()),
     };

@@ -258,6 +258,7 @@ pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
         remarks: remarks.collect(),
         is_bad: !errors.is_empty(),
         json: told,
+        ..Answer::default()
     })
 }
 

@@ -4,7 +4,7 @@ use super::counts::AdminCounts;
 use super::door::{Door, From, Refusal};
 use super::kept::{InForce, Kept};
 use super::{metrics, page, process};
-use crate::control::config::AdminConfig;
+use crate::control::config::{AdminConfig, TraceBounds};
 use crate::control::overview::{Ask, Health};
 use crate::control::watch::{Change, Record, Records};
 use axum::body::{Body, to_bytes};
@@ -22,7 +22,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Of OpenMetrics, as Prometheus asks for it.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,6 +39,8 @@ struct Inner {
     body_bytes_max: usize,
     within: Duration,
     top_max: usize,
+    traces: TraceBounds,
+    traces_left: Arc<Semaphore>,
     counts: Arc<AdminCounts>,
 }
 
@@ -57,6 +59,8 @@ impl Answers {
             body_bytes_max: config.body_bytes_max,
             within: config.request_timeout,
             top_max: config.top_max,
+            traces: config.traces,
+            traces_left: Arc::new(Semaphore::new(config.traces.traces_max)),
             counts,
         }))
     }
@@ -81,6 +85,23 @@ impl Answers {
     /// Slow and loud ones that are told of.
     pub(super) fn top_max(&self) -> usize {
         self.0.top_max
+    }
+
+    /// What those who follow packets may take.
+    pub(super) fn trace_bounds(&self) -> TraceBounds {
+        self.0.traces
+    }
+
+    /// A place among those who follow packets, and what is counted; `None` if there are so many.
+    pub(super) fn enter_traces(&self) -> Option<(OwnedSemaphorePermit, Arc<AdminCounts>)> {
+        let counts = &self.0.counts;
+        match Arc::clone(&self.0.traces_left).try_acquire_owned() {
+            Ok(place) => Some((place, Arc::clone(counts))),
+            Err(_) => {
+                AdminCounts::add(&counts.traces_refused);
+                None
+            }
+        }
     }
 
     /// Has a change recorded; what finds no room is counted.

@@ -13,6 +13,10 @@ pub struct AdminCounts {
     pub connections_refused: AtomicU64,
     /// Requests that did not come, or were not answered, in time.
     pub timeouts: AtomicU64,
+    /// Traces that run now.
+    pub traces: AtomicU64,
+    /// Traces that were not begun because so many run.
+    pub traces_refused: AtomicU64,
 }
 
 impl AdminCounts {
@@ -21,15 +25,22 @@ impl AdminCounts {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// One less of what there is now.
+    pub fn take(count: &AtomicU64) {
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Names and values, in a fixed order.
     #[must_use]
-    pub fn list(&self) -> [(&'static str, u64); 4] {
+    pub fn list(&self) -> [(&'static str, u64); 6] {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
             ("admin_requests", get(&self.requests)),
             ("admin_requests_refused", get(&self.requests_refused)),
             ("admin_connections_refused", get(&self.connections_refused)),
             ("admin_timeouts", get(&self.timeouts)),
+            ("admin_traces", get(&self.traces)),
+            ("admin_traces_refused", get(&self.traces_refused)),
         ]
     }
 }

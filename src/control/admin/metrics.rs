@@ -128,7 +128,7 @@ const OF_SHELL: [(&str, &str); 14] = [
 ];
 
 /// What is not of one shard: its name there, its name here, whether it is a gauge, what it is.
-const OF_BROKER: [(&str, &str, bool, &str); 14] = [
+const OF_BROKER: [(&str, &str, bool, &str); 16] = [
     ("bridges", "bridges", true, "Bridges to other brokers"),
     (
         "bridges_up",
@@ -207,6 +207,13 @@ const OF_BROKER: [(&str, &str, bool, &str); 14] = [
         "admin_timeouts",
         false,
         "Requests to it that were late, or whose answer was",
+    ),
+    ("admin_traces", "admin_traces", true, "Traces that run"),
+    (
+        "admin_traces_refused",
+        "admin_traces_refused",
+        false,
+        "Traces beyond admin.traces_max",
     ),
 ];
 

@@ -2,7 +2,7 @@
 
 use super::Sources;
 use super::error::ConfigError;
-use super::file::FileConfig;
+use super::file::{FileAdmin, FileConfig};
 use super::listener::tls_files;
 use super::paths;
 use super::place::{self, Places};
@@ -46,8 +46,37 @@ pub struct AdminConfig {
     pub request_rate_max: u64,
     /// Slow clients, and loud ones and topics, that are told of.
     pub top_max: usize,
+    /// What those who follow packets may take.
+    pub traces: TraceBounds,
     /// Until when a request has to have come, its answer has to be there, and has to be taken.
     pub request_timeout: Duration,
+}
+
+/// What those who follow packets may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceBounds {
+    /// How many may follow at a time.
+    pub traces_max: usize,
+    /// For how long.
+    pub seconds_max: u64,
+    /// How many lines.
+    pub lines_max: u64,
+    /// Lines that wait for one of them.
+    pub queue_max: usize,
+    /// Bytes of a payload that are told.
+    pub payload_bytes_max: usize,
+}
+
+impl TraceBounds {
+    fn of(raw: &FileAdmin) -> Self {
+        TraceBounds {
+            traces_max: raw.traces_max.unwrap_or(8),
+            seconds_max: raw.trace_seconds_max.unwrap_or(600),
+            lines_max: raw.trace_lines_max.unwrap_or(100_000),
+            queue_max: raw.trace_queue_max.unwrap_or(1_024),
+            payload_bytes_max: raw.trace_payload_bytes_max.unwrap_or(256),
+        }
+    }
 }
 
 /// Checks the section.
@@ -102,6 +131,7 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
         body_bytes_max: raw.body_bytes_max.unwrap_or(1 << 20),
         request_rate_max: raw.request_rate_max.unwrap_or(200),
         top_max: raw.top_max.unwrap_or(10),
+        traces: TraceBounds::of(raw),
         request_timeout: Duration::from_millis(raw.request_timeout_ms.unwrap_or(5_000)),
     })
 }

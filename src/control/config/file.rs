@@ -70,6 +70,11 @@ pub(super) struct FileAdmin {
     pub connections_per_address_max: Option<usize>,
     pub top_max: Option<usize>,
     pub request_rate_max: Option<u64>,
+    pub traces_max: Option<usize>,
+    pub trace_seconds_max: Option<u64>,
+    pub trace_lines_max: Option<u64>,
+    pub trace_queue_max: Option<usize>,
+    pub trace_payload_bytes_max: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -19,7 +19,7 @@ mod place;
 mod ranges;
 mod storage;
 
-pub use admin::AdminConfig;
+pub use admin::{AdminConfig, TraceBounds};
 pub use authentication::AuthenticationConfig;
 pub use bridge::{Address, BridgeConfig, BridgeTlsConfig};
 pub use error::ConfigError;

@@ -69,7 +69,7 @@ macro_rules! limits {
 type Said = (&'static str, Option<u64>, RangeInclusive<u64>);
 
 /// Those of the admin listener.
-fn admin(raw: &FileConfig) -> [Said; 7] {
+fn admin(raw: &FileConfig) -> [Said; 12] {
     said! { raw.admin;
         connections_max: 1..=10_000,
         // The least that its parser takes.
@@ -79,6 +79,11 @@ fn admin(raw: &FileConfig) -> [Said; 7] {
         request_rate_max: RATE,
         connections_per_address_max: 0..=10_000,
         top_max: 0..=SLOW_MAX as u64,
+        traces_max: 0..=64,
+        trace_seconds_max: 1..=86_400,
+        trace_lines_max: 1..=1 << 40,
+        trace_queue_max: 1..=65_536,
+        trace_payload_bytes_max: 0..=4_096,
     }
 }
 

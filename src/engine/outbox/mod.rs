@@ -48,6 +48,12 @@ impl Outbox {
         !self.pending.is_empty()
     }
 
+    /// What waits and is not in flight.
+    #[must_use]
+    pub const fn pending(&self) -> &Outgoing {
+        &self.pending
+    }
+
     /// Memory it keeps from being used otherwise, payloads that others refer to included.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

@@ -54,6 +54,14 @@ impl Aliases {
         self.inbound.get(&alias).map(Box::as_ref)
     }
 
+    /// The topic of the broker's alias, which is looked for among all.
+    #[must_use]
+    pub fn outbound(&self, alias: u16) -> Option<&str> {
+        let mut all = self.outbound.iter();
+        let (topic, _) = all.find(|(_, number)| **number == alias)?;
+        Some(topic)
+    }
+
     /// The alias to send a topic with to a client that takes `max` of them `[MQTT-3.3.2-11]`.
     pub fn outgoing(&mut self, topic: &str, max: u16) -> OutgoingAlias {
         if let Some(&number) = self.outbound.get(topic) {
@@ -93,6 +101,10 @@ mod tests {
         assert_eq!(aliases.outgoing("b", 2), alias(2, false));
         assert_eq!(aliases.outgoing("a", 2), alias(1, true));
         assert_eq!(aliases.outgoing("c", 2), OutgoingAlias::NONE);
+        assert_eq!(
+            (aliases.outbound(2), aliases.outbound(3)),
+            (Some("b"), None)
+        );
     }
 
     #[test]

@@ -245,6 +245,16 @@ impl Connection {
         self.aliases.get_or_insert_default()
     }
 
+    /// The topic that an alias stands for, one of the client's or of the broker's.
+    #[must_use]
+    pub fn topic_of(&self, alias: u16, is_clients: bool) -> Option<&str> {
+        let aliases = self.aliases.as_ref()?;
+        match is_clients {
+            true => aliases.inbound(alias),
+            false => aliases.outbound(alias),
+        }
+    }
+
     /// The alias to send a topic with; most clients take none.
     #[inline]
     pub fn alias(&mut self, topic: &str) -> OutgoingAlias {

@@ -86,6 +86,9 @@ impl ShardCore {
         if connection.is_some_and(|connection| self.finds_no_place(connection)) {
             return self.abort_connection(key);
         }
+        if self.traces.is_on() {
+            self.trace_rest(key);
+        }
         if let Some(mut connection) = self.forget_connection(key) {
             let place = self.admission.place_of_refused(&mut connection);
             self.close_after(key, &mut connection, Some(place));
@@ -218,6 +221,9 @@ impl ShardCore {
 
     /// Parts a connection from its session and closes it. The session ends, or waits for its client.
     pub(super) fn detach(&mut self, key: ConnectionKey, fate: WillFate, now: Timestamp) {
+        if self.traces.is_on() {
+            self.trace_rest(key);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };

@@ -67,6 +67,7 @@ pub mod store_room;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod traces;
 pub mod unheard;
 mod window;
 
@@ -111,6 +112,7 @@ use sampling::Sampling;
 use std::rc::Rc;
 use std::sync::Arc;
 use store_room::Store;
+use traces::Traces;
 
 /// Something the shell has to do with a connection.
 #[derive(Debug)]
@@ -203,6 +205,7 @@ pub struct ShardCore {
     memory: Memory,
     checkpoint: Checkpoint,
     store: Store,
+    traces: Traces,
 }
 
 impl ShardCore {
@@ -256,6 +259,7 @@ impl ShardCore {
             memory: Memory::default(),
             checkpoint: Checkpoint::default(),
             store: Store::default(),
+            traces: Traces::default(),
         }
     }
 
@@ -353,11 +357,15 @@ impl ShardCore {
 
     /// The next batch for a connection, if it has one and none is in flight.
     pub fn take_outgoing(&mut self, connection: ConnectionKey) -> Option<Outgoing> {
-        let connection = self.clients.connections.get_mut(connection)?;
+        let key = connection;
+        let connection = self.clients.connections.get_mut(key)?;
         connection.is_ready = false;
         let batch = connection.outbox.begin_send()?;
         connection.sent_bytes += batch.len() as u64;
         connection.sending_since_us = self.sampling.now_us;
+        if self.traces.is_on() {
+            self.trace_batch(key, &batch);
+        }
         Some(batch)
     }
 

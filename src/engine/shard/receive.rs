@@ -146,7 +146,7 @@ impl ShardCore {
                             if self.store.is_full() && self.waits_for_disk(key, version, publish) {
                                 return used - bytes;
                             }
-                            self.clients.traffic.receive(frame.first_byte, bytes);
+                            self.note_received(key, frame, bytes);
                             if self.sampling.is_due {
                                 self.publish_sampled(now, key, publish);
                             } else {
@@ -154,10 +154,10 @@ impl ShardCore {
                             }
                         }
                         Ok(packet) => {
-                            self.clients.traffic.receive(frame.first_byte, bytes);
+                            self.note_received(key, frame, bytes);
                             self.packet(now, key, version, packet);
                         }
-                        Err(error) => self.refuse_packet(key, frame.first_byte, error, now),
+                        Err(error) => self.refuse_frame(now, key, (frame, bytes), error),
                     }
                     let full = self.staged.take_full();
                     if !full.is_empty() && !self.waits_for_store(key) {
@@ -184,6 +184,15 @@ impl ShardCore {
         used
     }
 
+    /// Counts a packet of a client that was let in, and tells it to who follows.
+    #[inline]
+    fn note_received(&mut self, key: ConnectionKey, frame: Frame<'_>, bytes: usize) {
+        self.clients.traffic.receive(frame.first_byte, bytes);
+        if self.traces.is_on() {
+            self.trace_received(key, frame, bytes);
+        }
+    }
+
     /// A packet of a client that is not let in yet; whether what follows is looked at.
     fn early_packet(
         &mut self,
@@ -192,6 +201,9 @@ impl ShardCore {
         (frame, bytes): (Frame<'_>, usize),
         stream: &[u8],
     ) -> bool {
+        if self.traces.is_on() {
+            self.trace_early(key, frame, bytes);
+        }
         let connection = self.clients.connections.get(key);
         if connection.is_some_and(|connection| connection.gate.is_some()) {
             return self.exchange_packet(key, frame);
@@ -262,6 +274,21 @@ impl ShardCore {
             self.note_nameless(key, 0, &text);
         }
         self.drop_connection(key);
+    }
+
+    /// A packet is none.
+    #[cold]
+    fn refuse_frame(
+        &mut self,
+        now: Timestamp,
+        key: ConnectionKey,
+        (frame, bytes): (Frame<'_>, usize),
+        error: DecodeError,
+    ) {
+        if self.traces.is_on() {
+            self.trace_received(key, frame, bytes);
+        }
+        self.refuse_packet(key, frame.first_byte, error, now);
     }
 
     /// A client broke a rule of the packet format: it is told where its version allows, and closed

@@ -57,6 +57,8 @@ counters! {
     connections_banned,
     /// Notes for the audit log beyond what it takes.
     notes_left_out,
+    /// Lines of traces that found no room.
+    trace_lines_left_out,
     /// Connections closed because what vouched for them has expired.
     identities_ended,
     /// Connections that broke the rules of PROXY header, TLS or WebSocket.

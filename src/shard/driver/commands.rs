@@ -13,6 +13,7 @@ impl Shell {
     /// Carries out what the core wants done with connections.
     pub(super) fn carry_out(&mut self, ring: &mut Ring) {
         self.record_notes();
+        self.tell_traced();
         let mut commands = std::mem::take(&mut self.commands);
         // A question that finds no room is answered at once, which leads to more.
         loop {

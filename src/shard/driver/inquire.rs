@@ -74,6 +74,10 @@ impl Shell {
                     self.begin_drain(ring, listener, per_second);
                     Some(Told::Done(true))
                 }
+                Asked::Trace(ref order) => {
+                    self.begin_trace(inquiry.number, order);
+                    Some(Told::Done(true))
+                }
                 _ => self.look(&inquiry.asked),
             };
             let Some(told) = told else {
@@ -137,8 +141,8 @@ impl Shell {
                 .core
                 .publish_by_broker(now, (topic, payload), *qos, *retain)
                 .then_some(Told::Done(true)),
-            // It takes the ring.
-            Asked::Drain { .. } => None,
+            // It takes the ring, and the question's number.
+            Asked::Drain { .. } | Asked::Trace(_) => None,
         }
     }
 

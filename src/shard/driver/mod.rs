@@ -32,6 +32,7 @@ mod sockets;
 mod store;
 mod sweep;
 mod tellings;
+mod traces;
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::{Command, ShardCore};
@@ -74,6 +75,7 @@ use std::time::Instant;
 use store::Store;
 use sweep::Sweep;
 use tellings::Tellings;
+use traces::Traces;
 use tracing::warn;
 
 pub use store::LogWay;
@@ -134,6 +136,7 @@ pub struct Shell {
     inquirer: Inquirer,
     laggards: Laggards,
     drainage: Drainage,
+    traces: Traces,
     /// None where nothing is kept: the core makes no records then.
     store: Option<Box<Store>>,
     /// Room for a list that is emptied each time.
@@ -180,6 +183,7 @@ impl Shell {
             inquirer: Inquirer::default(),
             laggards: Laggards::default(),
             drainage: Drainage::default(),
+            traces: Traces::default(),
             store: store.map(Box::new),
             commands: Vec::new(),
         }
@@ -216,6 +220,7 @@ impl Shell {
         self.clock.begin_turn(Instant::now());
         self.core.begin_samples(self.clock.us(self.clock.turn_at()));
         let rest = turn::turn(&mut Around { shell: self, ring });
+        self.tell_traced();
         self.end_lingering(ring);
         self.tell_lines();
         let ended = Instant::now();

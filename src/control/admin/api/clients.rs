@@ -128,7 +128,7 @@ pub(super) async fn list(
     }))
 }
 
-fn read_network(text: &str) -> Result<ipnet::IpNet, Problem> {
+pub(super) fn read_network(text: &str) -> Result<ipnet::IpNet, Problem> {
     network(text).ok_or_else(|| Problem::wrong("address is no address and no network".to_owned()))
 }
 

@@ -15,6 +15,7 @@ mod settings;
 mod storage;
 mod subscriptions;
 mod top;
+mod trace;
 
 use super::door::Caller;
 use super::tokens::Role;
@@ -57,6 +58,7 @@ const LIMIT_MAX: usize = 1_000;
         settings::status, settings::shards, settings::config, settings::log, settings::set_log,
         settings::reload, top::top, storage::storage,
         listeners::list, listeners::close, listeners::drain,
+        trace::trace,
     ),
     components(schemas(clients::By, clients::ClientState)),
     modifiers(&Bearer),
@@ -102,6 +104,7 @@ pub(super) fn router() -> Router<Answers> {
         .route("/shards", get(settings::shards))
         .route("/top", get(top::top))
         .route("/storage", get(storage::storage))
+        .route("/trace", get(trace::trace))
         .route("/listeners", get(listeners::list))
         .route("/listeners/close", post(listeners::close))
         .route("/drain", post(listeners::drain))
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn everything_that_is_answered_is_described() {
         let described = Description::openapi().paths.paths;
-        assert_eq!(described.len(), 20);
+        assert_eq!(described.len(), 21);
         assert!(described.keys().all(|path| path.starts_with("/api/v1/")));
     }
 

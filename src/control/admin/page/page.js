@@ -277,6 +277,7 @@ async function client(place, query, id) {
   place.replaceChildren(make("h2", {}, "Client ", id),
     make("p", { class: "buttons" },
       one.connected ? act("Disconnect", `Disconnect ${id}?`, () => ask(`/api/v1/clients/${part(id)}/disconnect`, "POST", {})) : "",
+      make("a", { href: `#/trace?what=client&name=${part(id)}` }, "Follow its packets"),
       act("End session", `End the session of ${id}, with all that waits in it?`, () => ask(`/api/v1/clients/${part(id)}`, "DELETE"))),
     table("What is known", [["what", ([key]) => key.replaceAll("_", " ")], ["value", ([, value]) => String(value)]], rows),
     table("Subscriptions", [["filter", (row) => row.filter], ["QoS", (row) => row.qos, "number"]], filters || []));
@@ -327,9 +328,80 @@ async function explain(place, query) {
       ["gets it", (row) => make("span", { class: row.gets ? "good" : "bad" }, row.gets ? "yes" : "no")], ["why", (row) => row.why]], found.subscriptions));
 }
 
+// ---- packets as they come and go
+
+const PACKETS_MAX = 200;
+
+function said(row) {
+  const filter = (one) => one.qos === undefined ? one.filter : `${one.filter} (QoS ${one.qos})`;
+  const connect = row.connect;
+  return [row.topic, connect && `MQTT ${connect.version}`, connect && connect.user !== null && `user ${connect.user}`,
+    row.filters && row.filters.map(filter).join(", "), row.reasons && row.reasons.join(", "), row.reason,
+    row.qos !== undefined && `QoS ${row.qos}`, row.packet_id && `id ${row.packet_id}`, row.retain && "retain", row.dup && "dup",
+    row.filters_left_out && `and ${row.filters_left_out} more filters`, row.error && "broken: " + row.error].filter(Boolean).join(", ");
+}
+
+const PACKET = [
+  ["time (UTC)", (row) => new Date(row.at_ms).toISOString().slice(11, 23)],
+  ["client", (row) => row.client_id === null ? "-" : row.client_id],
+  ["from", (row) => row.from],
+  ["packet", (row) => row.packet],
+  ["what", said],
+  ["bytes", (row) => bytes(row.payload_bytes === undefined ? row.packet_bytes : row.payload_bytes), "number"],
+];
+
+// Tells line by line, until it ends or the view is another.
+async function follow(place, asked, tell) {
+  const reader = (await ask("/api/v1/trace?" + asked)).body.pipeThrough(new TextDecoderStream()).getReader();
+  const stop = () => reader.cancel();
+  (async () => {
+    let unread = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      if (place !== view) { await stop(); return; }
+      const lines = (unread + value).split("\n");
+      unread = lines.pop();
+      lines.map((line) => JSON.parse(line)).forEach(tell);
+    }
+  })().catch(problem);
+  return stop;
+}
+
+async function trace(place, query) {
+  const [what, name] = [query.get("what") || "client", query.get("name") || ""];
+  const form = search([choice("Follow", "what", what, [["client", "client"], ["topic", "topic filter"], ["address", "address"]]),
+    field("Which", "name", name, { required: true })], (form) => { location.hash = "#/trace?" + new URLSearchParams(form); });
+  const head = [make("h2", {}, "Packets as they come and go"), form];
+  if (!name) { place.replaceChildren(...head); return; }
+  const state = make("p", { id: "trace-state", role: "status" }, "asks");
+  const list = table(`The last ${PACKETS_MAX}, newest first; no payloads`, PACKET, []);
+  const rows = list.querySelector("tbody");
+  let told = 0;
+  const tell = (line) => {
+    if (line.kind === "packet") {
+      if (!told) rows.replaceChildren();
+      told += 1;
+      rows.prepend(make("tr", {}, PACKET.map(([, cell, kind]) => make("td", { class: kind }, cell(line)))));
+      if (rows.children.length > PACKETS_MAX) rows.lastElementChild.remove();
+    }
+    if (line.kind === "begin") state.textContent = `follows ${what} ${name} for ${seconds(line.seconds)}`;
+    if (line.left_out) state.textContent = `${count(line.left_out)} left out: they come too fast`;
+    if (line.kind === "end") state.textContent = `${line.why}: ${count(line.lines)} packets, ${count(line.left_out)} left out`;
+  };
+  const stop = await follow(place, new URLSearchParams({ [what]: name }), tell);
+  if (place !== view) { await stop(); return; }
+  const end = make("button", { type: "button", id: "trace-stop", onclick: async () => {
+    await stop();
+    end.disabled = true;
+    state.textContent = `stopped: ${count(told)} packets`;
+  } }, "Stop");
+  place.replaceChildren(...head, make("p", { class: "buttons" }, end), state, list);
+}
+
 // ---- which view
 
-const VIEWS = { "": overview, clients, client, retained, message, explain };
+const VIEWS = { "": overview, clients, client, retained, message, explain, trace };
 
 async function show() {
   const [path, query] = location.hash.replace(/^#\//, "").split("?");
