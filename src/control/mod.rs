@@ -17,6 +17,7 @@ pub mod overview;
 pub mod plane;
 pub mod reload;
 pub mod rollout;
+pub mod running;
 pub mod service;
 pub mod sys;
 pub mod text;

@@ -3,16 +3,20 @@
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
 use crate::control::admin::counts::AdminCounts;
+use crate::control::admin::kept::ShownConfig;
 use crate::control::bridges::Bridges;
 use crate::control::bridges::dialler::Called;
 use crate::control::census::{Census, Counts};
-use crate::control::config::BansConfig;
+use crate::control::config::{Change, Effect, Renewed};
 use crate::control::inquiries::Inquiries;
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
-use crate::control::overview::{Ask, Health, OfShard, Overview, SILENCE_SECONDS_MAX, ShardHealth};
+use crate::control::overview::{
+    Ask, Health, OfShard, Overview, ReloadOutcome, SILENCE_SECONDS_MAX, ShardHealth,
+};
 use crate::control::reload::{self, Files, Reloaded};
 use crate::control::rollout::Rollout;
+use crate::control::running::Running;
 use crate::control::service;
 use crate::control::sys::SysTree;
 use crate::control::watch::bans::{Bans, Who};
@@ -81,8 +85,8 @@ pub struct Telling {
     pub listeners: Vec<String>,
     /// What the admin listener counts, if there is one.
     pub admin: Option<Arc<AdminCounts>>,
-    /// How often the broker publishes how it is; `None` for never.
-    pub sys_interval: Option<Duration>,
+    /// The configuration, as it is shown.
+    pub shown: Arc<ShownConfig>,
 }
 
 /// Who wants to have numbers of the shards.
@@ -116,6 +120,8 @@ pub struct ControlPlane<'a> {
     sys_values: Announcements,
     bridges: Bridges,
     started_at: Instant,
+    running: Running,
+    settings: Rollout,
     rules: Rollout,
     certificates: Rollout,
     files: Files,
@@ -127,7 +133,6 @@ pub struct ControlPlane<'a> {
     /// The file of bans was read anew, and no shard was told yet.
     bans_are_news: bool,
     handed: Handed,
-    bans_config: BansConfig,
     /// When files were last looked at.
     looked_at: Instant,
     /// When it was last said what has ended or will soon.
@@ -147,25 +152,27 @@ impl<'a> ControlPlane<'a> {
     pub fn new(
         (shards, ears): (&'a Shards, Ears),
         files: Files,
-        (bans, bans_config): (Bans, &BansConfig),
+        bans: Bans,
         records: Records,
         (memory, telling): (MemoryWatch, Telling),
-        silence_seconds_max: u32,
+        running: Running,
         bridges: Bridges,
     ) -> Self {
+        let config = running.config();
         ControlPlane {
             shards,
             ears,
             memory,
             census: Census::new(shards.pulses().len()),
             inquiries: Inquiries::default(),
-            sys: telling
+            sys: config
                 .sys_interval
                 .map(|interval| SysTree::new(interval, Instant::now())),
             telling,
             sys_values: Announcements::new(),
             bridges,
             started_at: Instant::now(),
+            settings: Rollout::new(shards.pulses().len()),
             rules: Rollout::new(shards.pulses().len()),
             certificates: Rollout::new(shards.pulses().len()),
             files,
@@ -175,26 +182,26 @@ impl<'a> ControlPlane<'a> {
             banned: Rollout::new(shards.pulses().len()),
             bans_are_news: false,
             handed: Handed::default(),
-            bans_config: bans_config.clone(),
             looked_at: Instant::now(),
             terms_told_at: Instant::now(),
             closed: BTreeSet::new(),
             drained_since: None,
-            watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
+            watchdog: Watchdog::new(shards.pulses().len(), config.silence_seconds_max),
             watched_at: Instant::now(),
+            running,
         }
     }
 
-    /// Handles events until a signal says stop.
+    /// Handles events until a signal says stop; how long that may take.
     ///
     /// # Errors
     /// A shard cannot go on.
-    pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
+    pub fn serve(mut self) -> Result<Duration, Box<dyn Error>> {
         loop {
             self.do_what_is_due();
             if self.is_drained() {
                 info!("drained: nobody is connected any more");
-                return Ok(());
+                return Ok(self.stop_within());
             }
             let heard = self.listen();
             self.handed.free();
@@ -203,7 +210,7 @@ impl<'a> ControlPlane<'a> {
             self.watch()?;
             if self.looked_at.elapsed() >= FILES_INTERVAL {
                 self.looked_at = Instant::now();
-                let _ = self.reload(false);
+                self.reload_changed();
                 if self.terms_told_at.elapsed() >= TERMS_INTERVAL {
                     self.tell_terms();
                 }
@@ -212,8 +219,8 @@ impl<'a> ControlPlane<'a> {
                 Heard::Nothing => {}
                 Heard::Asked(ask) => self.answer(ask),
                 Heard::Signal(SIGUSR1) => self.ask_statistics(Asker::Log),
-                Heard::Signal(SIGHUP) => drop(self.reload(true)),
-                Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
+                Heard::Signal(SIGHUP) => drop(self.renew()),
+                Heard::Signal(SIGTERM | SIGINT) => return Ok(self.stop_within()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
                 Heard::Misbehaves(who) => self.ban(who),
                 Heard::Called(called) => self.bridges.take_called(called, self.shards),
@@ -250,6 +257,10 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(_) => {}
             }
         }
+    }
+
+    fn stop_within(&self) -> Duration {
+        self.running.config().shutdown_deadline
     }
 
     fn do_what_is_due(&mut self) {
@@ -386,7 +397,7 @@ impl<'a> ControlPlane<'a> {
                 let _ = asker.send(());
             }
             Ask::Bridges(asker) => drop(asker.send(self.bridges.list())),
-            Ask::Reload(asker) => drop(asker.send(self.reload(true))),
+            Ask::Reload(asker) => drop(asker.send(self.renew())),
         }
     }
 
@@ -551,10 +562,11 @@ impl<'a> ControlPlane<'a> {
 
     /// Bans who fails again and again.
     fn ban(&mut self, who: Who) {
-        let (now, duration) = (Instant::now(), self.bans_config.duration);
+        let config = &self.running.config().bans;
+        let (now, duration) = (Instant::now(), config.duration);
         // Failures that were under way when it was banned make it last longer, but are no news.
         if !self.bans.is_in_force(&who, now) {
-            let why = self.bans_config.why(&who);
+            let why = config.why(&who);
             let seconds = duration.as_secs();
             warn!("{who} is banned for {seconds} s (bans.seconds): {why}");
             self.record("banned", &format!("{who}: {why}"));
@@ -577,33 +589,96 @@ impl<'a> ControlPlane<'a> {
         let _ = self.records.to.try_send(record);
     }
 
-    /// Reads files anew: those that changed, or all if somebody asks; what came of each.
-    fn reload(&mut self, is_asked: bool) -> Vec<Result<String, String>> {
-        let mut outcome = Vec::new();
-        let done = self.files.reload(is_asked);
-        if is_asked {
-            let _ = self.records.to.try_send(Record::Reopen);
-            log::reopen();
-            for line in self.files.on_hangup(done.len()) {
-                info!("{line}");
-            }
-        }
-        for reloaded in done {
+    /// Reads files anew that have changed, each for itself.
+    fn reload_changed(&mut self) {
+        for reloaded in self.files.reload(false) {
             match reloaded {
-                Ok(reloaded) => {
-                    outcome.push(Ok(reloaded.name().to_owned()));
-                    if let Some(what) = self.put_in_force(reloaded) {
-                        self.tell_reloaded(what);
-                    }
-                }
-                Err(error) => {
-                    outcome.push(Err(error.to_string()));
-                    error!("not reloaded, what was before stays in force: {error}");
-                    self.record("reload_failed", &error.to_string());
-                }
+                Ok(reloaded) => drop(self.take_file(reloaded)),
+                Err(error) => self.tell_wrong(&error.to_string()),
             }
         }
+    }
+
+    /// Reads the configuration and all its files anew because somebody asks: all or nothing.
+    fn renew(&mut self) -> ReloadOutcome {
+        let _ = self.records.to.try_send(Record::Reopen);
+        log::reopen();
+        let renewed = match self.running.read() {
+            Ok(renewed) => renewed,
+            Err(error) => return self.refuse(vec![error.to_string()]),
+        };
+        let (done, wrong): (Vec<_>, Vec<_>) =
+            self.files.reload(true).into_iter().partition(Result::is_ok);
+        if !wrong.is_empty() {
+            let wrong = wrong.into_iter().filter_map(Result::err);
+            return self.refuse(wrong.map(|error| error.to_string()).collect());
+        }
+        for line in self.files.on_hangup(done.len()) {
+            info!("{line}");
+        }
+        let mut outcome = ReloadOutcome::default();
+        for reloaded in done.into_iter().flatten() {
+            outcome.reloaded.push(self.take_file(reloaded).to_owned());
+        }
+        self.take_config(renewed, &mut outcome);
         outcome
+    }
+
+    /// Nothing is changed: something is wrong.
+    fn refuse(&self, errors: Vec<String>) -> ReloadOutcome {
+        errors.iter().for_each(|error| self.tell_wrong(error));
+        ReloadOutcome {
+            errors,
+            ..ReloadOutcome::default()
+        }
+    }
+
+    fn tell_wrong(&self, error: &str) {
+        error!("not reloaded, what was before stays in force: {error}");
+        self.record("reload_failed", error);
+    }
+
+    /// Puts in force what was read of files; what it is.
+    fn take_file(&mut self, reloaded: Reloaded) -> &'static str {
+        let name = reloaded.name();
+        if let Some(what) = self.put_in_force(reloaded) {
+            self.tell_reloaded(what);
+        }
+        name
+    }
+
+    /// Goes by a configuration from now on, and has the shards do so.
+    fn take_config(&mut self, renewed: Renewed, outcome: &mut ReloadOutcome) {
+        let of = |effect| {
+            let changes = renewed.changes.iter();
+            changes.filter(move |change| change.effect == effect)
+        };
+        for change in of(Effect::Restart) {
+            warn!("needs a restart: {change}");
+            outcome.needs_restart.push(change.to_string());
+        }
+        for change in of(Effect::Running) {
+            info!("changed: {change}");
+            self.record("config_changed", &change.to_string());
+            outcome.changed.push(change.to_string());
+        }
+        if !outcome.changed.is_empty() {
+            self.running.take(renewed.config);
+            self.follow_config(&renewed.changes);
+        }
+    }
+
+    fn follow_config(&mut self, changes: &[Change]) {
+        let config = self.running.config();
+        if changes.iter().any(|change| change.is_of("log")) {
+            log::set_level(config.log.level);
+        }
+        let listeners = self.telling.listeners.clone();
+        self.telling.shown.replace(self.running.in_force(listeners));
+        let settings = Arc::new(self.running.settings());
+        self.handed.keep(&settings);
+        self.shards
+            .set_settings(self.settings.begin(true), settings);
     }
 
     /// Says which certificates and revocation lists have ended or will soon.
@@ -626,6 +701,7 @@ impl<'a> ControlPlane<'a> {
             Reloadable::Certificates => &mut self.certificates,
             Reloadable::Rules => &mut self.rules,
             Reloadable::Bans => &mut self.banned,
+            Reloadable::Settings => &mut self.settings,
         }
     }
 

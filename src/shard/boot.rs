@@ -418,6 +418,11 @@ impl Shards {
         self.order(&Order::Bans(number, names, networks));
     }
 
+    /// Settings from now on; each shard confirms them with an event of this number.
+    pub fn set_settings(&self, number: u64, settings: Arc<Settings>) {
+        self.order(&Order::Settings(number, settings));
+    }
+
     /// Access rules from now on; each shard confirms them with an event of this number.
     pub fn set_acl(&self, number: u64, acl: Arc<Acl>) {
         self.order(&Order::Acl(number, acl));

@@ -5,6 +5,7 @@ use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::bridge::line::News;
 use crate::engine::keys::ShardId;
+use crate::engine::shard::Settings;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::bridge::Parcel;
 use crate::shard::inquiries::{Inquiry, Told};
@@ -30,6 +31,8 @@ pub enum Order {
     Tls(u64, Arc<[Option<Arc<TlsSetup>>]>),
     /// Access rules from now on; to be confirmed with this number.
     Acl(u64, Arc<Acl>),
+    /// Settings from now on; to be confirmed with this number.
+    Settings(u64, Arc<Settings>),
     /// Who is not served from now on; to be confirmed with this number.
     Bans(u64, Arc<BannedNames>, Arc<BannedNetworks>),
     /// Publish these values of the broker's own, by their topics, those that are not the same as before.
@@ -98,6 +101,8 @@ pub enum Reloadable {
     Rules,
     /// Who is not served.
     Bans,
+    /// Settings of the shards.
+    Settings,
 }
 
 /// What a shard tells.

@@ -7,6 +7,7 @@
 //! script is nothing but the answer. Exit codes: 0 done, 1 not done or the broker is not reached, 2 wrong
 //! flags, configuration or files, 3 there is no such client, session or message.
 
+pub mod difference;
 pub mod leave;
 pub mod line;
 pub mod lists;
@@ -14,9 +15,10 @@ pub mod one;
 pub mod reach;
 pub mod table;
 
-use crate::control::config::{AdminConfig, ConfigError};
+use crate::control::config::{AdminConfig, Config, ConfigError};
 use crate::control::log;
 use clap::Subcommand;
+use difference::CheckConfigArgs;
 use leave::DrainArgs;
 use line::Line;
 use lists::{ClientsArgs, ExplainArgs, RetainedArgs, SessionsArgs, SubscriptionsArgs};
@@ -26,6 +28,7 @@ use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use tokio::runtime::Runtime;
 
 /// What operators ask of a running broker.
 #[derive(Clone, Debug, Subcommand)]
@@ -53,7 +56,7 @@ pub enum OperatorCommand {
     /// Have a running broker accept nobody and send its clients away, so many in a second, and wait until it
     /// has stopped; or do so with one listener
     Drain(DrainArgs),
-    /// Have a running broker read its files anew, as SIGHUP does
+    /// Have a running broker read its configuration and files anew, as SIGHUP does
     Reload(ReachArgs),
 }
 
@@ -145,9 +148,22 @@ pub fn run(
     command: &OperatorCommand,
     configured: impl FnOnce(Option<&Path>) -> Result<AdminConfig, ConfigError>,
 ) -> ExitCode {
-    match answer(command, configured) {
+    end(command.reach().json, answer(command, configured))
+}
+
+/// Says what a reload of a configuration, which is correct, would change in a running broker.
+pub fn compare(args: &CheckConfigArgs, config: &Config) -> ExitCode {
+    let compares = || {
+        let mut line = Line::new(args.reach(config)?);
+        runtime()?.block_on(difference::differ(&mut line, config))
+    };
+    end(args.json, compares())
+}
+
+fn end(as_json: bool, ended: Result<Answer, Failure>) -> ExitCode {
+    match ended {
         Ok(answer) => {
-            say(command.reach().json, &answer);
+            say(as_json, &answer);
             ExitCode::from(u8::from(answer.is_bad))
         }
         Err(failure) => {
@@ -157,17 +173,20 @@ pub fn run(
     }
 }
 
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|error| Failure::Failed(error.to_string()))
+}
+
 fn answer(
     command: &OperatorCommand,
     configured: impl FnOnce(Option<&Path>) -> Result<AdminConfig, ConfigError>,
 ) -> Result<Answer, Failure> {
     let variable = |name: &str| std::env::var(name).ok();
     let mut line = Line::new(Reach::new(command.reach(), variable, configured)?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| Failure::Failed(error.to_string()))?;
-    runtime.block_on(command.ask(&mut line))
+    runtime()?.block_on(command.ask(&mut line))
 }
 
 fn say(as_json: bool, answer: &Answer) {

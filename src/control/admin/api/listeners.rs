@@ -89,7 +89,8 @@ impl Answers {
 pub(super) async fn list(State(answers): State<Answers>) -> Result<Json<ListenerList>, Problem> {
     let told = answers.ask(Ask::Listeners).await;
     let told = told.map_err(|_| Problem::busy())?;
-    let names = answers.in_force().listeners.iter();
+    let in_force = answers.in_force();
+    let names = in_force.listeners.iter();
     let listeners = names
         .zip(told)
         .map(|(name, (is_open, connections))| ListenerRow {
