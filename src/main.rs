@@ -19,6 +19,7 @@ use ringmq::control::bridges::{Bridges, Prepared};
 use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
 use ringmq::control::config::{AdminConfig, Config, ConfigError, Flags, MethodName, Source};
+use ringmq::control::listening::Listening;
 use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
@@ -236,7 +237,8 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     let listeners = bind(config, &files)?;
     let places = places(&listeners);
     let admin = Admin::bind(&config.admin)?;
-    let left = left_behind(&listeners, admin.as_ref());
+    let of_admin: Vec<_> = admin.iter().flat_map(Admin::files).collect();
+    let listening = listening(config, &listeners);
     let bans = Bans::of_file(files.bans());
     running.memory().check(config.least_memory())?;
     let meter = ProcessMeter::new(config.cpus.list.len());
@@ -267,10 +269,10 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
         &misbehaving_to,
     )?;
     let records = Records::new(records_to);
-    let audit = audit.map(|log| (log, names(config, &places)));
+    let audit = audit.map(|log| (log, listening.names()));
     let watch = keep_account(config, audit, (entries, taken), misbehaving_to, &records)?;
     tell_places(config, &places);
-    let (asks, telling) = start_admin(admin, (&running, &places), &records, &files)?;
+    let (asks, telling) = start_admin(admin, (&running, listening), &records, &files)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -287,9 +289,10 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     );
     // A service manager may wait for this; without one nothing happens.
     service::tell(NotifyState::Ready);
-    let within = control.serve()?;
+    let leaving = control.serve()?;
     service::tell(NotifyState::Stopping);
-    stop(shards, &left, within, watch.as_ref())
+    let left = leaving.files.iter().chain(&of_admin);
+    stop(shards, left, leaving.within, watch.as_ref())
 }
 
 fn rules_in_force(config: &Config, files: &Files, bans: &Bans) -> Rules {
@@ -310,19 +313,20 @@ fn load_bridges(config: &Config) -> Result<Prepared, WrongFile> {
     Prepared::load(config).map_err(WrongFile)
 }
 
-/// Files of sockets, which go with the broker.
-fn left_behind(listeners: &[(Listener, ListenerSetup)], admin: Option<&Admin>) -> Vec<SocketFile> {
-    let listeners = listeners.iter();
-    let files = listeners.filter_map(|(listener, _)| listener.file.clone());
-    files
-        .chain(admin.into_iter().flat_map(Admin::files))
-        .collect()
+/// Listeners by their numbers.
+fn listening(config: &Config, listeners: &[(Listener, ListenerSetup)]) -> Listening {
+    let mut listening = Listening::default();
+    let policies = config.listeners.iter().zip(&config.settings.listeners);
+    for ((listener, _), (config, policy)) in listeners.iter().zip(policies) {
+        listening.push(config, policy, &listener.place, listener.file.clone());
+    }
+    listening
 }
 
 /// Stops in order, with the files of sockets.
-fn stop(
+fn stop<'a>(
     shards: Shards,
-    left: &[SocketFile],
+    left: impl Iterator<Item = &'a SocketFile>,
     deadline: Duration,
     watch: Option<&JoinHandle<()>>,
 ) -> Result<(), Box<dyn Error>> {
@@ -467,13 +471,6 @@ fn places(listeners: &[(Listener, ListenerSetup)]) -> Places {
         .collect()
 }
 
-/// The listeners' names in the audit log, by their numbers.
-fn names(config: &Config, places: &Places) -> Vec<String> {
-    let all = config.listeners.iter().zip(places);
-    all.map(|(listener, (place, _))| format!("{}://{place}{}", listener.scheme, listener.path()))
-        .collect()
-}
-
 /// Says where each listener is, and which of its addresses this machine lacks.
 fn tell_places(config: &Config, places: &Places) {
     for (listener, (place, left_out)) in config.listeners.iter().zip(places) {
@@ -586,14 +583,13 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
 /// Has the admin listener answer, if there is one: where it asks, and what the control plane tells.
 fn start_admin(
     admin: Option<Admin>,
-    (running, places): (&Running, &Places),
+    (running, listening): (&Running, Listening),
     records: &Records,
     files: &Files,
 ) -> Result<(Receiver<Ask>, Telling), String> {
-    let listeners = names(running.config(), places);
-    let shown = Arc::new(ShownConfig::new(running.in_force(listeners.clone())));
+    let shown = Arc::new(ShownConfig::new(running.in_force(&listening)));
     let mut telling = Telling {
-        listeners,
+        listening,
         admin: None,
         shown: Arc::clone(&shown),
     };

@@ -189,8 +189,8 @@ pub enum Ask {
     Health(oneshot::Sender<Health>),
     /// Something that shards know or do: all of them, or one. Who loses its answer has asked one too many.
     Shards(Arc<Asked>, Option<ShardId>, oneshot::Sender<Gathered>),
-    /// Of each listener whether it is open, and its connections.
-    Listeners(oneshot::Sender<Vec<(bool, u64)>>),
+    /// Of each listener whether it is open, and its connections; `None` for one that was removed.
+    Listeners(oneshot::Sender<Vec<Option<(bool, u64)>>>),
     /// A listener is closed, or all are: then the broker stops when nobody is there any more.
     Close(Option<u16>, oneshot::Sender<()>),
     /// Bans in force, so many at most, and how many there are.

@@ -7,8 +7,8 @@ use crate::control::admin::kept::ShownConfig;
 use crate::control::bridges::Bridges;
 use crate::control::bridges::dialler::Called;
 use crate::control::census::{Census, Counts};
-use crate::control::config::{Change, Effect, Renewed};
 use crate::control::inquiries::Inquiries;
+use crate::control::listening::Listening;
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
 use crate::control::overview::{
@@ -25,6 +25,7 @@ use crate::control::watch::{Record, Records};
 use crate::control::watchdog::{self, Watchdog};
 use crate::engine::keys::ShardId;
 use crate::shard::boot::{BootError, Shards};
+use crate::shard::listener::SocketFile;
 use crate::shard::orders::{Announcements, Event, Reloadable};
 use crossbeam_channel::{Receiver, RecvError, select};
 use sd_notify::NotifyState;
@@ -57,10 +58,10 @@ const NOTES_LEFT_OUT: &str = "notes_left_out";
 /// What shards were given to share. It is freed here, when none of them has it any more: 100,000 small parts
 /// would take a shard milliseconds.
 #[derive(Default)]
-struct Handed(Vec<Arc<dyn Any + Send + Sync>>);
+pub(super) struct Handed(Vec<Arc<dyn Any + Send + Sync>>);
 
 impl Handed {
-    fn keep<T: Send + Sync + 'static>(&mut self, given: &Arc<T>) {
+    pub(super) fn keep<T: Send + Sync + 'static>(&mut self, given: &Arc<T>) {
         self.0.push(Arc::<T>::clone(given));
     }
 
@@ -82,11 +83,19 @@ pub struct Ears {
 /// What is told to operators besides numbers of shards.
 pub struct Telling {
     /// Where the broker listens.
-    pub listeners: Vec<String>,
+    pub listening: Listening,
     /// What the admin listener counts, if there is one.
     pub admin: Option<Arc<AdminCounts>>,
     /// The configuration, as it is shown.
     pub shown: Arc<ShownConfig>,
+}
+
+/// How the broker is to stop.
+pub struct Leaving {
+    /// How long that may take.
+    pub within: Duration,
+    /// Files of sockets, which go with it.
+    pub files: Vec<SocketFile>,
 }
 
 /// Who wants to have numbers of the shards.
@@ -109,39 +118,39 @@ enum Heard {
 
 /// What the control plane looks after while the shards work.
 pub struct ControlPlane<'a> {
-    shards: &'a Shards,
+    pub(super) shards: &'a Shards,
     ears: Ears,
     memory: MemoryWatch,
     census: Census<Asker>,
     inquiries: Inquiries,
-    telling: Telling,
-    sys: Option<SysTree>,
+    pub(super) telling: Telling,
+    pub(super) sys: Option<SysTree>,
     /// What was published last of how the broker is.
     sys_values: Announcements,
-    bridges: Bridges,
+    pub(super) bridges: Bridges,
     started_at: Instant,
-    running: Running,
-    settings: Rollout,
+    pub(super) running: Running,
+    pub(super) settings: Rollout,
     rules: Rollout,
     certificates: Rollout,
-    files: Files,
+    pub(super) files: Files,
     /// Who keeps account is told what happens here.
-    records: Records,
+    pub(super) records: Records,
     bans: Bans,
     bans_pace: Pace,
     banned: Rollout,
     /// The file of bans was read anew, and no shard was told yet.
     bans_are_news: bool,
-    handed: Handed,
+    pub(super) handed: Handed,
     /// When files were last looked at.
     looked_at: Instant,
     /// When it was last said what has ended or will soon.
     terms_told_at: Instant,
     /// Listeners that are closed, by number.
-    closed: BTreeSet<u16>,
+    pub(super) closed: BTreeSet<u16>,
     /// Since when all are: it stops when nobody is there any more.
-    drained_since: Option<Instant>,
-    watchdog: Watchdog,
+    pub(super) drained_since: Option<Instant>,
+    pub(super) watchdog: Watchdog,
     /// When the shards were last looked at.
     watched_at: Instant,
 }
@@ -192,16 +201,16 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
-    /// Handles events until a signal says stop; how long that may take.
+    /// Handles events until a signal says stop.
     ///
     /// # Errors
     /// A shard cannot go on.
-    pub fn serve(mut self) -> Result<Duration, Box<dyn Error>> {
+    pub fn serve(mut self) -> Result<Leaving, Box<dyn Error>> {
         loop {
             self.do_what_is_due();
             if self.is_drained() {
                 info!("drained: nobody is connected any more");
-                return Ok(self.stop_within());
+                return Ok(self.leave());
             }
             let heard = self.listen();
             self.handed.free();
@@ -220,7 +229,7 @@ impl<'a> ControlPlane<'a> {
                 Heard::Asked(ask) => self.answer(ask),
                 Heard::Signal(SIGUSR1) => self.ask_statistics(Asker::Log),
                 Heard::Signal(SIGHUP) => drop(self.renew()),
-                Heard::Signal(SIGTERM | SIGINT) => return Ok(self.stop_within()),
+                Heard::Signal(SIGTERM | SIGINT) => return Ok(self.leave()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
                 Heard::Misbehaves(who) => self.ban(who),
                 Heard::Called(called) => self.bridges.take_called(called, self.shards),
@@ -259,8 +268,11 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
-    fn stop_within(&self) -> Duration {
-        self.running.config().shutdown_deadline
+    fn leave(&self) -> Leaving {
+        Leaving {
+            within: self.running.config().shutdown_deadline,
+            files: self.telling.listening.files().cloned().collect(),
+        }
     }
 
     fn do_what_is_due(&mut self) {
@@ -302,7 +314,7 @@ impl<'a> ControlPlane<'a> {
             recv(self.shards.events) -> event => event.map(Heard::Shard),
             recv(self.bridges.called()) -> called => match called {
                 Ok(called) => Ok(Heard::Called(called)),
-                // There are no bridges.
+                // There are no bridges so far.
                 Err(_) => {
                     self.bridges.hear_no_more();
                     Ok(Heard::Nothing)
@@ -390,7 +402,7 @@ impl<'a> ControlPlane<'a> {
                 match listener {
                     Some(number) => drop(self.closed.insert(number)),
                     None => {
-                        self.closed = (0..).take(self.telling.listeners.len()).collect();
+                        self.closed = (0..).take(self.telling.listening.names().len()).collect();
                         self.drained_since.get_or_insert(now);
                     }
                 }
@@ -401,10 +413,15 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
-    fn listeners(&self) -> Vec<(bool, u64)> {
+    /// By number; `None` for those that were removed and have nobody left.
+    fn listeners(&self) -> Vec<Option<(bool, u64)>> {
         let counts = (0..).zip(self.shards.connections_by_listener());
         counts
-            .map(|(number, count)| (!self.closed.contains(&number), count as u64))
+            .map(|(number, count)| {
+                let is_removed = self.telling.listening.is_removed(number);
+                let is_open = !is_removed && !self.closed.contains(&number);
+                (!is_removed || count > 0).then_some((is_open, count as u64))
+            })
             .collect()
     }
 
@@ -518,7 +535,7 @@ impl<'a> ControlPlane<'a> {
         Health {
             shards,
             problems,
-            listeners: self.telling.listeners.clone(),
+            listeners: self.telling.listening.open_names(),
         }
     }
 
@@ -584,7 +601,7 @@ impl<'a> ControlPlane<'a> {
     }
 
     /// Has something recorded; what finds no room is left out.
-    fn record(&self, kind: &'static str, text: &str) {
+    pub(super) fn record(&self, kind: &'static str, text: &str) {
         let record = Record::Happened(kind, text.to_owned());
         let _ = self.records.to.try_send(record);
     }
@@ -599,33 +616,8 @@ impl<'a> ControlPlane<'a> {
         }
     }
 
-    /// Reads the configuration and all its files anew because somebody asks: all or nothing.
-    fn renew(&mut self) -> ReloadOutcome {
-        let _ = self.records.to.try_send(Record::Reopen);
-        log::reopen();
-        let renewed = match self.running.read() {
-            Ok(renewed) => renewed,
-            Err(error) => return self.refuse(vec![error.to_string()]),
-        };
-        let (done, wrong): (Vec<_>, Vec<_>) =
-            self.files.reload(true).into_iter().partition(Result::is_ok);
-        if !wrong.is_empty() {
-            let wrong = wrong.into_iter().filter_map(Result::err);
-            return self.refuse(wrong.map(|error| error.to_string()).collect());
-        }
-        for line in self.files.on_hangup(done.len()) {
-            info!("{line}");
-        }
-        let mut outcome = ReloadOutcome::default();
-        for reloaded in done.into_iter().flatten() {
-            outcome.reloaded.push(self.take_file(reloaded).to_owned());
-        }
-        self.take_config(renewed, &mut outcome);
-        outcome
-    }
-
     /// Nothing is changed: something is wrong.
-    fn refuse(&self, errors: Vec<String>) -> ReloadOutcome {
+    pub(super) fn refuse(&self, errors: Vec<String>) -> ReloadOutcome {
         errors.iter().for_each(|error| self.tell_wrong(error));
         ReloadOutcome {
             errors,
@@ -639,46 +631,12 @@ impl<'a> ControlPlane<'a> {
     }
 
     /// Puts in force what was read of files; what it is.
-    fn take_file(&mut self, reloaded: Reloaded) -> &'static str {
+    pub(super) fn take_file(&mut self, reloaded: Reloaded) -> &'static str {
         let name = reloaded.name();
         if let Some(what) = self.put_in_force(reloaded) {
             self.tell_reloaded(what);
         }
         name
-    }
-
-    /// Goes by a configuration from now on, and has the shards do so.
-    fn take_config(&mut self, renewed: Renewed, outcome: &mut ReloadOutcome) {
-        let of = |effect| {
-            let changes = renewed.changes.iter();
-            changes.filter(move |change| change.effect == effect)
-        };
-        for change in of(Effect::Restart) {
-            warn!("needs a restart: {change}");
-            outcome.needs_restart.push(change.to_string());
-        }
-        for change in of(Effect::Running) {
-            info!("changed: {change}");
-            self.record("config_changed", &change.to_string());
-            outcome.changed.push(change.to_string());
-        }
-        if !outcome.changed.is_empty() {
-            self.running.take(renewed.config);
-            self.follow_config(&renewed.changes);
-        }
-    }
-
-    fn follow_config(&mut self, changes: &[Change]) {
-        let config = self.running.config();
-        if changes.iter().any(|change| change.is_of("log")) {
-            log::set_level(config.log.level);
-        }
-        let listeners = self.telling.listeners.clone();
-        self.telling.shown.replace(self.running.in_force(listeners));
-        let settings = Arc::new(self.running.settings());
-        self.handed.keep(&settings);
-        self.shards
-            .set_settings(self.settings.begin(true), settings);
     }
 
     /// Says which certificates and revocation lists have ended or will soon.

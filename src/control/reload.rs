@@ -111,6 +111,14 @@ impl Reloaded {
     }
 }
 
+/// Files of TLS that another configuration names.
+pub struct WantedTls<'a> {
+    /// By the listeners' numbers.
+    pub listeners: Vec<Option<TlsFiles>>,
+    /// Of the admin listener.
+    pub admin: Option<&'a TlsFiles>,
+}
+
 /// A kind of files that are put in force together.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -127,7 +135,7 @@ enum Read {
     Tls(Vec<Option<Tls>>),
     AdminTls(Box<Tls>),
     Operators(Table),
-    Users(PasswordFile),
+    Users(Box<PasswordFile>),
     Bans(Vec<Who>, Vec<String>),
     Access(Acl),
 }
@@ -396,10 +404,24 @@ impl Files {
         lines
     }
 
+    /// Files of TLS are those of another configuration from now on, `listeners`' by their numbers; all files
+    /// are read again, and none is put in force if one is wrong.
+    pub fn reload_all(&mut self, wanted: &WantedTls<'_>) -> Vec<Result<Reloaded, FileError>> {
+        self.reload_wanted(true, Some(wanted))
+    }
+
     /// Reads files again: those that have changed, each for itself, or all if `is_asked`: then none is put in
     /// force if one is wrong.
     pub fn reload(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
-        let mut read = self.read(is_asked);
+        self.reload_wanted(is_asked, None)
+    }
+
+    fn reload_wanted(
+        &mut self,
+        is_asked: bool,
+        wanted: Option<&WantedTls<'_>>,
+    ) -> Vec<Result<Reloaded, FileError>> {
+        let mut read = self.read(is_asked, wanted);
         let mut done = Vec::new();
         if !is_asked || read.iter().all(Result::is_ok) {
             done.extend(self.reload_tokens(is_asked));
@@ -418,18 +440,28 @@ impl Files {
     }
 
     /// Reads what is due; nothing of it is in force yet.
-    fn read(&mut self, is_asked: bool) -> Vec<Result<Read, FileError>> {
+    fn read(
+        &mut self,
+        is_asked: bool,
+        wanted: Option<&WantedTls<'_>>,
+    ) -> Vec<Result<Read, FileError>> {
         let mut read = Vec::new();
         let now = stamps(&self.certificates);
-        if !now.is_empty() && self.certificate_stamps.is_due(now, is_asked) {
+        let is_wanted = wanted.is_some_and(|wanted| wanted.listeners.iter().any(Option::is_some));
+        if (!now.is_empty() || is_wanted) && self.certificate_stamps.is_due(now, is_asked) {
             let listeners = self.certificates.iter();
             let files = listeners.map(|tls| tls.as_ref().map(|tls| &tls.files));
-            read.push(load_tls(files).map(Read::Tls));
+            let tls = match wanted {
+                Some(wanted) => load_tls(wanted.listeners.iter().map(Option::as_ref)),
+                None => load_tls(files),
+            };
+            read.push(tls.map(Read::Tls));
         }
         if let Some(files) = &mut self.admin_tls {
             let now = files.read.files.paths().map(stamp).collect();
             if files.stamps.is_due(now, is_asked) {
-                let tls = load_one(&files.read.files);
+                let wanted = wanted.and_then(|wanted| wanted.admin);
+                let tls = load_one(wanted.unwrap_or(&files.read.files));
                 read.push(tls.map(|tls| Read::AdminTls(Box::new(tls))));
             }
         }
@@ -441,7 +473,8 @@ impl Files {
         if let Some(users) = &mut self.users
             && users.stamp.is_due(stamp(&users.path), is_asked)
         {
-            read.push(read_users(&users.path).map(Read::Users));
+            let file = read_users(&users.path);
+            read.push(file.map(|file| Read::Users(Box::new(file))));
         }
         if let Some(file) = &mut self.bans
             && file.stamp.is_due(stamp(&file.path), is_asked)
@@ -513,7 +546,7 @@ impl Files {
             }
             Read::Users(file) => {
                 if let Some(users) = &self.users {
-                    users.method.replace(file);
+                    users.method.replace(*file);
                 }
                 Reloaded::Users
             }

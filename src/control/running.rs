@@ -4,6 +4,7 @@
 
 use crate::control::admin::kept::InForce;
 use crate::control::config::{Config, ConfigError, Renewed, Source, limits_in_force};
+use crate::control::listening::Listening;
 use crate::control::machine::MemoryShare;
 use crate::engine::codec::topic::TopicLimits;
 use crate::engine::shard::Settings;
@@ -71,15 +72,16 @@ impl Running {
         settings
     }
 
-    /// The configuration, as operators are shown it; `listeners` are their names, by number.
+    /// The configuration, as operators are shown it.
     #[must_use]
-    pub fn in_force(&self, listeners: Vec<String>) -> InForce {
+    pub fn in_force(&self, listening: &Listening) -> InForce {
         let limits = self.settings().limits;
         InForce {
             said: self.config.said.shown(),
             overridden: self.source.overridden(),
             limits: limits_in_force(&limits),
-            listeners,
+            listeners: listening.names(),
+            listens_at: listening.open_names(),
             drain_rate: self.config.drain_rate,
             topic_limits: TopicLimits {
                 bytes_max: limits.topic_bytes_max,

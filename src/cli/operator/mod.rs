@@ -53,6 +53,8 @@ pub enum OperatorCommand {
     Top(ReachArgs),
     /// List where a running broker listens
     Listeners(ReachArgs),
+    /// List bridges to other brokers: how each is, and why its last connection ended
+    Bridges(ReachArgs),
     /// Have a running broker accept nobody and send its clients away, so many in a second, and wait until it
     /// has stopped; or do so with one listener
     Drain(DrainArgs),
@@ -121,6 +123,7 @@ impl OperatorCommand {
             OperatorCommand::Status(reach)
             | OperatorCommand::Top(reach)
             | OperatorCommand::Listeners(reach)
+            | OperatorCommand::Bridges(reach)
             | OperatorCommand::Reload(reach) => reach,
         }
     }
@@ -137,6 +140,7 @@ impl OperatorCommand {
             OperatorCommand::Status(_) => one::status(line).await,
             OperatorCommand::Top(_) => one::top(line).await,
             OperatorCommand::Listeners(_) => leave::listeners(line).await,
+            OperatorCommand::Bridges(_) => leave::bridges(line).await,
             OperatorCommand::Drain(args) => leave::drain(line, args).await,
             OperatorCommand::Reload(_) => one::reload(line).await,
         }

@@ -58,8 +58,10 @@ pub struct InForce {
     pub overridden: Vec<String>,
     /// All limits.
     pub limits: Map<String, Value>,
-    /// Listeners, by number.
+    /// Listeners, by number; those that were removed too.
     pub listeners: Vec<String>,
+    /// Where the broker listens.
+    pub listens_at: Vec<String>,
     /// Clients that a drain sends away in a second.
     pub drain_rate: u32,
     /// Bounds of topics.

@@ -65,6 +65,13 @@ impl Change {
         self.key == key
     }
 
+    /// The bridge that it is about.
+    #[must_use]
+    pub fn bridge(&self) -> Option<&str> {
+        let list = self.key.split('.').next();
+        self.of.as_deref().filter(|_| list == Some("bridge"))
+    }
+
     /// A value as it is told.
     fn value(&self, value: &Option<Value>) -> String {
         let name = self.key.rsplit('.').next().unwrap_or_default();
@@ -323,12 +330,12 @@ mod tests {
             [
                 "authentication.http.headers: {\"Authorization\":\"(hidden)\"} -> \
                  {\"Authorization\":\"(hidden)\"} Restart",
-                "bridge.addresses of a: [\"mqtt://b:1\"] -> [\"mqtt://b:2\"] Restart",
-                "bridge.tls.ca of a: not said -> \"x\" Restart",
+                "bridge.addresses of a: [\"mqtt://b:1\"] -> [\"mqtt://b:2\"] Running",
+                "bridge.tls.ca of a: not said -> \"x\" Running",
                 "limits.publish_rate_max: 5 -> 7 Running",
                 "limits.queue_messages_max: not said, which is 10000 -> 20 Running",
-                &format!("listener {listener}:2: removed Restart"),
-                &format!("listener {listener}:3: added Restart"),
+                &format!("listener {listener}:2: removed Running"),
+                &format!("listener {listener}:3: added Running"),
                 &format!("listener.connections_max {listener}:1: 5 -> 6 Running"),
                 &format!(
                     "listener.limits.publish_bytes_rate_max {listener}:1: not said -> 4 Running"

@@ -15,7 +15,10 @@ type Keys = [(&'static str, &'static [&'static str])];
 
 /// Keys that change while the broker runs.
 const RUNNING: &Keys = &[
-    ("", &["log"]),
+    (
+        "",
+        &["log", "listen", "listener", "bridge", "allow_anonymous"],
+    ),
     (
         "limits",
         &[
@@ -53,7 +56,19 @@ const RUNNING: &Keys = &[
     ),
     (
         "listener",
-        &["connections_max", "connect_rate_max", "protocols"],
+        &[
+            "url",
+            "allow_anonymous",
+            "protocols",
+            "connections_max",
+            "connect_rate_max",
+            "methods",
+            "proxy_protocol_from",
+            "forwarded_from",
+            "real_ip_from",
+            "any_path",
+            "origins",
+        ],
     ),
     (
         "listener.limits",
@@ -83,9 +98,41 @@ const RUNNING: &Keys = &[
             "validate_payload_format",
             "response_information",
             "server_reference",
+            "sys_interval_s",
         ],
     ),
     ("shutdown", &["deadline_ms", "drain_rate"]),
+    ("watchdog", &["silence_seconds_max"]),
+    (
+        "bridge",
+        &[
+            "name",
+            "addresses",
+            "address_order",
+            "protocol",
+            "client_id",
+            "user",
+            "password_file",
+            "local_user",
+            "keep_alive_seconds",
+            "persistent",
+            "paused",
+            "queue_bytes_max",
+            "connect_timeout_ms",
+            "reconnect_ms_min",
+            "reconnect_ms_max",
+            "hops_max",
+            "remote_state_topic",
+            "topics",
+        ],
+    ),
+    (
+        "bridge.tls",
+        &["ca", "certificate", "key", "server_name", "alpn"],
+    ),
+    ("tls", TLS),
+    ("listener.tls", TLS),
+    ("admin.tls", TLS),
 ];
 
 /// Keys that need a restart; a whole listener or bridge is one of them.
@@ -94,13 +141,9 @@ const RESTART: &Keys = &[
     (
         "",
         &[
-            "listen",
-            "listener",
-            "bridge",
             "shards",
             "cpus",
             "pin",
-            "allow_anonymous",
             "password_file",
             "acl_file",
             "audit_file",
@@ -125,50 +168,8 @@ const RESTART: &Keys = &[
     ),
     (
         "listener",
-        &[
-            "url",
-            "allow_anonymous",
-            "durability",
-            "methods",
-            "proxy_protocol_from",
-            "forwarded_from",
-            "real_ip_from",
-            "any_path",
-            "origins",
-            "mode",
-            "owner_uid",
-            "owner_gid",
-        ],
+        &["durability", "mode", "owner_uid", "owner_gid"],
     ),
-    (
-        "bridge",
-        &[
-            "name",
-            "addresses",
-            "address_order",
-            "protocol",
-            "client_id",
-            "user",
-            "password_file",
-            "local_user",
-            "keep_alive_seconds",
-            "persistent",
-            "queue_bytes_max",
-            "connect_timeout_ms",
-            "reconnect_ms_min",
-            "reconnect_ms_max",
-            "hops_max",
-            "remote_state_topic",
-            "topics",
-        ],
-    ),
-    (
-        "bridge.tls",
-        &["ca", "certificate", "key", "server_name", "alpn"],
-    ),
-    ("tls", TLS),
-    ("listener.tls", TLS),
-    ("admin.tls", TLS),
     (
         "authentication",
         &["methods", "scram", "certificate", "client_id", "threads"],
@@ -215,8 +216,7 @@ const RESTART: &Keys = &[
             "ipv6_prefix_bits",
         ],
     ),
-    ("mqtt", &["broker_name", "sys_interval_s"]),
-    ("watchdog", &["silence_seconds_max"]),
+    ("mqtt", &["broker_name"]),
     (
         "storage",
         &[
@@ -247,7 +247,6 @@ const RESTART: &Keys = &[
     ),
 ];
 
-#[cfg(test)]
 const TLS: &[&str] = &[
     "certificate",
     "key",

@@ -139,8 +139,9 @@ impl Shell {
                 self.core.set_acl(acl);
                 self.confirm(Reloadable::Rules, number);
             }
-            Order::Settings(number, settings) => {
+            Order::Settings(number, settings, opening) => {
                 self.core.renew((*settings).clone());
+                self.renew_listeners(ring, &opening);
                 self.confirm(Reloadable::Settings, number);
             }
             Order::Bans(number, names, networks) => {

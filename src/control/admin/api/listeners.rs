@@ -91,13 +91,14 @@ pub(super) async fn list(State(answers): State<Answers>) -> Result<Json<Listener
     let told = told.map_err(|_| Problem::busy())?;
     let in_force = answers.in_force();
     let names = in_force.listeners.iter();
-    let listeners = names
-        .zip(told)
-        .map(|(name, (is_open, connections))| ListenerRow {
+    let listeners = names.zip(told).filter_map(|(name, told)| {
+        let (open, connections) = told?;
+        Some(ListenerRow {
             listener: name.clone(),
-            open: is_open,
+            open,
             connections,
-        });
+        })
+    });
     Ok(Json(ListenerList {
         listeners: listeners.collect(),
     }))

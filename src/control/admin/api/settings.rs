@@ -154,7 +154,7 @@ pub(super) async fn config(State(answers): State<Answers>) -> Json<Config> {
         said: in_force.said.clone(),
         overridden: in_force.overridden.clone(),
         limits: in_force.limits.clone(),
-        listeners: in_force.listeners.clone(),
+        listeners: in_force.listens_at.clone(),
         log: log::level(),
     })
 }

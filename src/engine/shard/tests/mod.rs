@@ -12,6 +12,7 @@ mod pair;
 mod places;
 mod presence;
 mod receipts;
+mod renewal;
 mod restoring;
 mod rules;
 mod subscriptions;
