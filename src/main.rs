@@ -24,7 +24,7 @@ use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
 use ringmq::control::overview::Ask;
-use ringmq::control::plane::{ControlPlane, Ears, Telling};
+use ringmq::control::plane::{ControlPlane, Ears, Leaving, Telling};
 use ringmq::control::reload::Files;
 use ringmq::control::running::Running;
 use ringmq::control::service;
@@ -218,11 +218,8 @@ fn configured(path: Option<&Path>) -> Result<AdminConfig, ConfigError> {
 }
 
 fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
-    heap::use_small_pages();
-    heap::give_back_only_when_asked();
-    let descriptors_left = check_machine(&config)?;
-    let memory = memory_share(&config, bounds);
-    let running = Running::new(source, config, memory, descriptors_left);
+    prepare_heap();
+    let running = running(source, config, bounds)?;
     let (config, settings) = (running.config(), running.settings());
     let signals = Signals::new(SIGNALS)?;
     let (questions_to, questions) = question_queue(queue_bounds(config));
@@ -242,12 +239,11 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     let bans = Bans::of_file(files.bans());
     running.memory().check(config.least_memory())?;
     let meter = ProcessMeter::new(config.cpus.list.len());
-    let rules = rules_in_force(config, &files, &bans);
     let shards = Shards::start(
         &config.cpus,
         &settings,
         listeners,
-        &rules,
+        &rules_in_force(config, &files, &bans),
         (&questions_to, &entries_to, &meter),
         kept,
     )?;
@@ -255,12 +251,7 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     drop(entries_to);
     // Before clients come, so that what they publish waits for the other broker.
     let bridges = Bridges::start(bridges, &shards).map_err(no_thread)?;
-    tell_start(
-        (config, &files),
-        running.memory(),
-        bounds,
-        shards.restored(),
-    );
+    tell_start((&running, &files), bounds, shards.restored());
     start_methods(
         config,
         (methods, &bans),
@@ -269,7 +260,7 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
         &misbehaving_to,
     )?;
     let records = Records::new(records_to);
-    let audit = audit.map(|log| (log, listening.names()));
+    let audit = (audit, &listening);
     let watch = keep_account(config, audit, (entries, taken), misbehaving_to, &records)?;
     tell_places(config, &places);
     let (asks, telling) = start_admin(admin, (&running, listening), &records, &files)?;
@@ -290,9 +281,19 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     // A service manager may wait for this; without one nothing happens.
     service::tell(NotifyState::Ready);
     let leaving = control.serve()?;
-    service::tell(NotifyState::Stopping);
-    let left = leaving.files.iter().chain(&of_admin);
-    stop(shards, left, leaving.within, watch.as_ref())
+    stop(shards, (&leaving, &of_admin), watch.as_ref())
+}
+
+fn prepare_heap() {
+    heap::use_small_pages();
+    heap::give_back_only_when_asked();
+}
+
+/// The configuration in force, where the machine will do.
+fn running(source: Source, config: Config, bounds: &Bounds) -> Result<Running, MachineError> {
+    let descriptors_left = check_machine(&config)?;
+    let memory = memory_share(&config, bounds);
+    Ok(Running::new(source, config, memory, descriptors_left))
 }
 
 fn rules_in_force(config: &Config, files: &Files, bans: &Bans) -> Rules {
@@ -324,16 +325,16 @@ fn listening(config: &Config, listeners: &[(Listener, ListenerSetup)]) -> Listen
 }
 
 /// Stops in order, with the files of sockets.
-fn stop<'a>(
+fn stop(
     shards: Shards,
-    left: impl Iterator<Item = &'a SocketFile>,
-    deadline: Duration,
+    (leaving, of_admin): (&Leaving, &[SocketFile]),
     watch: Option<&JoinHandle<()>>,
 ) -> Result<(), Box<dyn Error>> {
+    service::tell(NotifyState::Stopping);
     info!("stopping");
-    let by = Instant::now() + deadline;
-    shards.stop(deadline)?;
-    for file in left {
+    let by = Instant::now() + leaving.within;
+    shards.stop(leaving.within)?;
+    for file in leaving.files.iter().chain(of_admin) {
         if let Err(error) = file.remove() {
             debug!("a socket's file stays: {error}");
         }
@@ -346,7 +347,7 @@ fn stop<'a>(
 /// Starts the threads that keep account of clients, if anybody wants that.
 fn keep_account(
     config: &Config,
-    audit: Option<(AuditLog, Vec<String>)>,
+    (audit, listening): (Option<AuditLog>, &Listening),
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
     written: &Records,
@@ -354,6 +355,7 @@ fn keep_account(
     if !config.settings.takes_notes {
         return Ok(None);
     }
+    let audit = audit.map(|log| (log, listening.names()));
     let started = watch::start(audit, &config.bans, reports, misbehaving_to, written);
     started.map(Some).map_err(no_thread)
 }
@@ -370,12 +372,8 @@ fn await_end(watch: Option<&JoinHandle<()>>, by: Instant) {
     }
 }
 
-fn tell_start(
-    (config, files): (&Config, &Files),
-    memory: &MemoryShare,
-    bounds: &Bounds,
-    sessions: usize,
-) {
+fn tell_start((running, files): (&Running, &Files), bounds: &Bounds, sessions: usize) {
+    let (config, memory) = (running.config(), running.memory());
     let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
     let shards = cpus.len();
     if config.cpus.pinned {

@@ -211,11 +211,7 @@ impl Config {
             },
             cpu_quota,
             says_retained_bytes: raw.limits.says_retained_bytes(),
-            log: LogConfig {
-                level: flags.log.or(raw.log).unwrap_or_default(),
-                format: raw.log_format.unwrap_or_default(),
-                file: raw.log_file.clone(),
-            },
+            log: log(&raw, flags),
             storage,
             settings,
             bridges: bridge::bridges(&raw, places)?,
@@ -231,6 +227,14 @@ impl Config {
                 .unwrap_or(SILENCE_SECONDS_MAX),
             warnings,
         })
+    }
+}
+
+fn log(raw: &FileConfig, flags: &Flags) -> LogConfig {
+    LogConfig {
+        level: flags.log.or(raw.log).unwrap_or_default(),
+        format: raw.log_format.unwrap_or_default(),
+        file: raw.log_file.clone(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Settings that change while the shard works, between two turns.
 //!
 //! Who is connected keeps what its CONNACK has told it ([`crate::engine::session::granted`]), its window, its
-//! rates and its queue's bytes until it connects again; everything else is asked for when it is needed, and so
-//! is other at once.
+//! rates and its queue's bytes until it connects again. Everything else is asked for when it is needed, and
+//! so is other at once.
 
 use super::{Settings, ShardCore};
 use std::rc::Rc;
