@@ -7,9 +7,10 @@ use clap::{CommandFactory, Parser};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
+use ringmq::cli::operator::difference::CheckConfigArgs;
 use ringmq::cli::{import, operator, pages, passwd, store, token};
 use ringmq::control::admin::Admin;
-use ringmq::control::admin::kept::{InForce, Kept};
+use ringmq::control::admin::kept::{Kept, ShownConfig};
 use ringmq::control::authn::certificate::CertificateMethod;
 use ringmq::control::authn::guesses::{self, Guesses};
 use ringmq::control::authn::http::HttpMethod;
@@ -17,26 +18,22 @@ use ringmq::control::authn::{Authenticators, Method, Pool};
 use ringmq::control::bridges::{Bridges, Prepared};
 use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
-use ringmq::control::config::{
-    AdminConfig, Config, ConfigError, MethodName, Sources, limits_in_force,
-};
+use ringmq::control::config::{AdminConfig, Config, ConfigError, Flags, MethodName, Source};
+use ringmq::control::listening::Listening;
 use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
 use ringmq::control::memory::MemoryWatch;
 use ringmq::control::overview::Ask;
-use ringmq::control::plane::{ControlPlane, Ears, Telling};
+use ringmq::control::plane::{ControlPlane, Ears, Leaving, Telling};
 use ringmq::control::reload::Files;
+use ringmq::control::running::Running;
 use ringmq::control::service;
-use ringmq::control::text::{self, Remarks};
 use ringmq::control::watch::audit::AuditLog;
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
-use ringmq::engine::codec::topic::TopicLimits;
 use ringmq::engine::keys::ShardId;
-use ringmq::engine::shard::Settings;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
-use ringmq::shard::files;
 use ringmq::shard::listener::{
     LISTENS_ON_MAX, Listener, ListenerSetup, Place, SocketBounds, SocketFile,
 };
@@ -92,27 +89,20 @@ fn main() -> ExitCode {
         Some(Command::Completions(args)) => {
             return tell(Ok::<_, String>(pages::completions(args, Cli::command())));
         }
-        Some(Command::CheckConfig { file }) => Some(file.clone()),
+        Some(Command::CheckConfig(args)) => Some(args.file.clone()),
         None => cli.config.clone(),
     };
     let bounds = machine::group_bounds();
-    let config = match load(path.as_deref(), &cli, &bounds) {
+    let source = source(path, cli.flags, &bounds);
+    let config = match source.load() {
         Ok(config) => config,
         Err(error) => {
             log::say(&error.to_string());
             return ExitCode::from(WRONG);
         }
     };
-    if cli.command.is_some() {
-        match check(&config, &bounds) {
-            Ok(warnings) => warnings.iter().for_each(|warning| log::say(warning)),
-            Err(error) => {
-                log::say(&error.to_string());
-                return ExitCode::from(WRONG);
-            }
-        }
-        answer("the configuration is correct");
-        return ExitCode::SUCCESS;
+    if let Some(Command::CheckConfig(args)) = &cli.command {
+        return check_config(args, &config, &bounds);
     }
     let places = check::check_places(&config);
     let started = places.and_then(|()| log::start(&config.log).map_err(|error| error.to_string()));
@@ -120,7 +110,7 @@ fn main() -> ExitCode {
         log::say(&error);
         return ExitCode::from(WRONG);
     }
-    let ended = run(config, &bounds);
+    let ended = run(source, config, &bounds);
     if let Err(error) = &ended {
         error!("{error}");
     }
@@ -155,6 +145,22 @@ impl WrongFile {
     fn new(error: impl ToString) -> Self {
         WrongFile(error.to_string())
     }
+}
+
+/// Says what is wrong with a configuration, and how a running broker's differs if that is asked.
+fn check_config(args: &CheckConfigArgs, config: &Config, bounds: &Bounds) -> ExitCode {
+    match check(config, bounds) {
+        Ok(warnings) => warnings.iter().for_each(|warning| log::say(warning)),
+        Err(error) => {
+            log::say(&error.to_string());
+            return ExitCode::from(WRONG);
+        }
+    }
+    if args.against_running {
+        return operator::compare(args, config);
+    }
+    answer("the configuration is correct");
+    ExitCode::SUCCESS
 }
 
 /// What a start would refuse, beyond the configuration file itself; else what it would warn of.
@@ -192,89 +198,52 @@ fn measure_disk(args: &BenchStorageArgs) -> Result<Report, String> {
     bench_storage::run(args).map_err(|error| format!("the disk cannot be measured: {error}"))
 }
 
-fn load(path: Option<&Path>, cli: &Cli, bounds: &Bounds) -> Result<Config, ConfigError> {
-    let file = path.map(read_config).transpose()?;
-    let sources = Sources {
+/// What the configuration is read from, now and again.
+fn source(path: Option<PathBuf>, flags: Flags, bounds: &Bounds) -> Source {
+    Source {
+        path,
+        flags,
         cpus_available: machine::cpus(),
         cpu_quota: bounds.cpu.clone(),
-        ..sources(file.as_ref())?
-    };
-    Config::load(&sources, &cli.flags)
+    }
 }
 
 /// Where a broker of that configuration answers operators.
 fn configured(path: Option<&Path>) -> Result<AdminConfig, ConfigError> {
-    let file = path.map(read_config).transpose()?;
-    AdminConfig::load(&sources(file.as_ref())?)
+    let source = Source {
+        path: path.map(Path::to_owned),
+        ..Source::default()
+    };
+    source.load_admin()
 }
 
-/// A file that was read, and the environment.
-fn sources(file: Option<&(PathBuf, String)>) -> Result<Sources<'_>, ConfigError> {
-    Ok(Sources {
-        file: file.map(|(path, text)| (path.as_path(), text.as_str())),
-        environment: environment()?,
-        ..Sources::default()
-    })
-}
-
-/// The file's whole path, from which errors and names in it count, and its text.
-fn read_config(path: &Path) -> Result<(PathBuf, String), ConfigError> {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let wrong = |text: String| ConfigError::new(path.display().to_string(), text);
-    let bytes = files::read(&path, files::CONFIG_BYTES_MAX);
-    let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
-    let text = text::decode(&bytes, Remarks::BehindValues);
-    let text = text.map_err(|error| wrong(error.to_string()))?.to_string();
-    Ok((path, text))
-}
-
-/// Variables that are texts.
-fn environment() -> Result<Vec<(String, String)>, ConfigError> {
-    let mut environment = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        let Ok(name) = name.into_string() else {
-            continue;
-        };
-        match value.into_string() {
-            Ok(value) => environment.push((name, value)),
-            Err(_) if name.starts_with("RINGMQ_") => {
-                return Err(ConfigError::new(name, "its value is not UTF-8".to_owned()));
-            }
-            Err(_) => {}
-        }
-    }
-    Ok(environment)
-}
-
-fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
-    heap::use_small_pages();
-    heap::give_back_only_when_asked();
-    let descriptors_left = check_machine(&config)?;
+fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
+    prepare_heap();
+    let running = running(source, config, bounds)?;
+    let (config, settings) = (running.config(), running.settings());
     let signals = Signals::new(SIGNALS)?;
-    let (questions_to, questions) = question_queue(queue_bounds(&config));
+    let (questions_to, questions) = question_queue(queue_bounds(config));
     let (entries_to, entries) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (records_to, taken) = crossbeam_channel::bounded(watch::RECORDS_MAX);
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
-    let files = Files::load(&config).map_err(WrongFile::new)?;
+    let files = Files::load(config).map_err(WrongFile::new)?;
     // What cannot be opened refuses the start before anybody comes in.
-    let methods = authenticators(&config, &files).map_err(WrongFile::new)?;
-    let (audit, bridges) = (open_audit(&config)?, load_bridges(&config)?);
-    let kept = open_storage(&config)?;
-    let listeners = bind(&config, &files)?;
+    let methods = authenticators(config, &files).map_err(WrongFile::new)?;
+    let (audit, bridges) = (open_audit(config)?, load_bridges(config)?);
+    let kept = open_storage(config)?;
+    let listeners = bind(config, &files)?;
     let places = places(&listeners);
     let admin = Admin::bind(&config.admin)?;
-    let left = left_behind(&listeners, admin.as_ref());
+    let of_admin: Vec<_> = admin.iter().flat_map(Admin::files).collect();
+    let listening = listening(config, &listeners);
     let bans = Bans::of_file(files.bans());
-    let memory = memory_share(&config, bounds);
-    memory.check(config.least_memory())?;
-    let settings = settings_in_force(&config, &memory, descriptors_left);
+    running.memory().check(config.least_memory())?;
     let meter = ProcessMeter::new(config.cpus.list.len());
-    let rules = rules_in_force(&config, &files, &bans);
     let shards = Shards::start(
         &config.cpus,
         &settings,
         listeners,
-        &rules,
+        &rules_in_force(config, &files, &bans),
         (&questions_to, &entries_to, &meter),
         kept,
     )?;
@@ -282,19 +251,19 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     drop(entries_to);
     // Before clients come, so that what they publish waits for the other broker.
     let bridges = Bridges::start(bridges, &shards).map_err(no_thread)?;
-    tell_start((&config, &files), &memory, bounds, shards.restored());
+    tell_start((&running, &files), bounds, shards.restored());
     start_methods(
-        &config,
+        config,
         (methods, &bans),
         &questions,
         &shards,
         &misbehaving_to,
     )?;
     let records = Records::new(records_to);
-    let audit = audit.map(|log| (log, names(&config, &places)));
-    let watch = keep_account(&config, audit, (entries, taken), misbehaving_to, &records)?;
-    tell_places(&config, &places);
-    let (asks, telling) = start_admin(admin, (&config, &settings, &places), &records, &files)?;
+    let audit = (audit, &listening);
+    let watch = keep_account(config, audit, (entries, taken), misbehaving_to, &records)?;
+    tell_places(config, &places);
+    let (asks, telling) = start_admin(admin, (&running, listening), &records, &files)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -303,17 +272,28 @@ fn run(config: Config, bounds: &Bounds) -> Result<(), Box<dyn Error>> {
     let control = ControlPlane::new(
         (&shards, ears),
         files,
-        (bans, &config.bans),
+        bans,
         records,
         (MemoryWatch::new(meter, &settings.limits), telling),
-        config.silence_seconds_max,
+        running,
         bridges,
     );
     // A service manager may wait for this; without one nothing happens.
     service::tell(NotifyState::Ready);
-    control.serve()?;
-    service::tell(NotifyState::Stopping);
-    stop(shards, &left, config.shutdown_deadline, watch.as_ref())
+    let leaving = control.serve()?;
+    stop(shards, (&leaving, &of_admin), watch.as_ref())
+}
+
+fn prepare_heap() {
+    heap::use_small_pages();
+    heap::give_back_only_when_asked();
+}
+
+/// The configuration in force, where the machine will do.
+fn running(source: Source, config: Config, bounds: &Bounds) -> Result<Running, MachineError> {
+    let descriptors_left = check_machine(&config)?;
+    let memory = memory_share(&config, bounds);
+    Ok(Running::new(source, config, memory, descriptors_left))
 }
 
 fn rules_in_force(config: &Config, files: &Files, bans: &Bans) -> Rules {
@@ -334,26 +314,27 @@ fn load_bridges(config: &Config) -> Result<Prepared, WrongFile> {
     Prepared::load(config).map_err(WrongFile)
 }
 
-/// Files of sockets, which go with the broker.
-fn left_behind(listeners: &[(Listener, ListenerSetup)], admin: Option<&Admin>) -> Vec<SocketFile> {
-    let listeners = listeners.iter();
-    let files = listeners.filter_map(|(listener, _)| listener.file.clone());
-    files
-        .chain(admin.into_iter().flat_map(Admin::files))
-        .collect()
+/// Listeners by their numbers.
+fn listening(config: &Config, listeners: &[(Listener, ListenerSetup)]) -> Listening {
+    let mut listening = Listening::default();
+    let policies = config.listeners.iter().zip(&config.settings.listeners);
+    for ((listener, _), (config, policy)) in listeners.iter().zip(policies) {
+        listening.push(config, policy, &listener.place, listener.file.clone());
+    }
+    listening
 }
 
 /// Stops in order, with the files of sockets.
 fn stop(
     shards: Shards,
-    left: &[SocketFile],
-    deadline: Duration,
+    (leaving, of_admin): (&Leaving, &[SocketFile]),
     watch: Option<&JoinHandle<()>>,
 ) -> Result<(), Box<dyn Error>> {
+    service::tell(NotifyState::Stopping);
     info!("stopping");
-    let by = Instant::now() + deadline;
-    shards.stop(deadline)?;
-    for file in left {
+    let by = Instant::now() + leaving.within;
+    shards.stop(leaving.within)?;
+    for file in leaving.files.iter().chain(of_admin) {
         if let Err(error) = file.remove() {
             debug!("a socket's file stays: {error}");
         }
@@ -366,7 +347,7 @@ fn stop(
 /// Starts the threads that keep account of clients, if anybody wants that.
 fn keep_account(
     config: &Config,
-    audit: Option<(AuditLog, Vec<String>)>,
+    (audit, listening): (Option<AuditLog>, &Listening),
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
     written: &Records,
@@ -374,6 +355,7 @@ fn keep_account(
     if !config.settings.takes_notes {
         return Ok(None);
     }
+    let audit = audit.map(|log| (log, listening.names()));
     let started = watch::start(audit, &config.bans, reports, misbehaving_to, written);
     started.map(Some).map_err(no_thread)
 }
@@ -390,12 +372,8 @@ fn await_end(watch: Option<&JoinHandle<()>>, by: Instant) {
     }
 }
 
-fn tell_start(
-    (config, files): (&Config, &Files),
-    memory: &MemoryShare,
-    bounds: &Bounds,
-    sessions: usize,
-) {
+fn tell_start((running, files): (&Running, &Files), bounds: &Bounds, sessions: usize) {
+    let (config, memory) = (running.config(), running.memory());
     let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
     let shards = cpus.len();
     if config.cpus.pinned {
@@ -422,18 +400,6 @@ fn tell_start(
 fn memory_share(config: &Config, bounds: &Bounds) -> MemoryShare {
     let wanted = config.settings.limits.memory_max_bytes;
     MemoryShare::new(wanted, bounds.memory.as_ref())
-}
-
-/// The settings, with the limits that follow from the memory of this machine.
-fn settings_in_force(config: &Config, memory: &MemoryShare, descriptors_left: usize) -> Settings {
-    let mut settings = config.settings.clone();
-    settings.descriptors_for_connections = descriptors_left;
-    settings.limits.memory_max_bytes = memory.max_bytes;
-    if !config.says_retained_bytes {
-        let retained_bytes_max = &mut settings.limits.retained_bytes_max;
-        *retained_bytes_max = memory.retained_bytes_max(*retained_bytes_max);
-    }
-    settings
 }
 
 /// What is configured and will not do on this machine.
@@ -500,13 +466,6 @@ fn places(listeners: &[(Listener, ListenerSetup)]) -> Places {
     let listeners = listeners.iter();
     listeners
         .map(|(listener, _)| (listener.place.clone(), listener.left_out.clone()))
-        .collect()
-}
-
-/// The listeners' names in the audit log, by their numbers.
-fn names(config: &Config, places: &Places) -> Vec<String> {
-    let all = config.listeners.iter().zip(places);
-    all.map(|(listener, (place, _))| format!("{}://{place}{}", listener.scheme, listener.path()))
         .collect()
 }
 
@@ -622,14 +581,15 @@ fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<
 /// Has the admin listener answer, if there is one: where it asks, and what the control plane tells.
 fn start_admin(
     admin: Option<Admin>,
-    (config, settings, places): (&Config, &Settings, &Places),
+    (running, listening): (&Running, Listening),
     records: &Records,
     files: &Files,
 ) -> Result<(Receiver<Ask>, Telling), String> {
+    let shown = Arc::new(ShownConfig::new(running.in_force(&listening)));
     let mut telling = Telling {
-        listeners: names(config, places),
+        listening,
         admin: None,
-        sys_interval: config.sys_interval,
+        shown: Arc::clone(&shown),
     };
     let Some(admin) = admin else {
         return Ok((crossbeam_channel::never(), telling));
@@ -637,27 +597,12 @@ fn start_admin(
     let (asks_to, asks) = crossbeam_channel::bounded(ASKS_MAX);
     telling.admin = Some(admin.counts());
     let kept = Kept {
-        in_force: in_force(config, settings, places),
+        in_force: shown,
         records: records.clone(),
         files: files.admin(),
     };
     admin.start(asks_to, kept).map_err(no_thread)?;
     Ok((asks, telling))
-}
-
-/// The configuration, as operators are shown it.
-fn in_force(config: &Config, settings: &Settings, places: &Places) -> InForce {
-    let limits = &settings.limits;
-    InForce {
-        said: config.said.clone(),
-        limits: limits_in_force(limits),
-        listeners: names(config, places),
-        drain_rate: config.drain_rate,
-        topic_limits: TopicLimits {
-            bytes_max: limits.topic_bytes_max,
-            levels_max: limits.topic_levels_max,
-        },
-    }
 }
 
 /// Signals to the process, as a queue.

@@ -3,6 +3,7 @@
 use crate::cli::bench_storage::BenchStorageArgs;
 use crate::cli::import::ImportArgs;
 use crate::cli::operator::OperatorCommand;
+use crate::cli::operator::difference::CheckConfigArgs;
 use crate::cli::pages::{CompletionsArgs, ManArgs};
 use crate::cli::passwd::PasswdArgs;
 use crate::cli::store::StoreCommand;
@@ -30,10 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check a configuration file, say what is wrong with it, and exit
-    CheckConfig {
-        /// The file
-        file: PathBuf,
-    },
+    CheckConfig(CheckConfigArgs),
     /// Add, change or delete a user of a password file
     Passwd(PasswdArgs),
     /// Make, replace or delete a token for the admin listener

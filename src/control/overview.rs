@@ -167,6 +167,19 @@ impl Health {
 /// Bans with the time until each ends, and how many there are.
 pub type BanList = (Vec<(Who, Option<Duration>)>, usize);
 
+/// What came of reading everything anew, in an operator's words.
+#[derive(Debug, Default)]
+pub struct ReloadOutcome {
+    /// Files that were read.
+    pub reloaded: Vec<String>,
+    /// Keys of the configuration that are in force with another value.
+    pub changed: Vec<String>,
+    /// Keys that have another value, and need a restart.
+    pub needs_restart: Vec<String>,
+    /// What is wrong: then nothing was changed.
+    pub errors: Vec<String>,
+}
+
 /// Something that is to be answered by the control plane.
 #[derive(Debug)]
 pub enum Ask {
@@ -176,8 +189,8 @@ pub enum Ask {
     Health(oneshot::Sender<Health>),
     /// Something that shards know or do: all of them, or one. Who loses its answer has asked one too many.
     Shards(Arc<Asked>, Option<ShardId>, oneshot::Sender<Gathered>),
-    /// Of each listener whether it is open, and its connections.
-    Listeners(oneshot::Sender<Vec<(bool, u64)>>),
+    /// Of each listener whether it is open, and its connections; `None` for one that was removed.
+    Listeners(oneshot::Sender<Vec<Option<(bool, u64)>>>),
     /// A listener is closed, or all are: then the broker stops when nobody is there any more.
     Close(Option<u16>, oneshot::Sender<()>),
     /// Bans in force, so many at most, and how many there are.
@@ -188,6 +201,6 @@ pub enum Ask {
     Unban(Who, oneshot::Sender<Option<bool>>),
     /// How each bridge is.
     Bridges(oneshot::Sender<Vec<BridgeState>>),
-    /// Read files anew, as on SIGHUP: what came of each.
-    Reload(oneshot::Sender<Vec<Result<String, String>>>),
+    /// Read everything anew, as on SIGHUP.
+    Reload(oneshot::Sender<ReloadOutcome>),
 }

@@ -3,16 +3,20 @@
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
 use crate::control::admin::counts::AdminCounts;
+use crate::control::admin::kept::ShownConfig;
 use crate::control::bridges::Bridges;
 use crate::control::bridges::dialler::Called;
 use crate::control::census::{Census, Counts};
-use crate::control::config::BansConfig;
 use crate::control::inquiries::Inquiries;
+use crate::control::listening::Listening;
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
-use crate::control::overview::{Ask, Health, OfShard, Overview, SILENCE_SECONDS_MAX, ShardHealth};
+use crate::control::overview::{
+    Ask, Health, OfShard, Overview, ReloadOutcome, SILENCE_SECONDS_MAX, ShardHealth,
+};
 use crate::control::reload::{self, Files, Reloaded};
 use crate::control::rollout::Rollout;
+use crate::control::running::Running;
 use crate::control::service;
 use crate::control::sys::SysTree;
 use crate::control::watch::bans::{Bans, Who};
@@ -21,6 +25,7 @@ use crate::control::watch::{Record, Records};
 use crate::control::watchdog::{self, Watchdog};
 use crate::engine::keys::ShardId;
 use crate::shard::boot::{BootError, Shards};
+use crate::shard::listener::SocketFile;
 use crate::shard::orders::{Announcements, Event, Reloadable};
 use crossbeam_channel::{Receiver, RecvError, select};
 use sd_notify::NotifyState;
@@ -53,10 +58,10 @@ const NOTES_LEFT_OUT: &str = "notes_left_out";
 /// What shards were given to share. It is freed here, when none of them has it any more: 100,000 small parts
 /// would take a shard milliseconds.
 #[derive(Default)]
-struct Handed(Vec<Arc<dyn Any + Send + Sync>>);
+pub(super) struct Handed(Vec<Arc<dyn Any + Send + Sync>>);
 
 impl Handed {
-    fn keep<T: Send + Sync + 'static>(&mut self, given: &Arc<T>) {
+    pub(super) fn keep<T: Send + Sync + 'static>(&mut self, given: &Arc<T>) {
         self.0.push(Arc::<T>::clone(given));
     }
 
@@ -78,11 +83,19 @@ pub struct Ears {
 /// What is told to operators besides numbers of shards.
 pub struct Telling {
     /// Where the broker listens.
-    pub listeners: Vec<String>,
+    pub listening: Listening,
     /// What the admin listener counts, if there is one.
     pub admin: Option<Arc<AdminCounts>>,
-    /// How often the broker publishes how it is; `None` for never.
-    pub sys_interval: Option<Duration>,
+    /// The configuration, as it is shown.
+    pub shown: Arc<ShownConfig>,
+}
+
+/// How the broker is to stop.
+pub struct Leaving {
+    /// How long that may take.
+    pub within: Duration,
+    /// Files of sockets, which go with it.
+    pub files: Vec<SocketFile>,
 }
 
 /// Who wants to have numbers of the shards.
@@ -105,38 +118,39 @@ enum Heard {
 
 /// What the control plane looks after while the shards work.
 pub struct ControlPlane<'a> {
-    shards: &'a Shards,
+    pub(super) shards: &'a Shards,
     ears: Ears,
     memory: MemoryWatch,
     census: Census<Asker>,
     inquiries: Inquiries,
-    telling: Telling,
-    sys: Option<SysTree>,
+    pub(super) telling: Telling,
+    pub(super) sys: Option<SysTree>,
     /// What was published last of how the broker is.
     sys_values: Announcements,
-    bridges: Bridges,
+    pub(super) bridges: Bridges,
     started_at: Instant,
+    pub(super) running: Running,
+    pub(super) settings: Rollout,
     rules: Rollout,
     certificates: Rollout,
-    files: Files,
+    pub(super) files: Files,
     /// Who keeps account is told what happens here.
-    records: Records,
+    pub(super) records: Records,
     bans: Bans,
     bans_pace: Pace,
     banned: Rollout,
     /// The file of bans was read anew, and no shard was told yet.
     bans_are_news: bool,
-    handed: Handed,
-    bans_config: BansConfig,
+    pub(super) handed: Handed,
     /// When files were last looked at.
     looked_at: Instant,
     /// When it was last said what has ended or will soon.
     terms_told_at: Instant,
     /// Listeners that are closed, by number.
-    closed: BTreeSet<u16>,
+    pub(super) closed: BTreeSet<u16>,
     /// Since when all are: it stops when nobody is there any more.
-    drained_since: Option<Instant>,
-    watchdog: Watchdog,
+    pub(super) drained_since: Option<Instant>,
+    pub(super) watchdog: Watchdog,
     /// When the shards were last looked at.
     watched_at: Instant,
 }
@@ -147,25 +161,27 @@ impl<'a> ControlPlane<'a> {
     pub fn new(
         (shards, ears): (&'a Shards, Ears),
         files: Files,
-        (bans, bans_config): (Bans, &BansConfig),
+        bans: Bans,
         records: Records,
         (memory, telling): (MemoryWatch, Telling),
-        silence_seconds_max: u32,
+        running: Running,
         bridges: Bridges,
     ) -> Self {
+        let config = running.config();
         ControlPlane {
             shards,
             ears,
             memory,
             census: Census::new(shards.pulses().len()),
             inquiries: Inquiries::default(),
-            sys: telling
+            sys: config
                 .sys_interval
                 .map(|interval| SysTree::new(interval, Instant::now())),
             telling,
             sys_values: Announcements::new(),
             bridges,
             started_at: Instant::now(),
+            settings: Rollout::new(shards.pulses().len()),
             rules: Rollout::new(shards.pulses().len()),
             certificates: Rollout::new(shards.pulses().len()),
             files,
@@ -175,13 +191,13 @@ impl<'a> ControlPlane<'a> {
             banned: Rollout::new(shards.pulses().len()),
             bans_are_news: false,
             handed: Handed::default(),
-            bans_config: bans_config.clone(),
             looked_at: Instant::now(),
             terms_told_at: Instant::now(),
             closed: BTreeSet::new(),
             drained_since: None,
-            watchdog: Watchdog::new(shards.pulses().len(), silence_seconds_max),
+            watchdog: Watchdog::new(shards.pulses().len(), config.silence_seconds_max),
             watched_at: Instant::now(),
+            running,
         }
     }
 
@@ -189,12 +205,12 @@ impl<'a> ControlPlane<'a> {
     ///
     /// # Errors
     /// A shard cannot go on.
-    pub fn serve(mut self) -> Result<(), Box<dyn Error>> {
+    pub fn serve(mut self) -> Result<Leaving, Box<dyn Error>> {
         loop {
             self.do_what_is_due();
             if self.is_drained() {
                 info!("drained: nobody is connected any more");
-                return Ok(());
+                return Ok(self.leave());
             }
             let heard = self.listen();
             self.handed.free();
@@ -203,7 +219,7 @@ impl<'a> ControlPlane<'a> {
             self.watch()?;
             if self.looked_at.elapsed() >= FILES_INTERVAL {
                 self.looked_at = Instant::now();
-                let _ = self.reload(false);
+                self.reload_changed();
                 if self.terms_told_at.elapsed() >= TERMS_INTERVAL {
                     self.tell_terms();
                 }
@@ -212,8 +228,8 @@ impl<'a> ControlPlane<'a> {
                 Heard::Nothing => {}
                 Heard::Asked(ask) => self.answer(ask),
                 Heard::Signal(SIGUSR1) => self.ask_statistics(Asker::Log),
-                Heard::Signal(SIGHUP) => drop(self.reload(true)),
-                Heard::Signal(SIGTERM | SIGINT) => return Ok(()),
+                Heard::Signal(SIGHUP) => drop(self.renew()),
+                Heard::Signal(SIGTERM | SIGINT) => return Ok(self.leave()),
                 Heard::Signal(other) => info!("signal {other} means nothing to the broker"),
                 Heard::Misbehaves(who) => self.ban(who),
                 Heard::Called(called) => self.bridges.take_called(called, self.shards),
@@ -249,6 +265,13 @@ impl<'a> ControlPlane<'a> {
                 }
                 Heard::Shard(_) => {}
             }
+        }
+    }
+
+    fn leave(&self) -> Leaving {
+        Leaving {
+            within: self.running.config().shutdown_deadline,
+            files: self.telling.listening.files().cloned().collect(),
         }
     }
 
@@ -291,7 +314,7 @@ impl<'a> ControlPlane<'a> {
             recv(self.shards.events) -> event => event.map(Heard::Shard),
             recv(self.bridges.called()) -> called => match called {
                 Ok(called) => Ok(Heard::Called(called)),
-                // There are no bridges.
+                // There are no bridges so far.
                 Err(_) => {
                     self.bridges.hear_no_more();
                     Ok(Heard::Nothing)
@@ -379,21 +402,26 @@ impl<'a> ControlPlane<'a> {
                 match listener {
                     Some(number) => drop(self.closed.insert(number)),
                     None => {
-                        self.closed = (0..).take(self.telling.listeners.len()).collect();
+                        self.closed = (0..).take(self.telling.listening.names().len()).collect();
                         self.drained_since.get_or_insert(now);
                     }
                 }
                 let _ = asker.send(());
             }
             Ask::Bridges(asker) => drop(asker.send(self.bridges.list())),
-            Ask::Reload(asker) => drop(asker.send(self.reload(true))),
+            Ask::Reload(asker) => drop(asker.send(self.renew())),
         }
     }
 
-    fn listeners(&self) -> Vec<(bool, u64)> {
+    /// By number; `None` for those that were removed and have nobody left.
+    fn listeners(&self) -> Vec<Option<(bool, u64)>> {
         let counts = (0..).zip(self.shards.connections_by_listener());
         counts
-            .map(|(number, count)| (!self.closed.contains(&number), count as u64))
+            .map(|(number, count)| {
+                let is_removed = self.telling.listening.is_removed(number);
+                let is_open = !is_removed && !self.closed.contains(&number);
+                (!is_removed || count > 0).then_some((is_open, count as u64))
+            })
             .collect()
     }
 
@@ -507,7 +535,7 @@ impl<'a> ControlPlane<'a> {
         Health {
             shards,
             problems,
-            listeners: self.telling.listeners.clone(),
+            listeners: self.telling.listening.open_names(),
         }
     }
 
@@ -551,10 +579,11 @@ impl<'a> ControlPlane<'a> {
 
     /// Bans who fails again and again.
     fn ban(&mut self, who: Who) {
-        let (now, duration) = (Instant::now(), self.bans_config.duration);
+        let config = &self.running.config().bans;
+        let (now, duration) = (Instant::now(), config.duration);
         // Failures that were under way when it was banned make it last longer, but are no news.
         if !self.bans.is_in_force(&who, now) {
-            let why = self.bans_config.why(&who);
+            let why = config.why(&who);
             let seconds = duration.as_secs();
             warn!("{who} is banned for {seconds} s (bans.seconds): {why}");
             self.record("banned", &format!("{who}: {why}"));
@@ -572,38 +601,42 @@ impl<'a> ControlPlane<'a> {
     }
 
     /// Has something recorded; what finds no room is left out.
-    fn record(&self, kind: &'static str, text: &str) {
+    pub(super) fn record(&self, kind: &'static str, text: &str) {
         let record = Record::Happened(kind, text.to_owned());
         let _ = self.records.to.try_send(record);
     }
 
-    /// Reads files anew: those that changed, or all if somebody asks; what came of each.
-    fn reload(&mut self, is_asked: bool) -> Vec<Result<String, String>> {
-        let mut outcome = Vec::new();
-        let done = self.files.reload(is_asked);
-        if is_asked {
-            let _ = self.records.to.try_send(Record::Reopen);
-            log::reopen();
-            for line in self.files.on_hangup(done.len()) {
-                info!("{line}");
-            }
-        }
-        for reloaded in done {
+    /// Reads files anew that have changed, each for itself.
+    fn reload_changed(&mut self) {
+        for reloaded in self.files.reload(false) {
             match reloaded {
-                Ok(reloaded) => {
-                    outcome.push(Ok(reloaded.name().to_owned()));
-                    if let Some(what) = self.put_in_force(reloaded) {
-                        self.tell_reloaded(what);
-                    }
-                }
-                Err(error) => {
-                    outcome.push(Err(error.to_string()));
-                    error!("not reloaded, what was before stays in force: {error}");
-                    self.record("reload_failed", &error.to_string());
-                }
+                Ok(reloaded) => drop(self.take_file(reloaded)),
+                Err(error) => self.tell_wrong(&error.to_string()),
             }
         }
-        outcome
+    }
+
+    /// Nothing is changed: something is wrong.
+    pub(super) fn refuse(&self, errors: Vec<String>) -> ReloadOutcome {
+        errors.iter().for_each(|error| self.tell_wrong(error));
+        ReloadOutcome {
+            errors,
+            ..ReloadOutcome::default()
+        }
+    }
+
+    fn tell_wrong(&self, error: &str) {
+        error!("not reloaded, what was before stays in force: {error}");
+        self.record("reload_failed", error);
+    }
+
+    /// Puts in force what was read of files; what it is.
+    pub(super) fn take_file(&mut self, reloaded: Reloaded) -> &'static str {
+        let name = reloaded.name();
+        if let Some(what) = self.put_in_force(reloaded) {
+            self.tell_reloaded(what);
+        }
+        name
     }
 
     /// Says which certificates and revocation lists have ended or will soon.
@@ -626,6 +659,7 @@ impl<'a> ControlPlane<'a> {
             Reloadable::Certificates => &mut self.certificates,
             Reloadable::Rules => &mut self.rules,
             Reloadable::Bans => &mut self.banned,
+            Reloadable::Settings => &mut self.settings,
         }
     }
 

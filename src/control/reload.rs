@@ -1,9 +1,10 @@
 //! Files that may change while the broker runs: certificates, users, access rules. Read anew on SIGHUP
 //! and when they change.
 //!
-//! All or nothing per kind: a file that is wrong leaves what was before in force, and is named.
+//! A file that is wrong leaves what was before in force, and is named: of those that have changed for itself,
+//! of those that somebody wants to have read for all of them.
 //!
-//! Not here: settings of the configuration file itself, which are fixed until a restart.
+//! Not here: the configuration itself ([`super::running`]).
 
 use crate::control::admin::kept::KeptFiles;
 use crate::control::admin::tls::AdminTls;
@@ -34,6 +35,7 @@ pub const fn name_of(what: Reloadable) -> &'static str {
         Reloadable::Certificates => "certificates are",
         Reloadable::Rules => "the access file is",
         Reloadable::Bans => "the bans are",
+        Reloadable::Settings => "the configuration is",
     }
 }
 
@@ -109,9 +111,51 @@ impl Reloaded {
     }
 }
 
+/// Files of TLS that another configuration names.
+pub struct WantedTls<'a> {
+    /// By the listeners' numbers.
+    pub listeners: Vec<Option<TlsFiles>>,
+    /// Of the admin listener.
+    pub admin: Option<&'a TlsFiles>,
+}
+
+/// A kind of files that are put in force together.
+#[derive(Clone, Copy)]
+enum Kind {
+    Tls,
+    AdminTls,
+    Operators,
+    Users,
+    Bans,
+    Access,
+}
+
+/// What was read, and is not in force yet.
+enum Read {
+    Tls(Vec<Option<Tls>>),
+    AdminTls(Box<Tls>),
+    Operators(Table),
+    Users(Box<PasswordFile>),
+    Bans(Vec<Who>, Vec<String>),
+    Access(Acl),
+}
+
+impl Read {
+    const fn kind(&self) -> Kind {
+        match self {
+            Read::Tls(_) => Kind::Tls,
+            Read::AdminTls(_) => Kind::AdminTls,
+            Read::Operators(_) => Kind::Operators,
+            Read::Users(_) => Kind::Users,
+            Read::Bans(..) => Kind::Bans,
+            Read::Access(_) => Kind::Access,
+        }
+    }
+}
+
 /// All files that may change.
 pub struct Files {
-    /// The configuration's own, which is not read again.
+    /// The configuration's own, which is read anew as well.
     config_file: Option<PathBuf>,
     /// Keys of what is begun anew on SIGHUP.
     logs: Vec<&'static str>,
@@ -178,11 +222,10 @@ impl AdminFiles {
         })
     }
 
-    fn reload(&mut self) -> Result<Reloaded, FileError> {
-        self.read = load_one(&self.read.files)?;
+    fn replace(&mut self, tls: Tls) {
+        self.read = tls;
         self.tls
             .replace(Arc::clone(&self.read.settings.setup.config));
-        Ok(Reloaded::AdminCertificates)
     }
 }
 
@@ -353,105 +396,180 @@ impl Files {
         let mut lines = Vec::new();
         if !self.logs.is_empty() {
             lines.push(format!("SIGHUP: {} begun anew", self.logs.join(" and ")));
-        } else if read == 0 {
+        } else if read == 0 && self.config_file.is_none() {
             lines.push("SIGHUP: there is nothing to reload".to_owned());
         }
-        if let Some(path) = &self.config_file {
-            lines.push(format!(
-                "SIGHUP: {} itself is not read again; what was changed in it takes a restart",
-                path.display()
-            ));
-        }
+        let config = self.config_file.iter().map(|path| path.display());
+        lines.extend(config.map(|path| format!("SIGHUP: {path} is read anew")));
         lines
     }
 
-    /// Reads files again: those that have changed, or all if `is_asked`.
+    /// Files of TLS are those of another configuration from now on, `listeners`' by their numbers; all files
+    /// are read again, and none is put in force if one is wrong.
+    pub fn reload_all(&mut self, wanted: &WantedTls<'_>) -> Vec<Result<Reloaded, FileError>> {
+        self.reload_wanted(true, Some(wanted))
+    }
+
+    /// Reads files again: those that have changed, each for itself, or all if `is_asked`: then none is put in
+    /// force if one is wrong.
     pub fn reload(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
+        self.reload_wanted(is_asked, None)
+    }
+
+    fn reload_wanted(
+        &mut self,
+        is_asked: bool,
+        wanted: Option<&WantedTls<'_>>,
+    ) -> Vec<Result<Reloaded, FileError>> {
+        let mut read = self.read(is_asked, wanted);
         let mut done = Vec::new();
-        let now = stamps(&self.certificates);
-        if !now.is_empty() && self.certificate_stamps.is_due(now, is_asked) {
-            done.push(self.reload_tls());
+        if !is_asked || read.iter().all(Result::is_ok) {
+            done.extend(self.reload_tokens(is_asked));
         }
-        done.extend(self.reload_admin(is_asked));
-        if let Some(users) = &mut self.users {
-            let now = stamp(&users.path);
-            if users.stamp.is_due(now, is_asked) {
-                done.push(read_users(&users.path).map(|file| {
-                    users.method.replace(file);
-                    Reloaded::Users
-                }));
-            }
+        if is_asked && read.iter().any(Result::is_err) || done.iter().any(Result::is_err) {
+            // The others are taken when they are looked at next, each for itself.
+            let fine = read.iter().flatten().map(|read| read.kind());
+            let fine: Vec<_> = fine.collect();
+            fine.into_iter().for_each(|kind| self.leave_unread(kind));
+            read.retain(Result::is_err);
         }
-        if let Some(tokens) = &mut self.tokens {
-            let now = tokens.path.as_deref().and_then(stamp);
-            if tokens.stamp.is_due(now, is_asked) {
-                let reloaded = tokens.method.reload();
-                done.push(match reloaded {
-                    Ok(true) => Ok(Reloaded::Keys),
-                    Ok(false) => Ok(Reloaded::Asked),
-                    Err(error) => Err(FileError {
-                        place: None,
-                        text: format!("authentication.jwt: {error}"),
-                    }),
-                });
-            }
-        }
-        if let Some(file) = &mut self.bans {
-            let now = stamp(&file.path);
-            if file.stamp.is_due(now, is_asked) {
-                done.push(read_bans(&file.path).map(|(bans, warnings)| {
-                    if file.bans == bans {
-                        return Reloaded::Unchanged(Reloadable::Bans);
-                    }
-                    warnings.iter().for_each(|text| warn!("{text}"));
-                    file.bans.clone_from(&bans);
-                    Reloaded::Bans(bans)
-                }));
-            }
-        }
-        if let Some(access) = &mut self.access {
-            let now = stamp(&access.path);
-            if access.stamp.is_due(now, is_asked) {
-                done.push(read_access(&access.path).map(|acl| {
-                    if *access.acl == acl {
-                        return Reloaded::Unchanged(Reloadable::Rules);
-                    }
-                    access.acl = Arc::new(acl);
-                    Reloaded::Access(Arc::clone(&access.acl))
-                }));
-            }
+        for read in read {
+            done.push(read.map(|read| self.put(read)));
         }
         done
     }
 
-    /// What the admin listener needs.
-    fn reload_admin(&mut self, is_asked: bool) -> Vec<Result<Reloaded, FileError>> {
-        let mut done = Vec::new();
+    /// Reads what is due; nothing of it is in force yet.
+    fn read(
+        &mut self,
+        is_asked: bool,
+        wanted: Option<&WantedTls<'_>>,
+    ) -> Vec<Result<Read, FileError>> {
+        let mut read = Vec::new();
+        let now = stamps(&self.certificates);
+        let is_wanted = wanted.is_some_and(|wanted| wanted.listeners.iter().any(Option::is_some));
+        if (!now.is_empty() || is_wanted) && self.certificate_stamps.is_due(now, is_asked) {
+            let listeners = self.certificates.iter();
+            let files = listeners.map(|tls| tls.as_ref().map(|tls| &tls.files));
+            let tls = match wanted {
+                Some(wanted) => load_tls(wanted.listeners.iter().map(Option::as_ref)),
+                None => load_tls(files),
+            };
+            read.push(tls.map(Read::Tls));
+        }
         if let Some(files) = &mut self.admin_tls {
             let now = files.read.files.paths().map(stamp).collect();
             if files.stamps.is_due(now, is_asked) {
-                done.push(files.reload());
+                let wanted = wanted.and_then(|wanted| wanted.admin);
+                let tls = load_one(wanted.unwrap_or(&files.read.files));
+                read.push(tls.map(|tls| Read::AdminTls(Box::new(tls))));
             }
         }
-        if let Some(operators) = &mut self.operators {
-            let now = stamp(&operators.path);
-            if operators.stamp.is_due(now, is_asked) {
-                done.push(read_operators(&operators.path).map(|table| {
-                    operators.tokens.replace(table);
-                    Reloaded::Operators
-                }));
-            }
+        if let Some(operators) = &mut self.operators
+            && operators.stamp.is_due(stamp(&operators.path), is_asked)
+        {
+            read.push(read_operators(&operators.path).map(Read::Operators));
         }
-        done
+        if let Some(users) = &mut self.users
+            && users.stamp.is_due(stamp(&users.path), is_asked)
+        {
+            let file = read_users(&users.path);
+            read.push(file.map(|file| Read::Users(Box::new(file))));
+        }
+        if let Some(file) = &mut self.bans
+            && file.stamp.is_due(stamp(&file.path), is_asked)
+        {
+            let bans = read_bans(&file.path);
+            read.push(bans.map(|(bans, warnings)| Read::Bans(bans, warnings)));
+        }
+        if let Some(access) = &mut self.access
+            && access.stamp.is_due(stamp(&access.path), is_asked)
+        {
+            read.push(read_access(&access.path).map(Read::Access));
+        }
+        read
     }
 
-    fn reload_tls(&mut self) -> Result<Reloaded, FileError> {
-        let files = self
-            .certificates
-            .iter()
-            .map(|tls| tls.as_ref().map(|tls| &tls.files));
-        self.certificates = load_tls(files)?;
-        Ok(Reloaded::Certificates(self.tls()))
+    /// Keys of tokens.
+    fn reload_tokens(&mut self, is_asked: bool) -> Option<Result<Reloaded, FileError>> {
+        let tokens = self.tokens.as_mut()?;
+        let now = tokens.path.as_deref().and_then(stamp);
+        if !tokens.stamp.is_due(now, is_asked) {
+            return None;
+        }
+        Some(match tokens.method.reload() {
+            Ok(true) => Ok(Reloaded::Keys),
+            Ok(false) => Ok(Reloaded::Asked),
+            Err(error) => Err(FileError {
+                place: None,
+                text: format!("authentication.jwt: {error}"),
+            }),
+        })
+    }
+
+    /// Has a kind read again when it is looked at next.
+    fn leave_unread(&mut self, kind: Kind) {
+        match kind {
+            Kind::Tls => self.certificate_stamps.read.clear(),
+            Kind::AdminTls => self
+                .admin_tls
+                .iter_mut()
+                .for_each(|it| it.stamps.read.clear()),
+            Kind::Operators => self
+                .operators
+                .iter_mut()
+                .for_each(|it| it.stamp.read = None),
+            Kind::Users => self.users.iter_mut().for_each(|it| it.stamp.read = None),
+            Kind::Bans => self.bans.iter_mut().for_each(|it| it.stamp.read = None),
+            Kind::Access => self.access.iter_mut().for_each(|it| it.stamp.read = None),
+        }
+    }
+
+    /// Puts in force what was read, or says what is to be.
+    fn put(&mut self, read: Read) -> Reloaded {
+        match read {
+            Read::Tls(certificates) => {
+                self.certificates = certificates;
+                Reloaded::Certificates(self.tls())
+            }
+            Read::AdminTls(tls) => {
+                if let Some(files) = &mut self.admin_tls {
+                    files.replace(*tls);
+                }
+                Reloaded::AdminCertificates
+            }
+            Read::Operators(table) => {
+                if let Some(operators) = &self.operators {
+                    operators.tokens.replace(table);
+                }
+                Reloaded::Operators
+            }
+            Read::Users(file) => {
+                if let Some(users) = &self.users {
+                    users.method.replace(*file);
+                }
+                Reloaded::Users
+            }
+            Read::Bans(bans, warnings) => self.put_bans(bans, &warnings),
+            Read::Access(acl) => self.put_access(acl),
+        }
+    }
+
+    fn put_bans(&mut self, bans: Vec<Who>, warnings: &[String]) -> Reloaded {
+        if let Some(file) = self.bans.as_mut().filter(|file| file.bans != bans) {
+            warnings.iter().for_each(|text| warn!("{text}"));
+            file.bans.clone_from(&bans);
+            return Reloaded::Bans(bans);
+        }
+        Reloaded::Unchanged(Reloadable::Bans)
+    }
+
+    fn put_access(&mut self, acl: Acl) -> Reloaded {
+        if let Some(access) = self.access.as_mut().filter(|access| *access.acl != acl) {
+            access.acl = Arc::new(acl);
+            return Reloaded::Access(Arc::clone(&access.acl));
+        }
+        Reloaded::Unchanged(Reloadable::Rules)
     }
 
     /// Seconds until the first server certificate expires; negative once it has.

@@ -70,6 +70,12 @@ impl SysTree {
         }
     }
 
+    /// To be published each `interval` from now on.
+    pub fn set_interval(&mut self, interval: Duration, now: Instant) {
+        self.interval = interval;
+        self.due_at = self.due_at.min(now + interval);
+    }
+
     /// Whether it is time to ask for numbers; said once.
     pub fn take_due(&mut self, now: Instant) -> bool {
         let is_due = now >= self.due_at;

@@ -45,6 +45,11 @@ impl Watchdog {
         }
     }
 
+    /// A shard counts as dead after so many looks without a turn from now on; 0 for never.
+    pub const fn set_silence_max(&mut self, silence_max: u32) {
+        self.silence_max = silence_max;
+    }
+
     /// Seconds for which each shard has not turned, by number.
     pub fn silences(&self) -> impl Iterator<Item = u32> {
         self.seen.iter().map(|seen| seen.looks_without)

@@ -18,6 +18,7 @@ use crate::shard::inquiries::Inquiry;
 use crate::shard::listener::{Listener, ListenerSetup};
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::meter::ProcessMeter;
+use crate::shard::opening::Opening;
 use crate::shard::orders::{Announcements, Event, Order, OrderQueue};
 use crate::shard::pulse::Pulse;
 use crate::shard::question_queue::Asking;
@@ -53,6 +54,8 @@ const START_MAX: Duration = Duration::from_secs(10);
 const RESTORE_MAX: Duration = Duration::from_secs(600);
 /// How often orders that found no room are tried again while shards stop.
 const ORDERS_INTERVAL: Duration = Duration::from_millis(50);
+/// Listeners that may be there beyond those of the start, with those that were removed and have clients left.
+const LISTENERS_SPARE: usize = 64;
 /// Events that may wait for the control plane.
 const EVENTS_MAX: usize = 1024;
 
@@ -208,7 +211,8 @@ impl Shards {
             Store::start(kept, Arc::clone(&met), sender.clone()).map_err(BootError::Storage)?;
         let mut settings = settings.clone();
         settings.stores = store.way.is_some();
-        let of_listeners = settings.listeners.len();
+        // Some more, for those that come later.
+        let of_listeners = settings.listeners.len() + LISTENERS_SPARE;
         let per_address = settings.limits.connections_per_address_max;
         let counts = ConnectionCounts::with_connecting(of_listeners, Arc::<Connecting>::default());
         let progress = store.progress(&settings);
@@ -416,6 +420,20 @@ impl Shards {
     /// Who is not served from now on; each shard confirms it with an event of this number.
     pub fn set_bans(&self, number: u64, names: Arc<BannedNames>, networks: Arc<BannedNetworks>) {
         self.order(&Order::Bans(number, names, networks));
+    }
+
+    /// Settings and listeners from now on, with the sockets of new ones by shard; each shard confirms them
+    /// with an event of this number.
+    pub fn set_settings(
+        &self,
+        number: u64,
+        settings: &Arc<Settings>,
+        openings: impl IntoIterator<Item = Opening>,
+    ) {
+        for (orders, opening) in self.orders.iter().zip(openings) {
+            orders.push(Order::Settings(number, Arc::clone(settings), opening));
+        }
+        self.flush_orders();
     }
 
     /// Access rules from now on; each shard confirms them with an event of this number.

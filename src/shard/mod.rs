@@ -22,6 +22,7 @@ pub mod link;
 pub mod listener;
 pub mod mailbox;
 pub mod meter;
+pub mod opening;
 pub mod orders;
 pub mod peer;
 pub mod pem;

@@ -5,9 +5,11 @@ use crate::engine::access::acl::Acl;
 use crate::engine::access::bans::BannedNames;
 use crate::engine::bridge::line::News;
 use crate::engine::keys::ShardId;
+use crate::engine::shard::Settings;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::bridge::Parcel;
 use crate::shard::inquiries::{Inquiry, Told};
+use crate::shard::opening::Opening;
 use crate::shard::report::Report;
 use crate::shard::ring::{RingError, Waker};
 use crate::shard::transport::client::TlsSetup;
@@ -30,6 +32,8 @@ pub enum Order {
     Tls(u64, Arc<[Option<Arc<TlsSetup>>]>),
     /// Access rules from now on; to be confirmed with this number.
     Acl(u64, Arc<Acl>),
+    /// Settings and listeners from now on; to be confirmed with this number.
+    Settings(u64, Arc<Settings>, Opening),
     /// Who is not served from now on; to be confirmed with this number.
     Bans(u64, Arc<BannedNames>, Arc<BannedNetworks>),
     /// Publish these values of the broker's own, by their topics, those that are not the same as before.
@@ -63,11 +67,14 @@ impl OrderQueue {
         }
     }
 
-    /// An order that takes the place of an older one of its kind that still waits, but for questions and
-    /// bridges' connections: who asks bounds these, and each line has one at a time.
+    /// An order that takes the place of an older one of its kind that still waits, but for questions,
+    /// bridges' connections and listeners: who asks bounds these, and each line has one at a time.
     pub fn push(&self, order: Order) {
         let mut waiting = self.waiting.borrow_mut();
-        if !matches!(order, Order::Inquire(_) | Order::Line(_)) {
+        if !matches!(
+            order,
+            Order::Inquire(_) | Order::Line(_) | Order::Settings(..)
+        ) {
             let kind = mem::discriminant(&order);
             waiting.retain(|older| mem::discriminant(older) != kind);
         }
@@ -98,6 +105,8 @@ pub enum Reloadable {
     Rules,
     /// Who is not served.
     Bans,
+    /// Settings of the shards.
+    Settings,
 }
 
 /// What a shard tells.

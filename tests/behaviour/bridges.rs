@@ -10,10 +10,14 @@ use std::net::SocketAddr;
 
 /// Configuration of a bridge "b" to an address.
 pub fn bridge(address: SocketAddr, more: &str) -> String {
+    bridge_as("b", &unique("b"), address, more)
+}
+
+/// The same, by another name and client identifier.
+pub fn bridge_as(name: &str, client_id: &str, address: SocketAddr, more: &str) -> String {
     format!(
-        "[[bridge]]\nname = \"b\"\naddresses = [\"mqtt://{address}\"]\nclient_id = \"{}\"\n\
-         reconnect_ms_min = 10\nreconnect_ms_max = 50\n{more}\n",
-        unique("b")
+        "[[bridge]]\nname = {name:?}\naddresses = [\"mqtt://{address}\"]\nclient_id = {client_id:?}\n\
+         reconnect_ms_min = 10\nreconnect_ms_max = 50\n{more}\n"
     )
 }
 

@@ -41,6 +41,7 @@ mod power_cut;
 mod program;
 mod qos;
 mod readme;
+mod reload;
 mod shared;
 mod storage;
 mod storage_levels;

@@ -23,6 +23,7 @@ pub struct Setup {
     shards: Option<usize>,
     config: Option<String>,
     listen: Vec<String>,
+    tables: usize,
     env: Vec<(String, String)>,
     args: Vec<String>,
     group: Option<PathBuf>,
@@ -58,6 +59,12 @@ impl Setup {
     /// Listens on `url`; without any, on a free port of 127.0.0.1.
     pub fn listen(mut self, url: &str) -> Self {
         self.listen.push(url.to_owned());
+        self
+    }
+
+    /// Listens where the `[[listener]]` tables of a file say that it is given as a flag.
+    pub fn tables(mut self, tables: usize) -> Self {
+        self.tables = tables;
         self
     }
 
@@ -136,10 +143,11 @@ impl Setup {
         for url in &self.listen {
             command.args(["--listen", url]);
         }
-        let has_tables = self
-            .config
-            .as_deref()
-            .is_some_and(|text| text.contains("[[listener]]"));
+        let has_tables = self.tables > 0
+            || self
+                .config
+                .as_deref()
+                .is_some_and(|text| text.contains("[[listener]]"));
         if listen_by_default && self.listen.is_empty() && !has_tables {
             command.args(["--listen", "mqtt://127.0.0.1:0"]);
         }
@@ -180,7 +188,7 @@ impl Setup {
         let tables = self
             .config
             .as_deref()
-            .map_or(0, |text| text.matches("[[listener]]").count());
+            .map_or(self.tables, |text| text.matches("[[listener]]").count());
         let wanted = match self.listen.len() {
             0 if tables > 0 => tables,
             urls => urls.max(1),

@@ -48,6 +48,26 @@ pub(super) async fn listeners(line: &mut Line) -> Result<Answer, Failure> {
     })
 }
 
+/// Bridges.
+pub(super) async fn bridges(line: &mut Line) -> Result<Answer, Failure> {
+    let columns = [
+        Column("BRIDGE", "name", Form::Text),
+        Column("STATE", "state", Form::Text),
+        Column("SINCE", "since_seconds", Form::Seconds),
+        Column("ADDRESS", "address", Form::Text),
+        Column("PROTOCOL", "protocol", Form::Text),
+        Column("ATTEMPTS", "attempts", Form::Count),
+        Column("LAST ENDED BY", "cause", Form::Text),
+    ];
+    let told = line.get("/bridges").await?;
+    let rows = told.get("bridges").and_then(Value::as_array);
+    Ok(Answer {
+        text: table(&columns, rows.map_or(&[], Vec::as_slice)),
+        json: told,
+        ..Answer::default()
+    })
+}
+
 /// Drains a listener, or the broker, and waits for its end.
 pub(super) async fn drain(line: &mut Line, args: &DrainArgs) -> Result<Answer, Failure> {
     let mut body = json!({});

@@ -7,6 +7,7 @@
 //! script is nothing but the answer. Exit codes: 0 done, 1 not done or the broker is not reached, 2 wrong
 //! flags, configuration or files, 3 there is no such client, session or message.
 
+pub mod difference;
 pub mod leave;
 pub mod line;
 pub mod lists;
@@ -15,9 +16,10 @@ pub mod reach;
 pub mod table;
 pub mod trace;
 
-use crate::control::config::{AdminConfig, ConfigError};
+use crate::control::config::{AdminConfig, Config, ConfigError};
 use crate::control::log;
 use clap::Subcommand;
+use difference::CheckConfigArgs;
 use leave::DrainArgs;
 use line::Line;
 use lists::{ClientsArgs, ExplainArgs, RetainedArgs, SessionsArgs, SubscriptionsArgs};
@@ -27,6 +29,7 @@ use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use tokio::runtime::Runtime;
 use trace::TraceArgs;
 
 /// What operators ask of a running broker.
@@ -54,10 +57,12 @@ pub enum OperatorCommand {
     Listeners(ReachArgs),
     /// Follow a client, an address or a topic filter: a line for each packet, without payloads and secrets
     Trace(TraceArgs),
+    /// List bridges to other brokers: how each is, and why its last connection ended
+    Bridges(ReachArgs),
     /// Have a running broker accept nobody and send its clients away, so many in a second, and wait until it
     /// has stopped; or do so with one listener
     Drain(DrainArgs),
-    /// Have a running broker read its files anew, as SIGHUP does
+    /// Have a running broker read its configuration and files anew, as SIGHUP does
     Reload(ReachArgs),
 }
 
@@ -125,6 +130,7 @@ impl OperatorCommand {
             OperatorCommand::Status(reach)
             | OperatorCommand::Top(reach)
             | OperatorCommand::Listeners(reach)
+            | OperatorCommand::Bridges(reach)
             | OperatorCommand::Reload(reach) => reach,
         }
     }
@@ -142,6 +148,7 @@ impl OperatorCommand {
             OperatorCommand::Top(_) => one::top(line).await,
             OperatorCommand::Listeners(_) => leave::listeners(line).await,
             OperatorCommand::Trace(args) => trace::trace(line, args).await,
+            OperatorCommand::Bridges(_) => leave::bridges(line).await,
             OperatorCommand::Drain(args) => leave::drain(line, args).await,
             OperatorCommand::Reload(_) => one::reload(line).await,
         }
@@ -153,9 +160,22 @@ pub fn run(
     command: &OperatorCommand,
     configured: impl FnOnce(Option<&Path>) -> Result<AdminConfig, ConfigError>,
 ) -> ExitCode {
-    match answer(command, configured) {
+    end(command.reach().json, answer(command, configured))
+}
+
+/// Says what a reload of a configuration, which is correct, would change in a running broker.
+pub fn compare(args: &CheckConfigArgs, config: &Config) -> ExitCode {
+    let compares = || {
+        let mut line = Line::new(args.reach(config)?);
+        runtime()?.block_on(difference::differ(&mut line, config))
+    };
+    end(args.json, compares())
+}
+
+fn end(as_json: bool, ended: Result<Answer, Failure>) -> ExitCode {
+    match ended {
         Ok(answer) => {
-            say(command.reach().json, &answer);
+            say(as_json, &answer);
             ExitCode::from(u8::from(answer.is_bad))
         }
         Err(failure) => {
@@ -165,17 +185,20 @@ pub fn run(
     }
 }
 
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|error| Failure::Failed(error.to_string()))
+}
+
 fn answer(
     command: &OperatorCommand,
     configured: impl FnOnce(Option<&Path>) -> Result<AdminConfig, ConfigError>,
 ) -> Result<Answer, Failure> {
     let variable = |name: &str| std::env::var(name).ok();
     let mut line = Line::new(Reach::new(command.reach(), variable, configured)?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| Failure::Failed(error.to_string()))?;
-    runtime.block_on(command.ask(&mut line))
+    runtime()?.block_on(command.ask(&mut line))
 }
 
 fn say(as_json: bool, answer: &Answer) {

@@ -242,17 +242,25 @@ fn shard_table(shards: &Value) -> String {
 /// Has files read anew.
 pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
     let told = line.ask(Method::POST, "/reload", None).await?;
-    let (reloaded, errors) = (texts(&told, "reloaded"), texts(&told, "errors"));
-    let text = match (reloaded.is_empty(), errors.is_empty()) {
-        (true, true) => "no files are configured that may change\n".to_owned(),
-        _ => reloaded
-            .iter()
-            .map(|what| format!("read anew: {what}\n"))
-            .collect(),
-    };
-    let remarks = errors
+    let lines = [("changed", "changed"), ("reloaded", "read anew")];
+    let lines = lines.into_iter().flat_map(|(list, word)| {
+        let texts = texts(&told, list);
+        texts
+            .into_iter()
+            .map(move |text| format!("{word}: {text}\n"))
+    });
+    let mut text: String = lines.collect();
+    let (restart, errors) = (texts(&told, "needs_restart"), texts(&told, "errors"));
+    if text.is_empty() && restart.is_empty() && errors.is_empty() {
+        text = "nothing has changed\n".to_owned();
+    }
+    let restart = restart
+        .iter()
+        .map(|change| format!("needs a restart: {change}"));
+    let wrong = errors
         .iter()
         .map(|error| format!("not reloaded, what was before stays in force: {error}"));
+    let remarks = restart.chain(wrong);
     Ok(Answer {
         text,
         remarks: remarks.collect(),

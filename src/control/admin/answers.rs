@@ -2,7 +2,7 @@
 
 use super::counts::AdminCounts;
 use super::door::{Door, From, Refusal};
-use super::kept::{InForce, Kept};
+use super::kept::{InForce, Kept, ShownConfig};
 use super::{metrics, page, process};
 use crate::control::config::{AdminConfig, TraceBounds};
 use crate::control::overview::{Ask, Health};
@@ -34,7 +34,7 @@ pub(super) struct Answers(Arc<Inner>);
 struct Inner {
     asks: Sender<Ask>,
     door: Door,
-    in_force: InForce,
+    in_force: Arc<ShownConfig>,
     records: Records,
     body_bytes_max: usize,
     within: Duration,
@@ -78,8 +78,8 @@ impl Answers {
     }
 
     /// The configuration, as it is shown.
-    pub(super) fn in_force(&self) -> &InForce {
-        &self.0.in_force
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        self.0.in_force.now()
     }
 
     /// Slow and loud ones that are told of.

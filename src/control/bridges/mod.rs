@@ -23,13 +23,14 @@ use crate::engine::time::Timestamp;
 use crate::shard::boot::Shards;
 use crate::shard::bridge::{NewLine, Parcel};
 use crate::shard::files;
+use crate::shard::inquiries::{Asked, Inquiry};
 use crate::shard::orders::Announcements;
 use crate::shard::peer::Peer;
 use crate::shard::transport::remote::RemoteTls;
 use crossbeam_channel::Receiver;
 use dialler::{Call, Called, Dialler};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -41,6 +42,9 @@ use utoipa::ToSchema;
 
 /// Longest file of a password.
 const PASSWORD_FILE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a shard that is late may take to end a bridge's session.
+const ENDS_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// How far a bridge has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ enum State {
     Joining,
     /// Messages pass.
     Up,
+    /// It is not to dial (`bridge.paused`).
+    Paused,
 }
 
 /// One of them.
@@ -83,7 +89,7 @@ struct Bridge {
 pub struct BridgeState {
     /// Its name.
     pub name: Box<str>,
-    /// Making (its session), waiting (for the next attempt), dialling, joining or up.
+    /// Making (its session), waiting (for the next attempt), dialling, joining, up or paused.
     pub state: &'static str,
     /// Where the other broker is.
     pub address: String,
@@ -115,6 +121,8 @@ pub struct Bridges {
     chance: RandomState,
     /// A state has changed that nobody was told.
     has_changed: bool,
+    /// Names of those that were removed: their topics are still there.
+    gone: BTreeSet<Box<str>>,
 }
 
 /// Bridges that are told what they need, before anybody dials.
@@ -200,6 +208,21 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
     })
 }
 
+/// Has the home shard end a bridge's session, with its connection.
+fn end_session(bridge: &Bridge, shards: &Shards) {
+    let asked = Asked::EndSession {
+        client_id: bridge.plan.session_id.to_string(),
+        text: "the bridge was altered or removed by a reload".to_owned(),
+    };
+    let inquiry = Inquiry {
+        // Nobody waits for the answer.
+        number: 0,
+        by: Instant::now() + ENDS_WITHIN,
+        asked: Arc::new(asked),
+    };
+    shards.inquire(&inquiry, Some(bridge.home));
+}
+
 fn bridge((config, plan, tls): Told, shards: ShardId) -> Bridge {
     Bridge {
         home: home_shard(&plan.session_id, shards),
@@ -241,12 +264,69 @@ impl Bridges {
             origin: Instant::now(),
             chance: RandomState::new(),
             has_changed: false,
+            gone: BTreeSet::new(),
         };
         for place in 0..all.bridges.len() {
             all.make_session(place, shards)?;
         }
         all.has_changed = !all.bridges.is_empty();
         Ok(all)
+    }
+
+    /// Has a thread that calls, if there are to be bridges.
+    ///
+    /// # Errors
+    /// The system gives none.
+    pub fn make_ready(&mut self, prepared: &Prepared) -> io::Result<()> {
+        if self.dialler.is_none() && !prepared.0.is_empty() {
+            let (called_to, called) = crossbeam_channel::unbounded();
+            self.dialler = Some(Dialler::start(called_to)?);
+            self.called = called;
+        }
+        Ok(())
+    }
+
+    /// Goes by another configuration: a bridge that is in it no more ends, with all that waits for it; of one
+    /// that is `altered` only the connection does, if it is persistent and stays so. All others go on, with
+    /// what was read anew from their next attempt on.
+    pub fn renew(&mut self, prepared: Prepared, altered: &BTreeSet<&str>, shards: &Shards) {
+        let count = shards.pulses().len() as ShardId;
+        let mut older = std::mem::take(&mut self.bridges);
+        let mut begin = Vec::new();
+        for told in prepared.0 {
+            let name = &told.0.name;
+            let is_altered = altered.contains(&**name);
+            let place = older.iter().position(|old| old.config.name == *name);
+            let mut old = place.map(|place| older.swap_remove(place));
+            if let Some(old) = old.take_if(|_| !is_altered) {
+                let (config, plan, tls) = told;
+                self.bridges.push(Bridge {
+                    config,
+                    plan,
+                    tls,
+                    ..old
+                });
+                continue;
+            }
+            let stays =
+                told.1.is_persistent && old.as_ref().is_some_and(|it| it.plan.is_persistent);
+            older.extend(old.filter(|_| !stays));
+            begin.push(self.bridges.len());
+            self.bridges.push(bridge(told, count));
+        }
+        let has_gone = !older.is_empty();
+        for old in older {
+            end_session(&old, shards);
+            self.gone.insert(old.config.name);
+        }
+        self.has_changed |= has_gone || !begin.is_empty();
+        for place in begin {
+            if let Err(error) = self.make_session(place, shards) {
+                warn!("a bridge's session is not made before it is up: {error}");
+                let made = self.bridges.get_mut(place);
+                made.into_iter().for_each(|it| it.state = it.resting());
+            }
+        }
     }
 
     /// Where calls are answered.
@@ -277,7 +357,7 @@ impl Bridges {
         };
         bridge.number = number;
         if !bridge.plan.is_persistent {
-            bridge.state = State::Waiting;
+            bridge.state = bridge.resting();
             return Ok(());
         }
         let (near, far) = UnixStream::pair()?;
@@ -375,7 +455,7 @@ impl Bridges {
         };
         let name = bridge.config.name.clone();
         match news {
-            News::Prepared => bridge.state = State::Waiting,
+            News::Prepared => bridge.state = bridge.resting(),
             News::Up(protocol, session_present) => {
                 (bridge.state, bridge.since) = (State::Up, Instant::now());
                 let address = bridge.address();
@@ -418,7 +498,7 @@ impl Bridges {
         });
         let wait_ms = bridge.dial.ended(now, end.outcome(), chance);
         warn!("{said}{elsewhere}; the next attempt comes in {wait_ms} ms");
-        bridge.state = State::Waiting;
+        bridge.state = bridge.resting();
         bridge.cause = Some(end.cause.clone());
         if end.was_up {
             bridge.since = Instant::now();
@@ -435,11 +515,18 @@ impl Bridges {
     #[must_use]
     pub fn states(&self) -> Announcements {
         let states = self.bridges.iter().map(|bridge| {
-            let topic = format!("$SYS/broker/connection/{}/state", bridge.config.name);
             let state = if bridge.state == State::Up { "1" } else { "0" };
-            (topic.into(), state.into())
+            (&bridge.config.name, state)
         });
-        states.collect()
+        let is_there = |name: &str| self.bridges.iter().any(|it| *it.config.name == *name);
+        let gone = self.gone.iter().filter(|name| !is_there(name));
+        states
+            .chain(gone.map(|name| (name, "0")))
+            .map(|(name, state)| {
+                let topic = format!("$SYS/broker/connection/{name}/state");
+                (topic.into(), state.into())
+            })
+            .collect()
     }
 }
 
@@ -474,6 +561,7 @@ impl Bridge {
                 State::Dialling => "dialling",
                 State::Joining => "joining",
                 State::Up => "up",
+                State::Paused => "paused",
             },
             address: self.address(),
             protocol: spoken(self.dial.attempt().protocol),
@@ -483,6 +571,14 @@ impl Bridge {
             cause: self.cause.clone(),
             client_id: self.plan.session_id.clone(),
             counts: self.counts.list().into(),
+        }
+    }
+
+    /// What it is while nothing is under way.
+    const fn resting(&self) -> State {
+        match self.config.is_paused {
+            true => State::Paused,
+            false => State::Waiting,
         }
     }
 

@@ -108,6 +108,8 @@ pub struct BridgeConfig {
     pub keep_alive_seconds: u16,
     /// Whether both sides keep a session.
     pub is_persistent: bool,
+    /// Whether it does not dial.
+    pub is_paused: bool,
     /// Most bytes that wait for it here, if that is not what waits for any client.
     pub queue_bytes_max: Option<usize>,
     /// How long DNS and TCP may take.
@@ -214,6 +216,7 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
             .unwrap_or_else(|| format!("bridge-{}", raw.name).into()),
         keep_alive_seconds: raw.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS),
         is_persistent: raw.persistent.unwrap_or(true),
+        is_paused: raw.paused.unwrap_or(false),
         queue_bytes_max: raw.queue_bytes_max,
         connect_timeout_ms: raw.connect_timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS),
         reconnect_ms_min,

@@ -170,6 +170,7 @@ pub(super) struct FileBridge {
     pub local_user: Option<String>,
     pub keep_alive_seconds: Option<u16>,
     pub persistent: Option<bool>,
+    pub paused: Option<bool>,
     pub queue_bytes_max: Option<usize>,
     pub connect_timeout_ms: Option<u64>,
     pub reconnect_ms_min: Option<u64>,

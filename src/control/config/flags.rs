@@ -26,6 +26,21 @@ pub struct Flags {
     pub log: Option<LogLevel>,
 }
 
+impl Flags {
+    /// Keys that are said.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [
+            ("listen", !self.listen.is_empty()),
+            ("shards", self.shards.is_some()),
+            ("cpus", self.cpus.is_some()),
+            ("storage.directory", self.storage_directory.is_some()),
+            ("log", self.log.is_some()),
+        ];
+        keys.into_iter()
+            .filter_map(|(key, is_said)| is_said.then_some(key))
+    }
+}
+
 /// Log levels.
 #[derive(
     Clone,

@@ -8,23 +8,30 @@ mod addresses;
 mod admin;
 mod authentication;
 mod bridge;
+mod difference;
+mod effect;
 mod error;
 mod file;
 mod flags;
-mod in_force;
 mod listener;
 mod method;
 mod paths;
 mod place;
 mod ranges;
+mod said;
+mod source;
 mod storage;
 
 pub use admin::{AdminConfig, TraceBounds};
 pub use authentication::AuthenticationConfig;
 pub use bridge::{Address, BridgeConfig, BridgeTlsConfig};
+pub use difference::Change;
+pub use effect::Effect;
 pub use error::ConfigError;
 pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;
+pub use said::Said;
+pub use source::Source;
 pub use storage::StorageConfig;
 
 use crate::control::cgroup::Bound;
@@ -37,13 +44,14 @@ use crate::shard::listener::ListenerConfig;
 use file::{FileBans, FileConfig};
 use listener::Surroundings;
 use place::Places;
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Everything the broker is told, checked.
 #[derive(Debug)]
 pub struct Config {
-    /// The file that it is from; read at the start only.
+    /// The file that it is from.
     pub file: Option<PathBuf>,
     /// What to listen on; the policies are in `settings`, in the same order.
     pub listeners: Vec<ListenerConfig>,
@@ -79,10 +87,19 @@ pub struct Config {
     pub drain_rate: u32,
     /// Seconds without a turn after which a shard counts as dead; 0 for never.
     pub silence_seconds_max: u32,
-    /// What was said by file, environment and flags, without secrets.
-    pub said: serde_json::Map<String, serde_json::Value>,
+    /// What was said by file, environment and flags.
+    pub said: Said,
     /// What was said and means nothing, for the log.
     pub warnings: Vec<String>,
+}
+
+/// A configuration read anew.
+#[derive(Debug)]
+pub struct Renewed {
+    /// What is to be in force: keys that need a restart are as before.
+    pub config: Config,
+    /// All keys that are not as before.
+    pub changes: Vec<Change>,
 }
 
 /// Where the configuration comes from, so that tests need no process environment.
@@ -110,15 +127,53 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place and the remedy.
     pub fn load(sources: &Sources<'_>, flags: &Flags) -> Result<Self, ConfigError> {
-        let (mut raw, places, said) = place::merge(sources)?;
-        paths::settle(&mut raw, &places);
-        let mut settings = settings(&raw, &places)?;
-        let (cpus, cpu_quota) = cpus(&raw, flags, &places, sources)?;
+        let (raw, places, table) = place::merge(sources)?;
+        Config::check((raw, Said::new(&table, flags)), &places, flags, sources)
+    }
+
+    /// The same for a broker that runs by an older one.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn renew(
+        sources: &Sources<'_>,
+        flags: &Flags,
+        running: &Config,
+    ) -> Result<Renewed, ConfigError> {
+        let (raw, places, table) = place::merge(sources)?;
+        let newest = Config::check((raw, Said::new(&table, flags)), &places, flags, sources)?;
+        let changes = running.said.changes(&newest.said);
+        let mut said = running.said.clone();
+        for change in changes.iter().filter(|it| it.effect == Effect::Running) {
+            change.put_into(&mut said);
+        }
+        let raw = FileConfig::deserialize(serde_json::Value::Object(said.keys().clone()));
+        let raw =
+            raw.map_err(|error| ConfigError::new("configuration".into(), error.to_string()))?;
+        let mut config = Config::check((raw, said), &places, flags, sources)?;
+        // Another one at each start, unless it is said.
+        config
+            .settings
+            .broker_name
+            .clone_from(&running.settings.broker_name);
+        Ok(Renewed { config, changes })
+    }
+
+    /// Checks what was said.
+    fn check(
+        (mut raw, said): (FileConfig, Said),
+        places: &Places<'_>,
+        flags: &Flags,
+        sources: &Sources<'_>,
+    ) -> Result<Self, ConfigError> {
+        paths::settle(&mut raw, places);
+        let mut settings = settings(&raw, places)?;
+        let (cpus, cpu_quota) = cpus(&raw, flags, places, sources)?;
         if let Some(text) = ranges::too_little_memory(&settings.limits, cpus.len()) {
             return Err(places.wrong("limits.memory_max_bytes", text));
         }
-        ranges::check_sections(&raw, &places)?;
-        settings.broker_name = Some(bridge::broker_name(&raw, &places)?);
+        ranges::check_sections(&raw, places)?;
+        settings.broker_name = Some(bridge::broker_name(&raw, places)?);
         let mut storage = storage::storage(&raw.storage, flags);
         if let Some(max) = raw.storage.pending_bytes_max {
             settings.storage_pending_bytes_max = max;
@@ -127,7 +182,7 @@ impl Config {
         settings.flapping = bans.flapping_rule();
         settings.tells_why = true;
         settings.takes_notes = raw.audit_file.is_some() || bans.flapping_connects_max > 0;
-        let (authentication, for_shards) = authentication::authentication(&raw, &places)?;
+        let (authentication, for_shards) = authentication::authentication(&raw, places)?;
         settings.authentication = for_shards;
         let surroundings = Surroundings {
             authenticates: settings.authentication.has_methods,
@@ -136,14 +191,14 @@ impl Config {
             storage: storage::level(storage.as_ref()),
         };
         let mut warnings = Vec::new();
-        let listeners = listener::listeners(&raw, flags, &places, &surroundings, &mut warnings)?;
+        let listeners = listener::listeners(&raw, flags, places, &surroundings, &mut warnings)?;
         let (listeners, policies) = listeners.into_iter().unzip();
         settings.listeners = policies;
         if let Some(storage) = &mut storage {
             storage.writer.tells_written = settings.waits_for_os();
         }
         Ok(Config {
-            said: with_flags(in_force::said(&said), flags),
+            said,
             file: sources.file.map(|(path, _)| path.to_owned()),
             listeners,
             authentication,
@@ -156,15 +211,11 @@ impl Config {
             },
             cpu_quota,
             says_retained_bytes: raw.limits.says_retained_bytes(),
-            log: LogConfig {
-                level: flags.log.or(raw.log).unwrap_or_default(),
-                format: raw.log_format.unwrap_or_default(),
-                file: raw.log_file.clone(),
-            },
+            log: log(&raw, flags),
             storage,
             settings,
-            bridges: bridge::bridges(&raw, &places)?,
-            admin: admin::admin(&raw, &places)?,
+            bridges: bridge::bridges(&raw, places)?,
+            admin: admin::admin(&raw, places)?,
             sys_interval: sys_interval(raw.mqtt.sys_interval_s),
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
@@ -179,32 +230,12 @@ impl Config {
     }
 }
 
-/// What flags say goes before.
-fn with_flags(
-    mut said: serde_json::Map<String, serde_json::Value>,
-    flags: &Flags,
-) -> serde_json::Map<String, serde_json::Value> {
-    if !flags.listen.is_empty() {
-        said.insert("listen".into(), serde_json::json!(flags.listen));
+fn log(raw: &FileConfig, flags: &Flags) -> LogConfig {
+    LogConfig {
+        level: flags.log.or(raw.log).unwrap_or_default(),
+        format: raw.log_format.unwrap_or_default(),
+        file: raw.log_file.clone(),
     }
-    if let Some(shards) = flags.shards {
-        said.insert("shards".into(), serde_json::json!(shards));
-    }
-    if let Some(cpus) = &flags.cpus {
-        said.insert("cpus".into(), serde_json::json!(cpus));
-    }
-    if let Some(level) = flags.log {
-        said.insert("log".into(), serde_json::json!(level.name()));
-    }
-    if let Some(directory) = &flags.storage_directory {
-        let storage = said
-            .entry("storage")
-            .or_insert_with(|| serde_json::json!({}));
-        if let Some(storage) = storage.as_object_mut() {
-            storage.insert("directory".into(), serde_json::json!(directory));
-        }
-    }
-    said
 }
 
 /// The limits in force, by their keys.

@@ -55,6 +55,15 @@ impl Places<'_> {
     }
 }
 
+/// The key that a variable says, if it is one of the broker's.
+pub(super) fn key_of(variable: &str) -> Option<String> {
+    let is_others = OTHER_PREFIXES
+        .iter()
+        .any(|prefix| variable.starts_with(prefix));
+    let rest = variable.strip_prefix(PREFIX).filter(|_| !is_others)?;
+    Some(rest.to_lowercase().replace("__", "."))
+}
+
 /// Reads the file, lays the environment over it, and checks names and types of both.
 pub(super) fn merge<'a>(
     sources: &Sources<'a>,
@@ -71,10 +80,7 @@ pub(super) fn merge<'a>(
     let mut environment: Vec<_> = sources.environment.iter().collect();
     environment.sort();
     for (name, value) in environment {
-        let is_others = OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        let counts = name.starts_with(PREFIX) && !is_others;
-        if let Some(rest) = name.strip_prefix(PREFIX).filter(|_| counts) {
-            let key = rest.to_lowercase().replace("__", ".");
+        if let Some(key) = key_of(name) {
             let value = typed(name, value, &key)?;
             insert(&mut table, &key, value);
             places.variables.insert(key, name.clone());

@@ -40,6 +40,8 @@ pub enum Record {
     Changed(Box<Change>),
     /// The log was moved away: begin a new one.
     Reopen,
+    /// Listeners' names by their numbers, from now on.
+    Listeners(Vec<String>),
 }
 
 /// What an operator did.
@@ -198,6 +200,7 @@ impl Writer {
         match record {
             Record::Happened(kind, text) => self.log.write_event(kind, &text),
             Record::Changed(change) => self.log.write_change(&change),
+            Record::Listeners(names) => self.listeners = names,
             Record::Reopen => {
                 if let Err(failure) = self.log.reopen() {
                     error!("the audit log goes on in the old file: {failure}");

@@ -10,6 +10,7 @@
 use super::aliases::{Aliases, OutgoingAlias};
 use super::awaiting::Awaiting;
 use super::changing::Changing;
+use super::granted::Granted;
 use super::rates::Rates;
 use super::unfinished::Unfinished;
 use crate::engine::access::Admitted;
@@ -81,6 +82,8 @@ pub struct Connection {
     pub version: Version,
     /// Whether it is another broker that says so, by 3.1 or 3.1.1.
     pub is_bridge: bool,
+    /// What it was told that it may do; nothing before its CONNACK.
+    pub granted: Granted,
     /// What waits to be sent.
     pub outbox: Outbox,
     /// Whether the shell has been told that something waits.
@@ -180,6 +183,7 @@ impl Connection {
             network: None,
             version: Version::V3_1_1,
             is_bridge: false,
+            granted: Granted::default(),
             outbox: Outbox::default(),
             is_ready: false,
             is_paused: false,

@@ -8,6 +8,7 @@ pub mod aliases;
 pub mod awaiting;
 pub mod changing;
 pub mod connection;
+pub mod granted;
 pub mod held;
 pub mod holder;
 pub mod id_runs;

@@ -170,7 +170,7 @@ impl ShardCore {
         if !is_safe || !connection.awaiting_store.is_empty() {
             let is_first = connection.awaiting_store.is_empty();
             connection.awaiting_store.push(receipt, ack);
-            let max = usize::from(self.settings.limits.receive_maximum);
+            let max = usize::from(connection.granted.receive_maximum);
             if connection.awaiting_store.publishes() >= max && !connection.version.is_v5() {
                 self.pause(key);
             }

@@ -100,6 +100,12 @@ impl Backlog {
         }
     }
 
+    /// A turn works off so much, from the next one on.
+    pub(super) fn set_deliveries_max(&mut self, turn_deliveries_max: usize) {
+        self.deliveries_max = turn_deliveries_max;
+        self.work_per_turn = (self.paces.work.of(turn_deliveries_max) * DELIVERY) as i64;
+    }
+
     /// The last turn lasted so long: how much the next does. Whether that is less.
     pub(super) fn keep_pace(&mut self, lasted: Lasted, goal_us: u64) -> bool {
         let is_less = self.paces.follow(lasted, goal_us);

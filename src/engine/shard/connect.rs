@@ -483,6 +483,7 @@ impl ShardCore {
             return;
         };
         connection.session = Some(session);
+        connection.granted = settings.granted();
         let listener = connection.listener;
         self.admission
             .settle(connection.connects_from.take(), listener);
@@ -518,7 +519,7 @@ impl ShardCore {
         client_id: &str,
         session_present: bool,
     ) -> Option<Vec<u8>> {
-        let granted = self.granted_expiry(connect);
+        let granted_expiry = self.granted_expiry(connect);
         let settings = &self.settings;
         let response_information = settings
             .response_information
@@ -528,17 +529,17 @@ impl ShardCore {
         let connection = self.clients.connections.get(key);
         let admitted = connection.and_then(|connection| connection.admitted.as_ref());
         let exchange_end = admitted.and_then(|admitted| admitted.exchange_end.as_deref());
-        let limits = &settings.limits;
+        let granted = settings.granted();
         let connack = Connack {
             session_present,
-            session_expiry_seconds: (granted != connect.properties.session_expiry_seconds)
-                .then_some(granted),
-            receive_maximum: limits.receive_maximum,
-            qos_max: Some(settings.qos_max).filter(|qos| *qos < Qos::ExactlyOnce),
-            packet_bytes_max: (limits.max_packet_bytes < crate::engine::limits::PACKET_BYTES_MAX)
-                .then_some(limits.max_packet_bytes as u32),
+            session_expiry_seconds: (granted_expiry != connect.properties.session_expiry_seconds)
+                .then_some(granted_expiry),
+            receive_maximum: granted.receive_maximum,
+            qos_max: Some(granted.qos_max).filter(|qos| *qos < Qos::ExactlyOnce),
+            packet_bytes_max: Some(granted.packet_bytes_max)
+                .filter(|max| (*max as usize) < crate::engine::limits::PACKET_BYTES_MAX),
             assigned_client_id: connect.client_id.is_empty().then_some(client_id),
-            topic_alias_max: limits.topic_alias_max,
+            topic_alias_max: granted.topic_alias_max,
             server_keep_alive_seconds: self.imposed_keep_alive(connect),
             response_information: response_information.as_deref(),
             authentication: connect.properties.authentication_method.zip(exchange_end),
@@ -547,10 +548,10 @@ impl ShardCore {
                 .as_deref()
                 .filter(|_| connect.properties.is_ringmq_bridge),
             unavailable: [
-                !settings.retain_available,
-                !settings.wildcard_subscriptions,
-                !settings.subscription_identifiers,
-                !settings.shared_subscriptions,
+                !granted.retain,
+                !granted.wildcards,
+                !granted.identifiers,
+                !granted.shares,
             ],
         };
         let taken = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);

@@ -55,6 +55,7 @@ mod ready;
 mod receipts;
 mod receive;
 mod refusals;
+mod renewal;
 mod replay;
 mod restoring;
 mod sampling;

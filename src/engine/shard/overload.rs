@@ -72,6 +72,11 @@ impl Shortage {
         }
     }
 
+    /// Outboxes hold so much from now on where there is enough memory.
+    pub(super) fn set_outbox_bytes_max(&mut self, outbox_bytes_max: usize) {
+        self.qos_0_bytes_max = Shortage::new(self.stage, outbox_bytes_max).qos_0_bytes_max;
+    }
+
     /// Whether nothing may grow any more that stays though its client goes.
     #[inline]
     pub(super) fn is_frugal(&self) -> bool {

@@ -25,7 +25,8 @@ impl ShardCore {
         if let Some(connection) = self.clients.connections.get_mut(key)
             && connection.is_paused
             && connection.outbox.bytes() < limits.outbox_bytes_max / 2
-            && connection.awaiting_store.publishes() < usize::from(limits.receive_maximum)
+            && connection.awaiting_store.publishes()
+                < usize::from(connection.granted.receive_maximum)
             && !connection.waits_for_memory
             && !connection.is_asking()
             && !connection.is_held_back()

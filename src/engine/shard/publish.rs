@@ -42,6 +42,11 @@ pub(super) struct Routed {
     pub receipt: Receipt,
 }
 
+fn too_many_unfinished(max: u16) -> Cow<'static, str> {
+    let what = "more unfinished publishes than announced [MQTT-3.3.4-7]";
+    beyond(what, "limits.receive_maximum", max)
+}
+
 impl ShardCore {
     /// A client's PUBLISH.
     pub(super) fn publish(&mut self, now: Timestamp, key: ConnectionKey, publish: &Publish<'_>) {
@@ -89,9 +94,9 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };
-        if alias > self.settings.limits.topic_alias_max {
+        let max = connection.granted.topic_alias_max;
+        if alias > max {
             let what = format!("topic alias {alias} is above the announced maximum [MQTT-3.3.2-9]");
-            let max = self.settings.limits.topic_alias_max;
             let text = beyond(&what, "limits.topic_alias_max", max);
             return self.violation(key, Reason::TopicAliasInvalid, &text, now);
         }
@@ -136,8 +141,9 @@ impl ShardCore {
             }
             let unfinished = session.inbound.unfinished();
             let is_v5 = connection.version.is_v5();
-            if is_v5 && unfinished >= usize::from(self.settings.limits.receive_maximum) {
-                let text = self.too_many_unfinished();
+            let max = connection.granted.receive_maximum;
+            if is_v5 && unfinished >= usize::from(max) {
+                let text = too_many_unfinished(max);
                 return self.violation(key, Reason::ReceiveMaximumExceeded, &text, now);
             }
         }
@@ -300,12 +306,14 @@ impl ShardCore {
             );
             return Err((Reason::TopicNameInvalid, text.into()));
         }
-        if publish.qos > settings.qos_max {
+        let connection = self.clients.connections.get(key);
+        let granted = connection.map(|c| c.granted).unwrap_or_default();
+        if publish.qos > granted.qos_max {
             let what = "QoS of a PUBLISH above the announced maximum";
-            let text = beyond(what, "mqtt.qos_max", settings.qos_max.bits());
+            let text = beyond(what, "mqtt.qos_max", granted.qos_max.bits());
             return Err((Reason::QosNotSupported, text));
         }
-        if publish.retain && !settings.retain_available {
+        if publish.retain && !granted.retain {
             let what = "retained messages are switched off";
             let text = switched_off(what, "mqtt.retain_available");
             return Err((Reason::RetainNotSupported, text));
@@ -314,19 +322,13 @@ impl ShardCore {
         if publish.qos == Qos::AtMostOnce {
             return Ok(());
         }
-        let waiting = self.clients.connections.get(key);
-        let waiting = waiting.filter(|c| c.version.is_v5());
+        let waiting = connection.filter(|c| c.version.is_v5());
         let waiting = waiting.map_or(0, |c| c.awaiting_store.publishes());
-        if waiting >= usize::from(settings.limits.receive_maximum) {
-            return Err((Reason::ReceiveMaximumExceeded, self.too_many_unfinished()));
+        let max = granted.receive_maximum;
+        if waiting >= usize::from(max) {
+            return Err((Reason::ReceiveMaximumExceeded, too_many_unfinished(max)));
         }
         Ok(())
-    }
-
-    fn too_many_unfinished(&self) -> Cow<'static, str> {
-        let what = "more unfinished publishes than announced [MQTT-3.3.4-7]";
-        let max = self.settings.limits.receive_maximum;
-        beyond(what, "limits.receive_maximum", max)
     }
 
     /// PUBACK or PUBREC `[MQTT-3.3.4-1]`. 3.x cannot be told of a failure: it gets the plain packet.

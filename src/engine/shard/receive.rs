@@ -127,11 +127,10 @@ impl ShardCore {
             }
             let (is_open, exchanges) = (connection.session.is_some(), connection.gate.is_some());
             let version = connection.version;
-            let limits = &self.settings.limits;
             let packet_bytes_max = if is_open {
-                limits.max_packet_bytes
+                connection.granted.packet_bytes_max as usize
             } else {
-                limits.connect_bytes_max
+                self.settings.limits.connect_bytes_max
             };
             match split(rest, packet_bytes_max) {
                 Ok(Split::Whole(frame, bytes)) if is_open => {
@@ -253,11 +252,12 @@ impl ShardCore {
             return;
         };
         let is_open = connection.session.is_some();
-        let limits = &self.settings.limits;
         let (limit, max) = if is_open {
-            ("limits.max_packet_bytes", limits.max_packet_bytes)
+            let max = connection.granted.packet_bytes_max as usize;
+            ("limits.max_packet_bytes", max)
         } else {
-            ("limits.connect_bytes_max", limits.connect_bytes_max)
+            let max = self.settings.limits.connect_bytes_max;
+            ("limits.connect_bytes_max", max)
         };
         let text = match (error, split(stream, usize::MAX)) {
             (DecodeError::PacketTooLarge, Ok(Split::Partial(bytes) | Split::Whole(_, bytes))) => {

@@ -1,4 +1,4 @@
-//! What the core is told once, before it starts.
+//! What the core is told before it starts, and anew when the configuration is reloaded.
 
 use super::flapping::FlappingRule;
 use crate::engine::access::ClientIdRule;
@@ -8,6 +8,7 @@ use crate::engine::message::Qos;
 use crate::engine::outbox::OutboxFull;
 use crate::engine::receipt::Level;
 use crate::engine::route::shared::SharedStrategy;
+use crate::engine::session::granted::Granted;
 use crate::engine::session::outbound::{QueueFull, QueueLimits};
 
 /// What the clients of one listener may do.
@@ -196,6 +197,22 @@ impl Settings {
     #[must_use]
     pub fn listener(&self, number: u16) -> Option<&ListenerPolicy> {
         self.listeners.get(usize::from(number))
+    }
+
+    /// What a client is told at its CONNACK that it may do.
+    #[must_use]
+    pub fn granted(&self) -> Granted {
+        let limits = &self.limits;
+        Granted {
+            packet_bytes_max: u32::try_from(limits.max_packet_bytes).unwrap_or(u32::MAX),
+            receive_maximum: limits.receive_maximum,
+            topic_alias_max: limits.topic_alias_max,
+            qos_max: self.qos_max,
+            retain: self.retain_available,
+            wildcards: self.wildcard_subscriptions,
+            shares: self.shared_subscriptions,
+            identifiers: self.subscription_identifiers,
+        }
     }
 
     /// Bounds of a session's queue.

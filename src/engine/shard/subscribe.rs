@@ -16,6 +16,7 @@ use crate::engine::route::shared::Groups;
 use crate::engine::route::subscriber::Subscriber;
 use crate::engine::route::trie::NodeId;
 use crate::engine::session::SubscriptionRef;
+use crate::engine::session::granted::Granted;
 use crate::engine::session::replay::ReplayTask;
 use crate::engine::telemetry::notes::quoted;
 use crate::engine::time::Timestamp;
@@ -27,6 +28,31 @@ const SUBSCRIBE: &str = "subscribe";
 
 /// Why a SUBSCRIBE ends the connection instead of being answered.
 struct Fatal(Reason, Cow<'static, str>);
+
+/// Features that are switched off: 5.0 was told so in CONNACK, using them is an error (3.2.2.3.11).
+fn unavailable(
+    filter: &str,
+    subscribed: &Subscribed<'_>,
+    version: Version,
+    granted: Granted,
+) -> Result<Option<Refused>, Fatal> {
+    let (reason, what, key) = if subscribed.share.is_some() && !granted.shares {
+        let reason = Reason::SharedSubscriptionsNotSupported;
+        (reason, "shared", "mqtt.shared_subscriptions")
+    } else if subscribed.filter.has_wildcard() && !granted.wildcards {
+        let reason = Reason::WildcardSubscriptionsNotSupported;
+        (reason, "wildcard", "mqtt.wildcard_subscriptions")
+    } else {
+        return Ok(None);
+    };
+    if !version.is_v5() {
+        let what = format!("{what} subscriptions are switched off");
+        return Ok(Some((reason, switched_off(&what, key))));
+    }
+    let filter = quoted(filter);
+    let what = format!("{what} subscriptions, such as to {filter}, are switched off");
+    Err(Fatal(reason, switched_off(&what, key)))
+}
 
 impl ShardCore {
     pub(super) fn subscribe(
@@ -47,7 +73,8 @@ impl ShardCore {
             let text = self.too_many_filters(subscribe.requests.len());
             return self.violation(key, Reason::QuotaExceeded, &text, now);
         }
-        if subscribe.subscription_id > 0 && !self.settings.subscription_identifiers {
+        let granted = self.granted_to(key);
+        if subscribe.subscription_id > 0 && !granted.identifiers {
             let reason = Reason::SubscriptionIdentifiersNotSupported;
             let what = "subscription identifiers are switched off";
             let text = switched_off(what, "mqtt.subscription_identifiers");
@@ -58,7 +85,7 @@ impl ShardCore {
         }
         // All are checked before one is done: a packet that ends the connection changes nothing.
         for request in &subscribe.requests {
-            if let Err(Fatal(reason, text)) = self.check_request(request, version) {
+            if let Err(Fatal(reason, text)) = self.check_request(request, version, granted) {
                 return self.violation(key, reason, &text, now);
             }
         }
@@ -68,6 +95,12 @@ impl ShardCore {
             version,
         };
         self.begin_subscribing(now, asker, subscribe);
+    }
+
+    /// What a client was told that it may do.
+    fn granted_to(&self, key: ConnectionKey) -> Granted {
+        let connection = self.clients.connections.get(key);
+        connection.map(|it| it.granted).unwrap_or_default()
     }
 
     fn too_many_filters(&self, filters: usize) -> Cow<'static, str> {
@@ -101,7 +134,8 @@ impl ShardCore {
         tasks: &mut Vec<(NodeId, u64)>,
     ) -> Reason {
         let session = asker.session;
-        let subscribed = match self.check_request(request, asker.version) {
+        let granted = self.granted_to(asker.connection);
+        let subscribed = match self.check_request(request, asker.version, granted) {
             Ok(Ok(subscribed)) => subscribed,
             Ok(Err((reason, why))) => {
                 self.note_denied(now, session, (SUBSCRIBE, request.filter), why);
@@ -147,13 +181,14 @@ impl ShardCore {
         &self,
         request: &Request<'a>,
         version: Version,
+        granted: Granted,
     ) -> Result<Result<Subscribed<'a>, Refused>, Fatal> {
         let subscribed = match self.parse_filter(request.filter, version)? {
             Ok(subscribed) => subscribed,
             Err(refused) => return Ok(Err(refused)),
         };
         Ok(
-            match self.unavailable(request.filter, &subscribed, version)? {
+            match unavailable(request.filter, &subscribed, version, granted)? {
                 Some(refused) => Err(refused),
                 None => Ok(subscribed),
             },
@@ -246,32 +281,6 @@ impl ShardCore {
                 self.settings.topic_text(error),
             ))),
         }
-    }
-
-    /// Features that are switched off: 5.0 was told so in CONNACK, using them is an error (3.2.2.3.11).
-    fn unavailable(
-        &self,
-        filter: &str,
-        subscribed: &Subscribed<'_>,
-        version: Version,
-    ) -> Result<Option<Refused>, Fatal> {
-        let (reason, what, key) =
-            if subscribed.share.is_some() && !self.settings.shared_subscriptions {
-                let reason = Reason::SharedSubscriptionsNotSupported;
-                (reason, "shared", "mqtt.shared_subscriptions")
-            } else if subscribed.filter.has_wildcard() && !self.settings.wildcard_subscriptions {
-                let reason = Reason::WildcardSubscriptionsNotSupported;
-                (reason, "wildcard", "mqtt.wildcard_subscriptions")
-            } else {
-                return Ok(None);
-            };
-        if !version.is_v5() {
-            let what = format!("{what} subscriptions are switched off");
-            return Ok(Some((reason, switched_off(&what, key))));
-        }
-        let filter = quoted(filter);
-        let what = format!("{what} subscriptions, such as to {filter}, are switched off");
-        Err(Fatal(reason, switched_off(&what, key)))
     }
 
     pub(super) fn add_subscriber(

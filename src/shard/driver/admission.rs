@@ -6,10 +6,12 @@ use crate::engine::shard::unheard::TurnedAway;
 use crate::shard::addresses::Addresses;
 use crate::shard::bans::BannedNetworks;
 use crate::shard::listener::ListenerSetup;
+use crate::shard::opening::Opening;
 use crate::shard::ring::{ListenerKey, Ring, SocketKey};
 use crate::shard::transport::client::TlsSetup;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -106,6 +108,26 @@ impl Admission {
         ))
     }
 
+    /// Goes by other settings for connections that come from now on.
+    fn renew(&mut self, setups: &[ListenerSetup]) {
+        self.setups.clear();
+        self.setups.extend_from_slice(setups);
+    }
+
+    /// A listener that was stopped is another one from now on.
+    fn forget_listener(&mut self, number: u16) {
+        self.listeners.retain(|(_, known)| *known != number);
+    }
+
+    /// Accepts at one more socket of a listener.
+    fn open(&mut self, ring: &mut Ring, number: u16, socket: OwnedFd) {
+        let key = ring.listen(socket);
+        if !self.is_accepting {
+            ring.pause_listening(key);
+        }
+        self.listeners.push((key, number));
+    }
+
     /// Accepts nobody any more, at all listeners or at one.
     pub fn stop(&self, ring: &mut Ring, only: Option<u16>) {
         for &(listener, number) in &self.listeners {
@@ -148,6 +170,23 @@ impl Admission {
 }
 
 impl Shell {
+    /// Listeners that come, go, or are other ones from now on.
+    pub(super) fn renew_listeners(&mut self, ring: &mut Ring, opening: &Opening) {
+        for &number in &*opening.closed {
+            self.begin_drain(ring, Some(number), opening.drain_rate);
+        }
+        self.admission.renew(&opening.setups);
+        let opened = opening.take();
+        for (number, _) in &opened {
+            // Somebody else may have had it.
+            self.drainage.forget(*number);
+            self.admission.forget_listener(*number);
+        }
+        for (number, socket) in opened {
+            self.admission.open(ring, number, socket);
+        }
+    }
+
     /// Accepts connections as the core may take them, after a turn that took so long.
     pub(super) fn admit(&mut self, ring: &mut Ring, lag: Duration) {
         let now = self.clock.now();

@@ -84,6 +84,11 @@ impl Drain {
 }
 
 impl Drainage {
+    /// A number is another listener's from now on, whose clients stay.
+    pub fn forget(&mut self, number: u16) {
+        self.0.retain(|drain| drain.listener != Some(number));
+    }
+
     /// When it goes on.
     pub fn goes_on_at(&self) -> Option<Instant> {
         self.0.iter().map(Drain::next_at).min()

@@ -139,6 +139,11 @@ impl Shell {
                 self.core.set_acl(acl);
                 self.confirm(Reloadable::Rules, number);
             }
+            Order::Settings(number, settings, opening) => {
+                self.core.renew((*settings).clone());
+                self.renew_listeners(ring, &opening);
+                self.confirm(Reloadable::Settings, number);
+            }
             Order::Bans(number, names, networks) => {
                 self.set_bans(names, networks);
                 self.confirm(Reloadable::Bans, number);

@@ -135,8 +135,9 @@ pub(super) fn read_network(text: &str) -> Result<ipnet::IpNet, Problem> {
 impl Answers {
     /// The number of a listener.
     pub(super) fn listener_number(&self, name: &str) -> Result<u16, Problem> {
-        let names = (0..).zip(&self.in_force().listeners);
-        let found = names.into_iter().find(|(_, known)| known.as_str() == name);
+        let in_force = self.in_force();
+        let mut names = (0..).zip(&in_force.listeners);
+        let found = names.find(|(_, known)| known.as_str() == name);
         let wrong =
             || Problem::wrong("there is no such listener; /api/v1/listeners names them".to_owned());
         found.map(|(number, _)| number).ok_or_else(wrong)
@@ -144,7 +145,8 @@ impl Answers {
 
     fn name_listener(&self, client: &mut ClientRow) {
         let number = client.listener_number.map(usize::from);
-        let name = number.and_then(|number| self.in_force().listeners.get(number));
+        let in_force = self.in_force();
+        let name = number.and_then(|number| in_force.listeners.get(number));
         client.listener = name.cloned();
     }
 }

@@ -89,14 +89,16 @@ impl Answers {
 pub(super) async fn list(State(answers): State<Answers>) -> Result<Json<ListenerList>, Problem> {
     let told = answers.ask(Ask::Listeners).await;
     let told = told.map_err(|_| Problem::busy())?;
-    let names = answers.in_force().listeners.iter();
-    let listeners = names
-        .zip(told)
-        .map(|(name, (is_open, connections))| ListenerRow {
+    let in_force = answers.in_force();
+    let names = in_force.listeners.iter();
+    let listeners = names.zip(told).filter_map(|(name, told)| {
+        let (open, connections) = told?;
+        Some(ListenerRow {
             listener: name.clone(),
-            open: is_open,
+            open,
             connections,
-        });
+        })
+    });
     Ok(Json(ListenerList {
         listeners: listeners.collect(),
     }))

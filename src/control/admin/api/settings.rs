@@ -57,6 +57,8 @@ pub(super) struct Config {
     /// What was said by file, environment and flags; everything else has its default.
     #[schema(value_type = Object)]
     said: Map<String, Value>,
+    /// Keys that environment or command line say: they stay so whatever the file says.
+    overridden: Vec<String>,
     /// All limits.
     #[schema(value_type = Object)]
     limits: Map<String, Value>,
@@ -75,9 +77,13 @@ pub(super) struct Log {
 /// What was read anew.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Reloaded {
-    /// What is read.
+    /// Files that are read.
     reloaded: Vec<String>,
-    /// What is wrong; what was before stays in force.
+    /// Keys of the configuration that are in force with another value, with that before.
+    changed: Vec<String>,
+    /// Keys that have another value, and need a restart.
+    needs_restart: Vec<String>,
+    /// What is wrong: nothing was changed.
     errors: Vec<String>,
 }
 
@@ -146,8 +152,9 @@ pub(super) async fn config(State(answers): State<Answers>) -> Json<Config> {
     let in_force = answers.in_force();
     Json(Config {
         said: in_force.said.clone(),
+        overridden: in_force.overridden.clone(),
         limits: in_force.limits.clone(),
-        listeners: in_force.listeners.clone(),
+        listeners: in_force.listens_at.clone(),
         log: log::level(),
     })
 }
@@ -184,7 +191,7 @@ pub(super) async fn set_log(
     answers.change((&caller, Role::Admin), what, sets).await
 }
 
-/// Reads files anew, as on SIGHUP: certificates, users, rules, bans, tokens.
+/// Reads the configuration and the files that it names anew, as on SIGHUP, all or nothing.
 #[utoipa::path(post, path = "/api/v1/reload", tag = "broker", responses(
     (status = 200, body = Reloaded), (status = "4XX", body = Problem),
     (status = "5XX", body = Problem)))]
@@ -194,14 +201,13 @@ pub(super) async fn reload(
 ) -> Result<Json<Reloaded>, Problem> {
     let reloads = async {
         let told = answers.ask(Ask::Reload).await;
-        let (mut reloaded, mut errors) = (Vec::new(), Vec::new());
-        for outcome in told.map_err(|_| Problem::busy())? {
-            match outcome {
-                Ok(what) => reloaded.push(what),
-                Err(error) => errors.push(error),
-            }
-        }
-        Ok(Json(Reloaded { reloaded, errors }))
+        let outcome = told.map_err(|_| Problem::busy())?;
+        Ok(Json(Reloaded {
+            reloaded: outcome.reloaded,
+            changed: outcome.changed,
+            needs_restart: outcome.needs_restart,
+            errors: outcome.errors,
+        }))
     };
     answers
         .change((&caller, Role::Admin), ("reload", ""), reloads)

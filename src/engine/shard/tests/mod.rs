@@ -12,9 +12,11 @@ mod pair;
 mod places;
 mod presence;
 mod receipts;
+mod renewal;
 mod restoring;
 mod rules;
 mod subscriptions;
+mod traces;
 mod turns;
 
 use super::{Command, Settings, ShardCore};

@@ -1,0 +1,85 @@
+//! What a reload of a configuration would change in a running broker, before it is done.
+
+use super::reach::{Reach, ReachArgs};
+use super::{Answer, Failure, Line};
+use crate::control::config::{Change, Config, Effect};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// What to check, and beside which broker.
+#[derive(Clone, Debug, Args)]
+pub struct CheckConfigArgs {
+    /// The file
+    pub file: PathBuf,
+    /// Ask the broker that runs, where that file says, what it goes by, and say what a reload would change
+    /// and what needs a restart
+    #[arg(long)]
+    pub against_running: bool,
+    /// Where the broker answers operators, if not where the file says: http://HOST:PORT, https://HOST:PORT or
+    /// unix:///PATH
+    #[arg(long, value_name = "URL", requires = "against_running")]
+    pub admin: Option<String>,
+    /// File with the token alone, as `ringmq token` has printed it; also RINGMQ_OPERATOR_TOKEN, the token
+    /// itself
+    #[arg(long, value_name = "FILE", requires = "against_running")]
+    pub token_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust at https:// [default: the system's]
+    #[arg(long, value_name = "FILE", requires = "against_running")]
+    pub ca: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, requires = "against_running")]
+    pub json: bool,
+}
+
+impl CheckConfigArgs {
+    /// Where the broker is.
+    ///
+    /// # Errors
+    /// Which flag, variable or key is wrong.
+    pub(super) fn reach(&self, config: &Config) -> Result<Reach, Failure> {
+        let args = ReachArgs {
+            admin: self.admin.clone(),
+            config: Some(self.file.clone()),
+            token_file: self.token_file.clone(),
+            ca: self.ca.clone(),
+            json: self.json,
+        };
+        let variable = |name: &str| std::env::var(name).ok();
+        Reach::new(&args, variable, |_| Ok(config.admin.clone()))
+    }
+}
+
+/// Compares a configuration with that of a running broker.
+pub(super) async fn differ(line: &mut Line, config: &Config) -> Result<Answer, Failure> {
+    let running = line.get("/config").await?;
+    let said = running.get("said").and_then(Value::as_object);
+    let overridden = running.get("overridden").and_then(Value::as_array);
+    let overridden = overridden.into_iter().flatten().filter_map(Value::as_str);
+    let overridden: Vec<_> = overridden.map(str::to_owned).collect();
+    let changes = config
+        .said
+        .changes_from(said.cloned().unwrap_or_default(), &overridden);
+    let of = |effect: Effect| -> Vec<String> {
+        let of_effect = changes.iter().filter(|change| change.effect == effect);
+        of_effect.map(Change::to_string).collect()
+    };
+    let (running, restart) = (of(Effect::Running), of(Effect::Restart));
+    let mut lines: Vec<_> = running
+        .iter()
+        .map(|change| format!("a reload would change {change}\n"))
+        .collect();
+    lines.extend(
+        restart
+            .iter()
+            .map(|change| format!("needs a restart: {change}\n")),
+    );
+    if lines.is_empty() {
+        lines.push("a reload would change nothing\n".to_owned());
+    }
+    Ok(Answer {
+        text: lines.concat(),
+        json: json!({ "would_change": running, "needs_restart": restart }),
+        ..Answer::default()
+    })
+}
