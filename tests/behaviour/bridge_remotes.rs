@@ -71,10 +71,11 @@ fn websockets_carry_messages_both_ways(shards: usize) {
     let remote = Setup::new().shards(shards).config(&text).start();
     let ca = certificates.path("ca.pem");
     for (listener, scheme) in [(1, "ws"), (2, "wss")] {
-        let rules = format!(
-            "tls = {{ ca = {ca:?}, server_name = \"localhost\" }}\n\
-             topics = [{{ filter = \"t\", direction = \"both\" }}]"
-        );
+        let tls = match scheme {
+            "wss" => format!("tls = {{ ca = {ca:?}, server_name = \"localhost\" }}\n"),
+            _ => String::new(),
+        };
+        let rules = format!("{tls}topics = [{{ filter = \"t\", direction = \"both\" }}]");
         let text = bridge(remote.addresses()[listener], &rules);
         let local = Broker::with_config(shards, &text.replace("mqtt://", &format!("{scheme}://")));
         await_line(&local, &format!("bridge b is up: {scheme}://"));
