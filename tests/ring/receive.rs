@@ -1,7 +1,7 @@
 //! No byte is lost, none reordered: with few buffers, pauses, and a move to another ring.
 
 use crate::support::*;
-use ringmq::shard::ring::{ReceiveEnd, Ring, RingConfig};
+use ringmq::shard::ring::{ReceiveEnd, Ring, RingConfig, SocketKey, TaskRun};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -48,27 +48,34 @@ fn running_out_of_buffers_loses_nothing() {
     }
 }
 
+fn with_buffers(task_run: TaskRun, count: usize, bytes: usize) -> Ring {
+    let config = RingConfig {
+        receive_buffers: count as u16,
+        receive_buffer_bytes: bytes as u32,
+        ..small(task_run)
+    };
+    Ring::new(&config).expect("ring")
+}
+
+/// So many who have sent so much: all of it lies in the kernel, for as long as anybody wants it.
+fn crowd(ring: &mut Ring, senders: usize, bytes: usize) -> (Vec<SocketKey>, Vec<TcpStream>) {
+    let sender = |_| {
+        let (server, mut client) = pair();
+        client.write_all(&pattern(bytes)).expect("write");
+        (ring.adopt(server), client)
+    };
+    (0..senders).map(sender).unzip()
+}
+
 #[test]
 fn when_buffers_run_out_nobody_takes_those_of_the_others() {
     const SENDERS: usize = 20;
     const BUFFERS: usize = 4;
     const BYTES: usize = 64;
     for task_run in TASK_RUNS {
-        let config = RingConfig {
-            receive_buffers: BUFFERS as u16,
-            receive_buffer_bytes: BYTES as u32,
-            ..small(task_run)
-        };
-        let mut ring = Ring::new(&config).expect("ring");
+        let mut ring = with_buffers(task_run, BUFFERS, BYTES);
         let mut recorder = Recorder::default();
-        let (mut keys, mut clients) = (Vec::new(), Vec::new());
-        for _ in 0..SENDERS {
-            let (server, mut client) = pair();
-            // All of it lies in the kernel, for as long as anybody wants it.
-            client.write_all(&pattern(50_000)).expect("write");
-            keys.push(ring.adopt(server));
-            clients.push(client);
-        }
+        let (keys, _clients) = crowd(&mut ring, SENDERS, 50_000);
         let count = |seen: &Recorder, key| seen.received.get(key).map_or(0, Vec::len);
         drive(&mut ring, &mut recorder, |_, seen| {
             keys.iter().all(|key| count(seen, key) > 0)
@@ -84,22 +91,11 @@ fn those_who_send_little_do_not_wait_for_those_who_send_much() {
     const BUFFERS: usize = 16;
     const BYTES: usize = 64;
     for task_run in TASK_RUNS {
-        let config = RingConfig {
-            receive_buffers: BUFFERS as u16,
-            receive_buffer_bytes: BYTES as u32,
-            ..small(task_run)
-        };
-        let mut ring = Ring::new(&config).expect("ring");
+        let mut ring = with_buffers(task_run, BUFFERS, BYTES);
         let mut recorder = Recorder::default();
         let (server, mut quiet) = pair();
         let key = ring.adopt(server);
-        let mut clients = Vec::new();
-        for _ in 0..200 {
-            let (server, mut client) = pair();
-            client.write_all(&pattern(20_000)).expect("write");
-            ring.adopt(server);
-            clients.push(client);
-        }
+        let (_, _clients) = crowd(&mut ring, 200, 20_000);
         let total = |seen: &Recorder| seen.received.values().map(Vec::len).sum::<usize>();
         // Until then nobody knows who sends much.
         drive(&mut ring, &mut recorder, |_, seen| {

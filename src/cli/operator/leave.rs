@@ -39,13 +39,7 @@ pub(super) async fn listeners(line: &mut Line) -> Result<Answer, Failure> {
         Column("OPEN", "open", Form::Whether),
         Column("CONNECTIONS", "connections", Form::Count),
     ];
-    let told = line.get("/listeners").await?;
-    let rows = told.get("listeners").and_then(Value::as_array);
-    Ok(Answer {
-        text: table(&columns, rows.map_or(&[], Vec::as_slice)),
-        json: told,
-        ..Answer::default()
-    })
+    whole_list(line, "listeners", &columns).await
 }
 
 /// Bridges.
@@ -59,10 +53,15 @@ pub(super) async fn bridges(line: &mut Line) -> Result<Answer, Failure> {
         Column("ATTEMPTS", "attempts", Form::Count),
         Column("LAST ENDED BY", "cause", Form::Text),
     ];
-    let told = line.get("/bridges").await?;
-    let rows = told.get("bridges").and_then(Value::as_array);
+    whole_list(line, "bridges", &columns).await
+}
+
+/// A list that is told without pages.
+async fn whole_list(line: &mut Line, name: &str, columns: &[Column]) -> Result<Answer, Failure> {
+    let told = line.get(&format!("/{name}")).await?;
+    let rows = told.get(name).and_then(Value::as_array);
     Ok(Answer {
-        text: table(&columns, rows.map_or(&[], Vec::as_slice)),
+        text: table(columns, rows.map_or(&[], Vec::as_slice)),
         json: told,
         ..Answer::default()
     })

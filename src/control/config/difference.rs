@@ -196,22 +196,16 @@ fn differ(
             differ_in_list(&key, &old, &new, changes);
             continue;
         }
-        match (old, new) {
-            (Some(Value::Object(old)), Some(Value::Object(new))) if name != WHOLE => {
-                differ((&key, of), old, new, changes);
-            }
-            (Some(Value::Object(old)), None) if name != WHOLE => {
-                differ((&key, of), old, &nothing, changes);
-            }
-            (None, Some(Value::Object(new))) if name != WHOLE => {
-                differ((&key, of), &nothing, new, changes);
-            }
-            (old, new) => {
-                let default = default_of(&key);
-                if old.or(default.as_ref()) != new.or(default.as_ref()) {
-                    changes.push(Change::new(&key, of, old, new));
-                }
-            }
+        if name != WHOLE
+            && let Some(old) = old.map_or(Some(&nothing), Value::as_object)
+            && let Some(new) = new.map_or(Some(&nothing), Value::as_object)
+        {
+            differ((&key, of), old, new, changes);
+            continue;
+        }
+        let default = default_of(&key);
+        if old.or(default.as_ref()) != new.or(default.as_ref()) {
+            changes.push(Change::new(&key, of, old, new));
         }
     }
 }
@@ -241,29 +235,16 @@ fn tables<'a>(
 }
 
 fn differ_in_list(list: &str, old: &Named<'_>, new: &Named<'_>, changes: &mut Vec<Change>) {
-    let find = |tables: &Named<'_>, name: &str| {
-        let found = tables.iter().find(|(known, _)| *known == name);
-        found.map(|(_, table)| Value::Object((*table).clone()))
-    };
+    let whole = |table: &Map<String, Value>| Value::Object(table.clone());
     for (name, table) in old {
         match new.iter().find(|(known, _)| known == name) {
             Some((_, newer)) => differ((list, Some(name)), table, newer, changes),
-            None => changes.push(Change::new(
-                list,
-                Some(name),
-                find(old, name).as_ref(),
-                None,
-            )),
+            None => changes.push(Change::new(list, Some(name), Some(&whole(table)), None)),
         }
     }
-    for (name, _) in new {
+    for (name, table) in new {
         if !old.iter().any(|(known, _)| known == name) {
-            changes.push(Change::new(
-                list,
-                Some(name),
-                None,
-                find(new, name).as_ref(),
-            ));
+            changes.push(Change::new(list, Some(name), None, Some(&whole(table))));
         }
     }
 }

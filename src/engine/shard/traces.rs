@@ -7,6 +7,7 @@
 //! Not told: a stream that begins with no packet (its end is), and what the layers under MQTT say.
 
 use super::ShardCore;
+use super::clients::Clients;
 use crate::engine::codec::frame::Frame;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::outbox::outgoing::Outgoing;
@@ -109,17 +110,8 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get(key) else {
             return;
         };
-        let seen = Seen {
-            first_byte: frame.first_byte,
-            body: frame.body,
-            beyond: &[],
-            bytes,
-            version: connection.version,
-            is_from_client: true,
-        };
-        let session = connection.session;
-        let session = session.and_then(|session| self.clients.sessions.get(session));
-        let name = session.map(|session| &*session.client_id);
+        let seen = Seen::from_client(frame, bytes, connection.version);
+        let name = client_id(&self.clients, connection);
         self.traces.tell(key, (connection, name), &seen);
     }
 
@@ -131,14 +123,7 @@ impl ShardCore {
         let Some(connection) = self.clients.connections.get(key) else {
             return;
         };
-        let seen = Seen {
-            first_byte: frame.first_byte,
-            body: frame.body,
-            beyond: &[],
-            bytes,
-            version: connection.version,
-            is_from_client: true,
-        };
+        let seen = Seen::from_client(frame, bytes, connection.version);
         let said = seen.client_id();
         if let Some(said) = said {
             let connections = &self.clients.connections;
@@ -164,9 +149,7 @@ impl ShardCore {
     #[inline(never)]
     pub(super) fn trace_batch(&mut self, key: ConnectionKey, batch: &Outgoing) {
         if let Some(connection) = self.clients.connections.get(key) {
-            let session = connection.session;
-            let session = session.and_then(|session| self.clients.sessions.get(session));
-            let client_id = session.map(|session| &*session.client_id);
+            let client_id = client_id(&self.clients, connection);
             trace_sent(&mut self.traces, key, (connection, client_id), batch);
         }
     }
@@ -176,14 +159,18 @@ impl ShardCore {
     #[inline(never)]
     pub(super) fn trace_rest(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.clients.connections.get(key) {
-            let session = connection.session;
-            let session = session.and_then(|session| self.clients.sessions.get(session));
-            let client_id = session.map(|session| &*session.client_id);
+            let client_id = client_id(&self.clients, connection);
             let rest = connection.outbox.pending();
             trace_sent(&mut self.traces, key, (connection, client_id), rest);
             self.traces.names.remove(&key);
         }
     }
+}
+
+/// Whose connection it is, once it is let in.
+fn client_id<'a>(clients: &'a Clients, connection: &Connection) -> Option<&'a str> {
+    let session = clients.sessions.get(connection.session?)?;
+    Some(&session.client_id)
 }
 
 /// Tells the packets of a batch.

@@ -2,6 +2,7 @@
 
 use super::line::{self, ConnectLine, FilterLine, PacketLine};
 use crate::engine::codec::connect::Connect;
+use crate::engine::codec::frame::Frame;
 use crate::engine::codec::primitive::Reader;
 use crate::engine::codec::property::{Properties, PropertySet, id};
 use crate::engine::codec::remote::{Answer, decode_farewell, decode_suback};
@@ -38,6 +39,19 @@ pub struct SeenPublish<'a> {
 }
 
 impl<'a> Seen<'a> {
+    /// A packet that a client has sent.
+    #[must_use]
+    pub fn from_client(frame: Frame<'a>, bytes: usize, version: Version) -> Self {
+        Seen {
+            first_byte: frame.first_byte,
+            body: frame.body,
+            beyond: &[],
+            bytes,
+            version,
+            is_from_client: true,
+        }
+    }
+
     fn kind(&self) -> Option<PacketType> {
         PacketType::from_first_byte(self.first_byte)
     }
