@@ -48,6 +48,9 @@ pub struct Limits {
     pub accept_lag_ms_max: u64,
     /// How long a client may take to send its whole CONNECT.
     pub connect_timeout_ms: u64,
+    /// How long a client that comes again waits until what it had sent by its older connection is handled,
+    /// 0 for not at all.
+    pub takeover_wait_ms: u64,
     /// Largest CONNECT.
     pub connect_bytes_max: usize,
     /// Memory of the process, and of the kernel for it, that is defended step by step ([`super::overload`]),
@@ -161,6 +164,7 @@ impl Default for Limits {
             connect_rate_max: 0,
             accept_lag_ms_max: 50,
             connect_timeout_ms: 10_000,
+            takeover_wait_ms: 1_000,
             connect_bytes_max: 256 * 1024,
             memory_max_bytes: 0,
             // Most systems allow 208 KiB; 2 MB/s to a client 100 ms away.

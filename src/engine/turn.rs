@@ -2,7 +2,7 @@
 //! around made-up ones.
 //!
 //! ```text
-//!   serve ─► adopt ─► drain ─► tick ─► control ─► work off
+//!   serve ─► drain ─► tick ─► control ─► work off ─► hear out
 //!         ─► commit ─► carry out ─► mail out ─► bytes out ─► rest
 //! ```
 //! The order is part of what subscribing promises: mail that became visible before a question for retained
@@ -20,6 +20,7 @@ use crate::engine::mail::Mail;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::route::ShardSet;
 use crate::engine::shard::ShardCore;
+use crate::engine::shard::takeover::Look;
 use crate::engine::time::{Lasted, Timestamp};
 use std::collections::VecDeque;
 
@@ -40,8 +41,6 @@ pub enum Letter<H> {
 pub struct Pending<H> {
     /// Connections that leave for another shard.
     handovers: VecDeque<(ShardId, H)>,
-    /// Connections that have come, and wait for what others had sent before them.
-    arrivals: VecDeque<H>,
     drain: Drain,
 }
 
@@ -82,7 +81,6 @@ impl<H> Default for Pending<H> {
     fn default() -> Self {
         Pending {
             handovers: VecDeque::new(),
-            arrivals: VecDeque::new(),
             drain: Drain::default(),
         }
     }
@@ -100,10 +98,10 @@ impl<H> Pending<H> {
         self.handovers.front().map(|(home, _)| *home)
     }
 
-    /// Connections that have not left yet, or have come and not been taken over.
+    /// Connections that have not left yet.
     #[must_use]
     pub fn handovers(&self) -> usize {
-        self.handovers.len() + self.arrivals.len()
+        self.handovers.len()
     }
 }
 
@@ -176,6 +174,10 @@ pub trait Surroundings: Queues {
     /// Takes over a connection: [`ShardCore::adopt`], then what it had sent.
     fn adopt(&mut self, handover: Self::Handover);
 
+    /// Whether all that has come by a connection so far was given to the core; the look is kept between
+    /// questions about the same one.
+    fn has_read_out(&mut self, connection: ConnectionKey, look: &mut Look) -> bool;
+
     /// Follows orders and takes answers of the control plane.
     fn follow_control(&mut self);
 
@@ -238,7 +240,6 @@ pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
     around.core().begin_turn();
     around.core().look_at_memory(now);
     let serves_more = around.serve();
-    adopt_arrivals(around);
     drain(around);
     let core = around.core();
     if core.deadline().is_some_and(|deadline| deadline <= now) {
@@ -246,23 +247,23 @@ pub fn turn<S: Surroundings>(around: &mut S) -> Rest {
     }
     around.follow_control();
     around.core().work_off(now);
+    hear_out(around, now);
     around.core().relieve(now);
     around.commit();
     around.carry_out();
     flush_mail(around);
     flush_outboxes(around);
-    let has_arrivals = !around.parts().1.arrivals.is_empty();
-    rest(around.core(), serves_more || has_arrivals)
+    rest(around.core(), serves_more)
 }
 
-/// Takes over the connections that an earlier turn found in its mail: what their clients had sent on an older
-/// connection before they came has been served by now, and is not lost when it is taken over.
-fn adopt_arrivals<S: Surroundings>(around: &mut S) {
-    while let Some(handover) = around.parts().1.arrivals.pop_front() {
-        around.adopt(handover);
-        if around.core().is_spent_for_mail() {
+/// Lets connections take over whose clients' older ones are read out, or have been waited for long enough.
+fn hear_out<S: Surroundings>(around: &mut S, now: Timestamp) {
+    for _ in 0..around.core().takeovers_to_look_at() {
+        let Some(mut takeover) = around.core().next_takeover() else {
             return;
-        }
+        };
+        let is_read_out = around.has_read_out(takeover.older, &mut takeover.look);
+        around.core().take_over_or_wait(now, takeover, is_read_out);
     }
 }
 
@@ -309,7 +310,7 @@ fn collect<S: Surroundings>(around: &mut S, now: Timestamp, from: ShardId) {
         }
         match around.collect(from) {
             Some(Letter::Mail(mail)) => around.core().mail(now, from, mail),
-            Some(Letter::Handover(handover)) => around.parts().1.arrivals.push_back(handover),
+            Some(Letter::Handover(handover)) => around.adopt(handover),
             None => break,
         }
         taken += 1;
@@ -379,25 +380,48 @@ mod tests {
     struct NoPost;
 
     impl Post for NoPost {
-        type Handover = u8;
+        type Handover = ();
 
-        fn post(&mut self, _to: ShardId, _letter: Letter<u8>) -> Result<(), Letter<u8>> {
+        fn post(&mut self, _to: ShardId, _letter: Letter<()>) -> Result<(), Letter<()>> {
             Ok(())
         }
     }
 
-    /// One shard beside another that has handed something over, and what was done in which order.
+    /// One shard, and whether older connections are read out.
     struct World {
         core: ShardCore,
-        pending: Pending<u8>,
+        pending: Pending<()>,
         post: NoPost,
-        mail: VecDeque<u8>,
-        done: Vec<&'static str>,
+        now: Timestamp,
+        is_read_out: bool,
+        sent: Vec<ConnectionKey>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let counts = Arc::new(ConnectionCounts::new(1));
+            World {
+                core: ShardCore::new(0, 1, Settings::default(), 1, counts),
+                pending: Pending::default(),
+                post: NoPost,
+                now: Timestamp::from_ms(1),
+                is_read_out: false,
+                sent: Vec::new(),
+            }
+        }
+
+        /// A client comes with its CONNECT.
+        fn connect(&mut self) -> ConnectionKey {
+            let key = self.core.accept(self.now, 0).expect("a place");
+            let connect = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
+            self.core.receive(self.now, key, connect);
+            key
+        }
     }
 
     impl Queues for World {
-        fn visible(&mut self, from: ShardId) -> usize {
-            if from == 1 { self.mail.len() } else { 0 }
+        fn visible(&mut self, _from: ShardId) -> usize {
+            0
         }
 
         fn has_room(&mut self, _blocked: ShardSet) -> bool {
@@ -418,15 +442,15 @@ mod tests {
     }
 
     impl Surroundings for World {
-        type Handover = u8;
+        type Handover = ();
         type Post = NoPost;
 
-        fn parts(&mut self) -> (&mut ShardCore, &mut Pending<u8>, &mut NoPost) {
+        fn parts(&mut self) -> (&mut ShardCore, &mut Pending<()>, &mut NoPost) {
             (&mut self.core, &mut self.pending, &mut self.post)
         }
 
         fn now(&self) -> Timestamp {
-            Timestamp::from_ms(1)
+            self.now
         }
 
         fn lasted(&self) -> Lasted {
@@ -437,49 +461,68 @@ mod tests {
         }
 
         fn serve(&mut self) -> bool {
-            self.done.push("served");
             false
         }
 
-        fn collect(&mut self, _from: ShardId) -> Option<Letter<u8>> {
-            self.mail.pop_front().map(Letter::Handover)
+        fn collect(&mut self, _from: ShardId) -> Option<Letter<()>> {
+            None
         }
 
         fn made_room(&mut self, _from: ShardId) {}
 
-        fn adopt(&mut self, _handover: u8) {
-            self.done.push("adopted");
+        fn adopt(&mut self, (): ()) {}
+
+        fn has_read_out(&mut self, _connection: ConnectionKey, _look: &mut Look) -> bool {
+            self.is_read_out
         }
 
         fn follow_control(&mut self) {}
 
         fn commit(&mut self) {}
 
-        fn carry_out(&mut self) {}
+        fn carry_out(&mut self) {
+            self.core.take_commands(&mut Vec::new());
+        }
 
-        fn send(&mut self, _connection: ConnectionKey, _batch: Outgoing) {}
+        fn send(&mut self, connection: ConnectionKey, batch: Outgoing) {
+            self.sent.push(connection);
+            self.core.sent(self.now, connection, batch);
+        }
 
         fn wake(&mut self, _receivers: ShardSet) {}
     }
 
     #[test]
-    fn who_comes_over_is_taken_over_after_what_was_sent_before() {
-        let counts = Arc::new(ConnectionCounts::new(1));
-        let mut world = World {
-            core: ShardCore::new(0, 2, Settings::default(), 1, counts),
-            pending: Pending::default(),
-            post: NoPost,
-            mail: VecDeque::from([1, 2]),
-            done: Vec::new(),
-        };
-        // What a client sent before it came again may not have been seen when its letter is.
-        assert_eq!(turn(&mut world), Rest::GoOn);
-        assert_eq!(
-            (world.done.as_slice(), world.pending.handovers()),
-            (&["served"][..], 2)
-        );
-        assert_ne!(turn(&mut world), Rest::GoOn);
-        assert_eq!(world.done, ["served", "served", "adopted", "adopted"]);
-        assert_eq!(world.pending.handovers(), 0);
+    fn who_comes_again_waits_until_its_older_connection_is_read_out() {
+        let mut world = World::new();
+        let older = world.connect();
+        turn(&mut world);
+        assert_eq!(world.sent, [older]);
+        let newer = world.connect();
+        let rest = turn(&mut world);
+        assert_eq!(world.sent, [older], "it is not let in yet");
+        // Nobody says that the older one is read out: it is looked at again soon.
+        assert_eq!(rest, Rest::Sleep(world.now.plus_ms(10)));
+        world.is_read_out = true;
+        turn(&mut world);
+        assert_eq!(world.sent, [older, newer]);
+        assert!(world.core.next_takeover().is_none());
+    }
+
+    #[test]
+    fn it_does_not_wait_for_good() {
+        let mut world = World::new();
+        let older = world.connect();
+        turn(&mut world);
+        let newer = world.connect();
+        turn(&mut world);
+        world.now = world.now.plus_ms(999);
+        turn(&mut world);
+        assert_eq!(world.sent, [older]);
+        world.now = world.now.plus_ms(1);
+        turn(&mut world);
+        assert_eq!(world.sent, [older, newer]);
+        let unheard = world.core.statistics();
+        assert!(unheard.contains(&("takeovers_unheard", 1)));
     }
 }

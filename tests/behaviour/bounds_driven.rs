@@ -283,6 +283,16 @@ driven! {
             Client::dial(&driven.broker, Version::V5).expect_closed();
             driven.rises_by(1);
         };
+    an_older_connection_that_is_not_read_out: "wait for an older connection" "takeovers_unheard"
+        "[limits]\ntakeover_wait_ms = 1\nturn_deliveries_max = 1\n", |driven| {
+            let id = unique("c");
+            driven.rises_while(|| {
+                let mut older = Connect::v5(&id).open(&driven.broker);
+                older.subscribe("t", 0);
+                older.send(&v5(&publish("t", 0, b"x")).repeat(2_000));
+                let _newer = Connect::v5(&id).open(&driven.broker);
+            });
+        };
     a_silent_client: "silence of a client" "keep_alive_timeouts"
         "[mqtt]\nkeep_alive_seconds_max = 1\n", |driven| {
             driven.v5().expect_error(&[0x8D]);

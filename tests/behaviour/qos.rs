@@ -2,7 +2,8 @@
 
 use crate::on_shards;
 use crate::support::{
-    Ack, Client, Connect, Packet, Props, Publish, Version, frame, prop, shared, unique,
+    Ack, Broker, Client, Connect, Packet, Props, Publish, Version, Will, frame, prop, shared,
+    unique,
 };
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -149,6 +150,34 @@ fn unacknowledged_messages_come_again_in_order_with_dup(shards: usize) {
             connect.open(&broker).expect_nothing();
         }
     }
+}
+
+/// Its packets are held, since each turn takes one, and its older connection stays open.
+fn what_a_client_sent_before_it_came_again_is_handled_first(shards: usize) {
+    let broker = Broker::with_config(shards, "[limits]\nturn_deliveries_max = 1\n");
+    let topic = unique("qos/before");
+    let mut receiver = Connect::v4(&unique("r")).open(&broker);
+    receiver.subscribe(&topic, 0);
+    let id = unique("s");
+    let mut before = Vec::new();
+    for round in 0..20 {
+        // With DISCONNECT, so that its will must not come.
+        let sender = Connect::v4(&id).will(Will::new(&topic, "will"));
+        let mut sender = sender.open(&broker);
+        let numbers = (0..50).map(|n| format!("{round}.{n}"));
+        let sent: Vec<_> = numbers
+            .clone()
+            .map(|number| Publish::new(&topic, 0, number).encode(Version::V4))
+            .collect();
+        sender.send(&[sent.concat(), frame(0xE0, b"")].concat());
+        before.push(sender);
+        Connect::v4(&id).open(&broker).disconnect();
+        for number in numbers {
+            receiver.expect(&topic, number);
+        }
+    }
+    receiver.expect_nothing();
+    assert_eq!(broker.counters().get("takeovers_unheard"), 0);
 }
 
 fn a_pubrel_comes_again_and_the_publish_does_not(shards: usize) {
@@ -343,6 +372,7 @@ on_shards!([1, 2, 4]
     a_repeated_qos_2_publish_is_delivered_once,
     a_qos_2_publish_is_not_doubled_over_a_reconnect,
     unacknowledged_messages_come_again_in_order_with_dup,
+    what_a_client_sent_before_it_came_again_is_handled_first,
     a_pubrel_comes_again_and_the_publish_does_not,
     the_receive_maximum_of_a_client_is_respected,
     a_full_window_holds_back_publish_only,

@@ -124,6 +124,34 @@ fn those_who_send_little_do_not_wait_for_those_who_send_much() {
     }
 }
 
+/// Whatever lies between the kernel and the handler: bytes, completions, buffers that wait for others.
+#[test]
+fn a_socket_is_read_out_when_all_that_was_there_has_been_told() {
+    for task_run in TASK_RUNS {
+        let mut ring = with_buffers(task_run, 16, 64);
+        let mut recorder = Recorder::default();
+        let (server, mut client) = pair();
+        let key = ring.adopt(server);
+        let (_, _crowd) = crowd(&mut ring, 100, 20_000);
+        for (round, bytes) in [1, 64, 1_000, 5, 3_000].into_iter().enumerate() {
+            let before = recorder.bytes(key).len();
+            client.write_all(&pattern(bytes)).expect("write");
+            let mut read_by = None;
+            drive(&mut ring, &mut recorder, |ring, seen| {
+                let is_all = seen.bytes(key).len() == before + bytes;
+                let is_read_out = ring.is_read_out(key, &mut read_by);
+                assert!(is_all || !is_read_out, "{task_run:?} {round}");
+                is_read_out
+            });
+        }
+        drop(client);
+        drive(&mut ring, &mut recorder, |_, seen| {
+            seen.ended.contains_key(&key)
+        });
+        assert!(ring.is_read_out(key, &mut None));
+    }
+}
+
 #[test]
 fn who_found_no_buffer_is_armed_again_though_nothing_else_happens() {
     for task_run in TASK_RUNS {

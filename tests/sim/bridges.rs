@@ -90,6 +90,11 @@ impl Broker {
             self.core.tick(now);
         }
         self.core.work_off(now);
+        for _ in 0..self.core.takeovers_to_look_at() {
+            if let Some(takeover) = self.core.next_takeover() {
+                self.core.take_over_or_wait(now, takeover, true);
+            }
+        }
         let told: Vec<_> = self.core.take_persist().collect();
         if !told.is_empty() {
             self.told.push_back(told);

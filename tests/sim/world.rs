@@ -13,6 +13,7 @@ use ringmq::engine::overload::Meter;
 use ringmq::engine::receipt::Level;
 use ringmq::engine::route::ShardSet;
 use ringmq::engine::shard::store_room::StoreRoom;
+use ringmq::engine::shard::takeover::Look;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::{Lasted, Timestamp};
 use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
@@ -629,6 +630,7 @@ impl World {
                     .iter()
                     .all(|mailbox| mailbox.borrow().letters.is_empty())
                     && shard.pending.handovers() == 0
+                    && shard.core.takeovers_to_look_at() == 0
                     && shard.uncommitted.is_empty()
                     && shard.core.staged().is_empty()
                     && !shard.core.has_work()
@@ -751,6 +753,16 @@ impl Surroundings for Around<'_> {
 
     fn adopt(&mut self, handover: Handover) {
         self.world.adopt(self.shard, handover.link, &handover.bytes);
+    }
+
+    fn has_read_out(&mut self, connection: ConnectionKey, _look: &mut Look) -> bool {
+        let world = &self.world;
+        let mut links = world.shards[self.shard].links.iter();
+        links.all(|id| {
+            let link = &world.links[*id];
+            let is_it = matches!(link.state, State::Open(key) if key == connection);
+            !is_it || link.to_broker.is_empty()
+        })
     }
 
     fn follow_control(&mut self) {}

@@ -7,6 +7,7 @@ use ringmq::engine::outbox::outgoing::Outgoing;
 use ringmq::engine::route::ShardSet;
 use ringmq::engine::route::retained::Budget;
 use ringmq::engine::session::outbound::QueueFull;
+use ringmq::engine::shard::takeover::Look;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::{Lasted, Timestamp};
 use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
@@ -599,6 +600,15 @@ impl Surroundings for Around<'_> {
     fn adopt(&mut self, handover: Handover) {
         self.world
             .adopt(self.shard, handover.socket, &handover.bytes);
+    }
+
+    fn has_read_out(&mut self, connection: ConnectionKey, _look: &mut Look) -> bool {
+        let here = self.shard;
+        let sockets = self.world.sockets.iter().flatten();
+        let mut older = sockets.filter(|socket| {
+            matches!(socket.link, Link::Open { shard, key } if shard == here && key == connection)
+        });
+        older.all(|socket| socket.inbound.is_empty())
     }
 
     fn follow_control(&mut self) {}

@@ -39,6 +39,7 @@ const RUNNING: &Keys = &[
             "connect_rate_max",
             "accept_lag_ms_max",
             "connect_timeout_ms",
+            "takeover_wait_ms",
             "connect_bytes_max",
             "outbox_bytes_max",
             "queue_messages_max",

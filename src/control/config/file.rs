@@ -311,6 +311,7 @@ file_limits! {
     connect_rate_max: u64,
     accept_lag_ms_max: u64,
     connect_timeout_ms: u64,
+    takeover_wait_ms: u64,
     connect_bytes_max: usize,
     socket_send_bytes_max: usize,
     socket_unsent_bytes_max: u32,

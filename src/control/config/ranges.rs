@@ -188,6 +188,7 @@ pub(super) fn wrong_limit(limits: &Limits) -> Option<(&'static str, String)> {
         connect_rate_max: 0..=CONNECTIONS_MAX,
         accept_lag_ms_max: 1..=WAIT_MS_MAX,
         connect_timeout_ms: 1..=WAIT_MS_MAX,
+        takeover_wait_ms: 0..=WAIT_MS_MAX,
         connect_bytes_max: PACKET_BYTES,
         socket_send_bytes_max: 0..=1 << 30,
         socket_unsent_bytes_max: 0..=1 << 30,

@@ -23,13 +23,24 @@ use crate::engine::time::Timestamp;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
 
-/// A CONNECT whose sender is not known yet.
+/// What a CONNECT waits for that is not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// The methods' answer.
+    Answer,
+    /// The next AUTH of its client.
+    Client,
+    /// What its client has sent by an older connection.
+    Older,
+}
+
+/// A CONNECT that waits: its sender is not known yet, or has an older connection.
 #[derive(Debug)]
 pub struct Gate {
     /// The CONNECT, whole.
     pub packet: Box<[u8]>,
-    /// Whether an answer is awaited; else the client's AUTH.
-    pub is_asking: bool,
+    /// What it waits for.
+    pub awaited: Awaited,
     /// The user that it says to be in an exchange, whatever its CONNECT says.
     pub exchange_user: Option<Box<str>>,
 }
@@ -161,7 +172,7 @@ pub struct Connection {
     pub authentication_method: Option<Box<str>>,
     /// Whose turn it is while the client authenticates anew.
     pub reauthentication: Turn,
-    /// Its CONNECT, while it is being found out who sent it.
+    /// Its CONNECT, while it waits.
     pub gate: Option<Box<Gate>>,
     /// Whether it is known who it is.
     pub is_identified: bool,
@@ -326,10 +337,25 @@ impl Connection {
         self.outbox.is_sending() && before == sent.wrapping_add(1)
     }
 
-    /// Whether it is being found out who it is.
+    /// Whether its CONNECT waits for others than its client: it is not read then.
     #[must_use]
     pub fn is_asking(&self) -> bool {
-        self.gate.as_ref().is_some_and(|gate| gate.is_asking)
+        let gate = self.gate.as_ref();
+        gate.is_some_and(|gate| gate.awaited != Awaited::Client)
+    }
+
+    /// Whether its CONNECT waits for the methods' answer.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        let gate = self.gate.as_ref();
+        gate.is_some_and(|gate| gate.awaited == Awaited::Answer)
+    }
+
+    /// Whether its CONNECT waits for an older connection.
+    #[must_use]
+    pub fn awaits_older(&self) -> bool {
+        let gate = self.gate.as_ref();
+        gate.is_some_and(|gate| gate.awaited == Awaited::Older)
     }
 
     /// Whether so much of it waits that it is not read.

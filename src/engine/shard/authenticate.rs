@@ -21,7 +21,7 @@ use crate::engine::codec::control::{Auth, encode_auth};
 use crate::engine::codec::frame::Frame;
 use crate::engine::codec::{Packet, Reason, Version};
 use crate::engine::keys::ConnectionKey;
-use crate::engine::session::connection::{Gate, Turn};
+use crate::engine::session::connection::{Awaited, Gate, Turn};
 use crate::engine::telemetry::notes::quoted;
 use crate::engine::time::Timestamp;
 use std::borrow::Cow;
@@ -80,7 +80,7 @@ impl ShardCore {
         }
         connection.gate = Some(Box::new(Gate {
             packet: packet.into(),
-            is_asking: true,
+            awaited: Awaited::Answer,
             exchange_user: None,
         }));
         let may_be_anonymous = policy.is_some_and(|policy| policy.allows_anonymous);
@@ -123,7 +123,7 @@ impl ShardCore {
         match Packet::decode(frame, version) {
             Ok(Packet::Auth(auth)) if goes_on(&auth) => {
                 if let Some(gate) = &mut connection.gate {
-                    gate.is_asking = true;
+                    gate.awaited = Awaited::Answer;
                 }
                 let bytes = auth.authentication_data.unwrap_or_default().into();
                 self.ask(key, Step::Continue(bytes));
@@ -190,7 +190,7 @@ impl ShardCore {
             Answer::Banned => return self.ban(now, key),
             Answer::BannedUnseen(identity) => return self.turn_away_unseen(key, *identity),
             Answer::Continue(bytes, user_name) => {
-                gate.is_asking = false;
+                gate.awaited = Awaited::Client;
                 gate.exchange_user = Some(user_name);
                 // Before any proof is asked for.
                 if let Some(why) = self.why_banned_at_gate(key) {
@@ -258,7 +258,7 @@ impl ShardCore {
     /// The client at the gate has gone, and what it may have said behind its CONNECT counts no more: it would
     /// only end the session of who is there.
     pub fn gone_at_gate(&mut self, key: ConnectionKey) {
-        let text = "its client has gone before it was found out who it is";
+        let text = "its client has gone before it was let in";
         if self.note_gate(key, Reason::Success, text) {
             self.drop_connection(key);
         }
@@ -266,18 +266,24 @@ impl ShardCore {
 
     /// Goes on with the CONNECT as if it came now.
     fn admit(&mut self, now: Timestamp, key: ConnectionKey, mut admitted: Option<Box<Admitted>>) {
-        let connection = self.clients.connections.get(key);
-        if connection.is_some_and(|connection| connection.has_ended) && !self.has_more_to_say(key) {
-            return self.gone_at_gate(key);
-        }
-        if let Some(connection) = self.clients.connections.get_mut(key)
-            && let Some(gate) = connection.gate.take()
-        {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
             if let Some(admitted) = &mut admitted {
                 admitted.asked_at = Some(connection.came_at);
             }
             connection.is_identified = true;
             connection.admitted = admitted;
+        }
+        self.go_on_from_gate(now, key);
+    }
+
+    /// The CONNECT at the gate goes on.
+    pub(super) fn go_on_from_gate(&mut self, now: Timestamp, key: ConnectionKey) {
+        let connection = self.clients.connections.get(key);
+        if connection.is_some_and(|connection| connection.has_ended) && !self.has_more_to_say(key) {
+            return self.gone_at_gate(key);
+        }
+        let connection = self.clients.connections.get_mut(key);
+        if let Some(gate) = connection.and_then(|connection| connection.gate.take()) {
             self.go_on_reading(now, key, gate.packet.into_vec());
         }
     }
@@ -385,7 +391,7 @@ impl ShardCore {
     pub fn awaits_answer(&self, key: ConnectionKey) -> bool {
         let connection = self.clients.connections.get(key);
         connection.is_some_and(|connection| {
-            connection.is_asking() || connection.reauthentication == Turn::Broker
+            connection.awaits_answer() || connection.reauthentication == Turn::Broker
         })
     }
 

@@ -1,7 +1,6 @@
 //! CONNECT: whose it is, whether it is welcome, and which session it gets (3.1.4).
 
 use super::authenticate::Identified;
-use super::end::WillFate;
 use super::refusals::{Refused, beyond, not_connect, switched_off};
 use super::{Command, ShardCore};
 use crate::engine::access::ClientIdRule;
@@ -81,7 +80,7 @@ impl ShardCore {
                 return false;
             }
         }
-        match self.welcome(now, key, &connect, stream) {
+        match self.welcome(now, key, &connect, (stream, bytes)) {
             Ok(is_open) => is_open,
             Err((reason, text)) => {
                 self.turn_away(key, &connect, reason, &text);
@@ -126,13 +125,14 @@ impl ShardCore {
         self.note(key, client_id, user_name, event);
     }
 
-    /// It is known who sent the CONNECT: opens the connection here, or sends it home.
+    /// It is known who sent the CONNECT, the first so many bytes of what came: opens the connection here, or
+    /// sends it home. Whether what follows is looked at.
     fn welcome(
         &mut self,
         now: Timestamp,
         key: ConnectionKey,
         connect: &Connect<'_>,
-        stream: &[u8],
+        (stream, bytes): (&[u8], usize),
     ) -> Result<bool, Refused> {
         let rule = self.check_client_id(key, connect.client_id)?;
         let assigned = connect
@@ -168,6 +168,11 @@ impl ShardCore {
         }
         self.check_memory(client_id)?;
         self.check_later(key, client_id)?;
+        if let Some(older) = self.unheard_older(key, client_id) {
+            let packet = stream.get(..bytes).unwrap_or_default();
+            self.wait_for_older(now, key, older, packet);
+            return Ok(true);
+        }
         // Nothing is changed for a client that could not be told [MQTT-3.1.2-24].
         if connect.properties.packet_bytes_max.is_some()
             && self.connack(key, connect, client_id, false).is_none()
@@ -199,25 +204,6 @@ impl ShardCore {
             bytes: stream.to_vec(),
             admitted: left.admitted,
         });
-    }
-
-    /// Whether nobody has taken the client identifier whose CONNECT came later: the answer to the question
-    /// who somebody is may be slow, and its client have come again meanwhile.
-    fn check_later(&mut self, key: ConnectionKey, client_id: &str) -> Result<(), Refused> {
-        let connections = &self.clients.connections;
-        let session = self.clients.sessions.find(client_id);
-        let session = session.and_then(|session| self.clients.sessions.get(session));
-        let there = session.and_then(|session| connections.get(session.connection?));
-        let admitted = connections.get(key).and_then(|c| c.admitted.as_ref());
-        let asked_at = admitted.and_then(|admitted| admitted.asked_at);
-        let is_late = there.zip(asked_at);
-        if is_late.is_none_or(|(there, asked_at)| there.came_at <= asked_at) {
-            return Ok(());
-        }
-        self.clients.counters.connects_refused += 1;
-        let text = "a connection with the same client identifier came after it, while it was being found \
-                    out who it is";
-        Err((Reason::UnspecifiedError, text.into()))
     }
 
     fn refuse_undecoded(&mut self, key: ConnectionKey, refused: ConnectError) {
@@ -425,36 +411,6 @@ impl ShardCore {
         let own = admitted.and_then(|admitted| admitted.queue_bytes_max);
         let listener = connection.map_or(0, |connection| connection.listener);
         own.unwrap_or_else(|| self.settings.client_limits(listener).queue_bytes_max)
-    }
-
-    /// Ends the older connection of a session `[MQTT-3.1.4-3]`, and the session itself if it must not go
-    /// on. Returns the session to resume.
-    fn take_over(
-        &mut self,
-        session_key: SessionKey,
-        by: ConnectionKey,
-        clean_start: bool,
-        now: Timestamp,
-    ) -> Option<SessionKey> {
-        // No turn may have come to it yet.
-        if self.take_due(session_key, now) {
-            return None;
-        }
-        let session = self.clients.sessions.get(session_key)?;
-        let ends = clean_start || session.ends_with_connection();
-        if let Some(older) = session.connection {
-            self.clients.counters.takeovers += 1;
-            self.sum_up_denials(session_key);
-            self.note_session(session_key, Event::TakenOver(by));
-            let text = "another connection with the same client identifier";
-            self.say_goodbye(older, Reason::SessionTakenOver, text);
-            self.detach(older, WillFate::Due, now);
-        }
-        if ends {
-            self.end_session(session_key, now);
-        }
-        // A session that ended with its connection is gone by now.
-        self.clients.sessions.get(session_key).map(|_| session_key)
     }
 
     fn granted_expiry(&self, connect: &Connect<'_>) -> u32 {

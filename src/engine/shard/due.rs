@@ -7,6 +7,7 @@
 use super::ShardCore;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::session::connection::Awaited;
 use crate::engine::time::Timestamp;
 use crate::engine::timer::Owner;
 
@@ -74,8 +75,11 @@ impl ShardCore {
         let gate = self.clients.connections.get(key);
         let what = match gate.and_then(|connection| connection.gate.as_ref()) {
             None => "its CONNECT did not come",
-            Some(gate) if gate.is_asking => "the authentication methods have not judged it",
-            Some(_) => "its next AUTH did not come",
+            Some(gate) => match gate.awaited {
+                Awaited::Answer => "the authentication methods have not judged it",
+                Awaited::Client => "its next AUTH did not come",
+                Awaited::Older => "its older connection could not be read to its end",
+            },
         };
         let limit = self.settings.limits.connect_timeout_ms;
         let text = format!("{what} within limits.connect_timeout_ms ({limit} ms)");

@@ -66,6 +66,7 @@ mod snapshot;
 mod statistics;
 pub mod store_room;
 mod subscribe;
+pub mod takeover;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -113,6 +114,7 @@ use sampling::Sampling;
 use std::rc::Rc;
 use std::sync::Arc;
 use store_room::Store;
+use takeover::Takeovers;
 use traces::Traces;
 
 /// Something the shell has to do with a connection.
@@ -207,6 +209,7 @@ pub struct ShardCore {
     checkpoint: Checkpoint,
     store: Store,
     traces: Traces,
+    takeovers: Takeovers,
 }
 
 impl ShardCore {
@@ -261,6 +264,7 @@ impl ShardCore {
             checkpoint: Checkpoint::default(),
             store: Store::default(),
             traces: Traces::default(),
+            takeovers: Takeovers::default(),
         }
     }
 
@@ -374,8 +378,10 @@ impl ShardCore {
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         let of_memory = self.memory.looks_at();
-        [self.timers.next(), self.retained.next_expiry(), of_memory]
+        let of_takeovers = self.takeovers.look_at();
+        [self.timers.next(), self.retained.next_expiry()]
             .into_iter()
+            .chain([of_memory, of_takeovers])
             .flatten()
             .min()
     }

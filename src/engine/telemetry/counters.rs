@@ -89,6 +89,8 @@ counters! {
     connections_drained,
     /// Sessions taken over by a newer connection.
     takeovers,
+    /// Of these, without having handled all that the client had sent by its older connection.
+    takeovers_unheard,
     /// Mail sent to other shards.
     mail_sent,
     /// Turns in which nobody was accepted because the shard was late.

@@ -6,6 +6,7 @@ use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::engine::route::ShardSet;
 use crate::engine::shard::ShardCore;
+use crate::engine::shard::takeover::Look;
 use crate::engine::telemetry::notes::Gone;
 use crate::engine::time::{Lasted, Timestamp};
 use crate::engine::turn::{Pending, Queues, Surroundings};
@@ -125,6 +126,17 @@ impl Surroundings for Around<'_> {
             shell.core.receive_ended(now, connection);
             shell.carry_out(ring);
         }
+    }
+
+    fn has_read_out(&mut self, connection: ConnectionKey, look: &mut Look) -> bool {
+        let sockets = &mut self.shell.sockets;
+        let Some(socket) = sockets.socket(connection) else {
+            return true;
+        };
+        let is_behind = sockets
+            .link(socket)
+            .is_some_and(|link| !link.inbox.is_empty());
+        self.ring.is_read_out(socket, &mut look.read_by) && !is_behind
     }
 
     fn follow_control(&mut self) {

@@ -5,6 +5,7 @@
 
 use super::Ring;
 use super::key::SocketKey;
+use super::socket::Phase;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -46,6 +47,31 @@ impl Ring {
         let socket = self.sockets.get(key);
         let descriptor = socket.and_then(|socket| socket.descriptor.as_ref());
         descriptor.map_or(OtherEnd::Broken, other_end)
+    }
+
+    /// Whether all that had come by a socket when this was asked first was delivered, or nothing more will
+    /// be. `read_by` begins with `None` and is kept between questions: once the kernel has nothing more, all
+    /// is delivered when so many completions are taken.
+    #[must_use]
+    pub fn is_read_out(&mut self, key: SocketKey, read_by: &mut Option<u64>) -> bool {
+        let Some(socket) = self.sockets.get(key) else {
+            return true;
+        };
+        if socket.ended || socket.phase != Phase::Open {
+            return true;
+        }
+        if read_by.is_none() {
+            let unread = socket.descriptor.as_ref().map(rustix::io::ioctl_fionread);
+            let has_unread = unread.is_some_and(|unread| unread.is_ok_and(|bytes| bytes > 0));
+            // What the kernel keeps for lack of room cannot be counted.
+            *read_by = (!has_unread && !self.queue.is_overflowing())
+                .then(|| self.queue.taken + self.queue.completions_ready() as u64);
+        }
+        let has_put_off = self
+            .sockets
+            .get(key)
+            .is_some_and(|socket| socket.put_off > 0);
+        !has_put_off && read_by.is_some_and(|by| self.queue.taken >= by)
     }
 
     /// Asks for so many places of the table, from `first`.

@@ -56,6 +56,8 @@ pub(super) struct Queue {
     pub enters: u64,
     /// How often completions had to wait in the kernel for room.
     pub overflows: u64,
+    /// Completions taken out of it.
+    pub taken: u64,
 }
 
 impl Queue {
@@ -78,6 +80,7 @@ impl Queue {
             sends_queued: 0,
             enters: 0,
             overflows: 0,
+            taken: 0,
         })
     }
 
@@ -244,6 +247,11 @@ impl Queue {
         self.uring.completion().len()
     }
 
+    /// Whether the kernel keeps completions that find no room.
+    pub fn is_overflowing(&mut self) -> bool {
+        self.uring.submission().cq_overflow()
+    }
+
     /// Moves up to `max` completions into `into`, which is cleared first.
     pub fn reap(&mut self, into: &mut Vec<Completion>, max: usize) {
         into.clear();
@@ -252,6 +260,7 @@ impl Queue {
             result: entry.result(),
             flags: entry.flags(),
         }));
+        self.taken += into.len() as u64;
         for completion in into.iter() {
             let operation = Token::unpack(completion.user_data).map(|token| token.operation);
             let ours = !matches!(

@@ -11,7 +11,10 @@ const SUBSCRIBERS: u8 = 12;
 
 /// A shard whose turns deliver one of a large fan-out, and subscribers to `t`.
 fn crowded_shard() -> (Shard, Vec<ConnectionKey>) {
-    let mut shard = Shard::new(|settings| settings.limits.turn_deliveries_max = 8);
+    let mut shard = Shard::new(|settings| {
+        settings.limits.turn_deliveries_max = 8;
+        settings.limits.takeover_wait_ms = 0;
+    });
     let keys: Vec<_> = (0..SUBSCRIBERS)
         .map(|n| shard.connect(b'a' + n, true))
         .collect();

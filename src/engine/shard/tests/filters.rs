@@ -11,7 +11,10 @@ const UNSUBACK: &[u8] = b"\xB0\x02\x00\x09";
 
 /// Turns in which one filter is done.
 fn slow_shard() -> Shard {
-    Shard::new(|settings| settings.limits.turn_deliveries_max = 8)
+    Shard::new(|settings| {
+        settings.limits.turn_deliveries_max = 8;
+        settings.limits.takeover_wait_ms = 0;
+    })
 }
 
 fn packet(first: u8, filters: &[&str]) -> Vec<u8> {

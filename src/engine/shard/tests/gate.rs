@@ -34,6 +34,7 @@ fn allow(shard: &mut Shard, key: ConnectionKey, identity: Identity) {
     };
     let answer = Answer::Allow(Box::new(admitted));
     shard.core.authenticated(shard.now, key, answer);
+    shard.take_over();
 }
 
 fn user(name: &str) -> Identity {
@@ -171,6 +172,7 @@ fn a_connection_ends_with_its_certificate() {
     };
     let answer = Answer::Allow(Box::new(admitted));
     shard.core.authenticated(shard.now, key, answer);
+    shard.take_over();
     assert_eq!(told(&mut shard, key), Some(0));
     shard.now = shard.now.plus_ms(4_999);
     shard.core.tick(shard.now);

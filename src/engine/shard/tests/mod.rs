@@ -73,6 +73,16 @@ impl Shard {
 
     fn receive(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.core.receive(self.now, key, bytes);
+        self.take_over();
+    }
+
+    /// Whoever waits to take over does: what older connections had sent was received.
+    fn take_over(&mut self) {
+        for _ in 0..self.core.takeovers_to_look_at() {
+            if let Some(takeover) = self.core.next_takeover() {
+                self.core.take_over_or_wait(self.now, takeover, true);
+            }
+        }
     }
 
     /// Sends to the broker; returns what it sends until it rests.
