@@ -170,6 +170,9 @@ impl ListenError {
     pub fn reason(&self) -> String {
         match self.source.kind() {
             io::ErrorKind::AddrInUse => "another program listens there (`ss -lxtnp`)".to_owned(),
+            io::ErrorKind::AlreadyExists => {
+                "what stands there is no socket; remove it or choose another path".to_owned()
+            }
             _ => self.source.to_string(),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::Failure;
 use crate::control::config::{AdminConfig, ConfigError};
+use crate::control::text::{self, Remarks};
 use crate::shard::files;
 use crate::shard::listener::Place;
 use crate::shard::pem::Pem;
@@ -218,7 +219,7 @@ fn token(
             let place = format!("--token-file: {}", path.display());
             let wrong = |text: &dyn fmt::Display| Failure::Wrong(format!("{place}: {text}"));
             let bytes = files::read(path, TOKEN_BYTES_MAX).map_err(|error| wrong(&error))?;
-            let text = String::from_utf8(bytes).map_err(|_| wrong(&"it is not UTF-8"))?;
+            let text = text::decode(&bytes, Remarks::OwnLines).map_err(|error| wrong(&error))?;
             (place, text)
         }
         None => match variable(TOKEN_VARIABLE) {
@@ -299,6 +300,16 @@ mod tests {
             At::Tcp("::1".into(), 7, true).to_string(),
             "https://[::1]:7"
         );
+    }
+
+    #[test]
+    fn a_token_may_come_from_a_file_with_a_byte_order_mark() {
+        let name = format!("ringmq-token-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "\u{feff}ringmq_abc\r\n").unwrap();
+        let read = token(Some(&path), |_| None);
+        std::fs::remove_file(&path).unwrap();
+        assert!(read.is_ok_and(|token| token.as_deref() == Some("ringmq_abc")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::shard::listener::{Place, TcpPlace};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 
 /// All addresses of a host, IPv4 first.
 pub(super) fn tcp_place(url: &str, host: &str, port: u16) -> Result<TcpPlace, String> {
@@ -23,6 +24,13 @@ pub(super) fn tcp_place(url: &str, host: &str, port: u16) -> Result<TcpPlace, St
             ),
         })?;
     let mut addresses: Vec<_> = addresses.collect();
+    if let Some(address) = addresses.iter().find(|address| has_no_interface(address)) {
+        return Err(format!(
+            "{url}: a link-local address is one of each interface; name which by its number (`ip link`), \
+             as in [{}%2]",
+            address.ip()
+        ));
+    }
     addresses.sort();
     addresses.dedup();
     if addresses.is_empty() {
@@ -63,6 +71,23 @@ pub(super) fn settle(places: &mut [&mut Place]) -> Result<(), (usize, usize, Str
     Ok(())
 }
 
+/// Whether an address is link-local and does not say of which interface.
+fn has_no_interface(address: &SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
+}
+
+/// A path without links in its folders, so that one place has one name.
+fn resolved(path: &Path) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => return path.to_owned(),
+    };
+    // A folder that is missing is told when the socket is made.
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder.join(path.file_name().unwrap_or_default())
+}
+
 fn tcp(place: &Place) -> &[SocketAddr] {
     match place {
         Place::Tcp(tcp) => &tcp.addresses,
@@ -71,9 +96,10 @@ fn tcp(place: &Place) -> &[SocketAddr] {
 }
 
 /// What both would listen on.
-fn shared(one: &Place, other: &Place) -> Option<String> {
+pub(super) fn shared(one: &Place, other: &Place) -> Option<String> {
     if let (Place::Unix(one), Place::Unix(other)) = (one, other) {
-        return (one.path == other.path).then(|| one.path.display().to_string());
+        let is_same = resolved(&one.path) == resolved(&other.path);
+        return is_same.then(|| one.path.display().to_string());
     }
     let pairs = tcp(one)
         .iter()

@@ -1,6 +1,7 @@
 //! `[admin]`: where operators ask the broker over HTTP, and what such an asker may take.
 
 use super::Sources;
+use super::addresses::shared;
 use super::error::ConfigError;
 use super::file::{FileAdmin, FileConfig};
 use super::listener::tls_files;
@@ -9,7 +10,7 @@ use super::place::{self, Places};
 use crate::shard::certificates::TlsFiles;
 use crate::shard::listener::{Place, TcpPlace, UnixPlace};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Default port: assigned to nobody, below those that the system gives to clients, and none of those that
@@ -94,7 +95,9 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
         None => default,
         Some(listen) => at_url(listen).map_err(wrong)?,
     };
-    if same_file(named.place.as_ref(), raw.socket.as_deref()) {
+    let socket = raw.socket.clone().map(socket);
+    let same = named.place.as_ref().zip(socket.as_ref());
+    if same.is_some_and(|(listen, socket)| shared(listen, socket).is_some()) {
         let text = "that is admin.listen already; leave one of them out";
         return Err(places.wrong("admin.socket", text.to_owned()));
     }
@@ -120,7 +123,7 @@ pub(super) fn admin(file: &FileConfig, places: &Places<'_>) -> Result<AdminConfi
     });
     Ok(AdminConfig {
         place: named.place,
-        socket: raw.socket.clone().map(socket),
+        socket,
         tls: tls.transpose()?,
         token_file: raw.token_file.clone(),
         is_said: raw.listen.is_some(),
@@ -143,10 +146,6 @@ fn socket(path: PathBuf) -> Place {
         mode: Some(SOCKET_MODE),
         owner: (None, None),
     })
-}
-
-fn same_file(listen: Option<&Place>, socket: Option<&Path>) -> bool {
-    matches!((listen, socket), (Some(Place::Unix(place)), Some(path)) if place.path == path)
 }
 
 fn tcp(address: SocketAddr) -> Place {
@@ -179,6 +178,27 @@ impl AdminConfig {
         let listen = self.place.as_ref().map(|place| ("admin.listen", place));
         let socket = self.socket.as_ref().map(|place| ("admin.socket", place));
         listen.into_iter().chain(socket)
+    }
+
+    /// Sees to it that it listens nowhere where clients come in.
+    ///
+    /// # Errors
+    /// Names the key and the place that is a listener's.
+    pub(super) fn keep_apart<'a>(
+        &self,
+        listeners: impl Iterator<Item = &'a Place> + Clone,
+        places: &Places<'_>,
+    ) -> Result<(), ConfigError> {
+        for (key, place) in self.places() {
+            // A port that nobody has said is given up.
+            let is_said = self.is_said || key != "admin.listen";
+            let mut taken = listeners.clone().filter_map(|other| shared(other, place));
+            if is_said && let Some(place) = taken.next() {
+                let text = format!("{place} is a listener's already; choose another place");
+                return Err(places.wrong(key, text));
+            }
+        }
+        Ok(())
     }
 
     /// How many connections an address may have; 0 for no limit.

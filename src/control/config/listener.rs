@@ -198,6 +198,11 @@ fn listener(
         Place::Tcp(tcp_place(url, host, port)?)
     };
     let path = if path.len() > 1 { path } else { "" };
+    if has_websocket && !path.chars().all(|c| c.is_ascii_graphic()) {
+        let text =
+            format!("{url}: write spaces and letters beyond ASCII in its path as %20 and the like");
+        return Err(text.into());
+    }
     if !path.is_empty() && !has_websocket && scheme != "unix" {
         return Err(form().into());
     }

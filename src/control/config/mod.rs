@@ -30,6 +30,7 @@ pub use effect::Effect;
 pub use error::ConfigError;
 pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;
+pub use place::in_words;
 pub use said::Said;
 pub use source::Source;
 pub use storage::StorageConfig;
@@ -192,8 +193,10 @@ impl Config {
         };
         let mut warnings = Vec::new();
         let listeners = listener::listeners(&raw, flags, places, &surroundings, &mut warnings)?;
-        let (listeners, policies) = listeners.into_iter().unzip();
+        let (listeners, policies): (Vec<ListenerConfig>, _) = listeners.into_iter().unzip();
         settings.listeners = policies;
+        let admin = admin::admin(&raw, places)?;
+        admin.keep_apart(listeners.iter().map(|listener| &listener.place), places)?;
         if let Some(storage) = &mut storage {
             storage.writer.tells_written = settings.waits_for_os();
         }
@@ -215,7 +218,7 @@ impl Config {
             storage,
             settings,
             bridges: bridge::bridges(&raw, places)?,
-            admin: admin::admin(&raw, places)?,
+            admin,
             sys_interval: sys_interval(raw.mqtt.sys_interval_s),
             shutdown_deadline: Duration::from_millis(
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
@@ -394,6 +397,11 @@ fn settings(raw: &FileConfig, places: &Places<'_>) -> Result<Settings, ConfigErr
     settings.validate_payload_format = mqtt.validate_payload_format.unwrap_or(false);
     settings.response_information = text(&mqtt.response_information);
     settings.server_reference = text(&mqtt.server_reference);
+    let response = settings.response_information.as_deref();
+    if response.is_some_and(|text| text.contains(['+', '#'])) {
+        let text = "is the beginning of topics, in which + and # may not be".to_owned();
+        return Err(places.wrong("mqtt.response_information", text));
+    }
     for (key, value) in [
         ("mqtt.response_information", &settings.response_information),
         ("mqtt.server_reference", &settings.server_reference),
@@ -657,10 +665,42 @@ mod tests {
                 &[],
                 &["listen", "[[listener]]"],
             ),
+            (
+                "[[listener]]\nurl = \"unix:///tmp/a\"\n[[listener]]\nurl = \"unix:///tmp/../tmp/a\"\n",
+                &[],
+                &["unix:///tmp/a", "twice"],
+            ),
+            (
+                "listen = [\"unix:///tmp/a\"]\n[admin]\nsocket = \"/tmp/./a\"\n",
+                &[],
+                &["admin.socket", "/tmp/", "a listener's"],
+            ),
+            (
+                "listen = [\"mqtt://127.0.0.1:14883\"]\n[admin]\nlisten = \"http://127.0.0.1:14883\"\n",
+                &[],
+                &[
+                    "ringmq.toml:3",
+                    "admin.listen",
+                    "127.0.0.1:14883 is a listener's",
+                ],
+            ),
+            (
+                "listen = [\"mqtt://[fe80::1]:1883\"]\n",
+                &[],
+                &["link-local", "%2"],
+            ),
+            ("listen = [\"ws://127.0.0.1:1/a b\"]\n", &[], &["%20"]),
+            (
+                "[mqtt]\nresponse_information = \"a/#\"\n",
+                &[],
+                &["ringmq.toml:2", "+ and #"],
+            ),
         ] {
             let error = load(text, &[], args).unwrap_err();
             assert!(wanted.iter().all(|part| error.contains(part)), "{error}");
         }
+        // A port for the admin listener that nobody has said is given up at the start.
+        assert!(load("listen = [\"mqtt://127.0.0.1:14883\"]", &[], &[]).is_ok());
     }
 
     #[test]

@@ -148,7 +148,8 @@ fn message(error: &toml::de::Error, keys: &[&str]) -> String {
 }
 
 /// The parser's text, with an operator's words for its types.
-fn in_words(text: &str) -> String {
+#[must_use]
+pub fn in_words(text: &str) -> String {
     const WORDS: [(&str, &str); 5] = [
         ("path string", "a text in quotes"),
         ("a sequence", "a list, such as [\"...\"]"),

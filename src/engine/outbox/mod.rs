@@ -42,6 +42,12 @@ impl Outbox {
         self.pending.last.copied.len() + self.beside_bytes + self.in_flight_bytes
     }
 
+    /// Bytes of the batch in flight; 0 if there is none.
+    #[must_use]
+    pub const fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
+    }
+
     /// Whether something waits that is not in flight.
     #[must_use]
     pub fn has_pending(&self) -> bool {

@@ -67,6 +67,18 @@ pub enum Surplus {
     OfAddress,
 }
 
+/// For whom a connection counts that is not let in yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConnectsFrom {
+    /// Nobody: it came by a socket without addresses, goes out, or is let in.
+    #[default]
+    Nobody,
+    /// Those whom their proxies have not named yet.
+    Unnamed,
+    /// The network that counts as its address.
+    Network(IpNet),
+}
+
 /// Why packets of a connection wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -143,8 +155,8 @@ pub struct Connection {
     pub goodbye: Option<(Reason, Box<str>)>,
     /// How it ended by itself, if not in order.
     pub gone: Option<Gone>,
-    /// The network for which it counts as one that is not let in yet.
-    pub connects_from: Option<IpNet>,
+    /// For whom it counts as one that is not let in yet.
+    pub connects_from: ConnectsFrom,
     /// Whether it came faster after others than its listener allows.
     pub is_hasty: bool,
     /// If it is one too many, and accepted only to be told so: of which.
@@ -219,7 +231,7 @@ impl Connection {
             is_adopted,
             goodbye: None,
             gone: None,
-            connects_from: None,
+            connects_from: ConnectsFrom::default(),
             is_hasty: false,
             surplus: None,
             partial: Vec::new(),

@@ -8,11 +8,12 @@ use super::ShardCore;
 use super::common_rate::CommonRate;
 use super::unheard::{ConnectingPart, TurnedAway};
 use crate::engine::overload::Stage;
-use crate::engine::session::connection::Connection;
+use crate::engine::session::connection::{Connection, ConnectsFrom};
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -122,8 +123,7 @@ impl ConnectionCounts {
 #[must_use = "what it takes is not free before it is given back"]
 pub struct Place {
     listener: u16,
-    /// The network for which it counts, where that is known.
-    network: Option<IpNet>,
+    connects_from: ConnectsFrom,
 }
 
 /// A shard's record of who came in.
@@ -135,8 +135,8 @@ pub(super) struct Admission {
     pub connecting: usize,
     /// Of these, by the network that counts as their address, where that is known.
     by_network: BTreeMap<IpNet, usize>,
-    /// All of that map.
-    located: usize,
+    /// Of these, those whom their proxies have not named yet.
+    pub unnamed: usize,
     /// Nobody comes in before this.
     not_before: Timestamp,
 }
@@ -236,8 +236,7 @@ impl ShardCore {
     /// They have that already.
     pub fn may_connect_unlocated(&self) -> Result<(), TurnedAway> {
         let admission = &self.admission;
-        let unlocated = admission.connecting.saturating_sub(admission.located);
-        if unlocated >= self.connecting_max().of_all.div_ceil(2) {
+        if admission.unnamed >= self.connecting_max().of_all.div_ceil(2) {
             return Err(TurnedAway::TooManyConnecting(ConnectingPart::OfUnlocated));
         }
         Ok(())
@@ -269,7 +268,7 @@ impl Admission {
             counts,
             connecting: 0,
             by_network: BTreeMap::new(),
-            located: 0,
+            unnamed: 0,
             not_before: Timestamp::default(),
         }
     }
@@ -285,42 +284,56 @@ impl Admission {
         let listener = connection.listener;
         if connection.is_adopted {
             // Counted for its network where it sent its CONNECT, until it left.
-            connection.connects_from = connection.network;
             if let Some(network) = connection.network {
+                connection.connects_from = ConnectsFrom::Network(network);
                 self.count_from(network, listener);
             }
         }
         Place {
             listener,
-            network: connection.connects_from.take(),
+            connects_from: mem::take(&mut connection.connects_from),
         }
     }
 
     /// Nothing is left of a connection.
     pub(super) fn vacate(&mut self, place: Place) {
         self.counts.leave(place.listener);
-        self.settle(place.network, place.listener);
+        self.settle(place.connects_from, place.listener);
     }
 
-    /// It is known where one of them comes from.
-    pub(super) fn count_from(&mut self, network: IpNet, listener: u16) {
+    /// A proxy is to name one of them.
+    pub(super) fn count_unnamed(&mut self) {
+        self.unnamed += 1;
+    }
+
+    /// It is known where one of them comes from that counted for others `before`.
+    pub(super) fn count_named(&mut self, before: ConnectsFrom, network: IpNet, listener: u16) {
+        if before == ConnectsFrom::Unnamed {
+            self.unnamed = self.unnamed.saturating_sub(1);
+        }
+        self.count_from(network, listener);
+    }
+
+    fn count_from(&mut self, network: IpNet, listener: u16) {
         *self.by_network.entry(network).or_default() += 1;
-        self.located += 1;
         if let Some(connecting) = &self.counts.connecting {
             connecting.enter(network, listener);
         }
     }
 
-    /// One that came by a listener has sent its CONNECT, moved on, or left before; it was counted for a
-    /// network, if that was known.
-    pub(super) fn settle(&mut self, counted_from: Option<IpNet>, listener: u16) {
+    /// One that came by a listener has sent its CONNECT, moved on, or left before.
+    pub(super) fn settle(&mut self, connects_from: ConnectsFrom, listener: u16) {
         self.connecting = self.connecting.saturating_sub(1);
-        let Some(network) = counted_from else {
-            return;
+        let network = match connects_from {
+            ConnectsFrom::Nobody => return,
+            ConnectsFrom::Unnamed => {
+                self.unnamed = self.unnamed.saturating_sub(1);
+                return;
+            }
+            ConnectsFrom::Network(network) => network,
         };
         if let Some(count) = self.by_network.get_mut(&network) {
             *count -= 1;
-            self.located -= 1;
             if *count == 0 {
                 self.by_network.remove(&network);
             }

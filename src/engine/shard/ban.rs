@@ -23,9 +23,10 @@ use crate::engine::codec::Reason;
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::frame::{Split, split};
 use crate::engine::keys::ConnectionKey;
-use crate::engine::session::connection::Connection;
+use crate::engine::session::connection::{Connection, ConnectsFrom};
 use crate::engine::time::Timestamp;
 use ipnet::IpNet;
+use std::mem;
 use std::sync::Arc;
 
 impl ShardCore {
@@ -58,10 +59,24 @@ impl ShardCore {
             connection.network = Some(network);
             // One that was handed over has sent its CONNECT.
             let is_connecting = connection.session.is_none() && !connection.is_adopted;
-            if is_connecting && connection.connects_from.is_none() {
-                connection.connects_from = Some(network);
-                self.admission.count_from(network, connection.listener);
+            if is_connecting && !matches!(connection.connects_from, ConnectsFrom::Network(_)) {
+                let before = mem::replace(
+                    &mut connection.connects_from,
+                    ConnectsFrom::Network(network),
+                );
+                self.admission
+                    .count_named(before, network, connection.listener);
             }
+        }
+    }
+
+    /// A connection comes by a proxy, which is to name its client: until then it counts with all of these.
+    pub fn await_name(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.clients.connections.get_mut(key)
+            && connection.connects_from == ConnectsFrom::Nobody
+        {
+            connection.connects_from = ConnectsFrom::Unnamed;
+            self.admission.count_unnamed();
         }
     }
 

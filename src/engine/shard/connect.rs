@@ -442,7 +442,7 @@ impl ShardCore {
         connection.granted = settings.granted();
         let listener = connection.listener;
         self.admission
-            .settle(connection.connects_from.take(), listener);
+            .settle(std::mem::take(&mut connection.connects_from), listener);
         let seconds = imposed.unwrap_or(connect.keep_alive_seconds);
         connection.silence_ms_max = u64::from(seconds) * 1500;
         connection.window_max = connect

@@ -365,13 +365,17 @@ impl ShardCore {
         let key = connection;
         let connection = self.clients.connections.get_mut(key)?;
         connection.is_ready = false;
-        let batch = connection.outbox.begin_send()?;
-        connection.sent_bytes += batch.len() as u64;
-        connection.sending_since_us = self.sampling.now_us;
-        if self.traces.is_on() {
-            self.trace_batch(key, &batch);
+        let batch = connection.outbox.begin_send();
+        if batch.is_some() {
+            connection.sent_bytes += connection.outbox.in_flight_bytes() as u64;
+            connection.sending_since_us = self.sampling.now_us;
         }
-        Some(batch)
+        if self.traces.is_on()
+            && let Some(batch) = &batch
+        {
+            self.trace_batch(key, batch);
+        }
+        batch
     }
 
     /// When [`ShardCore::tick`] has something to do.

@@ -67,6 +67,8 @@ impl Handler for Shell {
         self.sockets.insert(socket, connection, origin, link);
         if let Some(ip) = ip {
             self.core.locate(connection, self.admission.network(ip));
+        } else if peer.ip().is_some() {
+            self.core.await_name(connection);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is told where something is not done.
 
+use crate::control::config::in_words;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts};
@@ -71,14 +72,32 @@ impl IntoResponse for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Problem::new(rejection.status(), rejection.body_text())
+        let text = rejection.body_text();
+        let text = match &rejection {
+            JsonRejection::JsonDataError(_) => wrong_with("the body", &text),
+            JsonRejection::JsonSyntaxError(_) => wrong_with("the body is no JSON", &text),
+            JsonRejection::MissingJsonContentType(_) => {
+                "a body comes with Content-Type: application/json".to_owned()
+            }
+            _ => text,
+        };
+        Problem::new(rejection.status(), text)
     }
 }
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Problem::wrong(rejection.body_text())
+        Problem::wrong(wrong_with(
+            "what stands behind the question mark",
+            &rejection.body_text(),
+        ))
     }
+}
+
+/// What is wrong, without the library's introduction to it.
+fn wrong_with(what: &str, text: &str) -> String {
+    let (_, wrong) = text.split_once(": ").unwrap_or(("", text));
+    format!("{what}: {}", in_words(wrong))
 }
 
 impl From<PathRejection> for Problem {

@@ -67,15 +67,24 @@ fn those_without_an_address_have_together_what_one_address_has() {
     let mut shard = four_may_connect();
     let may_come = |shard: &Shard| shard.core.may_connect_unlocated();
     let full = TurnedAway::TooManyConnecting(ConnectingPart::OfUnlocated);
-    let _located = come(&mut shard);
+    // Neither who has an address nor who came by a Unix socket.
+    let _others = [come(&mut shard), shard.core.accept(shard.now, 0).unwrap()];
     let unnamed = [(); 2].map(|()| {
         assert_eq!(may_come(&shard), Ok(()));
-        shard.core.accept(shard.now, 0).unwrap()
+        let key = shard.core.accept(shard.now, 0).unwrap();
+        shard.core.await_name(key);
+        key
     });
     assert_eq!(may_come(&shard), Err(full));
     let named_by_its_proxy = unnamed[0];
     shard.core.locate(named_by_its_proxy, network());
     assert_eq!(may_come(&shard), Ok(()));
+    shard.receive(unnamed[1], b"\xFF\xFF\xFF\xFF\xFF");
+    assert_eq!(shard.core.admission.unnamed, 1, "its socket is not gone");
+    for place in places(&mut shard) {
+        shard.core.vacate(Some(place));
+    }
+    assert_eq!(shard.core.admission.unnamed, 0);
 }
 
 #[test]
