@@ -198,17 +198,12 @@ fn listener(
         Place::Tcp(tcp_place(url, host, port)?)
     };
     let path = if path.len() > 1 { path } else { "" };
-    if has_websocket && !path.chars().all(|c| c.is_ascii_graphic()) {
-        let text =
-            format!("{url}: write spaces and letters beyond ASCII in its path as %20 and the like");
-        return Err(text.into());
-    }
     if !path.is_empty() && !has_websocket && scheme != "unix" {
         return Err(form().into());
     }
     check_fitting(table, has_tls, has_websocket, scheme)?;
     check_origins(table)?;
-    let websocket = has_websocket.then(|| websocket(table, path));
+    let websocket = has_websocket.then(|| websocket(table, path)).transpose()?;
     let tls = if has_tls {
         let own = table.tls.as_ref();
         Some(tls_files(
@@ -245,13 +240,19 @@ fn listener(
 }
 
 /// What a listener wants of WebSockets, with the path of its URL.
-fn websocket(table: &FileListener, path: &str) -> Arc<WebSocketSetup> {
+fn websocket(table: &FileListener, path: &str) -> Result<Arc<WebSocketSetup>, String> {
+    if !path.chars().all(|c| c.is_ascii_graphic()) {
+        let url = &table.url;
+        return Err(format!(
+            "{url}: write spaces and letters beyond ASCII in its path as %20 and the like"
+        ));
+    }
     let path = if path.is_empty() {
         WEBSOCKET_PATH
     } else {
         path
     };
-    Arc::new(WebSocketSetup {
+    Ok(Arc::new(WebSocketSetup {
         path: (!table.any_path.unwrap_or(false)).then(|| path.to_owned()),
         origins: table
             .origins
@@ -259,7 +260,7 @@ fn websocket(table: &FileListener, path: &str) -> Arc<WebSocketSetup> {
             .flatten()
             .map(|origin| as_named(origin))
             .collect(),
-    })
+    }))
 }
 
 /// An origin as browsers name it: without the port that its scheme has anyway.
