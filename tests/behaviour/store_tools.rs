@@ -1,6 +1,8 @@
 //! `ringmq store`: what an operator can do with a directory that a broker has left.
 
-use crate::support::{Ack, Broker, Connect, Publish, Setup, Version, Will, eventually, unique};
+use crate::support::{
+    Ack, Broker, Connect, Props, Publish, Setup, Version, Will, eventually, prop, unique,
+};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -787,4 +789,99 @@ fn a_store_of_another_number_of_shards_is_told_and_salvaged() {
         assert!(all_but(&[3]).starts_with(queue) || all.starts_with(queue));
         assert!(queue.len() >= 3, "{queue:?}");
     }
+}
+
+/// What Mosquitto 2.1 has by its plugin: one message on its way, one that waits, one that is retained.
+const PERSIST_SQLITE: &str = r#"
+    CREATE TABLE version_info (component TEXT NOT NULL, major INTEGER, minor INTEGER, patch INTEGER);
+    CREATE TABLE base_msgs (store_id INT64 PRIMARY KEY, expiry_time INT64, topic STRING NOT NULL,
+        payload BLOB, source_id STRING, source_username STRING, payloadlen INTEGER, source_mid INTEGER,
+        source_port INTEGER, qos INTEGER, retain INTEGER, properties STRING);
+    CREATE TABLE retains (topic STRING PRIMARY KEY, store_id INT64);
+    CREATE TABLE clients (client_id TEXT PRIMARY KEY, username TEXT, connection_time INT64,
+        will_delay_time INT64, session_expiry_time INT64, listener_port INT, max_packet_size INT,
+        max_qos INT, retain_available INT, session_expiry_interval INT, will_delay_interval INT);
+    CREATE TABLE subscriptions (client_id TEXT NOT NULL, topic TEXT NOT NULL,
+        subscription_options INTEGER, subscription_identifier INTEGER, PRIMARY KEY (client_id, topic));
+    CREATE TABLE client_msgs (client_id TEXT NOT NULL, cmsg_id INT64, store_id INT64, dup INTEGER,
+        direction INTEGER, mid INTEGER, qos INTEGER, retain INTEGER, state INTEGER,
+        subscription_identifier INTEGER);
+    CREATE TABLE wills (client_id TEXT PRIMARY KEY, payload BLOB, topic STRING NOT NULL,
+        payloadlen INTEGER, qos INTEGER, retain INTEGER, properties STRING);
+    INSERT INTO version_info VALUES ('database_schema', 1, 1, 0);
+    INSERT INTO base_msgs VALUES (1, 0, 'a/sent', 'sent', 'p', NULL, 4, 1, 1883, 1, 0, NULL),
+        (2, 0, 'a/queued', 'queued', 'p', NULL, 6, 2, 1883, 2, 0,
+         '[{"identifier":"content-type","value":"kind"},{"identifier":"correlation-data","value":"0AFF"},
+           {"identifier":"user-property","name":"n","value":"v"}]'),
+        (3, 0, '12', 'kept', 'p', NULL, 4, 3, 1883, 1, 1, NULL),
+        (4, 0, 'a/broken', 'x', 'p', NULL, 1, 4, 1883, 1, 0, '[{"identifier":"none"}]');
+    INSERT INTO retains VALUES ('12', 3);
+    INSERT INTO clients VALUES ('one', 'ann', 0, 0, 0, 1883, 0, 2, 1, -1, 0);
+    INSERT INTO subscriptions VALUES ('one', 'a/+', 2, 7), ('one', '$share/g/b', 1, 0);
+    INSERT INTO client_msgs VALUES ('one', 1, 1, 0, 1, 5, 1, 0, 3, 7),
+        ('one', 2, 2, 0, 1, 0, 2, 0, 11, 7), ('one', 3, 4, 0, 1, 0, 1, 0, 11, 7);
+    INSERT INTO wills VALUES ('one', 'x', 'last', 1, 0, 0, NULL);
+"#;
+
+#[test]
+fn a_database_of_mosquittos_plugin_is_taken_over() {
+    let place = Place::new();
+    let (file, directory) = (place.at("mosquitto.sqlite3"), place.at("store"));
+    let database = rusqlite::Connection::open(&file).expect("a database");
+    // As the plugin does: what was committed may stand beside the file.
+    let mode = database.pragma_update(None, "journal_mode", "WAL");
+    mode.expect("changed");
+    database.execute_batch(PERSIST_SQLITE).expect("filled");
+    let target = directory.to_str().expect("a plain path");
+    let more = ["--to", target, "--shards", "2", "--no-users"];
+    store("import-mosquitto", &file, &more).ends(
+        0,
+        &[
+            "a message of topic 'a/broken': its properties",
+            "the will of 'one' (topic 'last')",
+        ],
+    );
+    drop(database);
+    let broker = start(&directory, 2);
+    let mut one = Connect::v5("one").persistent().open(&broker);
+    assert!(one.session_present);
+    let sent = one.recv_publish();
+    assert_eq!((sent.payload_str(), sent.dup, sent.id), ("sent", true, 5));
+    one.ack(Ack::Puback, sent.id);
+    let queued = one.accept();
+    assert_eq!((queued.payload_str(), queued.qos), ("queued", 2));
+    let props = Props::new()
+        .variable(prop::SUBSCRIPTION_ID, 7)
+        .text(prop::CONTENT_TYPE, "kind")
+        .text(prop::CORRELATION_DATA, b"\x0A\xFF");
+    assert_eq!(queued.props, props.user("n", "v"));
+    one.expect_nothing();
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    publisher.publish("b", 1, "to the group");
+    assert_eq!(one.accept().payload_str(), "to the group");
+    let mut reader = Connect::v5("reader").open(&broker);
+    reader.subscribe("12", 1);
+    assert!(reader.expect("12", "kept").retain);
+    broker.stop();
+}
+
+#[test]
+fn other_databases_are_refused() {
+    let place = Place::new();
+    let (file, directory) = (place.at("other.sqlite3"), place.at("store"));
+    let target = directory.to_str().expect("a plain path");
+    let more = ["--to", target, "--shards", "2"];
+    let refused = |script: &str, part: &str| {
+        let _ = fs::remove_file(&file);
+        let database = rusqlite::Connection::open(&file).expect("a database");
+        database.execute_batch(script).expect("filled");
+        drop(database);
+        store("import-mosquitto", &file, &more).ends(2, &["persist-sqlite", part]);
+        assert!(!directory.exists());
+    };
+    refused("CREATE TABLE a (b INT);", "it is no database of");
+    let later = PERSIST_SQLITE.replace("'database_schema', 1", "'database_schema', 2");
+    refused(&later, "schema 2");
+    fs::write(&file, b"SQLite format 3\0 and so on").expect("written");
+    store("import-mosquitto", &file, &more).ends(2, &["persist-sqlite is damaged"]);
 }

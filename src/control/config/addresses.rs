@@ -1,33 +1,38 @@
 //! Where listeners are: from `HOST:PORT` to addresses, and that no two of them are in each other's way.
 
 use crate::shard::listener::{Place, TcpPlace};
-use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 /// All addresses of a host, IPv4 first.
 pub(super) fn tcp_place(url: &str, host: &str, port: u16) -> Result<TcpPlace, String> {
-    let with_port = if host
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.ends_with(']'))
-    {
-        host.to_owned()
-    } else {
-        format!("{host}:{port}")
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let wrong = || format!("{url}: {port:?} is no port; the form is mqtt://HOST:PORT");
+            (host, port.parse().map_err(|_| wrong())?)
+        }
+        _ => (host, port),
     };
-    let addresses = with_port
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    if inside.is_none() && host.contains(':') {
+        return Err(format!(
+            "{url}: an IPv6 address stands in brackets, as in [::1]:{port}"
+        ));
+    }
+    // The system knows interfaces by their names, as in fe80::1%eth0.
+    let addresses = (inside.unwrap_or(host), port)
         .to_socket_addrs()
-        .map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput => format!("{url}: {error}; the form is mqtt://HOST:PORT"),
-            _ => format!(
+        .map_err(|_| {
+            format!(
                 "{url}: the name of its host cannot be resolved; name an address, or mend the name"
-            ),
+            )
         })?;
     let mut addresses: Vec<_> = addresses.collect();
     if let Some(address) = addresses.iter().find(|address| has_no_interface(address)) {
         return Err(format!(
-            "{url}: a link-local address is one of each interface; name which by its number (`ip link`), \
-             as in [{}%2]",
+            "{url}: a link-local address is one of each interface; name which (`ip link`), as in [{}%eth0]",
             address.ip()
         ));
     }

@@ -687,7 +687,7 @@ mod tests {
             (
                 "listen = [\"mqtt://[fe80::1]:1883\"]\n",
                 &[],
-                &["link-local", "%2"],
+                &["link-local", "%eth0"],
             ),
             ("listen = [\"ws://127.0.0.1:1/a b\"]\n", &[], &["%20"]),
             (

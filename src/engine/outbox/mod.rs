@@ -42,12 +42,6 @@ impl Outbox {
         self.pending.last.copied.len() + self.beside_bytes + self.in_flight_bytes
     }
 
-    /// Bytes of the batch in flight; 0 if there is none.
-    #[must_use]
-    pub const fn in_flight_bytes(&self) -> usize {
-        self.in_flight_bytes
-    }
-
     /// Whether something waits that is not in flight.
     #[must_use]
     pub fn has_pending(&self) -> bool {
@@ -161,10 +155,16 @@ impl Outbox {
         count + frames
     }
 
+    /// Whether something waits and no batch is in flight.
+    #[must_use]
+    pub fn may_send(&self) -> bool {
+        !self.is_sending && self.has_pending()
+    }
+
     /// Takes everything that waits as the batch to send, `None` if there is nothing or a batch is in
     /// flight.
     pub fn begin_send(&mut self) -> Option<Outgoing> {
-        if self.is_sending || self.pending.is_empty() {
+        if !self.may_send() {
             return None;
         }
         self.is_sending = true;

@@ -158,12 +158,11 @@ impl ShardCore {
 
     /// Sends an acknowledgement once what it needs is safe; in the order of the publishes.
     pub(super) fn acknowledge_publish(&mut self, key: ConnectionKey, ack: Ack, receipt: Receipt) {
-        let receipt = if self.settings.stores {
-            self.lowered(key, ack, receipt)
-        } else {
-            receipt
-        };
-        let is_safe = self.is_safe(receipt);
+        let (mut receipt, mut is_safe) = (receipt, self.is_safe(receipt));
+        if !is_safe && self.settings.stores {
+            receipt = self.lowered(key, ack, receipt);
+            is_safe = self.is_safe(receipt);
+        }
         let Some(connection) = self.clients.connections.get_mut(key) else {
             return;
         };

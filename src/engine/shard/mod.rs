@@ -365,17 +365,16 @@ impl ShardCore {
         let key = connection;
         let connection = self.clients.connections.get_mut(key)?;
         connection.is_ready = false;
-        let batch = connection.outbox.begin_send();
-        if batch.is_some() {
-            connection.sent_bytes += connection.outbox.in_flight_bytes() as u64;
-            connection.sending_since_us = self.sampling.now_us;
+        if !connection.outbox.may_send() {
+            return None;
         }
-        if self.traces.is_on()
-            && let Some(batch) = &batch
-        {
-            self.trace_batch(key, batch);
+        connection.sent_bytes += connection.outbox.bytes() as u64;
+        connection.sending_since_us = self.sampling.now_us;
+        if self.traces.is_on() {
+            self.trace_outgoing(key);
+            return self.clients.connections.get_mut(key)?.outbox.begin_send();
         }
-        batch
+        connection.outbox.begin_send()
     }
 
     /// When [`ShardCore::tick`] has something to do.

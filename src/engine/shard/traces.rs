@@ -144,26 +144,21 @@ impl ShardCore {
         self.traces.tell(key, (connection, name), &seen);
     }
 
-    /// What leaves for a connection.
+    /// What waits for a connection and leaves.
     #[cold]
     #[inline(never)]
-    pub(super) fn trace_batch(&mut self, key: ConnectionKey, batch: &Outgoing) {
+    pub(super) fn trace_outgoing(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.clients.connections.get(key) {
             let client_id = client_id(&self.clients, connection);
+            let batch = connection.outbox.pending();
             trace_sent(&mut self.traces, key, (connection, client_id), batch);
         }
     }
 
-    /// What is left for one that is being closed.
-    #[cold]
-    #[inline(never)]
+    /// The same, for one that is being closed.
     pub(super) fn trace_rest(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.clients.connections.get(key) {
-            let client_id = client_id(&self.clients, connection);
-            let rest = connection.outbox.pending();
-            trace_sent(&mut self.traces, key, (connection, client_id), rest);
-            self.traces.names.remove(&key);
-        }
+        self.trace_outgoing(key);
+        self.traces.names.remove(&key);
     }
 }
 

@@ -4,12 +4,14 @@
 //! What a client published at QoS 2 and had not released is with Mosquitto alone: it is passed on here to
 //! the sessions that subscribe to it, and known as accepted, so that the client can go on with either half.
 //!
-//! Not in that file, so not here: wills, shared subscriptions, protocol versions.
+//! Not in that file, so not here: wills, shared subscriptions, protocol versions. The database of
+//! persist-sqlite has wills, which are listed: who was connected comes again with its own.
 
 use super::ToolError;
 use super::check::Checked;
 use super::draft::{Draft, NewStore};
 use super::mosquitto::{Client, Entry, NEVER, Persisted, State, Stored, read};
+use super::persist_sqlite;
 use crate::engine::codec::Version;
 use crate::engine::codec::primitive::Reader;
 use crate::engine::codec::property::PropertySet;
@@ -24,9 +26,13 @@ use crate::engine::session::{Delivery, SubscriptionIds};
 use crate::engine::time::Timestamp;
 use crate::storage::log::writer::wall_ms;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
+
+/// How a database begins.
+const SQLITE: &[u8] = b"SQLite format 3\0";
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -97,12 +103,24 @@ pub fn import(
         let words = format!("{}: name a plain file", file.display());
         return Err(ToolError::Wrong(words));
     }
+    let wrong = |error: &dyn fmt::Display| ToolError::Wrong(format!("{}: {error}", file.display()));
     let bytes = std::fs::read(file).map_err(unusable)?;
-    let persisted = read(&bytes);
-    let persisted =
-        persisted.map_err(|error| ToolError::Wrong(format!("{}: {error}", file.display())))?;
+    let (shards, report) = if bytes.starts_with(SQLITE) {
+        drop(bytes);
+        let tables = persist_sqlite::load(file).map_err(|error| wrong(&error))?;
+        let (shards, mut report) = records(&tables.persisted(), config, wall_ms());
+        report
+            .left_out
+            .extend(tables.wills().map(|(client, topic)| {
+                let (client, topic) = (shown(client), shown(topic));
+                format!("the will of '{client}' (topic '{topic}'): it comes again with its client")
+            }));
+        (shards, report)
+    } else {
+        let persisted = read(&bytes).map_err(|error| wrong(&error))?;
+        records(&persisted, config, wall_ms())
+    };
     let draft = Draft::begin(None, to)?;
-    let (shards, report) = records(&persisted, config, wall_ms());
     let mut store = NewStore::begin(draft, config.shards)?;
     for (shard, records) in shards {
         store.write(shard, records.into_iter())?;

@@ -12,6 +12,7 @@ pub mod draft;
 pub mod dump;
 pub mod import;
 pub mod mosquitto;
+pub mod persist_sqlite;
 pub mod readers;
 pub mod remains;
 pub mod rescue;

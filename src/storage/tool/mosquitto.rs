@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 const MAGIC: &[u8] = b"\0\xB5\0mosquitto db";
-const SQLITE: &[u8] = b"SQLite format 3\0";
 /// Bytes of an identity in it.
 const ID_BYTES: u8 = 8;
 /// A session without an end.
@@ -125,8 +124,6 @@ pub struct Subscription<'a> {
 pub enum FileError {
     /// It is something else.
     NotMosquitto,
-    /// It is of the plugin that writes a database.
-    Sqlite,
     /// Another version wrote it.
     Version(u32),
     /// It was written on a machine with other numbers.
@@ -139,10 +136,6 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FileError::NotMosquitto => f.write_str("it is no persistence file of Mosquitto"),
-            FileError::Sqlite => f.write_str(
-                "it is the database of Mosquitto's persist-sqlite, which is not read: only the file that \
-                 Mosquitto writes with `persistence true` is",
-            ),
             FileError::Version(version) => write!(
                 f,
                 "it is of version {version}; 5 and 6 are read: start Mosquitto 2.0 with it and stop it, \
@@ -164,9 +157,6 @@ impl std::error::Error for FileError {}
 /// # Errors
 /// It is another file, or damaged.
 pub fn read(bytes: &[u8]) -> Result<Persisted<'_>, FileError> {
-    if bytes.starts_with(SQLITE) {
-        return Err(FileError::Sqlite);
-    }
     let head = bytes.strip_prefix(MAGIC).ok_or(FileError::NotMosquitto)?;
     let mut rest = Reader::new(head);
     let version = rest.u32().and_then(|_| rest.u32());
@@ -253,14 +243,7 @@ fn entry<'a>(fields: &mut Reader<'a>) -> Result<Option<Entry<'a>>, DecodeError> 
     let (qos, state) = (fields.byte()?, fields.byte()?);
     let (retain_dup, direction) = (fields.byte()?, fields.byte()?);
     let client = fields.take(client_bytes.into())?;
-    let state = match (direction, state) {
-        (0, _) => State::Incoming,
-        // Awaited: PUBACK, PUBREC; or about to be sent.
-        (_, 1..=5) if packet_id != 0 => State::Sent,
-        // PUBREL is sent again, PUBCOMP awaited.
-        (_, 6 | 9) if packet_id != 0 => State::Received,
-        _ => State::Queued,
-    };
+    let state = state_of(direction, state, packet_id);
     let properties = fields.rest();
     Ok(Some(Entry {
         client,
@@ -271,6 +254,18 @@ fn entry<'a>(fields: &mut Reader<'a>) -> Result<Option<Entry<'a>>, DecodeError> 
         state,
         subscription_id: subscription_id(properties)?,
     }))
+}
+
+/// How far a message is, by Mosquitto's numbers.
+pub(super) fn state_of(direction: u8, state: u8, packet_id: u16) -> State {
+    match (direction, state) {
+        (0, _) => State::Incoming,
+        // Awaited: PUBACK, PUBREC; or about to be sent.
+        (_, 1..=5) if packet_id != 0 => State::Sent,
+        // PUBREL is sent again, PUBCOMP awaited.
+        (_, 6 | 9) if packet_id != 0 => State::Received,
+        _ => State::Queued,
+    }
 }
 
 /// The only property that an entry has.
@@ -464,6 +459,5 @@ mod tests {
         }
         assert_eq!(read(&file(6, &[config(4)])), Err(FileError::Machine));
         assert_eq!(read(&file(4, &[])), Err(FileError::Version(4)));
-        assert_eq!(read(SQLITE), Err(FileError::Sqlite));
     }
 }
