@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -61,10 +62,11 @@ class Prometheus(unittest.TestCase):
         self.addCleanup(self.log.close)
 
     def start(self, *words, log=subprocess.DEVNULL, env=None):
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=log, env=env)
+        # With all that it starts: a publisher that has lost its broker would try for good.
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=log, env=env, start_new_session=True)
 
         def end():
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
         self.addCleanup(end)
@@ -90,7 +92,6 @@ class Prometheus(unittest.TestCase):
         at = ["-h", "127.0.0.1", "-p", port, "-q", "1"]
         self.start("mosquitto_sub", *at, "-t", "load/#", "-c", "-i", "stays")
         script = 'while echo message; do sleep 0.01; done | mosquitto_pub "$@"'
-        # Ends with its reader, whether a pipe that nobody reads kills it or fails.
         self.start("sh", "-c", script, "sh", *at, "-t", "load/a", "-l")
 
     def start_prometheus(self, target):
