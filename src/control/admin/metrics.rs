@@ -80,7 +80,7 @@ const GAUGES: [(&str, &str); 10] = [
 ];
 
 /// Counters of a shard that its core does not count.
-const OF_SHELL: [(&str, &str); 14] = [
+const OF_SHELL: [(&str, &str); 15] = [
     (
         "talkers_displaced",
         "Names that lost their place among those of whom it is known how much they publish",
@@ -96,6 +96,10 @@ const OF_SHELL: [(&str, &str); 14] = [
     (
         "bridge_messages_rejected",
         "Messages that other brokers did not take from bridges",
+    ),
+    (
+        "bridge_protocol_errors",
+        "Times that another broker broke the protocol, which ended its bridge's line",
     ),
     (
         "mailboxes_full",

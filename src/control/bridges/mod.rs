@@ -450,6 +450,7 @@ impl Bridges {
 
     /// A bridge's connection tells something.
     pub fn take_news(&mut self, number: u64, news: News) {
+        let now = self.now();
         let Some(bridge) = self.by_number(number) else {
             return;
         };
@@ -458,6 +459,7 @@ impl Bridges {
             News::Prepared => bridge.state = bridge.resting(),
             News::Up(protocol, session_present) => {
                 (bridge.state, bridge.since) = (State::Up, Instant::now());
+                bridge.dial.came_up(now);
                 let address = bridge.address();
                 let session = if session_present {
                     "its session there goes on"

@@ -38,6 +38,8 @@ pub enum Outcome {
     Failed,
     /// It never was, perhaps since the remote does not speak the protocol.
     FailedByProtocol,
+    /// The remote broke the protocol, whether it was up or not.
+    Broke,
 }
 
 /// The next attempt.
@@ -57,6 +59,8 @@ pub struct Dial {
     protocol: usize,
     /// Failures since a line was up.
     failures: u32,
+    /// Since when a line is up.
+    up_since: Option<Timestamp>,
     /// When the next attempt is due.
     due_at: Timestamp,
 }
@@ -70,6 +74,7 @@ impl Dial {
             address: 0,
             protocol: 0,
             failures: 0,
+            up_since: None,
             due_at: Timestamp::default(),
         }
     }
@@ -96,8 +101,17 @@ impl Dial {
         self.failures
     }
 
+    /// The line is up.
+    pub const fn came_up(&mut self, now: Timestamp) {
+        self.up_since = Some(now);
+    }
+
     /// An attempt is over; how long the next one waits, in milliseconds. `chance` is any number.
     pub fn ended(&mut self, now: Timestamp, outcome: Outcome, chance: u64) -> u64 {
+        let up_since = self.up_since.take();
+        if up_since.is_some_and(|since| since.plus_ms(self.rule.reconnect_ms_max) <= now) {
+            self.failures = 0;
+        }
         let wait_ms = match outcome {
             Outcome::WasUp => {
                 self.failures = 0;
@@ -110,7 +124,7 @@ impl Dial {
                 self.protocol += 1;
                 0
             }
-            Outcome::Failed | Outcome::FailedByProtocol => {
+            Outcome::Failed | Outcome::FailedByProtocol | Outcome::Broke => {
                 self.protocol = 0;
                 self.next_address(false);
                 let wait_ms = self.wait_ms(chance);
@@ -173,6 +187,19 @@ mod tests {
         assert_eq!(shortest, Some(4_000));
         dial.ended(now, Outcome::WasUp, 0);
         assert_eq!(dial.ended(now, Outcome::Failed, 0), 1_000);
+    }
+
+    #[test]
+    fn who_breaks_the_protocol_whenever_it_is_up_is_asked_more_and_more_rarely() {
+        let mut dial = dial(1, AddressOrder::InOrder);
+        let mut now = Timestamp::from_ms(5);
+        let mut waits = Vec::new();
+        for up_ms in [10, 10, 10, 8_000] {
+            dial.came_up(now);
+            now = now.plus_ms(up_ms);
+            waits.push(dial.ended(now, Outcome::Broke, 0));
+        }
+        assert_eq!(waits, [1_000, 2_000, 4_000, 1_000]);
     }
 
     #[test]

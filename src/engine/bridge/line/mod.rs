@@ -11,12 +11,13 @@
 //! remote before the core has; what waits meanwhile is not read beyond [`HELD_BYTES_MAX`]. After the end is
 //! told nothing more goes either way but a DISCONNECT.
 
+mod breach;
 mod inward;
 mod outward;
+mod subscribing;
 
 use super::dial::Outcome;
 use super::plan::{Plan, Protocol, Routes};
-use crate::engine::codec::DecodeError;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::property::BRIDGE_PROPERTY;
@@ -27,6 +28,7 @@ use crate::engine::codec::remote::{
 use crate::engine::codec::{PacketType, Reason, Version};
 use crate::engine::message::Qos;
 use crate::engine::session::EXPIRY_NEVER;
+use breach::Breach;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -83,6 +85,8 @@ pub struct End {
     pub cause: String,
     /// Whether another protocol may do better.
     pub is_by_protocol: bool,
+    /// Whether the remote broker broke the protocol.
+    pub is_breach: bool,
     /// Whether it was up.
     pub was_up: bool,
     /// Where the remote broker says to go.
@@ -96,6 +100,7 @@ impl End {
         End {
             cause,
             is_by_protocol: false,
+            is_breach: false,
             was_up: false,
             server_reference: None,
         }
@@ -104,6 +109,9 @@ impl End {
     /// What became of the attempt.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
+        if self.is_breach {
+            return Outcome::Broke;
+        }
         match (self.was_up, self.is_by_protocol) {
             (true, _) => Outcome::WasUp,
             (false, true) => Outcome::FailedByProtocol,
@@ -160,6 +168,8 @@ pub struct LineCounts {
     pub dropped_topic: u64,
     /// Not taken by the remote broker, which says so.
     pub refused_remote: u64,
+    /// Times that the remote broker broke the protocol.
+    pub breaches: u64,
 }
 
 impl LineCounts {
@@ -171,15 +181,17 @@ impl LineCounts {
         self.dropped_too_large += more.dropped_too_large;
         self.dropped_topic += more.dropped_topic;
         self.refused_remote += more.refused_remote;
+        self.breaches += more.breaches;
     }
 
     /// All by their names.
     #[must_use]
-    pub const fn list(&self) -> [(&'static str, u64); 6] {
+    pub const fn list(&self) -> [(&'static str, u64); 7] {
         [
             ("bridge_messages_out", self.messages_out),
             ("bridge_messages_in", self.messages_in),
             ("bridge_messages_rejected", self.refused_remote),
+            ("bridge_protocol_errors", self.breaches),
             ("dropped_bridge_hops", self.dropped_hops),
             ("dropped_bridge_too_large", self.dropped_too_large),
             ("dropped_bridge_topic", self.dropped_topic),
@@ -196,6 +208,8 @@ struct Remote {
     receive_maximum: u16,
     session_present: bool,
     keep_alive_seconds: u16,
+    /// Highest QoS that was asked of it, if all that it may send is by that.
+    asked_qos: Option<Qos>,
     name: Option<Box<str>>,
 }
 
@@ -254,6 +268,7 @@ impl Line {
                 receive_maximum: u16::MAX,
                 session_present: false,
                 keep_alive_seconds: plan.keep_alive_seconds,
+                asked_qos: None,
                 name: None,
             },
             plan,
@@ -491,12 +506,15 @@ impl Line {
         let version = self.version();
         let answer = match Answer::decode(frame.body, version) {
             Ok(answer) => answer,
-            Err(error) => return self.broken(error),
+            Err(error) => return self.broken(error.into()),
         };
         if answer.code != 0 {
             let server = answer.server_reference.map(str::to_owned);
             let cause = format!("it refuses CONNECT: {}", answer.refusal(version));
             return self.over(cause, answer.is_other_version(), server);
+        }
+        if let Some(breach) = Breach::of_answer(&answer, !self.plan.is_persistent) {
+            return self.broken(breach);
         }
         self.remote.qos_max = answer.qos_max;
         self.remote.retain_available = answer.retain_available;
@@ -515,7 +533,7 @@ impl Line {
     fn connack_of_core(&mut self, frame: Frame<'_>) {
         let answer = match Answer::decode(frame.body, Version::V5) {
             Ok(answer) => answer,
-            Err(error) => return self.broken(error),
+            Err(error) => return self.broken(error.into()),
         };
         if answer.code != 0 {
             let why = answer.refusal(Version::V5);
@@ -562,32 +580,6 @@ impl Line {
         }
     }
 
-    fn subscribe_there(&mut self) {
-        let (plan, version) = (Arc::clone(&self.plan), self.version());
-        let rules: Vec<_> = plan
-            .topics
-            .iter()
-            .filter(|rule| rule.direction.comes_in())
-            .collect();
-        for (part, packet_id) in rules
-            .chunks(plan.filters_per_subscribe_max.max(1))
-            .zip((1..=SUBSCRIBE_ID).rev())
-        {
-            let filters: Vec<_> = part.iter().map(|rule| rule.remote_filter()).collect();
-            let asked = filters.iter().zip(part).map(|(filter, rule)| Asked {
-                filter,
-                qos: rule
-                    .qos_max
-                    .min(self.remote.qos_max)
-                    .min(plan.taken.qos_max),
-                retain_handling: if self.remote.session_present { 1 } else { 0 },
-            });
-            let asked: Vec<_> = asked.collect();
-            put_subscribe(version, packet_id, &asked, &mut self.down);
-            self.awaited.subacks.push((packet_id, filters));
-        }
-    }
-
     /// Everything that was asked for is answered, or not.
     fn look_whether_up(&mut self) {
         if self.is_up || !self.awaited.subacks.is_empty() || self.awaited.core.is_some() {
@@ -613,21 +605,43 @@ impl Line {
         self.over(cause, false, None);
     }
 
-    fn broken(&mut self, error: DecodeError) {
-        let version = self.version();
-        self.fail(format!(
-            "it breaks the protocol: {}",
-            error.told(Some(version))
-        ));
+    /// The remote broker broke a rule: it is told which where its version allows `[MQTT-4.13.1-1]`.
+    fn broken(&mut self, breach: Breach) {
+        let is_let_in = !matches!(self.stage, Stage::New | Stage::Over);
+        if is_let_in && self.version().is_v5() {
+            let disconnect = [
+                PacketType::Disconnect.first_byte(),
+                1,
+                breach.reason().byte(),
+            ];
+            if disconnect.len() <= self.remote.packet_bytes_max {
+                self.down.extend_from_slice(&disconnect);
+            }
+        }
+        self.breach(&breach.told(self.version()));
+    }
+
+    fn breach(&mut self, what: &str) {
+        self.counts.breaches += 1;
+        self.end_with(End {
+            is_breach: true,
+            ..End::before_line(format!("it breaks the protocol: {what}"))
+        });
     }
 
     fn over(&mut self, cause: String, is_by_protocol: bool, server_reference: Option<String>) {
+        self.end_with(End {
+            is_by_protocol,
+            server_reference,
+            ..End::before_line(cause)
+        });
+    }
+
+    fn end_with(&mut self, end: End) {
         self.stage = Stage::Over;
         self.news.push(News::Ended(End {
-            cause,
-            is_by_protocol,
             was_up: self.is_up,
-            server_reference,
+            ..end
         }));
     }
 
@@ -661,7 +675,12 @@ impl Line {
                     }
                 }
                 Ok(Split::Partial(_)) => return used,
-                Err(error) => self.broken(error),
+                Err(error) => self.broken(match split(rest, usize::MAX) {
+                    Ok(Split::Partial(bytes) | Split::Whole(_, bytes)) => {
+                        Breach::PacketTooLarge { bytes, max }
+                    }
+                    Err(_) => error.into(),
+                }),
             }
         }
         // Nothing that comes after the end is looked at.

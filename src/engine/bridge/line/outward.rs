@@ -9,6 +9,14 @@ use crate::engine::codec::remote::{decode_farewell, decode_suback, filter_refusa
 use crate::engine::codec::{DecodeError, PacketType, Reason, Version};
 use crate::engine::message::Qos;
 
+/// Whether the core ends a connection so for what the remote broker has sent.
+const fn is_of_remote(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::MalformedPacket | Reason::ProtocolError | Reason::ReceiveMaximumExceeded
+    )
+}
+
 /// The way of a message that goes on.
 struct Way<'a> {
     qos: Qos,
@@ -35,7 +43,7 @@ impl Line {
             _ => Ok(()),
         };
         if let Err(error) = done {
-            self.broken(error);
+            self.broken(error.into());
         }
     }
 
@@ -60,7 +68,12 @@ impl Line {
         if !matches!(self.purpose, Purpose::Prepare(_)) {
             self.say_goodbye();
         }
-        if self.stage != Stage::Over {
+        let reason = frame.body.first().copied().and_then(Reason::from_byte);
+        if self.stage == Stage::Over {
+            // It has its cause.
+        } else if reason.is_some_and(is_of_remote) {
+            self.breach(&why);
+        } else {
             self.fail(format!("this broker has closed it: {why}"));
         }
         Ok(())
@@ -209,6 +222,10 @@ impl Line {
             subscription_ids: &[],
             payload_bytes: state.len(),
         };
+        if head.packet_bytes() > self.remote.packet_bytes_max {
+            self.counts.dropped_too_large += 1;
+            return;
+        }
         head.encode(&mut self.down);
         self.down.extend_from_slice(state);
     }
