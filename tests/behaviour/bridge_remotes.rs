@@ -1,7 +1,7 @@
 //! What a bridge meets at the other end: TLS, certificates that are wrong, brokers that answer badly or never.
 
 use crate::bridges::{await_line, bridge};
-use crate::support::{Broker, Certificates, Connect, Setup, unique};
+use crate::support::{Broker, Certificates, Connect, Setup, eventually, unique};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -131,7 +131,7 @@ fn serves_others(broker: &Broker) {
 }
 
 /// A remote broker that does this with each connection.
-fn stand_in(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+pub fn stand_in(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     let serve = std::sync::Arc::new(serve);

@@ -17,6 +17,7 @@ use ringmq::engine::codec::remote::{Asked, ConnectTo, put_subscribe};
 use ringmq::engine::codec::topic::TopicLimits;
 use ringmq::engine::codec::{PacketType, Version};
 use ringmq::engine::keys::ConnectionKey;
+use ringmq::engine::limits::OwnQueue;
 use ringmq::engine::message::Qos;
 use ringmq::engine::record::Persist;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
@@ -388,7 +389,7 @@ fn plan() -> Plan {
         password: None,
         keep_alive_seconds: 0,
         is_persistent: true,
-        queue_bytes_max: None,
+        queue: OwnQueue::default(),
         topics: vec![TopicRule {
             direction: Direction::Both,
             ..TopicRule::default()
@@ -456,6 +457,8 @@ impl Sim {
                     protocols,
                     reconnect_ms_min: 1,
                     reconnect_ms_max: 8,
+                    failback_ms: 0,
+                    redirects_max: 0,
                 }),
                 line: None,
                 is_made: false,

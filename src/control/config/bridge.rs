@@ -1,13 +1,16 @@
 //! `[[bridge]]`: other brokers that this one goes to, and what goes which way.
 
 use super::error::ConfigError;
-use super::file::{BridgeProtocol, FileBridge, FileBridgeTls, FileConfig, FileTopicRule};
+use super::file::{
+    BridgeProtocol, BridgeRedirect, FileBridge, FileBridgeTls, FileConfig, FileTopicRule,
+};
 use super::place::Places;
 use super::ranges;
 use crate::engine::bridge::dial::AddressOrder;
 use crate::engine::bridge::hops;
 use crate::engine::bridge::plan::{Protocol, TopicRule};
 use crate::engine::codec::topic::{TopicFilter, TopicLimits, has_wildcard, is_shared};
+use crate::engine::limits::{OwnQueue, QueueFull};
 use crate::engine::message::Qos;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,6 +32,12 @@ const CONNECT_TIMEOUT_MS: u64 = 10_000;
 const RECONNECT_MS_MIN: u64 = 1_000;
 /// Default of `bridge.reconnect_ms_max`.
 const RECONNECT_MS_MAX: u64 = 30_000;
+/// Default of `bridge.failback_ms`.
+const FAILBACK_MS: u64 = 60_000;
+/// Default of `bridge.redirects_max`.
+const REDIRECTS_MAX: u32 = 4;
+/// Longest host that a remote broker may name, with a port.
+const REFERENCE_BYTES_MAX: usize = 263;
 /// Default of `bridge.hops_max`: longer chains of brokers are unheard of.
 const HOPS_MAX: usize = 8;
 /// Schemes of addresses: whether they are of TLS, of WebSocket, and their ports.
@@ -67,6 +76,23 @@ impl fmt::Display for Address {
             true => write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port),
             false => write!(f, "{scheme}://{}:{}{path}", self.host, self.port),
         }
+    }
+}
+
+impl Address {
+    /// Another server, as one at this address names it: `HOST` or `HOST:PORT`, the first of several. It is
+    /// spoken to in the same way.
+    #[must_use]
+    pub fn elsewhere(&self, reference: &str) -> Option<Address> {
+        let named = reference.split_ascii_whitespace().next()?;
+        let is_plain = named.len() <= REFERENCE_BYTES_MAX && !named.contains("://");
+        let kind = (self.is_tls, self.path.is_some());
+        let mut schemes = SCHEMES.iter();
+        let (scheme, ..) = schemes.find(|(_, is_tls, is_ws, _)| (*is_tls, *is_ws) == kind)?;
+        let path = self.path.as_deref().unwrap_or_default();
+        let there = is_plain.then(|| address(&format!("{scheme}://{named}{path}")));
+        // A path of its own is none of this.
+        there?.ok().filter(|there| there.path == self.path)
     }
 }
 
@@ -110,14 +136,20 @@ pub struct BridgeConfig {
     pub is_persistent: bool,
     /// Whether it does not dial.
     pub is_paused: bool,
-    /// Most bytes that wait for it here, if that is not what waits for any client.
-    pub queue_bytes_max: Option<usize>,
+    /// Bounds of what waits for it here that are not those of any client.
+    pub queue: OwnQueue,
     /// How long DNS and TCP may take.
     pub connect_timeout_ms: u64,
     /// The wait after the first failure.
     pub reconnect_ms_min: u64,
     /// The longest wait.
     pub reconnect_ms_max: u64,
+    /// How often the first address is tried while another one answers; 0 for never.
+    pub failback_ms: u64,
+    /// Whether it goes where a remote broker sends it.
+    pub follows_redirects: bool,
+    /// How often in a row.
+    pub redirects_max: u32,
     /// Most brokers that a message may have left before; 0 keeps no list.
     pub hops_max: usize,
     /// Where the other broker is told whether the line is up.
@@ -217,17 +249,35 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         keep_alive_seconds: raw.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS),
         is_persistent: raw.persistent.unwrap_or(true),
         is_paused: raw.paused.unwrap_or(false),
-        queue_bytes_max: raw.queue_bytes_max,
+        queue: queue(raw)?,
         connect_timeout_ms: raw.connect_timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS),
         reconnect_ms_min,
         reconnect_ms_max: raw
             .reconnect_ms_max
             .unwrap_or(RECONNECT_MS_MAX)
             .max(reconnect_ms_min),
+        failback_ms: raw.failback_ms.unwrap_or(FAILBACK_MS),
+        follows_redirects: raw.redirect.unwrap_or_default() == BridgeRedirect::Follow,
+        redirects_max: raw.redirects_max.unwrap_or(REDIRECTS_MAX),
         hops_max: raw.hops_max.unwrap_or(HOPS_MAX),
         remote_state_topic: state_topic(raw)?,
         tls: tls(raw)?,
         topics: raw.topics.iter().map(rule).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Bounds of its own.
+fn queue(raw: &FileBridge) -> Result<OwnQueue, Wrong> {
+    let full = raw.queue_full.map(Into::into);
+    if full == Some(QueueFull::Disconnect) {
+        let text = "a bridge that is disconnected takes even less: say drop_newest or drop_oldest";
+        return Err(("queue_full", text.to_owned()));
+    }
+    Ok(OwnQueue {
+        bytes_max: raw.queue_bytes_max,
+        messages_max: raw.queue_messages_max,
+        age_ms_max: raw.queue_seconds_max.map(|seconds| seconds * 1_000),
+        full,
     })
 }
 
@@ -407,6 +457,23 @@ mod tests {
             text.contains("bridge.user") && !text.contains("topsecret"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn another_server_is_spoken_to_as_the_one_that_names_it() {
+        let from = address("mqtts://a.example:1").unwrap();
+        let to = |reference| from.elsewhere(reference).map(|to| to.to_string());
+        assert_eq!(to("b.example"), Some("mqtts://b.example:8883".into()));
+        assert_eq!(to("b:9 c:8"), Some("mqtts://b:9".into()));
+        assert_eq!(to("[::1]:7"), Some("mqtts://[::1]:7".into()));
+        let long = "x".repeat(300);
+        for wrong in ["", " ", "mqtt://b", "b:0", "u@b", "b/c", &long] {
+            assert_eq!(to(wrong), None, "{wrong}");
+        }
+        let from = address("ws://a/p").unwrap();
+        let to = from.elsewhere("b:9").map(|to| to.to_string());
+        assert_eq!(to, Some("ws://b:9/p".into()));
+        assert_eq!(from.elsewhere("b/q"), None);
     }
 
     fn of(filter: &str, local: &str, remote: &str) -> Result<TopicRule, Wrong> {

@@ -171,10 +171,16 @@ pub(super) struct FileBridge {
     pub keep_alive_seconds: Option<u16>,
     pub persistent: Option<bool>,
     pub paused: Option<bool>,
+    pub queue_messages_max: Option<usize>,
     pub queue_bytes_max: Option<usize>,
+    pub queue_seconds_max: Option<u64>,
+    pub queue_full: Option<QueueFull>,
     pub connect_timeout_ms: Option<u64>,
     pub reconnect_ms_min: Option<u64>,
     pub reconnect_ms_max: Option<u64>,
+    pub failback_ms: Option<u64>,
+    pub redirect: Option<BridgeRedirect>,
+    pub redirects_max: Option<u32>,
     pub hops_max: Option<usize>,
     pub remote_state_topic: Option<String>,
     #[serde(default)]
@@ -214,6 +220,15 @@ pub(super) enum BridgeProtocol {
     V5,
     #[serde(rename = "3.1.1")]
     V311,
+}
+
+/// What a bridge does when the other broker sends it elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BridgeRedirect {
+    #[default]
+    Follow,
+    Refuse,
 }
 
 /// Networks; one that is wrong is told with what would be right.

@@ -6,6 +6,7 @@
 use crate::engine::access::Secret;
 use crate::engine::codec::Version;
 use crate::engine::codec::topic::{TopicFilter, TopicLimits, TopicName};
+use crate::engine::limits::OwnQueue;
 use crate::engine::message::Qos;
 
 /// Which way messages go by a rule.
@@ -237,8 +238,8 @@ pub struct Plan {
     pub keep_alive_seconds: u16,
     /// Whether both sides keep a session while the line is down.
     pub is_persistent: bool,
-    /// Most bytes that wait for it here, if that is not what waits for any client.
-    pub queue_bytes_max: Option<usize>,
+    /// Bounds of what waits for it here that are not those of any client.
+    pub queue: OwnQueue,
     /// What it carries.
     pub topics: Vec<TopicRule>,
     /// Most filters in one SUBSCRIBE.

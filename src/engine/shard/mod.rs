@@ -14,6 +14,7 @@
 mod access;
 mod acknowledge;
 pub mod admission;
+mod aging;
 mod arrive;
 mod assigned;
 mod authenticate;
@@ -373,11 +374,15 @@ impl ShardCore {
     /// When [`ShardCore::tick`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        let of_memory = self.memory.looks_at();
-        [self.timers.next(), self.retained.next_expiry(), of_memory]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.timers.next(),
+            self.retained.next_expiry(),
+            self.memory.looks_at(),
+            self.clients.aging.due_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether retained questions or answers wait for a drain of the mailboxes.

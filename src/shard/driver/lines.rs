@@ -11,10 +11,11 @@ use crate::shard::bridge::NewLine;
 use crate::shard::handover::Origin;
 use crate::shard::link::Link;
 use crate::shard::orders::Event;
+use crate::shard::report::Waiting;
 use crate::shard::ring::{Ring, SocketKey};
 use crate::shard::transport::{Layers, TransportError};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 /// One of them.
@@ -34,6 +35,8 @@ pub(super) struct Lines {
     by_slot: BTreeMap<usize, Entry>,
     /// Those through which something went in this turn.
     touched: Vec<SocketKey>,
+    /// Client identifiers of bridges' sessions that are here, or were.
+    sessions: BTreeSet<Box<str>>,
     /// What went through all that ever were, as far as they have told.
     pub counts: LineCounts,
 }
@@ -72,7 +75,7 @@ fn admitted(plan: &Plan) -> Box<Admitted> {
             method: "bridge",
             ..Identity::default()
         },
-        queue_bytes_max: plan.queue_bytes_max,
+        queue: plan.queue,
         ..Admitted::default()
     })
 }
@@ -85,6 +88,7 @@ impl Shell {
             Some(protocol) => Purpose::Carry(protocol),
             None => Purpose::Prepare(self.stale_filters(&new.plan)),
         };
+        self.lines.sessions.insert(new.plan.session_id.clone());
         let line = Line::new(new.plan, purpose);
         let tick_at = next_tick(now, &line);
         let admitted = admitted(line.plan());
@@ -166,6 +170,29 @@ impl Shell {
         for socket in sockets.collect::<Vec<_>>() {
             self.count_line(socket);
         }
+    }
+
+    /// What waits for each bridge, whether its line is up or not.
+    pub(super) fn bridges_wait(&mut self) -> Vec<Waiting> {
+        let now = self.clock.now();
+        let core = &self.core;
+        let mut waits = Vec::new();
+        self.lines.sessions.retain(|client_id| {
+            let session = core.session_of(client_id).and_then(|key| core.see(key));
+            let Some(session) = session.map(|sight| sight.session) else {
+                return false;
+            };
+            waits.push(Waiting {
+                client_id: client_id.clone(),
+                messages: session.outbound.queued() as u64,
+                bytes: session.outbound.queue_bytes() as u64,
+                oldest_ms: session.outbound.waits_ms(now),
+                in_flight: session.outbound.unacknowledged().into(),
+                dropped: session.lost_messages,
+            });
+            true
+        });
+        waits
     }
 
     fn count_line(&mut self, socket: SocketKey) {

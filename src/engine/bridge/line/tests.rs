@@ -8,6 +8,7 @@ use crate::engine::codec::publish::{Publish, PublishHead};
 use crate::engine::codec::subscribe::Subscribe;
 use crate::engine::codec::topic::TopicLimits;
 use crate::engine::codec::{Packet, Reason};
+use crate::engine::limits::OwnQueue;
 
 fn plan(rules: Vec<TopicRule>) -> Plan {
     Plan {
@@ -19,7 +20,7 @@ fn plan(rules: Vec<TopicRule>) -> Plan {
         password: None,
         keep_alive_seconds: 60,
         is_persistent: true,
-        queue_bytes_max: None,
+        queue: OwnQueue::default(),
         topics: rules,
         filters_per_subscribe_max: 2,
         remote_state_topic: None,
