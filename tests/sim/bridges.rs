@@ -394,6 +394,7 @@ fn plan() -> Plan {
             direction: Direction::Both,
             ..TopicRule::default()
         }],
+        topic_alias_max: 8,
         filters_per_subscribe_max: 8,
         remote_state_topic: None,
         broker_name: "broker-0".into(),

@@ -246,6 +246,7 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
         is_persistent: config.is_persistent,
         queue: config.queue,
         topics: config.topics.clone(),
+        topic_alias_max: config.topic_alias_max,
         filters_per_subscribe_max: 64,
         remote_state_topic: config.remote_state_topic.clone(),
         broker_name: settings.broker_name.clone().unwrap_or_default(),

@@ -32,6 +32,8 @@ const CONNECT_TIMEOUT_MS: u64 = 10_000;
 const RECONNECT_MS_MIN: u64 = 1_000;
 /// Default of `bridge.reconnect_ms_max`.
 const RECONNECT_MS_MAX: u64 = 30_000;
+/// Default of `bridge.topic_alias_max`.
+const TOPIC_ALIAS_MAX: u16 = 256;
 /// Default of `bridge.failback_ms`.
 const FAILBACK_MS: u64 = 60_000;
 /// Default of `bridge.redirects_max`.
@@ -152,6 +154,8 @@ pub struct BridgeConfig {
     pub redirects_max: u32,
     /// Most brokers that a message may have left before; 0 keeps no list.
     pub hops_max: usize,
+    /// Most topics that stand as a number on the wire.
+    pub topic_alias_max: u16,
     /// Where the other broker is told whether the line is up.
     pub remote_state_topic: Option<Box<str>>,
     /// What it trusts and shows by TLS.
@@ -260,6 +264,7 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         follows_redirects: raw.redirect.unwrap_or_default() == BridgeRedirect::Follow,
         redirects_max: raw.redirects_max.unwrap_or(REDIRECTS_MAX),
         hops_max: raw.hops_max.unwrap_or(HOPS_MAX),
+        topic_alias_max: raw.topic_alias_max.unwrap_or(TOPIC_ALIAS_MAX),
         remote_state_topic: state_topic(raw)?,
         tls: tls(raw)?,
         topics: raw.topics.iter().map(rule).collect::<Result<_, _>>()?,

@@ -128,6 +128,7 @@ const RUNNING: &Keys = &[
             "redirect",
             "redirects_max",
             "hops_max",
+            "topic_alias_max",
             "remote_state_topic",
             "topics",
         ],

@@ -182,6 +182,7 @@ pub(super) struct FileBridge {
     pub redirect: Option<BridgeRedirect>,
     pub redirects_max: Option<u32>,
     pub hops_max: Option<usize>,
+    pub topic_alias_max: Option<u16>,
     pub remote_state_topic: Option<String>,
     #[serde(default)]
     pub tls: FileBridgeTls,

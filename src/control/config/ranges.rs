@@ -97,6 +97,7 @@ pub(super) fn wrong_in_bridge(raw: &FileBridge) -> Option<(&'static str, String)
         failback_ms: 0..=WAIT_MS_MAX,
         redirects_max: 1..=16,
         hops_max: 0..=64,
+        topic_alias_max: 0..=65_535,
         queue_messages_max: 0..=1 << 40,
         queue_bytes_max: 0..=1 << 50,
         queue_seconds_max: 1..=SECONDS_MAX,

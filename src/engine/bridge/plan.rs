@@ -242,6 +242,8 @@ pub struct Plan {
     pub queue: OwnQueue,
     /// What it carries.
     pub topics: Vec<TopicRule>,
+    /// Most topics that stand as a number on the wire, if the remote broker takes as many; 5.0 only.
+    pub topic_alias_max: u16,
     /// Most filters in one SUBSCRIBE.
     pub filters_per_subscribe_max: usize,
     /// Where the remote broker is told whether the line is up.

@@ -11,6 +11,7 @@
 //! remote before the core has; what waits meanwhile is not read beyond [`HELD_BYTES_MAX`]. After the end is
 //! told nothing more goes either way but a DISCONNECT.
 
+mod aliases;
 mod breach;
 mod inward;
 mod outward;
@@ -28,6 +29,7 @@ use crate::engine::codec::remote::{
 use crate::engine::codec::{PacketType, Reason, Version};
 use crate::engine::message::Qos;
 use crate::engine::session::EXPIRY_NEVER;
+use aliases::Aliases;
 use breach::Breach;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -233,6 +235,7 @@ pub struct Line {
     remote: Remote,
     awaited: Awaited,
     is_up: bool,
+    aliases: Aliases,
     /// Messages that left with a lower QoS than they have here.
     lowered: BTreeSet<u16>,
     /// What is not a whole packet yet, or has to wait.
@@ -275,6 +278,7 @@ impl Line {
             purpose,
             awaited: Awaited::default(),
             is_up: false,
+            aliases: Aliases::default(),
             lowered: BTreeSet::new(),
             from_remote: Vec::new(),
             from_core: Vec::new(),
@@ -520,6 +524,8 @@ impl Line {
         self.remote.retain_available = answer.retain_available;
         self.remote.packet_bytes_max = answer.packet_bytes_max as usize;
         self.remote.receive_maximum = answer.receive_maximum;
+        let aliases_max = self.plan.topic_alias_max.min(answer.topic_alias_max);
+        self.aliases.begin(aliases_max);
         self.remote.session_present = answer.session_present;
         self.remote.name = answer.broker_name.map(Into::into);
         if let Some(seconds) = answer.keep_alive_seconds {

@@ -1,5 +1,6 @@
 //! From the core to the remote broker.
 
+use super::aliases::Alias;
 use super::{Line, News, Purpose, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
@@ -132,7 +133,7 @@ impl Line {
     }
 
     fn put_publish(&mut self, publish: &Publish<'_>, topic: &str, way: &Way<'_>) {
-        let head = PublishHead {
+        let alone = PublishHead {
             version: self.version(),
             dup: publish.dup && way.qos > Qos::AtMostOnce,
             qos: way.qos,
@@ -145,16 +146,41 @@ impl Line {
             subscription_ids: &[],
             payload_bytes: publish.payload.len(),
         };
-        if head.packet_bytes() > self.remote.packet_bytes_max {
+        let Some(head) = self.with_alias(alone) else {
             self.counts.dropped_too_large += 1;
             return self.end_out(publish);
-        }
+        };
         head.encode(&mut self.down);
         self.down.extend_from_slice(publish.payload);
         self.counts.messages_out += 1;
         if way.qos < publish.qos {
             self.lower(publish, way.qos);
         }
+    }
+
+    /// The same with an alias for its topic where there is one, and `None` if the remote broker does not take it
+    /// in any way.
+    fn with_alias<'a>(&mut self, alone: PublishHead<'a>) -> Option<PublishHead<'a>> {
+        let max = self.remote.packet_bytes_max;
+        let head = match self.aliases.of(alone.topic) {
+            Alias::Known(topic_alias) => PublishHead {
+                topic: "",
+                topic_alias,
+                ..alone
+            },
+            Alias::New(topic_alias) => PublishHead {
+                topic_alias,
+                ..alone
+            },
+            Alias::None => alone,
+        };
+        if head.packet_bytes() > max {
+            return Some(alone).filter(|alone| alone.packet_bytes() <= max);
+        }
+        if head.topic_alias > 0 && !head.topic.is_empty() {
+            self.aliases.learn(head.topic, head.topic_alias);
+        }
+        Some(head)
     }
 
     /// A message left with a lower QoS than it has here: what the remote broker does not say is said for it.

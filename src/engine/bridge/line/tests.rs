@@ -22,6 +22,7 @@ fn plan(rules: Vec<TopicRule>) -> Plan {
         is_persistent: true,
         queue: OwnQueue::default(),
         topics: rules,
+        topic_alias_max: 2,
         filters_per_subscribe_max: 2,
         remote_state_topic: None,
         broker_name: "here".into(),
@@ -528,6 +529,98 @@ fn a_subscribe_is_no_larger_than_the_remote_takes() {
     let refused = matches!(&news[..], [News::Refused(Side::Here, filter, why)]
         if filter == "r/a/filter/too/long/for/it" && why.contains("takes 25"));
     assert!(refused, "{news:?}");
+}
+
+#[test]
+fn topics_are_named_once_where_the_remote_takes_aliases() {
+    let takes = Connack {
+        topic_alias_max: 2,
+        ..USUAL
+    };
+    let sizes = |takes: &Connack<'_>| {
+        let mut free = plan(vec![both("#")]);
+        free.hops_max = 0;
+        let mut wire = opened(free, Protocol::V5, takes);
+        let mut seen = Vec::new();
+        for topic in [
+            "sensors/one",
+            "sensors/two",
+            "sensors/one",
+            "sensors/one",
+            "sensors/six",
+            "x",
+        ] {
+            wire.core(&publish(Version::V5, topic, Qos::AtLeastOnce, &[]));
+            let down = wire.down();
+            let sent = Publish::decode(down[0].0, &down[0].1, Version::V5).unwrap();
+            let alias = sent.properties.topic_alias;
+            seen.push((sent.topic.to_owned(), alias, down[0].1.len()));
+        }
+        seen
+    };
+    let with = sizes(&takes);
+    let named = |topic: &str, alias, bytes| (topic.to_owned(), alias, bytes);
+    let wanted = [
+        named("r/sensors/one", Some(1), 23),
+        named("r/sensors/two", Some(2), 23),
+        named("", Some(1), 10),
+        named("", Some(1), 10),
+        named("r/sensors/six", None, 20),
+        named("r/x", None, 10),
+    ];
+    assert_eq!(with, wanted);
+    let without = sizes(&USUAL);
+    assert!(
+        without
+            .iter()
+            .all(|(topic, alias, _)| alias.is_none() && !topic.is_empty())
+    );
+    // What is too large with an alias goes without.
+    let tight = Connack {
+        packet_bytes_max: Some(22),
+        ..takes
+    };
+    let seen = sizes(&tight);
+    assert_eq!(seen[0], named("r/sensors/one", None, 20));
+}
+
+/// What a steady flow saves: 1,000 messages of 64 bytes to 16 topics of 41 bytes.
+#[test]
+fn a_steady_flow_of_few_topics_takes_a_third_less() {
+    let bytes = |topic_alias_max| {
+        let mut plan = plan(vec![both("#")]);
+        (plan.hops_max, plan.topic_alias_max) = (0, 16);
+        let takes = Connack {
+            topic_alias_max,
+            ..USUAL
+        };
+        let mut wire = opened(plan, Protocol::V5, &takes);
+        let mut sum = 0;
+        for number in 0..1_000 {
+            let topic = format!("plant7/line3/sensor/{:04}/temperature/", number % 16);
+            let head = PublishHead {
+                version: Version::V5,
+                dup: false,
+                qos: Qos::AtMostOnce,
+                retain: false,
+                topic: &topic,
+                packet_id: 0,
+                forwarded: &[],
+                expiry_seconds: None,
+                topic_alias: 0,
+                subscription_ids: &[],
+                payload_bytes: 64,
+            };
+            let mut packet = Vec::new();
+            head.encode(&mut packet);
+            packet.extend_from_slice(&[b'x'; 64]);
+            wire.core(&packet);
+            sum += wire.0.take_down().len();
+        }
+        sum
+    };
+    let (without, with) = (bytes(0), bytes(16));
+    assert_eq!((without, with), (108_000, 72_624));
 }
 
 #[test]
