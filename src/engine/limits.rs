@@ -28,6 +28,8 @@ pub struct OwnQueue {
     pub age_ms_max: Option<u64>,
     /// What happens beyond.
     pub full: Option<QueueFull>,
+    /// Whether it is told when something comes to wait while nobody is connected.
+    pub tells: bool,
 }
 
 /// Bounds in force, fixed when the broker starts.

@@ -17,6 +17,7 @@ mod api;
 mod bounds;
 mod bounds_driven;
 mod bridge;
+mod bridge_lines;
 mod bridge_queue;
 mod bridge_remotes;
 mod bridge_ways;

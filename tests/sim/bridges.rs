@@ -388,8 +388,10 @@ fn plan() -> Plan {
         user_name: None,
         password: None,
         keep_alive_seconds: 0,
+        idle_ms: None,
         is_persistent: true,
         queue: OwnQueue::default(),
+        part: None,
         topics: vec![TopicRule {
             direction: Direction::Both,
             ..TopicRule::default()
@@ -611,7 +613,7 @@ impl Sim {
                     self.bridge.dial.ended(self.now, end.outcome(), chance);
                 }
                 News::Up(..) => self.bridge.was_up = true,
-                News::Refused(..) | News::Counts(_) => {}
+                News::Refused(..) | News::Counts(_) | News::Idle | News::Wanted => {}
             }
         }
         if is_over && let Some([here, there]) = self.ends {

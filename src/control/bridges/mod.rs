@@ -67,6 +67,8 @@ enum State {
     Up,
     /// It is not to dial (`bridge.paused`).
     Paused,
+    /// It dials when something waits for it (`bridge.start`).
+    Idle,
 }
 
 /// One of them.
@@ -99,7 +101,7 @@ struct Bridge {
 pub struct BridgeState {
     /// Its name.
     pub name: Box<str>,
-    /// Making (its session), waiting (for the next attempt), dialling, joining, up or paused.
+    /// Making (its session), waiting (for the next attempt), dialling, joining, up, idle (nothing waits) or paused.
     pub state: &'static str,
     /// Where the other broker is.
     pub address: String,
@@ -243,8 +245,10 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
         user_name: config.user.clone(),
         password: config.password_file.as_deref().map(password).transpose()?,
         keep_alive_seconds: config.keep_alive_seconds,
+        idle_ms: config.idle_ms,
         is_persistent: config.is_persistent,
         queue: config.queue,
+        part: config.part,
         topics: config.topics.clone(),
         topic_alias_max: config.topic_alias_max,
         filters_per_subscribe_max: 64,
@@ -354,7 +358,7 @@ impl Bridges {
         let mut begin = Vec::new();
         for told in prepared.0 {
             let name = &told.0.name;
-            let is_altered = altered.contains(&**name);
+            let is_altered = altered.contains(&*told.0.stands_as);
             let place = older.iter().position(|old| old.config.name == *name);
             let mut old = place.map(|place| older.swap_remove(place));
             if let Some(old) = old.take_if(|_| !is_altered) {
@@ -537,6 +541,12 @@ impl Bridges {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
             News::Ended(end) => self.failed(number, &end),
+            News::Idle => {
+                bridge.rest(now);
+                info!("bridge {name} is idle: nothing has passed for bridge.idle_seconds");
+                self.has_changed = true;
+            }
+            News::Wanted => bridge.wake(now),
         }
     }
 
@@ -567,7 +577,11 @@ impl Bridges {
             Redirect::Followed(told) | Redirect::Refused(told) => told,
         };
         warn!("{said}{elsewhere}; the next attempt comes in {wait_ms} ms");
-        bridge.state = bridge.resting();
+        bridge.state = match bridge.resting() {
+            // Who has begun to dial goes on.
+            State::Idle => State::Waiting,
+            state => state,
+        };
         bridge.cause = Some(end.cause.clone());
         if end.was_up {
             bridge.since = Instant::now();
@@ -634,6 +648,7 @@ impl Bridge {
                 State::Joining => "joining",
                 State::Up => "up",
                 State::Paused => "paused",
+                State::Idle => "idle",
             },
             address: self.address(),
             protocol: spoken(self.dial.attempt().protocol),
@@ -653,9 +668,25 @@ impl Bridge {
 
     /// What it is while nothing is under way.
     const fn resting(&self) -> State {
-        match self.config.is_paused {
-            true => State::Paused,
-            false => State::Waiting,
+        match (self.config.is_paused, self.config.idle_ms) {
+            (true, _) => State::Paused,
+            (false, Some(_)) => State::Idle,
+            (false, None) => State::Waiting,
+        }
+    }
+
+    /// Nothing has passed: it waits until something does, and begins anew then.
+    fn rest(&mut self, now: Timestamp) {
+        (self.state, self.since, self.probe) = (self.resting(), Instant::now(), None);
+        self.elsewhere = None;
+        self.dial.rest(now);
+    }
+
+    /// Something waits for it.
+    fn wake(&mut self, now: Timestamp) {
+        if self.state == State::Idle {
+            self.dial.rest(now);
+            self.state = State::Waiting;
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::error::ConfigError;
 use super::file::{
-    BridgeProtocol, BridgeRedirect, FileBridge, FileBridgeTls, FileConfig, FileTopicRule,
+    BridgeProtocol, BridgeRedirect, BridgeStart, FileBridge, FileBridgeTls, FileConfig,
+    FileTopicRule,
 };
 use super::place::Places;
 use super::ranges;
@@ -12,9 +13,11 @@ use crate::engine::bridge::plan::{Protocol, TopicRule};
 use crate::engine::codec::topic::{TopicFilter, TopicLimits, has_wildcard, is_shared};
 use crate::engine::limits::{OwnQueue, QueueFull};
 use crate::engine::message::Qos;
+use crate::engine::route::TopicPart;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 
 /// Most bridges.
@@ -34,6 +37,8 @@ const RECONNECT_MS_MIN: u64 = 1_000;
 const RECONNECT_MS_MAX: u64 = 30_000;
 /// Default of `bridge.topic_alias_max`.
 const TOPIC_ALIAS_MAX: u16 = 256;
+/// Default of `bridge.idle_seconds`.
+const IDLE_SECONDS: u64 = 60;
 /// Default of `bridge.failback_ms`.
 const FAILBACK_MS: u64 = 60_000;
 /// Default of `bridge.redirects_max`.
@@ -116,8 +121,12 @@ pub struct BridgeTlsConfig {
 /// A bridge, checked.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig {
-    /// Its name.
+    /// Its name; of one of several connections with its number.
     pub name: Box<str>,
+    /// What stands in the file as its name.
+    pub stands_as: Box<str>,
+    /// The part of all topics that it carries, if it is one of several connections.
+    pub part: Option<TopicPart>,
     /// Where the other broker is; never empty.
     pub addresses: Vec<Address>,
     /// In which order they are tried.
@@ -136,6 +145,8 @@ pub struct BridgeConfig {
     pub keep_alive_seconds: u16,
     /// Whether both sides keep a session.
     pub is_persistent: bool,
+    /// How long nothing has to pass until its line ends, if it is only there when something waits.
+    pub idle_ms: Option<u64>,
     /// Whether it does not dial.
     pub is_paused: bool,
     /// Bounds of what waits for it here that are not those of any client.
@@ -171,8 +182,10 @@ pub(super) fn bridges(
 ) -> Result<Vec<BridgeConfig>, ConfigError> {
     let raw = raw.bridge.as_deref().unwrap_or_default();
     let mut names = BTreeSet::new();
-    if raw.len() > BRIDGES_MAX {
-        let text = format!("there are {}, more than {BRIDGES_MAX}", raw.len());
+    let lines = raw.iter().map(|raw| usize::from(raw.connections.unwrap_or(1)));
+    let lines: usize = lines.sum();
+    if raw.len() > BRIDGES_MAX || lines > BRIDGES_MAX {
+        let text = format!("there are {lines} with all connections, more than {BRIDGES_MAX}");
         return Err(places.wrong("bridge", text));
     }
     let bridge = |raw: &FileBridge| {
@@ -180,13 +193,38 @@ pub(super) fn bridges(
             let text = format!("bridge {:?}: {text}", raw.name);
             places.wrong(&format!("bridge.{key}"), text)
         };
-        let bridge = bridge(raw).map_err(wrong)?;
-        match names.insert(bridge.name.clone()) {
-            true => Ok(bridge),
-            false => Err(wrong(("name", "there are two of this name".into()))),
+        let connections = connections(raw, &bridge(raw).map_err(wrong)?);
+        for one in &connections {
+            if !names.insert(one.name.clone()) {
+                let text = format!("there are two of the name {:?}", one.name);
+                return Err(wrong(("name", text)));
+            }
         }
+        Ok(connections)
     };
-    raw.iter().map(bridge).collect()
+    let all: Vec<_> = raw.iter().map(bridge).collect::<Result<_, _>>()?;
+    Ok(all.concat())
+}
+
+/// A bridge as the connections that it has.
+fn connections(raw: &FileBridge, whole: &BridgeConfig) -> Vec<BridgeConfig> {
+    let count = raw.connections.unwrap_or(1);
+    let Some(of) = NonZeroU8::new(count).filter(|_| count > 1) else {
+        return vec![whole.clone()];
+    };
+    let one = |index| BridgeConfig {
+        name: format!("{}-{index}", whole.name).into(),
+        part: Some(TopicPart { index, of }),
+        client_id: numbered(&whole.client_id, '-', index),
+        remote_state_topic: numbered(&whole.remote_state_topic, '/', index),
+        ..whole.clone()
+    };
+    (0..count).map(one).collect()
+}
+
+fn numbered(text: &Option<Box<str>>, separator: char, index: u8) -> Option<Box<str>> {
+    let text = text.as_ref()?;
+    Some(format!("{text}{separator}{index}").into())
 }
 
 /// The broker's own name; unless it is said, one that no other broker has.
@@ -236,6 +274,8 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
     let reconnect_ms_min = raw.reconnect_ms_min.unwrap_or(RECONNECT_MS_MIN);
     Ok(BridgeConfig {
         name: raw.name.as_str().into(),
+        stands_as: raw.name.as_str().into(),
+        part: None,
         addresses,
         order: raw.address_order.map(Into::into).unwrap_or_default(),
         protocols: match raw.protocol.unwrap_or_default() {
@@ -252,6 +292,7 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
             .unwrap_or_else(|| format!("bridge-{}", raw.name).into()),
         keep_alive_seconds: raw.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS),
         is_persistent: raw.persistent.unwrap_or(true),
+        idle_ms: idle_ms(raw)?,
         is_paused: raw.paused.unwrap_or(false),
         queue: queue(raw)?,
         connect_timeout_ms: raw.connect_timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS),
@@ -271,6 +312,21 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
     })
 }
 
+/// When the line of one ends that is only there when something waits.
+fn idle_ms(raw: &FileBridge) -> Result<Option<u64>, Wrong> {
+    if raw.start.unwrap_or_default() == BridgeStart::Always {
+        return match raw.idle_seconds {
+            Some(_) => Err(("idle_seconds", "it is for bridge.start = \"lazy\"".into())),
+            None => Ok(None),
+        };
+    }
+    if raw.persistent == Some(false) {
+        let text = "lazy needs bridge.persistent: else nothing waits for it";
+        return Err(("start", text.to_owned()));
+    }
+    Ok(Some(raw.idle_seconds.unwrap_or(IDLE_SECONDS) * 1_000))
+}
+
 /// Bounds of its own.
 fn queue(raw: &FileBridge) -> Result<OwnQueue, Wrong> {
     let full = raw.queue_full.map(Into::into);
@@ -279,6 +335,7 @@ fn queue(raw: &FileBridge) -> Result<OwnQueue, Wrong> {
         return Err(("queue_full", text.to_owned()));
     }
     Ok(OwnQueue {
+        tells: raw.start == Some(BridgeStart::Lazy),
         bytes_max: raw.queue_bytes_max,
         messages_max: raw.queue_messages_max,
         age_ms_max: raw.queue_seconds_max.map(|seconds| seconds * 1_000),

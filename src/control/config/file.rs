@@ -171,6 +171,9 @@ pub(super) struct FileBridge {
     pub keep_alive_seconds: Option<u16>,
     pub persistent: Option<bool>,
     pub paused: Option<bool>,
+    pub start: Option<BridgeStart>,
+    pub idle_seconds: Option<u64>,
+    pub connections: Option<u8>,
     pub queue_messages_max: Option<usize>,
     pub queue_bytes_max: Option<usize>,
     pub queue_seconds_max: Option<u64>,
@@ -221,6 +224,15 @@ pub(super) enum BridgeProtocol {
     V5,
     #[serde(rename = "3.1.1")]
     V311,
+}
+
+/// When a bridge dials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BridgeStart {
+    #[default]
+    Always,
+    Lazy,
 }
 
 /// What a bridge does when the other broker sends it elsewhere.

@@ -96,6 +96,8 @@ pub(super) fn wrong_in_bridge(raw: &FileBridge) -> Option<(&'static str, String)
         reconnect_ms_max: 1..=WAIT_MS_MAX,
         failback_ms: 0..=WAIT_MS_MAX,
         redirects_max: 1..=16,
+        connections: 1..=64,
+        idle_seconds: 1..=86_400,
         hops_max: 0..=64,
         topic_alias_max: 0..=65_535,
         queue_messages_max: 0..=1 << 40,

@@ -7,6 +7,7 @@ pub mod bans;
 
 use crate::engine::codec::{Reason, Version};
 use crate::engine::limits::OwnQueue;
+use crate::engine::route::TopicPart;
 use crate::engine::time::Timestamp;
 use std::fmt;
 use std::sync::Arc;
@@ -218,6 +219,8 @@ pub struct Admitted {
     pub asked_at: Option<Timestamp>,
     /// Bounds of its session's queue that are not those of its listener.
     pub queue: OwnQueue,
+    /// The part of all topics that is for it, if others have the rest.
+    pub part: Option<TopicPart>,
 }
 
 /// The method of extended authentication that is served.

@@ -138,6 +138,12 @@ impl Dial {
         self.probe_at = None;
     }
 
+    /// The line has ended as it was meant to: the next attempt is the first of them again, and due at once.
+    pub fn rest(&mut self, now: Timestamp) {
+        let _ = self.ended(now, Outcome::WasUp, 0);
+        self.due_at = now;
+    }
+
     /// The remote says to go elsewhere: whether that may be, which it does at once then.
     pub fn redirected(&mut self, now: Timestamp) -> bool {
         let may = self.redirects < self.rule.redirects_max;

@@ -8,6 +8,7 @@ use crate::engine::codec::Version;
 use crate::engine::codec::topic::{TopicFilter, TopicLimits, TopicName};
 use crate::engine::limits::OwnQueue;
 use crate::engine::message::Qos;
+use crate::engine::route::TopicPart;
 
 /// Which way messages go by a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -236,10 +237,14 @@ pub struct Plan {
     pub password: Option<Secret>,
     /// Keep alive, 0 for none.
     pub keep_alive_seconds: u16,
+    /// Milliseconds without a message after which the line ends until something waits for it.
+    pub idle_ms: Option<u64>,
     /// Whether both sides keep a session while the line is down.
     pub is_persistent: bool,
     /// Bounds of what waits for it here that are not those of any client.
     pub queue: OwnQueue,
+    /// The part of all topics that this one of several connections carries.
+    pub part: Option<TopicPart>,
     /// What it carries.
     pub topics: Vec<TopicRule>,
     /// Most topics that stand as a number on the wire, if the remote broker takes as many; 5.0 only.
@@ -257,6 +262,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it asks the remote broker for what comes in by a rule. Of several connections the first does; for
+    /// what goes both ways each does, and takes its part: No Local is for what the same connection has sent.
+    #[must_use]
+    pub fn asks_for(&self, rule: &TopicRule) -> bool {
+        let is_first = self.part.is_none_or(|part| part.index == 0);
+        rule.direction.comes_in() && (is_first || rule.direction.goes_out())
+    }
+
+    /// Whether a message that came in by a rule, and is called so here, is for this connection.
+    #[must_use]
+    pub fn takes_in(&self, rule: &TopicRule, topic: &str) -> bool {
+        let is_shared = rule.direction.goes_out();
+        self.part.is_none_or(|part| !is_shared || part.has(topic))
+    }
+
     /// The way of messages to the remote broker.
     #[must_use]
     pub fn routes_out(&self) -> Routes {

@@ -29,6 +29,7 @@ use crate::engine::keys::SessionNumber;
 use crate::engine::keys::{ConnectionKey, GroupKey};
 use crate::engine::limits::OwnQueue;
 use crate::engine::message::{LocalMessage, Qos};
+use crate::engine::route::TopicPart;
 use crate::engine::route::trie::NodeId;
 use crate::engine::time::Timestamp;
 use hashbrown::HashMap;
@@ -145,6 +146,8 @@ pub struct Session {
     pub queue_bytes_max: usize,
     /// Bounds of its queue that it has for itself beside that.
     pub own_queue: Option<Box<OwnQueue>>,
+    /// The part of all topics that is for it, if others have the rest.
+    pub part: Option<TopicPart>,
     /// What it has lost since it was last reported.
     pub losses: Option<Box<losses::Losses>>,
     /// Messages that it has lost since it began.
@@ -197,6 +200,7 @@ impl Session {
             holder: None,
             queue_bytes_max: usize::MAX,
             own_queue: None,
+            part: None,
             losses: None,
             lost_messages: 0,
             timer_at: Timestamp::NEVER,

@@ -7,8 +7,10 @@ use super::ShardCore;
 use super::clients::Clients;
 use super::keeping::settle_entry;
 use crate::engine::keys::{ConnectionKey, SessionKey};
+use crate::engine::limits::OwnQueue;
 use crate::engine::session::losses::LossReason;
 use crate::engine::time::Timestamp;
+use std::rc::Rc;
 
 /// Sessions whose messages may wait for so long and no longer.
 #[derive(Debug)]
@@ -46,13 +48,23 @@ impl ShardCore {
         let listener = connection.map_or(0, |connection| connection.listener);
         let admitted = connection.and_then(|connection| connection.admitted.as_ref());
         let own = admitted.map(|admitted| admitted.queue).unwrap_or_default();
+        let part = admitted.and_then(|admitted| admitted.part);
         let usual = self.settings.client_limits(listener).queue_bytes_max;
         let Some(bounded) = self.clients.sessions.get_mut(session) else {
             return;
         };
         bounded.queue_bytes_max = own.bytes_max.unwrap_or(usual);
-        let is_own = own.messages_max.is_some() || own.age_ms_max.is_some() || own.full.is_some();
-        bounded.own_queue = is_own.then(|| Box::new(own));
+        bounded.own_queue = (own != OwnQueue::default()).then(|| Box::new(own));
+        let is_other_part = bounded.part != part && !bounded.subscriptions.is_empty();
+        bounded.part = part;
+        if is_other_part {
+            // Its subscriptions are marked anew, and each delivery is looked at until they are.
+            self.fan_outs.note_change(session);
+            self.clients.rules.marking.begin_one(session);
+        }
+        let Some(bounded) = self.clients.sessions.get_mut(session) else {
+            return;
+        };
         let aging = &mut self.clients.aging;
         if own.age_ms_max.is_some() {
             bounded.outbound.begin_ages(now);
@@ -62,6 +74,16 @@ impl ShardCore {
             // It is looked at by the next turn.
             aging.note(now);
         }
+    }
+
+    /// Client identifiers of sessions for which something waits now, while nobody is connected, and that are to
+    /// be told so.
+    pub fn take_wanted(&mut self) -> Vec<Rc<str>> {
+        let wanted = std::mem::take(&mut self.clients.wanted).into_iter();
+        let wanted = wanted.filter_map(|key| self.clients.sessions.get(key));
+        wanted
+            .map(|session| Rc::clone(&session.client_id))
+            .collect()
     }
 
     /// Drops what has waited too long by now.

@@ -56,6 +56,8 @@ pub(super) struct Clients {
     /// so far.
     pub looks: usize,
     pub shortage: Shortage,
+    /// Sessions for which something has come to wait, and that are to be told.
+    pub wanted: Vec<SessionKey>,
     /// Sessions whose messages wait for so long at most.
     pub aging: Aging,
     /// Sessions whose queue overflowed under the policy to disconnect.
@@ -87,6 +89,7 @@ impl Clients {
             passes_lasting_by: false,
             looks: 0,
             shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
+            wanted: Vec::new(),
             aging: Aging::default(),
             overflowed: Vec::new(),
             passed_on: VecDeque::new(),

@@ -156,8 +156,13 @@ impl Clients {
         let queued = session.number.filter(|_| is_new);
         let queued = queued.map(|session| (session, delivery.clone()));
         let limits = session.queue_limits(&self.settings.queue_limits());
-        if let Some(age_ms_max) = session.own_queue.as_ref().and_then(|own| own.age_ms_max) {
-            self.aging.note(now.plus_ms(age_ms_max));
+        if let Some(own) = session.own_queue.as_deref() {
+            if let Some(age_ms_max) = own.age_ms_max {
+                self.aging.note(now.plus_ms(age_ms_max));
+            }
+            if own.tells && session.connection.is_none() && session.outbound.queued() == 0 {
+                self.wanted.push(key);
+            }
         }
         match session.outbound.enqueue(delivery, &limits) {
             Enqueued::Yes => {}

@@ -91,6 +91,10 @@ impl Line {
             self.counts.dropped_topic += 1;
             return self.end_in(publish);
         };
+        if !self.plan.takes_in(rule, topic) {
+            // Another connection brings it.
+            return self.end_in(publish);
+        }
         let retain = rule.retain(publish.retain) && self.plan.taken.retain_available;
         let hops_max = self.plan.hops_max;
         let mut forwarded: &[u8] = &publish.properties.forwarded;
@@ -122,6 +126,7 @@ impl Line {
         head.encode(&mut self.up);
         self.up.extend_from_slice(publish.payload);
         self.counts.messages_in += 1;
+        self.passed += 1;
     }
 
     /// A message goes no further: the remote broker is done with it. PUBREL of one of QoS 2 goes to the core,

@@ -135,6 +135,10 @@ pub enum News {
     Refused(Side, String, String),
     /// It has ended.
     Ended(End),
+    /// It has ended, since nothing passed.
+    Idle,
+    /// Something waits for it.
+    Wanted,
 }
 
 /// One of the two brokers.
@@ -249,6 +253,8 @@ pub struct Line {
     has_said: bool,
     has_heard: bool,
     silent_ticks: u32,
+    /// Messages in both directions.
+    passed: u64,
     news: Vec<News>,
     counts: LineCounts,
     /// Room for a topic and for properties.
@@ -288,6 +294,7 @@ impl Line {
             has_said: false,
             has_heard: false,
             silent_ticks: 0,
+            passed: 0,
             news: Vec::new(),
             counts: LineCounts::default(),
             topic: String::new(),
@@ -377,6 +384,21 @@ impl Line {
     #[must_use]
     pub fn tick_ms(&self) -> u64 {
         u64::from(self.remote.keep_alive_seconds) * 500
+    }
+
+    /// Messages that have gone through in both directions.
+    #[must_use]
+    pub const fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Nothing has passed for long enough: it leaves the remote broker in order.
+    pub fn end_idle(&mut self) {
+        if self.stage == Stage::Open && self.is_up {
+            self.say_goodbye();
+            self.stage = Stage::Over;
+            self.news.push(News::Idle);
+        }
     }
 
     /// The connection ended, in these words; only the first cause counts.

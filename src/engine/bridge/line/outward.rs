@@ -153,6 +153,7 @@ impl Line {
         head.encode(&mut self.down);
         self.down.extend_from_slice(publish.payload);
         self.counts.messages_out += 1;
+        self.passed += 1;
         if way.qos < publish.qos {
             self.lower(publish, way.qos);
         }

@@ -13,7 +13,7 @@ const OF_FILTER_BYTES: usize = 2 + 1;
 impl Line {
     pub(super) fn subscribe_there(&mut self) {
         let plan = Arc::clone(&self.plan);
-        let rules = plan.topics.iter().filter(|rule| rule.direction.comes_in());
+        let rules = plan.topics.iter().filter(|rule| plan.asks_for(rule));
         let qos_max = self.remote.qos_max.min(plan.taken.qos_max);
         let wanted: Vec<_> = rules
             .map(|rule| (rule.remote_filter(), rule.qos_max.min(qos_max)))
