@@ -17,7 +17,8 @@ pub enum QueueFull {
     Disconnect,
 }
 
-/// Bounds of its queue that one session has for itself, as a bridge may; those that are not said are as for any.
+/// Bounds of its queue that one session has for itself, as a bridge may; those that are not said are as for
+/// any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnQueue {
     /// Most bytes.

@@ -50,7 +50,9 @@ fn without_failback_it_stays_where_it_is(shards: usize) {
     let second = Broker::start(shards);
     let (asked, calls) = std::sync::mpsc::channel();
     let asked = std::sync::Mutex::new(asked);
-    let first = stand_in(move |_| drop(asked.lock().expect("a lock").send(())));
+    let first = stand_in(move |_| {
+        let _ = asked.lock().expect("a lock").send(());
+    });
     let keys = "protocol = \"5.0\"\nfailback_ms = 0\ntopics = [{ filter = \"t\" }]";
     let text = with_addresses(&bridge(first, keys), first, &[first, second.address()]);
     let local = Broker::with_config(shards, &text);

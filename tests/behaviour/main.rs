@@ -18,6 +18,7 @@ mod bounds;
 mod bounds_driven;
 mod bridge;
 mod bridge_lines;
+mod bridge_presets;
 mod bridge_queue;
 mod bridge_remotes;
 mod bridge_ways;

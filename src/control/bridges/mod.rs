@@ -10,6 +10,7 @@
 pub mod dialler;
 mod failback;
 mod redirect;
+mod sas;
 mod tls;
 
 use crate::control::config::{Address, BridgeConfig, Config};
@@ -34,6 +35,7 @@ use crate::shard::transport::remote::RemoteTls;
 use crossbeam_channel::Receiver;
 use dialler::{Call, Called, Dialler};
 use redirect::{Elsewhere, Redirect};
+use sas::SasKey;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -78,6 +80,8 @@ struct Bridge {
     plan: Arc<Plan>,
     /// How to speak TLS, by the addresses.
     tls: Vec<Option<RemoteTls>>,
+    /// What its tokens are made of, if it shows one in place of a password.
+    sas: Option<SasKey>,
     home: ShardId,
     dial: Dial,
     state: State,
@@ -101,7 +105,8 @@ struct Bridge {
 pub struct BridgeState {
     /// Its name.
     pub name: Box<str>,
-    /// Making (its session), waiting (for the next attempt), dialling, joining, up, idle (nothing waits) or paused.
+    /// Making (its session), waiting (for the next attempt), dialling, joining, up, idle (nothing waits) or
+    /// paused.
     pub state: &'static str,
     /// Where the other broker is.
     pub address: String,
@@ -184,8 +189,15 @@ impl Redirects {
 #[derive(Debug, Default)]
 pub struct Prepared(Vec<Told>);
 
-/// What one is told: how it is configured, its plan, how to speak TLS by its addresses.
-type Told = (BridgeConfig, Arc<Plan>, Vec<Option<RemoteTls>>);
+/// What one is told.
+#[derive(Debug)]
+struct Told {
+    config: BridgeConfig,
+    plan: Arc<Plan>,
+    /// How to speak TLS, by its addresses.
+    tls: Vec<Option<RemoteTls>>,
+    sas: Option<SasKey>,
+}
 
 impl Prepared {
     /// Reads what the configuration names.
@@ -197,8 +209,12 @@ impl Prepared {
         let bridges = bridges.map(|bridge| {
             let wrong = |text: String| format!("bridge {:?}: {text}", bridge.name);
             let plan = plan(bridge, &config.settings).map_err(wrong)?;
-            let tls = remotes(bridge).map_err(wrong)?;
-            Ok((bridge.clone(), Arc::new(plan), tls))
+            Ok(Told {
+                config: bridge.clone(),
+                plan: Arc::new(plan),
+                tls: remotes(bridge).map_err(wrong)?,
+                sas: sas_key(bridge).map_err(wrong)?,
+            })
         });
         bridges.collect::<Result<_, _>>().map(Prepared)
     }
@@ -219,6 +235,20 @@ fn password(file: &Path) -> Result<Secret, String> {
         return Err(text);
     }
     Ok(Secret::new(line))
+}
+
+/// What tokens are made of, if there are to be any.
+fn sas_key(config: &BridgeConfig) -> Result<Option<SasKey>, String> {
+    let Some(file) = &config.sas_key_file else {
+        return Ok(None);
+    };
+    let host = config
+        .addresses
+        .first()
+        .map_or("", |address| &*address.host);
+    let device = config.client_id.as_deref().unwrap_or_default();
+    let resource = format!("{host}/devices/{device}");
+    SasKey::load(file, &resource, config.sas_seconds).map(Some)
 }
 
 /// How to speak TLS, by the addresses.
@@ -245,13 +275,14 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
         user_name: config.user.clone(),
         password: config.password_file.as_deref().map(password).transpose()?,
         keep_alive_seconds: config.keep_alive_seconds,
+        lasts_ms: None,
         idle_ms: config.idle_ms,
         is_persistent: config.is_persistent,
         queue: config.queue,
         part: config.part,
         topics: config.topics.clone(),
         topic_alias_max: config.topic_alias_max,
-        filters_per_subscribe_max: 64,
+        known: config.known,
         remote_state_topic: config.remote_state_topic.clone(),
         broker_name: settings.broker_name.clone().unwrap_or_default(),
         hops_max: config.hops_max,
@@ -281,7 +312,13 @@ fn end_session(bridge: &Bridge, shards: &Shards) {
     shards.inquire(&inquiry, Some(bridge.home));
 }
 
-fn bridge((config, plan, tls): Told, shards: ShardId) -> Bridge {
+fn bridge(told: Told, shards: ShardId) -> Bridge {
+    let Told {
+        config,
+        plan,
+        tls,
+        sas,
+    } = told;
     Bridge {
         home: home_shard(&plan.session_id, shards),
         dial: Dial::new(DialRule {
@@ -296,6 +333,7 @@ fn bridge((config, plan, tls): Told, shards: ShardId) -> Bridge {
         config,
         plan,
         tls,
+        sas,
         state: State::Making,
         elsewhere: None,
         number: 0,
@@ -357,22 +395,22 @@ impl Bridges {
         let mut older = std::mem::take(&mut self.bridges);
         let mut begin = Vec::new();
         for told in prepared.0 {
-            let name = &told.0.name;
-            let is_altered = altered.contains(&*told.0.stands_as);
+            let name = &told.config.name;
+            let is_altered = altered.contains(&*told.config.stands_as);
             let place = older.iter().position(|old| old.config.name == *name);
             let mut old = place.map(|place| older.swap_remove(place));
             if let Some(old) = old.take_if(|_| !is_altered) {
-                let (config, plan, tls) = told;
                 self.bridges.push(Bridge {
-                    config,
-                    plan,
-                    tls,
+                    config: told.config,
+                    plan: told.plan,
+                    tls: told.tls,
+                    sas: told.sas,
                     ..old
                 });
                 continue;
             }
             let stays =
-                told.1.is_persistent && old.as_ref().is_some_and(|it| it.plan.is_persistent);
+                told.plan.is_persistent && old.as_ref().is_some_and(|it| it.plan.is_persistent);
             older.extend(old.filter(|_| !stays));
             begin.push(self.bridges.len());
             self.bridges.push(bridge(told, count));
@@ -705,6 +743,18 @@ impl Bridge {
         Some((self.config.addresses.get(place)?, tls))
     }
 
+    /// What an attempt is told: with a token of its own, where there is one.
+    fn plan_now(&self) -> Arc<Plan> {
+        match &self.sas {
+            None => Arc::clone(&self.plan),
+            Some(sas) => Arc::new(Plan {
+                password: Some(sas.token()),
+                lasts_ms: Some(sas.lasts_ms()),
+                ..(*self.plan).clone()
+            }),
+        }
+    }
+
     /// A line over a connection.
     fn line(
         &self,
@@ -715,7 +765,7 @@ impl Bridge {
     ) -> Parcel {
         Parcel::new(NewLine {
             number,
-            plan: Arc::clone(&self.plan),
+            plan: self.plan_now(),
             protocol: Some(protocol),
             descriptor: stream.into(),
             far_end: None,

@@ -2,14 +2,14 @@
 
 use super::error::ConfigError;
 use super::file::{
-    BridgeProtocol, BridgeRedirect, BridgeStart, FileBridge, FileBridgeTls, FileConfig,
-    FileTopicRule,
+    BridgePreset, BridgeProtocol, BridgeRedirect, BridgeStart, FileBridge, FileBridgeTls,
+    FileConfig, FileTopicRule,
 };
 use super::place::Places;
 use super::ranges;
 use crate::engine::bridge::dial::AddressOrder;
 use crate::engine::bridge::hops;
-use crate::engine::bridge::plan::{Protocol, TopicRule};
+use crate::engine::bridge::plan::{Known, Protocol, TopicRule};
 use crate::engine::codec::topic::{TopicFilter, TopicLimits, has_wildcard, is_shared};
 use crate::engine::limits::{OwnQueue, QueueFull};
 use crate::engine::message::Qos;
@@ -39,6 +39,8 @@ const RECONNECT_MS_MAX: u64 = 30_000;
 const TOPIC_ALIAS_MAX: u16 = 256;
 /// Default of `bridge.idle_seconds`.
 const IDLE_SECONDS: u64 = 60;
+/// Default of `bridge.sas_seconds`.
+const SAS_SECONDS: u64 = 3_600;
 /// Default of `bridge.failback_ms`.
 const FAILBACK_MS: u64 = 60_000;
 /// Default of `bridge.redirects_max`.
@@ -139,6 +141,10 @@ pub struct BridgeConfig {
     pub user: Option<Box<str>>,
     /// Where its password is.
     pub password_file: Option<PathBuf>,
+    /// Where the key is of which tokens are made in place of a password.
+    pub sas_key_file: Option<PathBuf>,
+    /// How long one of them counts.
+    pub sas_seconds: u64,
     /// As whom access rules see it here.
     pub local_user: Box<str>,
     /// Keep alive.
@@ -165,6 +171,8 @@ pub struct BridgeConfig {
     pub redirects_max: u32,
     /// Most brokers that a message may have left before; 0 keeps no list.
     pub hops_max: usize,
+    /// What the other broker is known to take, by a preset.
+    pub known: Known,
     /// Most topics that stand as a number on the wire.
     pub topic_alias_max: u16,
     /// Where the other broker is told whether the line is up.
@@ -182,7 +190,9 @@ pub(super) fn bridges(
 ) -> Result<Vec<BridgeConfig>, ConfigError> {
     let raw = raw.bridge.as_deref().unwrap_or_default();
     let mut names = BTreeSet::new();
-    let lines = raw.iter().map(|raw| usize::from(raw.connections.unwrap_or(1)));
+    let lines = raw
+        .iter()
+        .map(|raw| usize::from(raw.connections.unwrap_or(1)));
     let lines: usize = lines.sum();
     if raw.len() > BRIDGES_MAX || lines > BRIDGES_MAX {
         let text = format!("there are {lines} with all connections, more than {BRIDGES_MAX}");
@@ -266,11 +276,21 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         let text = format!("{max} is less than bridge.reconnect_ms_min, {min}");
         return Err(("reconnect_ms_max", text));
     }
-    let text = |key, text: &Option<String>| bounded(key, text.as_deref());
-    if raw.password_file.is_some() && raw.user.is_none() {
+    let names_user = raw.user.is_some() || raw.preset == Some(BridgePreset::AzureIotHub);
+    if raw.password_file.is_some() && !names_user {
         let text = "it is for a user: say bridge.user, too".to_owned();
         return Err(("password_file", text));
     }
+    let mut config = checked(raw, addresses)?;
+    if let Some(preset) = raw.preset {
+        apply_preset(preset, &mut config, raw)?;
+    }
+    Ok(config)
+}
+
+/// What is said, with defaults.
+fn checked(raw: &FileBridge, addresses: Vec<Address>) -> Result<BridgeConfig, Wrong> {
+    let text = |key, text: &Option<String>| bounded(key, text.as_deref());
     let reconnect_ms_min = raw.reconnect_ms_min.unwrap_or(RECONNECT_MS_MIN);
     Ok(BridgeConfig {
         name: raw.name.as_str().into(),
@@ -288,6 +308,8 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         client_id: text("client_id", &raw.client_id)?,
         user: text("user", &raw.user)?,
         password_file: raw.password_file.clone(),
+        sas_key_file: sas_key_file(raw)?,
+        sas_seconds: raw.sas_seconds.unwrap_or(SAS_SECONDS),
         local_user: text("local_user", &raw.local_user)?
             .unwrap_or_else(|| format!("bridge-{}", raw.name).into()),
         keep_alive_seconds: raw.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS),
@@ -305,11 +327,28 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         follows_redirects: raw.redirect.unwrap_or_default() == BridgeRedirect::Follow,
         redirects_max: raw.redirects_max.unwrap_or(REDIRECTS_MAX),
         hops_max: raw.hops_max.unwrap_or(HOPS_MAX),
+        known: Known::NOTHING,
         topic_alias_max: raw.topic_alias_max.unwrap_or(TOPIC_ALIAS_MAX),
         remote_state_topic: state_topic(raw)?,
         tls: tls(raw)?,
         topics: raw.topics.iter().map(rule).collect::<Result<_, _>>()?,
     })
+}
+
+/// Tokens are for one service, and in place of a password.
+fn sas_key_file(raw: &FileBridge) -> Result<Option<PathBuf>, Wrong> {
+    let is_hub = raw.preset == Some(BridgePreset::AzureIotHub);
+    match &raw.sas_key_file {
+        Some(_) if !is_hub => Err((
+            "sas_key_file",
+            "it is for preset = \"azure-iot-hub\"".into(),
+        )),
+        Some(_) if raw.password_file.is_some() => Err((
+            "sas_key_file",
+            "say it or bridge.password_file, not both".into(),
+        )),
+        file => Ok(file.clone()),
+    }
 }
 
 /// When the line of one ends that is only there when something waits.
@@ -341,6 +380,110 @@ fn queue(raw: &FileBridge) -> Result<OwnQueue, Wrong> {
         age_ms_max: raw.queue_seconds_max.map(|seconds| seconds * 1_000),
         full,
     })
+}
+
+/// The version of the hub's API that user names have.
+const HUB_API: &str = "2021-04-12";
+/// By which names services at port 443 tell MQTT apart: with a client's certificate, and with an authorizer.
+const ALPN_CERTIFICATE: &str = "x-amzn-mqtt-ca";
+const ALPN_AUTHORIZER: &str = "mqtt";
+
+/// Sets what was not said, and says what the service would refuse: by which key, and why.
+fn apply_preset(
+    preset: BridgePreset,
+    config: &mut BridgeConfig,
+    raw: &FileBridge,
+) -> Result<(), Wrong> {
+    let rules = preset.rules();
+    let of = |text: &str| format!("{} {text}", rules.name);
+    if let Some(plain) = config.addresses.iter().find(|at| !at.is_tls)
+        && rules.has_tls_only
+    {
+        return Err((
+            "addresses",
+            of(&format!("takes TLS only, and {plain} is without")),
+        ));
+    }
+    if rules.needs_client_id && config.client_id.is_none() {
+        return Err((
+            "client_id",
+            of("knows its clients by it: say which this one is"),
+        ));
+    }
+    if rules.needs_user && config.user.is_none() {
+        return Err(("user", of("lets nobody in without one")));
+    }
+    let max = rules.client_id_bytes_max;
+    if config.client_id.as_ref().is_some_and(|id| id.len() > max) {
+        return Err(("client_id", of(&format!("takes up to {max} bytes"))));
+    }
+    let range = &rules.keep_alive_seconds;
+    match raw.keep_alive_seconds {
+        Some(said) if !range.contains(&said) => {
+            let text = format!("takes {} to {}", range.start(), range.end());
+            return Err(("keep_alive_seconds", of(&text)));
+        }
+        _ => {}
+    }
+    match raw.protocol {
+        None => config.protocols = rules.protocols.to_vec(),
+        Some(_) => config
+            .protocols
+            .retain(|protocol| rules.protocols.contains(protocol)),
+    }
+    if config.protocols.is_empty() {
+        return Err(("protocol", of("does not speak it")));
+    }
+    if let Some(ms) = rules
+        .reconnect_ms_min
+        .filter(|_| raw.reconnect_ms_min.is_none())
+    {
+        config.reconnect_ms_min = ms;
+        config.reconnect_ms_max = config.reconnect_ms_max.max(ms);
+    }
+    config.known = rules.known;
+    match preset {
+        BridgePreset::AwsIotCore => name_protocol(config),
+        BridgePreset::AzureIotHub => join_hub(config)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Port 443 is for HTTP, too: which protocol it is, and how the client proves itself, is told by ALPN.
+fn name_protocol(config: &mut BridgeConfig) {
+    let is_443 = |at: &Address| at.port == 443 && at.path.is_none();
+    if config.tls.alpn.is_empty() && config.addresses.iter().all(is_443) {
+        let name = match config.tls.certificate {
+            Some(_) => ALPN_CERTIFICATE,
+            None => ALPN_AUTHORIZER,
+        };
+        config.tls.alpn = vec![name.to_owned()];
+    }
+}
+
+/// A hub's clients are devices: their user names say which, and they have topics of their own.
+fn join_hub(config: &mut BridgeConfig) -> Result<(), Wrong> {
+    let device = config.client_id.clone().unwrap_or_default();
+    if config.user.is_none()
+        && let Some(hub) = config.addresses.first()
+    {
+        let user = format!("{}/{device}/?api-version={HUB_API}", hub.host);
+        config.user = Some(user.into());
+    }
+    let own = format!("devices/{device}/messages/");
+    let is_own = |filter: &str| filter.starts_with(&own) || filter.starts_with("$iothub/");
+    let filters = config.topics.iter().map(|rule| rule.remote_filter());
+    match filters.into_iter().find(|filter| !is_own(filter)) {
+        Some(filter) => {
+            let text = format!(
+                "azure-iot-hub has no topic {filter:?}: a device sends to {own}events/ and hears \
+                 {own}devicebound/ and $iothub/"
+            );
+            Err(("topics.remote_prefix", text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What is said of TLS has to hold for each address: a password would go out in the clear beside it.

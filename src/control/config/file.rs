@@ -161,12 +161,15 @@ pub(super) struct FileListener {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileBridge {
     pub name: String,
+    pub preset: Option<BridgePreset>,
     pub addresses: Vec<String>,
     pub address_order: Option<AddressOrder>,
     pub protocol: Option<BridgeProtocol>,
     pub client_id: Option<String>,
     pub user: Option<String>,
     pub password_file: Option<PathBuf>,
+    pub sas_key_file: Option<PathBuf>,
+    pub sas_seconds: Option<u64>,
     pub local_user: Option<String>,
     pub keep_alive_seconds: Option<u16>,
     pub persistent: Option<bool>,
@@ -224,6 +227,18 @@ pub(super) enum BridgeProtocol {
     V5,
     #[serde(rename = "3.1.1")]
     V311,
+}
+
+/// A provider's broker by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum BridgePreset {
+    AwsIotCore,
+    AzureIotHub,
+    AzureEventGrid,
+    HivemqCloud,
+    EmqxCloud,
+    Mosquitto,
 }
 
 /// When a bridge dials.

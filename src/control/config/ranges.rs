@@ -98,6 +98,7 @@ pub(super) fn wrong_in_bridge(raw: &FileBridge) -> Option<(&'static str, String)
         redirects_max: 1..=16,
         connections: 1..=64,
         idle_seconds: 1..=86_400,
+        sas_seconds: 2..=SECONDS_MAX,
         hops_max: 0..=64,
         topic_alias_max: 0..=65_535,
         queue_messages_max: 0..=1 << 40,

@@ -31,8 +31,10 @@ pub struct ConnectTo<'a> {
     pub user_name: Option<&'a str>,
     /// Password.
     pub password: Option<&'a [u8]>,
-    /// Topic and payload of a retained will of QoS 1.
+    /// Topic and payload of a will of QoS 1.
     pub will: Option<(&'a str, &'a [u8])>,
+    /// Whether the will is retained.
+    pub will_retain: bool,
     /// Seconds that the session outlives the connection; 5.0 only, as what follows.
     pub session_expiry_seconds: u32,
     /// Most QoS 1 and 2 messages that are taken unacknowledged.
@@ -77,7 +79,12 @@ impl ConnectTo<'_> {
     }
 
     fn flags(&self) -> u8 {
-        let will = flag::WILL | Qos::AtLeastOnce.bits() << flag::WILL_QOS_SHIFT | flag::WILL_RETAIN;
+        let retain = if self.will_retain {
+            flag::WILL_RETAIN
+        } else {
+            0
+        };
+        let will = flag::WILL | Qos::AtLeastOnce.bits() << flag::WILL_QOS_SHIFT | retain;
         [
             (self.clean_start, flag::CLEAN_START),
             (self.will.is_some(), will),
@@ -348,6 +355,7 @@ mod tests {
                 user_name: Some("u"),
                 password: Some(b"p"),
                 will: Some(("w", b"0")),
+                will_retain: true,
                 session_expiry_seconds: 7,
                 receive_maximum: 9,
                 packet_bytes_max: 1000,

@@ -76,8 +76,8 @@ impl ShardCore {
         }
     }
 
-    /// Client identifiers of sessions for which something waits now, while nobody is connected, and that are to
-    /// be told so.
+    /// Client identifiers of sessions for which something waits now, while nobody is connected, and that are
+    /// to be told so.
     pub fn take_wanted(&mut self) -> Vec<Rc<str>> {
         let wanted = std::mem::take(&mut self.clients.wanted).into_iter();
         let wanted = wanted.filter_map(|key| self.clients.sessions.get(key));

@@ -28,13 +28,15 @@ struct Entry {
     tick_at: Timestamp,
     /// When it is looked whether something has passed, and how much had before.
     idle: Option<(Timestamp, u64)>,
+    /// When what it has shown has to be renewed.
+    lasts_until: Timestamp,
     /// Kept open as long as the line.
     _far_end: Option<OwnedFd>,
 }
 
 impl Entry {
     fn is_due(&self, now: Timestamp) -> bool {
-        self.tick_at <= now || self.idle.is_some_and(|(at, _)| at <= now)
+        self.tick_at <= now || self.lasts_until <= now || self.idle.is_some_and(|(at, _)| at <= now)
     }
 
     /// Looks at the line's keep alive, and whether it is idle, where it is time.
@@ -42,6 +44,10 @@ impl Entry {
         if self.tick_at <= now {
             line.tick();
             self.tick_at = next_tick(now, line);
+        }
+        if self.lasts_until <= now {
+            self.lasts_until = Timestamp::NEVER;
+            line.end_in_time();
         }
         if let (Some((at, before)), Some(ms)) = (self.idle, line.plan().idle_ms)
             && at <= now
@@ -84,7 +90,7 @@ impl Lines {
     pub fn ticks_at(&self) -> Option<Timestamp> {
         let due_at = |entry: &Entry| {
             let idle_at = entry.idle.map_or(Timestamp::NEVER, |(at, _)| at);
-            entry.tick_at.min(idle_at)
+            entry.tick_at.min(idle_at).min(entry.lasts_until)
         };
         let next = self.by_slot.values().map(due_at).min();
         next.filter(|at| *at != Timestamp::NEVER)
@@ -124,6 +130,8 @@ impl Shell {
         let line = Line::new(new.plan, purpose);
         let tick_at = next_tick(now, &line);
         let idle = line.plan().idle_ms.map(|ms| (now.plus_ms(ms), 0));
+        let lasts_ms = line.plan().lasts_ms;
+        let lasts_until = lasts_ms.map_or(Timestamp::NEVER, |ms| now.plus_ms(ms));
         let admitted = admitted(line.plan());
         let link = match Layers::outgoing(line, new.peer, new.tls.as_ref(), new.url.as_deref()) {
             Ok(layers) => Link::new(layers),
@@ -142,6 +150,7 @@ impl Shell {
             number: new.number,
             tick_at,
             idle,
+            lasts_until,
             _far_end: new.far_end,
         };
         self.lines.by_slot.insert(socket.slot(), entry);

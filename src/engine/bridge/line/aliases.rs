@@ -1,6 +1,6 @@
-//! Topic aliases toward a remote broker that takes some: topics get them as they come, and keep them as long as
-//! the line. With more topics than aliases those that came first save their bytes, and no topic costs more than
-//! it would without.
+//! Topic aliases toward a remote broker that takes some: topics get them as they come, and keep them as long
+//! as the line. With more topics than aliases those that came first save their bytes, and no topic costs more
+//! than it would without.
 //!
 //! Invariant: an alias counts as known to the remote only when a packet with it and its topic has left.
 

@@ -401,6 +401,14 @@ impl Line {
         }
     }
 
+    /// What it has shown ends soon: it leaves the remote broker in order, to come back with something newer.
+    pub fn end_in_time(&mut self) {
+        if self.stage == Stage::Open {
+            self.say_goodbye();
+            self.fail("its token is renewed before it ends (bridge.sas_seconds)".into());
+        }
+    }
+
     /// The connection ended, in these words; only the first cause counts.
     pub fn note_end(&mut self, how: &str) {
         if self.stage == Stage::Over {
@@ -495,6 +503,7 @@ impl Line {
             user_name: plan.user_name.as_deref(),
             password: plan.password.as_ref().map(|password| password.reveal()),
             will: will.map(|topic| (topic, &b"0"[..])),
+            will_retain: plan.known.takes_retained,
             session_expiry_seconds: if plan.is_persistent { EXPIRY_NEVER } else { 0 },
             receive_maximum: plan.taken.receive_maximum,
             packet_bytes_max: plan.taken.packet_bytes_max as u32,
@@ -515,6 +524,7 @@ impl Line {
             user_name: None,
             password: None,
             will: None,
+            will_retain: false,
             session_expiry_seconds: if plan.is_persistent { EXPIRY_NEVER } else { 0 },
             receive_maximum: self.remote.receive_maximum,
             packet_bytes_max: 0,
@@ -542,8 +552,9 @@ impl Line {
         if let Some(breach) = Breach::of_answer(&answer, !self.plan.is_persistent) {
             return self.broken(breach);
         }
-        self.remote.qos_max = answer.qos_max;
-        self.remote.retain_available = answer.retain_available;
+        let known = self.plan.known;
+        self.remote.qos_max = answer.qos_max.min(known.qos_max);
+        self.remote.retain_available = answer.retain_available && known.takes_retained;
         self.remote.packet_bytes_max = answer.packet_bytes_max as usize;
         self.remote.receive_maximum = answer.receive_maximum;
         let aliases_max = self.plan.topic_alias_max.min(answer.topic_alias_max);

@@ -97,7 +97,7 @@ impl Line {
         let Some(rule) = self.plan.topics.get(rule) else {
             return;
         };
-        if topic.is_empty() || topic.len() > usize::from(u16::MAX) {
+        if !self.plan.known.takes_topic(topic) {
             self.counts.dropped_topic += 1;
             return self.end_out(publish);
         }
@@ -146,7 +146,11 @@ impl Line {
             subscription_ids: &[],
             payload_bytes: publish.payload.len(),
         };
-        let Some(head) = self.with_alias(alone) else {
+        let is_small = publish.payload.len() <= self.plan.known.payload_bytes_max;
+        let Some(head) = Some(alone)
+            .filter(|_| is_small)
+            .and_then(|it| self.with_alias(it))
+        else {
             self.counts.dropped_too_large += 1;
             return self.end_out(publish);
         };
@@ -159,8 +163,8 @@ impl Line {
         }
     }
 
-    /// The same with an alias for its topic where there is one, and `None` if the remote broker does not take it
-    /// in any way.
+    /// The same with an alias for its topic where there is one, and `None` if the remote broker does not take
+    /// it in any way.
     fn with_alias<'a>(&mut self, alone: PublishHead<'a>) -> Option<PublishHead<'a>> {
         let max = self.remote.packet_bytes_max;
         let head = match self.aliases.of(alone.topic) {

@@ -52,7 +52,7 @@ impl Line {
             bytes += OF_FILTER_BYTES + filter.len();
             bytes <= self.remote.packet_bytes_max
         });
-        let max = self.plan.filters_per_subscribe_max;
+        let max = self.plan.known.filters_per_subscribe_max;
         fit.count().min(max).clamp(1, filters.len().max(1))
     }
 

@@ -1,7 +1,7 @@
 //! A line packet by packet, between a remote broker and a core that the tests play.
 
 use super::*;
-use crate::engine::bridge::plan::{Direction, Taken, TopicRule};
+use crate::engine::bridge::plan::{Direction, Known, Taken, TopicRule};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::connect::{Connack, Connect};
 use crate::engine::codec::publish::{Publish, PublishHead};
@@ -19,13 +19,17 @@ fn plan(rules: Vec<TopicRule>) -> Plan {
         user_name: None,
         password: None,
         keep_alive_seconds: 60,
+        lasts_ms: None,
         idle_ms: None,
         is_persistent: true,
         queue: OwnQueue::default(),
         part: None,
         topics: rules,
         topic_alias_max: 2,
-        filters_per_subscribe_max: 2,
+        known: Known {
+            filters_per_subscribe_max: 2,
+            ..Known::NOTHING
+        },
         remote_state_topic: None,
         broker_name: "here".into(),
         hops_max: 8,
@@ -514,7 +518,7 @@ fn a_suback_answers_for_each_filter() {
 fn a_subscribe_is_no_larger_than_the_remote_takes() {
     let rules = ["one", "two", "three", "four", "a/filter/too/long/for/it"].map(both);
     let mut plan = plan(rules.to_vec());
-    plan.filters_per_subscribe_max = 64;
+    plan.known.filters_per_subscribe_max = 64;
     let mut wire = answered(plan, &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 25]);
     wire.core(&connack(&Connack::default(), Version::V5));
     let sent: Vec<_> = wire.down().into_iter().map(|(_, body)| body).collect();
