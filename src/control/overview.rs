@@ -6,7 +6,7 @@ use crate::control::watch::bans::Who;
 use crate::engine::keys::ShardId;
 use crate::engine::telemetry::talkers::{Loudest, Talker};
 use crate::shard::inquiries::Asked;
-use crate::shard::report::{Report, Slow};
+use crate::shard::report::{Report, Slow, Waiting};
 use crate::storage::log::progress::StoreFigures;
 use serde::Serialize;
 use std::cmp::Reverse;
@@ -106,6 +106,19 @@ impl Overview {
         });
         all.truncate(max);
         all
+    }
+
+    /// What waits for bridges, with the shards that have their sessions.
+    pub fn waiting(&self) -> impl Iterator<Item = (ShardId, &Waiting)> {
+        self.reports()
+            .flat_map(|(shard, report)| report.bridges.iter().map(move |it| (shard, it)))
+    }
+
+    /// What waits for the bridge whose session has this client identifier.
+    #[must_use]
+    pub fn waiting_for(&self, client_id: &str) -> Option<&Waiting> {
+        let mut all = self.waiting().map(|(_, waiting)| waiting);
+        all.find(|waiting| &*waiting.client_id == client_id)
     }
 
     fn reports(&self) -> impl Iterator<Item = (ShardId, &Report)> {

@@ -549,7 +549,7 @@ impl<'a> ControlPlane<'a> {
         let of_none = AdminCounts::default();
         let of_admin = self.telling.admin.as_deref().unwrap_or(&of_none);
         counts.extend(of_admin.list());
-        counts.extend(self.bridges.gauges());
+        counts.extend(self.bridges.counts());
         counts
     }
 

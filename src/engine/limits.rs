@@ -5,6 +5,34 @@
 
 use crate::engine::codec::topic::TopicLimits;
 
+/// What becomes of a message that does not fit into the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueFull {
+    /// It is dropped.
+    #[default]
+    DropNewest,
+    /// The oldest one is, in its favour.
+    DropOldest,
+    /// The client is disconnected with quota exceeded; what is queued stays.
+    Disconnect,
+}
+
+/// Bounds of its queue that one session has for itself, as a bridge may; those that are not said are as for
+/// any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnQueue {
+    /// Most bytes.
+    pub bytes_max: Option<usize>,
+    /// Most messages.
+    pub messages_max: Option<usize>,
+    /// Longest wait in milliseconds.
+    pub age_ms_max: Option<u64>,
+    /// What happens beyond.
+    pub full: Option<QueueFull>,
+    /// Whether it is told when something comes to wait while nobody is connected.
+    pub tells: bool,
+}
+
 /// Bounds in force, fixed when the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

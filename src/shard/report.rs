@@ -23,6 +23,23 @@ pub struct Slow {
     pub dropped_messages: u64,
 }
 
+/// What waits for a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Client identifier of its session.
+    pub client_id: Box<str>,
+    /// Messages in its queue.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// For so long the oldest of them has waited.
+    pub oldest_ms: u64,
+    /// Messages that were sent and are not acknowledged.
+    pub in_flight: u64,
+    /// Messages that it has lost here since its session began.
+    pub dropped: u64,
+}
+
 /// Counts since the shard began, and gauges as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -39,6 +56,8 @@ pub struct Report {
     pub latencies: Latencies,
     /// Slow clients, slowest first, as the last look found them.
     pub slow: Vec<Slow>,
+    /// What waits for bridges whose sessions are there.
+    pub bridges: Vec<Waiting>,
     /// Who publishes most, and where to.
     pub loudest: Loudest,
 }

@@ -202,10 +202,17 @@ fn the_broker_measures_how_long_clients_wait() {
 #[test]
 fn each_metric_is_described_for_operators_and_there_is_no_other() {
     let place = Place::new();
-    let broker = place.setup(1).config(ANYWHERE).start();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    let bridge = crate::bridges::bridge(nobody, "paused = true\ntopics = []");
+    let config = format!("{ANYWHERE}{bridge}");
+    let broker = place.setup(1).config(&config).start();
     let mut client = Connect::v5("c").persistent().open(&broker);
     client.subscribe("a", 1);
-    let metrics = Metrics::of(&broker);
+    let metrics = eventually("the bridge's session is there", || {
+        let metrics = Metrics::of(&broker);
+        let is_there = metrics.families.contains("ringmq_bridge_queued_bytes");
+        is_there.then_some(metrics)
+    });
     let stored = metrics.sum("ringmq_storage_commits_total", &[]);
     assert!(stored > 0.0 && metrics.sum("ringmq_storage_sync_seconds_count", &[]) > 0.0);
     assert!(metrics.sum("ringmq_storage_log_bytes", &[]) > 0.0);

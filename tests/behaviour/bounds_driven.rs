@@ -41,6 +41,21 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
         "bridges::operators_see_how_it_is",
     ),
     (
+        "queue of a bridge",
+        &["dropped_queue_full"],
+        "bridge_queue::messages_beyond_their_number_go_by_the_bridges_policy",
+    ),
+    (
+        "age of what waits for a bridge",
+        &["dropped_queue_age"],
+        "bridge_queue::messages_that_are_too_old_do_not_go",
+    ),
+    (
+        "redirects of a bridge",
+        &["bridge_redirects_refused"],
+        "bridge_ways::redirects_in_a_row_are_bounded",
+    ),
+    (
         "packet of a bridge",
         &["dropped_bridge_too_large"],
         "bridges::what_the_other_broker_does_not_take_is_dropped_or_lowered",

@@ -1,7 +1,7 @@
 //! What a bridge meets at the other end: TLS, certificates that are wrong, brokers that answer badly or never.
 
 use crate::bridges::{await_line, bridge};
-use crate::support::{Broker, Certificates, Connect, Setup, unique};
+use crate::support::{Broker, Certificates, Connect, Setup, eventually, unique};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -131,7 +131,7 @@ fn serves_others(broker: &Broker) {
 }
 
 /// A remote broker that does this with each connection.
-fn stand_in(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+pub fn stand_in(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
     let serve = std::sync::Arc::new(serve);
@@ -183,16 +183,73 @@ fn who_answers_badly_is_told_and_harms_nobody(shards: usize) {
             answering(&[0x20, 3, 0, 0, 0, 0xE0, 2, 0x8B, 0]),
             "it disconnects: Server shutting down (0x8B)",
         ),
-        (
-            answering(&[0x20, 3, 0, 0, 0, 0x30, 3, 0, 1, b'#']),
-            "it breaks the protocol",
-        ),
     ] {
         let local = Broker::with_config(shards, &bridge(address, by_5));
         await_line(&local, wanted);
         await_line(&local, "the next attempt comes in");
         serves_others(&local);
         local.stop();
+    }
+}
+
+/// Each end is one line that names the bridge, is counted, and the next attempt waits longer.
+fn who_breaks_the_protocol_is_held_to_it(shards: usize) {
+    let rules =
+        "protocol = \"5.0\"\ntopics = [{ filter = \"t\", direction = \"in\", qos_max = 1 }]";
+    for (bytes, wanted) in [
+        (
+            &[0x20, 6, 0, 0, 3, 0x21, 0, 0][..],
+            "a Receive Maximum of 0",
+        ),
+        (
+            &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0],
+            "a Maximum Packet Size of 0",
+        ),
+        (
+            &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 4],
+            "an acknowledgement has up to 5 bytes",
+        ),
+        (
+            &[0x20, 3, 0, 0, 0, 0x30, 7, 0, 1, b't', 3, 0x23, 0, 1],
+            "topic alias 1, though",
+        ),
+        (
+            &[0x20, 3, 0, 0, 0, 0x30, 6, 0, 0, 3, 0x23, 0, 1],
+            "topic alias 1, though",
+        ),
+        (
+            &[0x20, 3, 0, 0, 0, 0x30, 3, 0, 0, 0],
+            "The topic name is empty",
+        ),
+        (
+            &[0x20, 3, 0, 0, 0, 0x30, 4, 0, 1, b'#', 0],
+            "contains a wildcard",
+        ),
+        (
+            &[0x20, 3, 0, 0, 0, 0x30, 0xFF, 0xFF, 0x7F],
+            "it sends a packet of 2097155 bytes",
+        ),
+        (
+            &[0x20, 3, 0, 0, 0, 0x34, 6, 0, 1, b't', 0, 1, 0],
+            "of QoS 2, though 1 at most",
+        ),
+        (&[0x20, 3, 0, 0, 0, 0x10, 0], "it sends CONNECT"),
+    ] {
+        let local = Broker::with_config(shards, &bridge(answering(bytes), rules));
+        let line = await_line(&local, wanted);
+        assert!(line.contains("bridge b: mqtt://127.0.0.1:"), "{line}");
+        assert!(line.contains("it breaks the protocol: "), "{line}");
+        assert!(line.contains("; the next attempt comes in"), "{line}");
+        eventually("it is counted", || {
+            let count = local.counters().get("bridge_protocol_errors");
+            (count > 1).then_some(())
+        });
+        assert!(
+            !local.log().contains("client \"$bridge/b\""),
+            "{}",
+            local.log()
+        );
+        serves_others(&local);
     }
 }
 
@@ -223,5 +280,6 @@ crate::on_shards!([1, 2]
     websockets_carry_messages_both_ways,
     a_certificate_that_is_wrong_is_told_by_its_key,
     who_answers_badly_is_told_and_harms_nobody,
+    who_breaks_the_protocol_is_held_to_it,
     who_accepts_and_reads_nothing_is_given_up,
 );

@@ -6,7 +6,7 @@ use crate::support::{Certificates, Connect, Setup, unique};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -28,7 +28,9 @@ fn token(file: &str) -> String {
 fn the_dashboard_does_in_a_browser_what_it_should() {
     let tokens = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("tokens"));
     let token = token(&tokens);
-    let config = format!("{ANYWHERE}token_file = {tokens:?}\n");
+    let nobody = SocketAddr::from(([127, 0, 0, 1], crate::support::free_port()));
+    let bridge = crate::bridges::bridge(nobody, "topics = []");
+    let config = format!("{ANYWHERE}token_file = {tokens:?}\n{bridge}");
     let broker = Setup::new().shards(2).config(&config).start();
     let name = unique("looked-at");
     let mut client = Connect::v5(&name).persistent().open(&broker);

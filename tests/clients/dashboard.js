@@ -1,6 +1,6 @@
 // Looks at the dashboard as somebody would, in a headless Chromium driven by its devtools protocol:
 //   node dashboard.js ADMIN_URL TOKEN CLIENT_ID [FOLDER FOR SCREENSHOTS]
-// A client of that name is there, with a subscription to plant/#, and plant/1 is retained with the payload 21.5. It ends with
+// A client of that name is there, with a subscription to plant/#, plant/1 is retained with the payload 21.5, and a bridge leads to nobody. It ends with
 // 0 if all was there, after it has disconnected that client.
 "use strict";
 
@@ -143,6 +143,7 @@ async function overview(page) {
   await page.until("rates", `document.getElementById("rate-in").textContent !== "..."`);
   await page.until("a message that came meanwhile", `parseFloat(document.getElementById("rate-out").textContent) > 0`);
   await page.until("latencies", has("p99.9"));
+  await page.until("the bridge and why it is not up", `${has("Bridges")} && ${has("does not answer")}`);
   await contrasts(page, "overview");
   await page.shot("overview");
   await page.dark(true);

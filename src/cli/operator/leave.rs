@@ -51,6 +51,11 @@ pub(super) async fn bridges(line: &mut Line) -> Result<Answer, Failure> {
         Column("ADDRESS", "address", Form::Text),
         Column("PROTOCOL", "protocol", Form::Text),
         Column("ATTEMPTS", "attempts", Form::Count),
+        Column("QUEUED", "queued", Form::Count),
+        Column("BYTES", "queued_bytes", Form::Bytes),
+        Column("OLDEST", "oldest_seconds", Form::Seconds),
+        Column("IN FLIGHT", "in_flight", Form::Count),
+        Column("DROPPED", "dropped", Form::Count),
         Column("LAST ENDED BY", "cause", Form::Text),
     ];
     whole_list(line, "bridges", &columns).await

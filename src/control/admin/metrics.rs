@@ -5,6 +5,7 @@
 
 use super::process::Process;
 use crate::control::overview::Overview;
+use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::codec::PacketType;
 use crate::engine::telemetry::counters::Counters;
 use crate::engine::telemetry::histogram::Histogram;
@@ -80,7 +81,7 @@ const GAUGES: [(&str, &str); 10] = [
 ];
 
 /// Counters of a shard that its core does not count.
-const OF_SHELL: [(&str, &str); 14] = [
+const OF_SHELL: [(&str, &str); 15] = [
     (
         "talkers_displaced",
         "Names that lost their place among those of whom it is known how much they publish",
@@ -96,6 +97,10 @@ const OF_SHELL: [(&str, &str); 14] = [
     (
         "bridge_messages_rejected",
         "Messages that other brokers did not take from bridges",
+    ),
+    (
+        "bridge_protocol_errors",
+        "Times that another broker broke the protocol, which ended its bridge's line",
     ),
     (
         "mailboxes_full",
@@ -128,13 +133,25 @@ const OF_SHELL: [(&str, &str); 14] = [
 ];
 
 /// What is not of one shard: its name there, its name here, whether it is a gauge, what it is.
-const OF_BROKER: [(&str, &str, bool, &str); 16] = [
+const OF_BROKER: [(&str, &str, bool, &str); 18] = [
     ("bridges", "bridges", true, "Bridges to other brokers"),
     (
         "bridges_up",
         "bridges_up",
         true,
         "Of these, those whose line is up",
+    ),
+    (
+        "bridge_redirects",
+        "bridge_redirects",
+        false,
+        "Times that a bridge went where another broker sent it",
+    ),
+    (
+        "bridge_redirects_refused",
+        "bridge_redirects_refused",
+        false,
+        "Times that it did not",
     ),
     (
         "memory_bytes",
@@ -214,6 +231,24 @@ const OF_BROKER: [(&str, &str, bool, &str); 16] = [
         "admin_traces_refused",
         false,
         "Traces beyond admin.traces_max",
+    ),
+];
+
+/// What is told of each bridge's queue.
+const BRIDGE_QUEUE: [(&str, &str); 5] = [
+    ("bridge_queued_messages", "Messages that wait for a bridge"),
+    ("bridge_queued_bytes", "Their bytes"),
+    (
+        "bridge_oldest_seconds",
+        "Seconds for which the oldest of them has waited",
+    ),
+    (
+        "bridge_inflight_messages",
+        "Messages that a bridge has sent and that are not acknowledged",
+    ),
+    (
+        "bridge_messages_dropped",
+        "Messages that a bridge's queue has dropped since its session began",
     ),
 ];
 
@@ -394,6 +429,28 @@ impl Families {
         self.add(("puback_seconds", help), labels, pubacks);
     }
 
+    /// What waits for each bridge.
+    fn add_waiting(&mut self, overview: &Overview) {
+        for (shard, waiting) in overview.waiting() {
+            let id = &waiting.client_id;
+            let name = id.strip_prefix(CLIENT_ID_PREFIX).unwrap_or(id);
+            let oldest = waiting.oldest_ms as f64 / 1e3;
+            let messages = Value::Gauge(gauge_of(waiting.messages));
+            let bytes = Value::Gauge(gauge_of(waiting.bytes));
+            let in_flight = Value::Gauge(gauge_of(waiting.in_flight));
+            for (family, value) in BRIDGE_QUEUE.into_iter().zip([
+                messages,
+                bytes,
+                Value::Rate(oldest),
+                in_flight,
+                Value::Counter(waiting.dropped),
+            ]) {
+                let shard = ("shard", shard.to_string());
+                self.add(family, vec![shard, ("bridge", name.to_owned())], value);
+            }
+        }
+    }
+
     fn add_overview(&mut self, overview: &Overview) {
         for (number, shard) in overview.shards.iter().enumerate() {
             let of_shard = || vec![("shard", number.to_string())];
@@ -409,6 +466,7 @@ impl Families {
                 self.add_report(number, report);
             }
         }
+        self.add_waiting(overview);
         for (from, name, is_gauge, help) in OF_BROKER {
             let value = overview.count(from);
             let value = match is_gauge {

@@ -4,9 +4,13 @@
 //!   Making ──► Waiting ──► Dialling ──► Joining ──► Up
 //!                 ▲            └───────────┴─────────┘ it ended
 //! ```
-//! Invariant: what a bridge hears counts only if it has the number of the attempt under way.
+//! Invariant: what a bridge hears counts only if it has the number of the attempt under way, or of the one
+//! that tries the first address again (`failback`).
 
 pub mod dialler;
+mod failback;
+mod redirect;
+mod sas;
 mod tls;
 
 use crate::control::config::{Address, BridgeConfig, Config};
@@ -26,13 +30,17 @@ use crate::shard::files;
 use crate::shard::inquiries::{Asked, Inquiry};
 use crate::shard::orders::Announcements;
 use crate::shard::peer::Peer;
+use crate::shard::report::Waiting;
 use crate::shard::transport::remote::RemoteTls;
 use crossbeam_channel::Receiver;
 use dialler::{Call, Called, Dialler};
+use redirect::{Elsewhere, Redirect};
+use sas::SasKey;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,6 +69,8 @@ enum State {
     Up,
     /// It is not to dial (`bridge.paused`).
     Paused,
+    /// It dials when something waits for it (`bridge.start`).
+    Idle,
 }
 
 /// One of them.
@@ -70,11 +80,17 @@ struct Bridge {
     plan: Arc<Plan>,
     /// How to speak TLS, by the addresses.
     tls: Vec<Option<RemoteTls>>,
+    /// What its tokens are made of, if it shows one in place of a password.
+    sas: Option<SasKey>,
     home: ShardId,
     dial: Dial,
     state: State,
+    /// Another server than its address has, where it was told to go.
+    elsewhere: Option<Elsewhere>,
     /// The number of the attempt under way.
     number: u64,
+    /// The number of the one that tries the first address again, while a line is up to another.
+    probe: Option<u64>,
     /// When it came to be up, or not to be.
     since: Instant,
     /// Attempts since the start.
@@ -89,7 +105,8 @@ struct Bridge {
 pub struct BridgeState {
     /// Its name.
     pub name: Box<str>,
-    /// Making (its session), waiting (for the next attempt), dialling, joining, up or paused.
+    /// Making (its session), waiting (for the next attempt), dialling, joining, up, idle (nothing waits) or
+    /// paused.
     pub state: &'static str,
     /// Where the other broker is.
     pub address: String,
@@ -105,8 +122,33 @@ pub struct BridgeState {
     pub cause: Option<String>,
     /// Client identifier of its session here, by which /clients shows what waits.
     pub client_id: Box<str>,
+    /// Messages that wait for it here.
+    pub queued: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Seconds for which the oldest of them has waited.
+    pub oldest_seconds: u64,
+    /// Messages that were sent and are not acknowledged.
+    pub in_flight: u64,
+    /// Messages that its queue has dropped since its session began, as full or as too old.
+    pub dropped: u64,
     /// What went through it, and what was dropped: by the names that /metrics has behind `ringmq_`.
     pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl BridgeState {
+    /// With what waits for it, as its shard has told.
+    #[must_use]
+    pub fn with_queue(self, waiting: &Waiting) -> Self {
+        BridgeState {
+            queued: waiting.messages,
+            queued_bytes: waiting.bytes,
+            oldest_seconds: waiting.oldest_ms / 1_000,
+            in_flight: waiting.in_flight,
+            dropped: waiting.dropped,
+            ..self
+        }
+    }
 }
 
 /// All of them.
@@ -119,18 +161,43 @@ pub struct Bridges {
     last_number: u64,
     origin: Instant,
     chance: RandomState,
+    redirects: Redirects,
     /// A state has changed that nobody was told.
     has_changed: bool,
     /// Names of those that were removed: their topics are still there.
     gone: BTreeSet<Box<str>>,
 }
 
+/// Redirects since the start.
+#[derive(Debug, Default)]
+struct Redirects {
+    followed: u64,
+    refused: u64,
+}
+
+impl Redirects {
+    fn count(&mut self, redirect: &Redirect) {
+        match redirect {
+            Redirect::None => {}
+            Redirect::Followed(_) => self.followed += 1,
+            Redirect::Refused(_) => self.refused += 1,
+        }
+    }
+}
+
 /// Bridges that are told what they need, before anybody dials.
 #[derive(Debug, Default)]
 pub struct Prepared(Vec<Told>);
 
-/// What one is told: how it is configured, its plan, how to speak TLS by its addresses.
-type Told = (BridgeConfig, Arc<Plan>, Vec<Option<RemoteTls>>);
+/// What one is told.
+#[derive(Debug)]
+struct Told {
+    config: BridgeConfig,
+    plan: Arc<Plan>,
+    /// How to speak TLS, by its addresses.
+    tls: Vec<Option<RemoteTls>>,
+    sas: Option<SasKey>,
+}
 
 impl Prepared {
     /// Reads what the configuration names.
@@ -142,8 +209,12 @@ impl Prepared {
         let bridges = bridges.map(|bridge| {
             let wrong = |text: String| format!("bridge {:?}: {text}", bridge.name);
             let plan = plan(bridge, &config.settings).map_err(wrong)?;
-            let tls = remotes(bridge).map_err(wrong)?;
-            Ok((bridge.clone(), Arc::new(plan), tls))
+            Ok(Told {
+                config: bridge.clone(),
+                plan: Arc::new(plan),
+                tls: remotes(bridge).map_err(wrong)?,
+                sas: sas_key(bridge).map_err(wrong)?,
+            })
         });
         bridges.collect::<Result<_, _>>().map(Prepared)
     }
@@ -164,6 +235,20 @@ fn password(file: &Path) -> Result<Secret, String> {
         return Err(text);
     }
     Ok(Secret::new(line))
+}
+
+/// What tokens are made of, if there are to be any.
+fn sas_key(config: &BridgeConfig) -> Result<Option<SasKey>, String> {
+    let Some(file) = &config.sas_key_file else {
+        return Ok(None);
+    };
+    let host = config
+        .addresses
+        .first()
+        .map_or("", |address| &*address.host);
+    let device = config.client_id.as_deref().unwrap_or_default();
+    let resource = format!("{host}/devices/{device}");
+    SasKey::load(file, &resource, config.sas_seconds).map(Some)
 }
 
 /// How to speak TLS, by the addresses.
@@ -190,10 +275,14 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
         user_name: config.user.clone(),
         password: config.password_file.as_deref().map(password).transpose()?,
         keep_alive_seconds: config.keep_alive_seconds,
+        lasts_ms: None,
+        idle_ms: config.idle_ms,
         is_persistent: config.is_persistent,
-        queue_bytes_max: config.queue_bytes_max,
+        queue: config.queue,
+        part: config.part,
         topics: config.topics.clone(),
-        filters_per_subscribe_max: 64,
+        topic_alias_max: config.topic_alias_max,
+        known: config.known,
         remote_state_topic: config.remote_state_topic.clone(),
         broker_name: settings.broker_name.clone().unwrap_or_default(),
         hops_max: config.hops_max,
@@ -223,7 +312,13 @@ fn end_session(bridge: &Bridge, shards: &Shards) {
     shards.inquire(&inquiry, Some(bridge.home));
 }
 
-fn bridge((config, plan, tls): Told, shards: ShardId) -> Bridge {
+fn bridge(told: Told, shards: ShardId) -> Bridge {
+    let Told {
+        config,
+        plan,
+        tls,
+        sas,
+    } = told;
     Bridge {
         home: home_shard(&plan.session_id, shards),
         dial: Dial::new(DialRule {
@@ -232,12 +327,17 @@ fn bridge((config, plan, tls): Told, shards: ShardId) -> Bridge {
             protocols: config.protocols.clone(),
             reconnect_ms_min: config.reconnect_ms_min,
             reconnect_ms_max: config.reconnect_ms_max,
+            failback_ms: config.failback_ms,
+            redirects_max: config.redirects_max,
         }),
         config,
         plan,
         tls,
+        sas,
         state: State::Making,
+        elsewhere: None,
         number: 0,
+        probe: None,
         since: Instant::now(),
         attempts: 0,
         cause: None,
@@ -263,6 +363,7 @@ impl Bridges {
             last_number: 0,
             origin: Instant::now(),
             chance: RandomState::new(),
+            redirects: Redirects::default(),
             has_changed: false,
             gone: BTreeSet::new(),
         };
@@ -294,22 +395,22 @@ impl Bridges {
         let mut older = std::mem::take(&mut self.bridges);
         let mut begin = Vec::new();
         for told in prepared.0 {
-            let name = &told.0.name;
-            let is_altered = altered.contains(&**name);
+            let name = &told.config.name;
+            let is_altered = altered.contains(&*told.config.stands_as);
             let place = older.iter().position(|old| old.config.name == *name);
             let mut old = place.map(|place| older.swap_remove(place));
             if let Some(old) = old.take_if(|_| !is_altered) {
-                let (config, plan, tls) = told;
                 self.bridges.push(Bridge {
-                    config,
-                    plan,
-                    tls,
+                    config: told.config,
+                    plan: told.plan,
+                    tls: told.tls,
+                    sas: told.sas,
                     ..old
                 });
                 continue;
             }
             let stays =
-                told.1.is_persistent && old.as_ref().is_some_and(|it| it.plan.is_persistent);
+                told.plan.is_persistent && old.as_ref().is_some_and(|it| it.plan.is_persistent);
             older.extend(old.filter(|_| !stays));
             begin.push(self.bridges.len());
             self.bridges.push(bridge(told, count));
@@ -378,6 +479,7 @@ impl Bridges {
     /// Dials where it is time.
     pub fn do_what_is_due(&mut self) {
         let now = self.now();
+        self.probe_what_is_due(now);
         let Some(dialler) = &self.dialler else {
             return;
         };
@@ -385,17 +487,17 @@ impl Bridges {
             if bridge.state != State::Waiting || bridge.dial.due_at() > now {
                 continue;
             }
-            let place = bridge.dial.attempt().address;
-            let Some(address) = bridge.config.addresses.get(place) else {
+            let Some((address, _)) = bridge.target() else {
                 continue;
             };
+            let address = address.clone();
             self.last_number += 1;
             bridge.number = self.last_number;
             bridge.state = State::Dialling;
             bridge.attempts += 1;
             dialler.call(Call {
                 number: bridge.number,
-                address: address.clone(),
+                address,
                 timeout: Duration::from_millis(bridge.config.connect_timeout_ms),
             });
         }
@@ -405,11 +507,11 @@ impl Bridges {
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {
         let now = self.now();
-        let waiting = self
-            .bridges
-            .iter()
-            .filter(|bridge| bridge.state == State::Waiting);
-        let due_at = waiting.map(|bridge| bridge.dial.due_at()).min()?;
+        let due_at = |bridge: &Bridge| match bridge.state {
+            State::Waiting => Some(bridge.dial.due_at()),
+            _ => bridge.probe_at(),
+        };
+        let due_at = self.bridges.iter().filter_map(due_at).min()?;
         Some(Duration::from_millis(
             due_at.as_ms().saturating_sub(now.as_ms()),
         ))
@@ -423,26 +525,21 @@ impl Bridges {
 
     /// A call is answered: the connection goes to the bridge's shard.
     pub fn take_called(&mut self, called: Called, shards: &Shards) {
+        let Some(called) = self.probe_called(called, shards) else {
+            return;
+        };
         let number = called.number;
         match called.outcome {
-            Ok((stream, address)) => {
+            Ok(connected) => {
                 let Some(bridge) = self.by_number(number) else {
                     return;
                 };
                 bridge.state = State::Joining;
-                let attempt = bridge.dial.attempt();
-                let to = bridge.config.addresses.get(attempt.address);
-                let line = NewLine {
-                    number,
-                    plan: Arc::clone(&bridge.plan),
-                    protocol: Some(attempt.protocol),
-                    descriptor: stream.into(),
-                    far_end: None,
-                    peer: Peer::internet(address),
-                    url: to.filter(|to| to.path.is_some()).map(websocket_url),
-                    tls: bridge.tls.get(attempt.address).cloned().flatten(),
-                };
-                shards.open_line(bridge.home, Parcel::new(line));
+                let protocol = bridge.dial.attempt().protocol;
+                if let Some(to) = bridge.target() {
+                    let line = bridge.line(number, protocol, connected, to);
+                    shards.open_line(bridge.home, line);
+                }
             }
             Err(error) => self.failed(number, &End::before_line(error.to_string())),
         }
@@ -450,7 +547,13 @@ impl Bridges {
 
     /// A bridge's connection tells something.
     pub fn take_news(&mut self, number: u64, news: News) {
-        let Some(bridge) = self.by_number(number) else {
+        let now = self.now();
+        let Some(news) = self.probe_news(number, news) else {
+            return;
+        };
+        let mut all = self.bridges.iter_mut();
+        let is_its = |it: &&mut Bridge| it.number == number || it.probe == Some(number);
+        let Some(bridge) = all.find(is_its) else {
             return;
         };
         let name = bridge.config.name.clone();
@@ -458,6 +561,7 @@ impl Bridges {
             News::Prepared => bridge.state = bridge.resting(),
             News::Up(protocol, session_present) => {
                 (bridge.state, bridge.since) = (State::Up, Instant::now());
+                bridge.dial.came_up(now);
                 let address = bridge.address();
                 let session = if session_present {
                     "its session there goes on"
@@ -475,16 +579,25 @@ impl Bridges {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
             News::Ended(end) => self.failed(number, &end),
+            News::Idle => {
+                bridge.rest(now);
+                info!("bridge {name} is idle: nothing has passed for bridge.idle_seconds");
+                self.has_changed = true;
+            }
+            News::Wanted => bridge.wake(now),
         }
     }
 
     /// An attempt is over.
     fn failed(&mut self, number: u64, end: &End) {
         let (now, chance) = (self.now(), self.chance.hash_one(number));
+        if self.goes_back(number, end) {
+            return;
+        }
         let Some(bridge) = self.by_number(number) else {
             return;
         };
-        let (name, address) = (&bridge.config.name, bridge.address());
+        let (name, address) = (bridge.config.name.clone(), bridge.address());
         let protocol = spoken(bridge.dial.attempt().protocol);
         let (was_made, cause) = (bridge.state != State::Making, &end.cause);
         let said = match end.was_up {
@@ -492,18 +605,27 @@ impl Bridges {
             false if was_made => format!("bridge {name}: {address}, {protocol}: {cause}"),
             false => format!("bridge {name}: {cause}"),
         };
-        let server = end.server_reference.as_ref();
-        let elsewhere = server.map_or_else(String::new, |server| {
-            format!("; it names another server: {server:?}")
-        });
-        let wait_ms = bridge.dial.ended(now, end.outcome(), chance);
+        let redirect = bridge.redirect(end, now);
+        let wait_ms = match redirect {
+            Redirect::Followed(_) => 0,
+            _ => bridge.dial.ended(now, end.outcome(), chance),
+        };
+        let elsewhere = match &redirect {
+            Redirect::None => "",
+            Redirect::Followed(told) | Redirect::Refused(told) => told,
+        };
         warn!("{said}{elsewhere}; the next attempt comes in {wait_ms} ms");
-        bridge.state = bridge.resting();
+        bridge.state = match bridge.resting() {
+            // Who has begun to dial goes on.
+            State::Idle => State::Waiting,
+            state => state,
+        };
         bridge.cause = Some(end.cause.clone());
         if end.was_up {
             bridge.since = Instant::now();
         }
-        self.has_changed |= end.was_up;
+        self.redirects.count(&redirect);
+        self.has_changed = true;
     }
 
     /// Topics of states that have changed, with all others'.
@@ -537,9 +659,9 @@ impl Bridges {
         self.bridges.iter().map(Bridge::told).collect()
     }
 
-    /// How many there are, and of these up.
+    /// How many there are, of these up, and redirects that were followed or not.
     #[must_use]
-    pub fn gauges(&self) -> [(&'static str, u64); 2] {
+    pub fn counts(&self) -> [(&'static str, u64); 4] {
         let up = self
             .bridges
             .iter()
@@ -547,6 +669,8 @@ impl Bridges {
         [
             ("bridges", self.bridges.len() as u64),
             ("bridges_up", up.count() as u64),
+            ("bridge_redirects", self.redirects.followed),
+            ("bridge_redirects_refused", self.redirects.refused),
         ]
     }
 }
@@ -562,6 +686,7 @@ impl Bridge {
                 State::Joining => "joining",
                 State::Up => "up",
                 State::Paused => "paused",
+                State::Idle => "idle",
             },
             address: self.address(),
             protocol: spoken(self.dial.attempt().protocol),
@@ -570,21 +695,84 @@ impl Bridge {
             failures: self.dial.failures(),
             cause: self.cause.clone(),
             client_id: self.plan.session_id.clone(),
+            queued: 0,
+            queued_bytes: 0,
+            oldest_seconds: 0,
+            in_flight: 0,
+            dropped: 0,
             counts: self.counts.list().into(),
         }
     }
 
     /// What it is while nothing is under way.
     const fn resting(&self) -> State {
-        match self.config.is_paused {
-            true => State::Paused,
-            false => State::Waiting,
+        match (self.config.is_paused, self.config.idle_ms) {
+            (true, _) => State::Paused,
+            (false, Some(_)) => State::Idle,
+            (false, None) => State::Waiting,
+        }
+    }
+
+    /// Nothing has passed: it waits until something does, and begins anew then.
+    fn rest(&mut self, now: Timestamp) {
+        (self.state, self.since, self.probe) = (self.resting(), Instant::now(), None);
+        self.elsewhere = None;
+        self.dial.rest(now);
+    }
+
+    /// Something waits for it.
+    fn wake(&mut self, now: Timestamp) {
+        if self.state == State::Idle {
+            self.dial.rest(now);
+            self.state = State::Waiting;
         }
     }
 
     fn address(&self) -> String {
-        let address = self.config.addresses.get(self.dial.attempt().address);
-        address.map_or_else(String::new, ToString::to_string)
+        self.target()
+            .map_or_else(String::new, |(address, _)| address.to_string())
+    }
+
+    /// Where the attempt under way goes, and how TLS is spoken there.
+    fn target(&self) -> Option<(&Address, Option<RemoteTls>)> {
+        if let Some(elsewhere) = &self.elsewhere {
+            return Some((&elsewhere.address, elsewhere.tls.clone()));
+        }
+        let place = self.dial.attempt().address;
+        let tls = self.tls.get(place).cloned().flatten();
+        Some((self.config.addresses.get(place)?, tls))
+    }
+
+    /// What an attempt is told: with a token of its own, where there is one.
+    fn plan_now(&self) -> Arc<Plan> {
+        match &self.sas {
+            None => Arc::clone(&self.plan),
+            Some(sas) => Arc::new(Plan {
+                password: Some(sas.token()),
+                lasts_ms: Some(sas.lasts_ms()),
+                ..(*self.plan).clone()
+            }),
+        }
+    }
+
+    /// A line over a connection.
+    fn line(
+        &self,
+        number: u64,
+        protocol: Protocol,
+        (stream, peer): (TcpStream, SocketAddr),
+        (to, tls): (&Address, Option<RemoteTls>),
+    ) -> Parcel {
+        Parcel::new(NewLine {
+            number,
+            plan: self.plan_now(),
+            protocol: Some(protocol),
+            descriptor: stream.into(),
+            far_end: None,
+            peer: Peer::internet(peer),
+            url: to.path.is_some().then(|| websocket_url(to)),
+            tls,
+        })
     }
 }
 

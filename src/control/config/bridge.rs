@@ -1,17 +1,23 @@
 //! `[[bridge]]`: other brokers that this one goes to, and what goes which way.
 
 use super::error::ConfigError;
-use super::file::{BridgeProtocol, FileBridge, FileBridgeTls, FileConfig, FileTopicRule};
+use super::file::{
+    BridgePreset, BridgeProtocol, BridgeRedirect, BridgeStart, FileBridge, FileBridgeTls,
+    FileConfig, FileTopicRule,
+};
 use super::place::Places;
 use super::ranges;
 use crate::engine::bridge::dial::AddressOrder;
 use crate::engine::bridge::hops;
-use crate::engine::bridge::plan::{Protocol, TopicRule};
+use crate::engine::bridge::plan::{Known, Protocol, TopicRule};
 use crate::engine::codec::topic::{TopicFilter, TopicLimits, has_wildcard, is_shared};
+use crate::engine::limits::{OwnQueue, QueueFull};
 use crate::engine::message::Qos;
+use crate::engine::route::TopicPart;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 
 /// Most bridges.
@@ -29,6 +35,18 @@ const CONNECT_TIMEOUT_MS: u64 = 10_000;
 const RECONNECT_MS_MIN: u64 = 1_000;
 /// Default of `bridge.reconnect_ms_max`.
 const RECONNECT_MS_MAX: u64 = 30_000;
+/// Default of `bridge.topic_alias_max`.
+const TOPIC_ALIAS_MAX: u16 = 256;
+/// Default of `bridge.idle_seconds`.
+const IDLE_SECONDS: u64 = 60;
+/// Default of `bridge.sas_seconds`.
+const SAS_SECONDS: u64 = 3_600;
+/// Default of `bridge.failback_ms`.
+const FAILBACK_MS: u64 = 60_000;
+/// Default of `bridge.redirects_max`.
+const REDIRECTS_MAX: u32 = 4;
+/// Longest host that a remote broker may name, with a port.
+const REFERENCE_BYTES_MAX: usize = 263;
 /// Default of `bridge.hops_max`: longer chains of brokers are unheard of.
 const HOPS_MAX: usize = 8;
 /// Schemes of addresses: whether they are of TLS, of WebSocket, and their ports.
@@ -70,6 +88,23 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// Another server, as one at this address names it: `HOST` or `HOST:PORT`, the first of several. It is
+    /// spoken to in the same way.
+    #[must_use]
+    pub fn elsewhere(&self, reference: &str) -> Option<Address> {
+        let named = reference.split_ascii_whitespace().next()?;
+        let is_plain = named.len() <= REFERENCE_BYTES_MAX && !named.contains("://");
+        let kind = (self.is_tls, self.path.is_some());
+        let mut schemes = SCHEMES.iter();
+        let (scheme, ..) = schemes.find(|(_, is_tls, is_ws, _)| (*is_tls, *is_ws) == kind)?;
+        let path = self.path.as_deref().unwrap_or_default();
+        let there = is_plain.then(|| address(&format!("{scheme}://{named}{path}")));
+        // A path of its own is none of this.
+        there?.ok().filter(|there| there.path == self.path)
+    }
+}
+
 /// What a bridge trusts and shows by TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeTlsConfig {
@@ -88,8 +123,12 @@ pub struct BridgeTlsConfig {
 /// A bridge, checked.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig {
-    /// Its name.
+    /// Its name; of one of several connections with its number.
     pub name: Box<str>,
+    /// What stands in the file as its name.
+    pub stands_as: Box<str>,
+    /// The part of all topics that it carries, if it is one of several connections.
+    pub part: Option<TopicPart>,
     /// Where the other broker is; never empty.
     pub addresses: Vec<Address>,
     /// In which order they are tried.
@@ -102,24 +141,40 @@ pub struct BridgeConfig {
     pub user: Option<Box<str>>,
     /// Where its password is.
     pub password_file: Option<PathBuf>,
+    /// Where the key is of which tokens are made in place of a password.
+    pub sas_key_file: Option<PathBuf>,
+    /// How long one of them counts.
+    pub sas_seconds: u64,
     /// As whom access rules see it here.
     pub local_user: Box<str>,
     /// Keep alive.
     pub keep_alive_seconds: u16,
     /// Whether both sides keep a session.
     pub is_persistent: bool,
+    /// How long nothing has to pass until its line ends, if it is only there when something waits.
+    pub idle_ms: Option<u64>,
     /// Whether it does not dial.
     pub is_paused: bool,
-    /// Most bytes that wait for it here, if that is not what waits for any client.
-    pub queue_bytes_max: Option<usize>,
+    /// Bounds of what waits for it here that are not those of any client.
+    pub queue: OwnQueue,
     /// How long DNS and TCP may take.
     pub connect_timeout_ms: u64,
     /// The wait after the first failure.
     pub reconnect_ms_min: u64,
     /// The longest wait.
     pub reconnect_ms_max: u64,
+    /// How often the first address is tried while another one answers; 0 for never.
+    pub failback_ms: u64,
+    /// Whether it goes where a remote broker sends it.
+    pub follows_redirects: bool,
+    /// How often in a row.
+    pub redirects_max: u32,
     /// Most brokers that a message may have left before; 0 keeps no list.
     pub hops_max: usize,
+    /// What the other broker is known to take, by a preset.
+    pub known: Known,
+    /// Most topics that stand as a number on the wire.
+    pub topic_alias_max: u16,
     /// Where the other broker is told whether the line is up.
     pub remote_state_topic: Option<Box<str>>,
     /// What it trusts and shows by TLS.
@@ -135,8 +190,12 @@ pub(super) fn bridges(
 ) -> Result<Vec<BridgeConfig>, ConfigError> {
     let raw = raw.bridge.as_deref().unwrap_or_default();
     let mut names = BTreeSet::new();
-    if raw.len() > BRIDGES_MAX {
-        let text = format!("there are {}, more than {BRIDGES_MAX}", raw.len());
+    let lines = raw
+        .iter()
+        .map(|raw| usize::from(raw.connections.unwrap_or(1)));
+    let lines: usize = lines.sum();
+    if raw.len() > BRIDGES_MAX || lines > BRIDGES_MAX {
+        let text = format!("there are {lines} with all connections, more than {BRIDGES_MAX}");
         return Err(places.wrong("bridge", text));
     }
     let bridge = |raw: &FileBridge| {
@@ -144,13 +203,38 @@ pub(super) fn bridges(
             let text = format!("bridge {:?}: {text}", raw.name);
             places.wrong(&format!("bridge.{key}"), text)
         };
-        let bridge = bridge(raw).map_err(wrong)?;
-        match names.insert(bridge.name.clone()) {
-            true => Ok(bridge),
-            false => Err(wrong(("name", "there are two of this name".into()))),
+        let connections = connections(raw, &bridge(raw).map_err(wrong)?);
+        for one in &connections {
+            if !names.insert(one.name.clone()) {
+                let text = format!("there are two of the name {:?}", one.name);
+                return Err(wrong(("name", text)));
+            }
         }
+        Ok(connections)
     };
-    raw.iter().map(bridge).collect()
+    let all: Vec<_> = raw.iter().map(bridge).collect::<Result<_, _>>()?;
+    Ok(all.concat())
+}
+
+/// A bridge as the connections that it has.
+fn connections(raw: &FileBridge, whole: &BridgeConfig) -> Vec<BridgeConfig> {
+    let count = raw.connections.unwrap_or(1);
+    let Some(of) = NonZeroU8::new(count).filter(|_| count > 1) else {
+        return vec![whole.clone()];
+    };
+    let one = |index| BridgeConfig {
+        name: format!("{}-{index}", whole.name).into(),
+        part: Some(TopicPart { index, of }),
+        client_id: numbered(&whole.client_id, '-', index),
+        remote_state_topic: numbered(&whole.remote_state_topic, '/', index),
+        ..whole.clone()
+    };
+    (0..count).map(one).collect()
+}
+
+fn numbered(text: &Option<Box<str>>, separator: char, index: u8) -> Option<Box<str>> {
+    let text = text.as_ref()?;
+    Some(format!("{text}{separator}{index}").into())
 }
 
 /// The broker's own name; unless it is said, one that no other broker has.
@@ -192,14 +276,26 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         let text = format!("{max} is less than bridge.reconnect_ms_min, {min}");
         return Err(("reconnect_ms_max", text));
     }
-    let text = |key, text: &Option<String>| bounded(key, text.as_deref());
-    if raw.password_file.is_some() && raw.user.is_none() {
+    let names_user = raw.user.is_some() || raw.preset == Some(BridgePreset::AzureIotHub);
+    if raw.password_file.is_some() && !names_user {
         let text = "it is for a user: say bridge.user, too".to_owned();
         return Err(("password_file", text));
     }
+    let mut config = checked(raw, addresses)?;
+    if let Some(preset) = raw.preset {
+        apply_preset(preset, &mut config, raw)?;
+    }
+    Ok(config)
+}
+
+/// What is said, with defaults.
+fn checked(raw: &FileBridge, addresses: Vec<Address>) -> Result<BridgeConfig, Wrong> {
+    let text = |key, text: &Option<String>| bounded(key, text.as_deref());
     let reconnect_ms_min = raw.reconnect_ms_min.unwrap_or(RECONNECT_MS_MIN);
     Ok(BridgeConfig {
         name: raw.name.as_str().into(),
+        stands_as: raw.name.as_str().into(),
+        part: None,
         addresses,
         order: raw.address_order.map(Into::into).unwrap_or_default(),
         protocols: match raw.protocol.unwrap_or_default() {
@@ -212,23 +308,182 @@ fn bridge(raw: &FileBridge) -> Result<BridgeConfig, Wrong> {
         client_id: text("client_id", &raw.client_id)?,
         user: text("user", &raw.user)?,
         password_file: raw.password_file.clone(),
+        sas_key_file: sas_key_file(raw)?,
+        sas_seconds: raw.sas_seconds.unwrap_or(SAS_SECONDS),
         local_user: text("local_user", &raw.local_user)?
             .unwrap_or_else(|| format!("bridge-{}", raw.name).into()),
         keep_alive_seconds: raw.keep_alive_seconds.unwrap_or(KEEP_ALIVE_SECONDS),
         is_persistent: raw.persistent.unwrap_or(true),
+        idle_ms: idle_ms(raw)?,
         is_paused: raw.paused.unwrap_or(false),
-        queue_bytes_max: raw.queue_bytes_max,
+        queue: queue(raw)?,
         connect_timeout_ms: raw.connect_timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS),
         reconnect_ms_min,
         reconnect_ms_max: raw
             .reconnect_ms_max
             .unwrap_or(RECONNECT_MS_MAX)
             .max(reconnect_ms_min),
+        failback_ms: raw.failback_ms.unwrap_or(FAILBACK_MS),
+        follows_redirects: raw.redirect.unwrap_or_default() == BridgeRedirect::Follow,
+        redirects_max: raw.redirects_max.unwrap_or(REDIRECTS_MAX),
         hops_max: raw.hops_max.unwrap_or(HOPS_MAX),
+        known: Known::NOTHING,
+        topic_alias_max: raw.topic_alias_max.unwrap_or(TOPIC_ALIAS_MAX),
         remote_state_topic: state_topic(raw)?,
         tls: tls(raw)?,
         topics: raw.topics.iter().map(rule).collect::<Result<_, _>>()?,
     })
+}
+
+/// Tokens are for one service, and in place of a password.
+fn sas_key_file(raw: &FileBridge) -> Result<Option<PathBuf>, Wrong> {
+    let is_hub = raw.preset == Some(BridgePreset::AzureIotHub);
+    match &raw.sas_key_file {
+        Some(_) if !is_hub => Err((
+            "sas_key_file",
+            "it is for preset = \"azure-iot-hub\"".into(),
+        )),
+        Some(_) if raw.password_file.is_some() => Err((
+            "sas_key_file",
+            "say it or bridge.password_file, not both".into(),
+        )),
+        file => Ok(file.clone()),
+    }
+}
+
+/// When the line of one ends that is only there when something waits.
+fn idle_ms(raw: &FileBridge) -> Result<Option<u64>, Wrong> {
+    if raw.start.unwrap_or_default() == BridgeStart::Always {
+        return match raw.idle_seconds {
+            Some(_) => Err(("idle_seconds", "it is for bridge.start = \"lazy\"".into())),
+            None => Ok(None),
+        };
+    }
+    if raw.persistent == Some(false) {
+        let text = "lazy needs bridge.persistent: else nothing waits for it";
+        return Err(("start", text.to_owned()));
+    }
+    Ok(Some(raw.idle_seconds.unwrap_or(IDLE_SECONDS) * 1_000))
+}
+
+/// Bounds of its own.
+fn queue(raw: &FileBridge) -> Result<OwnQueue, Wrong> {
+    let full = raw.queue_full.map(Into::into);
+    if full == Some(QueueFull::Disconnect) {
+        let text = "a bridge that is disconnected takes even less: say drop_newest or drop_oldest";
+        return Err(("queue_full", text.to_owned()));
+    }
+    Ok(OwnQueue {
+        tells: raw.start == Some(BridgeStart::Lazy),
+        bytes_max: raw.queue_bytes_max,
+        messages_max: raw.queue_messages_max,
+        age_ms_max: raw.queue_seconds_max.map(|seconds| seconds * 1_000),
+        full,
+    })
+}
+
+/// The version of the hub's API that user names have.
+const HUB_API: &str = "2021-04-12";
+/// By which names services at port 443 tell MQTT apart: with a client's certificate, and with an authorizer.
+const ALPN_CERTIFICATE: &str = "x-amzn-mqtt-ca";
+const ALPN_AUTHORIZER: &str = "mqtt";
+
+/// Sets what was not said, and says what the service would refuse: by which key, and why.
+fn apply_preset(
+    preset: BridgePreset,
+    config: &mut BridgeConfig,
+    raw: &FileBridge,
+) -> Result<(), Wrong> {
+    let rules = preset.rules();
+    let of = |text: &str| format!("{} {text}", rules.name);
+    if let Some(plain) = config.addresses.iter().find(|at| !at.is_tls)
+        && rules.has_tls_only
+    {
+        return Err((
+            "addresses",
+            of(&format!("takes TLS only, and {plain} is without")),
+        ));
+    }
+    if rules.needs_client_id && config.client_id.is_none() {
+        return Err((
+            "client_id",
+            of("knows its clients by it: say which this one is"),
+        ));
+    }
+    if rules.needs_user && config.user.is_none() {
+        return Err(("user", of("lets nobody in without one")));
+    }
+    let max = rules.client_id_bytes_max;
+    if config.client_id.as_ref().is_some_and(|id| id.len() > max) {
+        return Err(("client_id", of(&format!("takes up to {max} bytes"))));
+    }
+    let range = &rules.keep_alive_seconds;
+    match raw.keep_alive_seconds {
+        Some(said) if !range.contains(&said) => {
+            let text = format!("takes {} to {}", range.start(), range.end());
+            return Err(("keep_alive_seconds", of(&text)));
+        }
+        _ => {}
+    }
+    match raw.protocol {
+        None => config.protocols = rules.protocols.to_vec(),
+        Some(_) => config
+            .protocols
+            .retain(|protocol| rules.protocols.contains(protocol)),
+    }
+    if config.protocols.is_empty() {
+        return Err(("protocol", of("does not speak it")));
+    }
+    if let Some(ms) = rules
+        .reconnect_ms_min
+        .filter(|_| raw.reconnect_ms_min.is_none())
+    {
+        config.reconnect_ms_min = ms;
+        config.reconnect_ms_max = config.reconnect_ms_max.max(ms);
+    }
+    config.known = rules.known;
+    match preset {
+        BridgePreset::AwsIotCore => name_protocol(config),
+        BridgePreset::AzureIotHub => join_hub(config)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Port 443 is for HTTP, too: which protocol it is, and how the client proves itself, is told by ALPN.
+fn name_protocol(config: &mut BridgeConfig) {
+    let is_443 = |at: &Address| at.port == 443 && at.path.is_none();
+    if config.tls.alpn.is_empty() && config.addresses.iter().all(is_443) {
+        let name = match config.tls.certificate {
+            Some(_) => ALPN_CERTIFICATE,
+            None => ALPN_AUTHORIZER,
+        };
+        config.tls.alpn = vec![name.to_owned()];
+    }
+}
+
+/// A hub's clients are devices: their user names say which, and they have topics of their own.
+fn join_hub(config: &mut BridgeConfig) -> Result<(), Wrong> {
+    let device = config.client_id.clone().unwrap_or_default();
+    if config.user.is_none()
+        && let Some(hub) = config.addresses.first()
+    {
+        let user = format!("{}/{device}/?api-version={HUB_API}", hub.host);
+        config.user = Some(user.into());
+    }
+    let own = format!("devices/{device}/messages/");
+    let is_own = |filter: &str| filter.starts_with(&own) || filter.starts_with("$iothub/");
+    let filters = config.topics.iter().map(|rule| rule.remote_filter());
+    match filters.into_iter().find(|filter| !is_own(filter)) {
+        Some(filter) => {
+            let text = format!(
+                "azure-iot-hub has no topic {filter:?}: a device sends to {own}events/ and hears \
+                 {own}devicebound/ and $iothub/"
+            );
+            Err(("topics.remote_prefix", text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What is said of TLS has to hold for each address: a password would go out in the clear beside it.
@@ -407,6 +662,23 @@ mod tests {
             text.contains("bridge.user") && !text.contains("topsecret"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn another_server_is_spoken_to_as_the_one_that_names_it() {
+        let from = address("mqtts://a.example:1").unwrap();
+        let to = |reference| from.elsewhere(reference).map(|to| to.to_string());
+        assert_eq!(to("b.example"), Some("mqtts://b.example:8883".into()));
+        assert_eq!(to("b:9 c:8"), Some("mqtts://b:9".into()));
+        assert_eq!(to("[::1]:7"), Some("mqtts://[::1]:7".into()));
+        let long = "x".repeat(300);
+        for wrong in ["", " ", "mqtt://b", "b:0", "u@b", "b/c", &long] {
+            assert_eq!(to(wrong), None, "{wrong}");
+        }
+        let from = address("ws://a/p").unwrap();
+        let to = from.elsewhere("b:9").map(|to| to.to_string());
+        assert_eq!(to, Some("ws://b:9/p".into()));
+        assert_eq!(from.elsewhere("b/q"), None);
     }
 
     fn of(filter: &str, local: &str, remote: &str) -> Result<TopicRule, Wrong> {

@@ -161,21 +161,34 @@ pub(super) struct FileListener {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileBridge {
     pub name: String,
+    pub preset: Option<BridgePreset>,
     pub addresses: Vec<String>,
     pub address_order: Option<AddressOrder>,
     pub protocol: Option<BridgeProtocol>,
     pub client_id: Option<String>,
     pub user: Option<String>,
     pub password_file: Option<PathBuf>,
+    pub sas_key_file: Option<PathBuf>,
+    pub sas_seconds: Option<u64>,
     pub local_user: Option<String>,
     pub keep_alive_seconds: Option<u16>,
     pub persistent: Option<bool>,
     pub paused: Option<bool>,
+    pub start: Option<BridgeStart>,
+    pub idle_seconds: Option<u64>,
+    pub connections: Option<u8>,
+    pub queue_messages_max: Option<usize>,
     pub queue_bytes_max: Option<usize>,
+    pub queue_seconds_max: Option<u64>,
+    pub queue_full: Option<QueueFull>,
     pub connect_timeout_ms: Option<u64>,
     pub reconnect_ms_min: Option<u64>,
     pub reconnect_ms_max: Option<u64>,
+    pub failback_ms: Option<u64>,
+    pub redirect: Option<BridgeRedirect>,
+    pub redirects_max: Option<u32>,
     pub hops_max: Option<usize>,
+    pub topic_alias_max: Option<u16>,
     pub remote_state_topic: Option<String>,
     #[serde(default)]
     pub tls: FileBridgeTls,
@@ -214,6 +227,36 @@ pub(super) enum BridgeProtocol {
     V5,
     #[serde(rename = "3.1.1")]
     V311,
+}
+
+/// A provider's broker by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum BridgePreset {
+    AwsIotCore,
+    AzureIotHub,
+    AzureEventGrid,
+    HivemqCloud,
+    EmqxCloud,
+    Mosquitto,
+}
+
+/// When a bridge dials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BridgeStart {
+    #[default]
+    Always,
+    Lazy,
+}
+
+/// What a bridge does when the other broker sends it elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BridgeRedirect {
+    #[default]
+    Follow,
+    Refuse,
 }
 
 /// Networks; one that is wrong is told with what would be right.

@@ -17,6 +17,7 @@ mod listener;
 mod method;
 mod paths;
 mod place;
+mod preset;
 mod ranges;
 mod said;
 mod source;

@@ -94,8 +94,16 @@ pub(super) fn wrong_in_bridge(raw: &FileBridge) -> Option<(&'static str, String)
         connect_timeout_ms: 1..=WAIT_MS_MAX,
         reconnect_ms_min: 1..=WAIT_MS_MAX,
         reconnect_ms_max: 1..=WAIT_MS_MAX,
+        failback_ms: 0..=WAIT_MS_MAX,
+        redirects_max: 1..=16,
+        connections: 1..=64,
+        idle_seconds: 1..=86_400,
+        sas_seconds: 2..=SECONDS_MAX,
         hops_max: 0..=64,
+        topic_alias_max: 0..=65_535,
+        queue_messages_max: 0..=1 << 40,
         queue_bytes_max: 0..=1 << 50,
+        queue_seconds_max: 1..=SECONDS_MAX,
     };
     let mut ranges = ranges.into_iter();
     ranges.find_map(|(name, value, range)| Some((name, wrong(value?, &range)?)))

@@ -6,6 +6,8 @@ pub mod acl;
 pub mod bans;
 
 use crate::engine::codec::{Reason, Version};
+use crate::engine::limits::OwnQueue;
+use crate::engine::route::TopicPart;
 use crate::engine::time::Timestamp;
 use std::fmt;
 use std::sync::Arc;
@@ -215,8 +217,10 @@ pub struct Admitted {
     pub ends_at: Option<Timestamp>,
     /// When its CONNECT came, which has waited for this; set by the core.
     pub asked_at: Option<Timestamp>,
-    /// Most bytes that wait for its session, if that is not what its listener says.
-    pub queue_bytes_max: Option<usize>,
+    /// Bounds of its session's queue that are not those of its listener.
+    pub queue: OwnQueue,
+    /// The part of all topics that is for it, if others have the rest.
+    pub part: Option<TopicPart>,
 }
 
 /// The method of extended authentication that is served.

@@ -27,6 +27,10 @@ pub struct DialRule {
     pub reconnect_ms_min: u64,
     /// ... which doubles up to this one.
     pub reconnect_ms_max: u64,
+    /// How often the first address is tried while another one answers; 0 for never.
+    pub failback_ms: u64,
+    /// Redirects that are followed until a line is up.
+    pub redirects_max: u32,
 }
 
 /// What became of an attempt.
@@ -38,6 +42,8 @@ pub enum Outcome {
     Failed,
     /// It never was, perhaps since the remote does not speak the protocol.
     FailedByProtocol,
+    /// The remote broke the protocol, whether it was up or not.
+    Broke,
 }
 
 /// The next attempt.
@@ -57,6 +63,12 @@ pub struct Dial {
     protocol: usize,
     /// Failures since a line was up.
     failures: u32,
+    /// Since when a line is up.
+    up_since: Option<Timestamp>,
+    /// When the first address is to be tried.
+    probe_at: Option<Timestamp>,
+    /// Redirects that were followed since a line was up.
+    redirects: u32,
     /// When the next attempt is due.
     due_at: Timestamp,
 }
@@ -70,6 +82,9 @@ impl Dial {
             address: 0,
             protocol: 0,
             failures: 0,
+            up_since: None,
+            probe_at: None,
+            redirects: 0,
             due_at: Timestamp::default(),
         }
     }
@@ -96,8 +111,57 @@ impl Dial {
         self.failures
     }
 
+    /// The line is up.
+    pub fn came_up(&mut self, now: Timestamp) {
+        self.up_since = Some(now);
+        self.redirects = 0;
+        self.probe_failed(now);
+    }
+
+    /// When the first address is to be tried, if the line is up to another and that is wanted.
+    #[must_use]
+    pub const fn probe_at(&self) -> Option<Timestamp> {
+        self.probe_at
+    }
+
+    /// The first address does not answer yet, or was not tried: when it is tried next.
+    pub fn probe_failed(&mut self, now: Timestamp) {
+        let wants = self.rule.order == AddressOrder::InOrder && self.rule.failback_ms > 0;
+        let is_away = self.address != 0 && self.up_since.is_some();
+        self.probe_at = (wants && is_away).then(|| now.plus_ms(self.rule.failback_ms));
+    }
+
+    /// The first address answers: the attempt under way is the one to it.
+    pub const fn go_back(&mut self) {
+        self.address = 0;
+        self.up_since = None;
+        self.probe_at = None;
+    }
+
+    /// The line has ended as it was meant to: the next attempt is the first of them again, and due at once.
+    pub fn rest(&mut self, now: Timestamp) {
+        let _ = self.ended(now, Outcome::WasUp, 0);
+        self.due_at = now;
+    }
+
+    /// The remote says to go elsewhere: whether that may be, which it does at once then.
+    pub fn redirected(&mut self, now: Timestamp) -> bool {
+        let may = self.redirects < self.rule.redirects_max;
+        if may {
+            self.redirects += 1;
+            self.due_at = now;
+            (self.up_since, self.probe_at) = (None, None);
+        }
+        may
+    }
+
     /// An attempt is over; how long the next one waits, in milliseconds. `chance` is any number.
     pub fn ended(&mut self, now: Timestamp, outcome: Outcome, chance: u64) -> u64 {
+        let up_since = self.up_since.take();
+        (self.probe_at, self.redirects) = (None, 0);
+        if up_since.is_some_and(|since| since.plus_ms(self.rule.reconnect_ms_max) <= now) {
+            self.failures = 0;
+        }
         let wait_ms = match outcome {
             Outcome::WasUp => {
                 self.failures = 0;
@@ -110,7 +174,7 @@ impl Dial {
                 self.protocol += 1;
                 0
             }
-            Outcome::Failed | Outcome::FailedByProtocol => {
+            Outcome::Failed | Outcome::FailedByProtocol | Outcome::Broke => {
                 self.protocol = 0;
                 self.next_address(false);
                 let wait_ms = self.wait_ms(chance);
@@ -155,6 +219,8 @@ mod tests {
             protocols: vec![Protocol::V5, Protocol::V3_1_1_BRIDGE, Protocol::V3_1_1],
             reconnect_ms_min: 1_000,
             reconnect_ms_max: 8_000,
+            failback_ms: 60_000,
+            redirects_max: 2,
         })
     }
 
@@ -173,6 +239,60 @@ mod tests {
         assert_eq!(shortest, Some(4_000));
         dial.ended(now, Outcome::WasUp, 0);
         assert_eq!(dial.ended(now, Outcome::Failed, 0), 1_000);
+    }
+
+    #[test]
+    fn who_breaks_the_protocol_whenever_it_is_up_is_asked_more_and_more_rarely() {
+        let mut dial = dial(1, AddressOrder::InOrder);
+        let mut now = Timestamp::from_ms(5);
+        let mut waits = Vec::new();
+        for up_ms in [10, 10, 10, 8_000] {
+            dial.came_up(now);
+            now = now.plus_ms(up_ms);
+            waits.push(dial.ended(now, Outcome::Broke, 0));
+        }
+        assert_eq!(waits, [1_000, 2_000, 4_000, 1_000]);
+    }
+
+    #[test]
+    fn the_first_address_is_tried_again_while_another_answers() {
+        let now = Timestamp::from_ms(5);
+        for (order, wanted) in [
+            (AddressOrder::InOrder, Some(now.plus_ms(60_000))),
+            (AddressOrder::RoundRobin, None),
+        ] {
+            let mut dial = dial(2, order);
+            dial.came_up(now);
+            assert_eq!(dial.probe_at(), None, "it is there");
+            dial.ended(now, Outcome::Failed, 0);
+            dial.came_up(now);
+            assert_eq!(dial.probe_at(), wanted);
+        }
+        let mut dial = dial(2, AddressOrder::InOrder);
+        dial.ended(now, Outcome::Failed, 0);
+        dial.came_up(now);
+        let later = now.plus_ms(60_000);
+        dial.probe_failed(later);
+        assert_eq!(dial.probe_at(), Some(later.plus_ms(60_000)));
+        dial.go_back();
+        dial.came_up(later);
+        assert_eq!((dial.attempt().address, dial.probe_at()), (0, None));
+    }
+
+    #[test]
+    fn redirects_are_followed_at_once_and_so_many_in_a_row() {
+        let mut dial = dial(1, AddressOrder::InOrder);
+        let now = Timestamp::from_ms(5);
+        let follow = |dial: &mut Dial| (dial.redirected(now), dial.due_at() <= now);
+        assert_eq!([(); 3].map(|()| follow(&mut dial).0), [true, true, false]);
+        assert!(dial.ended(now, Outcome::Failed, 0) > 0);
+        assert_eq!(
+            follow(&mut dial),
+            (true, true),
+            "the configured address begins anew"
+        );
+        dial.came_up(now);
+        assert_eq!([(); 3].map(|()| follow(&mut dial).0), [true, true, false]);
     }
 
     #[test]

@@ -6,7 +6,9 @@
 use crate::engine::access::Secret;
 use crate::engine::codec::Version;
 use crate::engine::codec::topic::{TopicFilter, TopicLimits, TopicName};
+use crate::engine::limits::OwnQueue;
 use crate::engine::message::Qos;
+use crate::engine::route::TopicPart;
 
 /// Which way messages go by a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,8 +220,47 @@ pub struct Taken {
     pub connect_timeout_ms: u64,
 }
 
+/// What the remote broker is known to take beside what it says in CONNACK; beyond it services end the
+/// connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Highest QoS.
+    pub qos_max: Qos,
+    /// Whether RETAIN may be set.
+    pub takes_retained: bool,
+    /// Largest payload.
+    pub payload_bytes_max: usize,
+    /// Longest topic.
+    pub topic_bytes_max: usize,
+    /// Most levels of a topic.
+    pub topic_levels_max: usize,
+    /// Most filters in one SUBSCRIBE.
+    pub filters_per_subscribe_max: usize,
+}
+
+impl Known {
+    /// Nothing is known beforehand.
+    pub const NOTHING: Known = Known {
+        qos_max: Qos::ExactlyOnce,
+        takes_retained: true,
+        payload_bytes_max: usize::MAX,
+        topic_bytes_max: u16::MAX as usize,
+        topic_levels_max: usize::MAX,
+        filters_per_subscribe_max: 64,
+    };
+
+    /// Whether it takes a topic.
+    #[must_use]
+    pub fn takes_topic(&self, topic: &str) -> bool {
+        let levels = || 1 + topic.bytes().filter(|byte| *byte == b'/').count();
+        !topic.is_empty()
+            && topic.len() <= self.topic_bytes_max
+            && (self.topic_levels_max == usize::MAX || levels() <= self.topic_levels_max)
+    }
+}
+
 /// A bridge as its line has to know it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Its name.
     pub name: Box<str>,
@@ -235,14 +276,22 @@ pub struct Plan {
     pub password: Option<Secret>,
     /// Keep alive, 0 for none.
     pub keep_alive_seconds: u16,
+    /// Milliseconds after which the line ends, since what it has shown does soon.
+    pub lasts_ms: Option<u64>,
+    /// Milliseconds without a message after which the line ends until something waits for it.
+    pub idle_ms: Option<u64>,
     /// Whether both sides keep a session while the line is down.
     pub is_persistent: bool,
-    /// Most bytes that wait for it here, if that is not what waits for any client.
-    pub queue_bytes_max: Option<usize>,
+    /// Bounds of what waits for it here that are not those of any client.
+    pub queue: OwnQueue,
+    /// The part of all topics that this one of several connections carries.
+    pub part: Option<TopicPart>,
     /// What it carries.
     pub topics: Vec<TopicRule>,
-    /// Most filters in one SUBSCRIBE.
-    pub filters_per_subscribe_max: usize,
+    /// Most topics that stand as a number on the wire, if the remote broker takes as many; 5.0 only.
+    pub topic_alias_max: u16,
+    /// What the remote broker is known to take.
+    pub known: Known,
     /// Where the remote broker is told whether the line is up.
     pub remote_state_topic: Option<Box<str>>,
     /// What this broker is called in lists of hops.
@@ -254,6 +303,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it asks the remote broker for what comes in by a rule. Of several connections the first does;
+    /// for what goes both ways each does, and takes its part: No Local is for what the same connection has
+    /// sent.
+    #[must_use]
+    pub fn asks_for(&self, rule: &TopicRule) -> bool {
+        let is_first = self.part.is_none_or(|part| part.index == 0);
+        rule.direction.comes_in() && (is_first || rule.direction.goes_out())
+    }
+
+    /// Whether a message that came in by a rule, and is called so here, is for this connection.
+    #[must_use]
+    pub fn takes_in(&self, rule: &TopicRule, topic: &str) -> bool {
+        let is_shared = rule.direction.goes_out();
+        self.part.is_none_or(|part| !is_shared || part.has(topic))
+    }
+
     /// The way of messages to the remote broker.
     #[must_use]
     pub fn routes_out(&self) -> Routes {

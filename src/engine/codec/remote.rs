@@ -31,8 +31,10 @@ pub struct ConnectTo<'a> {
     pub user_name: Option<&'a str>,
     /// Password.
     pub password: Option<&'a [u8]>,
-    /// Topic and payload of a retained will of QoS 1.
+    /// Topic and payload of a will of QoS 1.
     pub will: Option<(&'a str, &'a [u8])>,
+    /// Whether the will is retained.
+    pub will_retain: bool,
     /// Seconds that the session outlives the connection; 5.0 only, as what follows.
     pub session_expiry_seconds: u32,
     /// Most QoS 1 and 2 messages that are taken unacknowledged.
@@ -77,7 +79,12 @@ impl ConnectTo<'_> {
     }
 
     fn flags(&self) -> u8 {
-        let will = flag::WILL | Qos::AtLeastOnce.bits() << flag::WILL_QOS_SHIFT | flag::WILL_RETAIN;
+        let retain = if self.will_retain {
+            flag::WILL_RETAIN
+        } else {
+            0
+        };
+        let will = flag::WILL | Qos::AtLeastOnce.bits() << flag::WILL_QOS_SHIFT | retain;
         [
             (self.clean_start, flag::CLEAN_START),
             (self.will.is_some(), will),
@@ -163,14 +170,16 @@ pub struct Answer<'a> {
     pub code: u8,
     /// Whether the broker had a session.
     pub session_present: bool,
-    /// Most QoS 1 and 2 messages that it takes unacknowledged.
+    /// Most QoS 1 and 2 messages that it takes unacknowledged, as it says it.
     pub receive_maximum: u16,
     /// Highest QoS that it takes.
     pub qos_max: Qos,
     /// Whether it takes what is to be retained.
     pub retain_available: bool,
-    /// Largest packet that it takes.
+    /// Largest packet that it takes, as it says it.
     pub packet_bytes_max: u32,
+    /// Highest topic alias that it takes, 0 for none.
+    pub topic_alias_max: u16,
     /// The keep alive that it wants.
     pub keep_alive_seconds: Option<u16>,
     /// Why, in its words.
@@ -196,6 +205,7 @@ impl<'a> Answer<'a> {
             qos_max: Qos::ExactlyOnce,
             retain_available: true,
             packet_bytes_max: u32::MAX,
+            topic_alias_max: 0,
             keep_alive_seconds: None,
             reason_string: None,
             server_reference: None,
@@ -207,9 +217,12 @@ impl<'a> Answer<'a> {
             while let Some(property) = properties.next_property()? {
                 let value = property.value;
                 match property.id {
-                    id::RECEIVE_MAXIMUM => answer.receive_maximum = value.integer().max(1) as u16,
+                    id::RECEIVE_MAXIMUM => answer.receive_maximum = value.integer() as u16,
+                    id::TOPIC_ALIAS_MAXIMUM => answer.topic_alias_max = value.integer() as u16,
                     id::MAXIMUM_QOS => {
+                        // Of a 2 it is said by leaving it out.
                         let qos = Qos::from_bits(value.integer() as u8);
+                        let qos = qos.filter(|qos| *qos < Qos::ExactlyOnce);
                         answer.qos_max = qos.ok_or(DecodeError::PropertyValue)?;
                     }
                     id::RETAIN_AVAILABLE => answer.retain_available = value.flag()?,
@@ -241,9 +254,9 @@ impl<'a> Answer<'a> {
             3 => "server unavailable",
             4 => "bad user name or password",
             5 => "not authorized",
-            _ => "",
+            _ => "a code that 3.1.1 does not have",
         };
-        if known.is_empty() && version.is_v5() {
+        if self.code > 5 && version.is_v5() {
             return told(self.code, self.reason_string);
         }
         format!("{known} ({})", self.code)
@@ -342,6 +355,7 @@ mod tests {
                 user_name: Some("u"),
                 password: Some(b"p"),
                 will: Some(("w", b"0")),
+                will_retain: true,
                 session_expiry_seconds: 7,
                 receive_maximum: 9,
                 packet_bytes_max: 1000,

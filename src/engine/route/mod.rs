@@ -14,6 +14,7 @@ pub mod subscribers;
 pub mod trie;
 
 use crate::engine::keys::ShardId;
+use std::num::NonZeroU8;
 
 /// A set of shards, as many as interest can be told apart for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,9 +97,46 @@ pub fn home_shard(text: &str, shards: ShardId) -> ShardId {
     (stable_hash(text) % u64::from(shards.max(1))) as ShardId
 }
 
+/// Of all topics those that one of several takes: each topic is always taken by the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicPart {
+    /// Which of them, from 0 on.
+    pub index: u8,
+    /// How many there are.
+    pub of: NonZeroU8,
+}
+
+impl TopicPart {
+    /// Whether a topic is of this part.
+    #[must_use]
+    pub fn has(self, topic: &str) -> bool {
+        stable_hash(topic) % u64::from(self.of.get()) == u64::from(self.index)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_topic_is_of_one_part() {
+        let part = |index| TopicPart {
+            index,
+            of: NonZeroU8::new(4).unwrap(),
+        };
+        let mut counts = [0; 4];
+        for topic in 0..4000 {
+            let topic = format!("sensors/{topic}");
+            let takes = (0..4).filter(|index| part(*index).has(&topic));
+            let takes: Vec<_> = takes.collect();
+            assert_eq!(takes.len(), 1);
+            counts[usize::from(takes[0])] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (800..1200).contains(count)),
+            "{counts:?}"
+        );
+    }
 
     #[test]
     fn homes_are_spread() {

@@ -12,6 +12,8 @@ pub enum LossReason {
     MemoryShort,
     /// Its queue is full.
     QueueFull,
+    /// They waited too long in its queue.
+    QueueAge,
     /// Too many waited behind retained messages.
     ReplayFull,
     /// Larger than it takes.
@@ -21,10 +23,11 @@ pub enum LossReason {
 }
 
 impl LossReason {
-    const ALL: [LossReason; 6] = [
+    const ALL: [LossReason; 7] = [
         LossReason::OutboxFull,
         LossReason::MemoryShort,
         LossReason::QueueFull,
+        LossReason::QueueAge,
         LossReason::ReplayFull,
         LossReason::TooLarge,
         LossReason::RateLimited,
@@ -37,8 +40,9 @@ impl LossReason {
                 "it is behind or away, and memory is short (limits.memory_max_bytes)"
             }
             LossReason::QueueFull => {
-                "its queue is full (limits.queue_messages_max, queue_bytes_max)"
+                "its queue is full (limits.queue_messages_max, queue_bytes_max; a bridge may have its own)"
             }
+            LossReason::QueueAge => "they waited too long for it (bridge.queue_seconds_max)",
             LossReason::ReplayFull => "too many waited behind retained messages",
             LossReason::RateLimited => "it gets as many as it may (limits.delivery_rate_max)",
             LossReason::TooLarge => "larger than its maximum packet size",
@@ -84,7 +88,7 @@ mod tests {
         losses.add(LossReason::QueueFull, 3);
         assert_eq!(
             losses.to_string(),
-            "5 as its queue is full (limits.queue_messages_max, queue_bytes_max), \
+            "5 as its queue is full (limits.queue_messages_max, queue_bytes_max; a bridge may have its own), \
              1 as larger than its maximum packet size"
         );
     }

@@ -27,7 +27,9 @@ pub mod will;
 use crate::engine::codec::Version;
 use crate::engine::keys::SessionNumber;
 use crate::engine::keys::{ConnectionKey, GroupKey};
+use crate::engine::limits::OwnQueue;
 use crate::engine::message::{LocalMessage, Qos};
+use crate::engine::route::TopicPart;
 use crate::engine::route::trie::NodeId;
 use crate::engine::time::Timestamp;
 use hashbrown::HashMap;
@@ -142,6 +144,10 @@ pub struct Session {
     pub holder: Option<Box<holder::Holder>>,
     /// Most bytes that wait for it, as its last listener had it.
     pub queue_bytes_max: usize,
+    /// Bounds of its queue that it has for itself beside that.
+    pub own_queue: Option<Box<OwnQueue>>,
+    /// The part of all topics that is for it, if others have the rest.
+    pub part: Option<TopicPart>,
     /// What it has lost since it was last reported.
     pub losses: Option<Box<losses::Losses>>,
     /// Messages that it has lost since it began.
@@ -193,6 +199,8 @@ impl Session {
             replay: None,
             holder: None,
             queue_bytes_max: usize::MAX,
+            own_queue: None,
+            part: None,
             losses: None,
             lost_messages: 0,
             timer_at: Timestamp::NEVER,
@@ -244,6 +252,17 @@ impl Session {
             .as_ref()
             .map_or(0, |will| will.topic.len() + will.payload.len());
         self.outbound.held_bytes() + self.subscribed_bytes + held + will
+    }
+
+    /// Bounds of its queue, where these are the usual ones.
+    #[must_use]
+    pub fn queue_limits(&self, usual: &outbound::QueueLimits) -> outbound::QueueLimits {
+        let own = self.own_queue.as_deref().copied().unwrap_or_default();
+        outbound::QueueLimits {
+            messages_max: own.messages_max.unwrap_or(usual.messages_max),
+            bytes_max: self.queue_bytes_max,
+            full: own.full.unwrap_or(usual.full),
+        }
     }
 
     /// Whether it ends with its connection.

@@ -21,6 +21,7 @@ use super::tally::Tally;
 use super::{Delivery, IDLE_MESSAGES_MAX};
 use crate::engine::codec::PacketType;
 use crate::engine::keys::GroupKey;
+pub use crate::engine::limits::QueueFull;
 use crate::engine::message::Qos;
 use crate::engine::time::Timestamp;
 use std::collections::VecDeque;
@@ -28,18 +29,6 @@ use std::rc::Rc;
 
 /// A window of no more entries than this is not worth tidying.
 const GAPS_MAX: usize = 32;
-
-/// What becomes of a message that does not fit into the queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QueueFull {
-    /// It is dropped.
-    #[default]
-    DropNewest,
-    /// The oldest one is, in its favour.
-    DropOldest,
-    /// The client is disconnected with quota exceeded; what is queued stays.
-    Disconnect,
-}
 
 /// Bounds of one session's queue.
 #[derive(Clone, Copy, Debug)]
@@ -520,6 +509,21 @@ impl Outbound {
         self.left_queue = self.left_queue.wrapping_add(expired.len() as u32);
         self.count_queued(-(expired.len() as isize));
         expired
+    }
+
+    /// What is queued since nobody knows when waits from now on.
+    pub fn begin_ages(&mut self, now: Timestamp) {
+        let unknown = self.queue.iter_mut().filter(|it| it.queued_at_ds == 0);
+        unknown.for_each(|delivery| delivery.queued_at_ds = now.as_ds());
+    }
+
+    /// Drops what has been queued for so long; what the store calls it.
+    pub fn take_aged(&mut self, now: Timestamp, age_ms_max: u64) -> Vec<u64> {
+        let mut aged = Vec::new();
+        while !self.queue.is_empty() && self.waits_ms(now) >= age_ms_max {
+            aged.extend(self.dequeue().map(|delivery| delivery.entry));
+        }
+        aged
     }
 
     /// Takes the message that has waited longest.

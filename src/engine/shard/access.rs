@@ -50,13 +50,27 @@ impl Clients {
 
     /// Whether a session may receive messages of `topic`.
     pub(super) fn may_read(&self, key: SessionKey, topic: &str) -> bool {
-        self.allows(key, Access::Read, topic)
+        self.allows(key, Access::Read, topic) && self.has_part(key, topic)
     }
 
     /// Whether a session may receive messages of `topic` by a subscription that is marked so.
     #[inline]
     pub(super) fn may_get(&self, key: SessionKey, checked: bool, topic: &str) -> bool {
         !checked && !self.rules.marking.concerns(key) || self.may_read(key, topic)
+    }
+
+    /// Whether a topic is of the part that a session has of all; all of them, where nobody shares them.
+    fn has_part(&self, key: SessionKey, topic: &str) -> bool {
+        let session = self.sessions.get(key);
+        let part = session.and_then(|session| session.part);
+        part.is_none_or(|part| part.has(topic))
+    }
+
+    /// A message does not go to a session that [`Clients::may_get`] refused: that counts, unless another has
+    /// its part of the topics.
+    #[cold]
+    pub(super) fn count_denied(&mut self, key: SessionKey, topic: &str) {
+        self.counters.dropped_not_authorized += u64::from(self.has_part(key, topic));
     }
 }
 
@@ -142,12 +156,19 @@ impl ShardCore {
     /// What becomes of a subscription.
     pub(super) fn grant(&mut self, key: SessionKey, subscribed: &Subscribed<'_>) -> Grant {
         let session = self.clients.sessions.get(key);
+        let all = match session.and_then(|session| session.part) {
+            Some(_) => Grant::Checked,
+            None => Grant::Unchecked,
+        };
         let Some(rights) = session.and_then(|session| self.clients.rights(session)) else {
-            return Grant::Unchecked;
+            return all;
         };
         let (grant, steps) = rights.grant(subscribed.filter.as_str());
         self.backlog.spend(steps / STEPS_PER_DELIVERY);
-        grant
+        match grant {
+            Grant::Unchecked => all,
+            grant => grant,
+        }
     }
 }
 

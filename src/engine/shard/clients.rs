@@ -5,6 +5,7 @@
 //! Not here: deliveries (`super::deliver`, `super::hold`, `super::window`).
 
 use super::Settings;
+use super::aging::Aging;
 use super::journal::Journal;
 use super::losses::{self, Losing};
 use super::marking::Rules;
@@ -55,6 +56,10 @@ pub(super) struct Clients {
     /// so far.
     pub looks: usize,
     pub shortage: Shortage,
+    /// Sessions for which something has come to wait, and that are to be told.
+    pub wanted: Vec<SessionKey>,
+    /// Sessions whose messages wait for so long at most.
+    pub aging: Aging,
     /// Sessions whose queue overflowed under the policy to disconnect.
     pub overflowed: Vec<SessionKey>,
     /// Messages of share groups that go to another member, and which entry of which session is over then.
@@ -84,6 +89,8 @@ impl Clients {
             passes_lasting_by: false,
             looks: 0,
             shortage: Shortage::new(Stage::Normal, settings.limits.outbox_bytes_max),
+            wanted: Vec::new(),
+            aging: Aging::default(),
             overflowed: Vec::new(),
             passed_on: VecDeque::new(),
             throttled: Vec::new(),

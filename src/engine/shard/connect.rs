@@ -359,13 +359,12 @@ impl ShardCore {
         self.hand_session_to(session_key, holder);
         let expiry_seconds = self.granted_expiry(connect);
         self.open_connection(key, session_key, connect);
-        let queue_bytes_max = self.queue_bytes_max(key);
+        self.bound_queue(session_key, key, now);
         let mut lives_shorter = false;
         if let Some(session) = self.clients.sessions.get_mut(session_key) {
             lives_shorter = session.number.is_some() && expiry_seconds < session.expiry_seconds;
             session.version = connect.version;
             session.connection = Some(key);
-            session.queue_bytes_max = queue_bytes_max;
             session.expiry_seconds = expiry_seconds;
             session.expires_at = Timestamp::NEVER;
             session.will_at = Timestamp::NEVER;
@@ -402,15 +401,6 @@ impl ShardCore {
             self.clients.pump(session_key, now);
             self.pump_replay(session_key, now);
         }
-    }
-
-    /// Most bytes that wait for a client: as its listener has it, or a bridge that has a bound of its own.
-    fn queue_bytes_max(&self, key: ConnectionKey) -> usize {
-        let connection = self.clients.connections.get(key);
-        let admitted = connection.and_then(|connection| connection.admitted.as_ref());
-        let own = admitted.and_then(|admitted| admitted.queue_bytes_max);
-        let listener = connection.map_or(0, |connection| connection.listener);
-        own.unwrap_or_else(|| self.settings.client_limits(listener).queue_bytes_max)
     }
 
     fn granted_expiry(&self, connect: &Connect<'_>) -> u32 {

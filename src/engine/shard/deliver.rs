@@ -30,8 +30,7 @@ impl Clients {
         now: Timestamp,
     ) {
         if !self.may_get(matched.session, matched.checked, publication.topic) {
-            self.counters.dropped_not_authorized += 1;
-            return;
+            return self.count_denied(matched.session, publication.topic);
         }
         let retain = publication.retain && matched.retain_as_published;
         let qos = publication.qos.min(matched.qos);
@@ -68,7 +67,7 @@ impl Clients {
             return self.settle(key, delivery.entry);
         }
         if !self.may_read(key, publication.topic) {
-            self.counters.dropped_not_authorized += 1;
+            self.count_denied(key, publication.topic);
             return self.settle(key, delivery.entry);
         }
         self.encoder.begin();

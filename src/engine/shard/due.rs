@@ -14,6 +14,7 @@ use crate::engine::timer::Owner;
 impl ShardCore {
     /// Time has passed. What is due beyond this turn's work stays due.
     pub fn tick(&mut self, now: Timestamp) {
+        self.drop_aged(now);
         while !self.backlog.is_spent()
             && let Some((at, owner)) = self.timers.pop_due(now)
         {

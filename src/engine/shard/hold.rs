@@ -77,8 +77,9 @@ impl Clients {
             }
         }
         let message = publication.keep().clone();
-        // As the session's queue, which may be bounded by its listener.
-        let messages_max = self.settings.limits.queue_messages_max;
+        // As the session's queue, which may be bounded by its listener, or for itself.
+        let own = session.own_queue.as_ref().and_then(|own| own.messages_max);
+        let messages_max = own.unwrap_or(self.settings.limits.queue_messages_max);
         if replay.held.len() >= messages_max
             || replay.held.bytes() + replay.left_out.bytes() + message.size_bytes()
                 > session.queue_bytes_max

@@ -72,6 +72,7 @@ pub(super) const fn counter(counters: &mut Counters, reason: LossReason) -> &mut
         LossReason::OutboxFull => &mut counters.dropped_outbox_full,
         LossReason::MemoryShort => &mut counters.dropped_memory,
         LossReason::QueueFull => &mut counters.dropped_queue_full,
+        LossReason::QueueAge => &mut counters.dropped_queue_age,
         LossReason::ReplayFull => &mut counters.dropped_replay_full,
         LossReason::TooLarge => &mut counters.dropped_packet_too_large,
         LossReason::RateLimited => &mut counters.dropped_rate_limited,

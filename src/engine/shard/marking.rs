@@ -134,12 +134,12 @@ impl ShardCore {
         let Some(subscription) = session.subscriptions.get(place) else {
             return 1;
         };
-        let (mut checked, mut steps) = (false, 0);
+        let (mut checked, mut steps) = (session.part.is_some(), 0);
         if let Some(rights) = self.clients.rights(session) {
             let filter = self.trie.filter_text(subscription.node);
             let grant;
             (grant, steps) = rights.grant(&filter);
-            checked = grant != Grant::Unchecked;
+            checked |= grant != Grant::Unchecked;
         }
         let entry = self.trie.entry_mut(subscription.node);
         let share = subscription.share.as_ref();

@@ -14,6 +14,7 @@
 mod access;
 mod acknowledge;
 pub mod admission;
+mod aging;
 mod arrive;
 mod assigned;
 mod authenticate;
@@ -380,13 +381,16 @@ impl ShardCore {
     /// When [`ShardCore::tick`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        let of_memory = self.memory.looks_at();
-        let of_takeovers = self.takeovers.look_at();
-        [self.timers.next(), self.retained.next_expiry()]
-            .into_iter()
-            .chain([of_memory, of_takeovers])
-            .flatten()
-            .min()
+        [
+            self.timers.next(),
+            self.retained.next_expiry(),
+            self.memory.looks_at(),
+            self.clients.aging.due_at(),
+            self.takeovers.look_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether retained questions or answers wait for a drain of the mailboxes.

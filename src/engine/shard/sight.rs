@@ -168,11 +168,10 @@ impl ShardCore {
     }
 
     fn verdict_of_room(&self, session: &Session, qos: Qos) -> Verdict {
-        let limits = self.settings.queue_limits();
+        let limits = session.queue_limits(&self.settings.queue_limits());
         let outbound = &session.outbound;
         let has_place = limits.full == QueueFull::DropOldest
-            || outbound.queued() < limits.messages_max
-                && outbound.queue_bytes() < limits.bytes_max.min(session.queue_bytes_max);
+            || outbound.queued() < limits.messages_max && outbound.queue_bytes() < limits.bytes_max;
         let connection = session.connection;
         let connection = connection.and_then(|key| self.clients.connections.get(key));
         let Some(connection) = connection else {

@@ -17,7 +17,7 @@ use crate::engine::record::Record;
 use crate::engine::session::Delivery;
 use crate::engine::session::inflight::Awaits;
 use crate::engine::session::losses::LossReason;
-use crate::engine::session::outbound::{Enqueued, QueueLimits};
+use crate::engine::session::outbound::Enqueued;
 use crate::engine::time::Timestamp;
 
 impl Clients {
@@ -155,10 +155,15 @@ impl Clients {
         let is_new = number_entry(session, &mut delivery);
         let queued = session.number.filter(|_| is_new);
         let queued = queued.map(|session| (session, delivery.clone()));
-        let limits = QueueLimits {
-            bytes_max: session.queue_bytes_max,
-            ..self.settings.queue_limits()
-        };
+        let limits = session.queue_limits(&self.settings.queue_limits());
+        if let Some(own) = session.own_queue.as_deref() {
+            if let Some(age_ms_max) = own.age_ms_max {
+                self.aging.note(now.plus_ms(age_ms_max));
+            }
+            if own.tells && session.connection.is_none() && session.outbound.queued() == 0 {
+                self.wanted.push(key);
+            }
+        }
         match session.outbound.enqueue(delivery, &limits) {
             Enqueued::Yes => {}
             Enqueued::DroppedOldest { count, entries } => {

@@ -121,6 +121,8 @@ counters! {
     dropped_memory,
     /// Messages dropped because the session's queue was full.
     dropped_queue_full,
+    /// Messages dropped because they waited too long for a bridge.
+    dropped_queue_age,
     /// Messages dropped because too many waited behind retained ones.
     dropped_replay_full,
     /// Messages dropped because they were larger than the client takes.

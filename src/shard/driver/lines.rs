@@ -11,11 +11,13 @@ use crate::shard::bridge::NewLine;
 use crate::shard::handover::Origin;
 use crate::shard::link::Link;
 use crate::shard::orders::Event;
+use crate::shard::report::Waiting;
 use crate::shard::ring::{Ring, SocketKey};
 use crate::shard::transport::{Layers, TransportError};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// One of them.
 #[derive(Debug)]
@@ -24,8 +26,39 @@ struct Entry {
     number: u64,
     /// When half its keep alive is over; never if it has none.
     tick_at: Timestamp,
+    /// When it is looked whether something has passed, and how much had before.
+    idle: Option<(Timestamp, u64)>,
+    /// When what it has shown has to be renewed.
+    lasts_until: Timestamp,
     /// Kept open as long as the line.
     _far_end: Option<OwnedFd>,
+}
+
+impl Entry {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.tick_at <= now || self.lasts_until <= now || self.idle.is_some_and(|(at, _)| at <= now)
+    }
+
+    /// Looks at the line's keep alive, and whether it is idle, where it is time.
+    fn tick(&mut self, now: Timestamp, line: &mut Line) {
+        if self.tick_at <= now {
+            line.tick();
+            self.tick_at = next_tick(now, line);
+        }
+        if self.lasts_until <= now {
+            self.lasts_until = Timestamp::NEVER;
+            line.end_in_time();
+        }
+        if let (Some((at, before)), Some(ms)) = (self.idle, line.plan().idle_ms)
+            && at <= now
+        {
+            let passed = line.passed();
+            self.idle = Some((now.plus_ms(ms), passed));
+            if passed == before {
+                line.end_idle();
+            }
+        }
+    }
 }
 
 /// All of a shard's.
@@ -34,6 +67,8 @@ pub(super) struct Lines {
     by_slot: BTreeMap<usize, Entry>,
     /// Those through which something went in this turn.
     touched: Vec<SocketKey>,
+    /// Client identifiers of bridges' sessions that are here, or were, with the numbers of their last lines.
+    sessions: BTreeMap<Box<str>, u64>,
     /// What went through all that ever were, as far as they have told.
     pub counts: LineCounts,
 }
@@ -53,7 +88,11 @@ impl Lines {
 
     /// When the next keep alive is to be looked at.
     pub fn ticks_at(&self) -> Option<Timestamp> {
-        let next = self.by_slot.values().map(|entry| entry.tick_at).min();
+        let due_at = |entry: &Entry| {
+            let idle_at = entry.idle.map_or(Timestamp::NEVER, |(at, _)| at);
+            entry.tick_at.min(idle_at).min(entry.lasts_until)
+        };
+        let next = self.by_slot.values().map(due_at).min();
         next.filter(|at| *at != Timestamp::NEVER)
     }
 }
@@ -72,7 +111,8 @@ fn admitted(plan: &Plan) -> Box<Admitted> {
             method: "bridge",
             ..Identity::default()
         },
-        queue_bytes_max: plan.queue_bytes_max,
+        queue: plan.queue,
+        part: plan.part,
         ..Admitted::default()
     })
 }
@@ -85,8 +125,13 @@ impl Shell {
             Some(protocol) => Purpose::Carry(protocol),
             None => Purpose::Prepare(self.stale_filters(&new.plan)),
         };
+        let session_id = new.plan.session_id.clone();
+        self.lines.sessions.insert(session_id, new.number);
         let line = Line::new(new.plan, purpose);
         let tick_at = next_tick(now, &line);
+        let idle = line.plan().idle_ms.map(|ms| (now.plus_ms(ms), 0));
+        let lasts_ms = line.plan().lasts_ms;
+        let lasts_until = lasts_ms.map_or(Timestamp::NEVER, |ms| now.plus_ms(ms));
         let admitted = admitted(line.plan());
         let link = match Layers::outgoing(line, new.peer, new.tls.as_ref(), new.url.as_deref()) {
             Ok(layers) => Link::new(layers),
@@ -104,6 +149,8 @@ impl Shell {
             socket,
             number: new.number,
             tick_at,
+            idle,
+            lasts_until,
             _far_end: new.far_end,
         };
         self.lines.by_slot.insert(socket.slot(), entry);
@@ -137,15 +184,13 @@ impl Shell {
             .lines
             .by_slot
             .values_mut()
-            .filter(|entry| entry.tick_at <= now)
+            .filter(|entry| entry.is_due(now))
         {
-            entry.tick_at = Timestamp::NEVER;
             let Some(link) = self.sockets.link(entry.socket) else {
                 continue;
             };
             if let Some(line) = link.layers.line() {
-                line.tick();
-                entry.tick_at = next_tick(now, line);
+                entry.tick(now, line);
             }
             if !std::mem::replace(&mut link.is_queued, true) {
                 self.handshakes.push(entry.socket);
@@ -153,8 +198,29 @@ impl Shell {
         }
     }
 
+    /// A bridge is told that something waits for it, if it wants to know.
+    fn tell_wanted(&self, client_id: &str) {
+        if let Some(number) = self.lines.sessions.get(client_id).copied() {
+            let news = News::Wanted;
+            self.orders.tell(|shard| Event::Line(shard, number, news));
+        }
+    }
+
+    /// The session of a line that has ended: whether something waits for it, or is not acknowledged.
+    fn is_owed(&self, plan: &Plan) -> bool {
+        let session = self.core.session_of(&plan.session_id);
+        let sight = session.and_then(|key| self.core.see(key));
+        sight.is_some_and(|sight| {
+            let outbound = &sight.session.outbound;
+            outbound.queued() > 0 || outbound.unacknowledged() > 0
+        })
+    }
+
     /// Tells what lines have to tell, at the end of a turn.
     pub(super) fn tell_lines(&mut self) {
+        for client_id in self.core.take_wanted() {
+            self.tell_wanted(&client_id);
+        }
         while let Some(socket) = self.lines.touched.pop() {
             self.tell_line(socket);
         }
@@ -166,6 +232,29 @@ impl Shell {
         for socket in sockets.collect::<Vec<_>>() {
             self.count_line(socket);
         }
+    }
+
+    /// What waits for each bridge, whether its line is up or not.
+    pub(super) fn bridges_wait(&mut self) -> Vec<Waiting> {
+        let now = self.clock.now();
+        let core = &self.core;
+        let mut waits = Vec::new();
+        self.lines.sessions.retain(|client_id, _| {
+            let session = core.session_of(client_id).and_then(|key| core.see(key));
+            let Some(session) = session.map(|sight| sight.session) else {
+                return false;
+            };
+            waits.push(Waiting {
+                client_id: client_id.clone(),
+                messages: session.outbound.queued() as u64,
+                bytes: session.outbound.queue_bytes() as u64,
+                oldest_ms: session.outbound.waits_ms(now),
+                in_flight: session.outbound.unacknowledged().into(),
+                dropped: session.lost_messages,
+            });
+            true
+        });
+        waits
     }
 
     fn count_line(&mut self, socket: SocketKey) {
@@ -225,11 +314,16 @@ impl Shell {
         if self.lines.entry(socket).is_none() {
             return;
         }
+        let mut lazy = None;
         if let Some(line) = self.sockets.line(socket) {
             line.note_end("the connection is closed");
+            lazy = Some(Arc::clone(line.plan())).filter(|plan| plan.idle_ms.is_some());
         }
         self.count_line(socket);
         self.tell_line(socket);
+        if let Some(plan) = lazy.filter(|plan| self.is_owed(plan)) {
+            self.tell_wanted(&plan.session_id);
+        }
         self.lines.by_slot.remove(&socket.slot());
     }
 }

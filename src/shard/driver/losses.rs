@@ -1,5 +1,6 @@
 //! Telling an operator which clients lose messages: once in a while, and not all of many.
 
+use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::session::losses::Losses;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,12 @@ impl LossReports {
         self.due_at = now + INTERVAL;
         let named = losses.iter().take(NAMED_MAX);
         let mut lines: Vec<_> = named
-            .map(|(client_id, lost)| format!("client {client_id:?} has lost messages: {lost}"))
+            .map(
+                |(client_id, lost)| match client_id.strip_prefix(CLIENT_ID_PREFIX) {
+                    Some(bridge) => format!("bridge {bridge} has lost messages: {lost}"),
+                    None => format!("client {client_id:?} has lost messages: {lost}"),
+                },
+            )
             .collect();
         let more = losses.len().saturating_sub(NAMED_MAX);
         if more > 0 {
@@ -58,5 +64,11 @@ mod tests {
         assert!(lines[0].starts_with("client \"c0\" has lost messages: "));
         assert_eq!(lines[NAMED_MAX], "2 more clients have lost messages");
         assert_eq!(reports.due_at(), now + INTERVAL);
+        let of_bridge = [(Rc::from("$bridge/hq"), lost)];
+        let lines = reports.tell(now, &of_bridge);
+        assert!(
+            lines[0].starts_with("bridge hq has lost messages: "),
+            "{lines:?}"
+        );
     }
 }

@@ -113,6 +113,7 @@ impl Shell {
             rounds: self.clock.rounds().clone(),
             latencies: self.core.latencies().clone(),
             slow: self.laggards.tell(),
+            bridges: self.bridges_wait(),
             loudest: self.core.loudest(self.clock.now(), SLOW_MAX),
         };
         let answer = Event::Statistics(self.orders.shard, number, Box::new(report));

@@ -1,6 +1,7 @@
 //! Telling an operator why clients are not served, or not as they asked: a few lines for each address in a
 //! while, and how many more there were.
 
+use crate::engine::bridge;
 use crate::engine::codec::Reason;
 use crate::engine::telemetry::notes::{Event, Gone};
 use crate::shard::account::Entry;
@@ -215,9 +216,14 @@ fn line(entry: &Entry) -> Option<String> {
     if !note.event.tells_why() {
         return None;
     }
-    let mut who = match &*note.client_id {
-        "" => "a client".to_owned(),
-        id => format!("client {id:?}"),
+    let bridge = bridge_of(entry);
+    if bridge.is_some() && is_told_by_bridge(&note.event) {
+        return None;
+    }
+    let mut who = match (bridge, &*note.client_id) {
+        (Some(name), _) => format!("bridge {name}"),
+        (None, "") => "a client".to_owned(),
+        (None, id) => format!("client {id:?}"),
     };
     if let Some(user_name) = &note.user_name {
         who.push_str(&format!(" (user {user_name:?})"));
@@ -257,6 +263,20 @@ fn line(entry: &Entry) -> Option<String> {
     })
 }
 
+/// The name of a bridge, if the connection is one.
+fn bridge_of(entry: &Entry) -> Option<&str> {
+    let id = Some(&*entry.note.client_id).filter(|_| entry.listener == bridge::LISTENER);
+    id.map(|id| id.strip_prefix(bridge::CLIENT_ID_PREFIX).unwrap_or(id))
+}
+
+/// Whether who looks after bridges says it, with what comes next.
+const fn is_told_by_bridge(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Disconnected { .. } | Event::Gone(_) | Event::GoneEarly { .. } | Event::TakenOver(_)
+    )
+}
+
 /// Whether another line says it: of a takeover its own, of a stop the broker's.
 const fn is_told_elsewhere(reason: u8) -> bool {
     reason == Reason::SessionTakenOver.byte() || reason == Reason::ServerShuttingDown.byte()
@@ -286,6 +306,26 @@ mod tests {
                 event,
             },
         }
+    }
+
+    #[test]
+    fn of_a_bridge_what_its_own_line_says_is_not_said_twice() {
+        let of_bridge = |event| Entry {
+            listener: bridge::LISTENER,
+            ..entry("$bridge/hq", Some("bridge-hq"), event)
+        };
+        let ended = Event::Disconnected {
+            reason: 0x93,
+            text: "too many".into(),
+        };
+        assert_eq!(line(&of_bridge(ended)), None);
+        assert_eq!(line(&of_bridge(Event::Gone(Gone::Reset))), None);
+        let refused = Event::Refused {
+            reason: 0x97,
+            text: "no memory".into(),
+        };
+        let said = line(&of_bridge(refused)).unwrap();
+        assert!(said.starts_with("bridge hq (user \"bridge-hq\")"), "{said}");
     }
 
     #[test]

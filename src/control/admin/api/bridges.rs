@@ -20,9 +20,14 @@ pub(super) struct BridgeList {
     (status = 200, body = BridgeList), (status = "4XX", body = Problem),
     (status = "5XX", body = Problem)))]
 pub(super) async fn list(State(answers): State<Answers>) -> Result<Json<BridgeList>, Problem> {
-    // Shards tell then what went through their lines.
-    answers.overview().await?;
+    // Shards tell then what went through their lines, and what waits.
+    let overview = answers.overview().await?;
     let bridges = answers.ask(Ask::Bridges).await;
     let bridges = bridges.map_err(|_| Problem::busy())?;
+    let with_queue = |state: BridgeState| match overview.waiting_for(&state.client_id) {
+        Some(waiting) => state.with_queue(waiting),
+        None => state,
+    };
+    let bridges = bridges.into_iter().map(with_queue).collect();
     Ok(Json(BridgeList { bridges }))
 }

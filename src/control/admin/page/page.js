@@ -189,9 +189,27 @@ const LOOK = [
   ["for", (row) => seconds(row.since_seconds), "number"],
 ];
 
+const BRIDGES = [
+  ["bridge", (row) => make("a", { href: "#/client/" + part(row.client_id) }, row.name)],
+  ["state", (row) => make("span", { class: ["up", "idle", "paused"].includes(row.state) ? "good" : "bad" }, row.state)],
+  ["for", (row) => seconds(row.since_seconds), "number"],
+  ["address", (row) => row.address],
+  ["queued", (row) => count(row.queued), "number"],
+  ["bytes", (row) => bytes(row.queued_bytes), "number"],
+  ["oldest", (row) => seconds(row.oldest_seconds), "number"],
+  ["in flight", (row) => count(row.in_flight), "number"],
+  ["dropped", (row) => count(row.dropped), "number"],
+  ["last ended by", (row) => row.cause === null ? "-" : row.cause],
+];
+
+// Nothing where there are none.
+function bridgesOf(rows) {
+  return rows.length ? [make("h2", {}, "Bridges"), table("Bridges to other brokers", BRIDGES, rows)] : [];
+}
+
 async function overview(place) {
-  const [text, status, slow] = await Promise.all([
-    ask("/metrics").then((answer) => answer.text()), json("/status"), json("/clients?sort=queue&limit=5")]);
+  const [text, status, slow, joined] = await Promise.all([
+    ask("/metrics").then((answer) => answer.text()), json("/status"), json("/clients?sort=queue&limit=5"), json("/bridges")]);
   const now = { at: performance.now(), metrics: parse(text) };
   // Another view may have been looked at meanwhile: rates are over what has passed.
   const live = overviewOf(now.metrics, before && before.metrics, before && (now.at - before.at) / 1000);
@@ -211,6 +229,7 @@ async function overview(place) {
     ]),
     ...plot(), latencies(now.metrics, then),
     make("h2", {}, "Slowest subscribers"), table("Most messages waiting", LOOK, slow.clients),
+    ...bridgesOf(joined.bridges),
     make("h2", {}, "Drops and refusals"),
     reasons("Messages that somebody did not get, since the start", now.metrics, "ringmq_messages_dropped_total"),
     reasons("Connections refused, since the start", now.metrics, "ringmq_connections_refused_total"),

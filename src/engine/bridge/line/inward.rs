@@ -1,5 +1,6 @@
 //! From the remote broker to the core.
 
+use super::breach::Breach;
 use super::{Line, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
@@ -16,49 +17,64 @@ impl Line {
             return self.connack_of_remote(frame);
         }
         let Some(kind) = PacketType::from_first_byte(frame.first_byte) else {
-            return self.broken(DecodeError::ReservedPacketType);
+            return self.broken(DecodeError::ReservedPacketType.into());
         };
+        if kind != PacketType::Publish && !kind.may_begin_with(frame.first_byte, self.version()) {
+            return self.broken(DecodeError::FixedHeaderFlags.into());
+        }
         let done = match kind {
             PacketType::Publish => self.publish_in(frame),
             PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
                 self.ack_in(kind, frame)
             }
             PacketType::Suback => self.suback_of_remote(frame),
-            PacketType::Pingresp => Ok(()),
-            PacketType::Disconnect => self.farewell_of_remote(frame),
-            _ => Err(DecodeError::UnexpectedPacket),
+            PacketType::Pingresp if frame.body.is_empty() => Ok(()),
+            PacketType::Pingresp => Err(DecodeError::TrailingBytes.into()),
+            PacketType::Disconnect if self.version().is_v5() => self.farewell_of_remote(frame),
+            _ => Err(Breach::Unexpected(kind)),
         };
-        if let Err(error) = done {
-            self.broken(error);
+        if let Err(breach) = done {
+            self.broken(breach);
         }
     }
 
-    fn suback_of_remote(&mut self, frame: Frame<'_>) -> Result<(), DecodeError> {
+    fn suback_of_remote(&mut self, frame: Frame<'_>) -> Result<(), Breach> {
         let (packet_id, codes) = decode_suback(frame.body, self.version())?;
         let mut subacks = self.awaited.subacks.iter();
-        if let Some(place) = subacks.position(|(known, _)| *known == packet_id) {
-            let (_, filters) = self.awaited.subacks.remove(place);
-            self.tell_refused(Side::Remote, filters, codes);
-            self.look_whether_up();
+        let place = subacks.position(|(known, _)| *known == packet_id);
+        let place = place.ok_or(Breach::SubackUnknown(packet_id))?;
+        let (_, filters) = self.awaited.subacks.remove(place);
+        if codes.len() != filters.len() {
+            return Err(Breach::SubackCodes {
+                codes: codes.len(),
+                filters: filters.len(),
+            });
         }
+        let is_none = |code: &&u8| (3..0x80).contains(*code);
+        if let Some(code) = codes.iter().find(is_none) {
+            return Err(Breach::SubackCode(*code));
+        }
+        self.tell_refused(Side::Remote, filters, codes);
+        self.look_whether_up();
         Ok(())
     }
 
-    fn farewell_of_remote(&mut self, frame: Frame<'_>) -> Result<(), DecodeError> {
-        if !self.version().is_v5() {
-            return Err(DecodeError::UnexpectedPacket);
-        }
+    fn farewell_of_remote(&mut self, frame: Frame<'_>) -> Result<(), Breach> {
         let (why, server) = decode_farewell(frame.body)?;
         let server = server.map(str::to_owned);
         self.over(format!("it disconnects: {why}"), false, server);
         Ok(())
     }
 
-    fn publish_in(&mut self, frame: Frame<'_>) -> Result<(), DecodeError> {
+    fn publish_in(&mut self, frame: Frame<'_>) -> Result<(), Breach> {
         let publish = Publish::decode(frame.first_byte, frame.body, self.version())?;
-        if publish.topic.is_empty() {
-            // It was told that there is none.
-            return Err(DecodeError::TopicEmpty);
+        if let Some(alias) = publish.properties.topic_alias {
+            // CONNECT has told no Topic Alias Maximum.
+            return Err(Breach::TopicAlias(alias));
+        }
+        let qos = publish.qos;
+        if let Some(asked) = self.remote.asked_qos.filter(|asked| qos > *asked) {
+            return Err(Breach::QosNotAsked { qos, asked });
         }
         let mut topic = std::mem::take(&mut self.topic);
         let mut properties = std::mem::take(&mut self.properties);
@@ -75,6 +91,10 @@ impl Line {
             self.counts.dropped_topic += 1;
             return self.end_in(publish);
         };
+        if !self.plan.takes_in(rule, topic) {
+            // Another connection brings it.
+            return self.end_in(publish);
+        }
         let retain = rule.retain(publish.retain) && self.plan.taken.retain_available;
         let hops_max = self.plan.hops_max;
         let mut forwarded: &[u8] = &publish.properties.forwarded;
@@ -106,6 +126,7 @@ impl Line {
         head.encode(&mut self.up);
         self.up.extend_from_slice(publish.payload);
         self.counts.messages_in += 1;
+        self.passed += 1;
     }
 
     /// A message goes no further: the remote broker is done with it. PUBREL of one of QoS 2 goes to the core,
@@ -116,7 +137,7 @@ impl Line {
         }
     }
 
-    fn ack_in(&mut self, kind: PacketType, frame: Frame<'_>) -> Result<(), DecodeError> {
+    fn ack_in(&mut self, kind: PacketType, frame: Frame<'_>) -> Result<(), Breach> {
         let ack = Ack::decode(kind, frame.body, self.version())?;
         self.counts.refused_remote +=
             u64::from(ack.reason.is_error() && kind != PacketType::Pubcomp);

@@ -11,12 +11,14 @@
 //! remote before the core has; what waits meanwhile is not read beyond [`HELD_BYTES_MAX`]. After the end is
 //! told nothing more goes either way but a DISCONNECT.
 
+mod aliases;
+mod breach;
 mod inward;
 mod outward;
+mod subscribing;
 
 use super::dial::Outcome;
 use super::plan::{Plan, Protocol, Routes};
-use crate::engine::codec::DecodeError;
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::property::BRIDGE_PROPERTY;
@@ -27,6 +29,8 @@ use crate::engine::codec::remote::{
 use crate::engine::codec::{PacketType, Reason, Version};
 use crate::engine::message::Qos;
 use crate::engine::session::EXPIRY_NEVER;
+use aliases::Aliases;
+use breach::Breach;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -83,6 +87,8 @@ pub struct End {
     pub cause: String,
     /// Whether another protocol may do better.
     pub is_by_protocol: bool,
+    /// Whether the remote broker broke the protocol.
+    pub is_breach: bool,
     /// Whether it was up.
     pub was_up: bool,
     /// Where the remote broker says to go.
@@ -96,6 +102,7 @@ impl End {
         End {
             cause,
             is_by_protocol: false,
+            is_breach: false,
             was_up: false,
             server_reference: None,
         }
@@ -104,6 +111,9 @@ impl End {
     /// What became of the attempt.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
+        if self.is_breach {
+            return Outcome::Broke;
+        }
         match (self.was_up, self.is_by_protocol) {
             (true, _) => Outcome::WasUp,
             (false, true) => Outcome::FailedByProtocol,
@@ -125,6 +135,10 @@ pub enum News {
     Refused(Side, String, String),
     /// It has ended.
     Ended(End),
+    /// It has ended, since nothing passed.
+    Idle,
+    /// Something waits for it.
+    Wanted,
 }
 
 /// One of the two brokers.
@@ -160,6 +174,8 @@ pub struct LineCounts {
     pub dropped_topic: u64,
     /// Not taken by the remote broker, which says so.
     pub refused_remote: u64,
+    /// Times that the remote broker broke the protocol.
+    pub breaches: u64,
 }
 
 impl LineCounts {
@@ -171,15 +187,17 @@ impl LineCounts {
         self.dropped_too_large += more.dropped_too_large;
         self.dropped_topic += more.dropped_topic;
         self.refused_remote += more.refused_remote;
+        self.breaches += more.breaches;
     }
 
     /// All by their names.
     #[must_use]
-    pub const fn list(&self) -> [(&'static str, u64); 6] {
+    pub const fn list(&self) -> [(&'static str, u64); 7] {
         [
             ("bridge_messages_out", self.messages_out),
             ("bridge_messages_in", self.messages_in),
             ("bridge_messages_rejected", self.refused_remote),
+            ("bridge_protocol_errors", self.breaches),
             ("dropped_bridge_hops", self.dropped_hops),
             ("dropped_bridge_too_large", self.dropped_too_large),
             ("dropped_bridge_topic", self.dropped_topic),
@@ -196,6 +214,8 @@ struct Remote {
     receive_maximum: u16,
     session_present: bool,
     keep_alive_seconds: u16,
+    /// Highest QoS that was asked of it, if all that it may send is by that.
+    asked_qos: Option<Qos>,
     name: Option<Box<str>>,
 }
 
@@ -219,6 +239,7 @@ pub struct Line {
     remote: Remote,
     awaited: Awaited,
     is_up: bool,
+    aliases: Aliases,
     /// Messages that left with a lower QoS than they have here.
     lowered: BTreeSet<u16>,
     /// What is not a whole packet yet, or has to wait.
@@ -232,6 +253,8 @@ pub struct Line {
     has_said: bool,
     has_heard: bool,
     silent_ticks: u32,
+    /// Messages in both directions.
+    passed: u64,
     news: Vec<News>,
     counts: LineCounts,
     /// Room for a topic and for properties.
@@ -254,12 +277,14 @@ impl Line {
                 receive_maximum: u16::MAX,
                 session_present: false,
                 keep_alive_seconds: plan.keep_alive_seconds,
+                asked_qos: None,
                 name: None,
             },
             plan,
             purpose,
             awaited: Awaited::default(),
             is_up: false,
+            aliases: Aliases::default(),
             lowered: BTreeSet::new(),
             from_remote: Vec::new(),
             from_core: Vec::new(),
@@ -269,6 +294,7 @@ impl Line {
             has_said: false,
             has_heard: false,
             silent_ticks: 0,
+            passed: 0,
             news: Vec::new(),
             counts: LineCounts::default(),
             topic: String::new(),
@@ -358,6 +384,29 @@ impl Line {
     #[must_use]
     pub fn tick_ms(&self) -> u64 {
         u64::from(self.remote.keep_alive_seconds) * 500
+    }
+
+    /// Messages that have gone through in both directions.
+    #[must_use]
+    pub const fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Nothing has passed for long enough: it leaves the remote broker in order.
+    pub fn end_idle(&mut self) {
+        if self.stage == Stage::Open && self.is_up {
+            self.say_goodbye();
+            self.stage = Stage::Over;
+            self.news.push(News::Idle);
+        }
+    }
+
+    /// What it has shown ends soon: it leaves the remote broker in order, to come back with something newer.
+    pub fn end_in_time(&mut self) {
+        if self.stage == Stage::Open {
+            self.say_goodbye();
+            self.fail("its token is renewed before it ends (bridge.sas_seconds)".into());
+        }
     }
 
     /// The connection ended, in these words; only the first cause counts.
@@ -454,6 +503,7 @@ impl Line {
             user_name: plan.user_name.as_deref(),
             password: plan.password.as_ref().map(|password| password.reveal()),
             will: will.map(|topic| (topic, &b"0"[..])),
+            will_retain: plan.known.takes_retained,
             session_expiry_seconds: if plan.is_persistent { EXPIRY_NEVER } else { 0 },
             receive_maximum: plan.taken.receive_maximum,
             packet_bytes_max: plan.taken.packet_bytes_max as u32,
@@ -474,6 +524,7 @@ impl Line {
             user_name: None,
             password: None,
             will: None,
+            will_retain: false,
             session_expiry_seconds: if plan.is_persistent { EXPIRY_NEVER } else { 0 },
             receive_maximum: self.remote.receive_maximum,
             packet_bytes_max: 0,
@@ -491,17 +542,23 @@ impl Line {
         let version = self.version();
         let answer = match Answer::decode(frame.body, version) {
             Ok(answer) => answer,
-            Err(error) => return self.broken(error),
+            Err(error) => return self.broken(error.into()),
         };
         if answer.code != 0 {
             let server = answer.server_reference.map(str::to_owned);
             let cause = format!("it refuses CONNECT: {}", answer.refusal(version));
             return self.over(cause, answer.is_other_version(), server);
         }
-        self.remote.qos_max = answer.qos_max;
-        self.remote.retain_available = answer.retain_available;
+        if let Some(breach) = Breach::of_answer(&answer, !self.plan.is_persistent) {
+            return self.broken(breach);
+        }
+        let known = self.plan.known;
+        self.remote.qos_max = answer.qos_max.min(known.qos_max);
+        self.remote.retain_available = answer.retain_available && known.takes_retained;
         self.remote.packet_bytes_max = answer.packet_bytes_max as usize;
         self.remote.receive_maximum = answer.receive_maximum;
+        let aliases_max = self.plan.topic_alias_max.min(answer.topic_alias_max);
+        self.aliases.begin(aliases_max);
         self.remote.session_present = answer.session_present;
         self.remote.name = answer.broker_name.map(Into::into);
         if let Some(seconds) = answer.keep_alive_seconds {
@@ -515,7 +572,7 @@ impl Line {
     fn connack_of_core(&mut self, frame: Frame<'_>) {
         let answer = match Answer::decode(frame.body, Version::V5) {
             Ok(answer) => answer,
-            Err(error) => return self.broken(error),
+            Err(error) => return self.broken(error.into()),
         };
         if answer.code != 0 {
             let why = answer.refusal(Version::V5);
@@ -562,32 +619,6 @@ impl Line {
         }
     }
 
-    fn subscribe_there(&mut self) {
-        let (plan, version) = (Arc::clone(&self.plan), self.version());
-        let rules: Vec<_> = plan
-            .topics
-            .iter()
-            .filter(|rule| rule.direction.comes_in())
-            .collect();
-        for (part, packet_id) in rules
-            .chunks(plan.filters_per_subscribe_max.max(1))
-            .zip((1..=SUBSCRIBE_ID).rev())
-        {
-            let filters: Vec<_> = part.iter().map(|rule| rule.remote_filter()).collect();
-            let asked = filters.iter().zip(part).map(|(filter, rule)| Asked {
-                filter,
-                qos: rule
-                    .qos_max
-                    .min(self.remote.qos_max)
-                    .min(plan.taken.qos_max),
-                retain_handling: if self.remote.session_present { 1 } else { 0 },
-            });
-            let asked: Vec<_> = asked.collect();
-            put_subscribe(version, packet_id, &asked, &mut self.down);
-            self.awaited.subacks.push((packet_id, filters));
-        }
-    }
-
     /// Everything that was asked for is answered, or not.
     fn look_whether_up(&mut self) {
         if self.is_up || !self.awaited.subacks.is_empty() || self.awaited.core.is_some() {
@@ -613,21 +644,43 @@ impl Line {
         self.over(cause, false, None);
     }
 
-    fn broken(&mut self, error: DecodeError) {
-        let version = self.version();
-        self.fail(format!(
-            "it breaks the protocol: {}",
-            error.told(Some(version))
-        ));
+    /// The remote broker broke a rule: it is told which where its version allows `[MQTT-4.13.1-1]`.
+    fn broken(&mut self, breach: Breach) {
+        let is_let_in = !matches!(self.stage, Stage::New | Stage::Over);
+        if is_let_in && self.version().is_v5() {
+            let disconnect = [
+                PacketType::Disconnect.first_byte(),
+                1,
+                breach.reason().byte(),
+            ];
+            if disconnect.len() <= self.remote.packet_bytes_max {
+                self.down.extend_from_slice(&disconnect);
+            }
+        }
+        self.breach(&breach.told(self.version()));
+    }
+
+    fn breach(&mut self, what: &str) {
+        self.counts.breaches += 1;
+        self.end_with(End {
+            is_breach: true,
+            ..End::before_line(format!("it breaks the protocol: {what}"))
+        });
     }
 
     fn over(&mut self, cause: String, is_by_protocol: bool, server_reference: Option<String>) {
+        self.end_with(End {
+            is_by_protocol,
+            server_reference,
+            ..End::before_line(cause)
+        });
+    }
+
+    fn end_with(&mut self, end: End) {
         self.stage = Stage::Over;
         self.news.push(News::Ended(End {
-            cause,
-            is_by_protocol,
             was_up: self.is_up,
-            server_reference,
+            ..end
         }));
     }
 
@@ -661,7 +714,12 @@ impl Line {
                     }
                 }
                 Ok(Split::Partial(_)) => return used,
-                Err(error) => self.broken(error),
+                Err(error) => self.broken(match split(rest, usize::MAX) {
+                    Ok(Split::Partial(bytes) | Split::Whole(_, bytes)) => {
+                        Breach::PacketTooLarge { bytes, max }
+                    }
+                    Err(_) => error.into(),
+                }),
             }
         }
         // Nothing that comes after the end is looked at.

@@ -1,5 +1,6 @@
 //! From the core to the remote broker.
 
+use super::aliases::Alias;
 use super::{Line, News, Purpose, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
@@ -8,6 +9,14 @@ use crate::engine::codec::publish::{Publish, PublishHead};
 use crate::engine::codec::remote::{decode_farewell, decode_suback, filter_refusal};
 use crate::engine::codec::{DecodeError, PacketType, Reason, Version};
 use crate::engine::message::Qos;
+
+/// Whether the core ends a connection so for what the remote broker has sent.
+const fn is_of_remote(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::MalformedPacket | Reason::ProtocolError | Reason::ReceiveMaximumExceeded
+    )
+}
 
 /// The way of a message that goes on.
 struct Way<'a> {
@@ -35,7 +44,7 @@ impl Line {
             _ => Ok(()),
         };
         if let Err(error) = done {
-            self.broken(error);
+            self.broken(error.into());
         }
     }
 
@@ -60,7 +69,12 @@ impl Line {
         if !matches!(self.purpose, Purpose::Prepare(_)) {
             self.say_goodbye();
         }
-        if self.stage != Stage::Over {
+        let reason = frame.body.first().copied().and_then(Reason::from_byte);
+        if self.stage == Stage::Over {
+            // It has its cause.
+        } else if reason.is_some_and(is_of_remote) {
+            self.breach(&why);
+        } else {
             self.fail(format!("this broker has closed it: {why}"));
         }
         Ok(())
@@ -83,7 +97,7 @@ impl Line {
         let Some(rule) = self.plan.topics.get(rule) else {
             return;
         };
-        if topic.is_empty() || topic.len() > usize::from(u16::MAX) {
+        if !self.plan.known.takes_topic(topic) {
             self.counts.dropped_topic += 1;
             return self.end_out(publish);
         }
@@ -119,7 +133,7 @@ impl Line {
     }
 
     fn put_publish(&mut self, publish: &Publish<'_>, topic: &str, way: &Way<'_>) {
-        let head = PublishHead {
+        let alone = PublishHead {
             version: self.version(),
             dup: publish.dup && way.qos > Qos::AtMostOnce,
             qos: way.qos,
@@ -132,16 +146,46 @@ impl Line {
             subscription_ids: &[],
             payload_bytes: publish.payload.len(),
         };
-        if head.packet_bytes() > self.remote.packet_bytes_max {
+        let is_small = publish.payload.len() <= self.plan.known.payload_bytes_max;
+        let Some(head) = Some(alone)
+            .filter(|_| is_small)
+            .and_then(|it| self.with_alias(it))
+        else {
             self.counts.dropped_too_large += 1;
             return self.end_out(publish);
-        }
+        };
         head.encode(&mut self.down);
         self.down.extend_from_slice(publish.payload);
         self.counts.messages_out += 1;
+        self.passed += 1;
         if way.qos < publish.qos {
             self.lower(publish, way.qos);
         }
+    }
+
+    /// The same with an alias for its topic where there is one, and `None` if the remote broker does not take
+    /// it in any way.
+    fn with_alias<'a>(&mut self, alone: PublishHead<'a>) -> Option<PublishHead<'a>> {
+        let max = self.remote.packet_bytes_max;
+        let head = match self.aliases.of(alone.topic) {
+            Alias::Known(topic_alias) => PublishHead {
+                topic: "",
+                topic_alias,
+                ..alone
+            },
+            Alias::New(topic_alias) => PublishHead {
+                topic_alias,
+                ..alone
+            },
+            Alias::None => alone,
+        };
+        if head.packet_bytes() > max {
+            return Some(alone).filter(|alone| alone.packet_bytes() <= max);
+        }
+        if head.topic_alias > 0 && !head.topic.is_empty() {
+            self.aliases.learn(head.topic, head.topic_alias);
+        }
+        Some(head)
     }
 
     /// A message left with a lower QoS than it has here: what the remote broker does not say is said for it.
@@ -209,6 +253,10 @@ impl Line {
             subscription_ids: &[],
             payload_bytes: state.len(),
         };
+        if head.packet_bytes() > self.remote.packet_bytes_max {
+            self.counts.dropped_too_large += 1;
+            return;
+        }
         head.encode(&mut self.down);
         self.down.extend_from_slice(state);
     }

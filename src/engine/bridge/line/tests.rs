@@ -1,13 +1,14 @@
 //! A line packet by packet, between a remote broker and a core that the tests play.
 
 use super::*;
-use crate::engine::bridge::plan::{Direction, Taken, TopicRule};
+use crate::engine::bridge::plan::{Direction, Known, Taken, TopicRule};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::connect::{Connack, Connect};
 use crate::engine::codec::publish::{Publish, PublishHead};
 use crate::engine::codec::subscribe::Subscribe;
 use crate::engine::codec::topic::TopicLimits;
 use crate::engine::codec::{Packet, Reason};
+use crate::engine::limits::OwnQueue;
 
 fn plan(rules: Vec<TopicRule>) -> Plan {
     Plan {
@@ -18,10 +19,17 @@ fn plan(rules: Vec<TopicRule>) -> Plan {
         user_name: None,
         password: None,
         keep_alive_seconds: 60,
+        lasts_ms: None,
+        idle_ms: None,
         is_persistent: true,
-        queue_bytes_max: None,
+        queue: OwnQueue::default(),
+        part: None,
         topics: rules,
-        filters_per_subscribe_max: 2,
+        topic_alias_max: 2,
+        known: Known {
+            filters_per_subscribe_max: 2,
+            ..Known::NOTHING
+        },
         remote_state_topic: None,
         broker_name: "here".into(),
         hops_max: 8,
@@ -367,6 +375,258 @@ fn each_end_has_its_cause() {
     let end = wire.end();
     assert!(end.was_up && end.cause.contains("no room"), "{end:?}");
     assert_eq!(wire.down(), [(0xE0, vec![])]);
+}
+
+/// A line that has said CONNECT, and gets this for it.
+fn answered(plan: Plan, bytes: &[u8]) -> Wire {
+    let mut wire = Wire(Line::new(Arc::new(plan), Purpose::Carry(Protocol::V5)));
+    wire.0.from_remote(&[]);
+    wire.down();
+    wire.0.from_remote(bytes);
+    wire
+}
+
+/// It ends for that, once, and the remote broker is told by this code.
+fn assert_breach(wire: &mut Wire, told: &[(u8, Vec<u8>)], wanted: &str) {
+    let end = wire.end();
+    assert!(end.cause.contains(wanted), "{end:?}");
+    assert_eq!((end.is_breach, end.outcome()), (true, Outcome::Broke));
+    assert_eq!(wire.down(), told, "{wanted}");
+    assert_eq!(wire.0.take_counts().breaches, 1);
+    wire.0.from_remote(&[0x30, 3, 0, 0, 0]);
+    assert!(wire.0.take_news().is_empty(), "told once");
+}
+
+#[test]
+fn a_connack_that_breaks_the_protocol_ends_the_line() {
+    let told = |code| vec![(0xE0, vec![code])];
+    for (bytes, told, wanted) in [
+        (
+            &[0x20, 6, 0, 0, 3, 0x21, 0, 0][..],
+            told(0x82),
+            "a Receive Maximum of 0",
+        ),
+        (
+            &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0],
+            told(0x82),
+            "a Maximum Packet Size of 0",
+        ),
+        (
+            &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 4],
+            told(0x82),
+            "an acknowledgement has up to 5",
+        ),
+        (
+            &[0x20, 5, 0, 0, 2, 0x24, 2],
+            told(0x82),
+            "a value outside its range",
+        ),
+        (&[0x20, 3, 0, 0, 9], told(0x81), "needs more bytes"),
+    ] {
+        let mut wire = answered(plan(vec![both("#")]), bytes);
+        assert_breach(&mut wire, &told, wanted);
+    }
+    let mut clean = plan(vec![both("#")]);
+    clean.is_persistent = false;
+    let mut wire = answered(clean, &[0x20, 3, 1, 0, 0]);
+    assert_breach(&mut wire, &told(0x82), "though a clean one was asked for");
+}
+
+#[test]
+fn a_packet_that_breaks_the_protocol_ends_the_line() {
+    let told = |code| vec![(0xE0, vec![code])];
+    let lowest = || {
+        let mut rule = both("#");
+        rule.qos_max = Qos::AtLeastOnce;
+        opened(plan(vec![rule]), Protocol::V5, &USUAL)
+    };
+    let large: Vec<_> = [0x30, 0xE8, 7].into_iter().chain([0; 1_000]).collect();
+    for (bytes, code, wanted) in [
+        (
+            &[0x30, 7, 0, 1, b'r', 3, 0x23, 0, 1][..],
+            0x94,
+            "topic alias 1, though",
+        ),
+        (
+            &[0x30, 6, 0, 0, 3, 0x23, 0, 7],
+            0x94,
+            "topic alias 7, though",
+        ),
+        (&[0x30, 3, 0, 0, 0], 0x82, "topic name is empty"),
+        (&[0x30, 4, 0, 1, b'#', 0], 0x90, "contains a wildcard"),
+        (
+            &[0x30, 6, 0, 1, b'r', 2, 0x0B, 1],
+            0x82,
+            "though it was given none",
+        ),
+        (
+            &[0x34, 6, 0, 1, b'r', 0, 1, 0],
+            0x9B,
+            "of QoS 2, though 1 at most",
+        ),
+        (&[0x36, 6, 0, 1, b'r', 0, 1, 0], 0x81, "both set"),
+        (
+            &large,
+            0x95,
+            "a packet of 1003 bytes, this broker takes 1000",
+        ),
+        (
+            &[0x90, 4, 0, 9, 0, 0],
+            0x82,
+            "packet identifier 9, of no SUBSCRIBE",
+        ),
+        (&[0x41, 2, 0, 9], 0x81, "flags of the fixed header"),
+        (&[0xD0, 1, 0], 0x81, "bytes after its last field"),
+        (&[0x10, 0], 0x82, "it sends CONNECT, which no broker"),
+    ] {
+        let mut wire = lowest();
+        wire.0.from_remote(bytes);
+        assert_breach(&mut wire, &told(code), wanted);
+    }
+    // A 3.1.1 remote is told nothing.
+    let takes = Connack {
+        receive_maximum: u16::MAX,
+        ..USUAL
+    };
+    let mut wire = opened(plan(vec![both("#")]), Protocol::V3_1_1, &takes);
+    wire.0.from_remote(&[0xE0, 0]);
+    assert_breach(&mut wire, &[], "it sends DISCONNECT, which no broker");
+    // What only the core sees.
+    let mut wire = lowest();
+    wire.core(&[0xE0, 2, 0x93, 0]);
+    assert_breach(&mut wire, &[(0xE0, vec![])], "Receive Maximum exceeded");
+}
+
+#[test]
+fn a_suback_answers_for_each_filter() {
+    for (suback, wanted) in [
+        (
+            &[0x90, 5, 0xFF, 0xFF, 0, 0, 0][..],
+            "2 reason codes for 1 filters",
+        ),
+        (&[0x90, 4, 0xFF, 0xFF, 0, 7], "reason code 0x07"),
+    ] {
+        let mut wire = answered(plan(vec![both("#")]), &[0x20, 3, 0, 0, 0]);
+        wire.core(&connack(&Connack::default(), Version::V5));
+        wire.down();
+        wire.0.from_remote(suback);
+        assert_breach(&mut wire, &[(0xE0, vec![0x82])], wanted);
+    }
+}
+
+#[test]
+fn a_subscribe_is_no_larger_than_the_remote_takes() {
+    let rules = ["one", "two", "three", "four", "a/filter/too/long/for/it"].map(both);
+    let mut plan = plan(rules.to_vec());
+    plan.known.filters_per_subscribe_max = 64;
+    let mut wire = answered(plan, &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 25]);
+    wire.core(&connack(&Connack::default(), Version::V5));
+    let sent: Vec<_> = wire.down().into_iter().map(|(_, body)| body).collect();
+    let filters = |body: &[u8]| {
+        let subscribe = Subscribe::decode(body, Version::V5).unwrap();
+        subscribe.requests.len()
+    };
+    assert_eq!(
+        sent.iter().map(|body| filters(body)).collect::<Vec<_>>(),
+        [2, 1, 1]
+    );
+    assert!(sent.iter().all(|body| body.len() + 2 <= 25));
+    let news = wire.0.take_news();
+    let refused = matches!(&news[..], [News::Refused(Side::Here, filter, why)]
+        if filter == "r/a/filter/too/long/for/it" && why.contains("takes 25"));
+    assert!(refused, "{news:?}");
+}
+
+#[test]
+fn topics_are_named_once_where_the_remote_takes_aliases() {
+    let takes = Connack {
+        topic_alias_max: 2,
+        ..USUAL
+    };
+    let sizes = |takes: &Connack<'_>| {
+        let mut free = plan(vec![both("#")]);
+        free.hops_max = 0;
+        let mut wire = opened(free, Protocol::V5, takes);
+        let mut seen = Vec::new();
+        for topic in [
+            "sensors/one",
+            "sensors/two",
+            "sensors/one",
+            "sensors/one",
+            "sensors/six",
+            "x",
+        ] {
+            wire.core(&publish(Version::V5, topic, Qos::AtLeastOnce, &[]));
+            let down = wire.down();
+            let sent = Publish::decode(down[0].0, &down[0].1, Version::V5).unwrap();
+            let alias = sent.properties.topic_alias;
+            seen.push((sent.topic.to_owned(), alias, down[0].1.len()));
+        }
+        seen
+    };
+    let with = sizes(&takes);
+    let named = |topic: &str, alias, bytes| (topic.to_owned(), alias, bytes);
+    let wanted = [
+        named("r/sensors/one", Some(1), 23),
+        named("r/sensors/two", Some(2), 23),
+        named("", Some(1), 10),
+        named("", Some(1), 10),
+        named("r/sensors/six", None, 20),
+        named("r/x", None, 10),
+    ];
+    assert_eq!(with, wanted);
+    let without = sizes(&USUAL);
+    assert!(
+        without
+            .iter()
+            .all(|(topic, alias, _)| alias.is_none() && !topic.is_empty())
+    );
+    // What is too large with an alias goes without.
+    let tight = Connack {
+        packet_bytes_max: Some(22),
+        ..takes
+    };
+    let seen = sizes(&tight);
+    assert_eq!(seen[0], named("r/sensors/one", None, 20));
+}
+
+/// What a steady flow saves: 1,000 messages of 64 bytes to 16 topics of 41 bytes.
+#[test]
+fn a_steady_flow_of_few_topics_takes_a_third_less() {
+    let bytes = |topic_alias_max| {
+        let mut plan = plan(vec![both("#")]);
+        (plan.hops_max, plan.topic_alias_max) = (0, 16);
+        let takes = Connack {
+            topic_alias_max,
+            ..USUAL
+        };
+        let mut wire = opened(plan, Protocol::V5, &takes);
+        let mut sum = 0;
+        for number in 0..1_000 {
+            let topic = format!("plant7/line3/sensor/{:04}/temperature/", number % 16);
+            let head = PublishHead {
+                version: Version::V5,
+                dup: false,
+                qos: Qos::AtMostOnce,
+                retain: false,
+                topic: &topic,
+                packet_id: 0,
+                forwarded: &[],
+                expiry_seconds: None,
+                topic_alias: 0,
+                subscription_ids: &[],
+                payload_bytes: 64,
+            };
+            let mut packet = Vec::new();
+            head.encode(&mut packet);
+            packet.extend_from_slice(&[b'x'; 64]);
+            wire.core(&packet);
+            sum += wire.0.take_down().len();
+        }
+        sum
+    };
+    let (without, with) = (bytes(0), bytes(16));
+    assert_eq!((without, with), (108_000, 72_624));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One shard, bytes in and bytes out: what once went wrong.
 
+mod aging;
 mod fan_out;
 mod filters;
 mod gate;

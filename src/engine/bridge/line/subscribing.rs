@@ -1,0 +1,71 @@
+//! SUBSCRIBE to the remote broker: all that comes in by the rules, in as many packets as it takes.
+
+use super::{Line, News, SUBSCRIBE_ID, Side};
+use crate::engine::codec::remote::{Asked, put_subscribe};
+use crate::engine::message::Qos;
+use std::sync::Arc;
+
+/// Bytes of a SUBSCRIBE without filters: header, packet identifier, property length.
+const EMPTY_BYTES: usize = 1 + 4 + 2 + 1;
+/// Of a filter beside its text: length and options.
+const OF_FILTER_BYTES: usize = 2 + 1;
+
+impl Line {
+    pub(super) fn subscribe_there(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        let rules = plan.topics.iter().filter(|rule| plan.asks_for(rule));
+        let qos_max = self.remote.qos_max.min(plan.taken.qos_max);
+        let wanted: Vec<_> = rules
+            .map(|rule| (rule.remote_filter(), rule.qos_max.min(qos_max)))
+            .filter(|(filter, _)| self.fits_subscribe(filter))
+            .collect();
+        // What waits in a session that goes on may have been asked for by other rules.
+        if !self.remote.session_present {
+            let highest = wanted.iter().map(|(_, qos)| *qos).max();
+            self.remote.asked_qos = Some(highest.unwrap_or(Qos::AtMostOnce));
+        }
+        let mut packet_ids = (1..=SUBSCRIBE_ID).rev();
+        let mut rest = &wanted[..];
+        while let (false, Some(packet_id)) = (rest.is_empty(), packet_ids.next()) {
+            let (part, after) = rest.split_at(self.filters_at_once(rest));
+            self.put_filters(packet_id, part);
+            rest = after;
+        }
+    }
+
+    /// Whether the remote broker takes a SUBSCRIBE of this filter; it is told if not.
+    fn fits_subscribe(&mut self, filter: &str) -> bool {
+        let bytes = EMPTY_BYTES + OF_FILTER_BYTES + filter.len();
+        let max = self.remote.packet_bytes_max;
+        if bytes > max {
+            let why = format!("a SUBSCRIBE of it has {bytes} bytes, the remote broker takes {max}");
+            let news = News::Refused(Side::Here, filter.to_owned(), why);
+            self.news.push(news);
+        }
+        bytes <= max
+    }
+
+    /// How many of these filters go into one SUBSCRIBE; one at least.
+    fn filters_at_once(&self, filters: &[(String, Qos)]) -> usize {
+        let mut bytes = EMPTY_BYTES;
+        let fit = filters.iter().take_while(|(filter, _)| {
+            bytes += OF_FILTER_BYTES + filter.len();
+            bytes <= self.remote.packet_bytes_max
+        });
+        let max = self.plan.known.filters_per_subscribe_max;
+        fit.count().min(max).clamp(1, filters.len().max(1))
+    }
+
+    fn put_filters(&mut self, packet_id: u16, filters: &[(String, Qos)]) {
+        let retain_handling = if self.remote.session_present { 1 } else { 0 };
+        let asked = filters.iter().map(|(filter, qos)| Asked {
+            filter,
+            qos: *qos,
+            retain_handling,
+        });
+        let asked: Vec<_> = asked.collect();
+        put_subscribe(self.version(), packet_id, &asked, &mut self.down);
+        let filters = filters.iter().map(|(filter, _)| filter.clone()).collect();
+        self.awaited.subacks.push((packet_id, filters));
+    }
+}
