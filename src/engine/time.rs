@@ -29,6 +29,12 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(ms))
     }
 
+    /// This time less `ms`; no earlier than the origin.
+    #[must_use]
+    pub const fn minus_ms(self, ms: u64) -> Self {
+        Timestamp(self.0.saturating_sub(ms))
+    }
+
     /// This time plus `seconds`; saturates at [`Timestamp::NEVER`].
     #[must_use]
     pub const fn plus_seconds(self, seconds: u32) -> Self {

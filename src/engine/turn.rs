@@ -178,6 +178,9 @@ pub trait Surroundings: Queues {
     /// questions about the same one.
     fn has_read_out(&mut self, connection: ConnectionKey, look: &mut Look) -> bool;
 
+    /// Whether the client of a connection that is not read has gone, and has said nothing more before.
+    fn has_gone(&mut self, connection: ConnectionKey) -> bool;
+
     /// Follows orders and takes answers of the control plane.
     fn follow_control(&mut self);
 
@@ -263,7 +266,17 @@ fn hear_out<S: Surroundings>(around: &mut S, now: Timestamp) {
             return;
         };
         let is_read_out = around.has_read_out(takeover.older, &mut takeover.look);
-        around.core().take_over_or_wait(now, takeover, is_read_out);
+        let Some(ended) = around.core().ends_wait(now, takeover, is_read_out) else {
+            continue;
+        };
+        if around.has_gone(ended.by) {
+            around.core().gone_at_gate(ended.by);
+        } else {
+            around.core().let_in(now, ended);
+        }
+        if around.core().is_spent_for_mail() {
+            return;
+        }
     }
 }
 
@@ -377,6 +390,8 @@ mod tests {
     use crate::engine::shard::{ConnectionCounts, Settings};
     use std::sync::Arc;
 
+    const CONNECT: &[u8] = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
+
     struct NoPost;
 
     impl Post for NoPost {
@@ -394,6 +409,7 @@ mod tests {
         post: NoPost,
         now: Timestamp,
         is_read_out: bool,
+        is_gone: bool,
         sent: Vec<ConnectionKey>,
     }
 
@@ -406,6 +422,7 @@ mod tests {
                 post: NoPost,
                 now: Timestamp::from_ms(1),
                 is_read_out: false,
+                is_gone: false,
                 sent: Vec::new(),
             }
         }
@@ -413,8 +430,7 @@ mod tests {
         /// A client comes with its CONNECT.
         fn connect(&mut self) -> ConnectionKey {
             let key = self.core.accept(self.now, 0).expect("a place");
-            let connect = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
-            self.core.receive(self.now, key, connect);
+            self.core.receive(self.now, key, CONNECT);
             key
         }
     }
@@ -476,6 +492,10 @@ mod tests {
             self.is_read_out
         }
 
+        fn has_gone(&mut self, _connection: ConnectionKey) -> bool {
+            self.is_gone
+        }
+
         fn follow_control(&mut self) {}
 
         fn commit(&mut self) {}
@@ -507,6 +527,50 @@ mod tests {
         turn(&mut world);
         assert_eq!(world.sent, [older, newer]);
         assert!(world.core.next_takeover().is_none());
+    }
+
+    #[test]
+    fn who_has_gone_meanwhile_takes_nothing_over() {
+        let mut world = World::new();
+        let older = world.connect();
+        turn(&mut world);
+        world.connect();
+        (world.is_read_out, world.is_gone) = (true, true);
+        turn(&mut world);
+        assert_eq!(world.sent, [older]);
+        let takeovers = world.core.statistics();
+        assert!(takeovers.contains(&("takeovers", 0)) && takeovers.contains(&("connections", 1)));
+    }
+
+    #[test]
+    fn those_of_one_client_wait_no_longer_together_than_one_of_them() {
+        let mut world = World::new();
+        let mut keys = vec![world.connect()];
+        turn(&mut world);
+        keys.extend((0..20).map(|_| world.connect()));
+        turn(&mut world);
+        assert_eq!(world.sent, keys[..1]);
+        world.now = world.now.plus_ms(1_000);
+        turn(&mut world);
+        // In the order in which they came; of each but the last the CONNACK goes with its end.
+        assert_eq!(world.sent.last(), keys.last());
+        let counts = world.core.statistics();
+        assert!(counts.contains(&("takeovers", 20)) && counts.contains(&("connections", 1)));
+    }
+
+    #[test]
+    fn it_takes_over_before_its_connect_is_late() {
+        let mut world = World::new();
+        let older = world.connect();
+        turn(&mut world);
+        let key = world.core.accept(world.now, 0).expect("a place");
+        world.now = world.now.plus_ms(9_700);
+        world.core.receive(world.now, key, CONNECT);
+        turn(&mut world);
+        assert_eq!(world.sent, [older]);
+        world.now = world.now.plus_ms(280);
+        turn(&mut world);
+        assert_eq!(world.sent, [older, key]);
     }
 
     #[test]

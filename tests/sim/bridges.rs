@@ -102,7 +102,10 @@ impl Broker {
         self.core.work_off(now);
         for _ in 0..self.core.takeovers_to_look_at() {
             if let Some(takeover) = self.core.next_takeover() {
-                self.core.take_over_or_wait(now, takeover, true);
+                let ended = self.core.ends_wait(now, takeover, true);
+                if let Some(ended) = ended {
+                    self.core.let_in(now, ended);
+                }
             }
         }
         let told: Vec<_> = self.core.take_persist().collect();

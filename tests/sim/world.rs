@@ -765,6 +765,10 @@ impl Surroundings for Around<'_> {
         })
     }
 
+    fn has_gone(&mut self, _connection: ConnectionKey) -> bool {
+        false
+    }
+
     fn follow_control(&mut self) {}
 
     fn commit(&mut self) {

@@ -611,6 +611,10 @@ impl Surroundings for Around<'_> {
         older.all(|socket| socket.inbound.is_empty())
     }
 
+    fn has_gone(&mut self, _connection: ConnectionKey) -> bool {
+        false
+    }
+
     fn follow_control(&mut self) {}
 
     fn commit(&mut self) {

@@ -7,6 +7,7 @@
 use super::ShardCore;
 use super::common_rate::CommonRate;
 use super::unheard::{ConnectingPart, TurnedAway};
+use crate::engine::keys::ConnectionKey;
 use crate::engine::overload::Stage;
 use crate::engine::session::connection::{Connection, ConnectsFrom};
 use crate::engine::time::Timestamp;
@@ -253,6 +254,19 @@ impl ShardCore {
         here.unwrap_or_default() >= max.of_address || self.admission.connecting > max.of_all
     }
 
+    /// Whether one may wait until its CONNECT is answered: one that was handed over counts for its address
+    /// from now on, if that has not its part of this shard's places.
+    pub(super) fn takes_place_to_wait(&mut self, key: ConnectionKey) -> bool {
+        let connection = self.clients.connections.get(key);
+        if connection.is_none_or(|connection| self.finds_no_place(connection)) {
+            return false;
+        }
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            self.admission.count_adopted(connection);
+        }
+        true
+    }
+
     /// When the shell has to ask again though nothing happens.
     #[must_use]
     pub fn accept_at(&self, now: Timestamp) -> Option<Timestamp> {
@@ -282,16 +296,22 @@ impl Admission {
     /// who is refused could have more than who waits.
     pub(super) fn place_of_refused(&mut self, connection: &mut Connection) -> Place {
         let listener = connection.listener;
-        if connection.is_adopted {
-            // Counted for its network where it sent its CONNECT, until it left.
-            if let Some(network) = connection.network {
-                connection.connects_from = ConnectsFrom::Network(network);
-                self.count_from(network, listener);
-            }
-        }
+        self.count_adopted(connection);
         Place {
             listener,
             connects_from: mem::take(&mut connection.connects_from),
+        }
+    }
+
+    /// One that was handed over counted for its network where it sent its CONNECT, until it left; now here.
+    fn count_adopted(&mut self, connection: &mut Connection) {
+        let is_counted = connection.connects_from != ConnectsFrom::Nobody;
+        if let Some(network) = connection.network
+            && connection.is_adopted
+            && !is_counted
+        {
+            connection.connects_from = ConnectsFrom::Network(network);
+            self.count_from(network, connection.listener);
         }
     }
 

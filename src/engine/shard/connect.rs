@@ -168,9 +168,8 @@ impl ShardCore {
         }
         self.check_memory(client_id)?;
         self.check_later(key, client_id)?;
-        if let Some(older) = self.unheard_older(key, client_id) {
-            let packet = stream.get(..bytes).unwrap_or_default();
-            self.wait_for_older(now, key, older, packet);
+        let packet = stream.get(..bytes).unwrap_or_default();
+        if self.waits_for_older(now, key, client_id, packet) {
             return Ok(true);
         }
         // Nothing is changed for a client that could not be told [MQTT-3.1.2-24].

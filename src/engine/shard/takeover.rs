@@ -1,16 +1,18 @@
 //! A client that comes again while its older connection stands: what it had sent by that counts first.
 //!
 //! ```text
-//!   CONNECT ──► waits ──► the older one is read out ──► takes over
-//!                 └────── limits.takeover_wait_ms ─────────┘
+//!   CONNECT ──► waits ──► the older one is read out ──► is it still there? ──► takes over
+//!                 └────── limits.takeover_wait_ms ──────────────┘
 //! ```
 //! A client that closes and comes again at once has its last messages in the older socket, or its DISCONNECT,
 //! without which its will would be published. Where many send, that socket may be read after the new one.
 //! So the new connection waits at the gate, not read, until nothing is left of the older one: in its socket,
 //! as the shell says, and in packets that are held. Not waited for is what stays unread for the older one's
-//! own fault, by a limit.
+//! own fault, by a limit. Where others of the same client have come before it, it waits for each, but no longer in
+//! all; and it has taken over before its CONNECT is late.
 //!
-//! Invariant: who waits is looked at in each turn, a bounded number of them, and at least every [`LOOK_MS`].
+//! Invariants: who waits is looked at in each turn, a bounded number of them, and at least every [`LOOK_MS`]; it
+//! counts for its address, at its home too, or does not wait.
 
 use super::ShardCore;
 use super::end::WillFate;
@@ -27,6 +29,8 @@ const LOOKS_PER_TURN_MAX: usize = 64;
 /// Longest time between two looks, in milliseconds: the older connection may be read out in a turn that finds
 /// nothing else to do.
 const LOOK_MS: u64 = 10;
+/// So long before a CONNECT is late its client takes over.
+const BEFORE_LATE_MS: u64 = 2 * LOOK_MS;
 
 /// How far the shell has seen an older connection read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,12 +42,23 @@ pub struct Look {
 /// A connection that waits to take over.
 #[derive(Debug)]
 pub struct Takeover {
-    by: ConnectionKey,
+    /// Who waits.
+    pub by: ConnectionKey,
     /// The connection that it will end.
     pub older: ConnectionKey,
+    session: SessionKey,
     until: Timestamp,
     /// What the shell has seen of the older one.
     pub look: Look,
+}
+
+/// A wait that is over.
+#[derive(Debug)]
+#[must_use = "whoever waited is let in, or has gone"]
+pub struct Ended {
+    /// Who has waited.
+    pub by: ConnectionKey,
+    is_heard: bool,
 }
 
 /// Those that wait on a shard.
@@ -51,8 +66,10 @@ pub struct Takeover {
 pub(super) struct Takeovers {
     waiting: VecDeque<Takeover>,
     look_at: Timestamp,
-    /// The CONNECT at hand has waited for that older connection.
-    heard: Option<(ConnectionKey, ConnectionKey)>,
+    /// The CONNECT at hand has waited, and does not again.
+    has_waited: Option<ConnectionKey>,
+    /// What the older connection of the client at hand had sent was not handled.
+    is_unheard: bool,
 }
 
 impl Takeovers {
@@ -69,69 +86,96 @@ impl ShardCore {
         self.takeovers.waiting.len().min(LOOKS_PER_TURN_MAX)
     }
 
-    /// The next of them, to be given to [`ShardCore::take_over_or_wait`].
+    /// The next of them, to be given to [`ShardCore::ends_wait`].
     pub fn next_takeover(&mut self) -> Option<Takeover> {
         self.takeovers.waiting.pop_front()
     }
 
-    /// A connection takes over if the older one `is_read_out` and nothing of it is held, or its time is over.
-    pub fn take_over_or_wait(&mut self, now: Timestamp, takeover: Takeover, is_read_out: bool) {
-        let (by, older) = (takeover.by, takeover.older);
+    /// Whether it takes over now: the older one `is_read_out` and nothing of it is held, or its time is over.
+    /// Else it goes on to wait.
+    pub fn ends_wait(
+        &mut self,
+        now: Timestamp,
+        takeover: Takeover,
+        is_read_out: bool,
+    ) -> Option<Ended> {
         let connections = &self.clients.connections;
-        let waits = connections.get(by).is_some_and(|by| by.awaits_older());
-        if !waits {
-            return;
+        if !connections.get(takeover.by)?.awaits_older() {
+            return None;
         }
-        let is_heard = connections
-            .get(older)
-            .is_none_or(|older| older.hold.is_none() && (older.is_paused || is_read_out));
-        if !is_heard && now < takeover.until {
-            self.takeovers.look_at = now.plus_ms(LOOK_MS);
-            self.takeovers.waiting.push_back(takeover);
-            return;
+        let session = self.clients.sessions.get(takeover.session);
+        let there = session.and_then(|session| session.connection);
+        let has_changed = there.filter(|there| *there != takeover.older);
+        let is_heard = has_changed.is_none()
+            && connections
+                .get(takeover.older)
+                .is_none_or(|older| older.hold.is_none() && (older.is_paused || is_read_out));
+        if is_heard || now >= takeover.until {
+            let by = takeover.by;
+            return Some(Ended { by, is_heard });
         }
-        self.clients.counters.takeovers_unheard += u64::from(!is_heard);
-        self.takeovers.heard = Some((by, older));
-        self.go_on_from_gate(now, by);
-        self.takeovers.heard = None;
+        let look = has_changed.map_or(takeover.look, |_| Look::default());
+        self.takeovers.look_at = now.plus_ms(LOOK_MS);
+        self.takeovers.waiting.push_back(Takeover {
+            older: has_changed.unwrap_or(takeover.older),
+            look,
+            ..takeover
+        });
+        None
     }
 
-    /// The older connection of a client that comes again, unless it was waited for.
-    pub(super) fn unheard_older(
-        &self,
-        by: ConnectionKey,
-        client_id: &str,
-    ) -> Option<ConnectionKey> {
-        let session = self.clients.sessions.find(client_id)?;
-        let older = self.clients.sessions.get(session)?.connection?;
-        let is_waited_for = self.settings.limits.takeover_wait_ms > 0;
-        (is_waited_for && self.takeovers.heard != Some((by, older))).then_some(older)
+    /// A client that has waited is let in.
+    pub fn let_in(&mut self, now: Timestamp, ended: Ended) {
+        self.takeovers.has_waited = Some(ended.by);
+        self.takeovers.is_unheard = !ended.is_heard;
+        self.go_on_from_gate(now, ended.by);
+        self.takeovers.has_waited = None;
+        self.takeovers.is_unheard = false;
     }
 
-    /// A CONNECT waits for the older connection of its client.
-    pub(super) fn wait_for_older(
+    /// Lets a CONNECT wait for the older connection of its client, if it has one and has not waited; `connect`
+    /// is what it sent. Whether it waits now.
+    pub(super) fn waits_for_older(
         &mut self,
         now: Timestamp,
         by: ConnectionKey,
-        older: ConnectionKey,
+        client_id: &str,
         connect: &[u8],
-    ) {
-        let Some(connection) = self.clients.connections.get_mut(by) else {
-            return;
+    ) -> bool {
+        let wait_ms = self.settings.limits.takeover_wait_ms;
+        if wait_ms == 0 || self.takeovers.has_waited == Some(by) {
+            return false;
+        }
+        let session = self.clients.sessions.find(client_id);
+        let there =
+            session.and_then(|key| Some((key, self.clients.sessions.get(key)?.connection?)));
+        let Some((session, older)) = there else {
+            return false;
         };
-        connection.gate = Some(Box::new(Gate {
-            packet: connect.into(),
-            awaited: Awaited::Older,
-            exchange_user: None,
-        }));
+        let late = self.clients.connections.get(by).map(|by| by.connect_by);
+        let late = late.map_or(now, |late| late.minus_ms(BEFORE_LATE_MS));
+        let until = now.plus_ms(wait_ms).min(late);
+        if until <= now || !self.takes_place_to_wait(by) {
+            self.takeovers.is_unheard = true;
+            return false;
+        }
+        if let Some(connection) = self.clients.connections.get_mut(by) {
+            connection.gate = Some(Box::new(Gate {
+                packet: connect.into(),
+                awaited: Awaited::Older,
+                exchange_user: None,
+            }));
+        }
         self.takeovers.look_at = now;
         self.takeovers.waiting.push_back(Takeover {
             by,
             older,
-            until: now.plus_ms(self.settings.limits.takeover_wait_ms),
+            session,
+            until,
             look: Look::default(),
         });
         self.pause(by);
+        true
     }
 
     /// Whether nobody has taken the client identifier whose CONNECT came later: finding out who somebody is
@@ -172,6 +216,8 @@ impl ShardCore {
         let ends = clean_start || session.ends_with_connection();
         if let Some(older) = session.connection {
             self.clients.counters.takeovers += 1;
+            let is_unheard = std::mem::take(&mut self.takeovers.is_unheard);
+            self.clients.counters.takeovers_unheard += u64::from(is_unheard);
             self.sum_up_denials(session_key);
             self.note_session(session_key, Event::TakenOver(by));
             let text = "another connection with the same client identifier";

@@ -139,6 +139,10 @@ impl Surroundings for Around<'_> {
         self.ring.is_read_out(socket, &mut look.read_by) && !is_behind
     }
 
+    fn has_gone(&mut self, connection: ConnectionKey) -> bool {
+        self.shell.has_gone(self.ring, connection)
+    }
+
     fn follow_control(&mut self) {
         // Answers first: a ban that some of them led to was ordered after them.
         self.shell.take_replies(self.ring);

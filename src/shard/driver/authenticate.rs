@@ -164,6 +164,11 @@ impl Shell {
         }
     }
 
+    /// Whether a client that is not read has gone, and has said nothing that is not handled.
+    pub(super) fn has_gone(&mut self, ring: &Ring, connection: ConnectionKey) -> bool {
+        matches!(self.whereabouts(ring, connection), Whereabouts::Gone)
+    }
+
     /// Passes the methods' answers on to the core.
     pub(super) fn take_replies(&mut self, ring: &mut Ring) {
         while let Ok(reply) = self.methods.replies.try_recv() {

@@ -81,7 +81,10 @@ impl Shard {
     fn take_over(&mut self) {
         for _ in 0..self.core.takeovers_to_look_at() {
             if let Some(takeover) = self.core.next_takeover() {
-                self.core.take_over_or_wait(self.now, takeover, true);
+                let ended = self.core.ends_wait(self.now, takeover, true);
+                if let Some(ended) = ended {
+                    self.core.let_in(self.now, ended);
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What connections take of those that may be, and when they give it back.
 
-use super::{Command, Shard};
+use super::{Command, Shard, counter};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::shard::admission::Place;
 use crate::engine::shard::unheard::{ConnectingPart, TurnedAway};
@@ -155,4 +155,36 @@ fn who_is_turned_away_unheard_takes_nothing() {
     }
     assert!(may_come(&shard));
     assert_eq!(shard.core.admission.counts.all(), 0);
+}
+
+/// One whose CONNECT was heard at another shard comes again here.
+fn comes_again_at_home(shard: &mut Shard) -> ConnectionKey {
+    shard.core.admission.counts.enter(0);
+    let key = shard.core.adopt(shard.now, 0, None);
+    shard.core.locate(key, network());
+    let connect = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+    shard.core.receive(shard.now, key, connect);
+    key
+}
+
+#[test]
+fn who_waits_to_take_over_at_its_home_has_a_place_of_its_address() {
+    let mut shard = four_may_connect();
+    shard.connect(b'c', true);
+    for _ in 0..2 {
+        assert!(may_come(&shard));
+        comes_again_at_home(&mut shard);
+    }
+    assert!(!may_come(&shard));
+    assert_eq!(shard.core.takeovers_to_look_at(), 2);
+    // For one more there is no place: it takes over at once.
+    comes_again_at_home(&mut shard);
+    assert_eq!(shard.core.takeovers_to_look_at(), 2);
+    assert_eq!(counter(&shard, "takeovers_unheard"), 1);
+    for _ in 0..3 {
+        shard.take_over();
+    }
+    assert!(may_come(&shard));
+    assert_eq!(shard.core.admission.connecting, 0);
+    assert_eq!(counter(&shard, "takeovers"), 3);
 }
