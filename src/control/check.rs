@@ -108,6 +108,17 @@ pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
             path.display()
         ));
     }
+    if let (true, Some(users), Some(path)) = (
+        authentication.methods.contains(&MethodName::PasswordFile),
+        files.users().map(|users| users.file()),
+        &authentication.password_file,
+    ) && users.is_empty()
+    {
+        warnings.push(format!(
+            "password_file: {} has no user yet: nobody can log in by it; `ringmq passwd` adds one",
+            path.display()
+        ));
+    }
     warnings.extend(files.term_warnings());
     warnings.extend_from_slice(files.ban_warnings());
     warnings

@@ -52,8 +52,9 @@ impl BannedNetworks {
     }
 }
 
-/// A network of IPv4 addresses that are written as IPv6, as what it is.
-fn canonical(network: IpNet) -> IpNet {
+/// A network of IPv4 addresses that are written as IPv6, as what it is: so peers' addresses are, too.
+#[must_use]
+pub fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(written) = network else {
         return network;
     };

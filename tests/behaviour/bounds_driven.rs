@@ -4,7 +4,7 @@
 
 use crate::admin::{self, ANYWHERE};
 use crate::support::{
-    Broker, Client, Connect, Packet, Props, Publish, Version, eventually, prop, unique,
+    Broker, Client, Connect, Packet, Props, Publish, Version, eventually, frame, prop, unique,
 };
 use std::cell::Cell;
 use std::io::Write;
@@ -333,6 +333,15 @@ driven! {
             Client::dial(&driven.broker, Version::V5).expect_closed();
             driven.rises_by(2);
             drop(silent);
+        };
+    connections_that_are_closing: "connections that are closing" "closes_hastened"
+        "[limits]\nconnections_max = 16\n", |driven| {
+            let mut open = Vec::new();
+            driven.rises_while(|| {
+                let mut client = driven.v5();
+                client.send(&frame(0xE0, b""));
+                open.push(client);
+            });
         };
     connections_of_a_listener: "connections of a listener" "connections_refused_full"
         "[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\nconnections_max = 1\n", |driven| {

@@ -69,9 +69,20 @@ pub(super) fn authentication(
         let text = "SCRAM finds its users in the `password_file`, which is not configured";
         return Err(places.wrong("authentication.scram", text.into()));
     }
-    if scram && !methods.contains(&MethodName::Scram) {
-        let text = "`scram = true`, but \"scram\" is not among them; add it or leave scram out";
-        return Err(places.wrong("authentication.methods", text.into()));
+    let is_asked = |method: &MethodName| {
+        // SCRAM finds its users in it.
+        let is_for_scram = *method == MethodName::PasswordFile && scram;
+        methods.contains(method) || is_for_scram
+    };
+    let unasked = all
+        .iter()
+        .find(|method| is_configured(**method) && !is_asked(method));
+    if let Some(unasked) = unasked {
+        let name = unasked.as_str();
+        let text = format!(
+            "{name} is configured, but \"{name}\" is not among them; add it or leave it out"
+        );
+        return Err(places.wrong("authentication.methods", text));
     }
     let for_shards = Authentication {
         has_methods: !methods.is_empty(),

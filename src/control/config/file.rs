@@ -10,6 +10,7 @@ use crate::engine::outbox;
 use crate::engine::route::shared;
 use crate::engine::session::outbound;
 use crate::engine::shard::ClientIdPolicy;
+use crate::shard::bans::canonical;
 use crate::shard::certificates::{ClientCertificate, RevocationDepth};
 use ipnet::IpNet;
 use serde::de::Error;
@@ -263,7 +264,7 @@ pub(super) enum BridgeRedirect {
 fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<IpNet>>, D::Error> {
     let texts = Vec::<String>::deserialize(from)?;
     let networks = texts.iter().map(|text| {
-        text.parse().map_err(|_| {
+        text.parse().map(canonical).map_err(|_| {
             let alone = text.parse::<IpAddr>().map(IpNet::from);
             let example = alone.map_or("10.0.0.0/8".to_owned(), |network| network.to_string());
             D::Error::custom(format!(

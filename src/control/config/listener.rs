@@ -118,8 +118,11 @@ pub(super) fn listeners(
     };
     let (mut listeners, mut urls) = (Vec::new(), Vec::new());
     for (number, table) in plain.chain(tables.iter().cloned()).enumerate() {
-        let listener = listener(raw, &table, surroundings);
-        listeners.push(listener.map_err(|mistake| wrong(mistake, Some(number)))?);
+        let made = listener(raw, &table, surroundings).and_then(|made| {
+            check_ways_in(&table, &made, surroundings.methods)?;
+            Ok(made)
+        });
+        listeners.push(made.map_err(|mistake| wrong(mistake, Some(number)))?);
         urls.push(table.url);
     }
     let is_default = !from_cli && raw.listen.is_none() && tables.is_empty();
@@ -137,6 +140,14 @@ pub(super) fn listeners(
     if raw.tls.is_some() && !is_for_admin && !uses_common_tls(&listeners, tables) {
         warnings.push(
             "[tls] is used by no listener: none is mqtts:// or wss:// without a [listener.tls] of its own"
+                .to_owned(),
+        );
+    }
+    let asks_for_certificates = listeners.iter().any(|(_, policy)| policy.has_certificates);
+    if surroundings.methods.contains(&MethodName::Certificate) && !asks_for_certificates {
+        warnings.push(
+            "authentication.certificate is used by no listener: none asks for client certificates \
+             (tls.client_ca)"
                 .to_owned(),
         );
     }
@@ -402,6 +413,43 @@ fn methods(
         return Err(Mistake::new("methods", text));
     }
     Ok(Some(methods.iter().map(|method| method.as_str()).collect()))
+}
+
+/// Whether a client could prove here who it is, or need not.
+fn check_ways_in(
+    table: &FileListener,
+    (config, policy): &Listening,
+    asked: &[MethodName],
+) -> Result<(), Mistake> {
+    let serves = |method: &&MethodName| {
+        let methods = config.methods.as_ref();
+        methods.is_none_or(|methods| methods.contains(&method.as_str()))
+    };
+    let lacks = |method: &MethodName| match method {
+        MethodName::Certificate if !policy.has_certificates => {
+            Some("the method certificate needs client certificates (tls.client_ca)")
+        }
+        MethodName::Scram if !policy.versions.contains(&Version::V5) => {
+            Some("the method scram needs MQTT 5.0 (listener.protocols)")
+        }
+        _ => None,
+    };
+    let lacking: Vec<_> = asked.iter().filter(serves).map(lacks).collect();
+    if policy.allows_anonymous || lacking.is_empty() || lacking.contains(&None) {
+        return Ok(());
+    }
+    let key = if table.methods.is_some() {
+        "methods"
+    } else {
+        "url"
+    };
+    let why: Vec<_> = lacking.into_iter().flatten().collect();
+    let text = format!(
+        "{}: nobody could connect: {}",
+        table.url,
+        why.join(", and ")
+    );
+    Err(Mistake::new(key, text))
 }
 
 /// Whose word counts; each network for the header that it sets, since the other may be the client's own.

@@ -705,6 +705,55 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_by_which_nobody_could_come_in_is_refused() {
+        let certificate = "[authentication]\ncertificate = \"common_name\"\n";
+        let with = |listener: &str, more: &str| {
+            format!("{more}{certificate}[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n{listener}\n")
+        };
+        let refused = |text: &str, wanted: &str| {
+            let error = load(text, &[], &[]).unwrap_err();
+            assert!(
+                error.contains("nobody could connect") && error.contains(wanted),
+                "{error}"
+            );
+        };
+        refused(&with("", ""), "tls.client_ca");
+        let users = "password_file = \"/u\"\n";
+        refused(
+            &with("methods = [\"certificate\"]", users),
+            "listener.methods",
+        );
+        let warned = load(&with("", users), &[], &[]).unwrap().warnings;
+        assert!(
+            warned
+                .iter()
+                .any(|text| text.contains("used by no listener")),
+            "{warned:?}"
+        );
+        let scram = "password_file = \"/u\"\n[authentication]\nscram = true\n[[listener]]\n\
+                     url = \"mqtt://127.0.0.1:0\"\nmethods = [\"scram\"]\nprotocols = [\"3.1.1\"]\n";
+        refused(scram, "MQTT 5.0");
+        assert!(load(&with("allow_anonymous = true", ""), &[], &[]).is_ok());
+        let unasked = format!(
+            "{users}[authentication]\nmethods = [\"jwt\"]\n\
+                               [authentication.jwt]\njwks_file = \"/k\"\n"
+        );
+        let error = load(&unasked, &[], &[]).unwrap_err();
+        assert!(
+            error.contains("password_file is configured, but"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn networks_of_ipv4_in_ipv6_are_what_they_are() {
+        let text = "[[listener]]\nurl = \"ws://127.0.0.1:0\"\nforwarded_from = [\"::ffff:127.0.0.0/104\"]\n";
+        let config = load(text, &[], &[]).unwrap();
+        let here = IpAddr::from([127, 0, 0, 1]);
+        assert!(config.listeners[0].proxies.forwarded_from[0].contains(&here));
+    }
+
+    #[test]
     fn a_network_sets_one_header_and_methods_of_a_listener_exist() {
         let wrong = |text: &str| {
             let text = format!("[[listener]]\nurl = \"ws://127.0.0.1:0\"\n{text}\n");

@@ -267,6 +267,24 @@ impl ShardCore {
         true
     }
 
+    /// Sockets that a shard may have before closes are hastened: its part of seven eighths of all connections
+    /// and descriptors.
+    #[must_use]
+    pub fn sockets_max(&self) -> usize {
+        let settings = &self.settings;
+        let all = settings
+            .limits
+            .connections_max
+            .min(settings.descriptors_for_connections);
+        let part = all.div_ceil(usize::from(self.shards));
+        part - part / 8
+    }
+
+    /// A connection that was closing in order was closed at once, for there were too many sockets.
+    pub fn note_close_hastened(&mut self) {
+        self.clients.counters.closes_hastened += 1;
+    }
+
     /// When the shell has to ask again though nothing happens.
     #[must_use]
     pub fn accept_at(&self, now: Timestamp) -> Option<Timestamp> {

@@ -87,6 +87,8 @@ counters! {
     protocol_errors,
     /// Connections closed because the broker, or their listener, is drained.
     connections_drained,
+    /// Connections closed at once that were closing in order, because there were too many sockets.
+    closes_hastened,
     /// Sessions taken over by a newer connection.
     takeovers,
     /// Of these, without having handled all that the client had sent by its older connection.

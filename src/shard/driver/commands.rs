@@ -9,6 +9,9 @@ use crate::engine::shard::admission::Place;
 use crate::shard::ring::Ring;
 use std::time::Instant;
 
+/// Closes that a turn hastens, where there are too many sockets.
+const CLOSES_HASTENED_PER_TURN: usize = 64;
+
 impl Shell {
     /// Carries out what the core wants done with connections.
     pub(super) fn carry_out(&mut self, ring: &mut Ring) {
@@ -123,6 +126,23 @@ impl Shell {
             .next_over(now, |socket| sockets.state(socket).is_none())
         {
             ring.close(socket);
+        }
+        self.hasten_closes(ring);
+    }
+
+    /// Who was let in and closes takes no place any more, so that it may come again at once: sockets that it
+    /// leaves open must not be all that there may be. The oldest are closed at once.
+    fn hasten_closes(&mut self, ring: &mut Ring) {
+        let too_many = self.sockets.count.saturating_sub(self.core.sockets_max());
+        // What is closed here is gone a turn later.
+        for _ in 0..too_many.min(CLOSES_HASTENED_PER_TURN) {
+            let sockets = &mut self.sockets;
+            let is_closing = |socket| matches!(sockets.state(socket), Some(State::Closing(_)));
+            let Some(socket) = self.lingering.take_oldest_if(is_closing) else {
+                return;
+            };
+            ring.close(socket);
+            self.core.note_close_hastened();
         }
     }
 }

@@ -209,6 +209,12 @@ impl PasswordFile {
         }
     }
 
+    /// Whether it has no user.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
     /// Whether any user has keys for SCRAM.
     #[must_use]
     pub fn has_scram(&self) -> bool {
