@@ -814,11 +814,19 @@ fn what_two_brokers_owe_is_kept_whatever_happens_to_the_line() {
     }
 }
 
-/// Of lines that do wrong once the oracle finds most: a cut may hide what was done before it.
+/// Of lines that do wrong once the oracle finds some at least: a cut may undo what was done before it.
 #[test]
 fn planted_errors_are_found() {
+    let failures = |planted| {
+        let runs = (0..8).map(|seed| Sim::new(seed, planted).run(STEPS_MAX / 4));
+        runs.filter(Result::is_err).count()
+    };
+    assert_eq!(
+        failures(Planted::Nothing),
+        0,
+        "all come to their end in so many steps"
+    );
     for planted in [Planted::Doubles, Planted::Reorders, Planted::Swallows] {
-        let found = (0..8).filter(|seed| Sim::new(*seed, planted).run(STEPS_MAX / 8).is_err());
-        assert!(found.count() >= 4, "{planted:?}");
+        assert!(failures(planted) >= 2, "{planted:?}");
     }
 }

@@ -60,7 +60,8 @@ impl SasKey {
     #[must_use]
     pub fn token(&self) -> Secret {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.until(now.map_or(0, |now| now.as_secs()) + self.seconds)
+        // The second that has begun does not count.
+        self.until(now.map_or(0, |now| now.as_secs() + 1) + self.seconds)
     }
 
     /// How long a line may last with one: it ends before the token does.
