@@ -51,5 +51,6 @@ mod surroundings;
 mod survival;
 mod sys;
 mod top;
+mod top_live;
 mod trace;
 mod transports;

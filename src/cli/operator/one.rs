@@ -269,37 +269,3 @@ pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
         ..Answer::default()
     })
 }
-
-/// Who is slow, and who publishes most and where to.
-pub(super) async fn top(line: &mut Line) -> Result<Answer, Failure> {
-    let slow = [
-        Column("SLOW CLIENT", "client_id", Form::Text),
-        Column("SHARD", "shard", Form::Count),
-        Column("WAITS", "waits_ms", Form::Milliseconds),
-        Column("MESSAGES", "messages", Form::Count),
-        Column("BYTES", "bytes", Form::Bytes),
-        Column("LOST", "dropped_messages", Form::Count),
-    ];
-    let loud = |name| {
-        [
-            Column(name, "name", Form::Text),
-            Column("MESSAGES/S", "messages_per_second", Form::Count),
-            Column("BYTES/S", "bytes_per_second", Form::Count),
-        ]
-    };
-    let top = line.get("/top").await?;
-    let rows = |name: &str| {
-        let list = top.get(name).and_then(Value::as_array);
-        list.cloned().unwrap_or_default()
-    };
-    let text = [
-        table(&slow, &rows("slow_clients")),
-        table(&loud("LOUD CLIENT"), &rows("loud_clients")),
-        table(&loud("LOUD TOPICS"), &rows("loud_topics")),
-    ];
-    Ok(Answer {
-        text: text.join("\n"),
-        json: top,
-        ..Answer::default()
-    })
-}

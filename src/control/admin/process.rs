@@ -16,6 +16,16 @@ pub(super) struct Process {
     pub descriptors_max: u64,
 }
 
+impl Process {
+    /// CPU time of a shard's thread.
+    pub fn of_shard(&self, shard: u16) -> Option<f64> {
+        let name = format!("ringmq-{shard}");
+        let mut threads = self.threads_cpu_s.iter();
+        let found = threads.find(|(known, _)| *known == name);
+        found.map(|(_, seconds)| *seconds)
+    }
+}
+
 /// Looks now; what cannot be seen is 0.
 pub(super) fn look() -> Process {
     let mut threads_cpu_s: Vec<(String, f64)> = Vec::new();

@@ -12,6 +12,7 @@ mod listeners;
 mod messages;
 mod problem;
 mod settings;
+mod shards;
 mod storage;
 mod subscriptions;
 mod top;
@@ -55,7 +56,7 @@ const LIMIT_MAX: usize = 1_000;
         messages::list, messages::read, messages::delete, messages::publish,
         bans::list, bans::add, bans::remove,
         bridges::list,
-        settings::status, settings::shards, settings::config, settings::log, settings::set_log,
+        settings::status, shards::shards, settings::config, settings::log, settings::set_log,
         settings::reload, top::top, storage::storage,
         listeners::list, listeners::close, listeners::drain,
         trace::trace,
@@ -101,7 +102,7 @@ pub(super) fn router() -> Router<Answers> {
         )
         .route("/bridges", get(bridges::list))
         .route("/status", get(settings::status))
-        .route("/shards", get(settings::shards))
+        .route("/shards", get(shards::shards))
         .route("/top", get(top::top))
         .route("/storage", get(storage::storage))
         .route("/trace", get(trace::trace))
