@@ -34,6 +34,7 @@ mod limits;
 mod liveness;
 mod login;
 mod mosquitto_conf;
+mod one_client;
 mod operator;
 mod overload;
 mod passwd;

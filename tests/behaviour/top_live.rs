@@ -88,7 +88,9 @@ impl Seen {
 
     fn lines(&self) -> Vec<String> {
         let text = self.with_screen(vt100::Screen::contents);
-        text.lines().map(|line| line.trim_end().to_owned()).collect()
+        text.lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect()
     }
 
     /// Waits until a line is as wanted.
@@ -131,9 +133,8 @@ impl Seen {
         let wanted = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         assert!(modes.contains(wanted), "{modes:?}");
         eventually("the shell's own screen is back", || {
-            let is_back = |screen: &vt100::Screen| {
-                !screen.alternate_screen() && !screen.hide_cursor()
-            };
+            let is_back =
+                |screen: &vt100::Screen| !screen.alternate_screen() && !screen.hide_cursor();
             self.with_screen(is_back).then_some(())
         });
         status
@@ -239,7 +240,8 @@ fn it_stands_aside_for_the_shell_and_goes_on() {
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", seen.child.id()));
         let stat = stat.expect("it is there");
-        stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('T'))
+        stat.rsplit_once(") ")
+            .map(|(_, rest)| rest.starts_with('T'))
     };
     eventually("it is stopped", || state().filter(|is_so| *is_so));
     seen.signal(Signal::CONT);
@@ -305,7 +307,13 @@ fn where_there_is_no_terminal_it_tells_once() {
     let at = format!("http://{}", address(&broker));
     let told = run(&["top", "--admin", &at, "--every", "0.2"], &[]);
     assert_eq!(told.status.code(), Some(0), "{told:?}");
-    for head in ["received ", "LATENCY UP TO", "SHARD ", "SLOW CLIENT ", "LOUD TOPICS "] {
+    for head in [
+        "received ",
+        "LATENCY UP TO",
+        "SHARD ",
+        "SLOW CLIENT ",
+        "LOUD TOPICS ",
+    ] {
         let is_there = told.output.lines().any(|line| line.starts_with(head));
         assert!(is_there, "no '{head}' in {}", told.output);
     }

@@ -199,7 +199,11 @@ impl Board {
             KeyCode::Char('/') => self.is_typing = true,
             KeyCode::Char('p' | ' ') => {
                 self.is_paused = !self.is_paused;
-                return if self.is_paused { Wish::Show } else { Wish::Ask };
+                return if self.is_paused {
+                    Wish::Show
+                } else {
+                    Wish::Ask
+                };
             }
             KeyCode::Char('+') => self.pace(self.every / 2),
             KeyCode::Char('-') => self.pace(self.every * 2),

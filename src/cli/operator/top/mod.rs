@@ -44,7 +44,10 @@ pub struct TopArgs {
 }
 
 fn interval(text: &str) -> Result<f64, String> {
-    let (min, max) = (board::EVERY_MIN.as_secs_f64(), board::EVERY_MAX.as_secs_f64());
+    let (min, max) = (
+        board::EVERY_MIN.as_secs_f64(),
+        board::EVERY_MAX.as_secs_f64(),
+    );
     let seconds = text.parse().ok();
     let seconds = seconds.filter(|seconds| (min..=max).contains(seconds));
     seconds.ok_or_else(|| format!("not between {min} and {max}"))
@@ -96,7 +99,14 @@ fn text(board: &Board) -> String {
         "lost": rate(figures.dropped_per_second, listing::Form::Count),
         "refused": rate(figures.refused_per_second, listing::Form::Count),
     });
-    let fields = ["received", "sent", "bytes received", "bytes sent", "lost", "refused"];
+    let fields = [
+        "received",
+        "sent",
+        "bytes received",
+        "bytes sent",
+        "lost",
+        "refused",
+    ];
     let fields = fields.map(|name| Column(name, name, Form::Text));
     let took = |took: Option<u64>| took.map_or_else(|| "> 8 s".to_owned(), micros);
     let latencies = figures.latencies.iter().map(|latency| {
@@ -158,7 +168,8 @@ async fn live(line: &Line, every: Duration) -> Result<Answer, Failure> {
     let mut board = Board::new(line.at().to_string(), every);
     // What fails here is told on the terminal as it is.
     board.take(asker.read().await?);
-    let unusable = |error: io::Error| Failure::Failed(format!("the terminal is not usable: {error}"));
+    let unusable =
+        |error: io::Error| Failure::Failed(format!("the terminal is not usable: {error}"));
     let events = terminal::events().map_err(unusable)?;
     let mut screen = Screen::enter().map_err(unusable)?;
     let (asks, heard) = mpsc::channel(1);

@@ -18,9 +18,12 @@ use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table, Wrap};
+use ratatui::widgets::{
+    Block, Cell, Clear, Paragraph, RenderDirection, Row, Sparkline, Table, Wrap,
+};
 use std::collections::VecDeque;
 use std::time::Instant;
+use unicode_width::UnicodeWidthStr;
 
 const COLUMNS_MIN: u16 = 60;
 const ROWS_MIN: u16 = 16;
@@ -59,15 +62,27 @@ pub fn draw(board: &Board, now: Instant, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.width < COLUMNS_MIN || area.height < ROWS_MIN {
         let (width, height) = (area.width, area.height);
-        let text = format!("{width}x{height} is too small: {COLUMNS_MIN}x{ROWS_MIN} at least; q quits");
+        let text =
+            format!("{width}x{height} is too small: {COLUMNS_MIN}x{ROWS_MIN} at least; q quits");
         return frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
     }
     let wrong = wrong(board, now);
     let wrong_rows = (wrong.width().div_ceil(usize::from(area.width))).clamp(1, 2) as u16;
     let figure_rows = (area.height / 4).clamp(FIGURE_ROWS_MIN, FIGURE_ROWS_MAX);
     let rows = [1, 1, 1, 2, wrong_rows, figure_rows, 1].map(Constraint::Length);
-    let [title, gauges, rates, plots, trouble, figures, _, lists, keys] = Layout::vertical(
-        rows.into_iter().chain([Constraint::Fill(1), Constraint::Length(1)]),
+    let [
+        title,
+        gauges,
+        rates,
+        plots,
+        trouble,
+        figures,
+        _,
+        lists,
+        keys,
+    ] = Layout::vertical(
+        rows.into_iter()
+            .chain([Constraint::Fill(1), Constraint::Length(1)]),
     )
     .areas(area);
     draw_title(board, title, frame);
@@ -87,7 +102,10 @@ pub fn draw(board: &Board, now: Instant, frame: &mut Frame<'_>) {
 fn draw_title(board: &Board, area: Rect, frame: &mut Frame<'_>) {
     let reading = board.reading.as_ref();
     let (version, uptime_seconds) = reading.map_or(("", 0), |reading| {
-        (reading.status.version.as_str(), reading.status.uptime_seconds)
+        (
+            reading.status.version.as_str(),
+            reading.status.uptime_seconds,
+        )
     });
     let left = format!("ringmq {} at {}", harmless(version), board.place);
     let every = format!("{}s", board.every.as_secs_f64());
@@ -97,10 +115,7 @@ fn draw_title(board: &Board, area: Rect, frame: &mut Frame<'_>) {
     };
     frame.render_widget(Line::styled(left, BOLD), area);
     let style = if board.is_paused { CHOSEN } else { PLAIN };
-    frame.render_widget(
-        Line::styled(right, style).alignment(Alignment::Right),
-        area,
-    );
+    frame.render_widget(Line::styled(right, style).alignment(Alignment::Right), area);
 }
 
 /// What is wrong, if anything: that nothing is told, or what the broker itself says.
@@ -131,7 +146,11 @@ fn gauges_of(board: &Board) -> String {
         let count = written(Some(count as f64), Form::Count);
         format!("{name} {count}")
     });
-    format!("{}  memory {}", counts.join("  "), bytes(status.memory_bytes))
+    format!(
+        "{}  memory {}",
+        counts.join("  "),
+        bytes(status.memory_bytes)
+    )
 }
 
 fn rates_of(board: &Board) -> Line<'static> {
@@ -152,11 +171,25 @@ fn rates_of(board: &Board) -> Line<'static> {
         false => format!(" ({})", reasons.join(", ")),
     };
     Line::from(vec![
-        Span::raw(flow("in", figures.received_per_second, figures.bytes_received_per_second)),
-        Span::raw(flow("out", figures.sent_per_second, figures.bytes_sent_per_second)),
-        Span::styled(format!("refused {}/s", number(refused, Form::Count)), loss(refused)),
+        Span::raw(flow(
+            "in",
+            figures.received_per_second,
+            figures.bytes_received_per_second,
+        )),
+        Span::raw(flow(
+            "out",
+            figures.sent_per_second,
+            figures.bytes_sent_per_second,
+        )),
+        Span::styled(
+            format!("refused {}/s", number(refused, Form::Count)),
+            loss(refused),
+        ),
         Span::raw("  "),
-        Span::styled(format!("lost {}/s{reasons}", number(lost, Form::Count)), loss(lost)),
+        Span::styled(
+            format!("lost {}/s{reasons}", number(lost, Form::Count)),
+            loss(lost),
+        ),
     ])
 }
 
@@ -203,13 +236,27 @@ fn draw_figures(board: &Board, area: Rect, frame: &mut Frame<'_>) {
     let head = ["P50", "P99", "P99.9"].map(number);
     let head = [Cell::from("LATENCY up to")].into_iter().chain(head);
     let rows = board.figures.latencies.iter().map(|latency| {
-        let Latency { what, p50, p99, p999, .. } = latency;
+        let Latency {
+            what,
+            p50,
+            p99,
+            p999,
+            ..
+        } = latency;
         let took = [p50, p99, p999].map(|took| took.map_or_else(|| "> 8 s".to_owned(), micros));
         let took = took.map(|text| number(&text));
         Row::new([Cell::from(what.clone())].into_iter().chain(took))
     });
-    let widths = [Constraint::Fill(1), Constraint::Length(6), Constraint::Length(6), Constraint::Length(6)];
-    frame.render_widget(Table::new(rows, widths).header(Row::new(head).style(BOLD)), left);
+    let widths = [
+        Constraint::Fill(1),
+        Constraint::Length(6),
+        Constraint::Length(6),
+        Constraint::Length(6),
+    ];
+    frame.render_widget(
+        Table::new(rows, widths).header(Row::new(head).style(BOLD)),
+        left,
+    );
     draw_list(board, Kind::Shards, right, frame);
 }
 
@@ -236,7 +283,8 @@ fn draw_list(board: &Board, kind: Kind, area: Rect, frame: &mut Frame<'_>) {
     let number = |text: String| Cell::from(Line::from(text).alignment(Alignment::Right));
     let title = format!("{}{}", kind.title(), mark(None));
     let heads = columns.iter().enumerate();
-    let heads = heads.map(|(place, Column(head, ..))| number(format!("{head}{}", mark(Some(place)))));
+    let heads =
+        heads.map(|(place, Column(head, ..))| number(format!("{head}{}", mark(Some(place)))));
     let heads = Row::new([Cell::from(title)].into_iter().chain(heads));
     let is_chosen = board.kind == kind;
     let heads = heads.style(if is_chosen { CHOSEN } else { BOLD });
@@ -247,7 +295,9 @@ fn draw_list(board: &Board, kind: Kind, area: Rect, frame: &mut Frame<'_>) {
         let cells = [Cell::from(row.name)].into_iter().chain(cells);
         Row::new(cells).style(if row.is_bad { BAD } else { PLAIN })
     });
-    let widths = columns.iter().map(|Column(_, width, _)| Constraint::Length(*width));
+    let widths = columns
+        .iter()
+        .map(|Column(_, width, _)| Constraint::Length(*width));
     let widths = [Constraint::Fill(1)].into_iter().chain(widths);
     frame.render_widget(Table::new(rows, widths).header(heads), area);
 }

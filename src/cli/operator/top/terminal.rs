@@ -114,11 +114,13 @@ pub fn events() -> io::Result<Receiver<Happened>> {
     let (to, events) = mpsc::channel(EVENTS_MAX);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
     let to_too = to.clone();
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            let _ = to_too.blocking_send(Happened::Signal(signal));
-        }
-    })?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _ = to_too.blocking_send(Happened::Signal(signal));
+            }
+        })?;
     thread::Builder::new()
         .name("keys".into())
         .spawn(move || read_keys(&to))?;

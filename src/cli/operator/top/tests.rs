@@ -163,7 +163,10 @@ fn every_size_is_drawn() {
         }
     }
     shows(&drawn(&board, (60, 10)), &["60x10 is too small"]);
-    shows(&drawn(&board, (132, 43)), &["SLOW CLIENT", "LOUD CLIENT", "LOUD TOPICS"]);
+    shows(
+        &drawn(&board, (132, 43)),
+        &["SLOW CLIENT", "LOUD CLIENT", "LOUD TOPICS"],
+    );
 }
 
 #[test]
@@ -198,8 +201,15 @@ fn keys_sort_filter_scroll_and_pause() {
     press(&mut board, &typed("+"));
     assert_eq!(board.every, Duration::from_millis(500));
     press(&mut board, &typed("?"));
-    shows(&drawn(&board, (80, 24)), &["q, Esc, Ctrl-C   quit", "power of two"]);
-    assert_eq!(press(&mut board, &typed("q")), Wish::Show, "it ends the help");
+    shows(
+        &drawn(&board, (80, 24)),
+        &["q, Esc, Ctrl-C   quit", "power of two"],
+    );
+    assert_eq!(
+        press(&mut board, &typed("q")),
+        Wish::Show,
+        "it ends the help"
+    );
     assert_eq!(press(&mut board, &typed("q")), Wish::Leave);
     let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(board.press(control), Wish::Leave);
@@ -209,20 +219,35 @@ fn keys_sort_filter_scroll_and_pause() {
 fn a_broker_that_does_not_tell_is_named_and_what_is_wrong_with_one_too() {
     let mut board = board();
     let now = Instant::now();
-    board.miss(now, "no broker is reached at http://127.0.0.1:14883: connection refused");
+    board.miss(
+        now,
+        "no broker is reached at http://127.0.0.1:14883: connection refused",
+    );
     board.miss(now + Duration::from_secs(60), "no broker is reached");
     let lines = drawn(&board, (80, 24));
-    shows(&lines, &["for 0s: no broker is reached", "in -/s", "meter-7"]);
+    shows(
+        &lines,
+        &["for 0s: no broker is reached", "in -/s", "meter-7"],
+    );
     let mut reading = reading(now, 4_000);
     reading.status.problems = vec!["shard 1 has not turned for 5 s".to_owned()];
     board.take(reading);
-    shows(&drawn(&board, (80, 24)), &["shard 1 has not turned for 5 s"]);
+    shows(
+        &drawn(&board, (80, 24)),
+        &["shard 1 has not turned for 5 s"],
+    );
 }
 
 #[test]
 fn the_board_is_a_text_too() {
     let told = text(&board());
-    for wanted in ["sent            360k/s", "LATENCY UP TO", "SHARD", "SLOW CLIENT", "LOUD TOPICS"] {
+    for wanted in [
+        "sent            360k/s",
+        "LATENCY UP TO",
+        "SHARD",
+        "SLOW CLIENT",
+        "LOUD TOPICS",
+    ] {
         assert!(told.contains(wanted), "no '{wanted}' in:\n{told}");
     }
 }

@@ -83,8 +83,8 @@ fn times(what: Timed, of: Option<(u8, bool)>, histogram: &Histogram) -> Times {
 
 fn latencies(report: &Report) -> Vec<Times> {
     let deliveries = report.latencies.deliveries();
-    let deliveries = deliveries
-        .map(|(qos, is_local, took)| times(Timed::Delivery, Some((qos, is_local)), took));
+    let deliveries =
+        deliveries.map(|(qos, is_local, took)| times(Timed::Delivery, Some((qos, is_local)), took));
     let others = [
         (Timed::Puback, report.latencies.pubacks()),
         (Timed::Turn, &report.turns),
