@@ -180,7 +180,7 @@ fn a_person_reads_sorts_filters_and_quits() {
     let mut seen = Seen::top(&at, &["--every", "0.2"]);
     seen.until_shown(&format!("at {at}"));
     assert!(seen.with_screen(vt100::Screen::alternate_screen));
-    seen.until_shown("clients 3");
+    seen.until_shown("conns 3");
     seen.until("rates", |line| line.starts_with("in 0/s"));
     seen.until("the slow one", |line| line.starts_with("slow-1 "));
     let first = |head: &str, wanted: &str| {
@@ -284,7 +284,7 @@ fn a_broker_that_goes_away_is_told_of_and_seen_again_when_it_is_back() {
     seen.until("no rates", |line| line.starts_with("in -/s"));
     assert_eq!(first_under(&seen, "SLOW CLIENT").as_deref(), Some("slow-1"));
     let broker = Broker::with_config(1, &config);
-    seen.until_shown("clients 0");
+    seen.until_shown("conns 0");
     seen.until("rates", |line| line.starts_with("in 0/s"));
     assert!(!seen.lines().iter().any(|line| line.contains("is reached")));
     seen.press("q");

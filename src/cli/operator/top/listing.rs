@@ -236,7 +236,10 @@ pub fn written(number: Option<f64>, form: Form) -> String {
 
 fn count(number: f64) -> String {
     match number {
-        0.05..9.95 if number.fract() != 0.0 => format!("{number:.1}"),
+        0.05..9.95 => {
+            let text = format!("{number:.1}");
+            text.strip_suffix(".0").unwrap_or(&text).to_owned()
+        }
         ..99_999.5 => format!("{number:.0}"),
         ..999_950.0 => format!("{:.0}k", number / 1e3),
         ..9_995_000.0 => format!("{:.2}M", number / 1e6),

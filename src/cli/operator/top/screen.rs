@@ -12,7 +12,7 @@
 
 use super::board::Board;
 use super::figures::Latency;
-use super::listing::{Column, Form, Kind, micros, written};
+use super::listing::{self, Column, Form, Kind, micros, written};
 use crate::cli::operator::table::{bytes, harmless, seconds};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -33,6 +33,10 @@ const FIGURE_ROWS_MAX: u16 = 12;
 /// Of a list, with what stands above it.
 const LIST_ROWS_MIN: u16 = 5;
 const SHARDS_COLUMNS: u16 = 39;
+/// Narrower, latencies and shards do not stand beside each other.
+const BESIDE_COLUMNS_MIN: u16 = 78;
+/// Of a percentile.
+const COLUMN: Constraint = Constraint::Length(6);
 
 const PLAIN: Style = Style::new();
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -136,9 +140,9 @@ fn gauges_of(board: &Board) -> String {
     };
     let status = &reading.status;
     let counts = [
-        ("clients", status.connections),
+        ("conns", status.connections),
         ("sessions", status.sessions),
-        ("subscr", status.subscriptions),
+        ("subs", status.subscriptions),
         ("retained", status.retained_messages),
         ("queued", status.queued_messages),
     ];
@@ -146,11 +150,7 @@ fn gauges_of(board: &Board) -> String {
         let count = written(Some(count as f64), Form::Count);
         format!("{name} {count}")
     });
-    format!(
-        "{}  memory {}",
-        counts.join("  "),
-        bytes(status.memory_bytes)
-    )
+    format!("{}  mem {}", counts.join("  "), bytes(status.memory_bytes))
 }
 
 fn rates_of(board: &Board) -> Line<'static> {
@@ -225,13 +225,24 @@ fn draw_plot(
     frame.render_widget(plotted, plot);
 }
 
+/// Latencies and shards beside each other; where that is too narrow, shards only if they are chosen.
 fn draw_figures(board: &Board, area: Rect, frame: &mut Frame<'_>) {
+    match (area.width < BESIDE_COLUMNS_MIN, board.kind) {
+        (true, Kind::Shards) => return draw_list(board, Kind::Shards, area, frame),
+        (true, _) => return draw_latencies(board, area, frame),
+        (false, _) => {}
+    }
     let [left, _, right] = Layout::horizontal([
         Constraint::Fill(1),
         Constraint::Length(1),
         Constraint::Length(SHARDS_COLUMNS),
     ])
     .areas(area);
+    draw_latencies(board, left, frame);
+    draw_list(board, Kind::Shards, right, frame);
+}
+
+fn draw_latencies(board: &Board, area: Rect, frame: &mut Frame<'_>) {
     let number = |text: &str| Cell::from(Line::from(text.to_owned()).alignment(Alignment::Right));
     let head = ["P50", "P99", "P99.9"].map(number);
     let head = [Cell::from("LATENCY up to")].into_iter().chain(head);
@@ -247,17 +258,9 @@ fn draw_figures(board: &Board, area: Rect, frame: &mut Frame<'_>) {
         let took = took.map(|text| number(&text));
         Row::new([Cell::from(what.clone())].into_iter().chain(took))
     });
-    let widths = [
-        Constraint::Fill(1),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(6),
-    ];
-    frame.render_widget(
-        Table::new(rows, widths).header(Row::new(head).style(BOLD)),
-        left,
-    );
-    draw_list(board, Kind::Shards, right, frame);
+    let widths = [Constraint::Fill(1), COLUMN, COLUMN, COLUMN];
+    let head = Row::new(head).style(BOLD);
+    frame.render_widget(Table::new(rows, widths).header(head), area);
 }
 
 /// As many lists as there is room for, the chosen one first.
@@ -289,7 +292,14 @@ fn draw_list(board: &Board, kind: Kind, area: Rect, frame: &mut Frame<'_>) {
     let is_chosen = board.kind == kind;
     let heads = heads.style(if is_chosen { CHOSEN } else { BOLD });
     let above = if is_chosen { board.above } else { 0 };
-    let rows = board.rows(kind).into_iter().skip(above).map(|row| {
+    let mut rows = board.rows(kind);
+    if rows.is_empty() {
+        rows.push(listing::Row {
+            name: "none".to_owned(),
+            ..listing::Row::default()
+        });
+    }
+    let rows = rows.into_iter().skip(above).map(|row| {
         let cells = row.numbers.iter().zip(columns);
         let cells = cells.map(|(value, Column(_, _, form))| number(written(*value, *form)));
         let cells = [Cell::from(row.name)].into_iter().chain(cells);

@@ -75,7 +75,9 @@ impl Screen {
         // It comes back when somebody lets the process go on.
         emulate_default_handler(SIGTSTP)?;
         take_over()?;
-        self.terminal.clear()
+        // Not cleared: that would ask the terminal where its cursor is, and keys are being waited for.
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 
     /// Gives it back, and ends by the signal that came as one that nobody handles would.

@@ -135,9 +135,9 @@ fn all_of_it_is_on_a_terminal_of_80_columns_and_24_rows() {
         &[
             "ringmq 0.1.0 at http://127.0.0.1:14883",
             "up 1h 0m, every 1s",
-            "clients 18000  sessions 20120  subscr 40000  retained 1200  queued 55",
+            "conns 18000  sessions 20120  subs 40000  retained 1200  queued 55  mem 512 MiB",
             "in 150/s, 8.0 KiB/s  out 360k/s, 18 MiB/s  refused 0/s  lost 6/s",
-            "QoS 0, same shard  512 us 512 us 512 us",
+            "QoS 0, same shard   512 us 512 us 512 us",
             "QoS 1, other shard 4.1 ms",
             "SHARD▼   CPU  CONNS  IN/S  OUT/S   TURN",
             "0       37 %   9000    50   120k 128 us",
@@ -162,6 +162,10 @@ fn every_size_is_drawn() {
             drawn(&board, (columns, rows));
         }
     }
+    board.kind = Kind::Shards;
+    shows(&drawn(&board, (60, 16)), &["SHARD▼ "]);
+    board.kind = Kind::SlowClients;
+    shows(&drawn(&board, (60, 16)), &["QoS 0, same shard "]);
     shows(&drawn(&board, (60, 10)), &["60x10 is too small"]);
     shows(
         &drawn(&board, (132, 43)),
