@@ -87,7 +87,10 @@ fn what_went_wrong_for_a_client_is_kept_with_its_time(shards: usize) {
         told.as_array().and_then(|rows| rows.first().cloned())
     });
     let text = denied["text"].as_str().expect("a text");
-    assert!(text.contains("may not publish to \"not/ok\" (acl_file)"), "{text}");
+    assert!(
+        text.contains("may not publish to \"not/ok\" (acl_file)"),
+        "{text}"
+    );
     assert!(denied["seconds_ago"].as_u64() < Some(60), "{denied}");
     let at_ms = denied["at_ms"].as_u64().expect("a time");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -100,7 +103,10 @@ fn what_went_wrong_for_a_client_is_kept_with_its_time(shards: usize) {
         let told = texts(&see(&broker, "c")["last_errors"]);
         (told.len() == 3).then_some(told)
     });
-    assert!(told[0].contains("it closed the connection without a DISCONNECT"), "{told:?}");
+    assert!(
+        told[0].contains("it closed the connection without a DISCONNECT"),
+        "{told:?}"
+    );
     assert!(told[1].contains("a newer connection"), "{told:?}");
     let _ = std::fs::remove_file(&file);
     broker.stop();
@@ -118,15 +124,29 @@ fn of_a_client_that_was_never_let_in_it_is_told_why() {
         let told = texts(&see(&broker, "sensor/errors")["errors"]);
         (!told.is_empty()).then_some(told)
     });
-    assert!(told[0].contains("client \"sensor\" (user \"ann\")"), "{told:?}");
+    assert!(
+        told[0].contains("client \"sensor\" (user \"ann\")"),
+        "{told:?}"
+    );
     assert!(told[0].contains("is refused"), "{told:?}");
     let at = format!("http://{}", address(&broker));
     let told = run(&["client", "sensor", "--admin", &at], &[]);
-    assert_eq!((told.status.code(), &*told.output), (Some(3), ""), "{told:?}");
-    for text in ["no session has this client identifier", "WHAT WENT WRONG", "is refused"] {
+    assert_eq!(
+        (told.status.code(), &*told.output),
+        (Some(3), ""),
+        "{told:?}"
+    );
+    for text in [
+        "no session has this client identifier",
+        "WHAT WENT WRONG",
+        "is refused",
+    ] {
         assert!(told.log.contains(text), "no '{text}': {told:?}");
     }
-    assert_eq!(see(&broker, "nobody/errors")["errors"], Value::Array(Vec::new()));
+    assert_eq!(
+        see(&broker, "nobody/errors")["errors"],
+        Value::Array(Vec::new())
+    );
     let _ = std::fs::remove_file(&file);
     broker.stop();
 }
@@ -141,7 +161,12 @@ fn a_client_is_told_of_whole_on_a_terminal() {
     let at = format!("http://{}", address(&broker));
     let told = run(&["client", "c", "--admin", &at, "--over-ms", "100"], &[]);
     assert_eq!(told.status.code(), Some(0), "{told:?}");
-    for text in ["messages from it /s ", "bytes to it /s ", "WHAT WENT WRONG", "x/+ "] {
+    for text in [
+        "messages from it /s ",
+        "bytes to it /s ",
+        "WHAT WENT WRONG",
+        "x/+ ",
+    ] {
         assert!(told.output.contains(text), "no '{text}': {}", told.output);
     }
     let told = run(&["client", "c", "--admin", &at, "--over-ms", "0"], &[]);
