@@ -538,7 +538,7 @@ driven! {
             for number in 0..1_010 {
                 drop(Connect::v5(&format!("c{number}")).open(&driven.broker));
             }
-            driven.rises_by(1);
+            driven.rises_by(10);
         };
     many_leave: "clients that a drain sends away in a second" "connections_drained"
         &format!("{ANYWHERE}socket = {:?}\n[shutdown]\ndrain_rate = 1\n", socket()), |driven| {

@@ -346,7 +346,7 @@ fn every_key_of_mosquittos_is_known_and_no_secret_shown() {
         &outcome.log,
         &["a start with this would be refused: ", "mosquitto.conf:"],
     );
-    told(&outcome.log, "connection c", "no TLS to other brokers");
+    told(&outcome.log, "connection c", "PSK, OCSP");
     told(&outcome.log, "threshold 5", "always there");
     told(&outcome.log, "memory_limit 1000", "limits.memory_max_bytes");
     told(
@@ -415,7 +415,8 @@ fn bridges_are_taken_but_for_those_that_would_be_less_safe() {
     told(&list, "connection up link", "let the user bridge read");
     let certificates = Certificates::new();
     certificates.client("site7", "site7", 7);
-    let [ca, certificate, key] = ["ca.pem", "site7.pem", "site7.key"].map(|it| certificates.path(it));
+    let [ca, certificate, key] =
+        ["ca.pem", "site7.pem", "site7.key"].map(|it| certificates.path(it));
     let (toml, list) = folder.good(&format!(
         "{plain}bridge_cafile {ca}\nbridge_certfile {certificate}\nbridge_keyfile {key}\n\
          bridge_alpn mqtt\nbridge_insecure true\nbridge_tls_version tlsv1.2\n"
@@ -424,7 +425,7 @@ fn bridges_are_taken_but_for_those_that_would_be_less_safe() {
         &toml,
         &[
             "addresses = [\"mqtts://hq.example:1884\", \"mqtts://10.0.0.1:1883\"]",
-            &format!("ca = \"{ca}\""),
+            &format!("[bridge.tls]\nca = \"{ca}\""),
             &format!("certificate = \"{certificate}\""),
             "alpn = [\"mqtt\"]",
         ],

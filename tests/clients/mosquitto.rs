@@ -227,7 +227,7 @@ fn properties(shards: usize) {
 fn large(shards: usize) {
     let broker = broker(shards);
     let topic = unique("mosquitto");
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("large"));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("large"));
     std::fs::write(&file, vec![b'x'; 10 * 1024 * 1024]).expect("write the payload");
     let mut subscriber = start(&broker, "MESSAGE %l", &["-t", &topic, "-q", "1"]);
     subscriber.line(|line| line.starts_with("Subscribed"));

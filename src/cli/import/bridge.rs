@@ -52,9 +52,8 @@ const WITHOUT: [(&str, &str); 9] = [
 #[derive(Debug, Default)]
 struct Heard {
     draft: BridgeDraft,
-    /// It speaks TLS, and how.
+    /// It speaks TLS.
     is_tls: bool,
-    tls: Table,
     /// Nothing that is retained goes out as such.
     drops_retain: bool,
     /// Why it is left out.
@@ -160,7 +159,7 @@ impl Heard {
     /// Lines that say how the line is protected; each says that it is.
     fn take_tls(&mut self, line: &Line, draft: &mut Draft) {
         self.is_tls = true;
-        let mut say = |key: &str, value: Value| drop(self.tls.insert(key.to_owned(), value));
+        let mut say = |key: &str, value: Value| drop(self.draft.tls.insert(key.to_owned(), value));
         let path = || Value::from(line.value.as_str());
         match line.key.as_str() {
             "bridge_cafile" => say("ca", path()),
@@ -203,9 +202,6 @@ impl Heard {
                     *address = format!("mqtts://{rest}").into();
                 }
             }
-        }
-        if !self.tls.is_empty() {
-            self.draft.keys.insert("tls".to_owned(), std::mem::take(&mut self.tls).into());
         }
     }
 
