@@ -43,6 +43,7 @@ mod program;
 mod qos;
 mod readme;
 mod reload;
+mod reload_who;
 mod shared;
 mod storage;
 mod storage_levels;

@@ -430,7 +430,7 @@ fn bridges_are_taken_but_for_those_that_would_be_less_safe() {
             "alpn = [\"mqtt\"]",
         ],
     );
-    told(&list, "bridge_insecure", "has to bear its name");
+    told(&list, "bridge_insecure true", "has to bear its name");
     for line in ["bridge_psk 12", "bridge_capath /etc/ssl/certs"] {
         let (toml, list) = folder.good(&format!("{plain}{line}\n"));
         assert!(!toml.contains("[[bridge]]"), "{toml}");

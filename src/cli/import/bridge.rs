@@ -1,6 +1,7 @@
 //! Bridges: from Mosquitto's lines to `[[bridge]]` tables.
 //!
-//! Invariant: a bridge whose lines say that its line is protected in a way that cannot be said here is left out.
+//! Invariant: a bridge whose lines say that its line is protected in a way that cannot be said here is left
+//! out.
 
 use super::draft::{BridgeDraft, Draft};
 use super::lines::Line;

@@ -53,8 +53,8 @@ pub enum OperatorCommand {
     Explain(ExplainArgs),
     /// Say how a running broker and its shards are; ends with 1 if it does not serve as it should
     Status(ReachArgs),
-    /// Show live how fast everything goes, how long it takes, which clients are slow, and who publishes most and
-    /// where to
+    /// Show live how fast everything goes, how long it takes, which clients are slow, and who publishes most
+    /// and where to
     Top(TopArgs),
     /// List where a running broker listens
     Listeners(ReachArgs),

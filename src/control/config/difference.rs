@@ -65,6 +65,13 @@ impl Change {
         self.key == key
     }
 
+    /// Whether it is about `key`, or a key of that section.
+    #[must_use]
+    pub fn is_within(&self, key: &str) -> bool {
+        let rest = self.key.strip_prefix(key);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     /// The bridge that it is about.
     #[must_use]
     pub fn bridge(&self) -> Option<&str> {
