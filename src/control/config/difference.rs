@@ -317,7 +317,7 @@ mod tests {
             told,
             [
                 "authentication.http.headers: {\"Authorization\":\"(hidden)\"} -> \
-                 {\"Authorization\":\"(hidden)\"} Restart",
+                 {\"Authorization\":\"(hidden)\"} Running",
                 "bridge.addresses of a: [\"mqtt://b:1\"] -> [\"mqtt://b:2\"] Running",
                 "bridge.tls.ca of a: not said -> \"x\" Running",
                 "limits.publish_rate_max: 5 -> 7 Running",
@@ -333,6 +333,9 @@ mod tests {
                 "shards: 2 -> 4 Restart",
             ]
         );
+        let within = |key| changes.iter().filter(|change| change.is_within(key)).count();
+        let counts = ["authentication", "authentication.htt", "limits.publish_rate_max", "shards"];
+        assert_eq!(counts.map(within), [1, 0, 1, 1]);
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn all_of_it_is_on_a_terminal_of_80_columns_and_24_rows() {
             "conns 18000  sessions 20120  subs 40000  retained 1200  queued 55  mem 512 MiB",
             "in 150/s, 8.0 KiB/s  out 360k/s, 18 MiB/s  refused 0/s  lost 6/s",
             "QoS 0, same shard   512 us 512 us 512 us",
-            "QoS 1, other shard 4.1 ms",
+            "QoS 1, other shard  4.1 ms",
             "SHARD▼   CPU  CONNS  IN/S  OUT/S   TURN",
             "0       37 %   9000    50   120k 128 us",
             "SLOW CLIENT",
