@@ -333,8 +333,18 @@ mod tests {
                 "shards: 2 -> 4 Restart",
             ]
         );
-        let within = |key| changes.iter().filter(|change| change.is_within(key)).count();
-        let counts = ["authentication", "authentication.htt", "limits.publish_rate_max", "shards"];
+        let within = |key| {
+            changes
+                .iter()
+                .filter(|change| change.is_within(key))
+                .count()
+        };
+        let counts = [
+            "authentication",
+            "authentication.htt",
+            "limits.publish_rate_max",
+            "shards",
+        ];
         assert_eq!(counts.map(within), [1, 0, 1, 1]);
     }
 
