@@ -2,7 +2,7 @@
 
 use super::Answers;
 use super::problem::Problem;
-use crate::control::admin::process::{self, Process};
+use crate::control::admin::process;
 use crate::control::overview::OfShard;
 use crate::engine::telemetry::histogram::Histogram;
 use crate::shard::report::Report;
@@ -94,13 +94,13 @@ fn latencies(report: &Report) -> Vec<Times> {
     deliveries.chain(others).collect()
 }
 
-fn row(shard: u16, of_shard: &OfShard, process: &Process) -> ShardRow {
+fn row(shard: u16, of_shard: &OfShard, threads_cpu_s: &[(String, f64)]) -> ShardRow {
     let report = of_shard.report.as_deref();
     ShardRow {
         shard,
         answers: !of_shard.is_silent,
         silence_seconds: of_shard.silence_seconds,
-        cpu_seconds: process.of_shard(shard),
+        cpu_seconds: process::of_shard(threads_cpu_s, shard),
         counts: report.map_or_else(BTreeMap::new, |report| {
             report.counts.iter().copied().collect()
         }),
@@ -114,9 +114,9 @@ fn row(shard: u16, of_shard: &OfShard, process: &Process) -> ShardRow {
     (status = "5XX", body = Problem)))]
 pub(super) async fn shards(State(answers): State<Answers>) -> Result<Json<ShardList>, Problem> {
     let overview = answers.overview().await?;
-    let process = process::look();
+    let threads_cpu_s = process::threads_cpu_s();
     let shards = (0..).zip(&overview.shards);
-    let shards = shards.map(|(shard, of_shard)| row(shard, of_shard, &process));
+    let shards = shards.map(|(shard, of_shard)| row(shard, of_shard, &threads_cpu_s));
     Ok(Json(ShardList {
         shards: shards.collect(),
     }))
