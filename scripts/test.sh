@@ -66,7 +66,7 @@ install_packages() {
 install_python_client() {
   local venv=target/clients/venv list=tests/clients/requirements.txt
   if ! cmp -s "$list" "$venv/installed"; then
-    say "setting up Paho Python and schemathesis"
+    say "setting up Paho Python, schemathesis and an exporter"
     rm -rf "$venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$list"

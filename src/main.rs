@@ -4,21 +4,19 @@
 //! fails, 2 if command line, configuration or a file that it names are wrong.
 
 use clap::{CommandFactory, Parser};
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender};
 use ringmq::cli::bench_storage::{self, BenchStorageArgs, Report};
 use ringmq::cli::flags::{Cli, Command};
 use ringmq::cli::operator::difference::CheckConfigArgs;
 use ringmq::cli::{import, operator, pages, passwd, store, token};
-use ringmq::control::admin::Admin;
+use ringmq::control::admin;
+use ringmq::control::admin::desk::{self, Desk};
 use ringmq::control::admin::kept::{Kept, ShownConfig};
-use ringmq::control::authn::certificate::CertificateMethod;
-use ringmq::control::authn::guesses::{self, Guesses};
-use ringmq::control::authn::http::HttpMethod;
-use ringmq::control::authn::{Authenticators, Method, Pool};
 use ringmq::control::bridges::{Bridges, Prepared};
 use ringmq::control::cgroup::Bounds;
 use ringmq::control::check;
-use ringmq::control::config::{AdminConfig, Config, ConfigError, Flags, MethodName, Source};
+use ringmq::control::config::{AdminConfig, Config, ConfigError, Flags, Source};
+use ringmq::control::judges::{self, Judges};
 use ringmq::control::listening::Listening;
 use ringmq::control::log;
 use ringmq::control::machine::{self, MachineError, MemoryShare};
@@ -34,11 +32,9 @@ use ringmq::control::watch::{self, Record, Records};
 use ringmq::engine::keys::ShardId;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
-use ringmq::shard::listener::{
-    LISTENS_ON_MAX, Listener, ListenerSetup, Place, SocketBounds, SocketFile,
-};
+use ringmq::shard::listener::{LISTENS_ON_MAX, Listener, ListenerSetup, Place, SocketBounds};
 use ringmq::shard::meter::ProcessMeter;
-use ringmq::shard::question_queue::{self, QuestionQueue, question_queue};
+use ringmq::shard::question_queue::{self, question_queue};
 use ringmq::shard::ring::heap::{self, Heap};
 use ringmq::storage::directory::{self, DirectoryError};
 use ringmq::storage::log::writer::{WriterConfig, wall_ms};
@@ -166,7 +162,7 @@ fn check_config(args: &CheckConfigArgs, config: &Config, bounds: &Bounds) -> Exi
 /// What a start would refuse, beyond the configuration file itself; else what it would warn of.
 fn check(config: &Config, bounds: &Bounds) -> Result<Vec<String>, Box<dyn Error>> {
     let files = Files::load(config)?;
-    authenticators(config, &files)?;
+    judges::Prepared::new(config)?;
     Prepared::load(config)?;
     check::check(config, &files)?;
     let mut warnings = machine_warnings(config, &memory_share(config, bounds), bounds);
@@ -228,13 +224,12 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     let (misbehaving_to, misbehaving) = crossbeam_channel::bounded(watch::MISBEHAVING_MAX);
     let files = Files::load(config).map_err(WrongFile::new)?;
     // What cannot be opened refuses the start before anybody comes in.
-    let methods = authenticators(config, &files).map_err(WrongFile::new)?;
+    let methods = judges::Prepared::new(config).map_err(WrongFile)?;
     let (audit, bridges) = (open_audit(config)?, load_bridges(config)?);
     let kept = open_storage(config)?;
     let listeners = bind(config, &files)?;
     let places = places(&listeners);
-    let admin = Admin::bind(&config.admin)?;
-    let of_admin: Vec<_> = admin.iter().flat_map(Admin::files).collect();
+    let admin = admin::bind(&config.admin, |_| false)?;
     let listening = listening(config, &listeners);
     let bans = Bans::of_file(files.bans());
     running.memory().check(config.least_memory())?;
@@ -252,18 +247,15 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     // Before clients come, so that what they publish waits for the other broker.
     let bridges = Bridges::start(bridges, &shards).map_err(no_thread)?;
     tell_start((&running, &files), bounds, shards.restored());
-    start_methods(
-        config,
-        (methods, &bans),
-        &questions,
-        &shards,
-        &misbehaving_to,
-    )?;
+    let methods = methods.authenticators(config, &files, bans.in_force());
+    let replies = shards.replies();
+    let judges = Judges::start(config, methods, &questions, replies, &misbehaving_to);
+    let judges = judges.map_err(no_thread)?;
     let records = Records::new(records_to);
     let audit = (audit, &listening);
     let watch = keep_account(config, audit, (entries, taken), misbehaving_to, &records)?;
     tell_places(config, &places);
-    let (asks, telling) = start_admin(admin, (&running, listening), &records, &files)?;
+    let (asks, desk, telling) = start_admin(admin, (&running, listening), &records, &files)?;
     let ears = Ears {
         signals: forward(signals)?,
         misbehaving,
@@ -275,13 +267,13 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
         bans,
         records,
         (MemoryWatch::new(meter, &settings.limits), telling),
-        running,
+        (running, judges, desk),
         bridges,
     );
     // A service manager may wait for this; without one nothing happens.
     service::tell(NotifyState::Ready);
     let leaving = control.serve()?;
-    stop(shards, (&leaving, &of_admin), watch.as_ref())
+    stop(shards, &leaving, &watch)
 }
 
 fn prepare_heap() {
@@ -325,16 +317,12 @@ fn listening(config: &Config, listeners: &[(Listener, ListenerSetup)]) -> Listen
 }
 
 /// Stops in order, with the files of sockets.
-fn stop(
-    shards: Shards,
-    (leaving, of_admin): (&Leaving, &[SocketFile]),
-    watch: Option<&JoinHandle<()>>,
-) -> Result<(), Box<dyn Error>> {
+fn stop(shards: Shards, leaving: &Leaving, watch: &JoinHandle<()>) -> Result<(), Box<dyn Error>> {
     service::tell(NotifyState::Stopping);
     info!("stopping");
     let by = Instant::now() + leaving.within;
     shards.stop(leaving.within)?;
-    for file in leaving.files.iter().chain(of_admin) {
+    for file in &leaving.files {
         if let Err(error) = file.remove() {
             debug!("a socket's file stays: {error}");
         }
@@ -344,20 +332,17 @@ fn stop(
     Ok(())
 }
 
-/// Starts the threads that keep account of clients, if anybody wants that.
+/// Starts the threads that keep account of clients, where anybody wants that, now or later.
 fn keep_account(
     config: &Config,
     (audit, listening): (Option<AuditLog>, &Listening),
     reports: (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving_to: Sender<Who>,
     written: &Records,
-) -> Result<Option<JoinHandle<()>>, String> {
-    if !config.settings.takes_notes {
-        return Ok(None);
-    }
-    let audit = audit.map(|log| (log, listening.names()));
+) -> Result<JoinHandle<()>, String> {
+    let audit = (audit, listening.names());
     let started = watch::start(audit, &config.bans, reports, misbehaving_to, written);
-    started.map(Some).map_err(no_thread)
+    started.map_err(no_thread)
 }
 
 /// What to say of a thread that the system does not give.
@@ -366,8 +351,8 @@ fn no_thread(error: io::Error) -> String {
 }
 
 /// Waits until what was noted is written, on a disk that may hang.
-fn await_end(watch: Option<&JoinHandle<()>>, by: Instant) {
-    while watch.is_some_and(|watch| !watch.is_finished()) && Instant::now() < by {
+fn await_end(watch: &JoinHandle<()>, by: Instant) {
+    while !watch.is_finished() && Instant::now() < by {
         std::thread::sleep(AWAITS);
     }
 }
@@ -516,93 +501,23 @@ fn queue_bounds(config: &Config) -> question_queue::Bounds {
     }
 }
 
-/// Starts the threads on which the methods work, if there are any.
-fn start_methods(
-    config: &Config,
-    (mut authenticators, bans): (Authenticators, &Bans),
-    questions: &QuestionQueue,
-    shards: &Shards,
-    misbehaving_to: &Sender<Who>,
-) -> Result<(), Box<dyn Error>> {
-    if !config.settings.authentication.has_methods {
-        return Ok(());
-    }
-    authenticators.banned = bans.in_force();
-    authenticators.client_id = config.settings.authentication.client_id;
-    let threads = config.authentication.threads;
-    let rule = guesses::Rule {
-        failures_max: config.bans.failed_logins_max,
-        window: config.bans.failed_logins_window,
-        duration: config.bans.duration,
-    };
-    let misbehaving_to = misbehaving_to.clone();
-    let tell = move |network| {
-        let told = misbehaving_to.try_send(Who::Network(network));
-        !matches!(told, Err(TrySendError::Full(_)))
-    };
-    let guesses = Guesses::new(rule, Box::new(tell));
-    let counts = (guesses, config.bans.ipv6_prefix_bits);
-    Pool::start(threads, authenticators, counts, questions, shards.replies())?;
-    Ok(())
-}
-
-/// The methods, in the order configured.
-fn authenticators(config: &Config, files: &Files) -> Result<Authenticators, Box<dyn Error>> {
-    let wanted = &config.authentication;
-    let mut chain: Vec<Arc<dyn Method>> = Vec::new();
-    let mut scram = None;
-    for name in &wanted.methods {
-        // The configuration lets only those be named that are configured.
-        match name {
-            MethodName::PasswordFile => chain.extend(files.users().map(|m| m as Arc<dyn Method>)),
-            MethodName::Jwt => chain.extend(files.tokens().map(|m| m as Arc<dyn Method>)),
-            MethodName::Certificate => {
-                if let Some(from) = wanted.certificate {
-                    chain.push(Arc::new(CertificateMethod { from }));
-                }
-            }
-            MethodName::Scram => scram = files.users(),
-            MethodName::Http => {
-                if let Some(http) = &wanted.http {
-                    let method = HttpMethod::new(http);
-                    let method = method.map_err(|e| format!("authentication.http: {e}"))?;
-                    chain.push(Arc::new(method));
-                }
-            }
-        }
-    }
-    Ok(Authenticators {
-        chain,
-        scram,
-        ..Authenticators::default()
-    })
-}
-
 /// Has the admin listener answer, if there is one: where it asks, and what the control plane tells.
 fn start_admin(
-    admin: Option<Admin>,
+    bound: Vec<desk::Bound>,
     (running, listening): (&Running, Listening),
     records: &Records,
     files: &Files,
-) -> Result<(Receiver<Ask>, Telling), String> {
+) -> Result<(Receiver<Ask>, Desk, Telling), String> {
     let shown = Arc::new(ShownConfig::new(running.in_force(&listening)));
-    let mut telling = Telling {
-        listening,
-        admin: None,
-        shown: Arc::clone(&shown),
-    };
-    let Some(admin) = admin else {
-        return Ok((crossbeam_channel::never(), telling));
-    };
     let (asks_to, asks) = crossbeam_channel::bounded(ASKS_MAX);
-    telling.admin = Some(admin.counts());
     let kept = Kept {
-        in_force: shown,
+        in_force: Arc::clone(&shown),
         records: records.clone(),
         files: files.admin(),
     };
-    admin.start(asks_to, kept).map_err(no_thread)?;
-    Ok((asks, telling))
+    let desk = Desk::start((&running.config().admin, bound), asks_to, kept);
+    let desk = desk.map_err(no_thread)?;
+    Ok((asks, desk, Telling { listening, shown }))
 }
 
 /// Signals to the process, as a queue.

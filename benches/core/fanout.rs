@@ -28,7 +28,7 @@ fn audience(subscribers: usize, rules: Rules) -> (Broker, ConnectionKey) {
     };
     if let Some(text) = text {
         let acl = Acl::parse(text).expect("rules");
-        broker.core.set_acl(Arc::new(acl));
+        broker.core.set_acl(Some(Arc::new(acl)));
     }
     for n in 0..subscribers {
         let key = broker.connect(&format!("subscriber-{n}"));

@@ -7,19 +7,19 @@
 use crate::control::config::{LogConfig, LogFormat, LogLevel};
 use crate::control::visible::spelled_out;
 use crate::shard::files;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -47,16 +47,24 @@ enum Entry {
     Flush(Sender<()>),
     /// Somebody wants the file to be opened anew.
     Wake,
+    /// Everything behind it goes there.
+    Move(NewPlace),
 }
 
 struct Log {
     entries: Sender<Entry>,
     counts: &'static Counts,
-    is_json: bool,
 }
 
 /// Whether the file is to be opened anew; not an entry, since there may be no room for one.
 static REOPEN: AtomicBool = AtomicBool::new(false);
+/// Where lines are to go from now on, if there was no room for that entry.
+static MOVE_TO: Mutex<Option<NewPlace>> = Mutex::new(None);
+/// Whether lines are JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+/// Whether a terminal, or the journal, takes them.
+static IS_TERMINAL: AtomicBool = AtomicBool::new(false);
+static IS_JOURNAL: AtomicBool = AtomicBool::new(false);
 
 /// What became of lines.
 #[derive(Debug, Default)]
@@ -75,13 +83,10 @@ static COUNTS: Counts = Counts {
 /// # Errors
 /// The file cannot be written.
 pub fn start(config: &LogConfig) -> io::Result<()> {
-    let mut place: Box<dyn Place> = match &config.file {
-        Some(path) => Box::new(LogFile::open(path)?),
-        None => Box::new(io::stderr()),
-    };
+    let NewPlace(place) = NewPlace::open(config)?;
     let (entries, to_write) = crossbeam_channel::bounded(LINES_MAX);
     let writes = thread::Builder::new().name("log".into());
-    let started = writes.spawn(move || write(&to_write, &mut *place, &COUNTS));
+    let started = writes.spawn(move || write(&to_write, place, &COUNTS));
     if started.is_err() {
         say("no thread for the log can be started; raise the limit of threads (`ulimit -u`)");
         return Ok(());
@@ -89,35 +94,61 @@ pub fn start(config: &LogConfig) -> io::Result<()> {
     let log = LOG.get_or_init(|| Log {
         entries,
         counts: &COUNTS,
-        is_json: config.format == LogFormat::Json,
     });
+    set_form(config);
     let (wanted, handle) = reload::Layer::new(wanted(config.level));
     let set = move |level| handle.reload(self::wanted(level)).is_ok();
     // A log begins once.
     let _ = SET_LEVEL.set(Box::new(set));
     LEVEL.store(config.level as u8, Ordering::Relaxed);
-    let is_terminal = config.file.is_none() && io::stderr().is_terminal();
-    let is_journal = config.file.is_none() && writes_to_journal();
-    let lines = fmt::layer().with_writer(Lines(log)).with_ansi(is_terminal);
     let plain = fmt::format().with_target(false);
-    let lines = match (config.format, is_journal) {
-        (LogFormat::Json, _) => {
-            let json = plain.json().flatten_event(true);
-            let form = Prioritised(json, is_journal);
-            lines
-                .fmt_fields(JsonFields::new())
-                .event_format(form)
-                .boxed()
-        }
+    let form = Form {
+        json: plain.clone().json().flatten_event(true),
         // The journal has a time of its own.
-        (LogFormat::Text, true) => lines
-            .event_format(Prioritised(plain.with_ansi(false).without_time(), true))
-            .boxed(),
-        (LogFormat::Text, false) => lines.event_format(plain.with_ansi(is_terminal)).boxed(),
+        of_journal: plain.clone().with_ansi(false).without_time(),
+        of_terminal: plain.clone().with_ansi(true),
+        plain: plain.with_ansi(false),
     };
+    let lines = fmt::layer().with_writer(Lines(log)).event_format(form);
     let lines = lines.with_filter(wanted);
     tracing_subscriber::registry().with(lines).init();
     Ok(())
+}
+
+/// Lines look so from now on.
+fn set_form(config: &LogConfig) {
+    let is_stderr = config.file.is_none();
+    IS_JSON.store(config.format == LogFormat::Json, Ordering::Relaxed);
+    IS_TERMINAL.store(is_stderr && io::stderr().is_terminal(), Ordering::Relaxed);
+    IS_JOURNAL.store(is_stderr && writes_to_journal(), Ordering::Relaxed);
+}
+
+/// Lines look, and go, as that says from now on; `place` is where, if it is another one.
+pub fn follow(config: &LogConfig, place: Option<NewPlace>) {
+    if let (Some(place), Some(log)) = (place, LOG.get()) {
+        let moved = log.entries.try_send(Entry::Move(place));
+        // Without room there is something to write, before which that is seen.
+        if let Err(TrySendError::Full(Entry::Move(place))) = moved {
+            *MOVE_TO.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        }
+    }
+    set_form(config);
+}
+
+/// Where lines may go, opened already.
+pub struct NewPlace(Box<dyn Place>);
+
+impl NewPlace {
+    /// Where that says.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn open(config: &LogConfig) -> io::Result<Self> {
+        Ok(NewPlace(match &config.file {
+            Some(path) => Box::new(LogFile::open(path)?),
+            None => Box::new(io::stderr()),
+        }))
+    }
 }
 
 /// What is written at a level.
@@ -176,14 +207,21 @@ fn is_stream(said: &str, device: u64, inode: u64) -> bool {
     parts == Some((device, inode))
 }
 
-/// Lines with their priority in front, as the journal takes them, if that is wanted.
-struct Prioritised<F>(F, bool);
+/// How lines look, by what is wanted now; for the journal with their priority in front.
+struct Form<J, S, P> {
+    json: J,
+    of_journal: S,
+    of_terminal: P,
+    plain: P,
+}
 
-impl<S, N, F> FormatEvent<S, N> for Prioritised<F>
+impl<S, N, J, F, P> FormatEvent<S, N> for Form<J, F, P>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
+    J: FormatEvent<S, N>,
     F: FormatEvent<S, N>,
+    P: FormatEvent<S, N>,
 {
     fn format_event(
         &self,
@@ -191,10 +229,17 @@ where
         mut to: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
-        if self.1 {
+        let [is_json, is_journal, is_terminal] =
+            [&IS_JSON, &IS_JOURNAL, &IS_TERMINAL].map(|flag| flag.load(Ordering::Relaxed));
+        if is_journal {
             to.write_str(priority(*event.metadata().level()))?;
         }
-        self.0.format_event(context, to, event)
+        match (is_json, is_journal, is_terminal) {
+            (true, ..) => self.json.format_event(context, to, event),
+            (_, true, _) => self.of_journal.format_event(context, to, event),
+            (.., true) => self.of_terminal.format_event(context, to, event),
+            _ => self.plain.format_event(context, to, event),
+        }
     }
 }
 
@@ -295,7 +340,7 @@ impl Counts {
 
 /// Where lines go, and how many lost ones that place was told of.
 struct Written<'a> {
-    to: &'a mut dyn Place,
+    to: Box<dyn Place>,
     counts: &'a Counts,
     said: u64,
 }
@@ -317,6 +362,11 @@ impl Written<'_> {
         }
     }
 
+    fn move_to(&mut self, NewPlace(place): NewPlace) {
+        let _ = self.to.flush();
+        self.to = place;
+    }
+
     fn reopen(&mut self) {
         if let Err(error) = self.to.reopen() {
             // The old file stays; an operator looks there or at standard error.
@@ -327,7 +377,7 @@ impl Written<'_> {
     }
 }
 
-fn write(entries: &Receiver<Entry>, to: &mut dyn Place, counts: &Counts) {
+fn write(entries: &Receiver<Entry>, to: Box<dyn Place>, counts: &Counts) {
     let mut written = Written {
         to,
         counts,
@@ -343,9 +393,17 @@ fn write(entries: &Receiver<Entry>, to: &mut dyn Place, counts: &Counts) {
         if REOPEN.swap(false, Ordering::Relaxed) {
             written.reopen();
         }
+        let moved = MOVE_TO
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(place) = moved {
+            written.move_to(place);
+        }
         written.say_what_is_lost();
         match entry {
             Ok(Entry::Wake) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Entry::Move(place)) => written.move_to(place),
             Ok(Entry::Line(line)) => {
                 if written.to.write_all(&line).is_err() {
                     counts.failed.fetch_add(1, Ordering::Relaxed);
@@ -382,7 +440,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let bytes_max = if self.log.is_json {
+        let bytes_max = if IS_JSON.load(Ordering::Relaxed) {
             JSON_BYTES_MAX
         } else {
             LINE_BYTES_MAX
@@ -400,7 +458,7 @@ impl Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let mut bytes = visible(std::mem::take(&mut self.bytes));
-        if self.log.is_json && bytes.len() > LINE_BYTES_MAX {
+        if IS_JSON.load(Ordering::Relaxed) && bytes.len() > LINE_BYTES_MAX {
             bytes = visible(shortened(&bytes));
         } else if bytes.len() >= LINE_BYTES_MAX {
             bytes.truncate(LINE_BYTES_MAX);
@@ -447,7 +505,7 @@ fn shortened(line: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     /// Where lines go, out of order at times.
     #[derive(Clone, Default)]
@@ -504,7 +562,6 @@ mod tests {
         let log: &'static Log = Box::leak(Box::new(Log {
             entries,
             counts: &LOST,
-            is_json: false,
         }));
         let lines = Lines(log);
         let say = |text: &str| writeln!(lines.make_writer(), "{text}").unwrap();
@@ -513,8 +570,8 @@ mod tests {
         say("second");
         say("third");
         let place = Frail::default();
-        let mut to = place.clone();
-        thread::spawn(move || write(&to_write, &mut to, &LOST));
+        let to = Box::new(place.clone());
+        thread::spawn(move || write(&to_write, to, &LOST));
         let flush = || {
             let (done, is_done) = crossbeam_channel::bounded(1);
             log.entries.send(Entry::Flush(done)).unwrap();

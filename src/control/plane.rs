@@ -2,12 +2,13 @@
 //!
 //! It runs on the main thread while the shards work; what it finds goes to them as orders.
 
-use crate::control::admin::counts::AdminCounts;
+use crate::control::admin::desk::Desk;
 use crate::control::admin::kept::ShownConfig;
 use crate::control::bridges::Bridges;
 use crate::control::bridges::dialler::Called;
 use crate::control::census::{Census, Counts};
 use crate::control::inquiries::Inquiries;
+use crate::control::judges::Judges;
 use crate::control::listening::Listening;
 use crate::control::log;
 use crate::control::memory::MemoryWatch;
@@ -84,8 +85,6 @@ pub struct Ears {
 pub struct Telling {
     /// Where the broker listens.
     pub listening: Listening,
-    /// What the admin listener counts, if there is one.
-    pub admin: Option<Arc<AdminCounts>>,
     /// The configuration, as it is shown.
     pub shown: Arc<ShownConfig>,
 }
@@ -141,6 +140,9 @@ pub struct ControlPlane<'a> {
     banned: Rollout,
     /// The file of bans was read anew, and no shard was told yet.
     bans_are_news: bool,
+    pub(super) judges: Judges,
+    /// Where operators are answered.
+    pub(super) desk: Desk,
     pub(super) handed: Handed,
     /// When files were last looked at.
     looked_at: Instant,
@@ -164,7 +166,7 @@ impl<'a> ControlPlane<'a> {
         bans: Bans,
         records: Records,
         (memory, telling): (MemoryWatch, Telling),
-        running: Running,
+        (running, judges, desk): (Running, Judges, Desk),
         bridges: Bridges,
     ) -> Self {
         let config = running.config();
@@ -190,6 +192,8 @@ impl<'a> ControlPlane<'a> {
             bans_pace: Pace::new(BANS_INTERVAL),
             banned: Rollout::new(shards.pulses().len()),
             bans_are_news: false,
+            judges,
+            desk,
             handed: Handed::default(),
             looked_at: Instant::now(),
             terms_told_at: Instant::now(),
@@ -271,7 +275,10 @@ impl<'a> ControlPlane<'a> {
     fn leave(&self) -> Leaving {
         Leaving {
             within: self.running.config().shutdown_deadline,
-            files: self.telling.listening.files().cloned().collect(),
+            files: {
+                let of_clients = self.telling.listening.files();
+                of_clients.chain(self.desk.files()).cloned().collect()
+            },
         }
     }
 
@@ -546,9 +553,7 @@ impl<'a> ControlPlane<'a> {
             ("log_lines_left_out", left_out),
             ("log_lines_failed", failed),
         ];
-        let of_none = AdminCounts::default();
-        let of_admin = self.telling.admin.as_deref().unwrap_or(&of_none);
-        counts.extend(of_admin.list());
+        counts.extend(self.desk.counts().list());
         counts.extend(self.bridges.counts());
         counts
     }
@@ -695,7 +700,7 @@ impl<'a> ControlPlane<'a> {
             Reloaded::Keys => "the keys of tokens are",
             Reloaded::Asked => return None,
             Reloaded::Access(acl) => {
-                self.handed.keep(&acl);
+                acl.iter().for_each(|acl| self.handed.keep(acl));
                 self.shards.set_acl(self.rules.begin(true), acl);
                 return None;
             }

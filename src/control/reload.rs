@@ -12,17 +12,17 @@ use crate::control::admin::tokens::{self, Table, Tokens as OperatorTokens};
 use crate::control::authn::jwt::{JwtMethod, KeySource};
 use crate::control::authn::password::{PasswordFile, PasswordMethod};
 use crate::control::config::Config;
+use crate::control::placed::{Due, Place, Stamp, Watched, due, stamp, unread};
+use crate::control::terms::{ended, now_unix_s, warning};
 use crate::control::text;
 use crate::control::watch::bans::{self, Who};
 use crate::engine::access::acl::Acl;
-use crate::engine::telemetry::notes::quoted;
 use crate::shard::certificates::{Part, Term, TlsFiles, TlsSettings};
 use crate::shard::files;
 use crate::shard::listener::ListenerConfig;
 use crate::shard::orders::Reloadable;
 use crate::shard::transport::client::TlsSetup;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -84,8 +84,8 @@ pub enum Reloaded {
     Keys,
     /// Keys of tokens are asked for; who reads them says how it went.
     Asked,
-    /// Access rules; for the shards.
-    Access(Arc<Acl>),
+    /// Access rules, if there are any; for the shards.
+    Access(Option<Arc<Acl>>),
     /// Bans.
     Bans(Vec<Who>),
     /// What was read is what was read last.
@@ -111,12 +111,14 @@ impl Reloaded {
     }
 }
 
-/// Files of TLS that another configuration names.
-pub struct WantedTls<'a> {
-    /// By the listeners' numbers.
+/// Files that another configuration names.
+pub struct Wanted<'a> {
+    /// Of TLS, by the listeners' numbers.
     pub listeners: Vec<Option<TlsFiles>>,
-    /// Of the admin listener.
-    pub admin: Option<&'a TlsFiles>,
+    /// What names all others.
+    pub config: &'a Config,
+    /// It says something else of tokens of clients, or where their keys are.
+    pub has_other_keys: bool,
 }
 
 /// A kind of files that are put in force together.
@@ -128,16 +130,21 @@ enum Kind {
     Users,
     Bans,
     Access,
+    Keys,
 }
 
 /// What was read, and is not in force yet.
 enum Read {
     Tls(Vec<Option<Tls>>),
     AdminTls(Box<Tls>),
-    Operators(Table),
-    Users(Box<PasswordFile>),
-    Bans(Vec<Who>, Vec<String>),
-    Access(Acl),
+    Operators(Place, Table),
+    Users(Place, Box<PasswordFile>),
+    Bans(Place, Vec<Who>, Vec<String>),
+    Access(Place, Acl),
+    /// Keys of tokens from another place, or judged otherwise.
+    Keys(Option<Tokens>),
+    /// The configuration names no such file any more.
+    Gone(Kind),
 }
 
 impl Read {
@@ -145,10 +152,12 @@ impl Read {
         match self {
             Read::Tls(_) => Kind::Tls,
             Read::AdminTls(_) => Kind::AdminTls,
-            Read::Operators(_) => Kind::Operators,
-            Read::Users(_) => Kind::Users,
+            Read::Operators(..) => Kind::Operators,
+            Read::Users(..) => Kind::Users,
             Read::Bans(..) => Kind::Bans,
-            Read::Access(_) => Kind::Access,
+            Read::Access(..) => Kind::Access,
+            Read::Keys(_) => Kind::Keys,
+            Read::Gone(kind) => *kind,
         }
     }
 }
@@ -169,37 +178,6 @@ pub struct Files {
     admin_tls: Option<AdminFiles>,
 }
 
-/// What tells a file from what stood there before: its time alone may be the same, as copies keep it.
-type Stamp = Option<(SystemTime, u64, u64)>;
-
-/// When files were changed last: as they were read, and as they were seen at the last look.
-struct Watched<T> {
-    read: T,
-    seen: T,
-}
-
-impl<T: PartialEq + Clone> Watched<T> {
-    fn new(now: T) -> Self {
-        Watched {
-            read: now.clone(),
-            seen: now,
-        }
-    }
-
-    /// Whether to read again: somebody asks, or they changed and have rested since the last look, so that
-    /// one that is being written is not read half.
-    fn is_due(&mut self, now: T, is_asked: bool) -> bool {
-        let has_settled = now != self.read && now == self.seen;
-        self.seen = now.clone();
-        if is_asked || has_settled {
-            // Said once if it is wrong; the next change is the next attempt.
-            self.read = now;
-            return true;
-        }
-        false
-    }
-}
-
 struct Tls {
     files: TlsFiles,
     settings: TlsSettings,
@@ -213,13 +191,12 @@ struct AdminFiles {
 }
 
 impl AdminFiles {
-    fn load(files: &TlsFiles) -> Result<Self, FileError> {
-        let read = load_one(files)?;
-        Ok(AdminFiles {
-            stamps: Watched::new(files.paths().map(stamp).collect()),
+    fn new(read: Tls) -> Self {
+        AdminFiles {
+            stamps: Watched::new(read.files.paths().map(stamp).collect()),
             tls: Arc::new(AdminTls::new(Arc::clone(&read.settings.setup.config))),
             read,
-        })
+        }
     }
 
     fn replace(&mut self, tls: Tls) {
@@ -231,14 +208,12 @@ impl AdminFiles {
 
 /// Tokens of operators.
 struct Operators {
-    path: PathBuf,
-    stamp: Watched<Stamp>,
+    place: Place,
     tokens: Arc<OperatorTokens>,
 }
 
 struct Users {
-    path: PathBuf,
-    stamp: Watched<Stamp>,
+    place: Place,
     method: Arc<PasswordMethod>,
 }
 
@@ -249,15 +224,13 @@ struct Tokens {
 }
 
 struct BanFile {
-    path: PathBuf,
-    stamp: Watched<Stamp>,
+    place: Place,
     bans: Vec<Who>,
     warnings: Vec<String>,
 }
 
 struct Access {
-    path: PathBuf,
-    stamp: Watched<Stamp>,
+    place: Place,
     acl: Arc<Acl>,
 }
 
@@ -268,65 +241,39 @@ impl Files {
     /// The first that is wrong.
     pub fn load(config: &Config) -> Result<Self, FileError> {
         let users = config.authentication.password_file.as_ref().map(|path| {
-            let stamp = Watched::new(stamp(path));
-            let method = PasswordMethod::new(read_users(path)?);
             Ok(Users {
-                path: path.clone(),
-                stamp,
-                method: Arc::new(method),
+                place: Place::new(path),
+                method: Arc::new(PasswordMethod::new(read_users(path)?)),
             })
         });
         let access = config.acl_file.as_ref().map(|path| {
             Ok(Access {
-                path: path.clone(),
-                stamp: Watched::new(stamp(path)),
+                place: Place::new(path),
                 acl: Arc::new(read_access(path)?),
             })
         });
-        let tokens = config.authentication.jwt.clone().map(|jwt| {
-            let path = match &jwt.keys {
-                KeySource::PemFile(path) | KeySource::JwksFile(path) => Some(path.clone()),
-                KeySource::Secret(..) | KeySource::JwksUrl { .. } => None,
-            };
-            let stamp = Watched::new(path.as_deref().and_then(stamp));
-            let method = JwtMethod::new(jwt).map_err(|error| FileError {
-                place: None,
-                text: format!("authentication.jwt: {error}"),
-            })?;
-            Ok(Tokens {
-                path,
-                stamp,
-                method: Arc::new(method),
-            })
-        });
         let bans = config.bans.file.as_ref().map(|path| {
-            let stamp = Watched::new(stamp(path));
+            let place = Place::new(path);
             let (bans, warnings) = read_bans(path)?;
             Ok(BanFile {
-                path: path.clone(),
-                stamp,
+                place,
                 bans,
                 warnings,
             })
         });
         let certificates = load_tls(config.listeners.iter().map(tls_files))?;
-        let logs = [
-            ("log_file", &config.log.file),
-            ("audit_file", &config.audit_file),
-        ];
-        let logs = logs.into_iter().filter(|(_, path)| path.is_some());
         Ok(Files {
             config_file: config.file.clone(),
-            logs: logs.map(|(key, _)| key).collect(),
+            logs: logs(config),
             bans: bans.transpose()?,
             operators: operators(config).transpose()?,
             admin_tls: config
                 .admin
                 .tls
                 .as_ref()
-                .map(AdminFiles::load)
+                .map(|files| load_one(files).map(AdminFiles::new))
                 .transpose()?,
-            tokens: tokens.transpose()?,
+            tokens: tokens(config).transpose()?,
             certificate_stamps: Watched::new(stamps(&certificates)),
             certificates,
             users: users.transpose()?,
@@ -362,7 +309,7 @@ impl Files {
         Some(Arc::clone(&access.acl))
     }
 
-    /// Users in force; the same through every reload.
+    /// Users in force; the same through every reload that leaves a file of them.
     #[must_use]
     pub fn users(&self) -> Option<Arc<PasswordMethod>> {
         let users = self.users.as_ref()?;
@@ -383,7 +330,7 @@ impl Files {
             .map_or_else(Vec::new, |file| file.bans.clone())
     }
 
-    /// How tokens are judged; the same through every reload.
+    /// How tokens are judged; the same through every reload that changes nothing of it.
     #[must_use]
     pub fn tokens(&self) -> Option<Arc<JwtMethod>> {
         let tokens = self.tokens.as_ref()?;
@@ -404,9 +351,10 @@ impl Files {
         lines
     }
 
-    /// Files of TLS are those of another configuration from now on, `listeners`' by their numbers; all files
-    /// are read again, and none is put in force if one is wrong.
-    pub fn reload_all(&mut self, wanted: &WantedTls<'_>) -> Vec<Result<Reloaded, FileError>> {
+    /// Files are those of another configuration from now on; all are read again, and none is put in force if
+    /// one is wrong.
+    pub fn reload_all(&mut self, wanted: &Wanted<'_>) -> Vec<Result<Reloaded, FileError>> {
+        self.logs = logs(wanted.config);
         self.reload_wanted(true, Some(wanted))
     }
 
@@ -419,11 +367,12 @@ impl Files {
     fn reload_wanted(
         &mut self,
         is_asked: bool,
-        wanted: Option<&WantedTls<'_>>,
+        wanted: Option<&Wanted<'_>>,
     ) -> Vec<Result<Reloaded, FileError>> {
         let mut read = self.read(is_asked, wanted);
         let mut done = Vec::new();
-        if !is_asked || read.iter().all(Result::is_ok) {
+        let has_other_keys = wanted.is_some_and(|wanted| wanted.has_other_keys);
+        if !has_other_keys && (!is_asked || read.iter().all(Result::is_ok)) {
             done.extend(self.reload_tokens(is_asked));
         }
         if is_asked && read.iter().any(Result::is_err) || done.iter().any(Result::is_err) {
@@ -443,7 +392,7 @@ impl Files {
     fn read(
         &mut self,
         is_asked: bool,
-        wanted: Option<&WantedTls<'_>>,
+        wanted: Option<&Wanted<'_>>,
     ) -> Vec<Result<Read, FileError>> {
         let mut read = Vec::new();
         let now = stamps(&self.certificates);
@@ -457,37 +406,75 @@ impl Files {
             };
             read.push(tls.map(Read::Tls));
         }
-        if let Some(files) = &mut self.admin_tls {
-            let now = files.read.files.paths().map(stamp).collect();
-            if files.stamps.is_due(now, is_asked) {
-                let wanted = wanted.and_then(|wanted| wanted.admin);
-                let tls = load_one(wanted.unwrap_or(&files.read.files));
+        let wanted_tls = wanted.map(|wanted| wanted.config.admin.tls.as_ref());
+        match (&mut self.admin_tls, wanted_tls) {
+            (Some(_), Some(None)) => read.push(Ok(Read::Gone(Kind::AdminTls))),
+            (None, Some(Some(files))) => {
+                let tls = load_one(files);
                 read.push(tls.map(|tls| Read::AdminTls(Box::new(tls))));
             }
+            (Some(files), wanted) => {
+                let now = files.read.files.paths().map(stamp).collect();
+                if files.stamps.is_due(now, is_asked) {
+                    let tls = load_one(wanted.flatten().unwrap_or(&files.read.files));
+                    read.push(tls.map(|tls| Read::AdminTls(Box::new(tls))));
+                }
+            }
+            (None, _) => {}
         }
-        if let Some(operators) = &mut self.operators
-            && operators.stamp.is_due(stamp(&operators.path), is_asked)
-        {
-            read.push(read_operators(&operators.path).map(Read::Operators));
-        }
-        if let Some(users) = &mut self.users
-            && users.stamp.is_due(stamp(&users.path), is_asked)
-        {
-            let file = read_users(&users.path);
-            read.push(file.map(|file| Read::Users(Box::new(file))));
-        }
-        if let Some(file) = &mut self.bans
-            && file.stamp.is_due(stamp(&file.path), is_asked)
-        {
-            let bans = read_bans(&file.path);
-            read.push(bans.map(|(bans, warnings)| Read::Bans(bans, warnings)));
-        }
-        if let Some(access) = &mut self.access
-            && access.stamp.is_due(stamp(&access.path), is_asked)
-        {
-            read.push(read_access(&access.path).map(Read::Access));
-        }
+        self.read_lists(is_asked, wanted, &mut read);
         read
+    }
+
+    /// The same of tokens of operators, users, bans and rules, and where keys of tokens come from elsewhere.
+    fn read_lists(
+        &mut self,
+        is_asked: bool,
+        wanted: Option<&Wanted<'_>>,
+        read: &mut Vec<Result<Read, FileError>>,
+    ) {
+        let named = |of: fn(&Config) -> Option<&PathBuf>| wanted.map(|wanted| of(wanted.config));
+        let operators = self.operators.as_mut().map(|it| &mut it.place);
+        let wanted_operators = named(|config| config.admin.token_file.as_ref());
+        match due(operators, wanted_operators, is_asked) {
+            Due::Nothing => {}
+            Due::Gone => read.push(Ok(Read::Gone(Kind::Operators))),
+            Due::Read(place) => {
+                let table = read_operators(&place.path);
+                read.push(table.map(|table| Read::Operators(place, table)));
+            }
+        }
+        let users = self.users.as_mut().map(|it| &mut it.place);
+        let wanted_users = named(|config| config.authentication.password_file.as_ref());
+        match due(users, wanted_users, is_asked) {
+            Due::Nothing => {}
+            Due::Gone => read.push(Ok(Read::Gone(Kind::Users))),
+            Due::Read(place) => {
+                let file = read_users(&place.path);
+                read.push(file.map(|file| Read::Users(place, Box::new(file))));
+            }
+        }
+        let bans = self.bans.as_mut().map(|it| &mut it.place);
+        match due(bans, named(|config| config.bans.file.as_ref()), is_asked) {
+            Due::Nothing => {}
+            Due::Gone => read.push(Ok(Read::Gone(Kind::Bans))),
+            Due::Read(place) => {
+                let bans = read_bans(&place.path);
+                read.push(bans.map(|(bans, warnings)| Read::Bans(place, bans, warnings)));
+            }
+        }
+        let access = self.access.as_mut().map(|it| &mut it.place);
+        match due(access, named(|config| config.acl_file.as_ref()), is_asked) {
+            Due::Nothing => {}
+            Due::Gone => read.push(Ok(Read::Gone(Kind::Access))),
+            Due::Read(place) => {
+                let acl = read_access(&place.path);
+                read.push(acl.map(|acl| Read::Access(place, acl)));
+            }
+        }
+        if let Some(wanted) = wanted.filter(|wanted| wanted.has_other_keys) {
+            read.push(tokens(wanted.config).transpose().map(Read::Keys));
+        }
     }
 
     /// Keys of tokens.
@@ -515,13 +502,11 @@ impl Files {
                 .admin_tls
                 .iter_mut()
                 .for_each(|it| it.stamps.read.clear()),
-            Kind::Operators => self
-                .operators
-                .iter_mut()
-                .for_each(|it| it.stamp.read = None),
-            Kind::Users => self.users.iter_mut().for_each(|it| it.stamp.read = None),
-            Kind::Bans => self.bans.iter_mut().for_each(|it| it.stamp.read = None),
-            Kind::Access => self.access.iter_mut().for_each(|it| it.stamp.read = None),
+            Kind::Operators => unread(self.operators.as_mut().map(|it| &mut it.place)),
+            Kind::Users => unread(self.users.as_mut().map(|it| &mut it.place)),
+            Kind::Bans => unread(self.bans.as_mut().map(|it| &mut it.place)),
+            Kind::Access => unread(self.access.as_mut().map(|it| &mut it.place)),
+            Kind::Keys => {}
         }
     }
 
@@ -533,43 +518,109 @@ impl Files {
                 Reloaded::Certificates(self.tls())
             }
             Read::AdminTls(tls) => {
-                if let Some(files) = &mut self.admin_tls {
-                    files.replace(*tls);
+                match &mut self.admin_tls {
+                    Some(files) => files.replace(*tls),
+                    none => *none = Some(AdminFiles::new(*tls)),
                 }
                 Reloaded::AdminCertificates
             }
-            Read::Operators(table) => {
-                if let Some(operators) = &self.operators {
-                    operators.tokens.replace(table);
-                }
+            Read::Operators(place, table) => {
+                self.put_operators(place, table);
                 Reloaded::Operators
             }
-            Read::Users(file) => {
-                if let Some(users) = &self.users {
-                    users.method.replace(*file);
-                }
+            Read::Users(place, file) => {
+                self.put_users(place, *file);
                 Reloaded::Users
             }
-            Read::Bans(bans, warnings) => self.put_bans(bans, &warnings),
-            Read::Access(acl) => self.put_access(acl),
+            Read::Bans(place, bans, warnings) => self.put_bans(place, bans, warnings),
+            Read::Access(place, acl) => self.put_access(place, acl),
+            Read::Keys(tokens) => {
+                self.tokens = tokens;
+                Reloaded::Keys
+            }
+            Read::Gone(kind) => self.forget(kind),
         }
     }
 
-    fn put_bans(&mut self, bans: Vec<Who>, warnings: &[String]) -> Reloaded {
-        if let Some(file) = self.bans.as_mut().filter(|file| file.bans != bans) {
+    fn put_operators(&mut self, place: Place, table: Table) {
+        match &mut self.operators {
+            Some(operators) => {
+                operators.tokens.replace(table);
+                operators.place = place;
+            }
+            none => {
+                let tokens = Arc::new(OperatorTokens::new(table));
+                *none = Some(Operators { place, tokens });
+            }
+        }
+    }
+
+    fn put_users(&mut self, place: Place, file: PasswordFile) {
+        match &mut self.users {
+            Some(users) => {
+                users.method.replace(file);
+                users.place = place;
+            }
+            none => {
+                let method = Arc::new(PasswordMethod::new(file));
+                *none = Some(Users { place, method });
+            }
+        }
+    }
+
+    fn put_bans(&mut self, place: Place, bans: Vec<Who>, warnings: Vec<String>) -> Reloaded {
+        let is_same = self.bans.as_ref().is_some_and(|file| file.bans == bans);
+        if !is_same {
             warnings.iter().for_each(|text| warn!("{text}"));
-            file.bans.clone_from(&bans);
-            return Reloaded::Bans(bans);
         }
-        Reloaded::Unchanged(Reloadable::Bans)
+        self.bans = Some(BanFile {
+            place,
+            bans: bans.clone(),
+            warnings,
+        });
+        match is_same {
+            true => Reloaded::Unchanged(Reloadable::Bans),
+            false => Reloaded::Bans(bans),
+        }
     }
 
-    fn put_access(&mut self, acl: Acl) -> Reloaded {
-        if let Some(access) = self.access.as_mut().filter(|access| *access.acl != acl) {
-            access.acl = Arc::new(acl);
-            return Reloaded::Access(Arc::clone(&access.acl));
+    fn put_access(&mut self, place: Place, acl: Acl) -> Reloaded {
+        if let Some(access) = self.access.as_mut().filter(|access| *access.acl == acl) {
+            access.place = place;
+            return Reloaded::Unchanged(Reloadable::Rules);
         }
-        Reloaded::Unchanged(Reloadable::Rules)
+        let acl = Arc::new(acl);
+        self.access = Some(Access {
+            place,
+            acl: Arc::clone(&acl),
+        });
+        Reloaded::Access(Some(acl))
+    }
+
+    /// A file is not named any more: nothing of it is in force.
+    fn forget(&mut self, kind: Kind) -> Reloaded {
+        match kind {
+            Kind::Bans => {
+                self.bans = None;
+                Reloaded::Bans(Vec::new())
+            }
+            Kind::Access => {
+                self.access = None;
+                Reloaded::Access(None)
+            }
+            Kind::Users => {
+                self.users = None;
+                Reloaded::Users
+            }
+            Kind::AdminTls => {
+                self.admin_tls = None;
+                Reloaded::AdminCertificates
+            }
+            Kind::Operators | Kind::Tls | Kind::Keys => {
+                self.operators = None;
+                Reloaded::Operators
+            }
+        }
     }
 
     /// Seconds until the first server certificate expires; negative once it has.
@@ -607,68 +658,6 @@ impl Files {
     }
 }
 
-/// Seconds since 1970.
-fn now_unix_s() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
-}
-
-const DAY_S: i64 = 86_400;
-/// From when on it is said that a certificate ends.
-const ENDS_SOON_S: i64 = 30 * DAY_S;
-
-/// What it is called, and what follows where it does not serve.
-fn called(part: &Part) -> (String, &'static str) {
-    let of_ca = |kind: &str, name: &str| format!("the certificate of the {kind} {}", quoted(name));
-    match part {
-        Part::Own => ("the certificate".to_owned(), "clients will not trust it"),
-        Part::Between(name) => (of_ca("CA in the chain,", name), "clients will not trust it"),
-        Part::ClientCa(name) => (of_ca("CA of clients,", name), "its clients are refused"),
-        Part::RevocationList => (
-            "the revocation list".to_owned(),
-            "what was revoked later is not in it",
-        ),
-    }
-}
-
-/// What to say of something that has ended.
-fn ended(term: &Term, now: i64) -> Option<String> {
-    let (path, (what, follows)) = (term.path.display(), called(&term.part));
-    let days = (now - term.ends_unix_s).div_euclid(DAY_S);
-    let when = match days {
-        0 => "today".to_owned(),
-        1 => "yesterday".to_owned(),
-        days => format!("{days} days ago"),
-    };
-    (term.ends_unix_s <= now).then(|| match term.part {
-        Part::RevocationList => {
-            format!("{path}: {what} is out of date since {when}: {follows}; get a newer one")
-        }
-        _ => format!("{path}: {what} ended {when}: {follows}; get a new one"),
-    })
-}
-
-/// What to say of something that has ended or does not count yet, or of a certificate that will end soon.
-fn warning(term: &Term, now: i64) -> Option<String> {
-    let (path, (what, follows)) = (term.path.display(), called(&term.part));
-    let left = term.ends_unix_s - now;
-    let is_soon = term.part != Part::RevocationList && (1..=ENDS_SOON_S).contains(&left);
-    let soon = || {
-        let days = left / DAY_S;
-        format!("{path}: {what} ends in {days} days; put a new one in its place")
-    };
-    let early = || {
-        let days = (term.begins_unix_s - now + DAY_S - 1) / DAY_S;
-        format!(
-            "{path}: {what} does not count before {days} days from now: {follows}; is this machine's \
-             clock right?"
-        )
-    };
-    ended(term, now)
-        .or_else(|| (term.begins_unix_s > now).then(early))
-        .or_else(|| is_soon.then(soon))
-}
-
 fn tls_files(listener: &ListenerConfig) -> Option<&TlsFiles> {
     listener.tls.as_ref()
 }
@@ -692,14 +681,41 @@ fn load_one(files: &TlsFiles) -> Result<Tls, FileError> {
     })
 }
 
+/// Keys of files that are begun anew on SIGHUP.
+fn logs(config: &Config) -> Vec<&'static str> {
+    let logs = [
+        ("log_file", &config.log.file),
+        ("audit_file", &config.audit_file),
+    ];
+    let logs = logs.into_iter().filter(|(_, path)| path.is_some());
+    logs.map(|(key, _)| key).collect()
+}
+
 /// Tokens of operators, if they are configured.
 fn operators(config: &Config) -> Option<Result<Operators, FileError>> {
-    let path = config.admin.token_file.clone()?;
-    let stamp = Watched::new(stamp(&path));
-    Some(read_operators(&path).map(|table| Operators {
+    let place = Place::new(config.admin.token_file.as_ref()?);
+    Some(read_operators(&place.path).map(|table| Operators {
         tokens: Arc::new(OperatorTokens::new(table)),
+        place,
+    }))
+}
+
+/// Tokens of clients, if they are configured.
+fn tokens(config: &Config) -> Option<Result<Tokens, FileError>> {
+    let jwt = config.authentication.jwt.clone()?;
+    let path = match &jwt.keys {
+        KeySource::PemFile(path) | KeySource::JwksFile(path) => Some(path.clone()),
+        KeySource::Secret(..) | KeySource::JwksUrl { .. } => None,
+    };
+    let stamp = Watched::new(path.as_deref().and_then(stamp));
+    let method = JwtMethod::new(jwt).map_err(|error| FileError {
+        place: None,
+        text: format!("authentication.jwt: {error}"),
+    });
+    Some(method.map(|method| Tokens {
         path,
         stamp,
+        method: Arc::new(method),
     }))
 }
 
@@ -712,11 +728,6 @@ fn read_operators(path: &Path) -> Result<Table, FileError> {
 fn stamps(certificates: &[Option<Tls>]) -> Vec<Stamp> {
     let all = certificates.iter().flatten();
     all.flat_map(|tls| tls.files.paths().map(stamp)).collect()
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.modified().ok()?, file.ino(), file.len()))
 }
 
 const USERS: &str = "password_file";
@@ -755,59 +766,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ends_is_told_of_in_time() {
-        let term = |part| Term {
-            path: "/etc/x.pem".into(),
-            part,
-            begins_unix_s: 900 * DAY_S,
-            ends_unix_s: 1_000 * DAY_S,
-        };
-        let at = |part, days: i64| warning(&term(part), days * DAY_S);
-        let ca = || Part::ClientCa("CN=x".to_owned());
-        assert_eq!(at(Part::Own, 969), None);
-        assert_eq!(
-            at(Part::Own, 970).unwrap(),
-            "/etc/x.pem: the certificate ends in 30 days; put a new one in its place"
-        );
-        assert!(at(Part::Own, 1_000).unwrap().contains("ended today"));
-        assert!(at(Part::Own, 1_007).unwrap().contains("ended 7 days ago"));
-        assert_eq!(
-            at(ca(), 1_007).unwrap(),
-            "/etc/x.pem: the certificate of the CA of clients, \"CN=x\" ended 7 days ago: its clients are \
-             refused; get a new one"
-        );
-        let early = at(Part::Between("CN=x".to_owned()), 898).unwrap();
-        assert!(
-            early.contains("CA in the chain, \"CN=x\" does not count before 2 days"),
-            "{early}"
-        );
-        assert_eq!(at(Part::RevocationList, 999), None);
-        assert!(
-            at(Part::RevocationList, 1_001)
-                .unwrap()
-                .contains("out of date since yesterday")
-        );
-        assert_eq!(ended(&term(Part::Own), 999 * DAY_S), None);
-    }
-
-    /// One that is moved into place may have the time of that before it, as copies keep it.
-    #[test]
-    fn a_file_in_anothers_place_is_another() {
-        let place = std::env::temp_dir().join(format!("ringmq-stamp-{}", std::process::id()));
-        std::fs::create_dir_all(&place).unwrap();
-        let [old, new] = ["old", "new"].map(|name| place.join(name));
-        for path in [&old, &new] {
-            let file = std::fs::File::create(path).unwrap();
-            file.set_modified(UNIX_EPOCH).unwrap();
-        }
-        let before = stamp(&old);
-        assert_eq!(before, stamp(&old));
-        std::fs::rename(&new, &old).unwrap();
-        assert_ne!(before, stamp(&old));
-        std::fs::remove_dir_all(&place).unwrap();
-    }
-
-    #[test]
     fn what_says_the_same_as_before_is_not_put_in_force_again() {
         let place = std::env::temp_dir().join(format!("ringmq-reload-{}", std::process::id()));
         std::fs::create_dir_all(&place).unwrap();
@@ -826,16 +784,14 @@ mod tests {
             certificate_stamps: Watched::new(Vec::new()),
             users: None,
             access: Some(Access {
-                stamp: Watched::new(stamp(&rules)),
+                place: Place::new(&rules),
                 acl: Arc::new(read_access(&rules).unwrap()),
-                path: rules.clone(),
             }),
             tokens: None,
             bans: Some(BanFile {
-                stamp: Watched::new(stamp(&banned)),
+                place: Place::new(&banned),
                 bans: read_bans(&banned).unwrap().0,
                 warnings: Vec::new(),
-                path: banned.clone(),
             }),
         };
         let mut reload = || files.reload(true).into_iter().map(Result::unwrap);

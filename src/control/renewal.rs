@@ -1,19 +1,22 @@
 //! A reload of everything, step by step: all that can be wrong comes before the first change.
 //!
 //! ```text
-//!   configuration ─► who listens where ─► new sockets ─► files ─┬─► nothing is changed
-//!                                                               └─► files, listeners, settings in force
+//!   configuration ─► who listens where ─► new sockets, logs, methods ─► files ─┬─► nothing is changed
+//!                                                                              └─► all of it in force
 //! ```
 
-use crate::control::bridges::Prepared;
-use crate::control::config::{Change, Effect, Renewed};
+use crate::control::admin::desk;
+use crate::control::bridges;
+use crate::control::config::{Change, Config, Effect, Renewed};
+use crate::control::judges;
 use crate::control::listening::Plan;
-use crate::control::log;
+use crate::control::log::{self, NewPlace};
 use crate::control::overview::ReloadOutcome;
 use crate::control::plane::ControlPlane;
-use crate::control::reload::WantedTls;
+use crate::control::reload::Wanted;
 use crate::control::sys::SysTree;
 use crate::control::watch::Record;
+use crate::control::watch::audit::AuditLog;
 use crate::shard::listener::{Listener, ListenerSetup, SocketBounds, SocketFile};
 use crate::shard::opening::{Opened, Opening};
 use std::collections::BTreeMap;
@@ -29,6 +32,36 @@ type Bound = BTreeMap<u16, Listener>;
 /// Sockets of a listener, by shard.
 type Sockets = Vec<Vec<OwnedFd>>;
 
+/// All that could have gone wrong, made already; nobody comes in there, and nothing goes there.
+struct Ready {
+    renewed: Renewed,
+    plan: Plan,
+    bound: Bound,
+    bridges: bridges::Prepared,
+    /// Where operators are to be answered too.
+    admin: Vec<desk::Bound>,
+    /// Another audit log, or none, if that has changed.
+    audit: Option<Option<AuditLog>>,
+    /// Another place for the log.
+    log: Option<NewPlace>,
+    /// Other methods.
+    methods: Option<judges::Prepared>,
+}
+
+/// Whether any of these keys, or of these sections, has another value.
+fn is_other(changes: &[Change], keys: &[&str]) -> bool {
+    let mut changes = changes.iter();
+    changes.any(|change| keys.iter().any(|key| change.is_within(key)))
+}
+
+/// Keys that say who judges who clients are.
+const OF_METHODS: [&str; 2] = ["authentication", "password_file"];
+
+fn open_audit(config: &Config) -> Result<Option<AuditLog>, String> {
+    let opened = config.audit_file.clone().map(AuditLog::open).transpose();
+    opened.map_err(|error| format!("audit_file: {error}"))
+}
+
 /// Removes files of sockets that nobody listens at.
 fn remove(files: impl IntoIterator<Item = SocketFile>) {
     for file in files {
@@ -43,30 +76,27 @@ impl ControlPlane<'_> {
     pub(super) fn renew(&mut self) -> ReloadOutcome {
         let _ = self.records.to.try_send(Record::Reopen);
         log::reopen();
-        let renewed = self.running.read().map_err(|error| error.to_string());
-        let ready = renewed.and_then(|renewed| {
-            let plan = self.plan(&renewed)?;
-            let bridges = Prepared::load(&renewed.config)?;
-            let ready = self.bridges.make_ready(&bridges);
-            ready.map_err(|error| format!("bridge: no thread that calls: {error}"))?;
-            let bound = self.bind(&renewed, &plan)?;
-            Ok((renewed, plan, bound, bridges))
-        });
-        let (renewed, plan, bound, bridges) = match ready {
+        let ready = match self.make_ready() {
             Ok(ready) => ready,
             Err(error) => return self.refuse(vec![error]),
         };
-        let wanted = WantedTls {
-            listeners: self
-                .telling
-                .listening
-                .tls_files(&plan, &renewed.config.listeners),
-            admin: renewed.config.admin.tls.as_ref(),
+        let config = &ready.renewed.config;
+        let listening = &self.telling.listening;
+        let wanted = Wanted {
+            listeners: listening.tls_files(&ready.plan, &config.listeners),
+            config,
+            has_other_keys: is_other(&ready.renewed.changes, &["authentication.jwt"]),
         };
         let done = self.files.reload_all(&wanted);
         let (done, wrong): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
         if !wrong.is_empty() {
-            remove(bound.into_values().filter_map(|listener| listener.file));
+            remove(
+                ready
+                    .bound
+                    .into_values()
+                    .filter_map(|listener| listener.file),
+            );
+            desk::give_up(&ready.admin);
             let wrong = wrong.into_iter().filter_map(Result::err);
             return self.refuse(wrong.map(|error| error.to_string()).collect());
         }
@@ -77,11 +107,67 @@ impl ControlPlane<'_> {
         for reloaded in done.into_iter().flatten() {
             outcome.reloaded.push(self.take_file(reloaded).to_owned());
         }
-        let altered = renewed.changes.clone();
-        let altered = altered.iter().filter_map(Change::bridge).collect();
-        self.take_config(renewed, (&plan, bound), &mut outcome);
-        self.bridges.renew(bridges, &altered, self.shards);
+        self.take_all(ready, &mut outcome);
         outcome
+    }
+
+    /// Reads the configuration, and makes all that may fail.
+    fn make_ready(&mut self) -> Result<Ready, String> {
+        let renewed = self.running.read().map_err(|error| error.to_string())?;
+        let (config, changes) = (&renewed.config, &renewed.changes);
+        let plan = self.plan(&renewed)?;
+        let bridges = bridges::Prepared::load(config)?;
+        let ready = self.bridges.make_ready(&bridges);
+        ready.map_err(|error| format!("bridge: no thread that calls: {error}"))?;
+        let methods = is_other(changes, &OF_METHODS).then(|| judges::Prepared::new(config));
+        let methods = methods.transpose()?;
+        let audit = is_other(changes, &["audit_file"]).then(|| open_audit(config));
+        let audit = audit.transpose()?;
+        let log = is_other(changes, &["log_file"]).then(|| NewPlace::open(&config.log));
+        let log = log.transpose().map_err(|error| error.to_string())?;
+        let admin = self.desk.prepare(&config.admin)?;
+        let bound = match self.bind(&renewed, &plan) {
+            Ok(bound) => bound,
+            Err(error) => {
+                desk::give_up(&admin);
+                return Err(error);
+            }
+        };
+        Ok(Ready {
+            plan,
+            bound,
+            bridges,
+            admin,
+            audit,
+            log,
+            methods,
+            renewed,
+        })
+    }
+
+    /// Goes by all of it from now on.
+    fn take_all(&mut self, ready: Ready, outcome: &mut ReloadOutcome) {
+        if let Some(audit) = ready.audit {
+            self.records.set_audit(audit);
+        }
+        let changes = ready.renewed.changes.clone();
+        let altered = changes.iter().filter_map(Change::bridge).collect();
+        let is_changed = self.take_config(ready.renewed, (&ready.plan, ready.bound), outcome);
+        let config = self.running.config();
+        if is_changed {
+            if is_other(&changes, &["log_format", "log_file"]) {
+                log::follow(&config.log, ready.log);
+            }
+            if is_other(&changes, &["bans"]) {
+                self.records.set_flapping(&config.bans);
+            }
+            self.judges.follow(config, &self.files, ready.methods);
+        }
+        if is_changed || !ready.admin.is_empty() {
+            self.desk
+                .follow(&config.admin, self.files.admin(), ready.admin);
+        }
+        self.bridges.renew(ready.bridges, &altered, self.shards);
     }
 
     /// Which listeners stay, come and go.
@@ -123,13 +209,13 @@ impl ControlPlane<'_> {
         Ok(bound)
     }
 
-    /// Goes by a configuration from now on, and has the shards do so.
+    /// Goes by a configuration from now on, and has the shards do so; whether it says anything else.
     fn take_config(
         &mut self,
         renewed: Renewed,
         (plan, bound): (&Plan, Bound),
         outcome: &mut ReloadOutcome,
-    ) {
+    ) -> bool {
         let of = |effect| {
             let changes = renewed.changes.iter();
             changes.filter(move |change| change.effect == effect)
@@ -144,10 +230,12 @@ impl ControlPlane<'_> {
             outcome.changed.push(change.to_string());
         }
         // A host name may have got other addresses.
-        if !outcome.changed.is_empty() || plan.is_change() {
+        let is_changed = !outcome.changed.is_empty() || plan.is_change();
+        if is_changed {
             self.running.take(renewed.config);
             self.follow_config(&renewed.changes, plan, bound);
         }
+        is_changed
     }
 
     fn follow_config(&mut self, changes: &[Change], plan: &Plan, mut bound: Bound) {

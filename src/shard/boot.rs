@@ -437,7 +437,7 @@ impl Shards {
     }
 
     /// Access rules from now on; each shard confirms them with an event of this number.
-    pub fn set_acl(&self, number: u64, acl: Arc<Acl>) {
+    pub fn set_acl(&self, number: u64, acl: Option<Arc<Acl>>) {
         self.order(&Order::Acl(number, acl));
     }
 

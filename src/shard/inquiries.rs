@@ -153,8 +153,8 @@ pub enum Sort {
 pub enum Told {
     /// Clients, and how many are wanted in all.
     Clients(Vec<(Place, ClientRow)>, u64),
-    /// One client whole, if it is here.
-    Client(Option<Box<ClientWhole>>),
+    /// One client whole, if it is here, and what went wrong for it here, newest first.
+    Client(Option<Box<ClientWhole>>, Vec<Mishap>),
     /// Whether it was done: who it was for was here.
     Done(bool),
     /// Subscriptions, how many there are in all, and whether their publisher may publish there, if it is
@@ -206,10 +206,14 @@ pub struct ClientRow {
     pub received_bytes: u64,
     /// Bytes to it by this connection, without TLS and WebSocket.
     pub sent_bytes: u64,
+    /// Messages from it by this connection.
+    pub received_messages: u64,
+    /// Messages to it by this connection.
+    pub sent_messages: u64,
 }
 
 /// A client with all that there is to see of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct ClientWhole {
     /// In short.
     #[serde(flatten)]
@@ -244,6 +248,58 @@ pub struct ClientWhole {
     pub tls: Option<TlsRow>,
     /// The first of its subscriptions.
     pub filters: Vec<Subscription>,
+    /// How fast messages and bytes come and go; null unless that was asked for (`over_ms`), and where it has
+    /// connected anew meanwhile.
+    pub rates: Option<ClientRates>,
+    /// What went wrong for it, newest first.
+    pub last_errors: Vec<Mishap>,
+}
+
+/// How fast messages and bytes of a client come and go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct ClientRates {
+    /// Milliseconds for which it was looked at.
+    pub over_ms: u64,
+    /// Messages from it.
+    pub received_messages_per_second: f64,
+    /// Messages to it.
+    pub sent_messages_per_second: f64,
+    /// Bytes from it, without TLS and WebSocket.
+    pub received_bytes_per_second: f64,
+    /// Bytes to it.
+    pub sent_bytes_per_second: f64,
+}
+
+impl ClientRates {
+    /// Of the time between two looks at a client; `None` if it has connected anew in between.
+    #[must_use]
+    pub fn between(before: &ClientRow, now: &ClientRow, over_ms: u64) -> Option<Self> {
+        let per_second = |of: fn(&ClientRow) -> u64| {
+            let more = of(now).checked_sub(of(before))?;
+            let tenths = more as f64 * 10_000.0 / over_ms.max(1) as f64;
+            Some(tenths.round() / 10.0)
+        };
+        let is_same = before.connected && now.connected;
+        is_same.then_some(())?;
+        Some(ClientRates {
+            over_ms,
+            received_messages_per_second: per_second(|row| row.received_messages)?,
+            sent_messages_per_second: per_second(|row| row.sent_messages)?,
+            received_bytes_per_second: per_second(|row| row.received_bytes)?,
+            sent_bytes_per_second: per_second(|row| row.sent_bytes)?,
+        })
+    }
+}
+
+/// Something that went wrong for a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Mishap {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// So many seconds ago.
+    pub seconds_ago: u64,
+    /// What, and by which limit or key.
+    pub text: String,
 }
 
 /// What a client and the broker have agreed on by TLS.
@@ -358,6 +414,22 @@ impl<R> Best<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_of_one_connection() {
+        let row = |received_messages, sent_bytes| ClientRow {
+            connected: true,
+            received_messages,
+            sent_bytes,
+            ..ClientRow::default()
+        };
+        let rates = ClientRates::between(&row(10, 0), &row(25, 600), 500).unwrap();
+        assert_eq!(rates.received_messages_per_second, 30.0);
+        assert_eq!(rates.sent_bytes_per_second, 1_200.0);
+        assert_eq!(ClientRates::between(&row(10, 0), &row(2, 600), 500), None);
+        let away = ClientRow::default();
+        assert_eq!(ClientRates::between(&away, &row(2, 600), 500), None);
+    }
 
     #[test]
     fn the_first_rows_are_found_page_by_page() {

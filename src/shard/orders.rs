@@ -31,7 +31,7 @@ pub enum Order {
     /// New connections use these TLS settings, by the listeners' numbers; to be confirmed with this number.
     Tls(u64, Arc<[Option<Arc<TlsSetup>>]>),
     /// Access rules from now on; to be confirmed with this number.
-    Acl(u64, Arc<Acl>),
+    Acl(u64, Option<Arc<Acl>>),
     /// Settings and listeners from now on; to be confirmed with this number.
     Settings(u64, Arc<Settings>, Opening),
     /// Who is not served from now on; to be confirmed with this number.

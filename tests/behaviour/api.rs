@@ -598,7 +598,7 @@ fn the_configuration_is_told_without_secrets() {
         0
     );
     let paths = admin.see("/openapi.json")["paths"].clone();
-    assert_eq!(paths.as_object().map(serde_json::Map::len), Some(21));
+    assert_eq!(paths.as_object().map(serde_json::Map::len), Some(22));
     admin.broker.stop();
 }
 

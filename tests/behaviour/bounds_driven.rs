@@ -566,6 +566,14 @@ driven! {
             }
             driven.rises_by(44);
         };
+    many_go_wrong: "clients of which it is known what went wrong last" "client_errors_displaced"
+        &format!("{ANYWHERE}[limits]\nconnecting_per_address_max = 100000\n"), |driven| {
+            // Each goes without a DISCONNECT.
+            for number in 0..1_010 {
+                drop(Connect::v5(&format!("c{number}")).open(&driven.broker));
+            }
+            driven.rises_by(10);
+        };
     many_leave: "clients that a drain sends away in a second" "connections_drained"
         &format!("{ANYWHERE}socket = {:?}\n[shutdown]\ndrain_rate = 1\n", socket()), |driven| {
             let _clients: Vec<_> = (0..3)

@@ -346,7 +346,7 @@ fn every_key_of_mosquittos_is_known_and_no_secret_shown() {
         &outcome.log,
         &["a start with this would be refused: ", "mosquitto.conf:"],
     );
-    told(&outcome.log, "connection c", "no TLS to other brokers");
+    told(&outcome.log, "connection c", "PSK, OCSP");
     told(&outcome.log, "threshold 5", "always there");
     told(&outcome.log, "memory_limit 1000", "limits.memory_max_bytes");
     told(
@@ -377,7 +377,7 @@ fn every_key_of_mosquittos_is_known_and_no_secret_shown() {
 }
 
 #[test]
-fn bridges_are_taken_but_for_those_over_tls() {
+fn bridges_are_taken_but_for_those_that_would_be_less_safe() {
     let folder = Folder::new();
     let plain = "connection up link\naddress hq.example:1884 10.0.0.1\ntopic plant/# out 1 here/ site7/\n\
                  topic commands/# in 2 \"\" site7/\ntopic state both\ntopic \"\" out 0 a/b c/d\n\
@@ -413,13 +413,29 @@ fn bridges_are_taken_but_for_those_over_tls() {
     folder.write("rules", "topic read #\n");
     let (_, list) = folder.good(&format!("{plain}acl_file @/rules\n"));
     told(&list, "connection up link", "let the user bridge read");
-    let (toml, list) = folder.good(&format!("{plain}bridge_cafile /etc/ssl/certs/ca.pem\n"));
-    assert!(!toml.contains("[[bridge]]"), "{toml}");
-    told(
-        &list,
-        "connection up link",
-        "anybody on the way could read along",
+    let certificates = Certificates::new();
+    certificates.client("site7", "site7", 7);
+    let [ca, certificate, key] =
+        ["ca.pem", "site7.pem", "site7.key"].map(|it| certificates.path(it));
+    let (toml, list) = folder.good(&format!(
+        "{plain}bridge_cafile {ca}\nbridge_certfile {certificate}\nbridge_keyfile {key}\n\
+         bridge_alpn mqtt\nbridge_insecure true\nbridge_tls_version tlsv1.2\n"
+    ));
+    has_all(
+        &toml,
+        &[
+            "addresses = [\"mqtts://hq.example:1884\", \"mqtts://10.0.0.1:1883\"]",
+            &format!("[bridge.tls]\nca = \"{ca}\""),
+            &format!("certificate = \"{certificate}\""),
+            "alpn = [\"mqtt\"]",
+        ],
     );
+    told(&list, "bridge_insecure true", "has to bear its name");
+    for line in ["bridge_psk 12", "bridge_capath /etc/ssl/certs"] {
+        let (toml, list) = folder.good(&format!("{plain}{line}\n"));
+        assert!(!toml.contains("[[bridge]]"), "{toml}");
+        told(&list, "connection up link", "the bridge is left out");
+    }
     // The file of its password is the operator's to write.
     folder.write("up-link.password", "hush\n");
     let (toml, list) = folder.good(&format!("{plain}remote_password hush\n"));

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 /// A broker whose configuration is written anew.
-struct Renewed {
-    broker: Broker,
+pub struct Renewed {
+    pub broker: Broker,
     /// Its configuration.
     path: String,
     admin: String,
@@ -21,7 +21,7 @@ struct Renewed {
 }
 
 impl Renewed {
-    fn start(shards: usize, config: &str) -> Self {
+    pub fn start(shards: usize, config: &str) -> Self {
         let name = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("reload"));
         let (path, socket) = (format!("{name}.toml"), format!("{name}.socket"));
         let admin = format!("[admin]\nsocket = {socket:?}\n");
@@ -39,13 +39,13 @@ impl Renewed {
         }
     }
 
-    fn write(&self, config: &str) {
+    pub fn write(&self, config: &str) {
         let text = format!("{config}{}", self.admin);
         std::fs::write(&self.path, text).expect("write");
     }
 
     /// Has another configuration in force on all shards.
-    fn change(&self, config: &str) -> Outcome {
+    pub fn change(&self, config: &str) -> Outcome {
         let line = "the configuration is reloaded";
         let before = self.broker.log().matches(line).count();
         self.write(config);
@@ -57,7 +57,7 @@ impl Renewed {
         outcome
     }
 
-    fn reload(&self) -> Outcome {
+    pub fn reload(&self) -> Outcome {
         run(&["reload", "--admin", &self.at], &[])
     }
 
@@ -417,7 +417,7 @@ fn a_listener_that_cannot_be_changes_nothing() {
 #[test]
 fn what_needs_a_restart_is_named_and_stays_as_it_is() {
     let renewed = Renewed::start(1, "");
-    let config = "[limits]\nmailbox_letters_max = 1000\nqueue_messages_max = 7\n\
+    let config = "allow_anonymous = true\n[limits]\nmailbox_letters_max = 1000\nqueue_messages_max = 7\n\
                   [authentication.http]\nauthenticate_url = \"http://127.0.0.1:9/\"\n\
                   headers = { Authorization = \"s3cr3t\" }\n";
     renewed.write(config);
@@ -427,7 +427,7 @@ fn what_needs_a_restart_is_named_and_stays_as_it_is() {
     for line in [
         format!("a reload would change {changes}\n"),
         format!("needs a restart: {restart}\n"),
-        "needs a restart: authentication.http.authenticate_url: not said -> \
+        "a reload would change authentication.http.authenticate_url: not said -> \
          \"http://127.0.0.1:9/\"\n"
             .to_owned(),
     ] {
@@ -438,7 +438,8 @@ fn what_needs_a_restart_is_named_and_stays_as_it_is() {
         &[],
     );
     let json: serde_json::Value = serde_json::from_str(&json.output).expect("JSON");
-    assert_eq!(json["would_change"][0], changes);
+    let would_change = json["would_change"].as_array().expect("a list");
+    assert!(would_change.iter().any(|text| text == changes), "{json}");
     let outcome = renewed.change(config);
     assert!(
         outcome.output.contains(&format!("changed: {changes}\n")),
@@ -448,6 +449,8 @@ fn what_needs_a_restart_is_named_and_stays_as_it_is() {
         outcome.log.contains(&format!("needs a restart: {restart}")),
         "{outcome:?}"
     );
+    let changed = || renewed.broker.log().matches("changed: ").count();
+    let before = changed();
     // By a signal, and again as long as it is so.
     renewed.broker.signal(Signal::HUP);
     eventually("it is said again", || {
@@ -456,6 +459,6 @@ fn what_needs_a_restart_is_named_and_stays_as_it_is() {
         (log.matches(&line).count() == 2).then_some(())
     });
     let log = renewed.broker.log();
-    assert_eq!(log.matches("changed: ").count(), 1, "{log}");
+    assert_eq!(changed(), before, "{log}");
     assert!(!log.contains("s3cr3t"), "{log}");
 }

@@ -103,7 +103,7 @@ fn who_publishes_most_is_told_and_where_to(shards: usize) {
     let bytes = rate(rows[0], "bytes_per_second");
     assert!((bytes / loud - 12.0).abs() < 1.0, "{top}");
     let at = format!("http://{}", address(&broker));
-    let told = crate::operator::run(&["top", "--admin", &at], &[]);
+    let told = crate::operator::run(&["top", "--admin", &at, "--every", "0.1"], &[]);
     assert_eq!(told.status.code(), Some(0), "{told:?}");
     let is_told = |head: &str, first: &str| {
         let (_, rows) = told.output.split_once(head).expect("a table");
@@ -111,7 +111,6 @@ fn who_publishes_most_is_told_and_where_to(shards: usize) {
             .nth(1)
             .is_some_and(|row| row.starts_with(first))
     };
-    assert!(told.output.starts_with("SLOW CLIENT"), "{told:?}");
     assert!(
         is_told("LOUD CLIENT", "loud ") && is_told("LOUD TOPICS", "a/b/# "),
         "{told:?}"

@@ -180,7 +180,14 @@ async function search(page) {
   await page.size(1200, 900);
   await page.run(`document.querySelector("main td a").click()`);
   await page.until("the client's page", `${has("plant/#")} && ${has("silence ms max")}`);
+  await page.until("how fast its messages come", `/^[1-9]/.test(document.getElementById("client-out")?.textContent)`);
+  await fits(page, "a client");
+  await contrasts(page, "client");
   await page.shot("client");
+  await page.size(375, 700);
+  await fits(page, "a client on a phone");
+  await page.shot("client-phone");
+  await page.size(1200, 900);
 }
 
 async function follow(page) {
@@ -220,7 +227,9 @@ async function disconnect(page) {
   await page.until("it is used", `sessionStorage.getItem("token") && document.getElementById("problem").hidden`);
   await page.run(click);
   await page.run(yes);
-  await page.until("it is gone", `${has("session ends in seconds")} || /no session/.test(document.getElementById("problem").innerText)`);
+  await page.until("it is gone", has("session ends in seconds"));
+  await page.until("why it has gone", has("is disconnected"));
+  await page.shot("client-gone");
 }
 
 async function retained(page) {

@@ -6,7 +6,9 @@
 use super::broker;
 use crate::support::{Broker, eventually, free_port, unique};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 const PATIENCE_SECONDS: &str = "60";
@@ -225,7 +227,7 @@ fn properties(shards: usize) {
 fn large(shards: usize) {
     let broker = broker(shards);
     let topic = unique("mosquitto");
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("large"));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("large"));
     std::fs::write(&file, vec![b'x'; 10 * 1024 * 1024]).expect("write the payload");
     let mut subscriber = start(&broker, "MESSAGE %l", &["-t", &topic, "-q", "1"]);
     subscriber.line(|line| line.starts_with("Subscribed"));
@@ -293,26 +295,42 @@ fn sys_topics(port: u16) -> BTreeSet<String> {
     topics.map(str::to_owned).collect()
 }
 
+/// A Mosquitto of the machine's, which ends with the test.
+struct Mosquitto(Child, u16);
+
+impl Mosquitto {
+    fn start() -> Self {
+        let port = free_port();
+        let config = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("mosquitto"));
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nsys_interval 1\n");
+        std::fs::write(&config, text).expect("write");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut mosquitto = Command::new("mosquitto");
+        mosquitto.env("PATH", format!("{path}:/usr/sbin"));
+        mosquitto.args(["-c", &config]);
+        mosquitto.stdout(Stdio::null()).stderr(Stdio::null());
+        let mosquitto = mosquitto.spawn().unwrap_or_else(|error| missing(error));
+        eventually("mosquitto listens", || {
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        Mosquitto(mosquitto, port)
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Exporters and dashboards that were made for Mosquitto find its topics here.
 #[test]
 fn what_mosquitto_tells_of_itself_is_told_here_too() {
-    let port = free_port();
-    let config = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("mosquitto"));
-    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nsys_interval 1\n");
-    std::fs::write(&config, text).expect("write");
-    let mut mosquitto = Command::new("mosquitto");
-    let path = std::env::var("PATH").unwrap_or_default();
-    mosquitto
-        .env("PATH", format!("{path}:/usr/sbin"))
-        .args(["-c", &config]);
-    mosquitto.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut mosquitto = mosquitto.spawn().unwrap_or_else(|error| missing(error));
-    eventually("mosquitto listens", || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-    });
+    let mosquitto = Mosquitto::start();
+    let port = mosquitto.1;
     let theirs = sys_topics(port);
-    let _ = mosquitto.kill();
-    let _ = mosquitto.wait();
+    drop(mosquitto);
     assert!(theirs.len() >= 45, "{theirs:?}");
     let broker = Broker::with_config(2, "[mqtt]\nsys_interval_s = 1\n");
     let ours = sys_topics(broker.address().port());
@@ -329,5 +347,77 @@ fn what_mosquitto_tells_of_itself_is_told_here_too() {
         ["$SYS/broker/messages/inflight"],
         "not told by Mosquitto 2.0"
     );
+    broker.stop();
+}
+
+/// An exporter of PyPI that reads all of a broker's `$SYS`, and what it has to tell.
+struct Exporter(Child, u16);
+
+impl Exporter {
+    fn start(broker: u16) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let port = free_port();
+        let mut exporter = Command::new(root.join("target/clients/venv/bin/python"));
+        exporter.args(["-m", "mqtt_exporter.main"]);
+        exporter
+            .env("MQTT_ADDRESS", "127.0.0.1")
+            .env("MQTT_PORT", broker.to_string());
+        exporter
+            .env("MQTT_TOPIC", "$SYS/#")
+            .env("KEEP_FULL_TOPIC", "True");
+        exporter
+            .env("PROMETHEUS_ADDRESS", "127.0.0.1")
+            .env("PROMETHEUS_PORT", port.to_string());
+        exporter.stdout(Stdio::null()).stderr(Stdio::null());
+        let exporter = exporter.spawn().expect("run scripts/test.sh --setup");
+        Exporter(exporter, port)
+    }
+
+    /// Its series, without what it counts itself and what is ours alone.
+    fn series(&self) -> BTreeSet<String> {
+        let mut page = String::new();
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.1)) {
+            let _ = stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n");
+            let _ = stream.read_to_string(&mut page);
+        }
+        let lines = page.lines().filter(|line| line.starts_with("mqtt_"));
+        let lines =
+            lines.filter(|line| !line.starts_with("mqtt_message_") && !line.contains("_ringmq"));
+        let series = lines.filter_map(|line| line.rsplit_once(' '));
+        series.map(|(series, _)| series.to_owned()).collect()
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_exporter_made_for_mosquitto_finds_its_series_here() {
+    let mosquitto = Mosquitto::start();
+    let exporter = Exporter::start(mosquitto.1);
+    let last = "mqtt_15min{topic=\"$sys_broker_load_sockets\"}";
+    let theirs = eventually("all of it is told", || {
+        let series = exporter.series();
+        (series.len() >= 40 && series.contains(last)).then_some(series)
+    });
+    drop((exporter, mosquitto));
+    let broker = Broker::with_config(2, "[mqtt]\nsys_interval_s = 1\n");
+    let exporter = Exporter::start(broker.address().port());
+    // As above.
+    let known = [
+        "mqtt_count{topic=\"$sys_broker_shared_subscriptions\"}",
+        "mqtt_sent{topic=\"$sys_broker_publish_bytes\"}",
+    ];
+    eventually("the same is told here", || {
+        let ours = exporter.series();
+        let mut missing = theirs.difference(&ours);
+        missing
+            .all(|series| known.contains(&series.as_str()))
+            .then_some(())
+    });
     broker.stop();
 }

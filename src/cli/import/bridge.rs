@@ -1,6 +1,7 @@
 //! Bridges: from Mosquitto's lines to `[[bridge]]` tables.
 //!
-//! Invariant: a bridge whose lines say that its line is protected, which cannot be said here, is left out.
+//! Invariant: a bridge whose lines say that its line is protected in a way that cannot be said here is left
+//! out.
 
 use super::draft::{BridgeDraft, Draft};
 use super::lines::Line;
@@ -52,6 +53,8 @@ const WITHOUT: [(&str, &str); 9] = [
 #[derive(Debug, Default)]
 struct Heard {
     draft: BridgeDraft,
+    /// It speaks TLS.
+    is_tls: bool,
     /// Nothing that is retained goes out as such.
     drops_retain: bool,
     /// Why it is left out.
@@ -81,6 +84,7 @@ pub(super) fn take(lines: &[Line], draft: &mut Draft) {
             draft.note(line, text.unwrap_or("left out: it has no counterpart"));
         }
     }
+    heard.end();
     if heard.draft.topics.is_empty() || !heard.draft.keys.contains_key("addresses") {
         let text = "it needs an address and a topic";
         heard.left_out = heard.left_out.or(Some(text));
@@ -147,15 +151,59 @@ impl Heard {
                 self.say("password_file", file);
             }
             "notification_topic" => self.say("remote_state_topic", line.value.as_str()),
-            key if is_of_tls(key) && !is_false(line) => {
-                self.left_out = Some(
-                    "there is no TLS to other brokers yet, and without it anybody on the way could read \
-                     along: keep a Mosquitto for it, or let the other broker make the bridge",
-                );
-            }
+            key if is_of_tls(key) && !is_false(line) => self.take_tls(line, draft),
             _ => return false,
         }
         true
+    }
+
+    /// Lines that say how the line is protected; each says that it is.
+    fn take_tls(&mut self, line: &Line, draft: &mut Draft) {
+        self.is_tls = true;
+        let mut say = |key: &str, value: Value| drop(self.draft.tls.insert(key.to_owned(), value));
+        let path = || Value::from(line.value.as_str());
+        match line.key.as_str() {
+            "bridge_cafile" => say("ca", path()),
+            "bridge_certfile" => say("certificate", path()),
+            "bridge_keyfile" => say("key", path()),
+            "bridge_alpn" => say("alpn", vec![Value::from(line.value.as_str())].into()),
+            "bridge_tls_use_os_certs" => {}
+            "bridge_insecure" => draft.note(
+                line,
+                "not taken: the other broker's certificate has to bear its name; say which with \
+                 server_name in the bridge's tls, if the address is another",
+            ),
+            "bridge_tls_version" | "bridge_ciphers" => draft.note(
+                line,
+                "no counterpart: TLS 1.3 and 1.2 are spoken, with what is safe of each",
+            ),
+            "bridge_capath" => {
+                self.left_out = Some(
+                    "a folder of authorities cannot be named: put them into one file, and say \
+                     bridge_cafile",
+                );
+            }
+            _ => {
+                self.left_out = Some(
+                    "its line is protected by what has no counterpart (PSK, OCSP): let the other broker \
+                     take certificates, or keep a Mosquitto for it",
+                );
+            }
+        }
+    }
+
+    /// All lines are heard.
+    fn end(&mut self) {
+        if !self.is_tls {
+            return;
+        }
+        if let Some(Value::Array(addresses)) = self.draft.keys.get_mut("addresses") {
+            for address in addresses {
+                if let Some(rest) = address.as_str().and_then(|it| it.strip_prefix("mqtt://")) {
+                    *address = format!("mqtts://{rest}").into();
+                }
+            }
+        }
     }
 
     /// Lines that say how the line is kept.

@@ -24,10 +24,11 @@ pub(super) struct ListenerDraft {
     pub tls: Table,
 }
 
-/// A `[[bridge]]` and its `[[bridge.topics]]`.
+/// A `[[bridge]]`, its `[bridge.tls]` and its `[[bridge.topics]]`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BridgeDraft {
     pub keys: Table,
+    pub tls: Table,
     pub topics: Vec<Table>,
 }
 
@@ -111,6 +112,9 @@ impl Draft {
         }
         for bridge in &self.bridges {
             add("[[bridge]]", &bridge.keys);
+            if !bridge.tls.is_empty() {
+                add("[bridge.tls]", &bridge.tls);
+            }
             for rule in &bridge.topics {
                 add("[[bridge.topics]]", rule);
             }

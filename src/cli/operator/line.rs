@@ -39,6 +39,12 @@ impl Line {
         Line { reach, sender }
     }
 
+    /// One more to the same place.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Line::new(self.reach.clone())
+    }
+
     /// Where that is.
     #[must_use]
     pub const fn at(&self) -> &At {

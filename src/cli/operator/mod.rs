@@ -14,6 +14,7 @@ pub mod lists;
 pub mod one;
 pub mod reach;
 pub mod table;
+pub mod top;
 pub mod trace;
 
 use crate::control::config::{AdminConfig, Config, ConfigError};
@@ -30,6 +31,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
+use top::TopArgs;
 use trace::TraceArgs;
 
 /// What operators ask of a running broker.
@@ -51,8 +53,9 @@ pub enum OperatorCommand {
     Explain(ExplainArgs),
     /// Say how a running broker and its shards are; ends with 1 if it does not serve as it should
     Status(ReachArgs),
-    /// Say which clients are slow, and who publishes most and where to
-    Top(ReachArgs),
+    /// Show live how fast everything goes, how long it takes, which clients are slow, and who publishes most
+    /// and where to
+    Top(TopArgs),
     /// List where a running broker listens
     Listeners(ReachArgs),
     /// Follow a client, an address or a topic filter: a line for each packet, without payloads and secrets
@@ -127,8 +130,8 @@ impl OperatorCommand {
             OperatorCommand::Explain(args) => &args.reach,
             OperatorCommand::Trace(args) => &args.reach,
             OperatorCommand::Drain(args) => &args.reach,
+            OperatorCommand::Top(args) => &args.reach,
             OperatorCommand::Status(reach)
-            | OperatorCommand::Top(reach)
             | OperatorCommand::Listeners(reach)
             | OperatorCommand::Bridges(reach)
             | OperatorCommand::Reload(reach) => reach,
@@ -145,7 +148,7 @@ impl OperatorCommand {
             OperatorCommand::Subscriptions(args) => lists::subscriptions(line, args).await,
             OperatorCommand::Explain(args) => lists::explain(line, args).await,
             OperatorCommand::Status(_) => one::status(line).await,
-            OperatorCommand::Top(_) => one::top(line).await,
+            OperatorCommand::Top(args) => top::top(line, args).await,
             OperatorCommand::Listeners(_) => leave::listeners(line).await,
             OperatorCommand::Trace(args) => trace::trace(line, args).await,
             OperatorCommand::Bridges(_) => leave::bridges(line).await,

@@ -18,6 +18,16 @@ pub struct ClientArgs {
     /// Its identifier
     #[arg(value_name = "ID")]
     pub client_id: String,
+    /// Look at it for so many milliseconds, to say how fast messages and bytes come and go; 0 for a look that
+    /// does not
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = over_ms)]
+    pub over_ms: u64,
+}
+
+fn over_ms(text: &str) -> Result<u64, String> {
+    let over_ms = text.parse().ok();
+    let over_ms = over_ms.filter(|over_ms| *over_ms == 0 || (100..=5_000).contains(over_ms));
+    over_ms.ok_or_else(|| "neither 0 nor between 100 and 5000".to_owned())
 }
 
 /// Whom to disconnect, and how.
@@ -70,47 +80,72 @@ impl Reason {
     }
 }
 
-/// A client whole.
+/// What is told of a client, in this order.
+const FIELDS: &[Column] = &[
+    Column("client", "client_id", Form::Text),
+    Column("user", "user", Form::Text),
+    Column("known by", "method", Form::Text),
+    Column("there", "connected", Form::Whether),
+    Column("there or away for", "since_seconds", Form::Seconds),
+    Column("address", "address", Form::Text),
+    Column("listener", "listener", Form::Text),
+    Column("MQTT", "version", Form::Text),
+    Column("shard", "shard", Form::Count),
+    Column("silent for", "silent_seconds", Form::Seconds),
+    Column("silence at most", "silence_ms_max", Form::Milliseconds),
+    Column(
+        "session outlives it by",
+        "session_expiry_seconds",
+        Form::Seconds,
+    ),
+    Column("session ends in", "session_ends_in_seconds", Form::Seconds),
+    Column("session holds", "session_bytes", Form::Bytes),
+    Column("queued messages", "queued_messages", Form::Count),
+    Column("queued", "queued_bytes", Form::Bytes),
+    Column("in flight", "inflight_messages", Form::Count),
+    Column("in flight at most", "inflight_max", Form::Count),
+    Column("unfinished from it", "unfinished_messages", Form::Count),
+    Column("behind retained ones", "held_messages", Form::Count),
+    Column("waits to be sent", "unsent_bytes", Form::Bytes),
+    Column("oldest waits for", "waits_ms", Form::Milliseconds),
+    Column("lost messages", "dropped_messages", Form::Count),
+    Column("messages from it", "received_messages", Form::Count),
+    Column("messages to it", "sent_messages", Form::Count),
+    Column("received", "received_bytes", Form::Bytes),
+    Column("sent", "sent_bytes", Form::Bytes),
+    Column("packets at most", "packet_bytes_max", Form::Bytes),
+    Column("not read for now", "paused", Form::Whether),
+    Column("will", "will_topic", Form::Text),
+    Column("subscriptions", "subscriptions", Form::Count),
+];
+
+/// How fast messages and bytes come and go.
+const RATES: &[Column] = &[
+    Column(
+        "messages from it /s",
+        "received_messages_per_second",
+        Form::Text,
+    ),
+    Column("messages to it /s", "sent_messages_per_second", Form::Text),
+    Column("bytes from it /s", "received_bytes_per_second", Form::Text),
+    Column("bytes to it /s", "sent_bytes_per_second", Form::Text),
+];
+
+/// A client whole; of one that has no session, what went wrong for it.
 pub(super) async fn client(line: &mut Line, args: &ClientArgs) -> Result<Answer, Failure> {
-    let fields = [
-        Column("client", "client_id", Form::Text),
-        Column("user", "user", Form::Text),
-        Column("known by", "method", Form::Text),
-        Column("there", "connected", Form::Whether),
-        Column("there or away for", "since_seconds", Form::Seconds),
-        Column("address", "address", Form::Text),
-        Column("listener", "listener", Form::Text),
-        Column("MQTT", "version", Form::Text),
-        Column("shard", "shard", Form::Count),
-        Column("silent for", "silent_seconds", Form::Seconds),
-        Column("silence at most", "silence_ms_max", Form::Milliseconds),
-        Column(
-            "session outlives it by",
-            "session_expiry_seconds",
-            Form::Seconds,
-        ),
-        Column("session ends in", "session_ends_in_seconds", Form::Seconds),
-        Column("session holds", "session_bytes", Form::Bytes),
-        Column("queued messages", "queued_messages", Form::Count),
-        Column("queued", "queued_bytes", Form::Bytes),
-        Column("in flight", "inflight_messages", Form::Count),
-        Column("in flight at most", "inflight_max", Form::Count),
-        Column("unfinished from it", "unfinished_messages", Form::Count),
-        Column("behind retained ones", "held_messages", Form::Count),
-        Column("waits to be sent", "unsent_bytes", Form::Bytes),
-        Column("oldest waits for", "waits_ms", Form::Milliseconds),
-        Column("lost messages", "dropped_messages", Form::Count),
-        Column("received", "received_bytes", Form::Bytes),
-        Column("sent", "sent_bytes", Form::Bytes),
-        Column("packets at most", "packet_bytes_max", Form::Bytes),
-        Column("not read for now", "paused", Form::Whether),
-        Column("will", "will_topic", Form::Text),
-        Column("subscriptions", "subscriptions", Form::Count),
-    ];
-    let client = line
-        .get(&format!("/clients/{}", encoded(&args.client_id)))
-        .await?;
-    let mut text = sheet(&fields, &client);
+    let path = format!("/clients/{}", encoded(&args.client_id));
+    let query = match args.over_ms {
+        0 => String::new(),
+        over_ms => format!("?over_ms={over_ms}"),
+    };
+    let client = match line.get(&format!("{path}{query}")).await {
+        Err(Failure::Missing(why)) => return Err(why_missing(line, &path, why).await),
+        told => told?,
+    };
+    let mut text = sheet(FIELDS, &client);
+    if let Some(rates) = client.get("rates").filter(|rates| rates.is_object()) {
+        text = format!("{text}\n{}", sheet(RATES, rates));
+    }
     if let Some(tls) = client.get("tls").filter(|tls| tls.is_object()) {
         let fields = [
             Column("TLS", "version", Form::Text),
@@ -130,10 +165,34 @@ pub(super) async fn client(line: &mut Line, args: &ClientArgs) -> Result<Answer,
         ];
         text = format!("{text}\n{}", table(&columns, filters));
     }
+    if let Some(errors) = errors_of(&client, "last_errors") {
+        text = format!("{text}\n{errors}");
+    }
     Ok(Answer {
         text,
         json: client,
         ..Answer::default()
+    })
+}
+
+/// What went wrong for a client, newest first, if anything did.
+fn errors_of(told: &Value, list: &str) -> Option<String> {
+    let columns = [
+        Column("AGO", "seconds_ago", Form::Seconds),
+        Column("WHAT WENT WRONG", "text", Form::Text),
+    ];
+    let errors = told.get(list).and_then(Value::as_array);
+    let errors = errors.filter(|errors| !errors.is_empty())?;
+    Some(table(&columns, errors))
+}
+
+/// There is no session: perhaps it was never let in.
+async fn why_missing(line: &mut Line, path: &str, why: String) -> Failure {
+    let told = line.get(&format!("{path}/errors")).await;
+    let errors = told.ok().and_then(|told| errors_of(&told, "errors"));
+    Failure::Missing(match errors {
+        Some(errors) => format!("{why}\n{}", errors.trim_end()),
+        None => why,
     })
 }
 
@@ -266,40 +325,6 @@ pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
         remarks: remarks.collect(),
         is_bad: !errors.is_empty(),
         json: told,
-        ..Answer::default()
-    })
-}
-
-/// Who is slow, and who publishes most and where to.
-pub(super) async fn top(line: &mut Line) -> Result<Answer, Failure> {
-    let slow = [
-        Column("SLOW CLIENT", "client_id", Form::Text),
-        Column("SHARD", "shard", Form::Count),
-        Column("WAITS", "waits_ms", Form::Milliseconds),
-        Column("MESSAGES", "messages", Form::Count),
-        Column("BYTES", "bytes", Form::Bytes),
-        Column("LOST", "dropped_messages", Form::Count),
-    ];
-    let loud = |name| {
-        [
-            Column(name, "name", Form::Text),
-            Column("MESSAGES/S", "messages_per_second", Form::Count),
-            Column("BYTES/S", "bytes_per_second", Form::Count),
-        ]
-    };
-    let top = line.get("/top").await?;
-    let rows = |name: &str| {
-        let list = top.get(name).and_then(Value::as_array);
-        list.cloned().unwrap_or_default()
-    };
-    let text = [
-        table(&slow, &rows("slow_clients")),
-        table(&loud("LOUD CLIENT"), &rows("loud_clients")),
-        table(&loud("LOUD TOPICS"), &rows("loud_topics")),
-    ];
-    Ok(Answer {
-        text: text.join("\n"),
-        json: top,
         ..Answer::default()
     })
 }

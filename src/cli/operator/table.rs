@@ -148,7 +148,9 @@ pub fn seconds(count: u64) -> String {
     }
 }
 
-fn milliseconds(count: u64) -> String {
+/// Milliseconds with the unit that fits.
+#[must_use]
+pub fn milliseconds(count: u64) -> String {
     match count {
         0..1_000 => format!("{count}ms"),
         1_000..60_000 => format!("{}.{}s", count / 1_000, count % 1_000 / 100),

@@ -2,7 +2,8 @@
 
 use super::counts::AdminCounts;
 use super::door::{Door, From, Refusal};
-use super::kept::{InForce, Kept, ShownConfig};
+use super::kept::{InForce, Kept, KeptFiles, ShownConfig};
+use super::tls::AdminTls;
 use super::{metrics, page, process};
 use crate::control::config::{AdminConfig, TraceBounds};
 use crate::control::overview::{Ask, Health};
@@ -19,9 +20,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use crossbeam_channel::{Sender, TrySendError};
 use serde_json::json;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Of OpenMetrics, as Prometheus asks for it.
@@ -33,36 +34,68 @@ pub(super) struct Answers(Arc<Inner>);
 
 struct Inner {
     asks: Sender<Ask>,
-    door: Door,
+    rules: RwLock<Arc<Rules>>,
     in_force: Arc<ShownConfig>,
     records: Records,
-    body_bytes_max: usize,
-    within: Duration,
-    top_max: usize,
-    traces: TraceBounds,
-    traces_left: Arc<Semaphore>,
     counts: Arc<AdminCounts>,
 }
 
+/// What the configuration says of who may ask, and how much.
+pub(super) struct Rules {
+    pub config: AdminConfig,
+    door: Door,
+    /// `None` where it is not over TLS.
+    pub tls: Option<Arc<AdminTls>>,
+    /// Of connections, ...
+    pub places: Arc<Semaphore>,
+    /// ... and of those who follow packets.
+    traces_left: Arc<Semaphore>,
+}
+
+impl Rules {
+    pub fn new(config: &AdminConfig, files: KeptFiles) -> Self {
+        Rules {
+            door: Door::new(config, files.tokens),
+            tls: files.tls,
+            places: Arc::new(Semaphore::new(config.connections_max)),
+            traces_left: Arc::new(Semaphore::new(config.traces.traces_max)),
+            config: config.clone(),
+        }
+    }
+
+    /// Those that are there keep their places, if there are as many as before.
+    fn keep_places(&mut self, before: &Rules) {
+        if self.config.connections_max == before.config.connections_max {
+            self.places = Arc::clone(&before.places);
+        }
+        if self.config.traces.traces_max == before.config.traces.traces_max {
+            self.traces_left = Arc::clone(&before.traces_left);
+        }
+    }
+}
+
 impl Answers {
-    pub fn new(
-        asks: Sender<Ask>,
-        config: &AdminConfig,
-        kept: Kept,
-        counts: Arc<AdminCounts>,
-    ) -> Self {
+    pub fn new(asks: Sender<Ask>, rules: Rules, kept: &Kept, counts: Arc<AdminCounts>) -> Self {
         Answers(Arc::new(Inner {
             asks,
-            door: Door::new(config, kept.files.tokens),
-            in_force: kept.in_force,
-            records: kept.records,
-            body_bytes_max: config.body_bytes_max,
-            within: config.request_timeout,
-            top_max: config.top_max,
-            traces: config.traces,
-            traces_left: Arc::new(Semaphore::new(config.traces.traces_max)),
+            rules: RwLock::new(Arc::new(rules)),
+            in_force: Arc::clone(&kept.in_force),
+            records: kept.records.clone(),
             counts,
         }))
+    }
+
+    /// The rules in force.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        let rules = self.0.rules.read();
+        Arc::clone(&rules.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// These are in force from now on, for who is there too.
+    pub(super) fn set_rules(&self, mut rules: Rules) {
+        rules.keep_places(&self.rules());
+        let mut known = self.0.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Arc::new(rules);
     }
 
     pub fn router(&self, api: Router<Answers>) -> Router {
@@ -84,18 +117,18 @@ impl Answers {
 
     /// Slow and loud ones that are told of.
     pub(super) fn top_max(&self) -> usize {
-        self.0.top_max
+        self.rules().config.top_max
     }
 
     /// What those who follow packets may take.
     pub(super) fn trace_bounds(&self) -> TraceBounds {
-        self.0.traces
+        self.rules().config.traces
     }
 
     /// A place among those who follow packets, and what is counted; `None` if there are so many.
     pub(super) fn enter_traces(&self) -> Option<(OwnedSemaphorePermit, Arc<AdminCounts>)> {
         let counts = &self.0.counts;
-        match Arc::clone(&self.0.traces_left).try_acquire_owned() {
+        match Arc::clone(&self.rules().traces_left).try_acquire_owned() {
             Ok(place) => Some((place, Arc::clone(counts))),
             Err(_) => {
                 AdminCounts::add(&counts.traces_refused);
@@ -115,24 +148,24 @@ impl Answers {
 
     /// A request that may be answered: who asks is beside it, and its body is there.
     async fn admit(&self, from: From, request: Request) -> Result<Request, Refusal> {
-        let inner = &self.0;
-        if inner.door.is_too_fast(from, Instant::now()) {
+        let (inner, rules) = (&self.0, self.rules());
+        if rules.door.is_too_fast(from, Instant::now()) {
             let text =
                 "more requests than one address may have in a second (admin.request_rate_max)";
             return Err((StatusCode::TOO_MANY_REQUESTS, text));
         }
         if page::is_part(request.uri().path()) {
-            inner
+            rules
                 .door
                 .let_look(from, request.method(), request.headers())?;
             return Ok(request);
         }
-        let caller = inner
+        let caller = rules
             .door
             .let_in(from, request.method(), request.headers())?;
         let (mut parts, body) = request.into_parts();
-        let body = to_bytes(body, inner.body_bytes_max);
-        let body = match tokio::time::timeout(inner.within, body).await {
+        let body = to_bytes(body, rules.config.body_bytes_max);
+        let body = match tokio::time::timeout(rules.config.request_timeout, body).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) => {
                 let text = "its body is longer than admin.body_bytes_max, or was cut off";
@@ -163,7 +196,8 @@ impl Answers {
         if self.0.asks.try_send(ask(sender)).is_err() {
             return Err(late());
         }
-        match tokio::time::timeout(self.0.within, answer).await {
+        let within = self.rules().config.request_timeout;
+        match tokio::time::timeout(within, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => Err(late()),
         }

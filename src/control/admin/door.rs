@@ -102,7 +102,7 @@ impl Door {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Caller, Refusal> {
-        let is_local = self.is_local || matches!(from, From::User(_));
+        let is_local = self.is_near(from);
         self.check_name(headers, is_local)?;
         let (name, role) = self.caller(headers, from, is_local)?;
         check_body(method, headers)?;
@@ -119,9 +119,15 @@ impl Door {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<(), Refusal> {
-        let is_local = self.is_local || matches!(from, From::User(_));
+        let is_local = self.is_near(from);
         self.check_name(headers, is_local)?;
         check_body(method, headers)
+    }
+
+    /// Whether only this machine reaches it where that one came in: one that came before that was so did not.
+    fn is_near(&self, from: From) -> bool {
+        let ip = from.ip();
+        ip.is_none_or(|ip| self.is_local && ip.to_canonical().is_loopback())
     }
 
     /// Whether that address has asked often enough for now.

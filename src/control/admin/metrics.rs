@@ -81,10 +81,14 @@ const GAUGES: [(&str, &str); 10] = [
 ];
 
 /// Counters of a shard that its core does not count.
-const OF_SHELL: [(&str, &str); 15] = [
+const OF_SHELL: [(&str, &str); 16] = [
     (
         "talkers_displaced",
         "Names that lost their place among those of whom it is known how much they publish",
+    ),
+    (
+        "client_errors_displaced",
+        "Clients of which it is not known any more what went wrong, since there were others",
     ),
     (
         "bridge_messages_out",

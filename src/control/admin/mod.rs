@@ -10,6 +10,7 @@
 mod answers;
 mod api;
 pub mod counts;
+pub mod desk;
 mod door;
 mod guests;
 pub mod kept;
@@ -21,26 +22,24 @@ pub mod tokens;
 mod watched;
 
 use crate::control::config::AdminConfig;
-use crate::control::overview::Ask;
-use crate::shard::listener::{Listener, Place, SocketBounds, SocketFile};
+use crate::shard::listener::{Listener, Place, SocketBounds};
 use answers::Answers;
 use axum::Extension;
 use counts::AdminCounts;
-use crossbeam_channel::Sender;
+use desk::{Bound, Renewal};
 use door::From;
 use guests::Guests;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use kept::Kept;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tls::AdminTls;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 use watched::Watched;
@@ -50,86 +49,38 @@ const HEADERS_MAX: usize = 64;
 /// How long nobody is accepted when descriptors have run out.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// A listener that does not answer yet.
-pub struct Admin {
-    /// At least one.
-    listeners: Vec<Listener>,
-    config: AdminConfig,
-    counts: Arc<AdminCounts>,
-}
-
-impl Admin {
-    /// Listens where it is configured, if anywhere. Where nobody has said where, another program may have the
-    /// port: that is warned of.
-    ///
-    /// # Errors
-    /// It cannot listen where it was said to.
-    pub fn bind(config: &AdminConfig) -> Result<Option<Self>, String> {
-        let mut listeners = Vec::new();
-        for (key, place) in config.places() {
-            match Listener::bind(place, 1, SocketBounds::default()) {
-                Ok(listener) => listeners.push(listener),
-                Err(error) if config.is_said || key != "admin.listen" => {
-                    let reason = error.reason();
-                    return Err(format!("{key}: cannot listen on {place}: {reason}"));
-                }
-                Err(error) => warn!(
-                    "no metrics by HTTP: cannot listen on {place}: {}; say another place with \
-                     admin.listen, or \"off\"",
-                    error.reason()
-                ),
+/// Listens where it is configured, if anywhere, but for places that are open. Where nobody has said where,
+/// another program may have the port: that is warned of.
+///
+/// # Errors
+/// It cannot listen where it was said to.
+pub fn bind(config: &AdminConfig, is_open: impl Fn(&Place) -> bool) -> Result<Vec<Bound>, String> {
+    let mut bound = Vec::new();
+    for (key, place) in config.places().filter(|(_, place)| !is_open(place)) {
+        match Listener::bind(place, 1, SocketBounds::default()) {
+            Ok(listener) => bound.push(Bound {
+                wanted: place.clone(),
+                listener,
+            }),
+            Err(error) if config.is_said || key != "admin.listen" => {
+                desk::give_up(&bound);
+                let reason = error.reason();
+                return Err(format!("{key}: cannot listen on {place}: {reason}"));
             }
+            Err(error) => warn!(
+                "no metrics by HTTP: cannot listen on {place}: {}; say another place with \
+                 admin.listen, or \"off\"",
+                error.reason()
+            ),
         }
-        Ok((!listeners.is_empty()).then(|| Admin {
-            listeners,
-            config: config.clone(),
-            counts: Arc::default(),
-        }))
     }
-
-    /// What it counts.
-    #[must_use]
-    pub fn counts(&self) -> Arc<AdminCounts> {
-        Arc::clone(&self.counts)
-    }
-
-    /// The files of its sockets, which go with the broker.
-    pub fn files(&self) -> impl Iterator<Item = SocketFile> {
-        self.listeners
-            .iter()
-            .filter_map(|listener| listener.file.clone())
-    }
-
-    /// Answers from now on, on a thread of its own, by what is asked of the control plane.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub fn start(self, asks: Sender<Ask>, kept: Kept) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let tls = kept.files.tls.clone();
-        let serving = Serving {
-            answers: Answers::new(asks, &self.config, kept, Arc::clone(&self.counts)),
-            tls,
-            config: self.config,
-            counts: self.counts,
-            guests: Guests::default(),
-        };
-        let listeners = self.listeners;
-        listeners.iter().for_each(|at| serving.tell(&at.place));
-        let thread = std::thread::Builder::new().name("admin".into());
-        thread.spawn(move || runtime.block_on(serving.serve_all(listeners)))?;
-        Ok(())
-    }
+    Ok(bound)
 }
 
 /// What every connection needs.
 #[derive(Clone)]
 struct Serving {
     answers: Answers,
-    tls: Option<Arc<AdminTls>>,
-    config: AdminConfig,
     counts: Arc<AdminCounts>,
     guests: Guests,
 }
@@ -137,7 +88,7 @@ struct Serving {
 impl Serving {
     fn tell(&self, place: &Place) {
         match place {
-            Place::Tcp(_) if self.tls.is_some() => {
+            Place::Tcp(_) if self.answers.rules().tls.is_some() => {
                 info!("metrics at https://{place}/metrics (admin.listen)");
             }
             Place::Tcp(_) => info!("metrics at http://{place}/metrics (admin.listen)"),
@@ -145,34 +96,32 @@ impl Serving {
         }
     }
 
-    /// Accepts everywhere until the process ends.
-    async fn serve_all(self, listeners: Vec<Listener>) {
-        let places = Arc::new(Semaphore::new(self.config.connections_max));
-        let mut accepting = Vec::new();
-        for listener in listeners {
-            for socket in listener.sockets.into_iter().flatten() {
-                let (serving, places) = (self.clone(), Arc::clone(&places));
-                let place = listener.place.clone();
-                accepting.push(tokio::spawn(async move {
-                    if let Err(error) = serving.accept(&place, socket, &places).await {
-                        warn!("nothing is answered at {place} (admin) any more: {error}");
-                    }
-                }));
+    /// Accepts where it is told to, until the process ends.
+    async fn serve_all(self, mut renewals: UnboundedReceiver<Renewal>) {
+        let mut accepting: Vec<(Place, JoinHandle<()>)> = Vec::new();
+        while let Some(renewal) = renewals.recv().await {
+            self.answers.set_rules(renewal.rules);
+            for (_, accepts) in accepting.extract_if(.., |(at, _)| renewal.closed.contains(at)) {
+                accepts.abort();
+            }
+            for Bound { wanted, listener } in renewal.opened {
+                self.tell(&listener.place);
+                for socket in listener.sockets.into_iter().flatten() {
+                    let (serving, place) = (self.clone(), listener.place.clone());
+                    let accepts = tokio::spawn(async move {
+                        if let Err(error) = serving.accept(&place, socket).await {
+                            warn!("nothing is answered at {place} (admin) any more: {error}");
+                        }
+                    });
+                    accepting.push((wanted.clone(), accepts));
+                }
             }
         }
-        for accepts in accepting {
-            // It ends only where it has said why.
-            let _ = accepts.await;
-        }
+        std::future::pending().await
     }
 
     /// Accepts until the process ends.
-    async fn accept(
-        self,
-        place: &Place,
-        socket: OwnedFd,
-        places: &Arc<Semaphore>,
-    ) -> io::Result<()> {
+    async fn accept(self, place: &Place, socket: OwnedFd) -> io::Result<()> {
         match place {
             Place::Tcp(_) => {
                 let socket = std::net::TcpListener::from(socket);
@@ -182,7 +131,7 @@ impl Serving {
                     let accepted = listener.accept().await;
                     let accepted =
                         accepted.map(|(stream, peer)| (stream, From::Address(peer.ip())));
-                    self.take(places, accepted).await;
+                    self.take(accepted).await;
                 }
             }
             Place::Unix(_) => {
@@ -195,24 +144,25 @@ impl Serving {
                         let user = stream.peer_cred()?.uid();
                         Ok((stream, From::User(user)))
                     });
-                    self.take(places, accepted).await;
+                    self.take(accepted).await;
                 }
             }
         }
     }
 
     /// Serves a connection, if there is a place for it.
-    async fn take<S>(&self, places: &Arc<Semaphore>, accepted: io::Result<(S, From)>)
+    async fn take<S>(&self, accepted: io::Result<(S, From)>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
         let Ok((stream, from)) = accepted else {
             return tokio::time::sleep(BACKOFF).await;
         };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+        let rules = self.answers.rules();
+        let Ok(place) = Arc::clone(&rules.places).try_acquire_owned() else {
             return AdminCounts::add(&self.counts.connections_refused);
         };
-        let max = self.config.connections_of(from.ip());
+        let max = rules.config.connections_of(from.ip());
         let Some(guest) = self.guests.enter(from, max) else {
             return AdminCounts::add(&self.counts.connections_refused);
         };
@@ -228,7 +178,8 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
-        let tls = self
+        let rules = self.answers.rules();
+        let tls = rules
             .tls
             .as_ref()
             .filter(|_| matches!(from, From::Address(_)));
@@ -236,7 +187,7 @@ impl Serving {
             return self.serve(stream, from).await;
         };
         let shakes = TlsAcceptor::from(tls.config()).accept(stream);
-        match tokio::time::timeout(self.config.request_timeout, shakes).await {
+        match tokio::time::timeout(rules.config.request_timeout, shakes).await {
             Ok(Ok(stream)) => self.serve(stream, from).await,
             Ok(Err(_)) => AdminCounts::add(&self.counts.requests_refused),
             Err(_) => AdminCounts::add(&self.counts.timeouts),
@@ -247,16 +198,17 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static + Send,
     {
-        let within = self.config.request_timeout;
+        let rules = self.answers.rules();
+        let within = rules.config.request_timeout;
         let stream = Watched::new(stream, within, Arc::clone(&self.counts));
         let begun = stream.begun();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             // Who asks all at once and says so gets its answers.
             .half_close(true)
-            .header_read_timeout(self.config.request_timeout)
+            .header_read_timeout(within)
             .max_headers(HEADERS_MAX)
-            .max_buf_size(self.config.header_bytes_max);
+            .max_buf_size(rules.config.header_bytes_max);
         let service =
             TowerToHyperService::new(self.answers.router(api::router()).layer(Extension(from)));
         let served = http.serve_connection(TokioIo::new(stream), service).await;

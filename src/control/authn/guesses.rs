@@ -8,6 +8,9 @@
 //! Invariant: where questions of an address wait, at least one of it is being judged, whose end takes them
 //! up.
 //!
+//! The rule may change meanwhile. What was begun without a limit has no place, and gives none back that
+//! counts: for a moment one more may be judged then.
+//!
 //! Not here: the ban that closes connections and is told (`control::watch::bans`); it hears from here.
 
 use ipnet::IpNet;
@@ -72,7 +75,7 @@ impl<Q> Count<Q> {
 
     /// Ends what is over.
     fn look(&mut self, rule: &Rule, now: Instant) {
-        if self.banned_until.is_some_and(|until| until <= now) {
+        if rule.failures_max == 0 || self.banned_until.is_some_and(|until| until <= now) {
             self.banned_until = None;
         }
         if now.saturating_duration_since(self.begun) > rule.window {
@@ -81,6 +84,9 @@ impl<Q> Count<Q> {
     }
 
     fn fail(&mut self, rule: &Rule, now: Instant) {
+        if rule.failures_max == 0 {
+            return;
+        }
         if self.failures == 0 {
             self.begun = now;
         }
@@ -93,7 +99,7 @@ impl<Q> Count<Q> {
     }
 
     const fn has_place(&self, rule: &Rule) -> bool {
-        self.failures.saturating_add(self.judging) < rule.failures_max
+        rule.failures_max == 0 || self.failures.saturating_add(self.judging) < rule.failures_max
     }
 
     const fn is_idle(&self) -> bool {
@@ -103,13 +109,13 @@ impl<Q> Count<Q> {
 
 #[derive(Debug)]
 struct Counts<Q> {
+    rule: Rule,
     by_address: HashMap<IpNet, Count<Q>>,
     waiting: usize,
 }
 
 /// The counts of all addresses; for the threads that judge, never a shard.
 pub struct Guesses<Q> {
-    rule: Rule,
     counts: Mutex<Counts<Q>>,
     tell: Tell,
 }
@@ -122,13 +128,18 @@ impl<Q> Guesses<Q> {
     #[must_use]
     pub fn new(rule: Rule, tell: Tell) -> Self {
         Guesses {
-            rule,
             counts: Mutex::new(Counts {
+                rule,
                 by_address: HashMap::new(),
                 waiting: 0,
             }),
             tell,
         }
+    }
+
+    /// So many are too many from now on.
+    pub fn set_rule(&self, rule: Rule) {
+        self.counts().rule = rule;
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts<Q>> {
@@ -137,22 +148,23 @@ impl<Q> Guesses<Q> {
 
     /// A question comes, of a client whose address counts as `address`; of none where it has none.
     pub fn begin(&self, address: Option<IpNet>, question: Q, now: Instant) -> Turn<Q> {
-        let Some(address) = address.filter(|_| self.rule.failures_max > 0) else {
+        let mut counts = self.counts();
+        let Some(address) = address.filter(|_| counts.rule.failures_max > 0) else {
             return Turn::Judge(question);
         };
-        let mut counts = self.counts();
         counts.make_room(address);
         let Counts {
+            rule,
             by_address,
             waiting,
         } = &mut *counts;
         let count = by_address.entry(address).or_insert_with(|| Count::new(now));
-        count.look(&self.rule, now);
+        count.look(rule, now);
         if count.banned_until.is_some() {
             self.tell_of(count, address);
             return Turn::Banned(question);
         }
-        if count.has_place(&self.rule) {
+        if count.has_place(rule) {
             count.judging += 1;
             return Turn::Judge(question);
         }
@@ -168,11 +180,12 @@ impl<Q> Guesses<Q> {
     /// places are taken already.
     #[must_use]
     pub fn end(&self, address: Option<IpNet>, has_failed: bool, now: Instant) -> Vec<Turn<Q>> {
-        let Some(address) = address.filter(|_| self.rule.failures_max > 0) else {
+        let Some(address) = address else {
             return Vec::new();
         };
         let mut counts = self.counts();
         let Counts {
+            rule,
             by_address,
             waiting,
         } = &mut *counts;
@@ -180,15 +193,15 @@ impl<Q> Guesses<Q> {
             return Vec::new();
         };
         count.judging = count.judging.saturating_sub(1);
-        count.look(&self.rule, now);
+        count.look(rule, now);
         if has_failed {
-            count.fail(&self.rule, now);
+            count.fail(rule, now);
         }
         let mut next = Vec::new();
         if count.banned_until.is_some() {
             next.extend(count.waiting.drain(..).map(Turn::Banned));
         }
-        while count.has_place(&self.rule)
+        while count.has_place(rule)
             && let Some(question) = count.waiting.pop_front()
         {
             count.judging += 1;
@@ -351,6 +364,33 @@ mod tests {
         let counts = guesses.counts();
         assert!(counts.by_address.len() < ADDRESSES_MAX);
         assert!(counts.by_address.contains_key(&at(0).unwrap()));
+    }
+
+    #[test]
+    fn another_rule_takes_up_who_waits_and_ends_bans_where_it_is_none() {
+        let (guesses, _banned) = guesses(RULE, 1);
+        let now = Instant::now();
+        for n in 0..3 {
+            assert_eq!(guesses.begin(at(1), n, now), Turn::Judge(n));
+        }
+        assert_eq!(guesses.begin(at(1), 3, now), Turn::Waits);
+        let rule = |failures_max| Rule {
+            failures_max,
+            ..RULE
+        };
+        guesses.set_rule(rule(0));
+        assert_eq!(guesses.begin(at(1), 4, now), Turn::Judge(4));
+        assert_eq!(guesses.end(at(1), true, now), [Turn::Judge(3)]);
+        for _ in 0..4 {
+            assert_eq!(guesses.end(at(1), true, now), []);
+        }
+        assert!(guesses.counts().by_address.is_empty());
+        guesses.set_rule(rule(1));
+        assert_eq!(guesses.begin(at(1), 5, now), Turn::Judge(5));
+        assert_eq!(guesses.end(at(1), true, now), []);
+        assert_eq!(guesses.begin(at(1), 6, now), Turn::Banned(6));
+        guesses.set_rule(rule(0));
+        assert_eq!(guesses.begin(at(1), 7, now), Turn::Judge(7));
     }
 
     #[test]

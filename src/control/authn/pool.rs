@@ -4,7 +4,7 @@
 //! refuses the client. A question whose client waits no longer is not judged: that would only keep others
 //! waiting. Threads wait for a shard that does not take its answers, so nothing is lost and nothing grows.
 
-use super::guesses::{Guesses, Turn};
+use super::guesses::{Guesses, Rule, Turn};
 use super::password::PasswordMethod;
 use super::{Credentials, Method, Verdict, certificate, scram};
 use crate::engine::access::{Admitted, Answer, ClientIdRule, Identity, Refusal};
@@ -19,7 +19,7 @@ use crossbeam_channel::Sender;
 use ipnet::IpNet;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Instant;
 
@@ -203,9 +203,9 @@ impl From<Visitor> for Credentials {
     }
 }
 
-/// The threads.
+/// The threads, and what they work with.
 pub struct Pool {
-    threads: Vec<thread::JoinHandle<()>>,
+    worker: Worker,
 }
 
 impl Pool {
@@ -221,34 +221,36 @@ impl Pool {
         shards: Vec<(Sender<Reply>, Waker)>,
     ) -> io::Result<Self> {
         let worker = Worker {
-            authenticators: Arc::new(authenticators),
+            authenticators: Arc::new(RwLock::new(Arc::new(authenticators))),
             guesses: Arc::new(guesses),
             ipv6_prefix_bits,
             questions: questions.clone(),
             shards,
         };
-        let started = (0..threads).map(|number| {
+        for number in 0..threads {
             let worker = worker.clone();
-            thread::Builder::new()
-                .name(format!("authn-{number}"))
-                .spawn(move || worker.work())
-        });
-        Ok(Pool {
-            threads: started.collect::<io::Result<_>>()?,
-        })
+            let thread = thread::Builder::new().name(format!("authn-{number}"));
+            thread.spawn(move || worker.work())?;
+        }
+        Ok(Pool { worker })
     }
 
-    /// Number of threads.
-    #[must_use]
-    pub fn threads(&self) -> usize {
-        self.threads.len()
+    /// What is asked from now on is judged by these; an exchange that has begun goes on as it began.
+    pub fn set_authenticators(&self, authenticators: Authenticators) {
+        let known = &self.worker.authenticators;
+        *known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authenticators);
+    }
+
+    /// So many failed logins are too many from now on.
+    pub fn set_rule(&self, rule: Rule) {
+        self.worker.guesses.set_rule(rule);
     }
 }
 
 /// What each thread works with.
 #[derive(Clone)]
 struct Worker {
-    authenticators: Arc<Authenticators>,
+    authenticators: Arc<RwLock<Arc<Authenticators>>>,
     guesses: Arc<Guesses<Question>>,
     ipv6_prefix_bits: u8,
     questions: QuestionQueue,
@@ -288,6 +290,12 @@ impl Worker {
         }
     }
 
+    /// The methods in force.
+    fn authenticators(&self) -> Arc<Authenticators> {
+        let known = self.authenticators.read();
+        Arc::clone(&known.unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The network that counts as the address that a question comes from.
     fn address(&self, question: &Question) -> Option<IpNet> {
         let ip = question.asker.origin.peer.ip();
@@ -317,7 +325,7 @@ impl Worker {
         let answer = if question.is_over(Instant::now()) {
             (Answer::Late, None)
         } else {
-            self.authenticators.answer(question.work)
+            self.authenticators().answer(question.work)
         };
         // Counted before anybody can be told.
         let has_failed = has_failed(&answer.0);

@@ -65,6 +65,13 @@ impl Change {
         self.key == key
     }
 
+    /// Whether it is about `key`, or a key of that section.
+    #[must_use]
+    pub fn is_within(&self, key: &str) -> bool {
+        let rest = self.key.strip_prefix(key);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     /// The bridge that it is about.
     #[must_use]
     pub fn bridge(&self) -> Option<&str> {
@@ -310,7 +317,7 @@ mod tests {
             told,
             [
                 "authentication.http.headers: {\"Authorization\":\"(hidden)\"} -> \
-                 {\"Authorization\":\"(hidden)\"} Restart",
+                 {\"Authorization\":\"(hidden)\"} Running",
                 "bridge.addresses of a: [\"mqtt://b:1\"] -> [\"mqtt://b:2\"] Running",
                 "bridge.tls.ca of a: not said -> \"x\" Running",
                 "limits.publish_rate_max: 5 -> 7 Running",
@@ -326,6 +333,19 @@ mod tests {
                 "shards: 2 -> 4 Restart",
             ]
         );
+        let within = |key| {
+            changes
+                .iter()
+                .filter(|change| change.is_within(key))
+                .count()
+        };
+        let counts = [
+            "authentication",
+            "authentication.htt",
+            "limits.publish_rate_max",
+            "shards",
+        ];
+        assert_eq!(counts.map(within), [1, 0, 1, 1]);
     }
 
     #[test]

@@ -17,7 +17,18 @@ type Keys = [(&'static str, &'static [&'static str])];
 const RUNNING: &Keys = &[
     (
         "",
-        &["log", "listen", "listener", "bridge", "allow_anonymous"],
+        &[
+            "log",
+            "log_format",
+            "log_file",
+            "listen",
+            "listener",
+            "bridge",
+            "allow_anonymous",
+            "password_file",
+            "acl_file",
+            "audit_file",
+        ],
     ),
     (
         "limits",
@@ -144,50 +155,6 @@ const RUNNING: &Keys = &[
         "bridge.tls",
         &["ca", "certificate", "key", "server_name", "alpn"],
     ),
-    ("tls", TLS),
-    ("listener.tls", TLS),
-    ("admin.tls", TLS),
-];
-
-/// Keys that need a restart; a whole listener or bridge is one of them.
-#[cfg(test)]
-const RESTART: &Keys = &[
-    (
-        "",
-        &[
-            "shards",
-            "cpus",
-            "pin",
-            "password_file",
-            "acl_file",
-            "audit_file",
-            "log_format",
-            "log_file",
-        ],
-    ),
-    (
-        "limits",
-        &[
-            "gather_us_max",
-            "mailbox_letters_max",
-            "socket_send_bytes_max",
-            "socket_unsent_bytes_max",
-            "socket_receive_bytes_max",
-            "tcp_keepalive_idle_seconds",
-            "tcp_keepalive_interval_seconds",
-            "tcp_keepalive_probes_max",
-            "memory_max_bytes",
-            "connections_per_address_max",
-        ],
-    ),
-    (
-        "listener",
-        &["durability", "mode", "owner_uid", "owner_gid"],
-    ),
-    (
-        "authentication",
-        &["methods", "scram", "certificate", "client_id", "threads"],
-    ),
     (
         "authentication.jwt",
         &[
@@ -219,31 +186,6 @@ const RESTART: &Keys = &[
         ],
     ),
     (
-        "bans",
-        &[
-            "file",
-            "seconds",
-            "failed_logins_max",
-            "failed_logins_seconds",
-            "flapping_connects_max",
-            "flapping_seconds",
-            "ipv6_prefix_bits",
-        ],
-    ),
-    ("mqtt", &["broker_name"]),
-    (
-        "storage",
-        &[
-            "directory",
-            "level",
-            "segment_bytes",
-            "disk_bytes_max",
-            "free_bytes_min",
-            "pending_bytes_max",
-            "commit_interval_us",
-        ],
-    ),
-    (
         "admin",
         &[
             "listen",
@@ -262,6 +204,64 @@ const RESTART: &Keys = &[
             "trace_queue_max",
             "trace_payload_bytes_max",
             "request_rate_max",
+        ],
+    ),
+    (
+        "authentication",
+        &["methods", "scram", "certificate", "client_id"],
+    ),
+    (
+        "bans",
+        &[
+            "file",
+            "seconds",
+            "failed_logins_max",
+            "failed_logins_seconds",
+            "flapping_connects_max",
+            "flapping_seconds",
+        ],
+    ),
+    ("tls", TLS),
+    ("listener.tls", TLS),
+    ("admin.tls", TLS),
+];
+
+/// Keys that need a restart; a whole listener or bridge is one of them.
+#[cfg(test)]
+const RESTART: &Keys = &[
+    ("", &["shards", "cpus", "pin"]),
+    (
+        "limits",
+        &[
+            "gather_us_max",
+            "mailbox_letters_max",
+            "socket_send_bytes_max",
+            "socket_unsent_bytes_max",
+            "socket_receive_bytes_max",
+            "tcp_keepalive_idle_seconds",
+            "tcp_keepalive_interval_seconds",
+            "tcp_keepalive_probes_max",
+            "memory_max_bytes",
+            "connections_per_address_max",
+        ],
+    ),
+    (
+        "listener",
+        &["durability", "mode", "owner_uid", "owner_gid"],
+    ),
+    ("authentication", &["threads"]),
+    ("bans", &["ipv6_prefix_bits"]),
+    ("mqtt", &["broker_name"]),
+    (
+        "storage",
+        &[
+            "directory",
+            "level",
+            "segment_bytes",
+            "disk_bytes_max",
+            "free_bytes_min",
+            "pending_bytes_max",
+            "commit_interval_us",
         ],
     ),
 ];

@@ -749,7 +749,7 @@ mod tests {
     fn networks_of_ipv4_in_ipv6_are_what_they_are() {
         let text = "[[listener]]\nurl = \"ws://127.0.0.1:0\"\nforwarded_from = [\"::ffff:127.0.0.0/104\"]\n";
         let config = load(text, &[], &[]).unwrap();
-        let here = IpAddr::from([127, 0, 0, 1]);
+        let here = std::net::IpAddr::from([127, 0, 0, 1]);
         assert!(config.listeners[0].proxies.forwarded_from[0].contains(&here));
     }
 

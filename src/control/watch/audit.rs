@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The log.
+#[derive(Debug)]
 pub struct AuditLog {
     path: PathBuf,
     file: BufWriter<File>,
@@ -53,6 +54,12 @@ impl AuditLog {
             path,
             failure: None,
         })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Goes on in a new file at the same path.

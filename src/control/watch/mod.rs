@@ -20,10 +20,10 @@ use audit::AuditLog;
 use bans::{Failures, Who};
 use crossbeam_channel::{Receiver, Sender, select};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::error;
 
 /// Batches of notes, and records of the control plane, that may wait for each of the threads.
@@ -42,6 +42,8 @@ pub enum Record {
     Reopen,
     /// Listeners' names by their numbers, from now on.
     Listeners(Vec<String>),
+    /// There is an order.
+    Look,
 }
 
 /// What an operator did.
@@ -68,6 +70,16 @@ pub struct Records {
     pub to: Sender<Record>,
     /// Notes of shards that found no room on their way to who writes.
     pub notes_left_out: Arc<AtomicU64>,
+    orders: Arc<Mutex<Orders>>,
+}
+
+/// What is to be another from now on; not among the records, which may find no room.
+#[derive(Debug, Default)]
+struct Orders {
+    /// Another audit log, or none.
+    audit: Option<Option<AuditLog>>,
+    /// Connects of a client within a time that are too many.
+    flapping: Option<(u32, Duration)>,
 }
 
 impl Records {
@@ -77,7 +89,25 @@ impl Records {
         Records {
             to,
             notes_left_out: Arc::default(),
+            orders: Arc::default(),
         }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is told from now on goes to this audit log, or nowhere.
+    pub fn set_audit(&self, log: Option<AuditLog>) {
+        self.orders().audit = Some(log);
+        // Without room there is something to write anyway.
+        let _ = self.to.try_send(Record::Look);
+    }
+
+    /// So many connects of a client are too many from now on.
+    pub fn set_flapping(&self, config: &BansConfig) {
+        let rule = (config.flapping_connects_max, config.flapping_window);
+        self.orders().flapping = Some(rule);
     }
 }
 
@@ -87,61 +117,67 @@ struct Watch {
     ipv6_prefix_bits: u8,
     /// Who fails again and again.
     misbehaving: Sender<Who>,
-    writer: Option<Sender<Vec<Entry>>>,
-    left_out: Arc<AtomicU64>,
+    writer: Sender<Vec<Entry>>,
+    records: Records,
 }
 
 /// Writes.
 struct Writer {
-    log: AuditLog,
+    /// `None` where nothing is to be written.
+    log: Option<AuditLog>,
     listeners: Vec<String>,
+    told: Records,
 }
 
-/// Starts the threads. The first ends with the last shard, the second with the first; given back is which
-/// ends last.
+/// Starts the threads, with listeners' names by their numbers. The first ends with the last shard, the
+/// second, which is given back, with the first.
 ///
 /// # Errors
 /// The system has no more threads.
 pub fn start(
-    log: Option<(AuditLog, Vec<String>)>,
+    (log, listeners): (Option<AuditLog>, Vec<String>),
     config: &BansConfig,
     (entries, records): (Receiver<Vec<Entry>>, Receiver<Record>),
     misbehaving: Sender<Who>,
-    left_out: &Records,
+    told: &Records,
 ) -> io::Result<thread::JoinHandle<()>> {
-    let (mut writer, mut writes) = (None, None);
-    if let Some((log, listeners)) = log {
-        let (to, batches) = crossbeam_channel::bounded(RECORDS_MAX);
-        writer = Some(to);
-        let mut writer = Writer { log, listeners };
-        let thread = thread::Builder::new().name("audit".into());
-        writes = Some(thread.spawn(move || writer.run(&batches, records))?);
-    }
+    let (to_writer, batches) = crossbeam_channel::bounded(RECORDS_MAX);
+    let mut writer = Writer {
+        log,
+        listeners,
+        told: told.clone(),
+    };
+    let thread = thread::Builder::new().name("audit".into());
+    let writes = thread.spawn(move || writer.run(&batches, records))?;
     let mut watch = Watch {
         flapping: Failures::new(config.flapping_connects_max, config.flapping_window),
         ipv6_prefix_bits: config.ipv6_prefix_bits,
         misbehaving,
-        writer,
-        left_out: Arc::clone(&left_out.notes_left_out),
+        writer: to_writer,
+        records: told.clone(),
     };
     let thread = thread::Builder::new().name("watch".into());
-    let counts = thread.spawn(move || {
+    thread.spawn(move || {
         for batch in entries {
             watch.take(batch);
         }
     })?;
-    Ok(writes.unwrap_or(counts))
+    Ok(writes)
 }
 
 impl Watch {
     fn take(&mut self, batch: Vec<Entry>) {
+        let ordered = self.records.orders().flapping.take();
+        if let Some((max, window)) = ordered {
+            self.flapping = Failures::new(max, window);
+        }
         for entry in &batch {
             self.count(entry);
         }
-        let Some(writer) = &self.writer else { return };
         let count = batch.len() as u64;
-        if writer.try_send(batch).is_err() {
-            self.left_out.fetch_add(count, Ordering::Relaxed);
+        if self.writer.try_send(batch).is_err() {
+            let left_out = &self.records.notes_left_out;
+            left_out.fetch_add(count, Ordering::Relaxed);
         }
     }
 
@@ -188,21 +224,41 @@ impl Writer {
         }
     }
 
+    /// The log that is in force now.
+    fn log(&mut self) -> Option<&mut AuditLog> {
+        let ordered = self.told.orders().audit.take();
+        if let Some(log) = ordered {
+            self.flush();
+            self.log = log;
+        }
+        self.log.as_mut()
+    }
+
     fn write(&mut self, entries: &[Entry]) {
+        if self.log().is_none() {
+            return;
+        }
         for entry in entries {
             let listener = self.listeners.get(usize::from(entry.listener));
             let listener = listener.map_or("", String::as_str);
-            self.log.write_entry(listener, entry);
+            if let Some(log) = &mut self.log {
+                log.write_entry(listener, entry);
+            }
         }
     }
 
     fn take(&mut self, record: Record) {
+        if let Record::Listeners(names) = record {
+            self.listeners = names;
+            return;
+        }
+        let Some(log) = self.log() else { return };
         match record {
-            Record::Happened(kind, text) => self.log.write_event(kind, &text),
-            Record::Changed(change) => self.log.write_change(&change),
-            Record::Listeners(names) => self.listeners = names,
+            Record::Happened(kind, text) => log.write_event(kind, &text),
+            Record::Changed(change) => log.write_change(&change),
+            Record::Listeners(_) | Record::Look => {}
             Record::Reopen => {
-                if let Err(failure) = self.log.reopen() {
+                if let Err(failure) = log.reopen() {
                     error!("the audit log goes on in the old file: {failure}");
                 }
             }
@@ -210,7 +266,7 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        if let Err(failure) = self.log.flush() {
+        if let Some(Err(failure)) = self.log.as_mut().map(AuditLog::flush) {
             error!("the audit log cannot be written: {failure}");
         }
     }

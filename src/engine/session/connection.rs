@@ -135,6 +135,10 @@ pub struct Connection {
     pub received_bytes: u64,
     /// Bytes that were handed over to be sent to it.
     pub sent_bytes: u64,
+    /// Messages that have come from it.
+    pub received_messages: u64,
+    /// Messages that were put into its outbox.
+    pub sent_messages: u64,
     /// When the send that is on its way was handed over, in microseconds of the shell's clock.
     pub sending_since_us: u64,
     /// When it last sent something.
@@ -221,6 +225,8 @@ impl Connection {
             window_max: 0,
             received_bytes: 0,
             sent_bytes: 0,
+            received_messages: 0,
+            sent_messages: 0,
             sending_since_us: 0,
             heard_at: now,
             timer_at: Timestamp::NEVER,

@@ -31,14 +31,17 @@ impl Clients {
                 let user_name = holder.and_then(|holder| holder.user_name.as_deref());
                 Some(Cow::Owned(Rights::new(acl, user_name, &session.client_id)))
             }
+            // There is no file any more.
+            None if !is_own => None,
             _ => known.map(Cow::Borrowed),
         }
     }
 
     #[inline]
     fn allows(&self, key: SessionKey, access: Access, topic: &str) -> bool {
-        // Rules come with the access file or with an identity.
-        let is_free = self.rules.acl.is_none() && !self.settings.authentication.has_methods;
+        // Rules come with the access file or with an identity, which may have come by a method of before.
+        let has_methods = self.settings.authentication.has_methods || self.rules.had_methods;
+        let is_free = self.rules.acl.is_none() && !has_methods;
         is_free || self.allows_by_rules(key, access, topic)
     }
 
@@ -81,9 +84,9 @@ impl ShardCore {
         self.banned = banned;
     }
 
-    /// Access rules from now on, for those who are there as well.
-    pub fn set_acl(&mut self, acl: Arc<Acl>) {
-        self.clients.rules.acl = Some(acl);
+    /// Access rules from now on, for those who are there as well; without any everything is allowed.
+    pub fn set_acl(&mut self, acl: Option<Arc<Acl>>) {
+        self.clients.rules.acl = acl;
         self.clients.rules.marking.begin();
         self.fan_outs.check_all();
     }

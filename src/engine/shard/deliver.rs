@@ -220,6 +220,7 @@ impl Clients {
                     connection.outbox.mark_droppable(copied_bytes, has_payload);
                 }
                 self.counters.messages_sent += 1;
+                connection.sent_messages += 1;
                 self.ready.mark(key, connection);
             }
             Err(_) => self.lose(session, LossReason::TooLarge, 1),

@@ -19,6 +19,8 @@ const MARK_STEPS: usize = 96;
 pub(super) struct Rules {
     /// Without them everything is allowed.
     pub acl: Option<Arc<Acl>>,
+    /// There were methods before, by which sessions may have got rules of their own.
+    pub had_methods: bool,
     pub marking: Marking,
 }
 

@@ -16,11 +16,11 @@ impl ShardCore {
         key: ConnectionKey,
         bytes: usize,
     ) -> bool {
-        let rates = self
-            .clients
-            .connections
-            .get_mut(key)
-            .and_then(|c| c.rates.as_mut());
+        let connection = self.clients.connections.get_mut(key);
+        let rates = connection.and_then(|connection| {
+            connection.received_messages += 1;
+            connection.rates.as_mut()
+        });
         let wait = rates.and_then(|rates| rates.published(bytes as u64, now));
         match wait {
             Some((until, rate)) => self.slow_down(now, key, until, rate),

@@ -9,14 +9,13 @@ use std::rc::Rc;
 
 impl ShardCore {
     /// Goes by these settings from now on, but for what is made of them at the start: what is stored and how,
-    /// who reads notes, and memory.
+    /// and memory.
     pub fn renew(&mut self, mut settings: Settings) {
         let before = &self.settings;
         settings.stores = before.stores;
         settings.storage_pending_bytes_max = before.storage_pending_bytes_max;
         settings.checkpoint_part_bytes = before.checkpoint_part_bytes;
-        settings.takes_notes = before.takes_notes;
-        settings.tells_why = before.tells_why;
+        self.clients.rules.had_methods |= before.authentication.has_methods;
         let limits = &settings.limits;
         self.backlog.set_deliveries_max(limits.turn_deliveries_max);
         self.clients

@@ -116,6 +116,7 @@ impl Clients {
         let put = encoder.put_with_alias(publication, *form, now, connection, spare);
         if put.is_ok() {
             self.counters.messages_sent += 1;
+            connection.sent_messages += 1;
             self.ready.mark(connection_key, connection);
             return true;
         }
@@ -326,6 +327,7 @@ impl Clients {
             &mut self.spare,
         );
         self.counters.messages_sent += u64::from(put.is_ok());
+        connection.sent_messages += u64::from(put.is_ok());
         self.ready.mark(connection_key, connection);
         Some((packet_id, put.is_ok()))
     }

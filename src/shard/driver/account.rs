@@ -1,6 +1,6 @@
 //! What the core noted about connections, with where they come from, for whoever keeps account.
 
-use super::Shell;
+use super::{Shell, tellings};
 use crate::engine::access::Identity;
 use crate::engine::codec::Reason;
 use crate::engine::keys::ConnectionKey;
@@ -125,11 +125,22 @@ impl Shell {
         self.keep_account(vec![entry(note, Some(origin))]);
     }
 
+    /// Keeps for its client what went wrong.
+    fn note_mishap(&mut self, entry: &Entry) {
+        if !entry.note.client_id.is_empty()
+            && let Some(line) = tellings::line(entry)
+        {
+            let at_ms = self.clock.now().as_ms();
+            self.mishaps.note(&entry.note.client_id, at_ms, &line);
+        }
+    }
+
     /// Says in the log what tells why, and hands all on where somebody reads it.
     fn keep_account(&mut self, mut entries: Vec<Entry>) {
         let now = self.clock.turn_at();
         for entry in &entries {
             self.tellings.tell(now, entry);
+            self.note_mishap(entry);
         }
         entries.retain(|entry| !matches!(entry.note.event, Event::GoneEarly { .. }));
         if self.core.takes_all_notes() {

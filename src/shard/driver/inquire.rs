@@ -7,6 +7,7 @@ use super::Shell;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::keys::SessionKey;
 use crate::engine::route::trie::NodeId;
+use crate::engine::session::connection::Connection;
 use crate::engine::shard::sight::{Sight, Subscribed, Verdict};
 use crate::engine::time::Timestamp;
 use crate::engine::turn::Rest;
@@ -105,7 +106,11 @@ impl Shell {
                 let best = best.unwrap_or_else(|| Best::new(after.as_ref(), *max));
                 self.look_at_clients(best, wanted, *sort, now)
             }
-            Asked::Client(id) => Some(Told::Client(self.whole(id, now).map(Box::new))),
+            Asked::Client(id) => {
+                let mishaps = self.mishaps.of(id, now.as_ms());
+                let whole = self.whole(id, now).map(Box::new);
+                Some(Told::Client(whole, mishaps))
+            }
             Asked::Disconnect {
                 client_id,
                 reason,
@@ -208,6 +213,8 @@ impl Shell {
             .filter_map(|place| self.core.subscribed(key, place))
             .map(|subscribed| subscription(&subscribed));
         Some(ClientWhole {
+            rates: None,
+            last_errors: Vec::new(),
             row: row(
                 &sight,
                 self.peer_of(&sight),
@@ -427,8 +434,7 @@ fn user(sight: &Sight<'_>) -> Option<String> {
 fn row(sight: &Sight<'_>, peer: Option<Peer>, (now, waits_ms): (Timestamp, u64)) -> ClientRow {
     let session = sight.session;
     let connection = sight.connection.map(|(_, connection)| connection);
-    let bytes =
-        |of: fn(&crate::engine::session::connection::Connection) -> u64| connection.map_or(0, of);
+    let bytes = |of: fn(&Connection) -> u64| connection.map_or(0, of);
     ClientRow {
         client_id: session.client_id.to_string(),
         user: user(sight),
@@ -449,6 +455,8 @@ fn row(sight: &Sight<'_>, peer: Option<Peer>, (now, waits_ms): (Timestamp, u64))
         dropped_messages: session.lost_messages,
         received_bytes: bytes(|it| it.received_bytes),
         sent_bytes: bytes(|it| it.sent_bytes),
+        received_messages: bytes(|it| it.received_messages),
+        sent_messages: bytes(|it| it.sent_messages),
     }
 }
 

@@ -26,6 +26,7 @@ mod lines;
 mod lingering;
 mod losses;
 mod mail;
+mod mishaps;
 mod orders;
 mod sleep;
 mod sockets;
@@ -66,6 +67,7 @@ use lines::Lines;
 use lingering::Lingering;
 use losses::LossReports;
 use mail::Mailroom;
+use mishaps::Mishaps;
 use orders::Orders;
 use sleep::Alarm;
 use sockets::Sockets;
@@ -114,6 +116,9 @@ pub struct Start {
     pub pulse: Pulse,
 }
 
+/// Clients whose losses of a second are kept for who asks.
+const LOSERS_MAX: usize = 100;
+
 /// The shell around one core.
 pub struct Shell {
     core: ShardCore,
@@ -131,6 +136,7 @@ pub struct Shell {
     orders: Orders,
     losses: LossReports,
     tellings: Tellings,
+    mishaps: Mishaps,
     survey: Survey,
     announcer: Announcer,
     inquirer: Inquirer,
@@ -178,6 +184,7 @@ impl Shell {
             orders: Orders::new(start.id, start.orders, start.events),
             losses: LossReports::new(Instant::now()),
             tellings: Tellings::new(start.addresses),
+            mishaps: Mishaps::default(),
             survey: Survey::new(start.sockets_meter, Instant::now()),
             announcer: Announcer::default(),
             inquirer: Inquirer::default(),
@@ -268,6 +275,11 @@ impl Shell {
             let losses = self.core.take_losses();
             for line in self.losses.tell(now, &losses) {
                 warn!("{line}");
+            }
+            let at_ms = self.clock.now().as_ms();
+            for (client_id, lost) in losses.iter().take(LOSERS_MAX) {
+                let text = format!("it has lost messages: {lost}");
+                self.mishaps.note(client_id, at_ms, &text);
             }
         }
     }

@@ -91,6 +91,7 @@ impl Shell {
         let longest = self.clock.take_turn_max();
         list.push(("turn_us_max", longest.as_micros() as u64));
         list.push(("mailboxes_full", self.mailroom.full()));
+        list.push(("client_errors_displaced", self.mishaps.displaced));
         let of_ring = ring.counters();
         list.push(("accepts_paused_descriptors", of_ring.accept_backoffs));
         list.push(("connections_refused_descriptors", of_ring.accepts_refused));

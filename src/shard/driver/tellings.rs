@@ -211,7 +211,7 @@ fn behind(why: &str) -> String {
 }
 
 /// What happened, in an operator's words; `None` if it does not tell why.
-fn line(entry: &Entry) -> Option<String> {
+pub(super) fn line(entry: &Entry) -> Option<String> {
     let note = &entry.note;
     if !note.event.tells_why() {
         return None;

@@ -7,11 +7,16 @@ use crate::control::admin::tokens::Role;
 use crate::control::inquiries::Gathered;
 use crate::control::watch::bans::network;
 use crate::engine::codec::Reason;
-use crate::shard::inquiries::{Asked, ClientRow, ClientWhole, Sort, Told, Wanted};
+use crate::shard::inquiries::{
+    Asked, ClientRates, ClientRow, ClientWhole, Mishap, Sort, Told, Wanted,
+};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 use utoipa::{IntoParams, ToSchema};
 
 /// Which clients, in which order.
@@ -151,28 +156,103 @@ impl Answers {
     }
 }
 
+/// How a client is looked at.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Look {
+    /// For so many milliseconds, to tell how fast messages and bytes come and go.
+    #[param(minimum = 100, maximum = 5000)]
+    over_ms: Option<u64>,
+}
+
+/// For how long a client is looked at.
+const OVER_MS: RangeInclusive<u64> = 100..=5_000;
+
 /// A client with all that there is to see of it.
 #[utoipa::path(get, path = "/api/v1/clients/{client_id}", tag = "clients",
-    params(("client_id" = String, Path, description = "Client identifier")), responses(
+    params(("client_id" = String, Path, description = "Client identifier"), Look), responses(
     (status = 200, body = ClientWhole), (status = "4XX", body = Problem),
     (status = "5XX", body = Problem)))]
 pub(super) async fn one(
     State(answers): State<Answers>,
     Path(client_id): Path<String>,
+    Query(look): Query<Look>,
 ) -> Result<Json<ClientWhole>, Problem> {
-    let asked = Asked::Client(client_id);
-    let gathered = answers.ask_shards(asked, None).await?;
-    let found = gathered.told.into_iter().find_map(|(_, told)| match told {
-        Told::Client(found) => found,
-        _ => None,
-    });
-    match found {
-        Some(mut client) => {
-            answers.name_listener(&mut client.row);
-            Ok(Json(*client))
+    let Some(over_ms) = look.over_ms else {
+        return Ok(Json(answers.client(client_id).await?));
+    };
+    if !OVER_MS.contains(&over_ms) {
+        let (min, max) = (OVER_MS.start(), OVER_MS.end());
+        return Err(Problem::wrong(format!(
+            "over_ms is not between {min} and {max}"
+        )));
+    }
+    let before = answers.client(client_id.clone()).await?;
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_millis(over_ms)).await;
+    let mut client = answers.client(client_id).await?;
+    let over_ms = began.elapsed().as_millis() as u64;
+    client.rates = ClientRates::between(&before.row, &client.row, over_ms);
+    Ok(Json(client))
+}
+
+/// What went wrong for a client, whether it has a session or not.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClientErrors {
+    /// Newest first.
+    errors: Vec<Mishap>,
+    /// Shards that did not answer: what they know is missing.
+    silent_shards: Vec<u16>,
+}
+
+/// Why a client was refused, disconnected or denied something, and what it lost: the last of it, also of one
+/// that was never let in.
+#[utoipa::path(get, path = "/api/v1/clients/{client_id}/errors", tag = "clients",
+    params(("client_id" = String, Path, description = "Client identifier")), responses(
+    (status = 200, body = ClientErrors), (status = "4XX", body = Problem),
+    (status = "5XX", body = Problem)))]
+pub(super) async fn errors(
+    State(answers): State<Answers>,
+    Path(client_id): Path<String>,
+) -> Result<Json<ClientErrors>, Problem> {
+    let (_, errors, silent_shards) = answers.ask_of_client(client_id).await?;
+    Ok(Json(ClientErrors {
+        errors,
+        silent_shards,
+    }))
+}
+
+/// A client, what went wrong for it, and which shards did not answer.
+type OfClient = (Option<Box<ClientWhole>>, Vec<Mishap>, Vec<u16>);
+
+impl Answers {
+    /// What there is of a client.
+    async fn client(&self, client_id: String) -> Result<ClientWhole, Problem> {
+        let (found, errors, silent) = self.ask_of_client(client_id).await?;
+        match found {
+            Some(mut client) => {
+                self.name_listener(&mut client.row);
+                client.last_errors = errors;
+                Ok(*client)
+            }
+            None if silent.is_empty() => Err(no_session()),
+            None => Err(Problem::silent(&silent)),
         }
-        None if gathered.silent.is_empty() => Err(no_session()),
-        None => Err(Problem::silent(&gathered.silent)),
+    }
+
+    async fn ask_of_client(&self, client_id: String) -> Result<OfClient, Problem> {
+        let asked = Asked::Client(client_id);
+        let gathered = self.ask_shards(asked, None).await?;
+        let (mut found, mut errors) = (None, Vec::new());
+        for (_, told) in gathered.told {
+            if let Told::Client(here, of_shard) = told {
+                found = found.or(here);
+                errors.extend(of_shard);
+            }
+        }
+        errors.sort_by_key(|error: &Mishap| Reverse(error.at_ms));
+        Ok((found, errors, gathered.silent))
     }
 }
 

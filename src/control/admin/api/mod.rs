@@ -12,6 +12,7 @@ mod listeners;
 mod messages;
 mod problem;
 mod settings;
+mod shards;
 mod storage;
 mod subscriptions;
 mod top;
@@ -50,12 +51,12 @@ const LIMIT_MAX: usize = 1_000;
         description = "Sight of clients, subscriptions and messages, and changes by hand.",
     ),
     paths(
-        clients::list, clients::one, clients::disconnect, clients::end,
+        clients::list, clients::one, clients::errors, clients::disconnect, clients::end,
         subscriptions::of_filter, subscriptions::explain,
         messages::list, messages::read, messages::delete, messages::publish,
         bans::list, bans::add, bans::remove,
         bridges::list,
-        settings::status, settings::shards, settings::config, settings::log, settings::set_log,
+        settings::status, shards::shards, settings::config, settings::log, settings::set_log,
         settings::reload, top::top, storage::storage,
         listeners::list, listeners::close, listeners::drain,
         trace::trace,
@@ -86,6 +87,7 @@ pub(super) fn router() -> Router<Answers> {
             "/clients/{client_id}",
             get(clients::one).delete(clients::end),
         )
+        .route("/clients/{client_id}/errors", get(clients::errors))
         .route("/clients/{client_id}/disconnect", post(clients::disconnect))
         .route("/subscriptions", get(subscriptions::of_filter))
         .route("/explain", get(subscriptions::explain))
@@ -101,7 +103,7 @@ pub(super) fn router() -> Router<Answers> {
         )
         .route("/bridges", get(bridges::list))
         .route("/status", get(settings::status))
-        .route("/shards", get(settings::shards))
+        .route("/shards", get(shards::shards))
         .route("/top", get(top::top))
         .route("/storage", get(storage::storage))
         .route("/trace", get(trace::trace))
@@ -240,7 +242,7 @@ mod tests {
     #[test]
     fn everything_that_is_answered_is_described() {
         let described = Description::openapi().paths.paths;
-        assert_eq!(described.len(), 21);
+        assert_eq!(described.len(), 22);
         assert!(described.keys().all(|path| path.starts_with("/api/v1/")));
     }
 

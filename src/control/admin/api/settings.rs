@@ -12,7 +12,6 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -31,24 +30,6 @@ pub(super) struct Status {
     listeners: Vec<String>,
     /// Why it does not serve as it should; empty if it does.
     problems: Vec<String>,
-}
-
-/// How a shard is.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ShardRow {
-    shard: u16,
-    /// Whether it has answered; if not, its numbers are older ones.
-    answers: bool,
-    /// Seconds for which it has not turned.
-    silence_seconds: u32,
-    /// Gauges and counters, by the names that /metrics has behind `ringmq_`.
-    counts: BTreeMap<&'static str, u64>,
-}
-
-/// All shards.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ShardList {
-    shards: Vec<ShardRow>,
 }
 
 /// The configuration in force.
@@ -118,29 +99,6 @@ pub(super) async fn status(State(answers): State<Answers>) -> Result<Json<Status
         memory_bytes: overview.count("memory_bytes"),
         listeners: health.listeners,
         problems: health.problems,
-    }))
-}
-
-/// Each shard with its numbers.
-#[utoipa::path(get, path = "/api/v1/shards", tag = "broker", responses(
-    (status = 200, body = ShardList), (status = "4XX", body = Problem),
-    (status = "5XX", body = Problem)))]
-pub(super) async fn shards(State(answers): State<Answers>) -> Result<Json<ShardList>, Problem> {
-    let overview = answers.overview().await?;
-    let shards = (0..).zip(&overview.shards).map(|(shard, of_shard)| {
-        let report = of_shard.report.as_deref();
-        let counts = report.map_or_else(BTreeMap::new, |report| {
-            report.counts.iter().copied().collect()
-        });
-        ShardRow {
-            shard,
-            answers: !of_shard.is_silent,
-            silence_seconds: of_shard.silence_seconds,
-            counts,
-        }
-    });
-    Ok(Json(ShardList {
-        shards: shards.collect(),
     }))
 }
 

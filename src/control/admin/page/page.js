@@ -9,6 +9,8 @@ let token = sessionStorage.getItem("token") || "";
 let view = null;
 let before = null;
 let points = [];
+// What the view goes on with once it is shown.
+let live = null;
 
 // ---- asking
 
@@ -288,18 +290,55 @@ function act(label, question, does) {
   } }, label);
 }
 
-async function client(place, query, id) {
-  const one = await json("/clients/" + part(id));
+const WENT_WRONG = [["ago", (row) => seconds(row.seconds_ago)], ["time (UTC)", (row) => new Date(row.at_ms).toISOString().slice(0, 19).replace("T", " ")],
+  ["what", (row) => row.text]];
+
+// One that has no session, perhaps since it was never let in.
+async function stranger(place, id, error) {
+  const { errors } = await json(`/clients/${part(id)}/errors`);
   if (place !== view) return;
-  const { filters, ...rest } = one;
-  const rows = Object.entries(rest).filter(([, value]) => value !== null);
+  if (!errors.length) throw error;
+  place.replaceChildren(make("h2", {}, "Client ", id), make("p", {}, error.message), table("What went wrong, newest first", WENT_WRONG, errors));
+}
+
+// What goes to and from a client, for as long as it is looked at.
+async function rates(place, id) {
+  while (place === view) {
+    const one = await json(`/clients/${part(id)}?over_ms=1000`);
+    if (place !== view) return;
+    const of = one.rates || {};
+    const tell = (name, value) => { document.getElementById(name).textContent = value === undefined ? "-" : value; };
+    const number = (value) => value === undefined ? value : rate(value);
+    tell("client-in", number(of.received_messages_per_second));
+    tell("client-out", number(of.sent_messages_per_second));
+    tell("client-bytes-in", of.received_bytes_per_second === undefined ? undefined : bytes(of.received_bytes_per_second));
+    tell("client-bytes-out", of.sent_bytes_per_second === undefined ? undefined : bytes(of.sent_bytes_per_second));
+    await new Promise((done) => setTimeout(done, EVERY_MS));
+  }
+}
+
+function words(object) {
+  const rows = Object.entries(object).filter(([, value]) => value !== null);
+  return [[["what", ([key]) => key.replaceAll("_", " ")], ["value", ([, value]) => String(value)]], rows];
+}
+
+async function client(place, query, id) {
+  let one;
+  try { one = await json("/clients/" + part(id)); } catch (error) { await stranger(place, id, error); return; }
+  if (place !== view) return;
+  const { filters, tls, last_errors, rates: none, ...rest } = one;
   place.replaceChildren(make("h2", {}, "Client ", id),
     make("p", { class: "buttons" },
       one.connected ? act("Disconnect", `Disconnect ${id}?`, () => ask(`/api/v1/clients/${part(id)}/disconnect`, "POST", {})) : "",
       make("a", { href: `#/trace?what=client&name=${part(id)}` }, "Follow its packets"),
       act("End session", `End the session of ${id}, with all that waits in it?`, () => ask(`/api/v1/clients/${part(id)}`, "DELETE"))),
-    table("What is known", [["what", ([key]) => key.replaceAll("_", " ")], ["value", ([, value]) => String(value)]], rows),
+    tiles([["messages from it /s", "...", "client-in"], ["messages to it /s", "...", "client-out"],
+      ["bytes from it /s", "...", "client-bytes-in"], ["bytes to it /s", "...", "client-bytes-out"]]),
+    table("What went wrong, newest first", WENT_WRONG, last_errors),
+    table("What is known", ...words(rest)),
+    tls ? table("TLS", ...words(tls)) : "",
     table("Subscriptions", [["filter", (row) => row.filter], ["QoS", (row) => row.qos, "number"]], filters || []));
+  live = () => rates(place, id);
 }
 
 async function retained(place, query) {
@@ -433,11 +472,13 @@ async function show() {
   }
   const place = make("div", {});
   view = place;
+  live = null;
   try {
     await found(place, new URLSearchParams(query || ""), decodeURIComponent(rest.join("/")));
     if (place !== view) return;
     main.replaceChildren(place);
     problem(null);
+    if (live) live().catch((error) => { if (place === view) problem(error); });
   } catch (error) {
     if (place !== view) return;
     if (found !== overview) main.replaceChildren();

@@ -7,7 +7,8 @@ use crate::engine::telemetry::notes::Event;
 use std::sync::Arc;
 
 fn set_rules(shard: &mut Shard, text: &str) {
-    shard.core.set_acl(Arc::new(Acl::parse(text).unwrap()));
+    let acl = Acl::parse(text).unwrap();
+    shard.core.set_acl(Some(Arc::new(acl)));
 }
 
 fn subscribe(shard: &mut Shard, key: ConnectionKey, filter: &str, kind: u8) {
