@@ -123,7 +123,9 @@ impl MemoryWatch {
         let (believed, beyond) = (self.used.beyond_bytes, self.beyond_bytes());
         let would_be = self.used.all_bytes() - believed + beyond;
         let stage = |bytes| self.stage.next(bytes, self.max_bytes);
-        let decides = stage(would_be) > stage(self.used.all_bytes());
+        // Beyond the bound there is no stage more: what those had that were disconnected is still resident.
+        let is_over = self.max_bytes > 0 && would_be > self.max_bytes;
+        let decides = is_over || stage(would_be) > stage(self.used.all_bytes());
         let is_much = beyond > BEYOND_BYTES_MAX || self.stage > Stage::Normal;
         let interval = match (decides, is_much) {
             (true, _) => GIVE_BACK_INTERVALS.0,
@@ -276,5 +278,21 @@ mod tests {
             "it is not much"
         );
         assert!(resident(&mut watch, BEYOND_BYTES_MAX + 200, now).0);
+    }
+
+    #[test]
+    fn what_is_free_beyond_the_bound_is_given_back_soon() {
+        let mut watch = watch(&Limits {
+            memory_max_bytes: 1_000,
+            ..Limits::default()
+        });
+        let mut now = Instant::now();
+        assert!(resident(&mut watch, 990, now).0);
+        watch.stage = Stage::Refuse;
+        now += GIVE_BACK_INTERVALS.0;
+        assert!(!resident(&mut watch, 990, now).0, "it is not beyond it");
+        assert!(resident(&mut watch, 1_001, now).0);
+        now += GIVE_BACK_INTERVALS.0 / 2;
+        assert!(!resident(&mut watch, 1_001, now).0);
     }
 }

@@ -234,7 +234,11 @@ impl Caller {
             return Err("a retained will".to_owned());
         }
         let mut answer = Vec::new();
-        Connack::default().encode(greeting.version, &mut answer);
+        let connack = Connack {
+            receive_maximum: 100,
+            ..Connack::default()
+        };
+        connack.encode(greeting.version, &mut answer);
         Ok(answer)
     }
 

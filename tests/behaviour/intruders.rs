@@ -190,7 +190,7 @@ fn who_has_closed_in_order_takes_nothing_over(shards: usize) {
 
 fn await_gone(broker: &Broker, count: usize) {
     eventually("it is told", || {
-        let told = "its client has gone before it was found out who it is";
+        let told = "its client has gone before it was let in";
         let log = broker.log();
         let lines = log.lines().filter(|line| line.contains(told));
         (lines.count() == count).then_some(())

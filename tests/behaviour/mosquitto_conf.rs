@@ -347,7 +347,7 @@ fn every_key_of_mosquittos_is_known_and_no_secret_shown() {
         &["a start with this would be refused: ", "mosquitto.conf:"],
     );
     told(&outcome.log, "connection c", "PSK, OCSP");
-    told(&outcome.log, "threshold 5", "always there");
+    told(&outcome.log, "threshold 5", "start = \"lazy\"");
     told(&outcome.log, "memory_limit 1000", "limits.memory_max_bytes");
     told(
         &outcome.log,

@@ -28,11 +28,11 @@ const WITHOUT: [(&str, &str); 9] = [
     ),
     (
         "idle_timeout",
-        "no counterpart: a bridge is always there, as with start_type automatic",
+        "left out: idle_seconds says it, of a persistent bridge with start = \"lazy\"",
     ),
     (
         "threshold",
-        "no counterpart: a bridge is always there, as with start_type automatic",
+        "no counterpart: with start = \"lazy\" a bridge comes for the first message that waits",
     ),
     (
         "local_clientid",
@@ -231,7 +231,10 @@ impl Heard {
             "round_robin" if is_true(line) => self.say("address_order", "round_robin"),
             "bridge_outgoing_retain" => self.drops_retain = is_false(line),
             "start_type" if line.value == "automatic" => {}
-            "start_type" => draft.note(line, "no counterpart: a bridge is always there, as with automatic"),
+            "start_type" if line.value == "lazy" => {
+                draft.note(line, "left out: a persistent bridge may have start = \"lazy\"");
+            }
+            "start_type" => draft.note(line, "no counterpart: a bridge is there always, or when it is needed"),
             // The bit that it sets is tried first anyway.
             "try_private" if is_true(line) => {}
             "notifications" if is_true(line) => draft.note(

@@ -55,6 +55,7 @@ fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
         let key = |name: &str| format!("bridge.{name}");
         all.extend([
             (key("password_file"), bridge.password_file.as_mut()),
+            (key("sas_key_file"), bridge.sas_key_file.as_mut()),
             (key("tls.ca"), bridge.tls.ca.as_mut()),
             (key("tls.certificate"), bridge.tls.certificate.as_mut()),
             (key("tls.key"), bridge.tls.key.as_mut()),
