@@ -234,7 +234,7 @@ impl Heard {
             "start_type" if line.value == "lazy" => {
                 draft.note(line, "left out: a persistent bridge may have start = \"lazy\"");
             }
-            "start_type" => draft.note(line, "no counterpart: a bridge is there always, or when it is needed"),
+            "start_type" => draft.note(line, "no counterpart: bridges are there always or when needed"),
             // The bit that it sets is tried first anyway.
             "try_private" if is_true(line) => {}
             "notifications" if is_true(line) => draft.note(

@@ -38,6 +38,34 @@ pub(super) fn authentication(
     places: &Places<'_>,
 ) -> Result<(AuthenticationConfig, Authentication), ConfigError> {
     let section = &raw.authentication;
+    let methods = methods(raw, places)?;
+    let for_shards = Authentication {
+        has_methods: !methods.is_empty(),
+        has_exchange: methods.contains(&MethodName::Scram),
+        client_id: section.client_id.unwrap_or(ClientIdPolicy::Any),
+    };
+    let config = AuthenticationConfig {
+        methods,
+        password_file: raw.password_file.clone(),
+        certificate: section.certificate,
+        jwt: section
+            .jwt
+            .as_ref()
+            .map(|jwt| jwt_config(jwt, places))
+            .transpose()?,
+        http: section
+            .http
+            .as_ref()
+            .map(|http| http_config(http, places))
+            .transpose()?,
+        threads: section.threads.unwrap_or(THREADS),
+    };
+    Ok((config, for_shards))
+}
+
+/// The methods that are asked, in their order; all that are configured, unless it is said.
+fn methods(raw: &FileConfig, places: &Places<'_>) -> Result<Vec<MethodName>, ConfigError> {
+    let section = &raw.authentication;
     let scram = section.scram.unwrap_or(false);
     let is_configured = |method| match method {
         MethodName::Certificate => section.certificate.is_some(),
@@ -84,28 +112,7 @@ pub(super) fn authentication(
         );
         return Err(places.wrong("authentication.methods", text));
     }
-    let for_shards = Authentication {
-        has_methods: !methods.is_empty(),
-        has_exchange: methods.contains(&MethodName::Scram),
-        client_id: section.client_id.unwrap_or(ClientIdPolicy::Any),
-    };
-    let config = AuthenticationConfig {
-        methods,
-        password_file: raw.password_file.clone(),
-        certificate: section.certificate,
-        jwt: section
-            .jwt
-            .as_ref()
-            .map(|jwt| jwt_config(jwt, places))
-            .transpose()?,
-        http: section
-            .http
-            .as_ref()
-            .map(|http| http_config(http, places))
-            .transpose()?,
-        threads: section.threads.unwrap_or(THREADS),
-    };
-    Ok((config, for_shards))
+    Ok(methods)
 }
 
 /// How often a key set is read again from its server.

@@ -131,28 +131,39 @@ pub(super) fn listeners(
     {
         tcp.addresses.push(DEFAULT_IPV6);
     }
+    warn_of_unused(raw, &listeners, surroundings.methods, warnings);
+    keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into(), None))?;
+    Ok(listeners)
+}
+
+/// Tells of what no listener uses.
+fn warn_of_unused(
+    raw: &FileConfig,
+    listeners: &[Listening],
+    asked: &[MethodName],
+    warnings: &mut Vec<String>,
+) {
+    let tables = raw.listener.as_deref().unwrap_or_default();
     let is_for_admin = raw.admin.tls.is_none()
         && raw
             .admin
             .listen
             .as_ref()
             .is_some_and(|listen| listen.starts_with("https://"));
-    if raw.tls.is_some() && !is_for_admin && !uses_common_tls(&listeners, tables) {
+    if raw.tls.is_some() && !is_for_admin && !uses_common_tls(listeners, tables) {
         warnings.push(
             "[tls] is used by no listener: none is mqtts:// or wss:// without a [listener.tls] of its own"
                 .to_owned(),
         );
     }
     let asks_for_certificates = listeners.iter().any(|(_, policy)| policy.has_certificates);
-    if surroundings.methods.contains(&MethodName::Certificate) && !asks_for_certificates {
+    if asked.contains(&MethodName::Certificate) && !asks_for_certificates {
         warnings.push(
             "authentication.certificate is used by no listener: none asks for client certificates \
              (tls.client_ca)"
                 .to_owned(),
         );
     }
-    keep_apart(&mut listeners, &urls).map_err(|text| wrong(text.into(), None))?;
-    Ok(listeners)
 }
 
 /// Whether a listener over TLS has no section of its own for it.

@@ -1,7 +1,7 @@
 //! Bounds of its queue that a session has for itself (a bridge's), and what waits there for too long: it is
 //! dropped when its time is over, whether anything else happens or not.
 //!
-//! Invariant: no session of those here has anything to drop before [`Aging::due_at`].
+//! Not here: when that is ([`super::ages`]).
 
 use super::ShardCore;
 use super::clients::Clients;
@@ -11,35 +11,6 @@ use crate::engine::limits::OwnQueue;
 use crate::engine::session::losses::LossReason;
 use crate::engine::time::Timestamp;
 use std::rc::Rc;
-
-/// Sessions whose messages may wait for so long and no longer.
-#[derive(Debug)]
-pub(super) struct Aging {
-    sessions: Vec<SessionKey>,
-    /// When the first message of any has waited long enough.
-    due_at: Timestamp,
-}
-
-impl Default for Aging {
-    fn default() -> Self {
-        Aging {
-            sessions: Vec::new(),
-            due_at: Timestamp::NEVER,
-        }
-    }
-}
-
-impl Aging {
-    /// When something is to be dropped, if it is known.
-    pub(super) fn due_at(&self) -> Option<Timestamp> {
-        Some(self.due_at).filter(|at| *at != Timestamp::NEVER)
-    }
-
-    /// A message has come to wait that is to be dropped then.
-    pub(super) fn note(&mut self, at: Timestamp) {
-        self.due_at = self.due_at.min(at);
-    }
-}
 
 impl ShardCore {
     /// Bounds of a session's queue as its connection's listener has them, or whoever let it in.

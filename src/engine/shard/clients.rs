@@ -5,7 +5,7 @@
 //! Not here: deliveries (`super::deliver`, `super::hold`, `super::window`).
 
 use super::Settings;
-use super::aging::Aging;
+use super::ages::Aging;
 use super::journal::Journal;
 use super::losses::{self, Losing};
 use super::marking::Rules;

@@ -14,6 +14,7 @@
 mod access;
 mod acknowledge;
 pub mod admission;
+mod ages;
 mod aging;
 mod arrive;
 mod assigned;

@@ -8,11 +8,11 @@
 //! without which its will would be published. Where many send, that socket may be read after the new one.
 //! So the new connection waits at the gate, not read, until nothing is left of the older one: in its socket,
 //! as the shell says, and in packets that are held. Not waited for is what stays unread for the older one's
-//! own fault, by a limit. Where others of the same client have come before it, it waits for each, but no longer in
-//! all; and it has taken over before its CONNECT is late.
+//! own fault, by a limit. Where others of the same client have come before it, it waits for each, but no
+//! longer in all; and it has taken over before its CONNECT is late.
 //!
-//! Invariants: who waits is looked at in each turn, a bounded number of them, and at least every [`LOOK_MS`]; it
-//! counts for its address, at its home too, or does not wait.
+//! Invariants: who waits is looked at in each turn, a bounded number of them, and at least every
+//! [`LOOK_MS`]; it counts for its address, at its home too, or does not wait.
 
 use super::ShardCore;
 use super::end::WillFate;
@@ -133,8 +133,8 @@ impl ShardCore {
         self.takeovers.is_unheard = false;
     }
 
-    /// Lets a CONNECT wait for the older connection of its client, if it has one and has not waited; `connect`
-    /// is what it sent. Whether it waits now.
+    /// Lets a CONNECT wait for the older connection of its client, if it has one and has not waited;
+    /// `connect` is what it sent. Whether it waits now.
     pub(super) fn waits_for_older(
         &mut self,
         now: Timestamp,

@@ -19,12 +19,15 @@ const SCHEMA: i64 = 1;
 #[derive(Debug, Default)]
 pub struct Tables {
     messages: BTreeMap<u64, Message>,
-    clients: Vec<(Vec<u8>, Option<Vec<u8>>, i64, u32)>,
+    clients: Vec<Owner>,
     entries: Vec<(Vec<u8>, Entry<'static>)>,
     subscriptions: Vec<(Vec<u8>, Vec<u8>, Subscription<'static>)>,
     retained: Vec<u64>,
     wills: Vec<(Vec<u8>, Vec<u8>)>,
 }
+
+/// A client, its user, when its session expires, and how long that outlives its connection.
+type Owner = (Vec<u8>, Option<Vec<u8>>, i64, u32);
 
 #[derive(Debug)]
 struct Message {
