@@ -52,6 +52,7 @@ impl Clients {
     }
 
     /// Whether a session may receive messages of `topic`.
+    #[inline(never)]
     pub(super) fn may_read(&self, key: SessionKey, topic: &str) -> bool {
         self.allows(key, Access::Read, topic) && self.has_part(key, topic)
     }
@@ -63,6 +64,7 @@ impl Clients {
     }
 
     /// Whether a topic is of the part that a session has of all; all of them, where nobody shares them.
+    #[inline(never)]
     fn has_part(&self, key: SessionKey, topic: &str) -> bool {
         let session = self.sessions.get(key);
         let part = session.and_then(|session| session.part);
@@ -72,6 +74,7 @@ impl Clients {
     /// A message does not go to a session that [`Clients::may_get`] refused: that counts, unless another has
     /// its part of the topics.
     #[cold]
+    #[inline(never)]
     pub(super) fn count_denied(&mut self, key: SessionKey, topic: &str) {
         self.counters.dropped_not_authorized += u64::from(self.has_part(key, topic));
     }

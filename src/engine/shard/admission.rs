@@ -267,17 +267,15 @@ impl ShardCore {
         true
     }
 
-    /// Sockets that a shard may have before closes are hastened: its part of seven eighths of all connections
-    /// and descriptors.
+    /// Sockets that a shard may have before closes are hastened: its part of all connections, and of seven
+    /// eighths of the descriptors.
     #[must_use]
     pub fn sockets_max(&self) -> usize {
         let settings = &self.settings;
-        let all = settings
-            .limits
-            .connections_max
-            .min(settings.descriptors_for_connections);
-        let part = all.div_ceil(usize::from(self.shards));
-        part - part / 8
+        let descriptors = settings.descriptors_for_connections;
+        let max = settings.limits.connections_max;
+        let all = max.min(descriptors - descriptors / 8);
+        all.div_ceil(usize::from(self.shards))
     }
 
     /// A connection that was closing in order was closed at once, for there were too many sockets.

@@ -50,6 +50,9 @@ impl ShardCore {
             connection.timer_at = deadline;
             self.timers
                 .set(Timestamp::NEVER, deadline, Owner::Connection(key));
+        } else if connection.awaits_older() {
+            // Its CONNECT came in time.
+            self.let_in_unheard(now, key);
         } else if connection.session.is_none() {
             self.clients.counters.connect_timeouts += 1;
             self.note_late(key);

@@ -124,6 +124,12 @@ impl ShardCore {
         None
     }
 
+    /// A client that waits is let in, though its older connection is not read out.
+    pub(super) fn let_in_unheard(&mut self, now: Timestamp, by: ConnectionKey) {
+        let is_heard = false;
+        self.let_in(now, Ended { by, is_heard });
+    }
+
     /// A client that has waited is let in.
     pub fn let_in(&mut self, now: Timestamp, ended: Ended) {
         self.takeovers.has_waited = Some(ended.by);

@@ -62,7 +62,7 @@ impl Shell {
                     };
                     ring.release(socket);
                     // A send that nobody takes would keep it here for good.
-                    self.lingering.begin(socket, Instant::now());
+                    self.leaving.begin(socket, Instant::now());
                 }
             }
             Command::Authenticate { connection, step } => self.ask(connection, step),
@@ -116,33 +116,36 @@ impl Shell {
 
     /// Closes what has lingered long enough.
     pub(super) fn end_lingering(&mut self, ring: &mut Ring) {
-        if self.lingering.is_empty() {
+        if self.lingering.is_empty() && self.leaving.is_empty() {
             return;
         }
         let now = Instant::now();
         let sockets = &mut self.sockets;
-        while let Some(socket) = self
-            .lingering
-            .next_over(now, |socket| sockets.state(socket).is_none())
-        {
-            ring.close(socket);
+        for waiting in [&mut self.lingering, &mut self.leaving] {
+            let mut is_gone = |socket| sockets.state(socket).is_none();
+            while let Some(socket) = waiting.next_over(now, &mut is_gone) {
+                ring.close(socket);
+            }
         }
         self.hasten_closes(ring);
     }
 
     /// Who was let in and closes takes no place any more, so that it may come again at once: sockets that it
-    /// leaves open must not be all that there may be. The oldest are closed at once.
+    /// leaves open must not be all that there may be. The oldest are closed at once, but for a few: where
+    /// many are connected, those that close are not to blame.
     fn hasten_closes(&mut self, ring: &mut Ring) {
-        let too_many = self.sockets.count.saturating_sub(self.core.sockets_max());
+        let max = self.core.sockets_max();
+        let too_many = self.sockets.count.saturating_sub(max);
+        let closing = self.lingering.len().saturating_sub(max / 8);
         // What is closed here is gone a turn later.
-        for _ in 0..too_many.min(CLOSES_HASTENED_PER_TURN) {
-            let sockets = &mut self.sockets;
-            let is_closing = |socket| matches!(sockets.state(socket), Some(State::Closing(_)));
-            let Some(socket) = self.lingering.take_oldest_if(is_closing) else {
+        for _ in 0..too_many.min(closing).min(CLOSES_HASTENED_PER_TURN) {
+            let Some(socket) = self.lingering.take_oldest() else {
                 return;
             };
-            ring.close(socket);
-            self.core.note_close_hastened();
+            if self.sockets.state(socket).is_some() {
+                ring.close(socket);
+                self.core.note_close_hastened();
+            }
         }
     }
 }

@@ -29,14 +29,14 @@ impl Lingering {
         self.sockets.front().map(|(at, _)| *at)
     }
 
-    /// The socket that has lingered longest, if that `may_go`.
-    pub fn take_oldest_if(&mut self, may_go: impl FnOnce(SocketKey) -> bool) -> Option<SocketKey> {
-        let (_, socket) = *self.sockets.front()?;
-        if !may_go(socket) {
-            return None;
-        }
-        self.sockets.pop_front();
-        Some(socket)
+    /// How many do, those included that are gone and are behind others.
+    pub fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// The socket that has lingered longest.
+    pub fn take_oldest(&mut self) -> Option<SocketKey> {
+        self.sockets.pop_front().map(|(_, socket)| socket)
     }
 
     /// The next socket whose time is over, or that `is_gone` already.
@@ -72,8 +72,8 @@ mod tests {
         let later = now + LINGER_MAX + Duration::from_millis(10);
         assert_eq!(lingering.next_over(later, |_| false), Some(sockets[1]));
         assert_eq!(lingering.next_over(later, |_| false), None);
-        assert_eq!(lingering.take_oldest_if(|_| false), None);
-        assert_eq!(lingering.take_oldest_if(|_| true), Some(sockets[2]));
+        assert_eq!(lingering.len(), 1);
+        assert_eq!(lingering.take_oldest(), Some(sockets[2]));
         assert!(lingering.is_empty());
     }
 }

@@ -127,6 +127,8 @@ pub struct Shell {
     mailroom: Mailroom,
     sockets: Sockets,
     lingering: Lingering,
+    /// Those on their way to another shard.
+    leaving: Lingering,
     handshakes: Handshakes,
     lines: Lines,
     admission: Admission,
@@ -175,6 +177,7 @@ impl Shell {
             mailroom: Mailroom::new(start.mailboxes, peers),
             sockets: Sockets::default(),
             lingering: Lingering::default(),
+            leaving: Lingering::default(),
             handshakes: Handshakes::default(),
             lines: Lines::default(),
             admission: Admission::new(listeners, setups, start.addresses.clone(), start.banned),
@@ -261,6 +264,7 @@ impl Shell {
             .set(self.lines.ticks_at().and_then(|at| self.clock.instant(at)))
             .set(of_accepts.and_then(|at| self.clock.instant(at)))
             .set(self.lingering.ends_at())
+            .set(self.leaving.ends_at())
             .set(self.core.has_losses().then(|| self.losses.due_at()))
             .set(self.tellings.due_at())
             .set(self.survey.goes_on_at())
