@@ -1,12 +1,12 @@
 //! What a start would find wrong beyond the configuration file itself, for `ringmq check-config`. Nothing is
 //! listened on, nothing is written and nothing removed.
 
-use crate::control::config::{Config, MethodName};
+use crate::control::config::{Config, MethodName, resolved};
 use crate::control::reload::Files;
 use crate::shard::files;
 use crate::shard::listener::{Listener, Place};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Looks at the folders of what the broker writes, at where it listens, and at the end of its certificates.
 ///
@@ -79,7 +79,7 @@ pub fn check_places(config: &Config) -> Result<(), String> {
         }
     }
     let [audit, log] =
-        [&config.audit_file, &config.log.file].map(|path| path.as_deref().map(whole));
+        [&config.audit_file, &config.log.file].map(|path| path.as_deref().map(resolved));
     match (audit, log) {
         // Standard error and the like may take both.
         (Some(audit), Some(log)) if audit == log && !log.starts_with("/dev") => Err(format!(
@@ -95,29 +95,20 @@ pub fn check_places(config: &Config) -> Result<(), String> {
 pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
     let mut warnings = config.warnings.clone();
     let authentication = &config.authentication;
-    let users = files.users().map(|users| users.file());
-    if let (true, Some(users), Some(path)) = (
-        authentication.methods.contains(&MethodName::Scram),
-        users,
-        &authentication.password_file,
-    ) && !users.has_scram()
-    {
-        warnings.push(format!(
-            "authentication.scram: no user in {} can log in by SCRAM yet; `ringmq passwd --scram` makes one \
-             that can",
-            path.display()
-        ));
-    }
-    if let (true, Some(users), Some(path)) = (
-        authentication.methods.contains(&MethodName::PasswordFile),
-        files.users().map(|users| users.file()),
-        &authentication.password_file,
-    ) && users.is_empty()
-    {
-        warnings.push(format!(
-            "password_file: {} has no user yet: nobody can log in by it; `ringmq passwd` adds one",
-            path.display()
-        ));
+    let asks = |method| authentication.methods.contains(&method);
+    if let (Some(users), Some(path)) = (files.users(), &authentication.password_file) {
+        let (users, path) = (users.file(), path.display());
+        if asks(MethodName::Scram) && !users.has_scram() {
+            warnings.push(format!(
+                "authentication.scram: no user in {path} can log in by SCRAM yet; `ringmq passwd --scram` \
+                 makes one that can"
+            ));
+        }
+        if asks(MethodName::PasswordFile) && users.is_empty() {
+            warnings.push(format!(
+                "password_file: {path} has no user yet: nobody can log in by it; `ringmq passwd` adds one"
+            ));
+        }
     }
     warnings.extend(files.term_warnings());
     warnings.extend_from_slice(files.ban_warnings());
@@ -132,16 +123,6 @@ fn written(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
     ];
     let named = files.into_iter();
     named.filter_map(|(key, path)| Some((key, path.as_deref()?)))
-}
-
-/// A path without links and detours, as far as it exists.
-fn whole(path: &Path) -> PathBuf {
-    let of_folder = || {
-        let folder = path.parent()?.canonicalize().ok()?;
-        Some(folder.join(path.file_name()?))
-    };
-    let found = path.canonicalize().ok().or_else(of_folder);
-    found.unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether a file can be made at `path`, as far as that can be seen without making it.

@@ -1,8 +1,8 @@
 //! Where listeners are: from `HOST:PORT` to addresses, and that no two of them are in each other's way.
 
+use super::paths::resolved;
 use crate::shard::listener::{Place, TcpPlace};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
 
 /// All addresses of a host, IPv4 first.
 pub(super) fn tcp_place(url: &str, host: &str, port: u16) -> Result<TcpPlace, String> {
@@ -79,18 +79,6 @@ pub(super) fn settle(places: &mut [&mut Place]) -> Result<(), (usize, usize, Str
 /// Whether an address is link-local and does not say of which interface.
 fn has_no_interface(address: &SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
-}
-
-/// A path without links in its folders, so that one place has one name.
-fn resolved(path: &Path) -> PathBuf {
-    let folder = match path.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => return path.to_owned(),
-    };
-    // A folder that is missing is told when the socket is made.
-    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    folder.join(path.file_name().unwrap_or_default())
 }
 
 fn tcp(place: &Place) -> &[SocketAddr] {

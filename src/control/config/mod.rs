@@ -31,6 +31,7 @@ pub use effect::Effect;
 pub use error::ConfigError;
 pub use flags::{Flags, LogConfig, LogFormat, LogLevel};
 pub use method::MethodName;
+pub use paths::resolved;
 pub use place::in_words;
 pub use said::Said;
 pub use source::Source;

@@ -24,6 +24,17 @@ fn plain(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
+/// A path without links and detours, as far as it exists.
+#[must_use]
+pub fn resolved(path: &Path) -> PathBuf {
+    let of_folder = || {
+        let folder = path.parent()?.canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    let found = path.canonicalize().ok().or_else(of_folder);
+    found.unwrap_or_else(|| path.to_owned())
+}
+
 /// All files, by their keys.
 fn named(raw: &mut FileConfig) -> Vec<(String, &mut PathBuf)> {
     let mut all = vec![

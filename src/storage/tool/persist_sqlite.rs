@@ -6,6 +6,10 @@
 //! Not here: what becomes of it ([`super::import`]).
 
 use super::mosquitto::{Client, Entry, Persisted, Stored, Subscription, state_of};
+use crate::engine::codec::primitive::{
+    VARIABLE_BYTE_INTEGER_MAX, put_binary, put_variable_byte_integer,
+};
+use crate::engine::codec::property::{id, put_user_property};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 use serde::Deserialize;
@@ -192,48 +196,47 @@ fn properties(json: &[u8]) -> Vec<u8> {
         return Vec::new();
     }
     let read = serde_json::from_slice::<Vec<Property>>(json).ok();
-    let encoded = read.map(|all| all.iter().map(encoded).collect::<Option<Vec<_>>>());
-    let Some(Some(parts)) = encoded else {
+    let mut block = Vec::new();
+    let is_read = read.and_then(|all| all.iter().try_for_each(|one| put(one, &mut block)));
+    let length = u32::try_from(block.len()).ok();
+    let length = length.filter(|length| *length <= VARIABLE_BYTE_INTEGER_MAX);
+    let (Some(()), Some(length)) = (is_read, length) else {
         return vec![u8::MAX];
     };
-    let block = parts.concat();
     let mut out = Vec::with_capacity(block.len() + 4);
-    let mut left = block.len();
-    loop {
-        let low = (left & 0x7F) as u8;
-        left >>= 7;
-        out.push(if left > 0 { low | 0x80 } else { low });
-        if left == 0 {
-            break;
-        }
-    }
+    put_variable_byte_integer(&mut out, length);
     out.extend(block);
     out
 }
 
-fn encoded(property: &Property) -> Option<Vec<u8>> {
+/// Appends one; `None` if it is none that a PUBLISH has.
+fn put(property: &Property, block: &mut Vec<u8>) -> Option<()> {
     let value = property.value.as_str();
-    Some(match property.identifier.as_str() {
-        "payload-format-indicator" => vec![0x01, u8::try_from(property.value.as_u64()?).ok()?],
-        "content-type" => [&[0x03], &*string(value?.as_bytes())?].concat(),
-        "response-topic" => [&[0x08], &*string(value?.as_bytes())?].concat(),
-        "correlation-data" => [&[0x09], &*string(&unhexed(value?)?)?].concat(),
+    match property.identifier.as_str() {
+        "payload-format-indicator" => {
+            let format = u8::try_from(property.value.as_u64()?).ok()?;
+            block.extend([id::PAYLOAD_FORMAT_INDICATOR, format]);
+        }
+        "content-type" => put_bytes(id::CONTENT_TYPE, value?.as_bytes(), block)?,
+        "response-topic" => put_bytes(id::RESPONSE_TOPIC, value?.as_bytes(), block)?,
+        "correlation-data" => put_bytes(id::CORRELATION_DATA, &unhexed(value?)?, block)?,
         "user-property" => {
-            let name = property.name.as_deref()?;
-            [
-                &[0x26],
-                &*string(name.as_bytes())?,
-                &*string(value?.as_bytes())?,
-            ]
-            .concat()
+            let (name, value) = (property.name.as_deref()?, value?);
+            let is_too_long = name.len().max(value.len()) > usize::from(u16::MAX);
+            (!is_too_long).then(|| put_user_property(name, value, block))?;
         }
         _ => return None,
-    })
+    }
+    Some(())
 }
 
-fn string(bytes: &[u8]) -> Option<Vec<u8>> {
-    let length = u16::try_from(bytes.len()).ok()?;
-    Some([&length.to_be_bytes(), bytes].concat())
+fn put_bytes(id: u8, bytes: &[u8], block: &mut Vec<u8>) -> Option<()> {
+    if bytes.len() > usize::from(u16::MAX) {
+        return None;
+    }
+    block.push(id);
+    put_binary(block, bytes);
+    Some(())
 }
 
 fn unhexed(text: &str) -> Option<Vec<u8>> {
