@@ -79,6 +79,8 @@ pub struct Socket {
     taken_bytes: usize,
     opened_at: u64,
     heard_at: u64,
+    /// Its CONNACK was sent. It may have waited, and is silent from then on only.
+    let_in_at: u64,
     /// It was cut while it was on its way.
     is_cut: bool,
 }
@@ -205,6 +207,7 @@ impl World {
             taken_bytes: 0,
             opened_at: self.now_ms,
             heard_at: self.now_ms,
+            let_in_at: 0,
             is_cut: false,
         });
         self.sockets[socket].is_some()
@@ -424,7 +427,11 @@ impl World {
         assert!(!batch.is_empty(), "an empty batch");
         check_batch(&self.settings, socket, &batch);
         socket.taken_bytes = 0;
+        let was_open = socket.peer.is_open;
         batch.slices().for_each(|slice| socket.peer.hear(slice));
+        if socket.peer.is_open && !was_open {
+            socket.let_in_at = self.now_ms;
+        }
         self.client_ids.extend(socket.peer.assigned_id.clone());
         socket.in_flight = Some(batch);
     }
@@ -447,7 +454,8 @@ impl World {
         }
         for socket in self.sockets.iter().flatten() {
             let is_here = matches!(socket.link, Link::Open { shard: here, .. } if here == shard);
-            let is_overdue = socket.peer.is_open && is_silent(socket, self.now_ms);
+            let since = socket.heard_at.max(socket.let_in_at);
+            let is_overdue = socket.peer.is_open && is_silent_since(socket, since, self.now_ms);
             assert!(
                 !is_here || !is_overdue || socket.peer.is_wild,
                 "silent beyond its keep alive and still connected"
@@ -488,7 +496,9 @@ impl World {
                 self.complete_send(socket, true);
                 self.deliver(socket, usize::MAX);
             }
-            if self.activity == before {
+            let mut shards = self.shards.iter();
+            let waits = shards.any(|shard| shard.core.takeovers_to_look_at() > 0);
+            if self.activity == before && !waits {
                 return self.check_rest();
             }
         }
@@ -509,20 +519,25 @@ impl World {
 }
 
 fn is_silent(socket: &Socket, now_ms: u64) -> bool {
+    is_silent_since(socket, socket.heard_at, now_ms)
+}
+
+fn is_silent_since(socket: &Socket, since: u64, now_ms: u64) -> bool {
     let silence_ms_max = u64::from(socket.peer.keep_alive_seconds) * 1_500;
-    silence_ms_max > 0 && socket.heard_at + silence_ms_max <= now_ms
+    silence_ms_max > 0 && since + silence_ms_max <= now_ms
 }
 
 /// A batch holds what an outbox may hold, one packet of any size, and answers to what was received.
 fn check_batch(settings: &Settings, socket: &Socket, batch: &Outgoing) {
     let limits = &settings.limits;
-    // With its CONNACK a resumed session gets all that was in flight: references, but for small ones.
-    let resumed = if socket.peer.is_open {
+    // All that is in flight may come at once: references, but for small ones. A resumed session gets it with
+    // its CONNACK, and messages of QoS 2 are sent when their identifiers are stored.
+    let in_flight = if socket.peer.is_open && !settings.stores {
         0
     } else {
         usize::from(limits.inflight_max) * limits.max_packet_bytes
     };
-    let max = limits.outbox_bytes_max + limits.max_packet_bytes + SLACK_BYTES + resumed;
+    let max = limits.outbox_bytes_max + limits.max_packet_bytes + SLACK_BYTES + in_flight;
     let bytes = batch.len();
     assert!(
         bytes <= max + 2 * socket.taken_bytes,

@@ -51,8 +51,10 @@ impl ShardCore {
             self.timers
                 .set(Timestamp::NEVER, deadline, Owner::Connection(key));
         } else if connection.awaits_older() {
-            // Its CONNECT came in time.
+            // Its CONNECT came in time. It goes on, and this timer is spent.
+            connection.timer_at = Timestamp::NEVER;
             self.let_in_unheard(now, key);
+            self.arm_connection(key);
         } else if connection.session.is_none() {
             self.clients.counters.connect_timeouts += 1;
             self.note_late(key);

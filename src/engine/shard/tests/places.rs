@@ -159,11 +159,16 @@ fn who_is_turned_away_unheard_takes_nothing() {
 
 /// One whose CONNECT was heard at another shard comes again here.
 fn comes_again_at_home(shard: &mut Shard) -> ConnectionKey {
+    comes_again_for(shard, 0)
+}
+
+fn comes_again_for(shard: &mut Shard, keep_alive_seconds: u8) -> ConnectionKey {
     shard.core.admission.counts.enter(0);
     let key = shard.core.adopt(shard.now, 0, None);
     shard.core.locate(key, network());
-    let connect = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
-    shard.core.receive(shard.now, key, connect);
+    let mut connect = *b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+    connect[11] = keep_alive_seconds;
+    shard.core.receive(shard.now, key, &connect);
     key
 }
 
@@ -187,4 +192,24 @@ fn who_waits_to_take_over_at_its_home_has_a_place_of_its_address() {
     assert!(may_come(&shard));
     assert_eq!(shard.core.admission.connecting, 0);
     assert_eq!(counter(&shard, "takeovers"), 3);
+}
+
+#[test]
+fn who_is_let_in_when_its_connect_would_be_late_is_ended_by_its_silence() {
+    let mut shard = Shard::new(|settings| settings.limits.connect_timeout_ms = 100);
+    shard.connect(b'c', true);
+    let key = comes_again_for(&mut shard, 1);
+    assert_eq!(shard.core.takeovers_to_look_at(), 1);
+    // No turn looks at it until then.
+    shard.now = shard.now.plus_ms(100);
+    shard.core.tick(shard.now);
+    assert_eq!(counter(&shard, "takeovers_unheard"), 1);
+    assert_eq!(shard.hear(key), b"\x20\x02\x00\x00");
+    shard.now = shard.now.plus_ms(1_499);
+    shard.core.tick(shard.now);
+    assert!(!shard.is_closed(key));
+    shard.now = shard.now.plus_ms(1);
+    shard.core.tick(shard.now);
+    assert!(shard.is_closed(key));
+    assert_eq!(counter(&shard, "keep_alive_timeouts"), 1);
 }
