@@ -27,6 +27,17 @@ use std::collections::VecDeque;
 /// Passes over the mailboxes per turn, so that retained questions are answered in the turn they come.
 const DRAIN_PASSES_MAX: usize = 3;
 
+/// What has become of the client of a connection that is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It is there, or has said something in order before it closed.
+    There,
+    /// It has gone, and has said nothing that is not handled.
+    Gone,
+    /// It has closed, and is read to its end: what waits may be nothing that counts.
+    ReadOn,
+}
+
 /// What goes through a mailbox.
 #[derive(Debug)]
 pub enum Letter<H> {
@@ -178,8 +189,8 @@ pub trait Surroundings: Queues {
     /// questions about the same one.
     fn has_read_out(&mut self, connection: ConnectionKey, look: &mut Look) -> bool;
 
-    /// Whether the client of a connection that is not read has gone, and has said nothing more before.
-    fn has_gone(&mut self, connection: ConnectionKey) -> bool;
+    /// What has become of the client of a connection that is not read; reads it on if only that tells.
+    fn whereabouts(&mut self, connection: ConnectionKey) -> Whereabouts;
 
     /// Follows orders and takes answers of the control plane.
     fn follow_control(&mut self);
@@ -269,10 +280,10 @@ fn hear_out<S: Surroundings>(around: &mut S, now: Timestamp) {
         let Some(ended) = around.core().ends_wait(now, takeover, is_read_out) else {
             continue;
         };
-        if around.has_gone(ended.by) {
-            around.core().gone_at_gate(ended.by);
-        } else {
-            around.core().let_in(now, ended);
+        match around.whereabouts(ended.by()) {
+            Whereabouts::There => around.core().let_in(now, ended),
+            Whereabouts::Gone => around.core().gone_at_gate(ended.by()),
+            Whereabouts::ReadOn => around.core().wait_on(now, ended),
         }
         if around.core().is_spent_for_mail() {
             return;
@@ -409,7 +420,7 @@ mod tests {
         post: NoPost,
         now: Timestamp,
         is_read_out: bool,
-        is_gone: bool,
+        whereabouts: Whereabouts,
         sent: Vec<ConnectionKey>,
     }
 
@@ -422,7 +433,7 @@ mod tests {
                 post: NoPost,
                 now: Timestamp::from_ms(1),
                 is_read_out: false,
-                is_gone: false,
+                whereabouts: Whereabouts::There,
                 sent: Vec::new(),
             }
         }
@@ -492,8 +503,8 @@ mod tests {
             self.is_read_out
         }
 
-        fn has_gone(&mut self, _connection: ConnectionKey) -> bool {
-            self.is_gone
+        fn whereabouts(&mut self, _connection: ConnectionKey) -> Whereabouts {
+            self.whereabouts
         }
 
         fn follow_control(&mut self) {}
@@ -535,7 +546,12 @@ mod tests {
         let older = world.connect();
         turn(&mut world);
         world.connect();
-        (world.is_read_out, world.is_gone) = (true, true);
+        world.is_read_out = true;
+        world.whereabouts = Whereabouts::ReadOn;
+        let rest = turn(&mut world);
+        assert_eq!(world.sent, [older], "what it has said is not known yet");
+        assert_eq!(rest, Rest::Sleep(world.now.plus_ms(10)));
+        world.whereabouts = Whereabouts::Gone;
         turn(&mut world);
         assert_eq!(world.sent, [older]);
         let takeovers = world.core.statistics();

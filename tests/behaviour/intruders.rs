@@ -101,7 +101,7 @@ fn await_end_seen(broker: &Broker, client_port: u16) {
 }
 
 /// Who has gone while its login was judged does not throw out who is there: neither by a reset, nor by an end
-/// that follows its CONNECT at once.
+/// that follows its CONNECT at once, or half a packet.
 fn who_has_gone_takes_nothing_over(shards: usize) {
     let (asked, is_asked) = mpsc::channel();
     let (answer, may_answer) = mpsc::channel::<()>();
@@ -116,11 +116,17 @@ fn who_has_gone_takes_nothing_over(shards: usize) {
     let broker = Setup::new().shards(shards).config(&config).start();
     let id = unique("c");
     let mut there = Connect::v5(&id).login("ann", "").open(&broker);
-    for (count, linger) in [(1, Some(Duration::ZERO)), (2, None)] {
+    let ends = [
+        (Some(Duration::ZERO), &b""[..]),
+        (None, b""),
+        (None, b"\xC0"),
+    ];
+    for (count, (linger, half)) in (1..).zip(ends) {
         let socket = dial_from(&broker, [127, 0, 0, 1]);
         let connect = Connect::v5(&id).login("slow", "").encode();
         (&socket).write_all(&connect).expect("send");
         is_asked.recv().expect("a question");
+        (&socket).write_all(half).expect("send");
         socket.set_linger(linger).expect("SO_LINGER");
         let client = socket.local_addr().expect("an address");
         let port = client.as_socket().expect("TCP").port();

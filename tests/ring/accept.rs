@@ -8,7 +8,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn accepted_connections_carry_their_peer() {
@@ -33,6 +33,35 @@ fn accepted_connections_carry_their_peer() {
                 TcpStream::connect(address).is_err()
             });
         }
+    }
+}
+
+/// Those who are turned away do not keep out who waits behind them, one turn for each.
+#[test]
+fn who_waits_behind_those_that_are_turned_away_comes_in_the_same_turn() {
+    for task_run in TASK_RUNS {
+        let mut ring = Ring::new(&small(task_run)).expect("ring");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let clients: Vec<_> = (0..20)
+            .map(|_| TcpStream::connect(address).expect("connect"))
+            .collect();
+        ring.listen(listener.into());
+        let mut recorder = Recorder {
+            turns_away: 18,
+            ..Recorder::default()
+        };
+        let mut turns = 0;
+        while recorder.accepted.is_empty() {
+            ring.wait(Some(Instant::now() + PATIENCE), || false)
+                .expect("wait");
+            ring.turn(&mut recorder);
+            turns += 1;
+        }
+        assert!(turns <= 2, "{turns} turns for those that are turned away");
+        let (_, peer) = recorder.accepted[0];
+        assert_eq!(peer.address(), clients[18].local_addr().ok());
+        assert_eq!(recorder.accepted.len(), 1, "one that is let in per turn");
     }
 }
 
@@ -110,8 +139,7 @@ fn descriptors_return_to_the_start_after_thousands_of_connections() {
             let address = listener.local_addr().expect("address");
             ring.listen(listener.into());
             // The executor's wait makes its own descriptors the first time.
-            ring.wait(Some(std::time::Instant::now()), || false)
-                .expect("wait");
+            ring.wait(Some(Instant::now()), || false).expect("wait");
             let before = sockets();
             let mut slots_max = 0;
             for round in 0..25 {
@@ -161,8 +189,7 @@ fn listener_backs_off_and_recovers_when_descriptors_run_out() {
         let mut recorder = Recorder::default();
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
-        ring.wait(Some(std::time::Instant::now()), || false)
-            .expect("wait");
+        ring.wait(Some(Instant::now()), || false).expect("wait");
         let clients: Vec<_> = (0..20)
             .map(|_| TcpStream::connect(address).expect("connect"))
             .collect();

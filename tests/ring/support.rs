@@ -17,6 +17,8 @@ pub const TASK_RUNS: [TaskRun; 2] = [TaskRun::Cooperative, TaskRun::Deferred];
 #[derive(Default)]
 pub struct Recorder {
     pub accepted: Vec<(OwnedFd, Peer)>,
+    /// So many that come are turned away.
+    pub turns_away: usize,
     pub received: HashMap<SocketKey, Vec<u8>>,
     pub ended: HashMap<SocketKey, ReceiveEnd>,
     pub sent: Vec<(SocketKey, Result<usize, i32>)>,
@@ -25,7 +27,11 @@ pub struct Recorder {
 }
 
 impl Handler for Recorder {
-    fn accepted(&mut self, _: &mut Ring, _: ListenerKey, fd: OwnedFd, peer: Peer) {
+    fn accepted(&mut self, ring: &mut Ring, _: ListenerKey, fd: OwnedFd, peer: Peer) {
+        if self.turns_away > 0 {
+            self.turns_away -= 1;
+            return ring.accept_another();
+        }
         self.accepted.push((fd, peer));
     }
 

@@ -16,7 +16,7 @@ use ringmq::engine::shard::store_room::StoreRoom;
 use ringmq::engine::shard::takeover::Look;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::{Lasted, Timestamp};
-use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
+use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings, Whereabouts};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -765,8 +765,8 @@ impl Surroundings for Around<'_> {
         })
     }
 
-    fn has_gone(&mut self, _connection: ConnectionKey) -> bool {
-        false
+    fn whereabouts(&mut self, _connection: ConnectionKey) -> Whereabouts {
+        Whereabouts::There
     }
 
     fn follow_control(&mut self) {}

@@ -10,7 +10,7 @@ use ringmq::engine::session::outbound::QueueFull;
 use ringmq::engine::shard::takeover::Look;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
 use ringmq::engine::time::{Lasted, Timestamp};
-use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings};
+use ringmq::engine::turn::{self, Letter, Pending, Post, Queues, Rest, Surroundings, Whereabouts};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -626,8 +626,8 @@ impl Surroundings for Around<'_> {
         older.all(|socket| socket.inbound.is_empty())
     }
 
-    fn has_gone(&mut self, _connection: ConnectionKey) -> bool {
-        false
+    fn whereabouts(&mut self, _connection: ConnectionKey) -> Whereabouts {
+        Whereabouts::There
     }
 
     fn follow_control(&mut self) {}

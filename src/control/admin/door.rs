@@ -185,7 +185,7 @@ impl Door {
             .trim_end_matches(']')
             .parse::<IpAddr>();
         // Nobody can have an address point elsewhere.
-        let is_address = ip.is_ok_and(|ip| !is_local || ip.is_loopback());
+        let is_address = ip.is_ok_and(|ip| !is_local || ip.to_canonical().is_loopback());
         let mut known = self.hosts.iter();
         is_address
             || name.eq_ignore_ascii_case("localhost")

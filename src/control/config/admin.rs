@@ -225,7 +225,7 @@ fn is_local(place: &Place) -> bool {
         Place::Tcp(tcp) => tcp
             .addresses
             .iter()
-            .all(|address| address.ip().is_loopback()),
+            .all(|address| address.ip().to_canonical().is_loopback()),
         Place::Unix(_) => true,
     }
 }

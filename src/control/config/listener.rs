@@ -156,13 +156,44 @@ fn warn_of_unused(
                 .to_owned(),
         );
     }
-    let asks_for_certificates = listeners.iter().any(|(_, policy)| policy.has_certificates);
-    if asked.contains(&MethodName::Certificate) && !asks_for_certificates {
-        warnings.push(
-            "authentication.certificate is used by no listener: none asks for client certificates \
-             (tls.client_ca)"
-                .to_owned(),
-        );
+    for &method in asked {
+        let mut serving = listeners
+            .iter()
+            .filter(|listening| serves(listening, method));
+        if serving.any(|listening| lacks(listening, method).is_none()) {
+            continue;
+        }
+        let is_served = listeners.iter().any(|listening| serves(listening, method));
+        let why = match method {
+            MethodName::Certificate if is_served => {
+                "none asks for client certificates (tls.client_ca)"
+            }
+            MethodName::Scram if is_served => "none serves MQTT 5.0 (listener.protocols)",
+            _ => "none has it among its methods (listener.methods)",
+        };
+        let name = method.as_str();
+        warnings.push(format!(
+            "the method {name} of [authentication] is used by no listener: {why}"
+        ));
+    }
+}
+
+/// Whether a listener asks a method who somebody is.
+fn serves((config, _): &Listening, method: MethodName) -> bool {
+    let methods = config.methods.as_ref();
+    methods.is_none_or(|methods| methods.contains(&method.as_str()))
+}
+
+/// Why nobody can connect to a listener by a method; `None` if somebody may.
+fn lacks((_, policy): &Listening, method: MethodName) -> Option<&'static str> {
+    match method {
+        MethodName::Certificate if !policy.has_certificates => {
+            Some("the method certificate needs client certificates (tls.client_ca)")
+        }
+        MethodName::Scram if !policy.versions.contains(&Version::V5) => {
+            Some("the method scram needs MQTT 5.0 (listener.protocols)")
+        }
+        _ => None,
     }
 }
 
@@ -429,23 +460,12 @@ fn methods(
 /// Whether a client could prove here who it is, or need not.
 fn check_ways_in(
     table: &FileListener,
-    (config, policy): &Listening,
+    listening: &Listening,
     asked: &[MethodName],
 ) -> Result<(), Mistake> {
-    let serves = |method: &&MethodName| {
-        let methods = config.methods.as_ref();
-        methods.is_none_or(|methods| methods.contains(&method.as_str()))
-    };
-    let lacks = |method: &MethodName| match method {
-        MethodName::Certificate if !policy.has_certificates => {
-            Some("the method certificate needs client certificates (tls.client_ca)")
-        }
-        MethodName::Scram if !policy.versions.contains(&Version::V5) => {
-            Some("the method scram needs MQTT 5.0 (listener.protocols)")
-        }
-        _ => None,
-    };
-    let lacking: Vec<_> = asked.iter().filter(serves).map(lacks).collect();
+    let serving = asked.iter().filter(|method| serves(listening, **method));
+    let lacking: Vec<_> = serving.map(|method| lacks(listening, *method)).collect();
+    let (_, policy) = listening;
     if policy.allows_anonymous || lacking.is_empty() || lacking.contains(&None) {
         return Ok(());
     }
@@ -606,7 +626,7 @@ fn policy(
         Place::Tcp(tcp) => tcp
             .addresses
             .iter()
-            .all(|address| address.ip().is_loopback()),
+            .all(|address| address.ip().to_canonical().is_loopback()),
         Place::Unix(_) => true,
     };
     let said = table.allow_anonymous.or(raw.allow_anonymous);

@@ -724,13 +724,28 @@ mod tests {
             &with("methods = [\"certificate\"]", users),
             "listener.methods",
         );
-        let warned = load(&with("", users), &[], &[]).unwrap().warnings;
-        assert!(
-            warned
+        let listener = "[[listener]]\nurl = \"mqtt://[::ffff:127.0.0.1]:0\"\n";
+        let scram = format!("{users}[authentication]\nscram = true\n{listener}");
+        for (text, wanted) in [
+            (with("", users), &["certificate", "tls.client_ca"][..]),
+            (
+                format!("{scram}protocols = [\"3.1.1\"]\n"),
+                &["method scram", "none serves MQTT 5.0"],
+            ),
+            (
+                format!("{scram}methods = [\"scram\"]\n"),
+                &["method password_file", "listener.methods"],
+            ),
+        ] {
+            let warned = load(&text, &[], &[]).unwrap().warnings;
+            let mut unused = warned
                 .iter()
-                .any(|text| text.contains("used by no listener")),
-            "{warned:?}"
-        );
+                .filter(|text| text.contains("used by no listener"));
+            let told = unused.next().expect("a warning");
+            assert!(wanted.iter().all(|part| told.contains(part)), "{warned:?}");
+            assert_eq!(unused.next(), None);
+            assert_eq!(warned.len(), 1, "it is this machine's: {warned:?}");
+        }
         let scram = "password_file = \"/u\"\n[authentication]\nscram = true\n[[listener]]\n\
                      url = \"mqtt://127.0.0.1:0\"\nmethods = [\"scram\"]\nprotocols = [\"3.1.1\"]\n";
         refused(scram, "MQTT 5.0");

@@ -64,8 +64,13 @@ impl Clients {
     }
 
     /// Whether a topic is of the part that a session has of all; all of them, where nobody shares them.
-    #[inline(never)]
+    #[inline]
     fn has_part(&self, key: SessionKey, topic: &str) -> bool {
+        !self.rules.has_parts || self.has_its_part(key, topic)
+    }
+
+    #[inline(never)]
+    fn has_its_part(&self, key: SessionKey, topic: &str) -> bool {
         let session = self.sessions.get(key);
         let part = session.and_then(|session| session.part);
         part.is_none_or(|part| part.has(topic))

@@ -28,6 +28,7 @@ impl ShardCore {
         bounded.own_queue = (own != OwnQueue::default()).then(|| Box::new(own));
         let is_other_part = bounded.part != part && !bounded.subscriptions.is_empty();
         bounded.part = part;
+        self.clients.rules.has_parts |= part.is_some();
         if is_other_part {
             // Its subscriptions are marked anew, and each delivery is looked at until they are.
             self.fan_outs.note_change(session);

@@ -18,7 +18,7 @@ use crate::engine::access::{
 use crate::engine::bridge;
 use crate::engine::codec::connect::Connect;
 use crate::engine::codec::control::{Auth, encode_auth};
-use crate::engine::codec::frame::Frame;
+use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::{Packet, Reason, Version};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Awaited, Gate, Turn};
@@ -238,11 +238,14 @@ impl ShardCore {
         noted.is_some()
     }
 
-    /// Whether something that came behind the CONNECT at the gate waits to be handled.
+    /// Whether a packet that came behind the CONNECT at the gate waits to be handled: half of one says
+    /// nothing.
     #[must_use]
     pub fn has_more_to_say(&self, key: ConnectionKey) -> bool {
         let connection = self.clients.connections.get(key);
-        connection.is_some_and(|connection| connection.unparsed_bytes() > 0)
+        connection.is_some_and(|connection| {
+            matches!(split(&connection.partial, usize::MAX), Ok(Split::Whole(..)))
+        })
     }
 
     /// A connection has failed: where it is being found out who its client is, what came behind the CONNECT

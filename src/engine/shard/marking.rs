@@ -21,6 +21,8 @@ pub(super) struct Rules {
     pub acl: Option<Arc<Acl>>,
     /// There were methods before, by which sessions may have got rules of their own.
     pub had_methods: bool,
+    /// Somebody shares topics with others, or did.
+    pub has_parts: bool,
     pub marking: Marking,
 }
 

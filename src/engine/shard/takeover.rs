@@ -56,9 +56,16 @@ pub struct Takeover {
 #[derive(Debug)]
 #[must_use = "whoever waited is let in, or has gone"]
 pub struct Ended {
-    /// Who has waited.
-    pub by: ConnectionKey,
+    takeover: Takeover,
     is_heard: bool,
+}
+
+impl Ended {
+    /// Who has waited.
+    #[must_use]
+    pub const fn by(&self) -> ConnectionKey {
+        self.takeover.by
+    }
 }
 
 /// Those that wait on a shard.
@@ -111,30 +118,45 @@ impl ShardCore {
                 .get(takeover.older)
                 .is_none_or(|older| older.hold.is_none() && (older.is_paused || is_read_out));
         if is_heard || now >= takeover.until {
-            let by = takeover.by;
-            return Some(Ended { by, is_heard });
+            return Some(Ended { takeover, is_heard });
         }
         let look = has_changed.map_or(takeover.look, |_| Look::default());
-        self.takeovers.look_at = now.plus_ms(LOOK_MS);
-        self.takeovers.waiting.push_back(Takeover {
-            older: has_changed.unwrap_or(takeover.older),
-            look,
-            ..takeover
-        });
+        let older = has_changed.unwrap_or(takeover.older);
+        self.look_again(
+            now,
+            Takeover {
+                older,
+                look,
+                ..takeover
+            },
+        );
         None
+    }
+
+    fn look_again(&mut self, now: Timestamp, takeover: Takeover) {
+        self.takeovers.look_at = now.plus_ms(LOOK_MS);
+        self.takeovers.waiting.push_back(takeover);
+    }
+
+    /// Who has waited goes on to wait, until it is read to its end.
+    pub fn wait_on(&mut self, now: Timestamp, ended: Ended) {
+        self.look_again(now, ended.takeover);
     }
 
     /// A client that waits is let in, though its older connection is not read out.
     pub(super) fn let_in_unheard(&mut self, now: Timestamp, by: ConnectionKey) {
-        let is_heard = false;
-        self.let_in(now, Ended { by, is_heard });
+        self.let_in_by(now, by, false);
     }
 
     /// A client that has waited is let in.
     pub fn let_in(&mut self, now: Timestamp, ended: Ended) {
-        self.takeovers.has_waited = Some(ended.by);
-        self.takeovers.is_unheard = !ended.is_heard;
-        self.go_on_from_gate(now, ended.by);
+        self.let_in_by(now, ended.takeover.by, ended.is_heard);
+    }
+
+    fn let_in_by(&mut self, now: Timestamp, by: ConnectionKey, is_heard: bool) {
+        self.takeovers.has_waited = Some(by);
+        self.takeovers.is_unheard = !is_heard;
+        self.go_on_from_gate(now, by);
         self.takeovers.has_waited = None;
         self.takeovers.is_unheard = false;
     }

@@ -9,7 +9,7 @@ use crate::engine::shard::ShardCore;
 use crate::engine::shard::takeover::Look;
 use crate::engine::telemetry::notes::Gone;
 use crate::engine::time::{Lasted, Timestamp};
-use crate::engine::turn::{Pending, Queues, Surroundings};
+use crate::engine::turn::{Pending, Queues, Surroundings, Whereabouts};
 use crate::shard::handover::Handover;
 use crate::shard::mailbox::Letter;
 use crate::shard::ring::Ring;
@@ -139,8 +139,8 @@ impl Surroundings for Around<'_> {
         self.ring.is_read_out(socket, &mut look.read_by) && !is_behind
     }
 
-    fn has_gone(&mut self, connection: ConnectionKey) -> bool {
-        self.shell.has_gone(self.ring, connection)
+    fn whereabouts(&mut self, connection: ConnectionKey) -> Whereabouts {
+        self.shell.whereabouts(self.ring, connection)
     }
 
     fn follow_control(&mut self) {

@@ -3,6 +3,7 @@
 use super::Shell;
 use crate::engine::access::{Answer, Identity, Refusal, Step};
 use crate::engine::keys::{ConnectionKey, ShardId};
+use crate::engine::turn::Whereabouts;
 use crate::shard::question_queue::Asking;
 use crate::shard::questions::{Again, Asker, Question, Reply, Visitor, Work};
 use crate::shard::ring::{OtherEnd, Ring, SocketKey};
@@ -46,16 +47,6 @@ impl Methods {
             until,
         })
     }
-}
-
-/// What has become of a client while it was being found out who it is.
-enum Whereabouts {
-    /// It is there, or has said something in order before it closed.
-    There,
-    /// It has gone, and has said nothing that is not handled.
-    Gone,
-    /// It has closed, and something waits: with layers under MQTT maybe only that they end.
-    SaysMore(SocketKey),
 }
 
 impl Shell {
@@ -144,17 +135,24 @@ impl Shell {
     }
 
     /// What has become of a client that is to be let in. Who was not let in yet is not read, so only the
-    /// kernel knows.
-    fn whereabouts(&mut self, ring: &Ring, connection: ConnectionKey) -> Whereabouts {
+    /// kernel knows; what waits of one that has closed may be half a packet, or with layers under MQTT only
+    /// that they end.
+    pub(super) fn whereabouts(
+        &mut self,
+        ring: &mut Ring,
+        connection: ConnectionKey,
+    ) -> Whereabouts {
         let Some(socket) = self.sockets.socket(connection) else {
             return Whereabouts::There;
         };
         let link = self.sockets.link(socket);
-        let is_layered = link.is_some();
         let waits = link.is_some_and(|link| !link.inbox.is_empty());
         match ring.other_end(socket) {
             OtherEnd::Broken => Whereabouts::Gone,
-            OtherEnd::Closed { has_unread: true } if is_layered => Whereabouts::SaysMore(socket),
+            OtherEnd::Closed { has_unread: true } => {
+                ring.resume_receive(socket);
+                Whereabouts::ReadOn
+            }
             OtherEnd::Closed { has_unread: false }
                 if !waits && !self.core.has_more_to_say(connection) =>
             {
@@ -162,11 +160,6 @@ impl Shell {
             }
             OtherEnd::Open | OtherEnd::Closed { .. } => Whereabouts::There,
         }
-    }
-
-    /// Whether a client that is not read has gone, and has said nothing that is not handled.
-    pub(super) fn has_gone(&mut self, ring: &Ring, connection: ConnectionKey) -> bool {
-        matches!(self.whereabouts(ring, connection), Whereabouts::Gone)
     }
 
     /// Passes the methods' answers on to the core.
@@ -192,11 +185,11 @@ impl Shell {
                         self.carry_out(ring);
                         continue;
                     }
-                    Whereabouts::SaysMore(socket) => {
-                        if let Some(entry) = self.sockets.entry(socket) {
+                    Whereabouts::ReadOn => {
+                        let socket = self.sockets.socket(reply.connection);
+                        if let Some(entry) = socket.and_then(|socket| self.sockets.entry(socket)) {
                             entry.answer = Some(Box::new(reply));
                         }
-                        ring.resume_receive(socket);
                         continue;
                     }
                 }

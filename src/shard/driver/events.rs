@@ -46,6 +46,7 @@ impl Handler for Shell {
             None => Ok(()),
         };
         if let Err(why) = may_come {
+            ring.accept_another();
             return self.record_turned_away(origin, why);
         }
         origin.counted = ip;
@@ -59,6 +60,7 @@ impl Handler for Shell {
             }
         };
         let Some(connection) = self.core.accept(self.clock.now(), listener) else {
+            ring.accept_another();
             self.admission.forget(origin.counted);
             let text = self.core.far_too_many();
             return self.record_failure(origin, &text);

@@ -117,6 +117,12 @@ impl Ring {
         }
     }
 
+    /// Whoever was accepted last has been turned away: who waits behind it is accepted in the same turn,
+    /// a bounded number of times, so that refusals keep nobody out.
+    pub const fn accept_another(&mut self) {
+        self.accepts_another = true;
+    }
+
     fn listener_mut(&mut self, key: ListenerKey) -> Option<&mut Listener> {
         self.listeners
             .get_mut(key.slot as usize)

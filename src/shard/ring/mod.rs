@@ -126,6 +126,8 @@ pub struct Ring {
     accept_backoff: Box<types::Timespec>,
     /// Places for connections that get no descriptor: so many listeners have one.
     refusing_max: u32,
+    /// Somebody was turned away: the next may be accepted in the same turn.
+    accepts_another: bool,
     gather: Gather,
     config: RingConfig,
     counters: RingCounters,
@@ -173,6 +175,7 @@ impl Ring {
             peers: Vec::new(),
             wake_count: Box::new(0),
             refusing_max: 0,
+            accepts_another: false,
             gather: Gather::new(gather_max, Instant::now()),
             accept_backoff: Box::new(types::Timespec::from(config.accept_backoff)),
             config: config.clone(),

@@ -20,6 +20,8 @@ pub struct TurnReport {
     pub more: bool,
 }
 
+/// Accepts of a turn that follow one who was turned away: they cost a call each, and little else.
+const ACCEPTS_ANEW_MAX: u32 = 64;
 /// Completions that are taken out of the queue at once; those that were are delivered.
 const EVENTS_AT_ONCE: usize = 64;
 
@@ -41,13 +43,17 @@ impl Ring {
         let (mut bytes, mut receives) = (0, 0);
         let is_late = || until.is_some_and(|until| Instant::now() >= until);
         let is_crowded = self.is_crowded();
+        let mut accepts_left = ACCEPTS_ANEW_MAX;
         while report.completions < self.config.events_per_turn_max
             && bytes < self.config.receive_bytes_per_turn_max
         {
             let left = self.config.events_per_turn_max - report.completions;
             self.queue.reap(&mut completions, left.min(EVENTS_AT_ONCE));
             if completions.is_empty() {
-                break;
+                if is_late() || !self.accepts_at_once(&mut accepts_left) {
+                    break;
+                }
+                continue;
             }
             report.completions += completions.len();
             for completion in &completions {
@@ -80,6 +86,14 @@ impl Ring {
         self.deliver_finished(handler);
         report.more = self.has_events();
         report
+    }
+
+    /// Accepts once more in this turn, after somebody was turned away; whether it has tried.
+    fn accepts_at_once(&mut self, left: &mut u32) -> bool {
+        let accepts = mem::take(&mut self.accepts_another) && *left > 0;
+        *left = left.saturating_sub(1);
+        // A failure repeats at the turn's own submit, which reports it.
+        accepts && self.queue.submit().is_ok()
     }
 
     fn dispatch(

@@ -104,6 +104,12 @@ fn who_has_gone_before_the_answer_is_not_let_in() {
         assert!(shard.is_closed(gone));
         assert_eq!(counter(&shard, "takeovers"), 0);
     }
+    let half = ask(&mut shard, "c", "ann");
+    shard.receive(half, b"\xE0");
+    shard.core.receive_ended(shard.now, half);
+    allow(&mut shard, half, user("ann"));
+    assert!(shard.is_closed(half));
+    assert_eq!(counter(&shard, "takeovers"), 0);
     // What was said in order before the end counts.
     let in_order = ask(&mut shard, "c", "ann");
     shard.receive(in_order, b"\xE0\x00");
