@@ -110,6 +110,17 @@ pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
             ));
         }
     }
+    let names_users = files.acl().is_some_and(|acl| acl.names_users());
+    if let Some(path) = config.acl_file.as_ref().filter(|_| names_users)
+        && authentication.methods.is_empty()
+        && config.bridges.is_empty()
+    {
+        warnings.push(format!(
+            "acl_file: {} has rules for users, but nobody is one: [authentication] has no method, and a \
+             user name that is only said counts for nothing",
+            path.display()
+        ));
+    }
     warnings.extend(files.term_warnings());
     warnings.extend_from_slice(files.ban_warnings());
     warnings

@@ -1,6 +1,7 @@
 //! Files as people have them: read, or refused by line and in words; where names count from; what a start would
 //! refuse; where the log goes.
 
+use crate::login::Scratch;
 use crate::support::{
     Broker, Certificates, Client, Connect, Packet, Setup, Wire, eventually, refused_handshake,
     unique,
@@ -386,6 +387,10 @@ fn check_config_finds_what_a_start_would_refuse() {
         pair("server")
     );
     let scram = format!("password_file = {users:?}\nauthentication.scram = true\n");
+    let rules = Scratch::new("user ann\ntopic readwrite #\n");
+    let no_users = format!("acl_file = {:?}\n", rules.0);
+    let pattern = Scratch::new("client sensor-*\n");
+    let no_pattern = format!("[bans]\nfile = {:?}\n", pattern.0);
     certificates.server_for("soon", 9);
     certificates.revoke_until(&[], 2025);
     let soon = format!("{tls}{}", pair("soon"));
@@ -399,6 +404,8 @@ fn check_config_finds_what_a_start_would_refuse() {
         (soon, "soon.pem: the certificate ends in 9 days"),
         (old_list, "crl.pem: the revocation list is out of date"),
         (common, "[tls] is used by no listener"),
+        (no_users, "has rules for users, but nobody is one"),
+        (no_pattern, "there are no wildcards in names"),
         (scram, "can log in by SCRAM yet; `ringmq passwd --scram`"),
     ] {
         let log = right(&config);

@@ -105,6 +105,12 @@ pub fn warnings(text: &str) -> Vec<String> {
                 "line {number} bans the {what} that is called {name}, all of it: a remark has to be a \
                  line of its own"
             ));
+        } else if name.contains('*') {
+            let name = quoted(name.trim());
+            warnings.push(format!(
+                "line {number} bans the {what} that is called {name}, and no other: there are no wildcards \
+                 in names"
+            ));
         }
     }
     warnings

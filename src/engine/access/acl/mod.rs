@@ -130,6 +130,12 @@ impl Acl {
         Ok(acl)
     }
 
+    /// Whether some rules are for users.
+    #[must_use]
+    pub fn names_users(&self) -> bool {
+        self.asks_user || !self.users.is_empty()
+    }
+
     /// The rules that it was made from by [`Acl::from_rules`]; [`Acl::everything`] has none, and one of a file
     /// does not tell.
     #[must_use]
