@@ -98,7 +98,7 @@ impl MemoryWatch {
         self.resident_bytes = machine::resident_bytes().unwrap_or(0);
         let is_certain = std::mem::take(&mut self.is_asked);
         if !is_certain && self.is_to_give_back(Instant::now()) {
-            shards.give_back();
+            shards.leave_memory();
             self.is_asked = true;
         }
         if is_certain {

@@ -457,9 +457,9 @@ impl Shards {
         }
     }
 
-    /// What others have freed of a shard's memory only the shard itself can give back.
-    pub fn give_back(&self) {
-        self.order(&Order::GiveBack);
+    /// What is free of a shard's memory only the shard itself can leave to all, to be given back.
+    pub fn leave_memory(&self) {
+        self.order(&Order::Leave);
     }
 
     /// Asks all shards for gauges and counters; answers come as events of this number.

@@ -42,8 +42,8 @@ pub enum Order {
     Inquire(Inquiry),
     /// Take over a bridge's connection.
     Line(Parcel),
-    /// Give back memory that is free.
-    GiveBack,
+    /// Leave memory that is free to all.
+    Leave,
     /// Accept no more connections and publish the wills of those that are there.
     StopAccepting,
     /// Tell every client, close, and stop; at the latest at this time.

@@ -131,7 +131,7 @@ impl Shell {
         match order {
             Order::Statistics(number) => self.tell_statistics(ring, number),
             Order::Inquire(inquiry) => self.inquirer.take(inquiry),
-            Order::GiveBack => heap::give_back(),
+            Order::Leave => heap::leave(),
             Order::Announce(values) => self.announcer.take(&values),
             Order::Tls(number, configs) => {
                 self.admission.set_tls(&configs);

@@ -116,15 +116,22 @@ pub fn use_small_pages() {
 }
 
 /// From now on free memory is given back by [`give_back`] alone, as good as. Else the allocator does so in
-/// the midst of some release, all at once that has gathered: 10 to 50 ms of a turn after hundreds of
+/// the midst of some release, all at once that has gathered: 10 to 60 ms of a turn after hundreds of
 /// megabytes.
 pub fn give_back_only_when_asked() {
     // SAFETY: it has no preconditions, and unknown options are ignored.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
 }
 
-/// Has the allocator give back memory that is free: what this thread had, also if others have freed it, and
-/// what threads have given back to all. Takes 10 ms for every 200 MB or so, in which other threads go on.
+/// Has this thread leave to all what is free of its own, also if others have freed it. The kernel gets it by
+/// [`give_back`].
+pub fn leave() {
+    // SAFETY: it has no preconditions.
+    unsafe { libmimalloc_sys::mi_collect(false) };
+}
+
+/// Has the allocator give back to the kernel what is free of this thread and what threads have left to all.
+/// Takes 10 ms for every 100 MB or so, in which other threads go on: not for a shard.
 pub fn give_back() {
     // SAFETY: it has no preconditions.
     unsafe { libmimalloc_sys::mi_collect(true) };
