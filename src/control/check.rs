@@ -122,7 +122,7 @@ pub fn warnings(config: &Config, files: &Files) -> Vec<String> {
         ));
     }
     warnings.extend(files.term_warnings());
-    warnings.extend_from_slice(files.ban_warnings());
+    warnings.extend(files.warnings().cloned());
     warnings
 }
 

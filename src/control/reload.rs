@@ -140,7 +140,7 @@ enum Read {
     Operators(Place, Table),
     Users(Place, Box<PasswordFile>),
     Bans(Place, Vec<Who>, Vec<String>),
-    Access(Place, Acl),
+    Access(Place, Acl, Vec<String>),
     /// Keys of tokens from another place, or judged otherwise.
     Keys(Option<Tokens>),
     /// The configuration names no such file any more.
@@ -232,6 +232,7 @@ struct BanFile {
 struct Access {
     place: Place,
     acl: Arc<Acl>,
+    warnings: Vec<String>,
 }
 
 impl Files {
@@ -247,9 +248,11 @@ impl Files {
             })
         });
         let access = config.acl_file.as_ref().map(|path| {
+            let (acl, warnings) = read_access(path)?;
             Ok(Access {
                 place: Place::new(path),
-                acl: Arc::new(read_access(path)?),
+                acl: Arc::new(acl),
+                warnings,
             })
         });
         let bans = config.bans.file.as_ref().map(|path| {
@@ -316,10 +319,10 @@ impl Files {
         Some(Arc::clone(&users.method))
     }
 
-    /// What in the file of bans may not be as it was meant.
-    #[must_use]
-    pub fn ban_warnings(&self) -> &[String] {
-        self.bans.as_ref().map_or(&[], |file| &file.warnings)
+    /// What in the files of rules and of bans may not be as it was meant.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        let rules = self.access.iter().flat_map(|file| &file.warnings);
+        rules.chain(self.bans.iter().flat_map(|file| &file.warnings))
     }
 
     /// Bans in force.
@@ -469,7 +472,7 @@ impl Files {
             Due::Gone => read.push(Ok(Read::Gone(Kind::Access))),
             Due::Read(place) => {
                 let acl = read_access(&place.path);
-                read.push(acl.map(|acl| Read::Access(place, acl)));
+                read.push(acl.map(|(acl, warnings)| Read::Access(place, acl, warnings)));
             }
         }
         if let Some(wanted) = wanted.filter(|wanted| wanted.has_other_keys) {
@@ -533,7 +536,7 @@ impl Files {
                 Reloaded::Users
             }
             Read::Bans(place, bans, warnings) => self.put_bans(place, bans, warnings),
-            Read::Access(place, acl) => self.put_access(place, acl),
+            Read::Access(place, acl, warnings) => self.put_access(place, acl, warnings),
             Read::Keys(tokens) => {
                 self.tokens = tokens;
                 Reloaded::Keys
@@ -584,15 +587,17 @@ impl Files {
         }
     }
 
-    fn put_access(&mut self, place: Place, acl: Acl) -> Reloaded {
+    fn put_access(&mut self, place: Place, acl: Acl, warnings: Vec<String>) -> Reloaded {
         if let Some(access) = self.access.as_mut().filter(|access| *access.acl == acl) {
             access.place = place;
             return Reloaded::Unchanged(Reloadable::Rules);
         }
+        warnings.iter().for_each(|text| warn!("{text}"));
         let acl = Arc::new(acl);
         self.access = Some(Access {
             place,
             acl: Arc::clone(&acl),
+            warnings,
         });
         Reloaded::Access(Some(acl))
     }
@@ -749,16 +754,20 @@ fn read_users(path: &Path) -> Result<PasswordFile, FileError> {
 fn read_bans(path: &Path) -> Result<(Vec<Who>, Vec<String>), FileError> {
     let text = read_text(BANS_FILE, path)?;
     let bans = bans::parse(&text).map_err(|error| FileError::new((BANS_FILE, path), error))?;
-    let warnings = bans::warnings(&text);
-    let warnings = warnings
-        .iter()
-        .map(|warning| format!("{}: {warning}", path.display()));
-    Ok((bans, warnings.collect()))
+    Ok((bans, placed(path, &bans::warnings(&text))))
 }
 
-fn read_access(path: &Path) -> Result<Acl, FileError> {
-    let rules = Acl::parse(&read_text(ACCESS_RULES, path)?);
-    rules.map_err(|error| FileError::new((ACCESS_RULES, path), error))
+fn read_access(path: &Path) -> Result<(Acl, Vec<String>), FileError> {
+    let text = read_text(ACCESS_RULES, path)?;
+    let rules = Acl::parse(&text).map_err(|error| FileError::new((ACCESS_RULES, path), error))?;
+    Ok((rules, placed(path, &Acl::warnings(&text))))
+}
+
+/// Warnings with the file that they are about.
+fn placed(path: &Path, warnings: &[String]) -> Vec<String> {
+    let path = path.display();
+    let placed = warnings.iter().map(|warning| format!("{path}: {warning}"));
+    placed.collect()
 }
 
 #[cfg(test)]
@@ -785,7 +794,8 @@ mod tests {
             users: None,
             access: Some(Access {
                 place: Place::new(&rules),
-                acl: Arc::new(read_access(&rules).unwrap()),
+                acl: Arc::new(read_access(&rules).unwrap().0),
+                warnings: Vec::new(),
             }),
             tokens: None,
             bans: Some(BanFile {

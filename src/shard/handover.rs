@@ -1,6 +1,6 @@
 //! A connection that came in at one shard and lives on another: what moves.
 
-use crate::engine::access::Admitted;
+use crate::engine::access::Arrival;
 use crate::shard::link::Link;
 use crate::shard::peer::Peer;
 use std::net::IpAddr;
@@ -24,8 +24,8 @@ pub struct Handover {
     pub descriptor: OwnedFd,
     /// Everything received so far.
     pub bytes: Vec<u8>,
-    /// Who it is.
-    pub admitted: Option<Box<Admitted>>,
+    /// Who it is, and since when.
+    pub arrival: Arrival,
     /// Where it came from.
     pub origin: Origin,
     /// Its layers, in the middle of whatever they do.

@@ -29,8 +29,7 @@ pub fn restore(
     exchange: &Exchange,
 ) -> Result<usize, String> {
     let mut image = Image::default();
-    let played = play(&mut image, &frames).map_err(|fault| with_remedy(&fault));
-    drop(frames);
+    let played = play(&mut image, frames).map_err(|fault| with_remedy(&fault));
     let told = exchange.tell(id, played.is_ok().then(|| image.told()));
     played?;
     let told = told.ok_or("what another shard has kept cannot be read")?;

@@ -35,25 +35,25 @@ pub fn images(epochs: Vec<Epoch>) -> Result<Vec<Image>, String> {
     for epoch in epochs {
         images = among(images, epoch.frames.len() as ShardId);
         for (image, frames) in images.iter_mut().zip(epoch.frames) {
-            play(image, &frames)?;
+            play(image, frames)?;
         }
     }
     Ok(images)
 }
 
-/// Plays a shard's frames, behind what there is.
+/// Plays a shard's frames, behind what there is. Each gives its memory back for what it told.
 ///
 /// # Errors
 /// They make no sense, in words.
-pub fn play(image: &mut Image, frames: &Frames) -> Result<(), String> {
+pub fn play(image: &mut Image, frames: Frames) -> Result<(), String> {
     if frames.from_checkpoint {
         *image = Image::from_checkpoint();
     }
     // The cores' times are those of the wall clock.
     let mut decoder = Decoder::new(0);
     let mut fault = None;
-    for frame in &frames.records {
-        let read = decoder.read(frame, |record| {
+    for frame in frames.records {
+        let read = decoder.read(&frame, |record| {
             if fault.is_none() {
                 fault = image.apply(record).err();
             }
@@ -174,7 +174,7 @@ mod tests {
         let mut all = Vec::new();
         for (shard, frames) in (0..).zip(frames) {
             let mut image = Image::default();
-            play(&mut image, frames).expect("a history");
+            play(&mut image, frames.clone()).expect("a history");
             for (number, session) in image.sessions {
                 let name = session.opened.client_id.to_string();
                 all.push((shard, number, name, session.entries.len()));

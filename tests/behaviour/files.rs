@@ -388,6 +388,10 @@ fn check_config_finds_what_a_start_would_refuse() {
     );
     let scram = format!("password_file = {users:?}\nauthentication.scram = true\n");
     let rules = Scratch::new("user ann\ntopic readwrite #\n");
+    let doubtful = Scratch::new(
+        "user *\ntopic home/%u/#\ntopic ${clientid}/#\npattern read {client}/#\npattern read %u/#\ntopic a\n",
+    );
+    let doubts = format!("password_file = {users:?}\nacl_file = {:?}\n", doubtful.0);
     let no_users = format!("acl_file = {:?}\n", rules.0);
     let pattern = Scratch::new("client sensor-*\n");
     let no_pattern = format!("[bans]\nfile = {:?}\n", pattern.0);
@@ -404,6 +408,19 @@ fn check_config_finds_what_a_start_would_refuse() {
         (soon, "soon.pem: the certificate ends in 9 days"),
         (old_list, "crl.pem: the revocation list is out of date"),
         (common, "[tls] is used by no listener"),
+        (
+            doubts.clone(),
+            "line 1: user * is for the user who is called so",
+        ),
+        (
+            doubts.clone(),
+            "line 2: what looks like a name to be filled in",
+        ),
+        (
+            doubts.clone(),
+            "line 3: what looks like a name to be filled in",
+        ),
+        (doubts, "line 4: pattern {client}/# has neither %u nor %c"),
         (no_users, "has rules for users, but nobody is one"),
         (no_pattern, "there are no wildcards in names"),
         (scram, "can log in by SCRAM yet; `ringmq passwd --scram`"),

@@ -7,6 +7,7 @@ mod crash;
 
 use crate::kept::Kept;
 use crate::random::Random;
+use ringmq::engine::access::Arrival;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing as Batch;
 use ringmq::engine::overload::Meter;
@@ -474,7 +475,9 @@ impl World {
     fn adopt(&mut self, shard: usize, link: LinkId, bytes: &[u8]) {
         let now = self.now();
         let listener = self.links[link].listener;
-        let key = self.shards[shard].core.adopt(now, listener, None);
+        let key = self.shards[shard]
+            .core
+            .adopt(now, listener, Arrival::default());
         self.assert_unused(shard, key);
         self.links[link].shard = shard;
         self.links[link].state = State::Open(key);

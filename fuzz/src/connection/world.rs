@@ -2,6 +2,7 @@
 
 use super::peer::Peer;
 use super::profile::Profile;
+use ringmq::engine::access::Arrival;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing;
 use ringmq::engine::route::ShardSet;
@@ -334,7 +335,7 @@ impl World {
 
     fn adopt(&mut self, shard: usize, index: usize, bytes: &[u8]) {
         let now = self.now();
-        let key = self.shards[shard].core.adopt(now, 0, None);
+        let key = self.shards[shard].core.adopt(now, 0, Arrival::default());
         let Some(socket) = &mut self.sockets[index] else {
             panic!("a handed over socket is there");
         };

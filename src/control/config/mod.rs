@@ -193,7 +193,7 @@ impl Config {
             limits: settings.limits.clone(),
             storage: storage::level(storage.as_ref()),
         };
-        let mut warnings = Vec::new();
+        let mut warnings = places.overridden.clone();
         let listeners = listener::listeners(&raw, flags, places, &surroundings, &mut warnings)?;
         let (listeners, policies): (Vec<ListenerConfig>, _) = listeners.into_iter().unzip();
         settings.listeners = policies;
@@ -608,6 +608,39 @@ mod tests {
             section.contains("ringmq.toml:1") && section.contains("limit"),
             "{section}"
         );
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_services_is_no_key() {
+        let links = [
+            ("RINGMQ_SERVICE_HOST", "10.0.0.1"),
+            ("RINGMQ_SERVICE_PORT", "8883"),
+            ("RINGMQ_SERVICE_PORT_MQTTS", "8883"),
+            ("RINGMQ_PORT", "tcp://10.0.0.1:8883"),
+            ("RINGMQ_PORT_8883_TCP", "tcp://10.0.0.1:8883"),
+            ("RINGMQ_PORT_8883_TCP_PROTO", "tcp"),
+            ("RINGMQ_PORT_8883_TCP_PORT", "8883"),
+            ("RINGMQ_PORT_8883_TCP_ADDR", "10.0.0.1"),
+            ("RINGMQ_METRICS_SERVICE_HOST", "10.0.0.2"),
+            ("RINGMQ_METRICS_PORT", "tcp://10.0.0.2:14883"),
+        ];
+        assert!(load("", &links, &[]).is_ok());
+        let error = load("", &[("RINGMQ_PORT", "1883")], &[]).unwrap_err();
+        assert!(error.contains("no key port"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_that_goes_before_the_file_is_told_of() {
+        let file = "shards = 2\n[storage]\ndirectory = \"/a\"\n";
+        let environment = [
+            ("RINGMQ_STORAGE__DIRECTORY", "/b"),
+            ("RINGMQ_SHARDS", "2"),
+            ("RINGMQ_STORAGE__LEVEL", "os"),
+        ];
+        let config = load(file, &environment, &[]).unwrap();
+        let warned = &config.warnings;
+        assert_eq!(warned.len(), 1, "{warned:?}");
+        assert!(warned[0].contains("RINGMQ_STORAGE__DIRECTORY goes before storage.directory of"));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const OTHER_PREFIXES: [&str; 2] = ["RINGMQ_TEST_", "RINGMQ_OPERATOR_"];
 pub(super) struct Places<'a> {
     file: Option<(&'a Path, &'a str)>,
     variables: BTreeMap<String, String>,
+    /// Keys that the file and a variable say differently, in words.
+    pub overridden: Vec<String>,
 }
 
 impl Places<'_> {
@@ -55,13 +57,29 @@ impl Places<'_> {
     }
 }
 
-/// The key that a variable says, if it is one of the broker's.
-pub(super) fn key_of(variable: &str) -> Option<String> {
+/// The key that a variable of this value says, if it is one of the broker's.
+pub(super) fn key_of(variable: &str, value: &str) -> Option<String> {
     let is_others = OTHER_PREFIXES
         .iter()
         .any(|prefix| variable.starts_with(prefix));
     let rest = variable.strip_prefix(PREFIX).filter(|_| !is_others)?;
-    Some(rest.to_lowercase().replace("__", "."))
+    (!is_service_link(rest, value)).then(|| rest.to_lowercase().replace("__", "."))
+}
+
+/// Whether Kubernetes says by a variable where a service is: it does so for each one, and one may be
+/// called as the broker is.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_place = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme));
+    let words: Vec<_> = name.split('_').collect();
+    let has = |wanted: [&str; 2]| words.windows(2).any(|two| two == wanted);
+    let is_of_port = words.windows(3).any(|three| {
+        let is_number = three[1].bytes().all(|byte| byte.is_ascii_digit());
+        three[0] == "PORT" && is_number && ["TCP", "UDP", "SCTP"].contains(&three[2])
+    });
+    let is_host = has(["SERVICE", "HOST"]) || has(["SERVICE", "PORT"]);
+    is_host || is_of_port || is_place && words.last() == Some(&"PORT")
 }
 
 /// Reads the file, lays the environment over it, and checks names and types of both.
@@ -71,6 +89,7 @@ pub(super) fn merge<'a>(
     let mut places = Places {
         file: sources.file,
         variables: BTreeMap::new(),
+        overridden: Vec::new(),
     };
     let mut table = match sources.file {
         Some((path, source)) => read_file(path, source)?,
@@ -80,8 +99,14 @@ pub(super) fn merge<'a>(
     let mut environment: Vec<_> = sources.environment.iter().collect();
     environment.sort();
     for (name, value) in environment {
-        if let Some(key) = key_of(name) {
+        if let Some(key) = key_of(name, value) {
             let value = typed(name, value, &key)?;
+            let of_file = said(&table, &key).filter(|of_file| **of_file != value);
+            if let Some((path, _)) = sources.file.filter(|_| of_file.is_some()) {
+                let path = path.display();
+                let text = format!("{name} goes before {key} of {path}, which says something else");
+                places.overridden.push(text);
+            }
             insert(&mut table, &key, value);
             places.variables.insert(key, name.clone());
         }
@@ -250,6 +275,14 @@ fn typed(name: &str, text: &str, key: &str) -> Result<Value, ConfigError> {
 }
 
 /// Sets `key` (`section.section.key`); what stood in the way of its sections goes.
+/// The value of a key.
+fn said<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((section, rest)) => said(table.get(section)?.as_table()?, rest),
+    }
+}
+
 fn insert(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         None => {

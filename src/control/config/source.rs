@@ -54,7 +54,9 @@ impl Source {
     #[must_use]
     pub fn overridden(&self) -> Vec<String> {
         let environment = environment().unwrap_or_default();
-        let variables = environment.iter().filter_map(|(name, _)| key_of(name));
+        let variables = environment
+            .iter()
+            .filter_map(|(name, value)| key_of(name, value));
         self.flags
             .keys()
             .map(str::to_owned)

@@ -215,12 +215,19 @@ pub struct Admitted {
     pub exchange_end: Option<Box<[u8]>>,
     /// Until when, as shards count time; set by the shell.
     pub ends_at: Option<Timestamp>,
-    /// When its CONNECT came, which has waited for this; set by the core.
-    pub asked_at: Option<Timestamp>,
     /// Bounds of its session's queue that are not those of its listener.
     pub queue: OwnQueue,
     /// The part of all topics that is for it, if others have the rest.
     pub part: Option<TopicPart>,
+}
+
+/// What the shard that has heard a CONNECT tells its home.
+#[derive(Clone, Debug, Default)]
+pub struct Arrival {
+    /// When it came, as shards count time; if it is not known, now.
+    pub came_at: Option<Timestamp>,
+    /// Who it is.
+    pub admitted: Option<Box<Admitted>>,
 }
 
 /// The method of extended authentication that is served.

@@ -3,7 +3,7 @@
 //! One too many is accepted too, as far as there is room, so that its CONNECT can be refused with a reason.
 
 use super::ShardCore;
-use crate::engine::access::Admitted;
+use crate::engine::access::{Admitted, Arrival};
 use crate::engine::bridge;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::session::connection::{Connection, Surplus};
@@ -51,18 +51,12 @@ impl ShardCore {
 
     /// Another shard handed over a connection whose client identifier lives here; what it sent so far
     /// is to be [`ShardCore::receive`]d next.
-    pub fn adopt(
-        &mut self,
-        now: Timestamp,
-        listener: u16,
-        admitted: Option<Box<Admitted>>,
-    ) -> ConnectionKey {
+    pub fn adopt(&mut self, now: Timestamp, listener: u16, arrival: Arrival) -> ConnectionKey {
         let key = self.insert_connection(now, listener, true);
         if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.is_identified = true;
-            let asked_at = admitted.as_ref().and_then(|admitted| admitted.asked_at);
-            connection.came_at = asked_at.unwrap_or(now);
-            connection.admitted = admitted;
+            connection.came_at = arrival.came_at.unwrap_or(now);
+            connection.admitted = arrival.admitted;
         }
         key
     }
@@ -71,7 +65,11 @@ impl ShardCore {
     /// [`ShardCore::receive`]d.
     pub fn begin_line(&mut self, now: Timestamp, admitted: Box<Admitted>) -> ConnectionKey {
         self.admission.counts.enter(bridge::LISTENER);
-        self.adopt(now, bridge::LISTENER, Some(admitted))
+        let arrival = Arrival {
+            came_at: None,
+            admitted: Some(admitted),
+        };
+        self.adopt(now, bridge::LISTENER, arrival)
     }
 
     /// Until when the certificate counts with which a connection came.

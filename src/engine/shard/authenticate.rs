@@ -268,11 +268,8 @@ impl ShardCore {
     }
 
     /// Goes on with the CONNECT as if it came now.
-    fn admit(&mut self, now: Timestamp, key: ConnectionKey, mut admitted: Option<Box<Admitted>>) {
+    fn admit(&mut self, now: Timestamp, key: ConnectionKey, admitted: Option<Box<Admitted>>) {
         if let Some(connection) = self.clients.connections.get_mut(key) {
-            if let Some(admitted) = &mut admitted {
-                admitted.asked_at = Some(connection.came_at);
-            }
             connection.is_identified = true;
             connection.admitted = admitted;
         }

@@ -3,7 +3,7 @@
 use super::authenticate::Identified;
 use super::refusals::{Refused, beyond, not_connect, switched_off};
 use super::{Command, ShardCore};
-use crate::engine::access::ClientIdRule;
+use crate::engine::access::{Arrival, ClientIdRule};
 use crate::engine::codec::connect::{Connack, Connect, ConnectError, Refusal};
 use crate::engine::codec::frame::Frame;
 use crate::engine::codec::topic::TopicName;
@@ -201,7 +201,10 @@ impl ShardCore {
             connection: key,
             home,
             bytes: stream.to_vec(),
-            admitted: left.admitted,
+            arrival: Arrival {
+                came_at: Some(left.came_at),
+                admitted: left.admitted,
+            },
         });
     }
 

@@ -80,7 +80,7 @@ pub use restoring::RestoreError;
 pub use settings::{Authentication, ClientIdPolicy, ListenerPolicy, Settings};
 
 use crate::engine::access::bans::BannedNames;
-use crate::engine::access::{Admitted, Step};
+use crate::engine::access::{Arrival, Step};
 use crate::engine::hashing::Hashing;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::mail::{Mail, Phase, Staged};
@@ -142,8 +142,8 @@ pub enum Command {
         home: ShardId,
         /// Everything it sent so far; what arrives until it has left the ring comes after that.
         bytes: Vec<u8>,
-        /// Who it is.
-        admitted: Option<Box<Admitted>>,
+        /// Who it is, and since when.
+        arrival: Arrival,
     },
     /// Find out who this is: answered by [`ShardCore::authenticated`].
     Authenticate {

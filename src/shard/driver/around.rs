@@ -105,7 +105,7 @@ impl Surroundings for Around<'_> {
         let now = shell.clock.now();
         let connection = shell
             .core
-            .adopt(now, handover.origin.listener, handover.admitted);
+            .adopt(now, handover.origin.listener, handover.arrival);
         let socket = ring.adopt(handover.descriptor);
         let (origin, link) = (handover.origin, handover.link.map(|link| *link));
         shell.sockets.insert(socket, connection, origin, link);

@@ -50,7 +50,7 @@ impl Shell {
                 connection,
                 home,
                 bytes,
-                admitted,
+                arrival,
             } => {
                 if let Some(socket) = self.sockets.socket(connection)
                     && let Some(state) = self.sockets.state(socket)
@@ -58,7 +58,7 @@ impl Shell {
                     *state = State::Leaving {
                         home,
                         bytes,
-                        admitted,
+                        arrival,
                     };
                     ring.release(socket);
                     // A send that nobody takes would keep it here for good.

@@ -157,13 +157,13 @@ impl Handler for Shell {
             && let State::Leaving {
                 home,
                 bytes,
-                admitted,
+                arrival,
             } = left.state
         {
             let handover = Handover {
                 descriptor,
                 bytes,
-                admitted,
+                arrival,
                 origin: left.origin,
                 link: left.under.map(|under| Box::new(under.link)),
             };

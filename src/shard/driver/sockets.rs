@@ -1,6 +1,6 @@
 //! The shell's side of the sockets: names of ring and core for each other, and what lies between.
 
-use crate::engine::access::Admitted;
+use crate::engine::access::Arrival;
 use crate::engine::bridge::line::Line;
 use crate::engine::keys::{ConnectionKey, ShardId};
 use crate::engine::outbox::outgoing::Outgoing;
@@ -22,7 +22,7 @@ pub(super) enum State {
     Leaving {
         home: ShardId,
         bytes: Vec<u8>,
-        admitted: Option<Box<Admitted>>,
+        arrival: Arrival,
     },
     /// It is being closed.
     Closing(Box<Closing>),
@@ -225,7 +225,7 @@ mod tests {
         *sockets.state(key).unwrap() = State::Leaving {
             home: 0,
             bytes: Vec::new(),
-            admitted: None,
+            arrival: Arrival::default(),
         };
         assert!(sockets.open_at(1).is_none() && sockets.open_at(3).is_none());
         assert!(sockets.remove(key).is_some() && sockets.remove(key).is_none());

@@ -7,7 +7,7 @@
 use super::end::{BLOCKS, END_FILE};
 use super::segment::{BLOCK_BYTES, file_name, number_of};
 use super::trace::{Operation, Trace};
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
@@ -57,6 +57,9 @@ pub trait Disk {
     /// # Errors
     /// They cannot be read.
     fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
+
+    /// A segment will be read soon: it may be fetched meanwhile.
+    fn read_ahead(&mut self, _segment: u64) {}
 
     /// Writes one of the two blocks in which the log's end is noted, and makes it lasting; the other one
     /// stays as it is.
@@ -337,6 +340,13 @@ impl Disk for Directory {
         let mut bytes = vec![0; length.min(bytes_max)];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    fn read_ahead(&mut self, segment: u64) {
+        // Who cannot fetch it now says so when it is read.
+        if let Ok(file) = self.file(segment) {
+            let _ = rustix::fs::fadvise(file, 0, None, Advice::WillNeed);
+        }
     }
 
     fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()> {

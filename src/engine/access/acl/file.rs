@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// Longest line in bytes: room for the longest filter.
 const LINE_BYTES_MAX: usize = 70_000;
 
+/// Most lines that are told of.
+const WARNINGS_MAX: usize = 10;
+
 /// Most characters of the file that an error shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
@@ -72,6 +75,48 @@ pub(super) fn from_rules<'a>(
         patterns.push(Rule::pattern(access, filter));
     }
     Ok(Acl::new(BTreeMap::new(), Vec::new(), patterns))
+}
+
+/// Lines of an access file that may not be as they were meant, in an operator's words.
+pub(super) fn warnings(text: &str) -> Vec<String> {
+    let mut told = (1..).zip(text.lines()).filter_map(|(number, line)| {
+        let text = doubt(line.trim_matches([' ', '\t', '\r']))?;
+        Some(format!("line {number}: {text}"))
+    });
+    let mut warnings: Vec<_> = told.by_ref().take(WARNINGS_MAX).collect();
+    let more = told.count();
+    if more > 0 {
+        warnings.push(format!("and {more} more lines of this kind"));
+    }
+    warnings
+}
+
+fn doubt(line: &str) -> Option<String> {
+    let (keyword, rest) = split_word(line);
+    if keyword == "user" {
+        let is_quoted = rest.len() > 1 && rest.starts_with('"') && rest.ends_with('"');
+        return (rest == "*" || is_quoted).then(|| {
+            let rest = shown(rest);
+            format!(
+                "user {rest} is for the user who is called so, with all its signs, and for no other"
+            )
+        });
+    }
+    let (_, filter) = parse_rule(keyword, rest).ok()?;
+    let mut levels = filter.split('/');
+    let stands_in = |level| [USER, CLIENT].contains(&level);
+    let has_stand_in = levels.any(stands_in) || filter.contains("${");
+    let filter = shown(filter);
+    match keyword {
+        "topic" if has_stand_in => Some(format!(
+            "what looks like a name to be filled in stands for itself in topic {filter}; that is what \
+             pattern is for, with %u or %c as whole levels"
+        )),
+        "pattern" if !has_stand_in || filter.contains("${") => Some(format!(
+            "pattern {filter} has neither %u nor %c as a level: it says the same for everybody"
+        )),
+        _ => None,
+    }
 }
 
 fn parse_line(line: &str) -> Result<Line<'_>, String> {

@@ -107,6 +107,13 @@ impl Acl {
         file::parse(text)
     }
 
+    /// Lines of an access file that may not be as they were meant, in an operator's words, some of them if
+    /// there are many.
+    #[must_use]
+    pub fn warnings(text: &str) -> Vec<String> {
+        file::warnings(text)
+    }
+
     /// Allows everything, `$` topics too.
     #[must_use]
     pub fn everything() -> Self {

@@ -2,7 +2,7 @@
 
 use super::pair::{NOW, Pair};
 use super::{Command, Shard, counter};
-use crate::engine::access::{Admitted, Answer, ClientIdRule, Identity};
+use crate::engine::access::{Admitted, Answer, Arrival, ClientIdRule, Identity};
 use crate::engine::keys::ConnectionKey;
 use crate::engine::overload::Stage;
 use crate::engine::route::home_shard;
@@ -246,7 +246,11 @@ fn who_was_judged_elsewhere_is_not_told_that_it_flaps() {
             identity: user("ann"),
             ..Admitted::default()
         };
-        let key = (shard.core).adopt(shard.now, 0, Some(Box::new(admitted)));
+        let arrival = Arrival {
+            came_at: None,
+            admitted: Some(Box::new(admitted)),
+        };
+        let key = shard.core.adopt(shard.now, 0, arrival);
         shard.receive(key, &connect("c", "ann"));
         let code = told(&mut shard, key).or_else(|| told_last(&mut shard, key));
         assert_eq!(code, Some(wanted));
@@ -276,7 +280,7 @@ fn memory_is_judged_where_a_client_is_at_home() {
         });
         let (home, bytes) = handed_over.expect("a handover");
         assert_eq!(home, 1);
-        let key = pair.cores[1].adopt(NOW, 0, None);
+        let key = pair.cores[1].adopt(NOW, 0, Arrival::default());
         pair.receive(1, key, &bytes);
         let mut said = pair.hear(1, key);
         pair.cores[1].take_commands(&mut commands);
@@ -287,4 +291,22 @@ fn memory_is_judged_where_a_client_is_at_home() {
         }
         assert_eq!(code(&said), Some(wanted), "{said:02x?}");
     }
+}
+
+/// Of two connections of one client the one that came later stays, though the other's way home was longer.
+#[test]
+fn who_came_earlier_elsewhere_takes_over_nobody() {
+    let mut shard = Shard::new(|_| {});
+    let came_at = Some(shard.now);
+    shard.now = shard.now.plus_ms(1);
+    shard.connect(b'c', true);
+    let arrival = Arrival {
+        came_at,
+        admitted: None,
+    };
+    let key = shard.core.adopt(shard.now, 0, arrival);
+    shard.receive(key, &connect("c", "ann"));
+    shard.take_over();
+    assert_eq!(told_last(&mut shard, key), Some(0x80));
+    assert_eq!(counter(&shard, "takeovers"), 0);
 }

@@ -1,6 +1,7 @@
 //! What connections take of those that may be, and when they give it back.
 
 use super::{Command, Shard, counter};
+use crate::engine::access::Arrival;
 use crate::engine::keys::ConnectionKey;
 use crate::engine::shard::admission::Place;
 use crate::engine::shard::unheard::{ConnectingPart, TurnedAway};
@@ -110,7 +111,7 @@ fn so_does_one_that_is_refused_where_it_was_handed_over_to() {
 /// One whose CONNECT was heard at another shard is refused here.
 fn refused_at_home(shard: &mut Shard) -> ConnectionKey {
     shard.core.admission.counts.enter(0);
-    let key = shard.core.adopt(shard.now, 0, None);
+    let key = shard.core.adopt(shard.now, 0, Arrival::default());
     shard.core.locate(key, network());
     shard.receive(key, b"\xFF\xFF\xFF\xFF\xFF");
     key
@@ -164,7 +165,7 @@ fn comes_again_at_home(shard: &mut Shard) -> ConnectionKey {
 
 fn comes_again_for(shard: &mut Shard, keep_alive_seconds: u8) -> ConnectionKey {
     shard.core.admission.counts.enter(0);
-    let key = shard.core.adopt(shard.now, 0, None);
+    let key = shard.core.adopt(shard.now, 0, Arrival::default());
     shard.core.locate(key, network());
     let mut connect = *b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
     connect[11] = keep_alive_seconds;
