@@ -245,7 +245,8 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     // What is left of these are the shards' own: their end ends the account.
     drop(entries_to);
     // Before clients come, so that what they publish waits for the other broker.
-    let bridges = Bridges::start(bridges, &shards).map_err(no_thread)?;
+    let sockets = SocketBounds::new(&config.settings.limits);
+    let bridges = Bridges::start(bridges, sockets, &shards).map_err(no_thread)?;
     tell_start((&running, &files), bounds, shards.restored());
     let methods = methods.authenticators(config, &files, bans.in_force());
     let replies = shards.replies();

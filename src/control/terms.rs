@@ -25,6 +25,10 @@ fn called(part: &Part) -> (String, &'static str) {
             "the revocation list".to_owned(),
             "what was revoked later is not in it",
         ),
+        Part::ForeignLists => (
+            "none of its revocation lists".to_owned(),
+            "clients of these CAs are refused, unless a CA between has its list here",
+        ),
     }
 }
 
@@ -38,6 +42,7 @@ pub(super) fn ended(term: &Term, now: i64) -> Option<String> {
         days => format!("{days} days ago"),
     };
     (term.ends_unix_s <= now).then(|| match term.part {
+        Part::ForeignLists => format!("{path}: {what} is of a CA of client_ca: {follows}"),
         Part::RevocationList => {
             format!("{path}: {what} is out of date since {when}: {follows}; get a newer one")
         }

@@ -14,7 +14,7 @@ use crate::shard::transport::client::TlsSetup;
 use crate::shard::vouching::{Named, Root};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::{
     ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
 };
@@ -116,6 +116,8 @@ pub enum Part {
     ClientCa(String),
     /// A revocation list.
     RevocationList,
+    /// Revocation lists none of which is of a CA of clients: they never serve.
+    ForeignLists,
 }
 
 /// How long a part of a file serves.
@@ -231,12 +233,13 @@ impl TlsFiles {
             let text = "has no certificate of a CA: what is in it vouches for no client";
             return Err(wrong(path, text));
         }
-        let mut trusted = Vec::new();
+        let (mut trusted, mut names) = (Vec::new(), Vec::new());
         for (number, certificate) in (1..).zip(certificates) {
             trusted.extend(Root::new(&certificate));
             if let Ok((_, parsed)) = X509Certificate::from_der(&certificate) {
                 let part = Part::ClientCa(parsed.subject().to_string());
                 terms.push(Term::new(path, part, &parsed));
+                names.push(parsed.subject().as_raw().to_vec());
             }
             let added = roots.add(certificate);
             added.map_err(|_| wrong(path, format!("certificate {number} is not one of a CA")))?;
@@ -245,19 +248,7 @@ impl TlsFiles {
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
         if let Some(path) = &self.client_crl {
-            let lists = Pem::new(&read(path, files::LIST_BYTES_MAX)?)
-                .and_then(|pem| pem.revocation_lists());
-            let lists = lists.map_err(|text| wrong(path, text))?;
-            terms.extend(lists.iter().filter_map(|list| {
-                let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
-                Some(Term {
-                    path: path.clone(),
-                    part: Part::RevocationList,
-                    // One that is ahead of its time counts as well.
-                    begins_unix_s: 0,
-                    ends_unix_s: parsed.next_update()?.timestamp(),
-                })
-            }));
+            let lists = read_lists(path, &names, terms)?;
             builder = builder.with_crls(lists);
             let leaf_only = builder.clone().only_check_end_entity_revocation();
             match self.client_crl_depth {
@@ -273,6 +264,43 @@ impl TlsFiles {
         let verifier = verifier.map_err(|error| wrong(at, error))?;
         Ok(Some(Named::new(verifier, of_leaf, trusted, provider)))
     }
+}
+
+/// Revocation lists, for clients of the CAs of these names.
+fn read_lists(
+    path: &Path,
+    names: &[Vec<u8>],
+    terms: &mut Vec<Term>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, CertificateError> {
+    let lists =
+        Pem::new(&read(path, files::LIST_BYTES_MAX)?).and_then(|pem| pem.revocation_lists());
+    let lists = lists.map_err(|text| wrong(path, text))?;
+    let term = |part, ends_unix_s| Term {
+        path: path.to_owned(),
+        part,
+        // One that is ahead of its time counts as well.
+        begins_unix_s: 0,
+        ends_unix_s,
+    };
+    terms.extend(lists.iter().filter_map(|list| {
+        let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
+        let ends = parsed.next_update()?.timestamp();
+        Some(term(Part::RevocationList, ends))
+    }));
+    if !lists.iter().any(|list| is_of_any(list, names)) {
+        terms.push(term(Part::ForeignLists, 0));
+    }
+    Ok(lists)
+}
+
+/// Whether one of so many CAs has made a list; one that cannot be read may be.
+fn is_of_any(list: &[u8], names: &[Vec<u8>]) -> bool {
+    let parsed = CertificateRevocationList::from_der(list);
+    parsed.map_or(true, |(_, list)| {
+        names
+            .iter()
+            .any(|name| list.issuer().as_raw() == name.as_slice())
+    })
 }
 
 fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CertificateError> {

@@ -220,7 +220,11 @@ impl SocketBounds {
         }
     }
 
-    fn set_on(self, socket: &Socket, is_tcp: bool) -> io::Result<()> {
+    /// Sets them on a socket.
+    ///
+    /// # Errors
+    /// The system refuses one.
+    pub fn set_on(self, socket: &Socket, is_tcp: bool) -> io::Result<()> {
         if self.send_bytes_max > 0 {
             socket.set_send_buffer_size(self.send_bytes_max)?;
         }

@@ -404,7 +404,19 @@ fn check_config_finds_what_a_start_would_refuse() {
         certificates.path("ca.pem"),
         certificates.path("crl.pem")
     );
+    let between = certificates.below();
+    between.revoke_until(&[], 2100);
+    let foreign_list = format!(
+        "allow_anonymous = true\n{tls}{}client_ca = {:?}\nclient_crl = {:?}\n",
+        pair("server"),
+        certificates.path("ca.pem"),
+        between.path("crl.pem")
+    );
     for (config, warning) in [
+        (
+            foreign_list,
+            "crl.pem: none of its revocation lists is of a CA of client_ca",
+        ),
         (soon, "soon.pem: the certificate ends in 9 days"),
         (old_list, "crl.pem: the revocation list is out of date"),
         (common, "[tls] is used by no listener"),

@@ -3,7 +3,9 @@
 //! One task per attempt, with a deadline; a resolver that hangs holds up its own bridge only.
 
 use crate::control::config::Address;
+use crate::shard::listener::SocketBounds;
 use crossbeam_channel::Sender;
+use socket2::SockRef;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -64,18 +66,18 @@ pub struct Dialler {
 }
 
 impl Dialler {
-    /// Starts the thread, which answers by `called`.
+    /// Starts the thread, which answers by `called`; sockets have the same bounds as those of clients.
     ///
     /// # Errors
     /// The system gives none.
-    pub fn start(called: Sender<Called>) -> io::Result<Self> {
+    pub fn start(called: Sender<Called>, bounds: SocketBounds) -> io::Result<Self> {
         let (calls, taken) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         std::thread::Builder::new()
             .name("ringmq-dial".into())
-            .spawn(move || runtime.block_on(serve(taken, called)))?;
+            .spawn(move || runtime.block_on(serve(taken, called, bounds)))?;
         Ok(Dialler { calls })
     }
 
@@ -85,11 +87,11 @@ impl Dialler {
     }
 }
 
-async fn serve(mut calls: UnboundedReceiver<Call>, called: Sender<Called>) {
+async fn serve(mut calls: UnboundedReceiver<Call>, called: Sender<Called>, bounds: SocketBounds) {
     while let Some(call) = calls.recv().await {
         let called = called.clone();
         tokio::spawn(async move {
-            let within = tokio::time::timeout(call.timeout, connect(&call.address)).await;
+            let within = tokio::time::timeout(call.timeout, connect(&call.address, bounds)).await;
             let outcome = within.unwrap_or(Err(CallError::Timeout(call.timeout)));
             let _ = called.send(Called {
                 number: call.number,
@@ -99,7 +101,10 @@ async fn serve(mut calls: UnboundedReceiver<Call>, called: Sender<Called>) {
     }
 }
 
-async fn connect(address: &Address) -> Result<(TcpStream, SocketAddr), CallError> {
+async fn connect(
+    address: &Address,
+    bounds: SocketBounds,
+) -> Result<(TcpStream, SocketAddr), CallError> {
     let host = (&*address.host, address.port);
     let found = tokio::net::lookup_host(host).await;
     let nowhere = || CallError::Dns(io::ErrorKind::AddrNotAvailable.into());
@@ -110,6 +115,7 @@ async fn connect(address: &Address) -> Result<(TcpStream, SocketAddr), CallError
                 // The ring waits, not the socket.
                 stream.set_nonblocking(false)?;
                 stream.set_nodelay(true)?;
+                bounds.set_on(&SockRef::from(&stream), true)?;
                 Ok(stream)
             }),
             Err(error) => Err(error),

@@ -28,6 +28,7 @@ use crate::shard::boot::Shards;
 use crate::shard::bridge::{NewLine, Parcel};
 use crate::shard::files;
 use crate::shard::inquiries::{Asked, Inquiry};
+use crate::shard::listener::SocketBounds;
 use crate::shard::orders::Announcements;
 use crate::shard::peer::Peer;
 use crate::shard::report::Waiting;
@@ -156,6 +157,8 @@ impl BridgeState {
 pub struct Bridges {
     bridges: Vec<Bridge>,
     dialler: Option<Dialler>,
+    /// Of the sockets that are dialled.
+    bounds: SocketBounds,
     called: Receiver<Called>,
     /// Numbers of attempts.
     last_number: u64,
@@ -350,15 +353,16 @@ impl Bridges {
     ///
     /// # Errors
     /// The system gives no thread, or no socket.
-    pub fn start(prepared: Prepared, shards: &Shards) -> io::Result<Self> {
+    pub fn start(prepared: Prepared, bounds: SocketBounds, shards: &Shards) -> io::Result<Self> {
         let (called_to, called) = crossbeam_channel::unbounded();
         let count = shards.pulses().len() as ShardId;
         let of_config = prepared.0.into_iter();
         let bridges: Vec<_> = of_config.map(|of| bridge(of, count)).collect();
-        let dialler = (!bridges.is_empty()).then(|| Dialler::start(called_to));
+        let dialler = (!bridges.is_empty()).then(|| Dialler::start(called_to, bounds));
         let mut all = Bridges {
             bridges,
             dialler: dialler.transpose()?,
+            bounds,
             called,
             last_number: 0,
             origin: Instant::now(),
@@ -381,7 +385,7 @@ impl Bridges {
     pub fn make_ready(&mut self, prepared: &Prepared) -> io::Result<()> {
         if self.dialler.is_none() && !prepared.0.is_empty() {
             let (called_to, called) = crossbeam_channel::unbounded();
-            self.dialler = Some(Dialler::start(called_to)?);
+            self.dialler = Some(Dialler::start(called_to, self.bounds)?);
             self.called = called;
         }
         Ok(())

@@ -188,6 +188,10 @@ pub(super) fn bridges(
     raw: &FileConfig,
     places: &Places<'_>,
 ) -> Result<Vec<BridgeConfig>, ConfigError> {
+    // One that is disconnected for a full queue takes even less: that is not inherited.
+    let of_sessions = raw.session.queue_full.map(QueueFull::from);
+    let full = of_sessions.filter(|full| *full == QueueFull::Disconnect);
+    let full = full.map(|_| QueueFull::DropNewest);
     let raw = raw.bridge.as_deref().unwrap_or_default();
     let mut names = BTreeSet::new();
     let lines = raw
@@ -213,7 +217,11 @@ pub(super) fn bridges(
         Ok(connections)
     };
     let all: Vec<_> = raw.iter().map(bridge).collect::<Result<_, _>>()?;
-    Ok(all.concat())
+    let mut all = all.concat();
+    for bridge in &mut all {
+        bridge.queue.full = bridge.queue.full.or(full);
+    }
+    Ok(all)
 }
 
 /// A bridge as the connections that it has.

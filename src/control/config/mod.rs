@@ -428,6 +428,7 @@ fn text(value: &Option<String>) -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::limits::QueueFull;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -627,6 +628,20 @@ mod tests {
         assert!(load("", &links, &[]).is_ok());
         let error = load("", &[("RINGMQ_PORT", "1883")], &[]).unwrap_err();
         assert!(error.contains("no key port"), "{error}");
+    }
+
+    /// One that is disconnected for a full queue takes even less.
+    #[test]
+    fn a_bridge_does_not_inherit_that_a_full_queue_disconnects() {
+        let bridge = "[[bridge]]\nname = \"a\"\naddresses = [\"mqtt://b:1\"]\ntopics = []\n";
+        for (said, full) in [
+            ("disconnect", Some(QueueFull::DropNewest)),
+            ("drop_oldest", None),
+        ] {
+            let text = format!("[session]\nqueue_full = {said:?}\n{bridge}");
+            let config = load(&text, &[], &[]).unwrap();
+            assert_eq!(config.bridges[0].queue.full, full);
+        }
     }
 
     #[test]
