@@ -190,8 +190,7 @@ pub(super) fn bridges(
 ) -> Result<Vec<BridgeConfig>, ConfigError> {
     // One that is disconnected for a full queue takes even less: that is not inherited.
     let of_sessions = raw.session.queue_full.map(QueueFull::from);
-    let full = of_sessions.filter(|full| *full == QueueFull::Disconnect);
-    let full = full.map(|_| QueueFull::DropNewest);
+    let is_spared = of_sessions == Some(QueueFull::Disconnect);
     let raw = raw.bridge.as_deref().unwrap_or_default();
     let mut names = BTreeSet::new();
     let lines = raw
@@ -218,8 +217,8 @@ pub(super) fn bridges(
     };
     let all: Vec<_> = raw.iter().map(bridge).collect::<Result<_, _>>()?;
     let mut all = all.concat();
-    for bridge in &mut all {
-        bridge.queue.full = bridge.queue.full.or(full);
+    for bridge in all.iter_mut().filter(|_| is_spared) {
+        bridge.queue.full.get_or_insert(QueueFull::DropNewest);
     }
     Ok(all)
 }

@@ -157,13 +157,15 @@ fn warn_of_unused(
         );
     }
     for &method in asked {
-        let mut serving = listeners
-            .iter()
-            .filter(|listening| serves(listening, method));
-        if serving.any(|listening| lacks(listening, method).is_none()) {
+        let serving = || {
+            listeners
+                .iter()
+                .filter(|listening| serves(listening, method))
+        };
+        if serving().any(|listening| lacks(listening, method).is_none()) {
             continue;
         }
-        let is_served = listeners.iter().any(|listening| serves(listening, method));
+        let is_served = serving().next().is_some();
         let why = match method {
             MethodName::Certificate if is_served => {
                 "none asks for client certificates (tls.client_ca)"

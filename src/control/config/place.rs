@@ -73,13 +73,15 @@ fn is_service_link(name: &str, value: &str) -> bool {
         .iter()
         .any(|scheme| value.starts_with(scheme));
     let words: Vec<_> = name.split('_').collect();
-    let has = |wanted: [&str; 2]| words.windows(2).any(|two| two == wanted);
-    let is_of_port = words.windows(3).any(|three| {
-        let is_number = three[1].bytes().all(|byte| byte.is_ascii_digit());
-        three[0] == "PORT" && is_number && ["TCP", "UDP", "SCTP"].contains(&three[2])
-    });
-    let is_host = has(["SERVICE", "HOST"]) || has(["SERVICE", "PORT"]);
-    is_host || is_of_port || is_place && words.last() == Some(&"PORT")
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    let mut pairs = words.windows(2);
+    let mut triples = words.windows(3);
+    pairs.any(|two| matches!(two, ["SERVICE", "HOST" | "PORT"]))
+        || triples.any(|three| match three {
+            ["PORT", number, "TCP" | "UDP" | "SCTP"] => is_number(number),
+            _ => false,
+        })
+        || is_place && words.last() == Some(&"PORT")
 }
 
 /// Reads the file, lays the environment over it, and checks names and types of both.

@@ -179,8 +179,9 @@ pub fn scan<D: Disk>(
     for (place, head) in heads.iter().enumerate() {
         found.segments.push(head.number);
         let next = heads.get(place + 1);
-        next.into_iter()
-            .for_each(|next| disk.read_ahead(next.number));
+        if let Some(next) = next {
+            disk.read_ahead(next.number);
+        }
         oldest = oldest.max(read_segment(disk, head, next, &mut found, &mut take)?);
     }
     if heads.first().is_some_and(|first| first.number > oldest) {
