@@ -175,7 +175,7 @@ impl Default for Limits {
             turn_sends_max: 512,
             turn_send_bytes_max: 2 * 1024 * 1024,
             turn_us_goal: 4_000,
-            gather_us_max: 0,
+            gather_us_max: 50,
             // A turn's worth of publishes fits.
             mailbox_letters_max: 4_096,
             max_packet_bytes: 2 * 1024 * 1024,

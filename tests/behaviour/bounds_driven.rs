@@ -252,12 +252,10 @@ driven! {
         };
     many_receives_gather: "gathering of events" "ring_gathers"
         "[limits]\ngather_us_max = 20000\n", |driven| {
-            let mut clients: Vec<_> = (0..4).map(|_| driven.v5()).collect();
-            driven.rises_while(|| {
-                for _ in 0..10 {
-                    clients.iter_mut().for_each(Client::ping);
-                }
-            });
+            let mut readers: Vec<_> = (0..50).map(|_| driven.v5()).collect();
+            readers.iter_mut().for_each(|reader| reader.subscribe("t", 0));
+            let mut publisher = driven.v5();
+            driven.rises_while(|| (0..1_000).for_each(|_| publisher.publish("t", 1, b"x")));
         };
     a_large_packet: "packet" "protocol_errors"
         "[limits]\nmax_packet_bytes = 200\n", |driven| {

@@ -4,30 +4,45 @@
 //! own. Where many connections send a little each, several come in the time that this takes: the kernel is
 //! then told to wake the owner for several, or for what there is after `gather_max`.
 //!
+//! Whether that pays depends on who sends: where all wait for what is gathered, nothing else comes
+//! meanwhile. So it is tried and measured, by the thread's CPU time per byte that came: it stays only
+//! while it spares some and no fewer bytes come, and is judged anew again and again. (Fewer receives tell
+//! nothing: one may bring what two did.)
+//!
 //! Only while receives come so fast that several are expected within that time, so that nobody waits who
-//! sends alone. Where gathering makes fewer bytes come, since all who would send wait for what is gathered,
-//! it ends and is not tried again for a while. (Fewer receives do not tell that: one may bring what two
-//! did.) Nor where receives bring much each: the work is then in the bytes, and these are best worked at
-//! while they are in the cache.
+//! sends alone; only where the thread is busy, so that who has time to spare answers at once; and not where
+//! receives bring much each: the work is then in the bytes, best done while they are in the cache.
 //!
 //! Not here: the wait itself, and whether to sleep at all.
 
 use std::time::{Duration, Instant};
 
-/// How long receives are counted before it is judged how fast they come.
+/// How long is counted before it is judged how fast receives come.
 const WINDOW: Duration = Duration::from_millis(20);
+/// So many windows make a measurement.
+const WINDOWS: u32 = 4;
 /// So many receives within `gather_max` begin it, ...
 const BEGINS_AT: f64 = 2.0;
 /// ... and fewer than so many end it.
 const ENDS_AT: f64 = 0.8;
+/// So much of a CPU in use begins it, ...
+const BUSY_BEGINS_AT: f64 = 0.5;
+/// ... and less than so much, with what it spares, ends it.
+const BUSY_ENDS_AT: f64 = 0.25;
 /// So many times those that are expected are waited for: they come in bursts.
 const BURST: f64 = 3.0;
 /// Most events that are waited for.
 const EVENTS_MAX: u32 = 64;
-/// Where fewer bytes come than this part of what came before, it ends, ...
-const KEPT_MIN: f64 = 0.6;
-/// ... for so long.
-const HOLD_OFF: Duration = Duration::from_secs(1);
+/// It pays where a byte takes no more than this part of the CPU time that it took before, ...
+const COST_MAX: f64 = 0.92;
+/// ... and where no fewer bytes come than this part of before: measurements are as noisy as that.
+const RATE_MIN: f64 = 0.93;
+/// For so long it is taken to pay on; then it is measured without once more.
+const PAYS_FOR: Duration = Duration::from_secs(2);
+/// Where it does not pay, it is not tried for so long, twice as long each time, ...
+const HOLD_OFF_MIN: Duration = Duration::from_secs(1);
+/// ... at most.
+const HOLD_OFF_MAX: Duration = Duration::from_secs(16);
 /// So many bytes a receive are much.
 const BULK_BYTES: f64 = 4_096.0;
 
@@ -40,31 +55,81 @@ pub(super) struct Several {
     pub us_max: u32,
 }
 
+/// What came in some time, and what it took of the thread's CPU.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    windows: u32,
+    bytes: u64,
+    elapsed: Duration,
+    cpu: Duration,
+}
+
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.windows += other.windows;
+        self.bytes += other.bytes;
+        self.elapsed += other.elapsed;
+        self.cpu += other.cpu;
+    }
+
+    fn is_measured(&self) -> bool {
+        self.windows >= WINDOWS
+    }
+
+    /// Of a CPU.
+    fn busy(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.elapsed.as_secs_f64()
+    }
+
+    fn pays_beside(&self, alone: &Count) -> bool {
+        let cost = |count: &Count| count.cpu.as_secs_f64() / count.bytes as f64;
+        let rate = |count: &Count| count.bytes as f64 / count.elapsed.as_secs_f64();
+        cost(self) <= cost(alone) * COST_MAX && rate(self) >= rate(alone) * RATE_MIN
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Each event wakes; what that costs is measured where it might be spared.
+    Alone(Count),
+    /// Events gather, and it is measured what that costs; the first window has some of both.
+    Tried {
+        alone: Count,
+        gathered: Option<Count>,
+    },
+    /// It pays.
+    Gathers { until: Instant },
+}
+
 /// How fast receives come, and whether events gather.
 #[derive(Debug)]
 pub(super) struct Gather {
     max: Duration,
     began: Instant,
+    /// The thread's CPU time then.
+    cpu: Duration,
     receives: u32,
     bytes: u64,
     /// Receives within `max`, by the last window.
     expected: f64,
-    /// Bytes within `max` before events gathered; `None` while they do not.
-    before: Option<f64>,
+    phase: Phase,
     not_before: Instant,
+    hold_off: Duration,
 }
 
 impl Gather {
-    /// For at most `max`; never if that is zero.
-    pub fn new(max: Duration, now: Instant) -> Self {
+    /// For at most `max`; never if that is zero. `cpu`: what the thread has used.
+    pub fn new(max: Duration, now: Instant, cpu: Duration) -> Self {
         Gather {
             max,
             began: now,
+            cpu,
             receives: 0,
             bytes: 0,
             expected: 0.0,
-            before: None,
+            phase: Phase::Alone(Count::default()),
             not_before: now,
+            hold_off: HOLD_OFF_MIN,
         }
     }
 
@@ -74,39 +139,84 @@ impl Gather {
         self.bytes += bytes as u64;
     }
 
-    /// What to wait for if the owner sleeps now; `None`: for the first event.
-    pub fn several(&mut self, now: Instant) -> Option<Several> {
+    /// What to wait for if the owner sleeps now; `None`: for the first event. `cpu` says what the thread
+    /// has used, and is asked once in a window.
+    pub fn several(&mut self, now: Instant, cpu: impl FnOnce() -> Duration) -> Option<Several> {
         if self.max.is_zero() {
             return None;
         }
-        let elapsed = now.saturating_duration_since(self.began);
-        if elapsed >= WINDOW {
-            let part = self.max.div_duration_f64(elapsed);
-            let receives = f64::from(std::mem::take(&mut self.receives));
-            let bytes = std::mem::take(&mut self.bytes) as f64;
-            self.began = now;
-            self.judge(receives * part, bytes * part, now);
+        if now.saturating_duration_since(self.began) >= WINDOW {
+            self.end_window(now, cpu());
         }
-        self.before.map(|_| Several {
+        (!matches!(self.phase, Phase::Alone(_))).then(|| Several {
             events: ((self.expected * BURST) as u32).clamp(2, EVENTS_MAX),
             us_max: self.max.as_micros() as u32,
         })
     }
 
-    fn judge(&mut self, expected: f64, bytes: f64, now: Instant) {
-        self.expected = expected;
-        let is_bulk = bytes > expected * BULK_BYTES;
-        match self.before {
-            Some(before) if bytes < before * KEPT_MIN => {
-                self.before = None;
-                self.not_before = now + HOLD_OFF;
+    fn end_window(&mut self, now: Instant, cpu: Duration) {
+        let window = Count {
+            windows: 1,
+            bytes: std::mem::take(&mut self.bytes),
+            elapsed: now.saturating_duration_since(self.began),
+            cpu: cpu.saturating_sub(self.cpu),
+        };
+        let receives = f64::from(std::mem::take(&mut self.receives));
+        (self.began, self.cpu) = (now, cpu);
+        self.expected = receives * self.max.div_duration_f64(window.elapsed);
+        let is_bulk = window.bytes as f64 > receives * BULK_BYTES;
+        let is_wanted = |receives_min, busy_min| {
+            self.expected >= receives_min && !is_bulk && window.busy() >= busy_min
+        };
+        self.phase = match self.phase {
+            Phase::Alone(count)
+                if is_wanted(BEGINS_AT, BUSY_BEGINS_AT) && now >= self.not_before =>
+            {
+                Self::with_another_alone(count, window)
             }
-            Some(_) if expected < ENDS_AT || is_bulk => self.before = None,
-            None if expected >= BEGINS_AT && !is_bulk && now >= self.not_before => {
-                self.before = Some(bytes);
+            Phase::Tried { alone, gathered } if is_wanted(ENDS_AT, BUSY_ENDS_AT) => {
+                self.with_another_tried(alone, gathered, window, now)
             }
-            _ => {}
+            Phase::Gathers { until } if is_wanted(ENDS_AT, BUSY_ENDS_AT) && now < until => {
+                self.phase
+            }
+            _ => Phase::Alone(Count::default()),
+        };
+    }
+
+    fn with_another_alone(mut alone: Count, window: Count) -> Phase {
+        alone.add(window);
+        if alone.is_measured() {
+            let gathered = None;
+            Phase::Tried { alone, gathered }
+        } else {
+            Phase::Alone(alone)
         }
+    }
+
+    fn with_another_tried(
+        &mut self,
+        alone: Count,
+        gathered: Option<Count>,
+        window: Count,
+        now: Instant,
+    ) -> Phase {
+        let gathered = gathered.map_or_else(Count::default, |mut gathered| {
+            gathered.add(window);
+            gathered
+        });
+        if !gathered.is_measured() {
+            let gathered = Some(gathered);
+            return Phase::Tried { alone, gathered };
+        }
+        if gathered.pays_beside(&alone) {
+            self.hold_off = HOLD_OFF_MIN;
+            let until = now + PAYS_FOR;
+            return Phase::Gathers { until };
+        }
+        self.not_before = now + self.hold_off;
+        self.hold_off = (self.hold_off * 2).min(HOLD_OFF_MAX);
+        Phase::Alone(Count::default())
     }
 }
 
@@ -115,28 +225,47 @@ mod tests {
     use super::*;
 
     const MAX: Duration = Duration::from_micros(50);
+    const BUSY: f64 = 0.8;
 
     struct Receiver {
         gather: Gather,
         now: Instant,
+        cpu: Duration,
     }
 
     impl Receiver {
         fn new(max: Duration) -> Self {
             let now = Instant::now();
-            let gather = Gather::new(max, now);
-            Receiver { gather, now }
+            let cpu = Duration::from_secs(3);
+            let gather = Gather::new(max, now, cpu);
+            Receiver { gather, now, cpu }
         }
 
-        /// A window passes in which so many come in 50 us, and bring so many bytes.
-        fn window_of(&mut self, receives: u32, bytes: usize) -> Option<Several> {
+        /// A window passes in which so many come in 50 us, bring so many bytes, and take this part of it.
+        fn window_of(&mut self, receives: u32, bytes: usize, busy: f64) -> Option<Several> {
             self.now += WINDOW;
+            self.cpu += WINDOW.mul_f64(busy);
             self.gather.note(receives * 400, bytes * 400);
-            self.gather.several(self.now)
+            self.gather.several(self.now, || self.cpu)
         }
 
         fn window(&mut self, receives: u32) -> Option<Several> {
-            self.window_of(receives, receives as usize * 100)
+            self.window_of(receives, receives as usize * 100, BUSY)
+        }
+
+        /// So many windows that are alike; whether events gather after each.
+        fn gathers(&mut self, windows: u32, receives: u32, bytes: usize, busy: f64) -> Vec<bool> {
+            (0..windows)
+                .map(|_| self.window_of(receives, bytes, busy).is_some())
+                .collect()
+        }
+
+        /// It is tried, and takes so much less CPU; then whether it stays.
+        fn tried(&mut self, busy: f64, bytes: usize) -> bool {
+            while self.window_of(10, 1_000, BUSY).is_none() {}
+            let tried = self.gathers(WINDOWS, 10, bytes, busy);
+            assert_eq!(tried, [true; WINDOWS as usize]);
+            self.window_of(10, bytes, busy).is_some()
         }
     }
 
@@ -151,41 +280,79 @@ mod tests {
     }
 
     #[test]
+    fn who_has_time_to_spare_answers_at_once() {
+        let mut idle = Receiver::new(MAX);
+        assert_eq!(idle.gathers(10, 10, 1_000, 0.4), [false; 10]);
+        assert!(idle.tried(0.5, 1_000));
+        assert!(idle.window_of(10, 1_000, 0.3).is_some(), "spared by it");
+        assert!(idle.window_of(10, 1_000, 0.2).is_none());
+    }
+
+    #[test]
     fn several_are_waited_for_while_they_come_fast() {
         let mut many = Receiver::new(MAX);
         let us_max = 50;
         let wanted = |events| Some(Several { events, us_max });
+        assert_eq!(many.gathers(WINDOWS - 1, 4, 400, BUSY), [false; 3]);
         assert_eq!(many.window(4), wanted(12));
         assert_eq!(many.window(5), wanted(15));
-        assert_eq!(many.gather.several(many.now), wanted(15), "in between");
+        let cpu = many.cpu;
+        assert_eq!(
+            many.gather.several(many.now, || cpu),
+            wanted(15),
+            "in between"
+        );
         assert_eq!(many.window(1_000), wanted(EVENTS_MAX));
     }
 
     #[test]
-    fn it_ends_where_fewer_bytes_come_by_it_and_is_tried_again_later() {
-        let mut few = Receiver::new(MAX);
-        assert!(few.window(10).is_some());
-        assert!(few.window_of(5, 1_000).is_some(), "as much in fewer");
-        assert_eq!(few.window_of(10, 500), None);
-        assert_eq!(few.window(10), None, "not at once");
-        few.now += HOLD_OFF;
-        assert!(few.gather.several(few.now).is_none() && few.window(10).is_some());
+    fn it_stays_where_it_spares_cpu_and_is_measured_anew() {
+        let mut many = Receiver::new(MAX);
+        assert!(many.tried(0.5, 1_000));
+        let windows = PAYS_FOR.div_duration_f64(WINDOW) as u32;
+        assert!(
+            many.gathers(windows - 1, 10, 1_000, 0.5)
+                .iter()
+                .all(|gathers| *gathers)
+        );
+        assert!(many.window_of(10, 1_000, 0.5).is_none());
+        assert!(many.tried(0.5, 1_000));
+    }
+
+    #[test]
+    fn it_ends_where_it_spares_nothing_or_less_comes_and_is_tried_again_ever_later() {
+        let mut many = Receiver::new(MAX);
+        for (n, (busy, bytes)) in [(0.78, 1_000), (0.4, 800)]
+            .into_iter()
+            .cycle()
+            .take(6)
+            .enumerate()
+        {
+            assert!(!many.tried(busy, bytes));
+            let hold_off = (HOLD_OFF_MIN * (1 << n)).min(HOLD_OFF_MAX);
+            let windows = hold_off.div_duration_f64(WINDOW) as u32 - 1;
+            assert!(
+                many.gathers(windows + WINDOWS - 1, 10, 1_000, BUSY)
+                    .iter()
+                    .all(|gathers| !gathers)
+            );
+        }
     }
 
     #[test]
     fn what_brings_much_at_once_is_not_waited_for() {
         let mut bulky = Receiver::new(MAX);
-        assert_eq!(bulky.window_of(10, 100_000), None);
-        assert!(bulky.window(10).is_some());
-        assert_eq!(bulky.window_of(10, 100_000), None);
+        assert_eq!(bulky.gathers(10, 10, 100_000, BUSY), [false; 10]);
+        assert!(bulky.tried(0.5, 1_000));
+        assert_eq!(bulky.window_of(10, 100_000, BUSY), None);
     }
 
     #[test]
     fn it_ends_when_little_comes_and_begins_with_the_next_rush() {
         let mut some = Receiver::new(MAX);
-        some.gather.before = Some(0.0);
+        assert!(some.tried(0.5, 1_000));
         assert!(some.window(1).is_some());
         assert_eq!(some.window(0), None);
-        assert!(some.window(8).is_some());
+        assert!(some.tried(0.5, 1_000));
     }
 }

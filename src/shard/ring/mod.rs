@@ -152,16 +152,19 @@ impl Ring {
         }
         let queue = Queue::new(config).map_err(|error| probe::explain("io_uring_setup", error))?;
         probe::check(&queue)?;
+        if !config.gather_max.is_zero() && !queue.can_gather() {
+            let alone = RingConfig {
+                gather_max: Duration::ZERO,
+                task_run: TaskRun::Cooperative,
+                ..config.clone()
+            };
+            return Ring::new(&alone);
+        }
         let count = config.receive_buffers.next_power_of_two();
         let buffers = BufferRing::new(&queue, count, config.receive_buffer_bytes)
             .map_err(|error| probe::explain("registering receive buffers", error))?;
         let waker = Waker::new(queue.raw_fd())
             .map_err(|error| probe::explain("making an eventfd", error))?;
-        let gather_max = if queue.can_gather() {
-            config.gather_max
-        } else {
-            Duration::ZERO
-        };
         let mut ring = Ring {
             queue,
             buffers: Some(buffers),
@@ -176,7 +179,7 @@ impl Ring {
             wake_count: Box::new(0),
             refusing_max: 0,
             accepts_another: false,
-            gather: Gather::new(gather_max, Instant::now()),
+            gather: Gather::new(config.gather_max, Instant::now(), wait::thread_cpu()),
             accept_backoff: Box::new(types::Timespec::from(config.accept_backoff)),
             config: config.clone(),
             counters: RingCounters::default(),

@@ -3,6 +3,7 @@
 
 use super::Ring;
 use super::error::RingError;
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
 impl Ring {
@@ -33,7 +34,7 @@ impl Ring {
         } else {
             self.counters.sleeps += 1;
             let longest = self.config.sleep_max.min(remaining);
-            let several = self.gather.several(now);
+            let several = self.gather.several(now, thread_cpu);
             let several = several.filter(|_| longest > self.config.gather_max);
             self.counters.gathers += u64::from(several.is_some());
             self.queue.submit_and_wait(longest, several)
@@ -41,4 +42,10 @@ impl Ring {
         self.waker.0.sleeper.retire();
         result
     }
+}
+
+/// What this thread has used of its CPU.
+pub(super) fn thread_cpu() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(used).unwrap_or_default()
 }
