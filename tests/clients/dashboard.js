@@ -217,6 +217,8 @@ async function disconnect(page) {
   const yes = `document.getElementById("sure-yes").click()`;
   await page.run(click);
   await page.until("a question", `document.getElementById("sure-dialog").open`);
+  await page.until("it says what it does", `document.getElementById("sure-yes").textContent === "Disconnect"`);
+  await page.until("Enter does no harm", `document.activeElement.value === "no"`);
   await page.shot("sure");
   await page.run(yes);
   await page.until("that a token is needed", `/token/i.test(document.getElementById("problem").innerText)`);

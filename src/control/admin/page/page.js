@@ -155,7 +155,7 @@ function plot() {
 }
 
 function latencies(now, then) {
-  const kinds = buckets(now, then || new Map(), "ringmq_delivery_seconds", (labels) => `QoS ${labels.qos}, ${labels.path} shard`);
+  const kinds = buckets(now, then || new Map(), "ringmq_delivery_seconds", (labels) => `QoS ${labels.qos}, ${labels.path === "local" ? "same" : "other"} shard`);
   for (const [, all] of buckets(now, then || new Map(), "ringmq_puback_seconds", () => "")) kinds.set("to PUBACK", all);
   for (const [, all] of buckets(now, then || new Map(), "ringmq_turn_seconds", () => "")) kinds.set("a shard's turn", all);
   const rows = [...kinds].filter(([, of]) => percentile(of, 1) !== null);
@@ -274,9 +274,10 @@ async function clients(place, query) {
     table(`${count(list.count)} found`, LOOK, list.clients), pages(path, list, list.next));
 }
 
-async function sure(text) {
+async function sure(text, label) {
   const dialog = document.getElementById("sure-dialog");
   document.getElementById("sure-text").textContent = text;
+  document.getElementById("sure-yes").textContent = label;
   dialog.returnValue = "no";
   dialog.showModal();
   await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
@@ -285,7 +286,7 @@ async function sure(text) {
 
 function act(label, question, does) {
   return make("button", { type: "button", onclick: async () => {
-    if (!await sure(question)) return;
+    if (!await sure(question, label)) return;
     try { await does(); problem(null); show(); } catch (error) { problem(error); }
   } }, label);
 }
