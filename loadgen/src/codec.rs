@@ -79,6 +79,14 @@ pub fn decode(bytes: &[u8], protocol: u8) -> Decoded<'_> {
     }
 }
 
+/// Length of the first packet of `bytes`, which are packets; all of them where that cannot be told.
+pub fn first_len(bytes: &[u8]) -> usize {
+    match variable(bytes.get(1..).unwrap_or_default()) {
+        Some(Ok((length, used))) => bytes.len().min(1 + used + length),
+        _ => bytes.len(),
+    }
+}
+
 /// Whether a packet from a broker may begin so.
 const fn is_first_byte(first: u8) -> bool {
     match first >> 4 {

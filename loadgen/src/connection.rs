@@ -1,6 +1,6 @@
 //! One connection: what was read and not decoded, what is to be written.
 
-use crate::codec::{Decoded, Packet, decode};
+use crate::codec::{Decoded, Packet, decode, first_len};
 use crate::transport::Transport;
 use std::io;
 
@@ -13,6 +13,9 @@ pub struct Connection {
     partial: Vec<u8>,
     outgoing: Vec<u8>,
     is_flushed: bool,
+    writes_each: bool,
+    /// Of the packet that went out in part.
+    packet_left: usize,
 }
 
 /// Why a connection cannot go on.
@@ -51,13 +54,15 @@ pub struct Progress {
 }
 
 impl Connection {
-    /// Wraps a transport.
-    pub const fn new(transport: Transport) -> Self {
+    /// Wraps a transport; with `writes_each` each packet leaves in a write of its own.
+    pub const fn new(transport: Transport, writes_each: bool) -> Self {
         Connection {
             transport,
             partial: Vec::new(),
             outgoing: Vec::new(),
             is_flushed: true,
+            writes_each,
+            packet_left: 0,
         }
     }
 
@@ -81,13 +86,32 @@ impl Connection {
         !self.outgoing.is_empty() || !self.is_flushed
     }
 
+    /// Where the next write ends, if the one before ended at `written`.
+    fn end_of_write(&self, written: usize) -> usize {
+        let left = &self.outgoing[written..];
+        if !self.writes_each {
+            return self.outgoing.len();
+        }
+        let is_begun = self.packet_left > 0;
+        written
+            + if is_begun {
+                self.packet_left
+            } else {
+                first_len(left)
+            }
+    }
+
     /// Writes what the transport takes; how many bytes.
     pub fn flush(&mut self) -> Result<usize, ConnectionError> {
         let mut written = 0;
         while written < self.outgoing.len() {
-            match self.transport.write(&self.outgoing[written..]) {
+            let end = self.end_of_write(written);
+            match self.transport.write(&self.outgoing[written..end]) {
                 Ok(0) => return Err(ConnectionError::Closed("closed by the broker".into())),
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    self.packet_left = end - written;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(ConnectionError::Closed(error.to_string())),

@@ -66,6 +66,9 @@ pub struct Connection {
     /// Unacknowledged publishes of QoS 1 and 2 per publisher, if the broker takes as many; 1000 unless given
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub inflight_max: Option<u16>,
+    /// Each packet leaves in a write of its own, as from clients that have nothing to do with each other
+    #[arg(long)]
+    pub write_each: bool,
     /// Give up when nothing moves for so long
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
     pub patience: Duration,

@@ -148,6 +148,8 @@ pub struct Settings {
     pub patience: Duration,
     /// Unacknowledged publishes per publisher.
     pub inflight_max: u16,
+    /// Each packet leaves in a write of its own.
+    pub writes_each: bool,
     pub threads: u32,
     /// Failed connects are counted, not fatal.
     pub tolerates_failures: bool,

@@ -31,6 +31,7 @@ pub fn settings(scenario: &str, connection: &Connection, clients: u32) -> Result
         storm: None,
         patience: connection.patience,
         inflight_max: connection.inflight_max(),
+        writes_each: connection.write_each,
         threads: connection.threads(),
         tolerates_failures: false,
         loss_share_max: 0.0,

@@ -123,7 +123,7 @@ impl Worker {
         self.connecting.in_setup += 1;
         client.stage = Stage::Establishing;
         let mut connection = match Transport::connect(&plan.settings.target, nth) {
-            Ok(transport) => Box::new(Connection::new(transport)),
+            Ok(transport) => Box::new(Connection::new(transport, plan.settings.writes_each)),
             Err(error) => {
                 let why = ConnectionError::Closed(error.to_string());
                 self.fail_client(local, &why);

@@ -27,6 +27,8 @@ pub enum Fault {
     Stop,
     /// All connections end.
     Die,
+    /// Several packets in one WebSocket message end the connection.
+    Together,
 }
 
 /// How packets travel.
@@ -213,6 +215,13 @@ fn serve_stream<S: Read + Write>(
             _ => {}
         }
         let mut outgoing = Vec::new();
+        let is_alone = |bytes: &[u8]| {
+            let mut rest = bytes.to_vec();
+            take_packet(&mut rest).is_some() && rest.is_empty()
+        };
+        if fault == Fault::Together && !incoming.is_empty() && !is_alone(&incoming) {
+            return Err(io::Error::other("several at once"));
+        }
         while !is_over(fault, subscribers)
             && let Some(packet) = take_packet(&mut incoming)
         {

@@ -80,3 +80,21 @@ fn files_that_are_no_certificates_are_named() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains(bad.as_str()));
 }
+
+#[test]
+fn packets_leave_one_by_one_where_that_is_said() {
+    let broker = || local("ws", &fake::start(Fault::Together, Wire::WebSocket, None));
+    let args = [
+        "p2p",
+        "--pairs=2",
+        "--messages=200",
+        "--window=8",
+        "--qos=1",
+    ];
+    let together = loadgen(&broker(), &args);
+    assert_eq!(together.status.code(), Some(1));
+    let said = text(&together.stdout);
+    assert!(!said.contains("0 of 400"), "not at the start: {said}");
+    let json = clean(&broker(), &[&args[..], &["--write-each"]].concat());
+    assert_eq!(json["delivered"]["messages"], 400, "{json}");
+}
