@@ -19,6 +19,7 @@ mod bounds_driven;
 mod bridge;
 mod bridge_lines;
 mod bridge_presets;
+mod bridge_qos;
 mod bridge_queue;
 mod bridge_remotes;
 mod bridge_ways;

@@ -12,6 +12,7 @@
 mod support;
 
 mod bridge;
+mod bridge_peers;
 mod import;
 mod mosquitto;
 mod rumqttc_scenarios;

@@ -9,24 +9,21 @@
 
 pub mod dialler;
 mod failback;
+mod prepared;
+mod qos;
 mod redirect;
 mod sas;
 mod tls;
 
-use crate::control::config::{Address, BridgeConfig, Config};
-use crate::control::text;
-use crate::engine::access::Secret;
-use crate::engine::bridge::CLIENT_ID_PREFIX;
+use crate::control::config::{Address, BridgeConfig};
 use crate::engine::bridge::dial::{Dial, DialRule};
 use crate::engine::bridge::line::{End, LineCounts, News};
-use crate::engine::bridge::plan::{Plan, Protocol, Taken};
+use crate::engine::bridge::plan::{Plan, Protocol};
 use crate::engine::keys::ShardId;
 use crate::engine::route::home_shard;
-use crate::engine::shard::Settings;
 use crate::engine::time::Timestamp;
 use crate::shard::boot::Shards;
 use crate::shard::bridge::{NewLine, Parcel};
-use crate::shard::files;
 use crate::shard::inquiries::{Asked, Inquiry};
 use crate::shard::listener::SocketBounds;
 use crate::shard::orders::Announcements;
@@ -35,6 +32,9 @@ use crate::shard::report::Waiting;
 use crate::shard::transport::remote::RemoteTls;
 use crossbeam_channel::Receiver;
 use dialler::{Call, Called, Dialler};
+pub use prepared::Prepared;
+use prepared::Told;
+use qos::Qos2;
 use redirect::{Elsewhere, Redirect};
 use sas::SasKey;
 use serde::Serialize;
@@ -43,14 +43,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 use utoipa::ToSchema;
-
-/// Longest file of a password.
-const PASSWORD_FILE_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a shard that is late may take to end a bridge's session.
 const ENDS_WITHIN: Duration = Duration::from_secs(3_600);
@@ -98,6 +94,8 @@ struct Bridge {
     attempts: u64,
     /// Why the last one ended.
     cause: Option<String>,
+    /// Which of its addresses take no QoS 2, and cannot say so.
+    qos_2: Qos2,
     counts: LineCounts,
 }
 
@@ -188,118 +186,6 @@ impl Redirects {
     }
 }
 
-/// Bridges that are told what they need, before anybody dials.
-#[derive(Debug, Default)]
-pub struct Prepared(Vec<Told>);
-
-/// What one is told.
-#[derive(Debug)]
-struct Told {
-    config: BridgeConfig,
-    plan: Arc<Plan>,
-    /// How to speak TLS, by its addresses.
-    tls: Vec<Option<RemoteTls>>,
-    sas: Option<SasKey>,
-}
-
-impl Prepared {
-    /// Reads what the configuration names.
-    ///
-    /// # Errors
-    /// A file that cannot be used.
-    pub fn load(config: &Config) -> Result<Self, String> {
-        let bridges = config.bridges.iter();
-        let bridges = bridges.map(|bridge| {
-            let wrong = |text: String| format!("bridge {:?}: {text}", bridge.name);
-            let plan = plan(bridge, &config.settings).map_err(wrong)?;
-            Ok(Told {
-                config: bridge.clone(),
-                plan: Arc::new(plan),
-                tls: remotes(bridge).map_err(wrong)?,
-                sas: sas_key(bridge).map_err(wrong)?,
-            })
-        });
-        bridges.collect::<Result<_, _>>().map(Prepared)
-    }
-}
-
-fn password(file: &Path) -> Result<Secret, String> {
-    let bytes = files::read(file, PASSWORD_FILE_BYTES_MAX);
-    let bytes =
-        bytes.map_err(|error| format!("bridge.password_file: {}: {error}", file.display()))?;
-    let mut lines = text::without_mark(&bytes).split(|byte| *byte == b'\n');
-    let line = lines.next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.is_empty() {
-        let text = format!(
-            "bridge.password_file: the first line of {} is empty",
-            file.display()
-        );
-        return Err(text);
-    }
-    Ok(Secret::new(line))
-}
-
-/// What tokens are made of, if there are to be any.
-fn sas_key(config: &BridgeConfig) -> Result<Option<SasKey>, String> {
-    let Some(file) = &config.sas_key_file else {
-        return Ok(None);
-    };
-    let host = config
-        .addresses
-        .first()
-        .map_or("", |address| &*address.host);
-    let device = config.client_id.as_deref().unwrap_or_default();
-    let resource = format!("{host}/devices/{device}");
-    SasKey::load(file, &resource, config.sas_seconds).map(Some)
-}
-
-/// How to speak TLS, by the addresses.
-fn remotes(config: &BridgeConfig) -> Result<Vec<Option<RemoteTls>>, String> {
-    let is_needed = config.addresses.iter().any(|address| address.is_tls);
-    let loaded = is_needed.then(|| tls::load(&config.tls).map(Arc::new));
-    let loaded = loaded.transpose()?;
-    let addresses = config.addresses.iter();
-    let remotes = addresses.map(|at| tls::for_address(at, loaded.as_ref(), &config.tls));
-    remotes.collect()
-}
-
-fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
-    let of_host = || {
-        let host = rustix::system::uname();
-        let host = host.nodename().to_string_lossy();
-        format!("{host}-{}", config.name).into()
-    };
-    Ok(Plan {
-        name: config.name.clone(),
-        session_id: format!("{CLIENT_ID_PREFIX}{}", config.name).into(),
-        local_user: config.local_user.clone(),
-        client_id: config.client_id.clone().unwrap_or_else(of_host),
-        user_name: config.user.clone(),
-        password: config.password_file.as_deref().map(password).transpose()?,
-        keep_alive_seconds: config.keep_alive_seconds,
-        lasts_ms: None,
-        idle_ms: config.idle_ms,
-        is_persistent: config.is_persistent,
-        queue: config.queue,
-        part: config.part,
-        topics: config.topics.clone(),
-        topic_alias_max: config.topic_alias_max,
-        known: config.known,
-        remote_state_topic: config.remote_state_topic.clone(),
-        broker_name: settings.broker_name.clone().unwrap_or_default(),
-        hops_max: config.hops_max,
-        taken: Taken {
-            topics: settings.limits.topics(),
-            packet_bytes_max: settings.limits.max_packet_bytes,
-            receive_maximum: settings.limits.receive_maximum,
-            qos_max: settings.qos_max,
-            retain_available: settings.retain_available,
-            connect_timeout_ms: settings.limits.connect_timeout_ms,
-        },
-    })
-}
-
 /// Has the home shard end a bridge's session, with its connection.
 fn end_session(bridge: &Bridge, shards: &Shards) {
     let asked = Asked::EndSession {
@@ -344,6 +230,7 @@ fn bridge(told: Told, shards: ShardId) -> Bridge {
         since: Instant::now(),
         attempts: 0,
         cause: None,
+        qos_2: Qos2::default(),
         counts: LineCounts::default(),
     }
 }
@@ -582,6 +469,7 @@ impl Bridges {
             News::Refused(by, filter, why) => {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
+            News::NoQos2 => bridge.learn_by_answer(),
             News::Ended(end) => self.failed(number, &end),
             News::Idle => {
                 bridge.rest(now);
@@ -609,6 +497,7 @@ impl Bridges {
             false if was_made => format!("bridge {name}: {address}, {protocol}: {cause}"),
             false => format!("bridge {name}: {cause}"),
         };
+        bridge.learn_by_end(end.of_qos_2);
         let redirect = bridge.redirect(end, now);
         let wait_ms = match redirect {
             Redirect::Followed(_) => 0,
@@ -748,13 +637,14 @@ impl Bridge {
     }
 
     /// What an attempt is told: with a token of its own, where there is one.
-    fn plan_now(&self) -> Arc<Plan> {
+    fn plan_now(&self, address: usize) -> Arc<Plan> {
+        let plan = self.plan_for(address);
         match &self.sas {
-            None => Arc::clone(&self.plan),
+            None => plan,
             Some(sas) => Arc::new(Plan {
                 password: Some(sas.token()),
                 lasts_ms: Some(sas.lasts_ms()),
-                ..(*self.plan).clone()
+                ..(*plan).clone()
             }),
         }
     }
@@ -769,7 +659,11 @@ impl Bridge {
     ) -> Parcel {
         Parcel::new(NewLine {
             number,
-            plan: self.plan_now(),
+            // One that tries the first address again has a number of its own.
+            plan: self.plan_now(match self.probe == Some(number) {
+                true => 0,
+                false => self.dial.attempt().address,
+            }),
             protocol: Some(protocol),
             descriptor: stream.into(),
             far_end: None,

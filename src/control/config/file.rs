@@ -239,6 +239,8 @@ pub(super) enum BridgePreset {
     AzureEventGrid,
     HivemqCloud,
     EmqxCloud,
+    Rabbitmq,
+    Nats,
     Mosquitto,
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Rules {
 const AS_CLIENT: &[Protocol] = &[Protocol::V5, Protocol::V3_1_1];
 const AS_BRIDGE: &[Protocol] = &[Protocol::V5, Protocol::V3_1_1_BRIDGE, Protocol::V3_1_1];
 
+/// Its `max_payload` as it is unless said, less what it puts before a message.
+const NATS_PAYLOAD_BYTES_MAX: usize = 1024 * 1024 - 1024;
+
 /// By TLS, as clients speak, and nothing else.
 const CLOUD: Rules = Rules {
     name: "",
@@ -34,6 +37,30 @@ const CLOUD: Rules = Rules {
     needs_client_id: false,
     needs_user: false,
     known: Known::NOTHING,
+};
+
+const RABBITMQ: Rules = Rules {
+    name: "rabbitmq",
+    has_tls_only: false,
+    known: Known {
+        qos_max: Qos::AtLeastOnce,
+        ..Known::NOTHING
+    },
+    ..CLOUD
+};
+
+const NATS: Rules = Rules {
+    name: "nats",
+    protocols: &[Protocol::V3_1_1],
+    has_tls_only: false,
+    known: Known {
+        // 2.10 takes QoS 2, and dots.
+        qos_max: Qos::AtLeastOnce,
+        payload_bytes_max: NATS_PAYLOAD_BYTES_MAX,
+        topic_never_has: b" .",
+        ..Known::NOTHING
+    },
+    ..CLOUD
 };
 
 impl BridgePreset {
@@ -97,6 +124,8 @@ impl BridgePreset {
                 },
                 ..CLOUD
             },
+            BridgePreset::Rabbitmq => RABBITMQ,
+            BridgePreset::Nats => NATS,
             BridgePreset::Mosquitto => Rules {
                 name: "mosquitto",
                 protocols: AS_BRIDGE,

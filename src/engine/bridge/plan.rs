@@ -232,6 +232,8 @@ pub struct Known {
     pub payload_bytes_max: usize,
     /// Longest topic.
     pub topic_bytes_max: usize,
+    /// Bytes that no topic may have.
+    pub topic_never_has: &'static [u8],
     /// Most levels of a topic.
     pub topic_levels_max: usize,
     /// Most filters in one SUBSCRIBE.
@@ -245,6 +247,7 @@ impl Known {
         takes_retained: true,
         payload_bytes_max: usize::MAX,
         topic_bytes_max: u16::MAX as usize,
+        topic_never_has: b"",
         topic_levels_max: usize::MAX,
         filters_per_subscribe_max: 64,
     };
@@ -255,6 +258,10 @@ impl Known {
         let levels = || 1 + topic.bytes().filter(|byte| *byte == b'/').count();
         !topic.is_empty()
             && topic.len() <= self.topic_bytes_max
+            && (self.topic_never_has.is_empty()
+                || !topic
+                    .bytes()
+                    .any(|byte| self.topic_never_has.contains(&byte)))
             && (self.topic_levels_max == usize::MAX || levels() <= self.topic_levels_max)
     }
 }

@@ -1,7 +1,8 @@
 //! From the remote broker to the core.
 
 use super::breach::Breach;
-use super::{Line, Side, Stage, first_ack};
+use super::exactly::Heard;
+use super::{Line, News, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::Frame;
@@ -62,6 +63,7 @@ impl Line {
     fn farewell_of_remote(&mut self, frame: Frame<'_>) -> Result<(), Breach> {
         let (why, server) = decode_farewell(frame.body)?;
         let server = server.map(str::to_owned);
+        self.exactly.ends_by_remote();
         self.over(format!("it disconnects: {why}"), false, server);
         Ok(())
     }
@@ -141,11 +143,13 @@ impl Line {
         let ack = Ack::decode(kind, frame.body, self.version())?;
         self.counts.refused_remote +=
             u64::from(ack.reason.is_error() && kind != PacketType::Pubcomp);
-        let is_lowered = kind == PacketType::Puback && self.lowered.contains(&ack.packet_id);
-        if is_lowered {
-            self.say_here(PacketType::Pubrec, ack.packet_id, ack.reason);
-        } else {
-            ack.encode(Version::V5, &mut self.up);
+        let heard = self.exactly.heard(&ack);
+        if heard == Heard::FirstPubrec {
+            self.news.push(News::NoQos2);
+        }
+        match heard {
+            Heard::Same => ack.encode(Version::V5, &mut self.up),
+            _ => self.say_here(PacketType::Pubrec, ack.packet_id, ack.reason),
         }
         Ok(())
     }

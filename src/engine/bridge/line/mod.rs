@@ -13,6 +13,7 @@
 
 mod aliases;
 mod breach;
+mod exactly;
 mod inward;
 mod outward;
 mod subscribing;
@@ -31,7 +32,8 @@ use crate::engine::message::Qos;
 use crate::engine::session::EXPIRY_NEVER;
 use aliases::Aliases;
 use breach::Breach;
-use std::collections::BTreeSet;
+use exactly::Exactly;
+pub use exactly::OfQos2;
 use std::fmt;
 use std::sync::Arc;
 
@@ -91,6 +93,8 @@ pub struct End {
     pub is_breach: bool,
     /// Whether it was up.
     pub was_up: bool,
+    /// What the remote broker made of messages of QoS 2.
+    pub of_qos_2: OfQos2,
     /// Where the remote broker says to go.
     pub server_reference: Option<String>,
 }
@@ -104,6 +108,7 @@ impl End {
             is_by_protocol: false,
             is_breach: false,
             was_up: false,
+            of_qos_2: OfQos2::Untried,
             server_reference: None,
         }
     }
@@ -133,6 +138,8 @@ pub enum News {
     Counts(LineCounts),
     /// A filter is not granted: by whom, which, why.
     Refused(Side, String, String),
+    /// The remote broker answers QoS 2 as if it were 1: it gets no more of it.
+    NoQos2,
     /// It has ended.
     Ended(End),
     /// It has ended, since nothing passed.
@@ -240,8 +247,7 @@ pub struct Line {
     awaited: Awaited,
     is_up: bool,
     aliases: Aliases,
-    /// Messages that left with a lower QoS than they have here.
-    lowered: BTreeSet<u16>,
+    exactly: Exactly,
     /// What is not a whole packet yet, or has to wait.
     from_remote: Vec<u8>,
     from_core: Vec<u8>,
@@ -285,7 +291,7 @@ impl Line {
             awaited: Awaited::default(),
             is_up: false,
             aliases: Aliases::default(),
-            lowered: BTreeSet::new(),
+            exactly: Exactly::default(),
             from_remote: Vec::new(),
             from_core: Vec::new(),
             up: Vec::new(),
@@ -420,6 +426,7 @@ impl Line {
             _ => "",
         };
         let is_by_protocol = self.stage == Stage::Greeting;
+        self.exactly.ends_by_remote();
         self.over(format!("{how}{at}"), is_by_protocol, None);
     }
 
@@ -680,6 +687,7 @@ impl Line {
         self.stage = Stage::Over;
         self.news.push(News::Ended(End {
             was_up: self.is_up,
+            of_qos_2: self.exactly.at_end(),
             ..end
         }));
     }

@@ -102,7 +102,7 @@ impl Line {
             return self.end_out(publish);
         }
         let retain = rule.retain(publish.retain) && self.remote.retain_available;
-        let qos = publish.qos.min(rule.qos_max).min(self.remote.qos_max);
+        let qos = publish.qos.min(rule.qos_max).min(self.qos_max());
         let hops_max = self.plan.hops_max;
         let has_hops = hops_max > 0 && self.version().is_v5();
         if has_hops {
@@ -160,6 +160,16 @@ impl Line {
         self.passed += 1;
         if way.qos < publish.qos {
             self.lower(publish, way.qos);
+        } else if way.qos == Qos::ExactlyOnce {
+            self.exactly.sent(publish.packet_id);
+        }
+    }
+
+    /// What the remote broker takes, by its CONNACK or by its answers.
+    fn qos_max(&self) -> Qos {
+        match self.exactly.is_refused() {
+            true => self.remote.qos_max.min(Qos::AtLeastOnce),
+            false => self.remote.qos_max,
         }
     }
 
@@ -191,7 +201,7 @@ impl Line {
     /// A message left with a lower QoS than it has here: what the remote broker does not say is said for it.
     fn lower(&mut self, publish: &Publish<'_>, qos: Qos) {
         if publish.qos == Qos::ExactlyOnce {
-            self.lowered.insert(publish.packet_id);
+            self.exactly.lowered(publish.packet_id);
         }
         if qos == Qos::AtMostOnce {
             self.acknowledge_here(publish, Reason::Success);
@@ -221,7 +231,7 @@ impl Line {
     fn ack_out(&mut self, kind: PacketType, frame: Frame<'_>) -> Result<(), DecodeError> {
         let ack = Ack::decode(kind, frame.body, Version::V5)?;
         if kind == PacketType::Pubrel {
-            let is_lowered = self.lowered.remove(&ack.packet_id);
+            let is_lowered = self.exactly.released(ack.packet_id);
             if is_lowered || self.remote.qos_max < Qos::ExactlyOnce {
                 self.say_here(PacketType::Pubcomp, ack.packet_id, Reason::Success);
                 return Ok(());

@@ -174,6 +174,12 @@ fn publish(version: Version, topic: &str, qos: Qos, properties: &[u8]) -> Vec<u8
     bytes
 }
 
+/// What 3.1.1 has no words for.
+const PLAIN: Connack<'_> = Connack {
+    receive_maximum: u16::MAX,
+    ..USUAL
+};
+
 fn ack(kind: PacketType, reason: Reason, version: Version) -> Vec<u8> {
     let mut bytes = Vec::new();
     let ack = Ack {
@@ -301,6 +307,73 @@ fn what_the_remote_does_not_take_is_lowered_or_ended() {
         (wire.0.take_counts().dropped_topic, wire.down()),
         (1, vec![])
     );
+}
+
+#[test]
+fn who_answers_qos_2_by_puback_gets_no_more_of_it() {
+    let mut plain = plan(vec![both("a")]);
+    plain.hops_max = 0;
+    let mut wire = opened(plain, Protocol::V3_1_1, &PLAIN);
+    wire.core(&publish(Version::V5, "a", Qos::ExactlyOnce, &[]));
+    assert_eq!(wire.down()[0].0, 0x34);
+    wire.0.from_remote(&[0x40, 2, 0, 5]);
+    assert_eq!(wire.up(), [(0x50, vec![0, 5])]);
+    assert_eq!(wire.0.take_news(), [News::NoQos2]);
+    wire.core(&ack(PacketType::Pubrel, Reason::Success, Version::V5));
+    assert_eq!((wire.up(), wire.down()), (vec![(0x70, vec![0, 5])], vec![]));
+    wire.core(&publish(Version::V5, "a", Qos::ExactlyOnce, &[]));
+    assert_eq!(wire.down()[0].0, 0x32);
+    wire.0.from_remote(&[0x40, 2, 0, 5]);
+    assert_eq!(
+        (wire.up(), wire.0.take_news()),
+        (vec![(0x50, vec![0, 5])], vec![])
+    );
+    wire.core(&ack(PacketType::Pubrel, Reason::Success, Version::V5));
+    wire.up();
+    // An identifier is another message's after that.
+    wire.core(&publish(Version::V5, "a", Qos::AtLeastOnce, &[]));
+    wire.0.from_remote(&[0x40, 2, 0, 5]);
+    assert_eq!(wire.up(), [(0x40, vec![0, 5])]);
+}
+
+#[test]
+fn an_error_ends_what_is_lowered_and_its_identifier_is_free() {
+    let takes = Connack {
+        qos_max: Some(Qos::AtLeastOnce),
+        ..USUAL
+    };
+    let mut wire = opened(plan(vec![both("a")]), Protocol::V5, &takes);
+    wire.core(&publish(Version::V5, "a", Qos::ExactlyOnce, &[]));
+    let error = Reason::NotAuthorized;
+    wire.0
+        .from_remote(&ack(PacketType::Puback, error, Version::V5));
+    assert_eq!(wire.up(), [(0x50, vec![0, 5, error.byte()])]);
+    wire.core(&publish(Version::V5, "a", Qos::AtLeastOnce, &[]));
+    wire.0
+        .from_remote(&ack(PacketType::Puback, Reason::Success, Version::V5));
+    assert_eq!(wire.up(), [(0x40, vec![0, 5])]);
+}
+
+#[test]
+fn an_end_tells_what_became_of_qos_2() {
+    for (answers, of_qos_2) in [
+        (None, OfQos2::Unanswered),
+        (Some(PacketType::Pubrec), OfQos2::Answered),
+    ] {
+        let mut wire = opened(plan(vec![both("a")]), Protocol::V3_1_1, &PLAIN);
+        wire.core(&publish(Version::V5, "a", Qos::ExactlyOnce, &[]));
+        if let Some(kind) = answers {
+            let bytes = ack(kind, Reason::Success, Version::V3_1_1);
+            wire.0.from_remote(&bytes);
+        }
+        wire.0.note_end("it resets the connection");
+        assert_eq!(wire.end().of_qos_2, of_qos_2);
+    }
+    // What ends it here shows nothing.
+    let mut wire = opened(plan(vec![both("a")]), Protocol::V3_1_1, &PLAIN);
+    wire.core(&publish(Version::V5, "a", Qos::ExactlyOnce, &[]));
+    wire.0.closed_here();
+    assert_eq!(wire.end().of_qos_2, OfQos2::Untried);
 }
 
 #[test]
