@@ -349,7 +349,7 @@ fn a_remote_that_knows_no_5_0_gets_3_1_1(shards: usize) {
 }
 
 /// What the admin API says of the bridge.
-fn asked(broker: &Broker) -> serde_json::Value {
+pub fn asked(broker: &Broker) -> serde_json::Value {
     let page = crate::admin::get(crate::admin::address(broker), "/api/v1/bridges");
     let all: serde_json::Value = serde_json::from_str(&page.body).expect("JSON");
     all["bridges"][0].clone()

@@ -22,6 +22,7 @@ mod bridge_presets;
 mod bridge_qos;
 mod bridge_queue;
 mod bridge_remotes;
+mod bridge_told;
 mod bridge_ways;
 mod bridges;
 mod comparison;

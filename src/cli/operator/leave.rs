@@ -56,6 +56,8 @@ pub(super) async fn bridges(line: &mut Line) -> Result<Answer, Failure> {
         Column("OLDEST", "oldest_seconds", Form::Seconds),
         Column("IN FLIGHT", "in_flight", Form::Count),
         Column("DROPPED", "dropped", Form::Count),
+        Column("BY LINE", "dropped_by_line", Form::Count),
+        Column("REJECTED", "rejected", Form::Count),
         Column("LAST ENDED BY", "cause", Form::Text),
     ];
     whole_list(line, "bridges", &columns).await

@@ -9,6 +9,7 @@
 
 pub mod dialler;
 mod failback;
+mod losses;
 mod prepared;
 mod qos;
 mod redirect;
@@ -32,6 +33,7 @@ use crate::shard::report::Waiting;
 use crate::shard::transport::remote::RemoteTls;
 use crossbeam_channel::Receiver;
 use dialler::{Call, Called, Dialler};
+use losses::Losses;
 pub use prepared::Prepared;
 use prepared::Told;
 use qos::Qos2;
@@ -96,6 +98,7 @@ struct Bridge {
     cause: Option<String>,
     /// Which of its addresses take no QoS 2, and cannot say so.
     qos_2: Qos2,
+    losses: Losses,
     counts: LineCounts,
 }
 
@@ -131,6 +134,10 @@ pub struct BridgeState {
     pub in_flight: u64,
     /// Messages that its queue has dropped since its session began, as full or as too old.
     pub dropped: u64,
+    /// Messages that its line has dropped since the start: for hops, size or topic.
+    pub dropped_by_line: u64,
+    /// Messages that the other broker did not take.
+    pub rejected: u64,
     /// What went through it, and what was dropped: by the names that /metrics has behind `ringmq_`.
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -231,6 +238,7 @@ fn bridge(told: Told, shards: ShardId) -> Bridge {
         attempts: 0,
         cause: None,
         qos_2: Qos2::default(),
+        losses: Losses::default(),
         counts: LineCounts::default(),
     }
 }
@@ -371,6 +379,7 @@ impl Bridges {
     pub fn do_what_is_due(&mut self) {
         let now = self.now();
         self.probe_what_is_due(now);
+        self.tell_losses_that_are_due(now);
         let Some(dialler) = &self.dialler else {
             return;
         };
@@ -398,9 +407,12 @@ impl Bridges {
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {
         let now = self.now();
-        let due_at = |bridge: &Bridge| match bridge.state {
-            State::Waiting => Some(bridge.dial.due_at()),
-            _ => bridge.probe_at(),
+        let due_at = |bridge: &Bridge| {
+            let next = match bridge.state {
+                State::Waiting => Some(bridge.dial.due_at()),
+                _ => bridge.probe_at(),
+            };
+            [next, bridge.losses.due_at()].into_iter().flatten().min()
         };
         let due_at = self.bridges.iter().filter_map(due_at).min()?;
         Some(Duration::from_millis(
@@ -465,7 +477,7 @@ impl Bridges {
                 );
                 self.has_changed = true;
             }
-            News::Counts(counts) => bridge.counts.add(&counts),
+            News::Counts(counts) => bridge.take_counts(&counts, now),
             News::Refused(by, filter, why) => {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
@@ -593,6 +605,8 @@ impl Bridge {
             oldest_seconds: 0,
             in_flight: 0,
             dropped: 0,
+            dropped_by_line: self.counts.dropped(),
+            rejected: self.counts.refused_remote,
             counts: self.counts.list().into(),
         }
     }

@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+/// How often a line that loses messages tells so by itself; what comes meanwhile is told with statistics.
+const LOSSES_MS: u64 = 1_000;
+
 /// One of them.
 #[derive(Debug)]
 struct Entry {
@@ -28,6 +31,8 @@ struct Entry {
     tick_at: Timestamp,
     /// When it is looked whether something has passed, and how much had before.
     idle: Option<(Timestamp, u64)>,
+    /// Until then losses are told with all else that is counted.
+    losses_at: Timestamp,
     /// When what it has shown has to be renewed.
     lasts_until: Timestamp,
     /// Kept open as long as the line.
@@ -150,6 +155,7 @@ impl Shell {
             number: new.number,
             tick_at,
             idle,
+            losses_at: now,
             lasts_until,
             _far_end: new.far_end,
         };
@@ -283,8 +289,13 @@ impl Shell {
             entry.tick_at = next_tick(now, line);
         }
         let number = entry.number;
+        let tells_losses = line.has_lost() && entry.losses_at <= now;
         for news in news {
             self.orders.tell(|shard| Event::Line(shard, number, news));
+        }
+        if tells_losses {
+            entry.losses_at = now.plus_ms(LOSSES_MS);
+            self.count_line(socket);
         }
     }
 

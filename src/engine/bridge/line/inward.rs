@@ -141,8 +141,10 @@ impl Line {
 
     fn ack_in(&mut self, kind: PacketType, frame: Frame<'_>) -> Result<(), Breach> {
         let ack = Ack::decode(kind, frame.body, self.version())?;
-        self.counts.refused_remote +=
-            u64::from(ack.reason.is_error() && kind != PacketType::Pubcomp);
+        if ack.reason.is_error() && kind != PacketType::Pubcomp {
+            self.counts.refused_remote += 1;
+            self.counts.refused_by = Some(ack.reason);
+        }
         let heard = self.exactly.heard(&ack);
         if heard == Heard::FirstPubrec {
             self.news.push(News::NoQos2);

@@ -179,8 +179,10 @@ pub struct LineCounts {
     pub dropped_too_large: u64,
     /// Dropped: no rule names their topic, or it is none on the other side.
     pub dropped_topic: u64,
-    /// Not taken by the remote broker, which says so.
+    /// Not taken by the remote broker, which says so, ...
     pub refused_remote: u64,
+    /// ... the last of them for this reason.
+    pub refused_by: Option<Reason>,
     /// Times that the remote broker broke the protocol.
     pub breaches: u64,
 }
@@ -194,7 +196,14 @@ impl LineCounts {
         self.dropped_too_large += more.dropped_too_large;
         self.dropped_topic += more.dropped_topic;
         self.refused_remote += more.refused_remote;
+        self.refused_by = more.refused_by.or(self.refused_by);
         self.breaches += more.breaches;
+    }
+
+    /// Messages that the line has ended itself.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped_hops + self.dropped_too_large + self.dropped_topic
     }
 
     /// All by their names.
@@ -484,6 +493,12 @@ impl Line {
     /// Takes what there is to tell.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
+    }
+
+    /// Whether messages did not go through since that was asked for.
+    #[must_use]
+    pub const fn has_lost(&self) -> bool {
+        self.counts.dropped() + self.counts.refused_remote > 0
     }
 
     /// What went through since this was asked for.
