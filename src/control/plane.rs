@@ -619,6 +619,7 @@ impl<'a> ControlPlane<'a> {
                 Err(error) => self.tell_wrong(&error.to_string()),
             }
         }
+        self.bridges.reload_changed(&self.running.config().settings);
     }
 
     /// Nothing is changed: something is wrong.

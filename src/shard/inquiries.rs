@@ -58,6 +58,13 @@ pub enum Asked {
         /// Told to it, and to the log.
         text: String,
     },
+    /// End the session of a bridge that is no more, and what the other broker keeps of it.
+    EndBridge {
+        /// Its client identifier here.
+        client_id: Box<str>,
+        /// Told to the log.
+        text: String,
+    },
     /// Subscriptions to exactly a filter.
     Subscriptions {
         /// Without share name.

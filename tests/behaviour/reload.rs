@@ -62,7 +62,7 @@ impl Renewed {
     }
 
     /// What a reload of what is written would do.
-    fn compare(&self) -> Outcome {
+    pub fn compare(&self) -> Outcome {
         run(&["check-config", &self.path, "--against-running"], &[])
     }
 }

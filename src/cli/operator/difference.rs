@@ -74,12 +74,63 @@ pub(super) async fn differ(line: &mut Line, config: &Config) -> Result<Answer, F
             .iter()
             .map(|change| format!("needs a restart: {change}\n")),
     );
+    let drops = drops(line, config, &changes).await?;
+    lines.extend(drops.iter().map(|drop| format!("a reload {drop}\n")));
     if lines.is_empty() {
         lines.push("a reload would change nothing\n".to_owned());
     }
     Ok(Answer {
         text: lines.concat(),
-        json: json!({ "would_change": running, "needs_restart": restart }),
+        json: json!({ "would_change": running, "needs_restart": restart, "would_drop": drops }),
         ..Answer::default()
     })
+}
+
+/// What waits for bridges, or connections of them, that a reload would end with their sessions.
+async fn drops(
+    line: &mut Line,
+    config: &Config,
+    changes: &[Change],
+) -> Result<Vec<String>, Failure> {
+    if changes.iter().all(|change| change.bridge().is_none()) {
+        return Ok(Vec::new());
+    }
+    let told = line.get("/bridges").await?;
+    let bridges = told.get("bridges").and_then(Value::as_array);
+    let mut drops = Vec::new();
+    for bridge in bridges.into_iter().flatten() {
+        let name = bridge
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let count = |key| bridge.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let waits = count("queued") + count("in_flight");
+        let stays = config.bridges.iter().find(|it| *it.name == *name);
+        let why = match stays {
+            None => "which it would remove",
+            Some(it)
+                if !changes
+                    .iter()
+                    .any(|it_is| it_is.bridge() == Some(&*it.stands_as)) =>
+            {
+                continue;
+            }
+            Some(it) if !it.is_persistent => "which is not persistent",
+            Some(it) if has_other_user(changes, &it.stands_as) => "whose local_user is another one",
+            Some(_) => continue,
+        };
+        if waits > 0 {
+            drops.push(format!(
+                "would drop {waits} messages that wait for bridge {name}, {why}"
+            ));
+        }
+    }
+    Ok(drops)
+}
+
+fn has_other_user(changes: &[Change], bridge: &str) -> bool {
+    let mut of_it = changes
+        .iter()
+        .filter(|change| change.bridge() == Some(bridge));
+    of_it.any(|change| change.is_of("bridge.local_user"))
 }

@@ -2,7 +2,8 @@
 //! and not again for a minute.
 
 use super::{Bridge, Bridges};
-use crate::engine::bridge::line::LineCounts;
+use crate::engine::bridge::CLIENT_ID_PREFIX;
+use crate::engine::bridge::line::{LineCounts, LossBy};
 use crate::engine::time::Timestamp;
 use tracing::{info, warn};
 
@@ -100,4 +101,18 @@ impl Bridges {
             bridge.tell_losses(now);
         }
     }
+}
+
+/// What waited for a bridge is dropped with its session.
+pub(super) fn tell_of_session(client_id: &str, messages: u64, by: LossBy) {
+    let name = client_id
+        .strip_prefix(CLIENT_ID_PREFIX)
+        .unwrap_or(client_id);
+    let why = match by {
+        LossBy::Removal => "a reload has removed it, or one of its bridge.connections",
+        LossBy::User => {
+            "bridge.local_user is another one, who gets nothing of what was for the one before"
+        }
+    };
+    warn!("bridge {name}: {messages} messages that waited for it are dropped: {why}");
 }

@@ -15,6 +15,7 @@ mod qos;
 mod redirect;
 mod sas;
 mod tls;
+mod watched;
 
 use crate::control::config::{Address, BridgeConfig};
 use crate::engine::bridge::dial::{Dial, DialRule};
@@ -47,8 +48,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use utoipa::ToSchema;
+use watched::BridgeFiles;
 
 /// How long a shard that is late may take to end a bridge's session.
 const ENDS_WITHIN: Duration = Duration::from_secs(3_600);
@@ -76,6 +78,7 @@ enum State {
 #[derive(Debug)]
 struct Bridge {
     config: BridgeConfig,
+    files: BridgeFiles,
     plan: Arc<Plan>,
     /// How to speak TLS, by the addresses.
     tls: Vec<Option<RemoteTls>>,
@@ -99,6 +102,8 @@ struct Bridge {
     /// Which of its addresses take no QoS 2, and cannot say so.
     qos_2: Qos2,
     losses: Losses,
+    /// Addresses with protocols that are not spoken there, which was told.
+    told_unspoken: BTreeSet<(String, String)>,
     counts: LineCounts,
 }
 
@@ -120,7 +125,7 @@ pub struct BridgeState {
     pub attempts: u64,
     /// Failures since it was up.
     pub failures: u32,
-    /// Why the last connection ended.
+    /// Why the last connection ended, if it is not up.
     pub cause: Option<String>,
     /// Client identifier of its session here, by which /clients shows what waits.
     pub client_id: Box<str>,
@@ -195,8 +200,8 @@ impl Redirects {
 
 /// Has the home shard end a bridge's session, with its connection.
 fn end_session(bridge: &Bridge, shards: &Shards) {
-    let asked = Asked::EndSession {
-        client_id: bridge.plan.session_id.to_string(),
+    let asked = Asked::EndBridge {
+        client_id: bridge.plan.session_id.clone(),
         text: "the bridge was altered or removed by a reload".to_owned(),
     };
     let inquiry = Inquiry {
@@ -216,6 +221,7 @@ fn bridge(told: Told, shards: ShardId) -> Bridge {
         sas,
     } = told;
     Bridge {
+        files: BridgeFiles::new(&config),
         home: home_shard(&plan.session_id, shards),
         dial: Dial::new(DialRule {
             addresses: config.addresses.len(),
@@ -239,6 +245,7 @@ fn bridge(told: Told, shards: ShardId) -> Bridge {
         cause: None,
         qos_2: Qos2::default(),
         losses: Losses::default(),
+        told_unspoken: BTreeSet::new(),
         counts: LineCounts::default(),
     }
 }
@@ -291,6 +298,7 @@ impl Bridges {
     /// what was read anew from their next attempt on.
     pub fn renew(&mut self, prepared: Prepared, altered: &BTreeSet<&str>, shards: &Shards) {
         let count = shards.pulses().len() as ShardId;
+        let now = self.now();
         let mut older = std::mem::take(&mut self.bridges);
         let mut begin = Vec::new();
         for told in prepared.0 {
@@ -300,12 +308,19 @@ impl Bridges {
             let mut old = place.map(|place| older.swap_remove(place));
             if let Some(old) = old.take_if(|_| !is_altered) {
                 self.bridges.push(Bridge {
+                    files: BridgeFiles::new(&told.config),
                     config: told.config,
                     plan: told.plan,
                     tls: told.tls,
                     sas: told.sas,
                     ..old
                 });
+                // Who asks for a reload wants to see what it helps.
+                self.bridges
+                    .iter_mut()
+                    .last()
+                    .into_iter()
+                    .for_each(|it| it.hurry(now));
                 continue;
             }
             let stays =
@@ -451,6 +466,14 @@ impl Bridges {
     /// A bridge's connection tells something.
     pub fn take_news(&mut self, number: u64, news: News) {
         let now = self.now();
+        if let News::Lost {
+            client_id,
+            messages,
+            by,
+        } = news
+        {
+            return losses::tell_of_session(&client_id, messages, by);
+        }
         let Some(news) = self.probe_news(number, news) else {
             return;
         };
@@ -464,6 +487,7 @@ impl Bridges {
             News::Prepared => bridge.state = bridge.resting(),
             News::Up(protocol, session_present) => {
                 (bridge.state, bridge.since) = (State::Up, Instant::now());
+                bridge.cause = None;
                 bridge.dial.came_up(now);
                 let address = bridge.address();
                 let session = if session_present {
@@ -481,6 +505,7 @@ impl Bridges {
             News::Refused(by, filter, why) => {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
+            News::Lost { .. } => {}
             News::NoQos2 => bridge.learn_by_answer(),
             News::Ended(end) => self.failed(number, &end),
             News::Idle => {
@@ -519,7 +544,14 @@ impl Bridges {
             Redirect::None => "",
             Redirect::Followed(told) | Redirect::Refused(told) => told,
         };
-        warn!("{said}{elsewhere}; the next attempt comes in {wait_ms} ms");
+        let line = format!("{said}{elsewhere}; the next attempt comes in {wait_ms} ms");
+        // What an older broker does not speak is told once.
+        let is_known =
+            end.is_by_protocol && wait_ms == 0 && !bridge.told_unspoken.insert((address, protocol));
+        match is_known {
+            true => debug!("{line}"),
+            false => warn!("{line}"),
+        }
         bridge.state = match bridge.resting() {
             // Who has begun to dial goes on.
             State::Idle => State::Waiting,
@@ -597,7 +629,10 @@ impl Bridge {
             protocol: spoken(self.dial.attempt().protocol),
             since_seconds: self.since.elapsed().as_secs(),
             attempts: self.attempts,
-            failures: self.dial.failures(),
+            failures: match self.state {
+                State::Up => 0,
+                _ => self.dial.failures(),
+            },
             cause: self.cause.clone(),
             client_id: self.plan.session_id.clone(),
             queued: 0,

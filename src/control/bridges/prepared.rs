@@ -37,17 +37,24 @@ impl Prepared {
     /// A file that cannot be used.
     pub fn load(config: &Config) -> Result<Self, String> {
         let bridges = config.bridges.iter();
-        let bridges = bridges.map(|bridge| {
-            let wrong = |text: String| format!("bridge {:?}: {text}", bridge.name);
-            let plan = plan(bridge, &config.settings).map_err(wrong)?;
-            Ok(Told {
-                config: bridge.clone(),
-                plan: Arc::new(plan),
-                tls: remotes(bridge).map_err(wrong)?,
-                sas: sas_key(bridge).map_err(wrong)?,
-            })
-        });
+        let bridges = bridges.map(|bridge| Told::load(bridge, &config.settings));
         bridges.collect::<Result<_, _>>().map(Prepared)
+    }
+}
+
+impl Told {
+    /// Reads what the configuration of one names.
+    ///
+    /// # Errors
+    /// A file that cannot be used, and whose.
+    pub fn load(bridge: &BridgeConfig, settings: &Settings) -> Result<Self, String> {
+        let wrong = |text: String| format!("bridge {:?}: {text}", bridge.name);
+        Ok(Told {
+            config: bridge.clone(),
+            plan: Arc::new(plan(bridge, settings).map_err(wrong)?),
+            tls: remotes(bridge).map_err(wrong)?,
+            sas: sas_key(bridge).map_err(wrong)?,
+        })
     }
 }
 
@@ -96,7 +103,7 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
     let of_host = || {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
-        format!("{host}-{}", config.name).into()
+        format!("{host}-{}-{}", config.name, config.apart).into()
     };
     Ok(Plan {
         name: config.name.clone(),

@@ -1,5 +1,6 @@
 //! `[[bridge]]`: other brokers that this one goes to, and what goes which way.
 
+use super::apart;
 use super::error::ConfigError;
 use super::file::{
     BridgePreset, BridgeProtocol, BridgeRedirect, BridgeStart, FileBridge, FileBridgeTls,
@@ -135,8 +136,10 @@ pub struct BridgeConfig {
     pub order: AddressOrder,
     /// Protocols, the best first.
     pub protocols: Vec<Protocol>,
-    /// Client identifier there; unless it is said, of host and bridge.
+    /// Client identifier there; unless it is said, of host, bridge and what tells this broker apart.
     pub client_id: Option<Box<str>>,
+    /// What tells this broker apart from others of the same host name, at each start the same.
+    pub apart: Box<str>,
     /// User name there.
     pub user: Option<Box<str>>,
     /// Where its password is.
@@ -191,6 +194,7 @@ pub(super) fn bridges(
     // One that is disconnected for a full queue takes even less: that is not inherited.
     let of_sessions = raw.session.queue_full.map(QueueFull::from);
     let is_spared = of_sessions == Some(QueueFull::Disconnect);
+    let whole = raw;
     let raw = raw.bridge.as_deref().unwrap_or_default();
     let mut names = BTreeSet::new();
     let lines = raw
@@ -217,6 +221,10 @@ pub(super) fn bridges(
     };
     let all: Vec<_> = raw.iter().map(bridge).collect::<Result<_, _>>()?;
     let mut all = all.concat();
+    let apart = apart::of_broker(whole);
+    for bridge in &mut all {
+        bridge.apart.clone_from(&apart);
+    }
     for bridge in all.iter_mut().filter(|_| is_spared) {
         bridge.queue.full.get_or_insert(QueueFull::DropNewest);
     }
@@ -313,6 +321,7 @@ fn checked(raw: &FileBridge, addresses: Vec<Address>) -> Result<BridgeConfig, Wr
             BridgeProtocol::V311 => vec![Protocol::V3_1_1_BRIDGE, Protocol::V3_1_1],
         },
         client_id: text("client_id", &raw.client_id)?,
+        apart: "".into(),
         user: text("user", &raw.user)?,
         password_file: raw.password_file.clone(),
         sas_key_file: sas_key_file(raw)?,

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admin;
+mod apart;
 mod authentication;
 mod bridge;
 mod difference;

@@ -42,7 +42,7 @@ pub enum Outcome {
     Failed,
     /// It never was, perhaps since the remote does not speak the protocol.
     FailedByProtocol,
-    /// The remote broke the protocol, whether it was up or not.
+    /// The remote broke the protocol, whether it was up or not, or another client has its identifier there.
     Broke,
 }
 
@@ -136,6 +136,12 @@ impl Dial {
         self.address = 0;
         self.up_since = None;
         self.probe_at = None;
+    }
+
+    /// The next attempt does not wait any more; if it fails the one after that waits as long as it would
+    /// have.
+    pub fn hurry(&mut self, now: Timestamp) {
+        self.due_at = self.due_at.min(now);
     }
 
     /// The line has ended as it was meant to: the next attempt is the first of them again, and due at once.

@@ -13,6 +13,8 @@ use crate::engine::message::Qos;
 pub const PINGREQ: [u8; 2] = [0xC0, 0];
 /// A DISCONNECT in order, of any version.
 pub const DISCONNECT: [u8; 2] = [0xE0, 0];
+/// One of 5.0 with a Session Expiry Interval of 0: the broker is to keep no session.
+pub const DISCONNECT_FOR_GOOD: [u8; 9] = [0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0];
 
 /// A CONNECT to another broker.
 #[derive(Clone, Copy, Debug)]

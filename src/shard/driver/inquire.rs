@@ -119,6 +119,10 @@ impl Shell {
             Asked::EndSession { client_id, text } => {
                 Some(Told::Done(self.core.end_by_hand(now, client_id, text)))
             }
+            Asked::EndBridge { client_id, text } => {
+                self.end_bridge(client_id);
+                Some(Told::Done(self.core.end_by_hand(now, client_id, text)))
+            }
             Asked::Subscriptions { after, max, .. } | Asked::Receivers { after, max, .. } => {
                 let best = self.inquirer.at.subscribers.take();
                 let best = best.unwrap_or_else(|| Best::new(after.as_ref(), *max));

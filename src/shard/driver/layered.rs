@@ -157,7 +157,7 @@ impl Shell {
         };
         if let Some(error) = error {
             let text = error.to_string();
-            self.note_line_end(socket, &text);
+            self.note_layer_failure(socket, &text);
             // It is no client; who looks after bridges tells why.
             let is_noted =
                 is_line || state.is_some_and(|connection| self.core.note_broken(connection, &text));

@@ -4,7 +4,7 @@ use super::Shell;
 use super::sockets::State;
 use crate::engine::access::{Admitted, Identity};
 use crate::engine::bridge;
-use crate::engine::bridge::line::{End, Line, LineCounts, News, Purpose};
+use crate::engine::bridge::line::{End, Line, LineCounts, LossBy, News, Purpose};
 use crate::engine::bridge::plan::Plan;
 use crate::engine::time::Timestamp;
 use crate::shard::bridge::NewLine;
@@ -130,6 +130,9 @@ impl Shell {
             Some(protocol) => Purpose::Carry(protocol),
             None => Purpose::Prepare(self.stale_filters(&new.plan)),
         };
+        if self.is_anothers(&new.plan) {
+            self.tell_lost(&new.plan.session_id, LossBy::User);
+        }
         let session_id = new.plan.session_id.clone();
         self.lines.sessions.insert(session_id, new.number);
         let line = Line::new(new.plan, purpose);
@@ -161,6 +164,46 @@ impl Shell {
         };
         self.lines.by_slot.insert(socket.slot(), entry);
         self.empty_inbox(ring, socket);
+    }
+
+    /// Its session is about to end: the other broker is to forget it too, if the line is up, and what waits
+    /// is told of.
+    pub(super) fn end_bridge(&mut self, client_id: &str) {
+        self.tell_lost(client_id, LossBy::Removal);
+        let number = self.lines.sessions.get(client_id).copied();
+        let entries = self.lines.by_slot.values();
+        let sockets = entries.filter(|entry| Some(entry.number) == number);
+        for socket in sockets.map(|entry| entry.socket).collect::<Vec<_>>() {
+            if let Some(line) = self.sockets.line(socket) {
+                line.leave_for_good();
+            }
+        }
+    }
+
+    /// Whether the session of a bridge is of another user than it has now, to whom nothing of it is given.
+    fn is_anothers(&self, plan: &Plan) -> bool {
+        let session = self.core.session_of(&plan.session_id);
+        let sight = session.and_then(|key| self.core.see(key));
+        let user = sight.and_then(|sight| sight.session.holder.as_ref()?.user_name.as_deref());
+        user.is_some_and(|user| *user != *plan.local_user)
+    }
+
+    /// What waits for a bridge is about to be dropped with its session.
+    fn tell_lost(&self, client_id: &str, by: LossBy) {
+        let session = self.core.session_of(client_id);
+        let Some(sight) = session.and_then(|key| self.core.see(key)) else {
+            return;
+        };
+        let outbound = &sight.session.outbound;
+        let messages = outbound.queued() as u64 + u64::from(outbound.unacknowledged());
+        if messages > 0 {
+            let news = News::Lost {
+                client_id: client_id.into(),
+                messages,
+                by,
+            };
+            self.orders.tell(|shard| Event::Line(shard, 0, news));
+        }
     }
 
     fn tell_unbegun(&self, number: u64, error: &TransportError) {
@@ -301,13 +344,24 @@ impl Shell {
 
     /// A line's connection ends, in these words.
     pub(super) fn note_line_end(&mut self, socket: SocketKey, how: &str) {
-        if let Some(entry) = self.sockets.entry(socket)
-            && let State::Open(_) = entry.state
-            && let Some(under) = &mut entry.under
-            && let Some(line) = under.link.layers.line()
-        {
+        if let Some(line) = self.open_line_of(socket) {
             line.note_end(how);
         }
+    }
+
+    /// What is under MQTT has failed.
+    pub(super) fn note_layer_failure(&mut self, socket: SocketKey, how: &str) {
+        if let Some(line) = self.open_line_of(socket) {
+            line.note_failure(how);
+        }
+    }
+
+    fn open_line_of(&mut self, socket: SocketKey) -> Option<&mut Line> {
+        let entry = self.sockets.entry(socket)?;
+        let State::Open(_) = entry.state else {
+            return None;
+        };
+        entry.under.as_mut()?.link.layers.line()
     }
 
     /// A line's connection fails by an error of the system.

@@ -14,6 +14,8 @@ pub(super) enum Breach {
     Form(DecodeError),
     /// No broker sends such a packet then.
     Unexpected(PacketType),
+    /// Another packet than CONNACK answers CONNECT.
+    BeforeConnack(PacketType),
     /// A packet has more bytes than it may.
     PacketTooLarge { bytes: usize, max: usize },
     /// CONNACK takes no message that is acknowledged.
@@ -74,6 +76,7 @@ impl Breach {
             Breach::Unexpected(kind) => {
                 format!("it sends {}, which no broker may send then", kind.name())
             }
+            Breach::BeforeConnack(kind) => format!("it answers CONNECT with {}", kind.name()),
             Breach::PacketTooLarge { bytes, max } => format!(
                 "it sends a packet of {bytes} bytes, this broker takes {max} (limits.max_packet_bytes)"
             ),

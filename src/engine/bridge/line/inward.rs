@@ -2,7 +2,7 @@
 
 use super::breach::Breach;
 use super::exactly::Heard;
-use super::{Line, News, Side, Stage, first_ack};
+use super::{End, Line, News, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::Frame;
@@ -64,7 +64,18 @@ impl Line {
         let (why, server) = decode_farewell(frame.body)?;
         let server = server.map(str::to_owned);
         self.exactly.ends_by_remote();
-        self.over(format!("it disconnects: {why}"), false, server);
+        let is_taken_over = frame.body.first() == Some(&Reason::SessionTakenOver.byte());
+        let remedy = match is_taken_over {
+            true => {
+                "; another client has its identifier there (bridge.client_id): give each its own"
+            }
+            false => "",
+        };
+        self.end_with(End {
+            is_taken_over,
+            server_reference: server,
+            ..End::before_line(format!("it disconnects: {why}{remedy}"))
+        });
         Ok(())
     }
 

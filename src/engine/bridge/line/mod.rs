@@ -13,6 +13,7 @@
 
 mod aliases;
 mod breach;
+mod counts;
 mod exactly;
 mod inward;
 mod outward;
@@ -25,13 +26,15 @@ use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::property::BRIDGE_PROPERTY;
 use crate::engine::codec::publish::Publish;
 use crate::engine::codec::remote::{
-    Answer, Asked, ConnectTo, DISCONNECT, PINGREQ, put_subscribe, put_unsubscribe,
+    Answer, Asked, ConnectTo, DISCONNECT, DISCONNECT_FOR_GOOD, PINGREQ, put_subscribe,
+    put_unsubscribe,
 };
 use crate::engine::codec::{PacketType, Reason, Version};
 use crate::engine::message::Qos;
 use crate::engine::session::EXPIRY_NEVER;
 use aliases::Aliases;
 use breach::Breach;
+pub use counts::LineCounts;
 use exactly::Exactly;
 pub use exactly::OfQos2;
 use std::fmt;
@@ -95,6 +98,8 @@ pub struct End {
     pub was_up: bool,
     /// What the remote broker made of messages of QoS 2.
     pub of_qos_2: OfQos2,
+    /// Whether another client has come with its identifier.
+    pub is_taken_over: bool,
     /// Where the remote broker says to go.
     pub server_reference: Option<String>,
 }
@@ -108,6 +113,7 @@ impl End {
             is_by_protocol: false,
             is_breach: false,
             was_up: false,
+            is_taken_over: false,
             of_qos_2: OfQos2::Untried,
             server_reference: None,
         }
@@ -116,7 +122,7 @@ impl End {
     /// What became of the attempt.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
-        if self.is_breach {
+        if self.is_breach || self.is_taken_over {
             return Outcome::Broke;
         }
         match (self.was_up, self.is_by_protocol) {
@@ -142,10 +148,28 @@ pub enum News {
     NoQos2,
     /// It has ended.
     Ended(End),
+    /// Messages that waited in a bridge's session here are dropped with it: whose, how many, why.
+    Lost {
+        /// Its client identifier here.
+        client_id: Box<str>,
+        /// How many.
+        messages: u64,
+        /// Why.
+        by: LossBy,
+    },
     /// It has ended, since nothing passed.
     Idle,
     /// Something waits for it.
     Wanted,
+}
+
+/// Why a bridge's session ends with what waits in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossBy {
+    /// The bridge, or one of its connections, is no more.
+    Removal,
+    /// It has another user here, who gets nothing of what was for the one before.
+    User,
 }
 
 /// One of the two brokers.
@@ -163,61 +187,6 @@ impl fmt::Display for Side {
             Side::Here => "this broker",
             Side::Remote => "the remote broker",
         })
-    }
-}
-
-/// What went through a line, and what it has ended itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LineCounts {
-    /// Messages to the remote broker.
-    pub messages_out: u64,
-    /// Messages from it.
-    pub messages_in: u64,
-    /// Dropped: they have been where they would go, or have left too many brokers.
-    pub dropped_hops: u64,
-    /// Dropped: larger than the other side takes.
-    pub dropped_too_large: u64,
-    /// Dropped: no rule names their topic, or it is none on the other side.
-    pub dropped_topic: u64,
-    /// Not taken by the remote broker, which says so, ...
-    pub refused_remote: u64,
-    /// ... the last of them for this reason.
-    pub refused_by: Option<Reason>,
-    /// Times that the remote broker broke the protocol.
-    pub breaches: u64,
-}
-
-impl LineCounts {
-    /// So much more.
-    pub fn add(&mut self, more: &LineCounts) {
-        self.messages_out += more.messages_out;
-        self.messages_in += more.messages_in;
-        self.dropped_hops += more.dropped_hops;
-        self.dropped_too_large += more.dropped_too_large;
-        self.dropped_topic += more.dropped_topic;
-        self.refused_remote += more.refused_remote;
-        self.refused_by = more.refused_by.or(self.refused_by);
-        self.breaches += more.breaches;
-    }
-
-    /// Messages that the line has ended itself.
-    #[must_use]
-    pub const fn dropped(&self) -> u64 {
-        self.dropped_hops + self.dropped_too_large + self.dropped_topic
-    }
-
-    /// All by their names.
-    #[must_use]
-    pub const fn list(&self) -> [(&'static str, u64); 7] {
-        [
-            ("bridge_messages_out", self.messages_out),
-            ("bridge_messages_in", self.messages_in),
-            ("bridge_messages_rejected", self.refused_remote),
-            ("bridge_protocol_errors", self.breaches),
-            ("dropped_bridge_hops", self.dropped_hops),
-            ("dropped_bridge_too_large", self.dropped_too_large),
-            ("dropped_bridge_topic", self.dropped_topic),
-        ]
     }
 }
 
@@ -255,6 +224,8 @@ pub struct Line {
     remote: Remote,
     awaited: Awaited,
     is_up: bool,
+    /// Nobody comes back: the remote broker is to keep no session.
+    leaves_for_good: bool,
     aliases: Aliases,
     exactly: Exactly,
     /// What is not a whole packet yet, or has to wait.
@@ -299,6 +270,7 @@ impl Line {
             purpose,
             awaited: Awaited::default(),
             is_up: false,
+            leaves_for_good: false,
             aliases: Aliases::default(),
             exactly: Exactly::default(),
             from_remote: Vec::new(),
@@ -416,6 +388,11 @@ impl Line {
         }
     }
 
+    /// When it leaves it does not come back.
+    pub const fn leave_for_good(&mut self) {
+        self.leaves_for_good = true;
+    }
+
     /// What it has shown ends soon: it leaves the remote broker in order, to come back with something newer.
     pub fn end_in_time(&mut self) {
         if self.stage == Stage::Open {
@@ -426,6 +403,15 @@ impl Line {
 
     /// The connection ended, in these words; only the first cause counts.
     pub fn note_end(&mut self, how: &str) {
+        self.note(how, true);
+    }
+
+    /// What is under MQTT has failed, which another protocol does not mend.
+    pub fn note_failure(&mut self, how: &str) {
+        self.note(how, false);
+    }
+
+    fn note(&mut self, how: &str, may_be_protocol: bool) {
         if self.stage == Stage::Over {
             return;
         }
@@ -434,7 +420,7 @@ impl Line {
             Stage::Opening | Stage::Open if !self.is_up => " before SUBACK",
             _ => "",
         };
-        let is_by_protocol = self.stage == Stage::Greeting;
+        let is_by_protocol = may_be_protocol && self.stage == Stage::Greeting;
         self.exactly.ends_by_remote();
         self.over(format!("{how}{at}"), is_by_protocol, None);
     }
@@ -558,6 +544,11 @@ impl Line {
     fn connack_of_remote(&mut self, frame: Frame<'_>) {
         if PacketType::from_first_byte(frame.first_byte) != Some(PacketType::Connack) {
             let what = PacketType::from_first_byte(frame.first_byte);
+            let is_packet =
+                |kind: &PacketType| kind.may_begin_with(frame.first_byte, self.version());
+            if let Some(kind) = what.filter(is_packet) {
+                return self.broken(Breach::BeforeConnack(kind));
+            }
             let what = what.map_or("no packet of MQTT".into(), PacketType::name);
             return self.over(format!("it answers CONNECT with {what}"), true, None);
         }
@@ -714,7 +705,11 @@ impl Line {
         {
             self.put_state(&topic, b"0");
         }
-        self.down.extend_from_slice(&DISCONNECT);
+        let keeps = self.plan.is_persistent && self.version().is_v5();
+        match self.leaves_for_good && keeps {
+            true => self.down.extend_from_slice(&DISCONNECT_FOR_GOOD),
+            false => self.down.extend_from_slice(&DISCONNECT),
+        }
     }
 
     /// Handles the whole packets at the front of what one side sent; returns the bytes they took.

@@ -355,6 +355,24 @@ fn an_error_ends_what_is_lowered_and_its_identifier_is_free() {
 }
 
 #[test]
+fn who_leaves_for_good_leaves_no_session_there() {
+    for (protocol, last) in [
+        (Protocol::V5, &DISCONNECT_FOR_GOOD[2..]),
+        (Protocol::V3_1_1, &[][..]),
+    ] {
+        let takes = if protocol == Protocol::V5 {
+            USUAL
+        } else {
+            PLAIN
+        };
+        let mut wire = opened(plan(vec![both("a")]), protocol, &takes);
+        wire.0.leave_for_good();
+        wire.core(&[0xE0, 1, Reason::AdministrativeAction.byte()]);
+        assert_eq!(wire.down(), [(0xE0, last.to_vec())]);
+    }
+}
+
+#[test]
 fn an_end_tells_what_became_of_qos_2() {
     for (answers, of_qos_2) in [
         (None, OfQos2::Unanswered),
@@ -429,7 +447,22 @@ fn each_end_has_its_cause() {
     assert!(end.is_by_protocol && !end.was_up);
     let mut wire = begun(Protocol::V5);
     wire.0.from_remote(&[0xD0, 0]);
-    assert_eq!(wire.end().cause, "it answers CONNECT with PINGRESP");
+    let end = wire.end();
+    assert!(end.is_breach && end.cause.ends_with("it answers CONNECT with PINGRESP"));
+    let mut wire = begun(Protocol::V5);
+    let page = format!("HTTP/1.1 400 Bad Request\r\n\r\n{}", "x".repeat(200));
+    wire.0.from_remote(page.as_bytes());
+    let end = wire.end();
+    assert!(end.is_by_protocol && !end.is_breach, "{end:?}");
+    let mut wire = begun(Protocol::V5);
+    wire.0.note_failure("TLS: it says: certificate required");
+    let end = wire.end();
+    assert!(!end.is_by_protocol, "another protocol does not help");
+    for (code, outcome) in [(0x8E, Outcome::Broke), (0x8B, Outcome::WasUp)] {
+        let mut wire = opened(plan(vec![both("a")]), Protocol::V5, &USUAL);
+        wire.0.from_remote(&[0xE0, 2, code, 0]);
+        assert_eq!(wire.end().outcome(), outcome);
+    }
     let mut wire = begun(Protocol::V5);
     wire.0.closed_here();
     assert!(
