@@ -29,7 +29,6 @@ use ringmq::control::service;
 use ringmq::control::watch::audit::AuditLog;
 use ringmq::control::watch::bans::{Bans, Who};
 use ringmq::control::watch::{self, Record, Records};
-use ringmq::engine::keys::ShardId;
 use ringmq::shard::account::Entry;
 use ringmq::shard::boot::{Rules, Shards};
 use ringmq::shard::listener::{LISTENS_ON_MAX, Listener, ListenerSetup, Place, SocketBounds};
@@ -37,7 +36,7 @@ use ringmq::shard::meter::ProcessMeter;
 use ringmq::shard::question_queue::{self, question_queue};
 use ringmq::shard::ring::heap::{self, Heap};
 use ringmq::storage::directory::{self, DirectoryError};
-use ringmq::storage::log::writer::{WriterConfig, wall_ms};
+use ringmq::storage::log::writer::WriterConfig;
 use sd_notify::NotifyState;
 use signal_hook::consts::{
     SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
@@ -226,7 +225,7 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     // What cannot be opened refuses the start before anybody comes in.
     let methods = judges::Prepared::new(config).map_err(WrongFile)?;
     let (audit, bridges) = (open_audit(config)?, load_bridges(config)?);
-    let kept = open_storage(config)?;
+    let kept = take_storage(config)?;
     let listeners = bind(config, &files)?;
     let places = places(&listeners);
     let admin = admin::bind(&config.admin, |_| false)?;
@@ -247,7 +246,7 @@ fn run(source: Source, config: Config, bounds: &Bounds) -> Result<(), Box<dyn Er
     // Before clients come, so that what they publish waits for the other broker.
     let sockets = SocketBounds::new(&config.settings.limits);
     let bridges = Bridges::start(bridges, sockets, &shards).map_err(no_thread)?;
-    tell_start((&running, &files), bounds, shards.restored());
+    tell_start((&running, &files), bounds, &shards);
     let methods = methods.authenticators(config, &files, bans.in_force());
     let replies = shards.replies();
     let judges = Judges::start(config, methods, &questions, replies, &misbehaving_to);
@@ -358,22 +357,25 @@ fn await_end(watch: &JoinHandle<()>, by: Instant) {
     }
 }
 
-fn tell_start((running, files): (&Running, &Files), bounds: &Bounds, sessions: usize) {
+fn tell_start((running, files): (&Running, &Files), bounds: &Bounds, shards: &Shards) {
     let (config, memory) = (running.config(), running.memory());
     let (version, cpus) = (env!("CARGO_PKG_VERSION"), &config.cpus.list);
-    let shards = cpus.len();
+    let count = cpus.len();
     if config.cpus.pinned {
-        info!("ringmq {version} runs {shards} shard(s) on CPUs {cpus:?}");
+        info!("ringmq {version} runs {count} shard(s) on CPUs {cpus:?}");
     } else {
-        info!("ringmq {version} runs {shards} shard(s), not pinned to CPUs");
+        info!("ringmq {version} runs {count} shard(s), not pinned to CPUs");
     }
     if let Some(quota) = &config.cpu_quota {
         let cpus = quota.value as f64 / 1_000.0;
-        info!("{shards} shard(s): the CPU quota, {quota}, is {cpus} CPUs");
+        info!("{count} shard(s): the CPU quota, {quota}, is {cpus} CPUs");
     }
     info!("{memory}");
     if let Some(storage) = &config.storage {
-        let path = storage.place.path.display();
+        let (path, sessions) = (storage.place.path.display(), shards.restored());
+        if let Some(torn) = shards.torn() {
+            warn!("{path}: {torn}");
+        }
         info!("{sessions} session(s) are there again from {path} (storage.directory)");
     }
     let of_machine = machine_warnings(config, memory, bounds);
@@ -399,10 +401,10 @@ fn machine_warnings(config: &Config, memory: &MemoryShare, bounds: &Bounds) -> V
     warnings
 }
 
-/// What was kept, if something is to be.
-fn open_storage(
+/// The directory of what is kept, if something is to be: another process may have it.
+fn take_storage(
     config: &Config,
-) -> Result<Option<(directory::Opened, WriterConfig)>, DirectoryError> {
+) -> Result<Option<(directory::Taken, WriterConfig)>, DirectoryError> {
     let Some(storage) = &config.storage else {
         info!(
             "sessions, queues and retained messages end with this process, which keeps them in \
@@ -410,12 +412,8 @@ fn open_storage(
         );
         return Ok(None);
     };
-    let shards = config.cpus.list.len() as ShardId;
-    let found = directory::open(&storage.place, shards, wall_ms())?;
-    if let Some(torn) = &found.torn {
-        warn!("{}: {torn}", storage.place.path.display());
-    }
-    Ok(Some((found, storage.writer)))
+    let taken = directory::take(&storage.place)?;
+    Ok(Some((taken, storage.writer)))
 }
 
 /// Whether it will do; returns how many descriptors are left for connections.

@@ -73,6 +73,14 @@ impl Disk for Files {
         Ok(file[..file.len().min(bytes_max)].to_vec())
     }
 
+    fn read_at(&mut self, segment: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = self.0.get(&segment).ok_or(io::ErrorKind::NotFound)?;
+        let rest = file.get(offset as usize..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
     fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()> {
         self.1.resize(2 * bytes.len(), 0);
         let at = block as usize * bytes.len();

@@ -27,11 +27,12 @@ use crate::shard::recovery::{self, Exchange};
 use crate::shard::ring::{Ring, RingConfig, RingError, Waker};
 use crate::shard::store::{Store, StoreThread};
 use crate::shard::transport::client::TlsSetup;
-use crate::storage::directory::Opened;
-use crate::storage::epoch::Frames;
+use crate::storage::directory::{DirectoryError, Taken};
 use crate::storage::log::progress::{Progress, StoreFigures};
+use crate::storage::log::scan::Torn;
 use crate::storage::log::writer::WriterConfig;
 use crate::storage::log::writer::wall_ms;
+use crate::storage::pipe::{Kept, Pipe, pipes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,8 @@ pub enum BootError {
     Silent(Vec<ShardId>),
     /// The thread of a shard has ended without a word.
     Vanished(ShardId),
+    /// What is kept cannot be read.
+    Directory(DirectoryError),
     /// What a shard has kept makes no sense.
     NotRestored(ShardId, String),
     /// The thread that keeps things cannot be made, or has failed.
@@ -96,6 +99,7 @@ impl fmt::Display for BootError {
             BootError::NotRestored(shard, why) => {
                 write!(f, "what shard {shard} has kept cannot be used: {why}")
             }
+            BootError::Directory(error) => error.fmt(f),
             BootError::Storage(why) => write!(f, "nothing can be kept: {why}"),
             BootError::Silent(shards) => write!(
                 f,
@@ -139,7 +143,6 @@ struct Common {
     counts: Arc<ConnectionCounts>,
     addresses: Addresses,
     origin: (Instant, u64),
-    log: Option<LogWay>,
     questions: Asking,
     entries: Sender<Vec<Entry>>,
     meter: ProcessMeter,
@@ -175,6 +178,7 @@ pub struct Shards {
     /// The thread that keeps things; it ends when no shard has the way to it.
     storage: Option<StoreThread>,
     restored: usize,
+    torn: Option<Torn>,
     /// How far what is kept has got, and beyond how many bytes a shard is behind.
     progress: Option<(Arc<Progress>, u64)>,
 }
@@ -198,7 +202,7 @@ impl Shards {
         listeners: Vec<(Listener, ListenerSetup)>,
         rules: &Rules,
         (questions, entries, meter): (&Asking, &Sender<Vec<Entry>>, &ProcessMeter),
-        kept: Option<(Opened, WriterConfig)>,
+        kept: Option<(Taken, WriterConfig)>,
     ) -> Result<Self, BootError> {
         // An executor that the kernel refuses dies in its own thread without a word; this says why.
         drop(Ring::new(&RingConfig::default()).map_err(|error| BootError::Ring(0, error))?);
@@ -206,20 +210,15 @@ impl Shards {
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| BootError::NoRandomness)?;
         let (sender, events) = bounded(EVENTS_MAX);
-        let met = Arc::new(OnceLock::new());
-        let store =
-            Store::start(kept, Arc::clone(&met), sender.clone()).map_err(BootError::Storage)?;
         let mut settings = settings.clone();
-        settings.stores = store.way.is_some();
+        settings.stores = kept.is_some();
         // Some more, for those that come later.
         let of_listeners = settings.listeners.len() + LISTENERS_SPARE;
         let per_address = settings.limits.connections_per_address_max;
         let counts = ConnectionCounts::with_connecting(of_listeners, Arc::<Connecting>::default());
-        let progress = store.progress(&settings);
         let common = Common {
             count: count as ShardId,
             settings,
-            log: store.way,
             rules: rules.clone(),
             counts: Arc::new(counts),
             addresses: Addresses::new(per_address, rules.ipv6_prefix_bits),
@@ -239,28 +238,53 @@ impl Shards {
             pulses: Vec::new(),
             counts: Arc::clone(&common.counts),
             handles: Vec::new(),
-            storage: store.thread,
+            storage: None,
             restored: 0,
-            progress,
+            torn: None,
+            progress: None,
         };
-        let mut kept = store.frames.into_iter().zip(Exchange::of(count));
+        let (ways, ends) = pipes(if kept.is_some() { count } else { 0 });
+        let mut ends = ends.into_iter().zip(Exchange::of(count));
         let mut meetings = Vec::new();
         let mailboxes =
             Mailboxes::connect(common.count, common.settings.limits.mailbox_letters_max);
         let parts = mailboxes.into_iter().zip(by_shard(count, listeners));
         for (id, ((mailboxes, listeners), &cpu)) in (0..).zip(parts.zip(&cpus.list)) {
             let placement = placement(cpus.pinned, cpu);
-            let parts = (mailboxes, listeners, kept.next());
+            let parts = (mailboxes, listeners, ends.next());
             meetings.push(shards.spawn(common.clone(), id, parts, placement)?);
         }
-        drop(common);
+        let met = Arc::new(OnceLock::new());
+        let log = shards.read(kept, ways, common, &met)?;
         shards.wakers = shards.meet(count)?;
         let _ = met.set(shards.wakers.clone());
         for meet in meetings {
-            let _ = meet.send(shards.wakers.clone());
+            let _ = meet.send((shards.wakers.clone(), log.clone()));
         }
+        drop(log);
         shards.await_service()?;
         Ok(shards)
+    }
+
+    /// Reads what is kept, if anything is, while the shards play it; then it is gone on with. The way there.
+    fn read(
+        &mut self,
+        kept: Option<(Taken, WriterConfig)>,
+        ways: Vec<Pipe>,
+        common: Common,
+        met: &Arc<OnceLock<Vec<Waker>>>,
+    ) -> Result<Option<LogWay>, BootError> {
+        let Some((taken, config)) = kept else {
+            return Ok(None);
+        };
+        let opened = taken.read(ways, common.origin.1);
+        let opened = opened.map_err(BootError::Directory)?;
+        let (count, events) = (common.count, common.events);
+        let store = Store::start((opened, config), count, Arc::clone(met), events);
+        let store = store.map_err(BootError::Storage)?;
+        self.progress = store.progress(&common.settings);
+        (self.storage, self.torn) = (store.thread, store.torn);
+        Ok(store.way)
     }
 
     /// Starts one shard's thread; it waits for the wakers of all.
@@ -270,7 +294,7 @@ impl Shards {
         id: ShardId,
         (mailboxes, listeners, kept): Parts,
         placement: Placement,
-    ) -> Result<Sender<Vec<Waker>>, BootError> {
+    ) -> Result<Sender<Met>, BootError> {
         let (order_sender, orders) = bounded(ORDERS_MAX);
         let (reply_sender, replies) = bounded(REPLIES_MAX);
         let (meet, meeting) = bounded(1);
@@ -303,9 +327,9 @@ impl Shards {
                 core.measure_memory(Box::new(common.meter), memory_max_bytes);
                 core.begin_with(rules.acl, rules.names);
                 core.share_retained(common.retained);
-                if let Some((frames, exchange)) = kept {
+                if let Some(kept) = kept {
                     let origin = Timestamp::from_ms(common.origin.1);
-                    if !restore(&mut core, (frames, exchange), id, origin, &common.events) {
+                    if !restore(&mut core, kept, id, origin, &common.events) {
                         return;
                     }
                 }
@@ -315,7 +339,7 @@ impl Shards {
                     mailboxes,
                     listeners,
                     origin: common.origin,
-                    log: common.log,
+                    log: None,
                     orders,
                     questions: common.questions,
                     replies,
@@ -366,6 +390,12 @@ impl Shards {
     #[must_use]
     pub const fn restored(&self) -> usize {
         self.restored
+    }
+
+    /// What was cut off of what was kept, because it was never safe.
+    #[must_use]
+    pub const fn torn(&self) -> Option<Torn> {
+        self.torn
     }
 
     /// Waits until every shard has made its ring.
@@ -557,18 +587,21 @@ fn by_shard(
 type Parts = (
     Mailboxes,
     Vec<(Vec<OwnedFd>, ListenerSetup)>,
-    Option<(Frames, Exchange)>,
+    Option<(Kept, Exchange)>,
 );
+
+/// What a shard goes on with when all are there: who they are, and the way to the log.
+type Met = (Vec<Waker>, Option<LogWay>);
 
 /// Builds a shard anew, and waits for the others; whether it could be.
 fn restore(
     core: &mut ShardCore,
-    (frames, exchange): (Frames, Exchange),
+    (kept, exchange): (Kept, Exchange),
     id: ShardId,
     now: Timestamp,
     events: &Sender<Event>,
 ) -> bool {
-    let restored = recovery::restore(core, id, now, frames, &exchange);
+    let restored = recovery::restore(core, id, now, kept, &exchange);
     exchange.settle(id, restored.is_ok().then_some(core), now);
     let is_restored = restored.is_ok();
     let _ = events.send(match restored {
@@ -578,7 +611,7 @@ fn restore(
     is_restored
 }
 
-fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
+fn run_shard(mut start: Start, meeting: &Receiver<Met>) {
     let (id, events) = (start.id, start.events.clone());
     let gather_max = Duration::from_micros(start.core.gather_us_max());
     let ring = match Ring::new(&RingConfig::gathering(gather_max)) {
@@ -589,7 +622,10 @@ fn run_shard(start: Start, meeting: &Receiver<Vec<Waker>>) {
         }
     };
     let _ = events.send(Event::Ready(id, ring.waker()));
-    let Ok(wakers) = meeting.recv() else { return };
+    let Ok((wakers, log)) = meeting.recv() else {
+        return;
+    };
+    start.log = log;
     let event = match Shell::run(start, ring, &wakers) {
         Ok(()) => Event::Stopped(id),
         Err(error) => Event::Failed(id, error),
@@ -616,6 +652,7 @@ mod tests {
             handles: Vec::new(),
             storage: None,
             restored: 0,
+            torn: None,
             progress: None,
         };
         for event in [

@@ -9,15 +9,14 @@ use crate::engine::shard::ShardCore;
 use crate::engine::time::Timestamp;
 use crate::storage::decided::Told;
 use crate::storage::directory::Remedy;
-use crate::storage::epoch::Frames;
 use crate::storage::image::Image;
-use crate::storage::rehome::play;
+use crate::storage::pipe::Kept;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
 /// Builds a core that nothing has happened to yet from what was kept, with all others, each in its thread;
-/// how many sessions it has then.
+/// how many sessions it has then. Nothing gets into the core before the whole log was read.
 ///
 /// # Errors
 /// What was kept makes no sense, here or there, in words.
@@ -25,13 +24,12 @@ pub fn restore(
     core: &mut ShardCore,
     id: ShardId,
     now: Timestamp,
-    frames: Frames,
+    kept: Kept,
     exchange: &Exchange,
 ) -> Result<usize, String> {
-    let mut image = Image::default();
-    let played = play(&mut image, frames).map_err(|fault| with_remedy(&fault));
-    let told = exchange.tell(id, played.is_ok().then(|| image.told()));
-    played?;
+    let played = kept.play().map_err(|fault| with_remedy(&fault));
+    let told = exchange.tell(id, played.as_ref().ok().map(Image::told));
+    let mut image = played?;
     let told = told.ok_or("what another shard has kept cannot be read")?;
     image.decide(id, |shard| told.get(usize::from(shard)).map(|it| &**it));
     core.count_publishes_after(image.last_number());

@@ -1,13 +1,14 @@
 //! The thread that keeps what the shards want kept, and the way to it.
 
+use crate::engine::keys::ShardId;
 use crate::engine::shard::Settings;
 use crate::shard::driver::LogWay;
 use crate::shard::orders::Event;
 use crate::shard::ring::Waker;
 use crate::storage::directory::Opened;
-use crate::storage::epoch::Frames;
 use crate::storage::log::disk::Directory;
 use crate::storage::log::progress::Progress;
+use crate::storage::log::scan::Torn;
 use crate::storage::log::writer::{Told, Writer, WriterConfig};
 use crate::storage::log::{Log, LogError};
 use crossbeam_channel::Sender;
@@ -24,8 +25,8 @@ pub struct Store {
     pub thread: Option<StoreThread>,
     /// The way to it.
     pub way: Option<LogWay>,
-    /// What was kept, by shard.
-    pub frames: Vec<Frames>,
+    /// What was cut off because it was never safe.
+    pub torn: Option<Torn>,
 }
 
 impl Store {
@@ -37,20 +38,17 @@ impl Store {
         Some((progress, behind_from))
     }
 
-    /// Starts the thread, where something is kept. It wakes shards by `wakers`, once they are there, and
+    /// Starts the thread for so many shards. It wakes shards by `wakers`, once they are there, and
     /// tells the control plane what goes wrong.
     ///
     /// # Errors
     /// There is no thread for it.
     pub fn start(
-        kept: Option<(Opened, WriterConfig)>,
+        (kept, config): (Opened, WriterConfig),
+        shards: ShardId,
         wakers: Arc<OnceLock<Vec<Waker>>>,
         events: Sender<Event>,
     ) -> Result<Self, String> {
-        let Some(kept) = kept else {
-            return Ok(Store::default());
-        };
-        let (kept, config) = kept;
         let tell = move |told: Told<'_>| {
             let event = match told {
                 Told::News(shard) => {
@@ -65,14 +63,13 @@ impl Store {
             };
             let _ = events.send(event);
         };
-        let shards = kept.frames.len() as u16;
         let started = Writer::start(kept.log, shards, config, tell);
         let writer = started.map_err(|error| error.to_string())?;
         let (frames, progress) = (writer.frames, writer.progress);
         Ok(Store {
             thread: Some(writer.thread),
             way: Some(LogWay { frames, progress }),
-            frames: kept.frames,
+            torn: kept.torn,
         })
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! Not here: what the frames mean to a shard ([`super::record`]), and who writes on.
 
-use super::epoch::{Epoch, Epochs, Frames};
+use super::epoch::{Epochs, beyond, no_checkpoint};
 use super::log::disk::Directory;
-use super::log::scan::Torn;
-use super::log::segment::LogId;
+use super::log::frame::Found;
+use super::log::scan::{Heads, Torn};
+use super::log::segment::{FIRST_SEGMENT, LogId};
 use super::log::trace::Trace;
 use super::log::{Log, LogConfig, LogError};
+use super::pipe::Pipe;
 use super::rehome::rehome;
 use crate::engine::keys::ShardId;
 use std::fmt;
@@ -34,8 +36,6 @@ pub struct Place {
 pub struct Opened {
     /// The log, which goes on in a segment of its own.
     pub log: Log<Directory>,
-    /// What the shards have kept, by their numbers.
-    pub frames: Vec<Frames>,
     /// What was cut off because it was never safe.
     pub torn: Option<Torn>,
 }
@@ -97,11 +97,18 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// Opens a directory, which is made if it is missing, for so many shards. `now_ms` is the wall clock.
+/// A directory that no other process has, and of which nothing was read yet.
+#[derive(Debug)]
+pub struct Taken {
+    at: Place,
+    disk: Directory,
+}
+
+/// Takes a directory, which is made if it is missing.
 ///
 /// # Errors
-/// It cannot be used; what is kept in it has not changed then.
-pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, DirectoryError> {
+/// Another process has it, or it cannot be used.
+pub fn take(at: &Place) -> Result<Taken, DirectoryError> {
     let place = || at.path.clone();
     let unusable = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock => DirectoryError::Taken(place()),
@@ -111,35 +118,101 @@ pub fn open(at: &Place, shards: ShardId, now_ms: u64) -> Result<Opened, Director
     if let Some(trace) = &at.trace {
         disk.record_in(Trace::open(trace).map_err(unusable)?);
     }
-    let mut epochs = Epochs::default();
-    let opened = Log::open(disk, at.log, (new_id(), shards), now_ms, |frame, head| {
-        epochs.put(&frame, head);
-    });
-    let (mut log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
-    // From now on: a start on a full disk needs room for what makes room.
-    let kept_free = log.disk_mut().keep_free(at.free_bytes_min);
-    kept_free.map_err(unusable)?;
-    let epochs = epochs.finish(scan.segments.first().copied());
-    let epochs = epochs.map_err(|why| DirectoryError::Kept(place(), why))?;
-    let frames = as_of_now(epochs, shards).map_err(|why| DirectoryError::Kept(place(), why))?;
-    Ok(Opened {
-        log,
-        frames,
-        torn: scan.torn,
-    })
+    let at = at.clone();
+    Ok(Taken { at, disk })
 }
 
-/// The frames of each of so many shards.
-fn as_of_now(mut epochs: Vec<Epoch>, shards: ShardId) -> Result<Vec<Frames>, String> {
-    match epochs.pop() {
-        None => Ok((0..shards).map(|_| Frames::default()).collect()),
-        Some(only) if epochs.is_empty() && only.frames.len() == usize::from(shards) => {
-            Ok(only.frames)
+impl Taken {
+    /// Reads the log, with one way to each shard for what that has kept. `now_ms` is the wall clock.
+    ///
+    /// # Errors
+    /// It cannot be used; what is kept in it has not changed then.
+    pub fn read(self, ways: Vec<Pipe>, now_ms: u64) -> Result<Opened, DirectoryError> {
+        let place = || self.at.path.clone();
+        let shards = ways.len() as ShardId;
+        let mut handing = Handing {
+            ways,
+            is_straight: None,
+            epochs: Epochs::default(),
+            beyond: None,
+        };
+        let id = (new_id(), shards);
+        let opened = Log::open(self.disk, self.at.log, id, now_ms, |frame, heads| {
+            handing.frame(&frame, heads);
+        });
+        let (mut log, scan) = opened.map_err(|(error, _)| DirectoryError::Log(place(), error))?;
+        // From now on: a start on a full disk needs room for what makes room.
+        let kept_free = log.disk_mut().keep_free(self.at.free_bytes_min);
+        kept_free.map_err(|error| DirectoryError::Unusable(place(), error))?;
+        let handed = handing.finish(scan.segments.first().copied());
+        handed.map_err(|why| DirectoryError::Kept(place(), why))?;
+        Ok(Opened {
+            log,
+            torn: scan.torn,
+        })
+    }
+}
+
+/// Hands the shards what they have kept, while it is read if they are as many as have written it.
+struct Handing {
+    ways: Vec<Pipe>,
+    /// Whether they are, by the heads of all segments.
+    is_straight: Option<bool>,
+    /// What others have written, until all of it is there.
+    epochs: Epochs,
+    /// A frame's shard that was not among so many.
+    beyond: Option<(ShardId, u32)>,
+}
+
+impl Handing {
+    fn frame(&mut self, frame: &Found<'_>, heads: Heads<'_>) {
+        let is_straight = match self.is_straight {
+            Some(known) => known,
+            None => self.begin(heads),
+        };
+        if !is_straight {
+            self.epochs.put(frame, heads.this);
+            return;
         }
-        Some(last) => {
-            epochs.push(last);
-            rehome(epochs, shards)
+        match self.ways.get_mut(usize::from(frame.shard)) {
+            Some(way) => way.frame(frame),
+            None => self.beyond = Some((frame.shard, heads.this.shards)),
         }
+    }
+
+    fn begin(&mut self, heads: Heads<'_>) -> bool {
+        let shards = self.ways.len();
+        let is_straight = heads.all.iter().all(|head| head.shards as usize == shards);
+        let is_cut = heads
+            .all
+            .first()
+            .is_some_and(|it| it.number > FIRST_SEGMENT);
+        if is_straight && is_cut {
+            self.ways.iter_mut().for_each(Pipe::begin_with_checkpoint);
+        }
+        self.is_straight = Some(is_straight);
+        is_straight
+    }
+
+    /// The log is right as a whole.
+    fn finish(mut self, first_segment: Option<u64>) -> Result<(), String> {
+        if self.is_straight == Some(false) {
+            let epochs = self.epochs.finish(first_segment)?;
+            let frames = rehome(epochs, self.ways.len() as ShardId)?;
+            for (way, frames) in self.ways.iter_mut().zip(frames) {
+                for records in frames.records {
+                    way.records(&records);
+                }
+            }
+        }
+        if let Some((shard, shards)) = self.beyond {
+            return Err(beyond(shard, shards));
+        }
+        if let Some((shard, _)) = (0..).zip(&self.ways).find(|(_, way)| way.is_before()) {
+            return Err(no_checkpoint(shard));
+        }
+        self.ways.into_iter().for_each(Pipe::end);
+        Ok(())
     }
 }
 
@@ -157,41 +230,155 @@ pub fn new_id() -> LogId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::log::frame::Frame;
+    use crate::storage::pipe::{Kept, pipes};
+    use crate::storage::record::encoder::Encoder;
+    use crate::storage::rehome::number;
+    use crate::storage::samples::opened;
+    use std::collections::VecDeque;
 
-    #[test]
-    fn a_directory_has_one_process_and_frames_by_shard() {
-        use crate::storage::log::frame::Frame;
-        use std::collections::VecDeque;
-        let name = format!("ringmq-found-{}", std::process::id());
+    fn place(name: &str) -> Place {
+        let name = format!("ringmq-found-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&path);
-        let at = Place {
-            path: path.clone(),
+        Place {
+            path,
             log: LogConfig::default(),
             free_bytes_min: Some(0),
             trace: None,
-        };
-        let mut found = open(&at, 4, 1).expect("a new one");
-        let taken = open(&at, 4, 1).expect_err("taken").to_string();
+        }
+    }
+
+    fn opened_for(at: &Place, shards: usize) -> (Opened, Vec<Kept>) {
+        let (ways, kept) = pipes(shards);
+        let taken = take(at).expect("free");
+        (taken.read(ways, 1).expect("a log"), kept)
+    }
+
+    /// Clients of each shard's sessions.
+    fn clients(kept: Vec<Kept>) -> Vec<Vec<String>> {
+        let clients = kept.into_iter().map(|kept| {
+            let image = kept.play().expect("a history");
+            let sessions = image.sessions.into_values();
+            sessions.map(|it| it.opened.client_id.to_string()).collect()
+        });
+        clients.collect()
+    }
+
+    /// A frame of a shard that tells of one more session.
+    fn frame(shard: ShardId, counter: u64, client: &str) -> Frame {
+        let mut encoder = Encoder::new(shard, 0);
+        let record = opened(number(counter, shard), client);
+        let ticket = counter;
+        encoder.put(&crate::engine::record::Persist { ticket, record });
+        encoder.flush();
+        encoder.frames().next().expect("one")
+    }
+
+    #[test]
+    fn a_directory_has_one_process_and_frames_by_shard() {
+        let at = place("shards");
+        let (mut found, _) = opened_for(&at, 4);
+        let taken = take(&at).expect_err("taken").to_string();
         assert!(taken.ends_with("another process uses it"), "{taken}");
-        let frame = |shard: u16| {
-            let mut frame = Frame::new(Vec::new(), shard);
-            frame.records().extend_from_slice(&[shard as u8; 3]);
-            frame.seal();
-            frame
-        };
-        let mut frames = VecDeque::from([frame(3), frame(0), frame(3)]);
-        found
-            .log
-            .append(&mut frames, 1, |_, _| {})
+        let frames = [frame(3, 1, "a"), frame(0, 1, "b"), frame(3, 2, "c")];
+        let log = &mut found.log;
+        log.append(&mut VecDeque::from(frames), 1, |_, _| {})
             .expect("written");
+        log.sync().expect("safe");
+        drop(found);
+        let (again, kept) = opened_for(&at, 4);
+        let shards = clients(kept);
+        assert_eq!(shards, [vec!["b"], vec![], vec![], vec!["a", "c"]]);
+        drop(again);
+        // As many shards as write it now have what others wrote, by their clients' names.
+        let (again, kept) = opened_for(&at, 2);
+        let mut all = clients(kept).concat();
+        all.sort();
+        assert_eq!(all, ["a", "b", "c"]);
+        drop(again);
+        let _ = std::fs::remove_dir_all(&at.path);
+    }
+
+    #[test]
+    fn a_frame_of_a_shard_that_never_was_refuses_the_directory() {
+        let at = place("beyond");
+        let (mut found, _) = opened_for(&at, 2);
+        let mut frames = VecDeque::from([frame(5, 1, "a")]);
+        let appended = found.log.append(&mut frames, 1, |_, _| {});
+        appended.expect("written");
         found.log.sync().expect("safe");
         drop(found);
-        let again = open(&at, 4, 3).expect("the same");
-        let counts: Vec<usize> = again.frames.iter().map(|it| it.records.len()).collect();
-        assert_eq!(counts, [1, 0, 0, 2]);
-        assert_eq!(again.frames[3].records, [vec![3; 3], vec![3; 3]]);
-        drop(again);
-        let _ = std::fs::remove_dir_all(&path);
+        for shards in [1, 2] {
+            let (ways, _kept) = pipes(shards);
+            let refused = take(&at).expect("free").read(ways, 1).expect_err("beyond");
+            let text = refused.to_string();
+            assert!(text.contains("of shard 5, though 2"), "{text}");
+        }
+        let _ = std::fs::remove_dir_all(&at.path);
+    }
+
+    #[test]
+    fn frames_across_what_is_read_at_once_are_found_and_damage_in_them_too() {
+        use crate::storage::log::disk::Disk;
+        use crate::storage::log::frame::{FRAME_BYTES_MAX, HEADER_BYTES};
+        use crate::storage::log::segment::{BLOCK_BYTES, file_name};
+        use std::os::unix::fs::FileExt;
+        let at = place("pieces");
+        let largest = FRAME_BYTES_MAX - HEADER_BYTES;
+        let sizes = [
+            3,
+            largest,
+            700_000,
+            1,
+            largest,
+            largest,
+            5_000,
+            largest - 17,
+            900_001,
+            8,
+        ];
+        let open = || {
+            let disk = Directory::open(&at.path).expect("ours");
+            let mut found = Vec::new();
+            let opened = Log::open(disk, at.log, (LogId([1; 16]), 1), 1, |frame, _| {
+                found.push((frame.ticket, frame.records.len()));
+            });
+            (opened.map_err(|(error, _)| error.to_string()), found)
+        };
+        let (mut log, _) = open().0.expect("a new one");
+        let (mut offset, mut places) = (BLOCK_BYTES, Vec::new());
+        let sealed = (1..).zip(sizes).map(|(ticket, bytes)| {
+            let mut frame = Frame::new(Vec::new(), 0);
+            frame.records().resize(HEADER_BYTES + bytes, ticket as u8);
+            frame.ticket = ticket;
+            frame.seal();
+            places.push(offset);
+            offset += frame.wire().len();
+            frame
+        });
+        let mut frames: VecDeque<_> = sealed.collect();
+        log.append(&mut frames, 1, |_, _| {}).expect("written");
+        log.sync().expect("safe");
+        log.disk_mut().sync_directory().expect("safe");
+        drop(log);
+        let (opened, found) = open();
+        assert!(opened.is_ok() && found.into_iter().eq((1..).zip(sizes)));
+        drop(opened);
+        let file = at.path.join(file_name(1));
+        let file = std::fs::OpenOptions::new().write(true).open(file);
+        let file = file.expect("there");
+        for damaged in [1, 4, 8] {
+            let in_it = (places[damaged] + HEADER_BYTES) as u64;
+            file.write_all_at(&[0xFF], in_it).expect("written");
+            let (refused, _) = open();
+            let text = refused.expect_err("damaged");
+            let wanted = format!("frame {} at byte {}", damaged + 1, places[damaged]);
+            assert!(text.contains(&wanted), "{text}: not {wanted}");
+            let right = [damaged as u8 + 1];
+            file.write_all_at(&right, in_it).expect("written");
+        }
+        assert!(open().0.is_ok());
+        let _ = std::fs::remove_dir_all(&at.path);
     }
 }

@@ -75,21 +75,27 @@ impl Epochs {
     /// They cannot be what was written, in words.
     pub fn finish(mut self, first_segment: Option<u64>) -> Result<Vec<Epoch>, String> {
         if let Some((shard, shards)) = self.beyond {
-            return Err(format!(
-                "a frame is of shard {shard}, though {shards} have written there"
-            ));
+            return Err(beyond(shard, shards));
         }
         if first_segment.is_some_and(|first| first > FIRST_SEGMENT) {
             let first = self.epochs.first_mut().into_iter();
             for (shard, frames) in (0..).zip(first.flat_map(|first| &mut first.frames)) {
                 let shard: ShardId = shard;
                 if !frames.begin_with_checkpoint() {
-                    return Err(format!(
-                        "the first segments are gone, and nothing tells what shard {shard} had"
-                    ));
+                    return Err(no_checkpoint(shard));
                 }
             }
         }
         Ok(self.epochs)
     }
+}
+
+/// A frame is of a shard that was not among so many.
+pub(super) fn beyond(shard: ShardId, shards: u32) -> String {
+    format!("a frame is of shard {shard}, though {shards} have written there")
+}
+
+/// The log's beginning is gone, and no checkpoint came.
+pub(super) fn no_checkpoint(shard: ShardId) -> String {
+    format!("the first segments are gone, and nothing tells what shard {shard} had")
 }

@@ -290,26 +290,31 @@ impl Session {
         self.sent += later.sent;
     }
 
-    fn into_records(self) -> Vec<Record> {
+    /// Each comes when it is asked for: lists of all would take as much memory again as what they hold.
+    fn into_records(self) -> impl Iterator<Item = Record> {
         let session = self.opened.session;
-        let mut records = vec![Record::Opened(Box::new(self.opened))];
+        let opened = Record::Opened(Box::new(self.opened));
         let subscriptions = self.subscriptions.into_values();
-        records.extend(subscriptions.map(|it| Record::Subscribed(Box::new(it))));
-        let entries = self.entries.into_iter();
-        let (mut sent, queued): (Vec<_>, Vec<_>) = entries.partition(|it| it.1.sent.is_some());
+        let subscriptions = subscriptions.map(|it| Record::Subscribed(Box::new(it)));
+        let mut queued = self.entries;
+        let is_sent = |entry: &Entry| entry.sent.is_some();
+        let of_sent = queued.iter().filter(|(_, entry)| is_sent(entry));
+        let of_sent: Vec<u64> = of_sent.map(|(number, _)| *number).collect();
+        let take = |number| Some((number, queued.remove(&number)?));
+        let mut sent: Vec<_> = of_sent.into_iter().filter_map(take).collect();
         sent.sort_by_key(|(_, entry)| entry.sent);
-        for (number, entry) in sent.into_iter().chain(queued) {
-            entry.put_records(session, number, &mut records);
-        }
+        let entries = sent.into_iter().chain(queued);
+        let entries = entries.flat_map(move |(number, entry)| entry.records(session, number));
         let accepted = self.accepted.into_iter();
-        records.extend(accepted.map(|packet_id| Record::Accepted {
+        let accepted = accepted.map(move |packet_id| Record::Accepted {
             session,
             packet_id,
             // It is among those that are complete.
             number: 0,
-        }));
-        records.extend(self.left_at.map(|at| Record::Left { session, at }));
-        records
+        });
+        let left = self.left_at.map(|at| Record::Left { session, at });
+        let begun = [opened].into_iter().chain(subscriptions);
+        begun.chain(entries).chain(accepted).chain(left)
     }
 
     fn queue(
@@ -356,7 +361,7 @@ impl Session {
 }
 
 impl Entry {
-    fn put_records(self, session: SessionNumber, entry: u64, records: &mut Vec<Record>) {
+    fn records(self, session: SessionNumber, entry: u64) -> impl Iterator<Item = Record> {
         let is_whole = self.delivery.is_some();
         let origin = self.origin;
         let queued = self.delivery.map(|delivery| Record::Queued {
@@ -364,22 +369,18 @@ impl Entry {
             delivery,
             origin,
         });
-        records.extend(queued);
-        let Some((_, packet_id)) = self.sent else {
-            return;
-        };
-        records.push(if is_whole {
-            Record::Sent {
+        let sent = self.sent.map(|(_, packet_id)| match is_whole {
+            true => Record::Sent {
                 session,
                 entry,
                 packet_id,
-            }
-        } else {
-            Record::Received {
+            },
+            false => Record::Received {
                 session,
                 entry,
                 packet_id,
-            }
+            },
         });
+        queued.into_iter().chain(sent)
     }
 }

@@ -7,6 +7,7 @@ pub mod directory;
 pub mod epoch;
 pub mod image;
 pub mod log;
+pub mod pipe;
 pub mod record;
 pub mod rehome;
 pub mod tool;

@@ -46,27 +46,60 @@ pub fn images(epochs: Vec<Epoch>) -> Result<Vec<Image>, String> {
 /// # Errors
 /// They make no sense, in words.
 pub fn play(image: &mut Image, frames: Frames) -> Result<(), String> {
-    if frames.from_checkpoint {
-        *image = Image::from_checkpoint();
-    }
-    // The cores' times are those of the wall clock.
-    let mut decoder = Decoder::new(0);
-    let mut fault = None;
+    let before = match frames.from_checkpoint {
+        true => Image::from_checkpoint(),
+        false => std::mem::take(image),
+    };
+    let mut player = Player::onto(before);
     for frame in frames.records {
-        let read = decoder.read(&frame, |record| {
+        player.play(&frame)?;
+    }
+    *image = player.finish()?;
+    Ok(())
+}
+
+/// Plays a shard's frames as they come.
+pub struct Player {
+    image: Image,
+    decoder: Decoder,
+}
+
+impl Player {
+    /// Behind what there is.
+    #[must_use]
+    pub const fn onto(image: Image) -> Self {
+        // The cores' times are those of the wall clock.
+        let decoder = Decoder::new(0);
+        Player { image, decoder }
+    }
+
+    /// The next frame's records.
+    ///
+    /// # Errors
+    /// They make no sense, in words.
+    pub fn play(&mut self, records: &[u8]) -> Result<(), String> {
+        let (image, mut fault) = (&mut self.image, None);
+        let read = self.decoder.read(records, |record| {
             if fault.is_none() {
                 fault = image.apply(record).err();
             }
         });
         read.map_err(|refusal| refusal.to_string())?;
-        if let Some(fault) = fault {
-            return Err(fault.to_string());
+        fault.map_or(Ok(()), |fault| Err(fault.to_string()))
+    }
+
+    /// What they make.
+    ///
+    /// # Errors
+    /// Their end is missing, in words.
+    pub fn finish(self) -> Result<Image, String> {
+        if self.image.is_partial() {
+            return Err(
+                "the first segments are gone, and what was told anew has no end".to_owned(),
+            );
         }
+        Ok(self.image)
     }
-    if image.is_partial() {
-        return Err("the first segments are gone, and what was told anew has no end".to_owned());
-    }
-    Ok(())
 }
 
 /// What all shards have, of so many shards: as it is if there were as many.

@@ -231,7 +231,9 @@ fn check(disk: SimDisk, recorded: &Recorded, by: u64, shards: usize, what: &str)
     };
     let mut epochs = Epochs::default();
     let id = (LogId([5; 16]), shards as u16);
-    let opened = Log::open(disk, config, id, 1, |frame, head| epochs.put(&frame, head));
+    let opened = Log::open(disk, config, id, 1, |frame, heads| {
+        epochs.put(&frame, heads.this)
+    });
     let (_, scan) = opened.unwrap_or_else(|(error, _)| panic!("{what}: {error}"));
     let epochs = epochs.finish(scan.segments.first().copied());
     let images = epochs.and_then(images);

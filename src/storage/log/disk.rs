@@ -58,6 +58,12 @@ pub trait Disk {
     /// They cannot be read.
     fn read(&mut self, segment: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
 
+    /// Fills a buffer with a segment's bytes from there on; with fewer only where it ends.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn read_at(&mut self, segment: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
     /// A segment will be read soon: it may be fetched meanwhile.
     fn read_ahead(&mut self, _segment: u64) {}
 
@@ -340,6 +346,20 @@ impl Disk for Directory {
         let mut bytes = vec![0; length.min(bytes_max)];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
+    }
+
+    fn read_at(&mut self, segment: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = self.file(segment)?;
+        let mut filled = 0;
+        while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
+            match file.read_at(free, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
     }
 
     fn read_ahead(&mut self, segment: u64) {

@@ -18,6 +18,7 @@ pub mod cleaning;
 pub mod disk;
 pub mod end;
 pub mod frame;
+mod pieces;
 pub mod progress;
 pub mod scan;
 pub mod segment;
@@ -142,7 +143,7 @@ impl<D: Disk> Log<D> {
         config: LogConfig,
         (id, shards): (LogId, u16),
         now_ms: u64,
-        take: impl FnMut(frame::Found<'_>, &SegmentHead),
+        take: impl FnMut(frame::Found<'_>, scan::Heads<'_>),
     ) -> Result<(Self, Scan), (LogError, D)> {
         let scan = match scan::scan(&mut disk, take) {
             Ok(scan) => scan,

@@ -7,6 +7,7 @@ use super::LogError;
 use super::disk::Disk;
 use super::end::{END_FILE, EndNote};
 use super::frame::{ALIGNMENT, Found, Kind, Look, look};
+use super::pieces::Pieces;
 use super::segment::{
     BLOCK_BYTES, FIRST_SEGMENT, HeadError, LogId, SegmentHead, VERSION, file_name,
 };
@@ -149,13 +150,23 @@ fn damaged(segment: u64, offset: u64, what: What) -> LogError {
     })
 }
 
-/// Reads all segments; hands each frame that is kept to `take`, in order. Changes nothing.
+/// Of which segments a log is that has frames, and in which of them one stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    /// All of them.
+    pub all: &'a [SegmentHead],
+    /// This one.
+    pub this: &'a SegmentHead,
+}
+
+/// Reads all segments; hands each frame that is kept to `take`, in order. There may be damage further on:
+/// nobody may see what they make before all is read. Changes nothing.
 ///
 /// # Errors
 /// [`LogError::Damaged`], [`LogError::Failed`] if something cannot be read.
 pub fn scan<D: Disk>(
     disk: &mut D,
-    mut take: impl FnMut(Found<'_>, &SegmentHead),
+    mut take: impl FnMut(Found<'_>, Heads<'_>),
 ) -> Result<Scan, LogError> {
     let end = disk.read_end().map_err(LogError::Failed)?;
     let end = EndNote::newest(&end);
@@ -170,7 +181,8 @@ pub fn scan<D: Disk>(
         end: End::default(),
         note: end,
     };
-    let heads = read_heads(disk, &numbers, end.as_ref(), &mut found)?;
+    let mut pieces = Pieces::new();
+    let heads = read_heads((disk, &mut pieces), &numbers, end.as_ref(), &mut found)?;
     if let Some(first) = heads.first() {
         found.log = Some(first.log);
         found.next_sequence = first.first_sequence;
@@ -182,7 +194,12 @@ pub fn scan<D: Disk>(
         if let Some(next) = next {
             disk.read_ahead(next.number);
         }
-        oldest = oldest.max(read_segment(disk, head, next, &mut found, &mut take)?);
+        let here = Heads {
+            all: &heads,
+            this: head,
+        };
+        let read = read_segment((disk, &mut pieces), (here, next), &mut found, &mut take)?;
+        oldest = oldest.max(read);
     }
     if heads.first().is_some_and(|first| first.number > oldest) {
         return Err(damaged(oldest, 0, What::Missing));
@@ -252,7 +269,7 @@ pub(in crate::storage) fn identity(
 }
 
 fn read_heads<D: Disk>(
-    disk: &mut D,
+    (disk, pieces): (&mut D, &mut Pieces),
     numbers: &[u64],
     end: Option<&EndNote>,
     found: &mut Scan,
@@ -264,7 +281,7 @@ fn read_heads<D: Disk>(
     }
     // Nothing goes behind a first block before it is safe.
     while let Some((number, Err(_))) = blocks.last()
-        && is_blank_behind(&read_all(disk, *number)?)
+        && is_blank(disk, pieces, *number)?
     {
         found.left_over.insert(0, *number);
         blocks.pop();
@@ -282,7 +299,7 @@ fn read_heads<D: Disk>(
             Err(HeadError::Version(version)) => {
                 return Err(damaged(number, 0, What::Version(version)));
             }
-            Err(HeadError::Empty) if is_blank_behind(&read_all(disk, number)?) => {
+            Err(HeadError::Empty) if is_blank(disk, pieces, number)? => {
                 if last.is_some_and(|last| place < last) {
                     return Err(damaged(number, 0, What::Empty));
                 }
@@ -314,6 +331,13 @@ fn read_all<D: Disk>(disk: &mut D, segment: u64) -> Result<Vec<u8>, LogError> {
     disk.read(segment, usize::MAX).map_err(LogError::Failed)
 }
 
+/// As [`is_blank_behind`].
+fn is_blank<D: Disk>(disk: &mut D, pieces: &mut Pieces, segment: u64) -> Result<bool, LogError> {
+    pieces.begin(segment);
+    let blank = pieces.blank_from(disk, BLOCK_BYTES);
+    Ok(blank.map_err(LogError::Failed)?.is_some())
+}
+
 /// Whether there is nothing behind a first block.
 pub(in crate::storage) fn is_blank_behind(bytes: &[u8]) -> bool {
     let behind = bytes.get(BLOCK_BYTES..).unwrap_or_default();
@@ -323,24 +347,23 @@ pub(in crate::storage) fn is_blank_behind(bytes: &[u8]) -> bool {
 /// Reads a segment up to where the next one begins, or up to its end if it is the last. Returns what it
 /// says is the oldest segment.
 fn read_segment<D: Disk>(
-    disk: &mut D,
-    head: &SegmentHead,
-    next: Option<&SegmentHead>,
+    (disk, pieces): (&mut D, &mut Pieces),
+    (heads, next): (Heads<'_>, Option<&SegmentHead>),
     found: &mut Scan,
-    take: &mut impl FnMut(Found<'_>, &SegmentHead),
+    take: &mut impl FnMut(Found<'_>, Heads<'_>),
 ) -> Result<u64, LogError> {
+    let head = heads.this;
     let number = head.number;
-    let bytes = read_all(disk, number)?;
     let end = next.map(|next| next.first_sequence);
     if found.next_sequence != head.first_sequence {
         let what = What::Frame(found.next_sequence);
         return Err(damaged(number, BLOCK_BYTES as u64, what));
     }
+    pieces.begin(number);
     let mut offset = BLOCK_BYTES;
     let (mut synced, mut oldest, mut life) = (0, 0, 0);
     while end != Some(found.next_sequence) {
-        let rest = bytes.get(offset..).unwrap_or_default();
-        match look(&head.log, number, rest) {
+        let is_empty = match look(&head.log, number, pieces.rest(offset)) {
             Look::Frame(frame) if frame.sequence == found.next_sequence => {
                 synced = synced.max(frame.synced);
                 life = life.max(frame.life);
@@ -349,38 +372,59 @@ fn read_segment<D: Disk>(
                 match frame.kind {
                     Kind::Records | Kind::CheckpointBegins | Kind::CheckpointEnds => {
                         found.frames += 1;
-                        take(frame, head);
+                        take(frame, heads);
                     }
                     Kind::Oldest => oldest = oldest.max(frame.ticket),
                     Kind::Mark => {}
                 }
+                continue;
             }
-            Look::Empty if !offset.is_multiple_of(BLOCK_BYTES) => {
-                offset = offset.next_multiple_of(BLOCK_BYTES);
-            }
-            _ => {
-                let expected = found.next_sequence;
-                let (behind, written) = look_behind(&head.log, number, rest);
-                if end.is_some() || synced.max(behind) >= expected {
-                    return Err(damaged(number, offset as u64, What::Frame(expected)));
-                }
-                found.torn = (written > 0).then_some(Torn {
-                    segment: number,
-                    offset: offset as u64,
-                    bytes: written,
-                });
-                found.end = End {
-                    frames_end: offset as u64,
-                    offset: offset.next_multiple_of(BLOCK_BYTES) as u64,
-                    file_bytes: bytes.len() as u64,
-                    shards: head.shards,
-                    life,
-                };
-                return Ok(oldest);
-            }
+            other => other == Look::Empty,
+        };
+        // The rest of it may not be read yet.
+        if pieces.more(disk, offset).map_err(LogError::Failed)? {
+            continue;
         }
+        if is_empty && !offset.is_multiple_of(BLOCK_BYTES) {
+            offset = offset.next_multiple_of(BLOCK_BYTES);
+            continue;
+        }
+        let expected = found.next_sequence;
+        let (behind, written, file_bytes) = look_through((disk, pieces), head, offset)?;
+        if end.is_some() || synced.max(behind) >= expected {
+            return Err(damaged(number, offset as u64, What::Frame(expected)));
+        }
+        found.torn = (written > 0).then_some(Torn {
+            segment: number,
+            offset: offset as u64,
+            bytes: written,
+        });
+        found.end = End {
+            frames_end: offset as u64,
+            offset: offset.next_multiple_of(BLOCK_BYTES) as u64,
+            file_bytes,
+            shards: head.shards,
+            life,
+        };
+        return Ok(oldest);
     }
     Ok(oldest)
+}
+
+/// As [`look_behind`], for what stands from there on; and how long the segment is.
+fn look_through<D: Disk>(
+    (disk, pieces): (&mut D, &mut Pieces),
+    head: &SegmentHead,
+    offset: usize,
+) -> Result<(u64, u64, u64), LogError> {
+    let blank = pieces.blank_from(disk, offset).map_err(LogError::Failed)?;
+    if let Some(file_bytes) = blank {
+        return Ok((0, 0, file_bytes as u64));
+    }
+    let bytes = read_all(disk, head.number)?;
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let (synced, written) = look_behind(&head.log, head.number, rest);
+    Ok((synced, written, bytes.len() as u64))
 }
 
 /// What headers of a segment's frames behind a bad place say that was safe, and the bytes up to the last

@@ -147,7 +147,7 @@ pub fn look_through<D: Disk>(
 /// What a start would have, or why it refuses what is there.
 fn started<D: Disk>(disk: &mut D) -> Result<Result<Vec<Image>, String>, LogError> {
     let mut epochs = Epochs::default();
-    let found = match scan(disk, |frame, head| epochs.put(&frame, head)) {
+    let found = match scan(disk, |frame, heads| epochs.put(&frame, heads.this)) {
         Ok(found) => found,
         Err(LogError::Damaged(damage)) => return Ok(Err(damage.to_string())),
         Err(error) => return Err(error),

@@ -244,6 +244,15 @@ impl Disk for SimDisk {
         Ok(bytes[..bytes.len().min(bytes_max)].to_vec())
     }
 
+    fn read_at(&mut self, segment: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.strike()?;
+        let bytes = &self.file(segment)?.cached;
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
     fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()> {
         let struck = self.strike();
         let from = block as usize * BLOCK_BYTES;

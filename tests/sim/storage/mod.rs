@@ -6,7 +6,7 @@ use crate::number;
 use crate::random::Random;
 use disk::{Faults, SimDisk};
 use ringmq::storage::log::frame::{Found, Frame};
-use ringmq::storage::log::scan::{Damage, What};
+use ringmq::storage::log::scan::{Damage, Heads, What};
 use ringmq::storage::log::segment::{LogId, SegmentHead};
 use ringmq::storage::log::{Log, LogConfig, LogError};
 use std::collections::{BTreeMap, VecDeque};
@@ -111,7 +111,7 @@ fn live(mut disk: SimDisk, known: &mut Known, random: &mut Random) -> Result<Sim
     });
     let mut found = BTreeMap::new();
     let mut is_in_order = true;
-    let take = |frame: Found<'_>, _: &SegmentHead| {
+    let take = |frame: Found<'_>, _: Heads<'_>| {
         is_in_order &= found
             .last_key_value()
             .is_none_or(|(last, _)| *last < frame.sequence);
@@ -339,8 +339,8 @@ fn a_life_that_writes_little_goes_on_in_the_same_segment() {
     let mut disk = SimDisk::new(Random::new(11));
     for life in 0..20_u64 {
         let mut found = Vec::new();
-        let take = |frame: Found<'_>, head: &SegmentHead| {
-            found.push((frame.ticket, (head.number, frame.life)));
+        let take = |frame: Found<'_>, heads: Heads<'_>| {
+            found.push((frame.ticket, (heads.this.number, frame.life)));
         };
         let opened = Log::open(disk, config(), (ID, 1), 1, take).map_err(|(error, _)| error);
         let (mut log, _) = opened.expect("whole");
