@@ -7,6 +7,9 @@ not come is lost. `recovery` fills a store of RingMQ with sessions and messages 
 
   scripts/durability.py loss --ringmq target/release/ringmq [--seconds 5] [--rounds 2]
   scripts/durability.py recovery --ringmq target/release/ringmq [--messages 1000000] [--sessions 100000] [--size 64]
+      [--queues 2] [--against OLD_BINARY]: so many sessions have the messages, and another binary starts in turns
+  scripts/durability.py pairs --loadgen target/release/loadgen: QoS 1 to sessions that last and are there, by level
+  scripts/durability.py writes: bytes written beside those of the records, where all leaves and where a quarter never does
 """
 import argparse, json, os, re, select, shutil, signal, socket, subprocess, tempfile, time
 
@@ -81,7 +84,7 @@ class Client:
 class Broker:
     """One that is started on its directory, killed and started again."""
 
-    def __init__(self, kind, binaries):
+    def __init__(self, kind, binaries, extra=""):
         self.kind = kind
         self.place = tempfile.mkdtemp(prefix="durability-", dir=binaries.directory)
         with socket.socket() as probe:
@@ -95,7 +98,7 @@ class Broker:
             with open(config, "w") as out:
                 out.write(f'listen = ["mqtt://127.0.0.1:{self.port}"]\nshards = {binaries.shards}\n[limits]\n')
                 out.write("queue_messages_max = 100000000\nqueue_bytes_max = 100000000000\nconnect_rate_max = 0\n")
-                out.write(f'[storage]\ndirectory = "{store}"\nlevel = "{level}"\n[admin]\nlisten = "off"\n')
+                out.write(f'[storage]\ndirectory = "{store}"\nlevel = "{level}"\n{extra}\n[admin]\nlisten = "off"\n')
             self.command = [binaries.ringmq, "--config", config]
         elif kind.startswith("mosquitto"):
             with open(config, "w") as out:
@@ -133,6 +136,10 @@ class Broker:
         fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / HZ
 
+    def written_bytes(self):
+        lines = open(f"/proc/{self.process.pid}/io").read().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
+
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
@@ -142,16 +149,16 @@ class Broker:
         shutil.rmtree(self.place, ignore_errors=True)
 
 
-def send_and_time(broker, window, seconds, size, topic="d/x"):
-    """Publishes for so long, with so many in flight; numbers acknowledged, and how long each took."""
+def send_and_time(broker, window, seconds, size, topic="d/x", most=1 << 60):
+    """Publishes for so long or so many, with so many in flight; numbers acknowledged, and how long each took."""
     client = Client(broker.port, "publisher", clean=True)
     client.socket.setblocking(False)
     sent_at, waits, open_ids, number, rest = {}, [], {}, 0, b""
     acknowledged, out = set(), b""
     begun = time.perf_counter()
     cpu = broker.cpu_s()
-    while (now := time.perf_counter()) - begun < seconds:
-        while len(open_ids) < window:
+    while (now := time.perf_counter()) - begun < seconds and len(acknowledged) < most:
+        while len(open_ids) < min(window, most - len(acknowledged)):
             packet_id = number % 60_000 + 1
             out += publish(topic, number, packet_id, size)
             open_ids[packet_id] = number
@@ -240,42 +247,143 @@ def recovery(args):
         publisher.socket.sendall(publish("fan/x", 1, 1, args.size))
         publisher.next()
         result["fan_10000_puback_ms"] = round((time.perf_counter() - begun) * 1000, 2)
-    absent = Client(broker.port, "absent")
-    absent.subscribe("d/#")
-    absent.leave()
-    left = args.messages
-    while left > 0:
-        acknowledged, *_ = send_and_time(broker, 1_000, 2, args.size)
-        left -= len(acknowledged)
+    queued = 0
+    for queue in range(args.queues):
+        absent = Client(broker.port, f"absent-{queue}")
+        absent.subscribe(f"d/{queue}")
+        absent.leave()
+        most = args.messages // args.queues
+        queued += len(send_and_time(broker, 1_000, 600, args.size, f"d/{queue}", most)[0])
     broker.kill()
     segments = [os.path.join(broker.place, "store", name) for name in os.listdir(os.path.join(broker.place, "store"))]
     result["store_bytes"] = sum(os.path.getsize(path) for path in segments)
-    result["queued"] = args.messages - left
+    result["queued"] = queued
     stats = subprocess.run([args.ringmq, "store", "stats", os.path.join(broker.place, "store")], capture_output=True)
     result["stats"] = stats.stdout.decode() + stats.stderr.decode()
     runs = []
     for _ in range(args.rounds):
-        is_cold = drop_caches()
-        begun = time.perf_counter()
-        for path in segments:
-            with open(path, "rb", buffering=0) as file:
-                while file.read(1 << 20):
-                    pass
-        read_s = time.perf_counter() - begun
-        drop_caches()
-        start_s = broker.start()
-        runs.append({"cold": is_cold, "read_s": round(read_s, 3), "start_s": round(start_s, 3), "cpu_s": broker.cpu_s()})
-        broker.kill()
-    result["runs"] = runs
+        run = {}
+        for binary in [args.ringmq] + ([args.against] if args.against else []):
+            broker.command[0] = binary
+            is_cold = drop_caches()
+            begun = time.perf_counter()
+            for path in segments:
+                with open(path, "rb", buffering=0) as file:
+                    while file.read(1 << 20):
+                        pass
+            run["read_s"] = round(time.perf_counter() - begun, 3)
+            for state in ["cold", "warm"] if is_cold else ["warm"]:
+                if state == "cold":
+                    drop_caches()
+                start_s, cpu_s = round(broker.start(), 3), broker.cpu_s()
+                run[f"{state} {os.path.basename(binary)}"] = {"start_s": start_s, "cpu_s": cpu_s}
+                broker.kill()
+        runs.append(run)
+        print(json.dumps(run), flush=True)
+    for key in runs[0]:
+        of_key = [run[key]["start_s"] if isinstance(run[key], dict) else run[key] for run in runs]
+        result[f"median {key}"] = sorted(of_key)[len(of_key) // 2]
     log = open(os.path.join(broker.place, "log"), errors="replace").read()
     result["log"] = re.findall(r"[^\n]*session\(s\)[^\n]*", log)[-1:]
     shutil.rmtree(broker.place)
     return result
 
 
+PAIRS = """duration = "{seconds}s"
+[[group]]
+name = "publishers"
+clients = {pairs}
+[group.publish]
+topic = "p/{{run}}/{{i}}"
+qos = 1
+size = "{size}"
+window = {window}
+[[group]]
+name = "subscribers"
+clients = {pairs}
+clean = false
+[group.subscribe]
+filters = ["p/{{run}}/{{i}}"]
+qos = 1
+"""
+
+
+def pairs(level, args):
+    """Pairs of a publisher and a session that lasts and is there: what a message costs the broker."""
+    broker = Broker(f"ringmq-{level}", args)
+    load = os.path.join(broker.place, "load.toml")
+    with open(load, "w") as out:
+        out.write(PAIRS.format(seconds=args.seconds, pairs=args.pairs, size=args.size, window=args.window))
+    before, written = broker.cpu_s(), broker.written_bytes()
+    command = [args.loadgen, "mixed", load, "--broker", f"mqtt://127.0.0.1:{broker.port}", "--json"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    cpu, written = broker.cpu_s() - before, broker.written_bytes() - written
+    broker.remove()
+    found = json.loads(told.stdout)
+    return {"level": level, "cpu_s": round(cpu, 2), "written": written, "exit": told.returncode, "loadgen": found}
+
+
+def drain(client, count):
+    """Takes so many messages and acknowledges them, many at a time."""
+    came, out = 0, b""
+    while came < count:
+        kind, body = client.next()
+        if kind >> 4 == 3:
+            length = int.from_bytes(body[:2], "big")
+            out += b"\x40\x02" + body[2 + length : 4 + length]
+            came += 1
+            if len(out) >= 400 or came == count:
+                client.socket.sendall(out)
+                out = b""
+
+
+def record_bytes(args, broker):
+    command = [args.ringmq, "store", "stats", os.path.join(broker.place, "store")]
+    told = subprocess.run(command, capture_output=True, text=True).stdout
+    return sum(int(found) for found in re.findall(r"(?m)^  \w+ +\d+ +(\d+)$", told))
+
+
+def writes(stays, segment_bytes, args):
+    """Rounds of messages to four sessions, which then come and take them; a session that stays away keeps them.
+    With segments so large that none goes, the records are there to be counted."""
+    broker = Broker("ringmq-disk", args, f"segment_bytes = {segment_bytes}")
+    names = range(4)
+    for name in names:
+        client = Client(broker.port, f"session-{name}")
+        client.subscribe(f"d/{name}")
+        client.leave()
+    each = 5_000
+    for _ in range(args.messages // (each * len(names))):
+        for name in names:
+            send_and_time(broker, 1_000, 600, args.size, f"d/{name}", each)
+            if name or not stays:
+                client = Client(broker.port, f"session-{name}")
+                drain(client, each)
+                client.leave()
+    time.sleep(1)
+    written = broker.written_bytes()
+    broker.kill()
+    records = record_bytes(args, broker)
+    broker.remove()
+    return written, records
+
+
+def amplification(stays, args):
+    whole, records = writes(stays, 1 << 30, args)
+    written, left = writes(stays, args.segment_bytes, args)
+    return {
+        "never_leave": 0.25 if stays else 0,
+        "record_bytes": records,
+        "written_uncleaned": whole,
+        "written": written,
+        "left_in_log": left,
+        "written_by_records": round(written / records, 3),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "recovery"])
+    parser.add_argument("what", choices=["loss", "recovery", "pairs", "writes"])
     parser.add_argument("--ringmq", default="target/release/ringmq")
     parser.add_argument("--mosquitto", default="mosquitto")
     parser.add_argument("--nats", default="nats-server")
@@ -288,10 +396,28 @@ def main():
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--sessions", type=int, default=100_000)
+    parser.add_argument("--queues", type=int, default=1)
+    parser.add_argument("--against")
+    parser.add_argument("--loadgen", default="target/release/loadgen")
+    parser.add_argument("--levels", default="disk,os,memory")
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--window", type=int, default=10)
+    parser.add_argument("--segment-bytes", type=int, default=4 << 20)
     args = parser.parse_args()
     args.directory = args.directory and os.path.abspath(args.directory)
     if args.what == "recovery":
         print(json.dumps(recovery(args), indent=1))
+        return
+    if args.what == "writes":
+        for stays in [False, True]:
+            print(json.dumps(amplification(stays, args)), flush=True)
+        return
+    if args.what == "pairs":
+        levels = args.levels.split(",")
+        for round_number in range(args.rounds):
+            turn = round_number % len(levels)
+            for level in levels[turn:] + levels[:turn]:
+                print(json.dumps(pairs(level, args)), flush=True)
         return
     brokers = args.brokers.split(",")
     for round_number in range(args.rounds):

@@ -47,6 +47,10 @@ pub struct BenchStorageArgs {
     /// Publishes of a shard that are not safe yet
     #[arg(long, value_name = "PUBLISHES", default_value_t = 8_192)]
     in_flight: u64,
+    /// Publishes per second of all shards together; as many as become safe unless given
+    #[arg(long, value_name = "PER_SECOND")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    rate: Option<u32>,
     /// Seconds of each run
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3_600))]
@@ -291,6 +295,11 @@ fn produce(
     let queued = vec![0xA5; ENTRY_BYTES.0 + ENTRY_BYTES.1 * entries + SETTLED_BYTES * entries];
     let (mut ticket, mut waits) = (0, Vec::new());
     let mut sent = std::collections::VecDeque::new();
+    // All shards take the rate's turns by turns.
+    let turns = f64::from(args.shards) * TURN as f64;
+    let interval = args.rate.map_or(0.0, |rate| turns / f64::from(rate));
+    let interval = Duration::from_secs_f64(interval);
+    let mut due = Instant::now() + interval.mul_f64(f64::from(shard) / f64::from(args.shards));
     while Instant::now() < end {
         let mut frame = Frame::new(Vec::new(), shard);
         for _ in 0..TURN {
@@ -304,13 +313,15 @@ fn produce(
             break;
         }
         sent.push_back((ticket, Instant::now()));
+        due += interval;
         loop {
             let through = safe(shard);
             while let Some((_, at)) = sent.front().filter(|(ticket, _)| *ticket <= through) {
                 waits.push(Instant::elapsed(at));
                 sent.pop_front();
             }
-            if ticket - through < args.in_flight || Instant::now() >= end {
+            let now = Instant::now();
+            if now >= end || (now >= due && ticket - through < args.in_flight) {
                 break;
             }
             std::thread::sleep(Duration::from_micros(50));
@@ -334,12 +345,21 @@ mod tests {
             fan_out: 2,
             shards: 2,
             in_flight: 128,
+            rate: None,
             seconds: 1,
             runs: 1,
         };
         let report = run(&args).expect("a good disk").to_string();
         assert!(report.contains("log / floor: "), "{report}");
         assert!(!report.contains(" 0 "), "both were written to: {report}");
+        let rate = Some(1_280);
+        let paced = run(&BenchStorageArgs { rate, ..args }).expect("a good disk");
+        let per_s = median(&paced.log, |run| run.publishes_per_s);
+        // Whatever the machine can: a rate is an upper bound, and a turn more for each shard.
+        assert!(
+            per_s > 0.0 && per_s <= 1_280.0 + 4.0 * TURN as f64,
+            "{per_s}"
+        );
         std::fs::remove_dir(&directory).expect("it is empty again");
     }
 }
