@@ -167,11 +167,6 @@ impl Oracle {
         m.sent_at <= self.short_at
     }
 
-    /// Whether the broker was ever killed.
-    pub fn has_crashed(&self) -> bool {
-        self.crashed_at > 0
-    }
-
     /// A request that was sent at that time is answered: all that its client said before is stored.
     pub fn stored(&mut self, link: usize, sent_at: u64) {
         let known = self.stored_before.entry(link).or_default();

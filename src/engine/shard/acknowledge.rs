@@ -93,6 +93,13 @@ impl ShardCore {
         is_known
     }
 
+    /// PUBREL for what clients do not take any more.
+    pub(super) fn release_given_up(&mut self) {
+        for (key, packet_id) in std::mem::take(&mut self.clients.given_up) {
+            self.answer_half(key, PacketType::Pubrel, packet_id, true);
+        }
+    }
+
     /// PUBREL or PUBCOMP, once it is stored what it ends: else a message would come again after it, or
     /// another one with its identifier be taken for it. That may have been told by an earlier packet.
     fn answer_half(&mut self, key: ConnectionKey, kind: PacketType, packet_id: u16, known: bool) {

@@ -350,6 +350,7 @@ impl ShardCore {
     pub(super) fn has_postponed(&self) -> bool {
         !self.ended.is_empty()
             || !self.clients.rules.marking.is_empty()
+            || !self.clients.given_up.is_empty()
             || !self.releases.is_empty()
             || self.may_tell()
             || self.may_pass_on()
@@ -373,6 +374,7 @@ impl ShardCore {
 
     fn work_off_postponed(&mut self, now: Timestamp) {
         self.remove_ended();
+        self.release_given_up();
         self.mark_some();
         self.tell_some();
         self.release_some(now);

@@ -64,6 +64,9 @@ pub(super) struct Clients {
     pub overflowed: Vec<SessionKey>,
     /// Messages of share groups that go to another member, and which entry of which session is over then.
     pub passed_on: VecDeque<PassedOn>,
+    /// Connections whose clients do not take a message of QoS 2 any more that they may have, and its packet
+    /// identifier: PUBREL is due.
+    pub given_up: Vec<(ConnectionKey, u16)>,
     /// Connections that have to wait for deliveries; their timers are to be set.
     pub throttled: Vec<ConnectionKey>,
     pub losing: Losing,
@@ -93,6 +96,7 @@ impl Clients {
             aging: Aging::default(),
             overflowed: Vec::new(),
             passed_on: VecDeque::new(),
+            given_up: Vec::new(),
             throttled: Vec::new(),
             losing: Losing::default(),
             settings,

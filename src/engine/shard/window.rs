@@ -263,6 +263,12 @@ impl Clients {
             let Some(session) = self.sessions.get_mut(key) else {
                 return;
             };
+            // Of QoS 2 its client may have it by an earlier connection, and would take another message with
+            // its identifier for it: that is free when PUBREL and PUBCOMP have gone.
+            if let Some(entry) = session.outbound.pubrec(packet_id) {
+                self.give_half_up(key, entry, packet_id);
+                continue;
+            }
             let (entry, left) = session.outbound.give_up(packet_id);
             match left.filter(|delivery| delivery.group.is_some()) {
                 // Another member of the group may take it, and has it before it is settled here.
@@ -281,6 +287,21 @@ impl Clients {
                 }
             }
         }
+    }
+
+    /// A message of QoS 2 is not sent again, and counts as delivered; its identifier is still in use.
+    fn give_half_up(&mut self, key: SessionKey, entry: u64, packet_id: u16) {
+        if entry > 0 {
+            self.keep(key, |session| Record::Received {
+                session,
+                entry,
+                packet_id,
+            });
+        }
+        let session = self.sessions.get(key);
+        let connection = session.and_then(|session| session.connection);
+        self.given_up.extend(connection.map(|it| (it, packet_id)));
+        self.lose(key, LossReason::TooLarge, 1);
     }
 
     /// Sends one message again. Returns which, and whether the client takes it; `None` if there is none,

@@ -190,10 +190,7 @@ impl Run {
                     if dup {
                         return Ok(());
                     }
-                    // It was given up since its client did not take it any more, and which identifiers were in
-                    // use before is not stored.
-                    let was_given_up = self.clients[id].may_be_small && self.oracle.has_crashed();
-                    if !self.clients[id].is_uncertain && !was_given_up {
+                    if !self.clients[id].is_uncertain {
                         return Err(format!("client {id}: {packet_id} again, without DUP"));
                     }
                 }
