@@ -172,30 +172,29 @@ fn times(broker: &Broker, text: &str) -> usize {
 }
 
 /// With a preset nothing is sent on which the line would end, and what is not sent is counted.
-fn keeps_to_preset(peer: &Peer, preset: &str, odd: &[(String, usize)]) {
+fn keeps_to_preset(peer: &Peer, preset: &str, odd: &[&str]) {
     let broker = peer.bridged("p", &format!("preset = {preset:?}"));
     passes(peer, &broker, "p");
     let mut here = Connect::v5(&unique("c")).open(&broker);
-    for (topic, bytes) in odd {
-        here.publish(topic, 1, "x".repeat(*bytes));
+    for topic in odd {
+        here.publish(topic, 1, "x");
     }
     passes(peer, &broker, "p");
     let counters = broker.counters();
-    let dropped = counters.get("dropped_bridge_topic") + counters.get("dropped_bridge_too_large");
-    assert_eq!(dropped, odd.len() as u64);
+    assert_eq!(counters.get("dropped_bridge_topic"), odd.len() as u64);
     assert_eq!(times(&broker, "is down"), 0, "{}", broker.log());
     assert_eq!(times(&broker, "QoS 1 at most"), 0);
     broker.stop();
 }
 
 /// Each of them ends the line of a bridge without the preset.
-fn ends_without_preset(peer: &Peer, odd: &[(String, usize)]) {
-    for (topic, bytes) in odd {
+fn ends_without_preset(peer: &Peer, odd: &[&str]) {
+    for topic in odd {
         let topic = topic.replace("out/p", "out/e");
         let broker = peer.bridged("e", "persistent = false");
         let mut here = Connect::v5(&unique("c")).open(&broker);
-        here.publish(&topic, 0, "x".repeat(*bytes));
-        eventually(&format!("{topic} of {bytes} bytes ends the line"), || {
+        here.publish(&topic, 0, "x");
+        eventually(&format!("{topic} ends the line"), || {
             (times(&broker, "is down") > 0).then_some(())
         });
         broker.stop();
@@ -221,15 +220,13 @@ fn nats_closes_on_qos_2() {
     let broker = peer.bridged("b", "");
     passes(&peer, &broker, "b");
     assert!(times(&broker, "QoS 1 at most") <= 1);
-    // Those of older versions it ends before or after it has granted what was asked for.
+    // An older version ends them before or after it has granted what was asked for.
     let downs = times(&broker, "it closes the connection");
     assert!(downs == 0 || downs == 5, "{downs}: {}", broker.log());
     broker.stop();
-    let odd = [
-        ("out/p/a b".to_owned(), 1),
-        ("out/p/a.b".to_owned(), 1),
-        ("out/p/large".to_owned(), 1024 * 1024),
-    ];
+    let odd = ["out/p/a b", "out/p/a.b"];
     keeps_to_preset(&peer, "nats", &odd);
-    ends_without_preset(&peer, &odd);
+    // What takes QoS 2 takes dots too.
+    let ends = if downs == 0 { &odd[..1] } else { &odd[..] };
+    ends_without_preset(&peer, ends);
 }

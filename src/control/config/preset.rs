@@ -23,9 +23,6 @@ pub(super) struct Rules {
 const AS_CLIENT: &[Protocol] = &[Protocol::V5, Protocol::V3_1_1];
 const AS_BRIDGE: &[Protocol] = &[Protocol::V5, Protocol::V3_1_1_BRIDGE, Protocol::V3_1_1];
 
-/// Its `max_payload` as it is unless said, less what it puts before a message.
-const NATS_PAYLOAD_BYTES_MAX: usize = 1024 * 1024 - 1024;
-
 /// By TLS, as clients speak, and nothing else.
 const CLOUD: Rules = Rules {
     name: "",
@@ -56,7 +53,6 @@ const NATS: Rules = Rules {
     known: Known {
         // 2.10 takes QoS 2, and dots.
         qos_max: Qos::AtLeastOnce,
-        payload_bytes_max: NATS_PAYLOAD_BYTES_MAX,
         topic_never_has: b" .",
         ..Known::NOTHING
     },
