@@ -1,12 +1,17 @@
 //! This broker as a bridge to RabbitMQ and NATS, as `perf/brokers` starts them: what they take and how they end on
 //! the rest, without a preset and with theirs. Where one is not installed its test says so and does nothing.
 
-use crate::support::{Broker, Client, Connect, Version, eventually, free_port, unique};
+use crate::support::{
+    Broker, Client, Connect, Version, eventually, eventually_within, free_port, unique,
+};
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const STARTS_WITHIN: Duration = Duration::from_secs(180);
 
 /// A broker of others that has started.
 struct Peer {
@@ -111,6 +116,16 @@ impl Peer {
         })
     }
 
+    /// It has started, which takes an Erlang of one thread long beside other tests.
+    fn starts(&mut self) {
+        let (stopped, port) = (&mut self.children[0], self.port);
+        eventually_within(STARTS_WITHIN, "it listens", || {
+            let status = stopped.try_wait().expect("ask for its status");
+            assert!(status.is_none(), "it has ended: {status:?}");
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+    }
+
     fn client(&self) -> Client {
         eventually("it lets clients in", || {
             let stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
@@ -203,7 +218,10 @@ fn ends_without_preset(peer: &Peer, odd: &[&str]) {
 
 #[test]
 fn rabbitmq_answers_qos_2_as_qos_1() {
-    let Some(peer) = Peer::rabbitmq() else { return };
+    let Some(mut peer) = Peer::rabbitmq() else {
+        return;
+    };
+    peer.starts();
     drop(peer.client());
     let broker = peer.bridged("b", "");
     passes(&peer, &broker, "b");
@@ -215,7 +233,8 @@ fn rabbitmq_answers_qos_2_as_qos_1() {
 
 #[test]
 fn nats_closes_on_qos_2() {
-    let Some(peer) = Peer::nats() else { return };
+    let Some(mut peer) = Peer::nats() else { return };
+    peer.starts();
     drop(peer.client());
     let broker = peer.bridged("b", "");
     passes(&peer, &broker, "b");
