@@ -433,8 +433,8 @@ fn a_wrong_proof_is_recorded_under_the_user_of_its_exchange() {
         });
         assert!(recorded.contains("\"user_name\":\"ann\""), "{recorded}");
     }
-    let log = broker.log();
-    assert!(log.contains("ann") && !log.contains("bob"), "{log}");
+    eventually("it is told", || broker.log().contains("ann").then_some(()));
+    assert!(!broker.log().contains("bob"), "{}", broker.log());
 }
 
 /// A log that is a pipe would wait for who reads it.
