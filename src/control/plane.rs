@@ -4,8 +4,8 @@
 
 use crate::control::admin::desk::Desk;
 use crate::control::admin::kept::ShownConfig;
-use crate::control::bridges::Bridges;
 use crate::control::bridges::dialler::Called;
+use crate::control::bridges::{self, Bridges};
 use crate::control::census::{Census, Counts};
 use crate::control::inquiries::Inquiries;
 use crate::control::judges::Judges;
@@ -240,6 +240,7 @@ impl<'a> ControlPlane<'a> {
                 Heard::Shard(Event::Line(_, number, news)) => {
                     self.bridges.take_news(number, news);
                 }
+                Heard::Shard(Event::BridgeLoss(loss)) => bridges::tell_session_loss(&loss),
                 Heard::Shard(Event::Failed(shard, error)) => {
                     return Err(format!("shard {shard} cannot go on: {error}").into());
                 }

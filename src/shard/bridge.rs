@@ -28,6 +28,26 @@ pub struct NewLine {
     pub url: Option<String>,
 }
 
+/// Messages that waited in a bridge's session here and are dropped with it.
+#[derive(Debug)]
+pub struct SessionLoss {
+    /// Its client identifier here.
+    pub client_id: Box<str>,
+    /// How many.
+    pub messages: u64,
+    /// Why.
+    pub by: LossBy,
+}
+
+/// Why a bridge's session ends with what waits in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossBy {
+    /// The bridge, or one of its connections, is no more.
+    Removal,
+    /// It has another user here, who gets nothing of what was for the one before.
+    User,
+}
+
 /// One of these as an order, which may be copied: whoever comes first takes it.
 #[derive(Clone)]
 pub struct Parcel(Arc<Mutex<Option<NewLine>>>);

@@ -7,7 +7,7 @@ use crate::engine::bridge::line::News;
 use crate::engine::keys::ShardId;
 use crate::engine::shard::Settings;
 use crate::shard::bans::BannedNetworks;
-use crate::shard::bridge::Parcel;
+use crate::shard::bridge::{Parcel, SessionLoss};
 use crate::shard::inquiries::{Inquiry, Told};
 use crate::shard::opening::Opening;
 use crate::shard::report::Report;
@@ -122,6 +122,8 @@ pub enum Event {
     Told(ShardId, u64, Told),
     /// What a bridge's connection of this number tells.
     Line(ShardId, u64, News),
+    /// What waited for a bridge is dropped.
+    BridgeLoss(SessionLoss),
     /// What was ordered by this number is in force there.
     Holds(ShardId, Reloadable, u64),
     /// It accepts no more, and its wills are visible to the other shards.

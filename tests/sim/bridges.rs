@@ -695,12 +695,7 @@ impl Sim {
                     self.bridge.dial.ended(self.now, end.outcome(), chance);
                 }
                 News::Up(..) => self.bridge.was_up = true,
-                News::Refused(..)
-                | News::NoQos2
-                | News::Lost { .. }
-                | News::Counts(_)
-                | News::Idle
-                | News::Wanted => {}
+                News::Refused(..) | News::NoQos2 | News::Counts(_) | News::Idle | News::Wanted => {}
             }
         }
         if is_over && let Some([here, there]) = self.ends {

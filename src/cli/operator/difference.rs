@@ -2,7 +2,7 @@
 
 use super::reach::{Reach, ReachArgs};
 use super::{Answer, Failure, Line};
-use crate::control::config::{Change, Config, Effect};
+use crate::control::config::{BridgeConfig, Change, Config, Effect};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -99,27 +99,12 @@ async fn drops(
     let bridges = told.get("bridges").and_then(Value::as_array);
     let mut drops = Vec::new();
     for bridge in bridges.into_iter().flatten() {
-        let name = bridge
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let name = bridge.get("name").and_then(Value::as_str);
+        let name = name.unwrap_or_default();
         let count = |key| bridge.get(key).and_then(Value::as_u64).unwrap_or(0);
         let waits = count("queued") + count("in_flight");
         let stays = config.bridges.iter().find(|it| *it.name == *name);
-        let why = match stays {
-            None => "which it would remove",
-            Some(it)
-                if !changes
-                    .iter()
-                    .any(|it_is| it_is.bridge() == Some(&*it.stands_as)) =>
-            {
-                continue;
-            }
-            Some(it) if !it.is_persistent => "which is not persistent",
-            Some(it) if has_other_user(changes, &it.stands_as) => "whose local_user is another one",
-            Some(_) => continue,
-        };
-        if waits > 0 {
+        if let Some(why) = why_dropped(stays, changes).filter(|_| waits > 0) {
             drops.push(format!(
                 "would drop {waits} messages that wait for bridge {name}, {why}"
             ));
@@ -128,9 +113,17 @@ async fn drops(
     Ok(drops)
 }
 
-fn has_other_user(changes: &[Change], bridge: &str) -> bool {
-    let mut of_it = changes
-        .iter()
-        .filter(|change| change.bridge() == Some(bridge));
-    of_it.any(|change| change.is_of("bridge.local_user"))
+/// Why what waits for a bridge would be dropped, if it would.
+fn why_dropped(stays: Option<&BridgeConfig>, changes: &[Change]) -> Option<&'static str> {
+    let Some(bridge) = stays else {
+        return Some("which it would remove");
+    };
+    let is_its = |change: &&Change| change.bridge() == Some(&*bridge.stands_as);
+    let mut altered = changes.iter().filter(is_its).peekable();
+    altered.peek()?;
+    if !bridge.is_persistent {
+        return Some("which is not persistent");
+    }
+    let has_other_user = altered.any(|change| change.is_of("bridge.local_user"));
+    has_other_user.then_some("whose local_user is another one")
 }

@@ -3,32 +3,39 @@
 
 use super::{Bridge, Bridges};
 use crate::engine::bridge::CLIENT_ID_PREFIX;
-use crate::engine::bridge::line::{LineCounts, LossBy};
+use crate::engine::bridge::line::LineCounts;
+use crate::engine::codec::Reason as Code;
 use crate::engine::time::Timestamp;
+use crate::shard::bridge::{LossBy, SessionLoss};
 use tracing::{info, warn};
 
 /// How long nothing more of the kind is told of a bridge.
 const QUIET_MS: u64 = 60_000;
 
-/// A reason: how many there are, what is said of them, and what helps.
-type Reason = (fn(&LineCounts) -> u64, &'static str, &'static str);
+/// A reason: how many there are, with the code that the other broker gave, what is said of them, and what
+/// helps.
+type Reason = (
+    fn(&LineCounts) -> (u64, Option<Code>),
+    &'static str,
+    &'static str,
+);
 
 const REASONS: [Reason; 3] = [
     (
-        |counts| counts.dropped_too_large,
+        |counts| (counts.dropped_too_large, None),
         "dropped (dropped_bridge_too_large): they are larger than the other side takes, which is there what \
          its CONNACK or bridge.preset says and here limits.max_packet_bytes",
         "publish smaller ones, or raise that",
     ),
     (
-        |counts| counts.dropped_topic,
+        |counts| (counts.dropped_topic, None),
         "dropped (dropped_bridge_topic): no rule has their topic any more, or it may not be one on the \
          other side",
         "look at the prefixes of bridge.topics, what bridge.preset says of topics, and here \
          limits.topic_bytes_max and limits.topic_levels_max",
     ),
     (
-        |counts| counts.refused_remote,
+        |counts| (counts.refused_remote, counts.refused_by),
         "not taken by the other broker (bridge_messages_rejected)",
         "look at its access rules and bounds for the user and topics of the bridge",
     ),
@@ -46,7 +53,7 @@ pub(super) struct Losses {
 
 impl Losses {
     fn has_any(&self) -> bool {
-        REASONS.iter().any(|(count, ..)| count(&self.untold) > 0)
+        REASONS.iter().any(|(of, ..)| of(&self.untold).0 > 0)
     }
 
     /// When there is something to tell.
@@ -76,16 +83,14 @@ impl Bridge {
         }
         self.losses.quiet_until = now.plus_ms(QUIET_MS);
         let untold = std::mem::take(&mut self.losses.untold);
-        for (count, what, remedy) in REASONS {
-            let messages = match count(&untold) {
+        for (of, what, remedy) in REASONS {
+            let (count, code) = of(&untold);
+            let messages = match count {
                 0 => continue,
                 1 => "1 message was".to_owned(),
                 count => format!("{count} messages were"),
             };
-            let why = untold.refused_by.filter(|_| what.starts_with("not"));
-            let why = why.map_or_else(String::new, |reason| {
-                format!(", the last one with {reason}")
-            });
+            let why = code.map_or_else(String::new, |code| format!(", the last one with {code}"));
             warn!(
                 "bridge {} ({}): {messages} {what}{why}; {remedy}",
                 self.config.name,
@@ -104,11 +109,11 @@ impl Bridges {
 }
 
 /// What waited for a bridge is dropped with its session.
-pub(super) fn tell_of_session(client_id: &str, messages: u64, by: LossBy) {
-    let name = client_id
-        .strip_prefix(CLIENT_ID_PREFIX)
-        .unwrap_or(client_id);
-    let why = match by {
+pub fn tell_session_loss(loss: &SessionLoss) {
+    let (client_id, messages) = (&*loss.client_id, loss.messages);
+    let name = client_id.strip_prefix(CLIENT_ID_PREFIX);
+    let name = name.unwrap_or(client_id);
+    let why = match loss.by {
         LossBy::Removal => "a reload has removed it, or one of its bridge.connections",
         LossBy::User => {
             "bridge.local_user is another one, who gets nothing of what was for the one before"

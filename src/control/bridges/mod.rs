@@ -35,6 +35,7 @@ use crate::shard::transport::remote::RemoteTls;
 use crossbeam_channel::Receiver;
 use dialler::{Call, Called, Dialler};
 use losses::Losses;
+pub use losses::tell_session_loss;
 pub use prepared::Prepared;
 use prepared::Told;
 use qos::Qos2;
@@ -306,21 +307,11 @@ impl Bridges {
             let is_altered = altered.contains(&*told.config.stands_as);
             let place = older.iter().position(|old| old.config.name == *name);
             let mut old = place.map(|place| older.swap_remove(place));
-            if let Some(old) = old.take_if(|_| !is_altered) {
-                self.bridges.push(Bridge {
-                    files: BridgeFiles::new(&told.config),
-                    config: told.config,
-                    plan: told.plan,
-                    tls: told.tls,
-                    sas: told.sas,
-                    ..old
-                });
+            if let Some(mut old) = old.take_if(|_| !is_altered) {
+                old.files = BridgeFiles::new(&told.config);
                 // Who asks for a reload wants to see what it helps.
-                self.bridges
-                    .iter_mut()
-                    .last()
-                    .into_iter()
-                    .for_each(|it| it.hurry(now));
+                old.take(told, now);
+                self.bridges.push(old);
                 continue;
             }
             let stays =
@@ -466,14 +457,6 @@ impl Bridges {
     /// A bridge's connection tells something.
     pub fn take_news(&mut self, number: u64, news: News) {
         let now = self.now();
-        if let News::Lost {
-            client_id,
-            messages,
-            by,
-        } = news
-        {
-            return losses::tell_of_session(&client_id, messages, by);
-        }
         let Some(news) = self.probe_news(number, news) else {
             return;
         };
@@ -505,7 +488,6 @@ impl Bridges {
             News::Refused(by, filter, why) => {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
-            News::Lost { .. } => {}
             News::NoQos2 => bridge.learn_by_answer(),
             News::Ended(end) => self.failed(number, &end),
             News::Idle => {

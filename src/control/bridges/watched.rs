@@ -5,6 +5,7 @@ use super::{Bridge, Bridges, State};
 use crate::control::config::BridgeConfig;
 use crate::control::placed::{Stamp, Watched, stamp};
 use crate::engine::shard::Settings;
+use crate::engine::time::Timestamp;
 use std::path::PathBuf;
 use tracing::{error, info};
 
@@ -48,9 +49,8 @@ impl Bridges {
             let name = bridge.config.name.clone();
             match Told::load(&bridge.config, settings) {
                 Ok(told) => {
-                    bridge.take_files(told);
                     info!("bridge {name}: its files are read again, for its next connection");
-                    bridge.hurry(now);
+                    bridge.take(told, now);
                 }
                 Err(text) => error!("not reloaded, what was before stays in force: {text}"),
             }
@@ -59,12 +59,11 @@ impl Bridges {
 }
 
 impl Bridge {
-    fn take_files(&mut self, told: Told) {
-        (self.plan, self.tls, self.sas) = (told.plan, told.tls, told.sas);
-    }
-
-    /// Something has changed for the better, perhaps: what it waits for is over.
-    pub(super) fn hurry(&mut self, now: crate::engine::time::Timestamp) {
+    /// Goes by what was read anew from its next attempt on. That is made at once if it waits for one: what
+    /// has changed may help.
+    pub(super) fn take(&mut self, told: Told, now: Timestamp) {
+        (self.config, self.plan) = (told.config, told.plan);
+        (self.tls, self.sas) = (told.tls, told.sas);
         if self.state == State::Waiting {
             self.dial.hurry(now);
         }

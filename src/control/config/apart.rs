@@ -34,10 +34,8 @@ fn of(machine: &str, raw: &FileConfig) -> Box<str> {
         }
     };
     let hash = digest(&SHA256, format!("{}\n{place}", machine.trim()).as_bytes());
-    let letters = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    let mut letters = letters.collect::<String>();
-    letters.truncate(LETTERS);
-    letters.into()
+    let bytes = hash.as_ref().iter().take(LETTERS / 2);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -191,17 +191,16 @@ pub(super) fn bridges(
     raw: &FileConfig,
     places: &Places<'_>,
 ) -> Result<Vec<BridgeConfig>, ConfigError> {
-    // One that is disconnected for a full queue takes even less: that is not inherited.
-    let of_sessions = raw.session.queue_full.map(QueueFull::from);
-    let is_spared = of_sessions == Some(QueueFull::Disconnect);
-    let whole = raw;
-    let raw = raw.bridge.as_deref().unwrap_or_default();
+    let said = raw.bridge.as_deref().unwrap_or_default();
+    if said.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut names = BTreeSet::new();
-    let lines = raw
+    let lines = said
         .iter()
         .map(|raw| usize::from(raw.connections.unwrap_or(1)));
     let lines: usize = lines.sum();
-    if raw.len() > BRIDGES_MAX || lines > BRIDGES_MAX {
+    if said.len() > BRIDGES_MAX || lines > BRIDGES_MAX {
         let text = format!("there are {lines} with all connections, more than {BRIDGES_MAX}");
         return Err(places.wrong("bridge", text));
     }
@@ -219,14 +218,17 @@ pub(super) fn bridges(
         }
         Ok(connections)
     };
-    let all: Vec<_> = raw.iter().map(bridge).collect::<Result<_, _>>()?;
+    let all: Vec<_> = said.iter().map(bridge).collect::<Result<_, _>>()?;
     let mut all = all.concat();
-    let apart = apart::of_broker(whole);
+    let apart = apart::of_broker(raw);
+    // One that is disconnected for a full queue takes even less: that is not inherited.
+    let of_sessions = raw.session.queue_full.map(QueueFull::from);
+    let is_spared = of_sessions == Some(QueueFull::Disconnect);
     for bridge in &mut all {
         bridge.apart.clone_from(&apart);
-    }
-    for bridge in all.iter_mut().filter(|_| is_spared) {
-        bridge.queue.full.get_or_insert(QueueFull::DropNewest);
+        if is_spared {
+            bridge.queue.full.get_or_insert(QueueFull::DropNewest);
+        }
     }
     Ok(all)
 }

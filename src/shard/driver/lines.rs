@@ -1,13 +1,15 @@
 //! Bridges' connections: which sockets they are, when their keep alive is looked at, and what they tell.
 
 use super::Shell;
+use super::inquire::messages_waiting;
 use super::sockets::State;
 use crate::engine::access::{Admitted, Identity};
 use crate::engine::bridge;
-use crate::engine::bridge::line::{End, Line, LineCounts, LossBy, News, Purpose};
+use crate::engine::bridge::line::{End, Line, LineCounts, News, Purpose};
 use crate::engine::bridge::plan::Plan;
+use crate::engine::shard::sight::Sight;
 use crate::engine::time::Timestamp;
-use crate::shard::bridge::NewLine;
+use crate::shard::bridge::{LossBy, NewLine, SessionLoss};
 use crate::shard::handover::Origin;
 use crate::shard::link::Link;
 use crate::shard::orders::Event;
@@ -171,38 +173,43 @@ impl Shell {
     pub(super) fn end_bridge(&mut self, client_id: &str) {
         self.tell_lost(client_id, LossBy::Removal);
         let number = self.lines.sessions.get(client_id).copied();
-        let entries = self.lines.by_slot.values();
-        let sockets = entries.filter(|entry| Some(entry.number) == number);
-        for socket in sockets.map(|entry| entry.socket).collect::<Vec<_>>() {
-            if let Some(line) = self.sockets.line(socket) {
-                line.leave_for_good();
-            }
+        let mut entries = self.lines.by_slot.values();
+        let entry = entries.find(|entry| Some(entry.number) == number);
+        let line = entry.and_then(|entry| self.sockets.line(entry.socket));
+        if let Some(line) = line {
+            line.leave_for_good();
         }
+    }
+
+    /// What there is to see of a bridge's session.
+    fn see_session(&self, client_id: &str) -> Option<Sight<'_>> {
+        self.core.see(self.core.session_of(client_id)?)
+    }
+
+    /// Messages that wait in a bridge's session, or are not acknowledged.
+    fn owed(&self, client_id: &str) -> u64 {
+        let sight = self.see_session(client_id);
+        sight.as_ref().map_or(0, messages_waiting)
     }
 
     /// Whether the session of a bridge is of another user than it has now, to whom nothing of it is given.
     fn is_anothers(&self, plan: &Plan) -> bool {
-        let session = self.core.session_of(&plan.session_id);
-        let sight = session.and_then(|key| self.core.see(key));
+        let sight = self.see_session(&plan.session_id);
         let user = sight.and_then(|sight| sight.session.holder.as_ref()?.user_name.as_deref());
         user.is_some_and(|user| *user != *plan.local_user)
     }
 
     /// What waits for a bridge is about to be dropped with its session.
     fn tell_lost(&self, client_id: &str, by: LossBy) {
-        let session = self.core.session_of(client_id);
-        let Some(sight) = session.and_then(|key| self.core.see(key)) else {
-            return;
-        };
-        let outbound = &sight.session.outbound;
-        let messages = outbound.queued() as u64 + u64::from(outbound.unacknowledged());
+        let messages = self.owed(client_id);
         if messages > 0 {
-            let news = News::Lost {
-                client_id: client_id.into(),
+            let client_id = client_id.into();
+            let loss = SessionLoss {
+                client_id,
                 messages,
                 by,
             };
-            self.orders.tell(|shard| Event::Line(shard, 0, news));
+            self.orders.tell(|_| Event::BridgeLoss(loss));
         }
     }
 
@@ -253,16 +260,6 @@ impl Shell {
             let news = News::Wanted;
             self.orders.tell(|shard| Event::Line(shard, number, news));
         }
-    }
-
-    /// The session of a line that has ended: whether something waits for it, or is not acknowledged.
-    fn is_owed(&self, plan: &Plan) -> bool {
-        let session = self.core.session_of(&plan.session_id);
-        let sight = session.and_then(|key| self.core.see(key));
-        sight.is_some_and(|sight| {
-            let outbound = &sight.session.outbound;
-            outbound.queued() > 0 || outbound.unacknowledged() > 0
-        })
     }
 
     /// Tells what lines have to tell, at the end of a turn.
@@ -386,7 +383,7 @@ impl Shell {
         }
         self.count_line(socket);
         self.tell_line(socket);
-        if let Some(plan) = lazy.filter(|plan| self.is_owed(plan)) {
+        if let Some(plan) = lazy.filter(|plan| self.owed(&plan.session_id) > 0) {
             self.tell_wanted(&plan.session_id);
         }
         self.lines.by_slot.remove(&socket.slot());

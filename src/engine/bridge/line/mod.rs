@@ -148,28 +148,10 @@ pub enum News {
     NoQos2,
     /// It has ended.
     Ended(End),
-    /// Messages that waited in a bridge's session here are dropped with it: whose, how many, why.
-    Lost {
-        /// Its client identifier here.
-        client_id: Box<str>,
-        /// How many.
-        messages: u64,
-        /// Why.
-        by: LossBy,
-    },
     /// It has ended, since nothing passed.
     Idle,
     /// Something waits for it.
     Wanted,
-}
-
-/// Why a bridge's session ends with what waits in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossBy {
-    /// The bridge, or one of its connections, is no more.
-    Removal,
-    /// It has another user here, who gets nothing of what was for the one before.
-    User,
 }
 
 /// One of the two brokers.
