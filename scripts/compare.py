@@ -4,6 +4,7 @@
     scripts/compare.py                               all brokers found, all workloads, 5 rounds
     scripts/compare.py --brokers ringmq,mosquitto --workloads fanout-w1,pairs-w10 --rounds 3
     scripts/compare.py --brokers ringmq --broker 'mine=/opt/mine/mine --port {port}' --broker there=10.0.0.9:1883
+    scripts/compare.py --commit 1a2b3c4              on a machine that has copies of the programs and no toolchain
     scripts/compare.py --report perf/runs/FOLDER     print all tables of a run, made from its raw data
     scripts/compare.py --readme perf/runs/FOLDER     write the README's benchmark section from a run
     scripts/compare.py --list                        workloads and brokers
@@ -217,6 +218,7 @@ def arguments(words=None):
     say("--broker-cpus", type=cpu_list, default="0")
     say("--loadgen-cpus", type=cpu_list, default="1")
     say("--wide-cpus", type=cpu_list, default=wide, help="the broker's in workloads with wide-")
+    say("--commit", help="of the programs in target/release, where this is no checkout: nothing is built")
     say("--host", default=socket.gethostname().split(".")[0], help="name of the machine in the record")
     say("--runs", type=lambda text: Path(text).resolve(), default=ROOT / "perf" / "runs", metavar="FOLDER", help="where the run's folder is made")
     say("--allow-dirty", action="store_true", help="measure what is not committed")
@@ -253,7 +255,7 @@ def find_brokers(options):
     found, skipped, said = [], {}, []
     for name in options.brokers:
         try:
-            broker = Broker(name, engine, dict(options.binary).get(name))
+            broker = Broker(name, engine, dict(options.binary).get(name), is_built=bool(options.commit))
             kinds = [kind for kind in options.configurations if not broker.why_not_kind(kind)]
             said += [f"{name}: {why}" for kind in options.configurations if (why := broker.why_not_kind(kind))]
             if not kinds:
@@ -307,6 +309,8 @@ def new_folder(runs, name):
 
 
 def commit_of_tree(options):
+    if options.commit:
+        return options.commit
     dirty = git("status", "--porcelain")
     if dirty and not options.allow_dirty:
         sys.exit("the work tree has changes: commit them, or say --allow-dirty")
@@ -419,9 +423,10 @@ def compare(options):
     commit = commit_of_tree(options)
     raise_open_files()
     if options.loadgen is None:
-        subprocess.run(["cargo", "build", "--release", "-p", "loadgen"], check=True)
         options.loadgen = LOADGEN
-    elif not shutil.which(options.loadgen):
+        if not options.commit:
+            subprocess.run(["cargo", "build", "--release", "-p", "loadgen"], check=True)
+    if not shutil.which(options.loadgen):
         sys.exit(f"--loadgen: there is no program {options.loadgen}")
     chosen = options.workloads or list(WORKLOADS)
     found, skipped, said = find_brokers(options)

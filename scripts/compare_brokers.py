@@ -95,7 +95,7 @@ class Broker:
 
     is_started_anew = True
 
-    def __init__(self, name, engine, binary=None):
+    def __init__(self, name, engine, binary=None, is_built=False):
         self.name = name
         self.folder = BROKERS / name
         if name not in folders():
@@ -105,10 +105,10 @@ class Broker:
         self.engine = None
         self.version = "?"
         self.binary = binary
-        self.find(engine)
+        self.find(engine, is_built)
 
-    def find(self, engine):
-        if not self.binary and (build := self.settings.get("build")):
+    def find(self, engine, is_built):
+        if not self.binary and not is_built and (build := self.settings.get("build")):
             subprocess.run(build, cwd=ROOT, check=True)
         binary = self.binary or self.settings.get("binary")
         if binary and self.has(binary):

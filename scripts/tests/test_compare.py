@@ -170,6 +170,12 @@ class Rounds(WithRun):
         names = sorted(folder.name for folder in self.run_.runs.iterdir())
         self.assertEqual(names, [names[0], f"{names[0]}-2", f"{names[0]}-3"])
 
+    def test_copies_of_programs_are_recorded_as_of_the_commit_that_is_named(self):
+        done = self.run_.compare("--commit", "1a2b3c4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(self.run_.folder.name.endswith("-1a2b3c4"), self.run_.folder)
+        self.assertEqual(json.loads((self.run_.folder / "facts.json").read_text())["commit"], "1a2b3c4")
+
     def test_an_overload_is_twice_what_the_closed_loop_reached(self):
         self.run_.script({"verdict": "clean", "rate": 5000}, {"verdict": "clean", "rate": 4500})
         done = self.run_.compare(workloads="overload-qos1")
@@ -206,12 +212,15 @@ class Rounds(WithRun):
         self.assertIsNone(why("nats", "nats-server: v2.15.1", "pairs-qos2-w8"))
         self.assertIn("no listener for websocket", why("nats", "2.15.1", "ws-fanout-w1"))
         self.assertIn("one thread", why("mosquitto", "2.0.11", "wide-fanout-w16"))
-        self.assertIn("in memory only", why("ringmq", "0.1.0", "durable-qos1"))
+        self.assertIsNone(why("ringmq", "0.1.0", "durable-qos1"))
+        self.assertIn("from time to time", why("mosquitto", "2.0.11", "durable-qos1"))
         self.assertIn("needs version 2.10", why("nats", "2.9.10", "durable-qos1"))
         self.assertIsNone(why("nats", "2.15.1", "durable-qos1"))
         self.assertIn("needs version 3.12", Installed("rabbitmq", "3.10.8").why_not_kind("tuned"))
         self.assertIn("filters with wildcards", why("rabbitmq", "4.3.6", "retained-10k"))
         self.assertIn("does not speak", why("floor", "0.1.0", "pairs-w1"))
+        self.assertIn("does not speak", why("floor_fanin", "0.1.0", "fanout-w1"))
+        self.assertIsNone(why("floor_fanin", "0.1.0", "fanin-w1"))
 
     def test_the_highest_qos_of_a_workload_is_known(self):
         self.assertEqual(Workload("p2p --qos=2").qos, 2)

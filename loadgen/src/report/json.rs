@@ -426,10 +426,13 @@ fn command() -> Vec<String> {
     std::env::args().map(shown).collect()
 }
 
+/// Paths below the folder where this runs are told from there on: a published result has none of the machine's own.
 fn executables(pids: &[u32]) -> Vec<String> {
+    let here = std::env::current_dir().unwrap_or_default();
     let links = pids.iter().filter_map(|pid| {
         let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-        Some(link.to_string_lossy().into_owned())
+        let shown = link.strip_prefix(&here).unwrap_or(&link);
+        Some(shown.to_string_lossy().into_owned())
     });
     links.collect()
 }
