@@ -6,6 +6,7 @@ use crate::shard::trace::TraceOrder;
 use bytes::Bytes;
 use ipnet::IpNet;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -351,7 +352,7 @@ pub struct SubscriberRow {
     /// message is asked about.
     pub gets: Option<bool>,
     /// Why, or why not.
-    pub why: Option<&'static str>,
+    pub why: Option<Cow<'static, str>>,
 }
 
 /// A retained message without its payload.

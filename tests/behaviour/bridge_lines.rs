@@ -107,6 +107,33 @@ fn several_connections_keep_the_order_of_each_topic(shards: usize) {
     }
 }
 
+fn a_topic_of_another_connection_is_explained_so(shards: usize) {
+    let rules = watched("paused = true\nconnections = 3\ntopics = [{ filter = \"t/#\" }]");
+    let local = Broker::with_config(shards, &bridge(([127, 0, 0, 1], 1).into(), &rules));
+    let told = |topic: &str| {
+        let path = format!("/api/v1/explain?qos=1&topic={topic}");
+        let page = crate::admin::get(crate::admin::address(&local), &path);
+        let page: serde_json::Value = serde_json::from_str(&page.body).expect("JSON");
+        page["subscriptions"].as_array().expect("a list").clone()
+    };
+    eventually("their sessions are made", || {
+        (told("t/0").len() == 3).then_some(())
+    });
+    let mut takers = std::collections::BTreeSet::new();
+    for number in 0..30 {
+        let rows = told(&format!("t/{number}"));
+        let (takes, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["gets"] == true);
+        assert_eq!((takes.len(), others.len()), (1, 2), "{rows:?}");
+        let taker = takes[0]["client_id"].as_str().expect("a name");
+        for row in others {
+            let why = format!("another of the bridge's connections takes the topic: {taker}");
+            assert_eq!(row["why"], *why, "{rows:?}");
+        }
+        takers.insert(taker.to_owned());
+    }
+    assert_eq!(takers.len(), 3);
+}
+
 fn what_goes_both_ways_by_several_connections_passes_once(shards: usize) {
     for protocol in ["5.0", "3.1.1"] {
         let remote = Broker::start(shards);
@@ -146,5 +173,6 @@ crate::on_shards!([1, 2]
     a_lazy_bridge_comes_when_something_waits_and_goes_when_nothing_does,
     what_was_kept_on_disk_wakes_a_lazy_bridge,
     several_connections_keep_the_order_of_each_topic,
+    a_topic_of_another_connection_is_explained_so,
     what_goes_both_ways_by_several_connections_passes_once,
 );

@@ -51,6 +51,8 @@ pub enum Verdict {
     NoLocal,
     /// Its client may not read the topic.
     Denied,
+    /// Another of a bridge's connections takes the topic: which.
+    OtherConnection(u8),
     /// It is QoS 0, and its client is away.
     Absent,
     /// It is QoS 0, and its client reads too slowly.
@@ -154,7 +156,10 @@ impl ShardCore {
         let key = subscriber.session;
         let session = self.clients.sessions.get(key)?;
         let qos = qos.min(subscriber.qos);
-        Some(if subscriber.no_local && publisher == Some(key) {
+        let other = session.part.filter(|part| !part.has(topic));
+        Some(if let Some(part) = other {
+            Verdict::OtherConnection(part.taker(topic))
+        } else if subscriber.no_local && publisher == Some(key) {
             Verdict::NoLocal
         } else if !self.clients.may_get(key, subscriber.checked, topic) {
             Verdict::Denied

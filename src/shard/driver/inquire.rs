@@ -19,6 +19,7 @@ use crate::shard::orders::Event;
 use crate::shard::peer::Peer;
 use crate::shard::ring::Ring;
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -342,7 +343,7 @@ impl Shell {
             connected: sight.connection.is_some(),
             subscription: subscription(subscribed),
             gets: verdict.and_then(gets),
-            why: verdict.map(why),
+            why: verdict.map(|verdict| why(verdict, &sight.session.client_id)),
         }
     }
 
@@ -495,8 +496,8 @@ const fn gets(verdict: Verdict) -> Option<bool> {
     }
 }
 
-const fn why(verdict: Verdict) -> &'static str {
-    match verdict {
+fn why(verdict: Verdict, client_id: &str) -> Cow<'static, str> {
+    let why = match verdict {
         Verdict::Sent => "it is sent at once",
         Verdict::Kept => "the client is away; its session keeps it",
         Verdict::Queued => "it waits in the client's queue behind what is not acknowledged",
@@ -504,10 +505,20 @@ const fn why(verdict: Verdict) -> &'static str {
         Verdict::OneOfGroup => "one member of the share group gets it",
         Verdict::NoLocal => "the client published it itself, and subscribed with No Local",
         Verdict::Denied => "the client may not read the topic (acl_file, or rules of its token)",
+        Verdict::OtherConnection(index) => return by_other_connection(client_id, index).into(),
         Verdict::Absent => "the client is away, and QoS 0 is not kept",
         Verdict::TooSlow => "the client reads too slowly (limits.outbox_bytes_max)",
         Verdict::QueueFull => {
             "the client's queue is full (limits.queue_messages_max, queue_bytes_max)"
         }
-    }
+    };
+    why.into()
+}
+
+/// Connections of a bridge are called as it is, with their number behind.
+fn by_other_connection(client_id: &str, index: u8) -> String {
+    let bridge = client_id
+        .rsplit_once('-')
+        .map_or(client_id, |(bridge, _)| bridge);
+    format!("another of the bridge's connections takes the topic: {bridge}-{index}")
 }
