@@ -411,10 +411,10 @@ fn plan(window: u16) -> Plan {
         is_persistent: true,
         queue: OwnQueue::default(),
         part: None,
-        topics: vec![TopicRule {
+        topics: Arc::new([TopicRule {
             direction: Direction::Both,
             ..TopicRule::default()
-        }],
+        }]),
         topic_alias_max: 8,
         known: Known::NOTHING,
         remote_state_topic: None,

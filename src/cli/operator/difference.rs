@@ -6,6 +6,7 @@ use crate::control::config::{BridgeConfig, Change, Config, Effect};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What to check, and beside which broker.
 #[derive(Clone, Debug, Args)]
@@ -114,7 +115,7 @@ async fn drops(
 }
 
 /// Why what waits for a bridge would be dropped, if it would.
-fn why_dropped(stays: Option<&BridgeConfig>, changes: &[Change]) -> Option<&'static str> {
+fn why_dropped(stays: Option<&Arc<BridgeConfig>>, changes: &[Change]) -> Option<&'static str> {
     let Some(bridge) = stays else {
         return Some("which it would remove");
     };

@@ -59,6 +59,9 @@ impl fmt::Display for CallError {
     }
 }
 
+/// Sockets that are connected at once are few: room for so many of what the system tells.
+const EVENTS_PER_TICK: usize = 32;
+
 /// The way to the thread. Each bridge has one call under way at a time.
 #[derive(Debug)]
 pub struct Dialler {
@@ -74,6 +77,7 @@ impl Dialler {
         let (calls, taken) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .max_io_events_per_tick(EVENTS_PER_TICK)
             .build()?;
         std::thread::Builder::new()
             .name("ringmq-dial".into())

@@ -78,13 +78,13 @@ enum State {
 /// One of them.
 #[derive(Debug)]
 struct Bridge {
-    config: BridgeConfig,
+    config: Arc<BridgeConfig>,
     files: BridgeFiles,
     plan: Arc<Plan>,
     /// How to speak TLS, by the addresses.
     tls: Vec<Option<RemoteTls>>,
     /// What its tokens are made of, if it shows one in place of a password.
-    sas: Option<SasKey>,
+    sas: Option<Box<SasKey>>,
     home: ShardId,
     dial: Dial,
     state: State,
@@ -323,7 +323,7 @@ impl Bridges {
         let has_gone = !older.is_empty();
         for old in older {
             end_session(&old, shards);
-            self.gone.insert(old.config.name);
+            self.gone.insert(old.config.name.clone());
         }
         self.has_changed |= has_gone || !begin.is_empty();
         for place in begin {
@@ -629,7 +629,7 @@ impl Bridge {
     }
 
     /// What it is while nothing is under way.
-    const fn resting(&self) -> State {
+    fn resting(&self) -> State {
         match (self.config.is_paused, self.config.idle_ms) {
             (true, _) => State::Paused,
             (false, Some(_)) => State::Idle,

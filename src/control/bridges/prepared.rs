@@ -23,11 +23,11 @@ pub struct Prepared(pub(super) Vec<Told>);
 /// What one is told.
 #[derive(Debug)]
 pub(super) struct Told {
-    pub config: BridgeConfig,
+    pub config: Arc<BridgeConfig>,
     pub plan: Arc<Plan>,
     /// How to speak TLS, by its addresses.
     pub tls: Vec<Option<RemoteTls>>,
-    pub sas: Option<SasKey>,
+    pub sas: Option<Box<SasKey>>,
 }
 
 impl Prepared {
@@ -47,13 +47,13 @@ impl Told {
     ///
     /// # Errors
     /// A file that cannot be used, and whose.
-    pub fn load(bridge: &BridgeConfig, settings: &Settings) -> Result<Self, String> {
+    pub fn load(bridge: &Arc<BridgeConfig>, settings: &Settings) -> Result<Self, String> {
         let wrong = |text: String| format!("bridge {:?}: {text}", bridge.name);
         Ok(Told {
-            config: bridge.clone(),
+            config: Arc::clone(bridge),
             plan: Arc::new(plan(bridge, settings).map_err(wrong)?),
             tls: remotes(bridge).map_err(wrong)?,
-            sas: sas_key(bridge).map_err(wrong)?,
+            sas: sas_key(bridge).map_err(wrong)?.map(Box::new),
         })
     }
 }
@@ -118,7 +118,7 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
         is_persistent: config.is_persistent,
         queue: config.queue,
         part: config.part,
-        topics: config.topics.clone(),
+        topics: Arc::clone(&config.topics),
         topic_alias_max: config.topic_alias_max,
         known: config.known,
         remote_state_topic: config.remote_state_topic.clone(),

@@ -20,6 +20,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Most bridges.
 const BRIDGES_MAX: usize = 1_000;
@@ -183,14 +184,14 @@ pub struct BridgeConfig {
     /// What it trusts and shows by TLS.
     pub tls: BridgeTlsConfig,
     /// What goes which way.
-    pub topics: Vec<TopicRule>,
+    pub topics: Arc<[TopicRule]>,
 }
 
 /// All of them.
 pub(super) fn bridges(
     raw: &FileConfig,
     places: &Places<'_>,
-) -> Result<Vec<BridgeConfig>, ConfigError> {
+) -> Result<Vec<Arc<BridgeConfig>>, ConfigError> {
     let said = raw.bridge.as_deref().unwrap_or_default();
     if said.is_empty() {
         return Ok(Vec::new());
@@ -230,7 +231,7 @@ pub(super) fn bridges(
             bridge.queue.full.get_or_insert(QueueFull::DropNewest);
         }
     }
-    Ok(all)
+    Ok(all.into_iter().map(Arc::new).collect())
 }
 
 /// A bridge as the connections that it has.

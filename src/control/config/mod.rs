@@ -50,6 +50,7 @@ use listener::Surroundings;
 use place::Places;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything the broker is told, checked.
@@ -80,7 +81,7 @@ pub struct Config {
     /// Settings of the shards' cores.
     pub settings: Settings,
     /// Other brokers that it goes to.
-    pub bridges: Vec<BridgeConfig>,
+    pub bridges: Vec<Arc<BridgeConfig>>,
     /// How operators ask the broker.
     pub admin: AdminConfig,
     /// How often the broker publishes how it is under `$SYS`; `None` for never.

@@ -9,6 +9,7 @@ use crate::engine::codec::topic::{TopicFilter, TopicLimits, TopicName};
 use crate::engine::limits::OwnQueue;
 use crate::engine::message::Qos;
 use crate::engine::route::TopicPart;
+use std::sync::Arc;
 
 /// Which way messages go by a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -293,8 +294,8 @@ pub struct Plan {
     pub queue: OwnQueue,
     /// The part of all topics that this one of several connections carries.
     pub part: Option<TopicPart>,
-    /// What it carries.
-    pub topics: Vec<TopicRule>,
+    /// What it carries; shared with its configuration.
+    pub topics: Arc<[TopicRule]>,
     /// Most topics that stand as a number on the wire, if the remote broker takes as many; 5.0 only.
     pub topic_alias_max: u16,
     /// What the remote broker is known to take.
@@ -329,7 +330,7 @@ impl Plan {
     /// The way of messages to the remote broker.
     #[must_use]
     pub fn routes_out(&self) -> Routes {
-        let rules = (0..).zip(&self.topics);
+        let rules = (0..).zip(self.topics.iter());
         let rules = rules.filter(|(_, rule)| rule.direction.goes_out());
         Routes::of(rules, |rule| (&*rule.local_prefix, &*rule.remote_prefix))
     }
@@ -337,7 +338,7 @@ impl Plan {
     /// The way of messages from it.
     #[must_use]
     pub fn routes_in(&self) -> Routes {
-        let rules = (0..).zip(&self.topics);
+        let rules = (0..).zip(self.topics.iter());
         let rules = rules.filter(|(_, rule)| rule.direction.comes_in());
         Routes::of(rules, |rule| (&*rule.remote_prefix, &*rule.local_prefix))
     }

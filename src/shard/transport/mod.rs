@@ -108,7 +108,8 @@ pub struct Layers {
     proxy_header: Vec<u8>,
     /// Where the client is, as proxies that are trusted say.
     peer: Peer,
-    tls: Option<Connection>,
+    /// Apart, since most bridges and WebSockets are without it, and it is large.
+    tls: Option<Box<Connection>>,
     /// Who judges the client's certificate when the handshake is over.
     judge: Option<Arc<TlsSetup>>,
     /// When its certificate ends, in seconds since 1970.
@@ -164,7 +165,7 @@ impl Layers {
             awaits_proxy: None,
             proxy_header: Vec::new(),
             peer,
-            tls,
+            tls: tls.map(Box::new),
             judge: None,
             certificate_ends_unix_s: None,
             websocket: None,
@@ -330,14 +331,14 @@ impl Layers {
         };
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
-        let words = match tls {
+        let words = match &**tls {
             Connection::Server(_) => tls::words,
             Connection::Client(_) => remote::words,
         };
         let mut received = tls::receive(tls, bytes, &mut plain, words);
         if received.is_ok()
             && !tls.is_handshaking()
-            && let Connection::Server(tls) = tls
+            && let Connection::Server(tls) = &mut **tls
             && let Some(judge) = self.judge.take()
         {
             match judge.judge(tls, UnixTime::now()) {
@@ -507,7 +508,7 @@ impl Layers {
     pub fn agreed(&self) -> Option<Agreed> {
         let tls = self.tls.as_ref()?;
         let certificate = self.certificate().map(vouching::named);
-        let server_name = match tls {
+        let server_name = match &**tls {
             Connection::Server(tls) => tls.server_name(),
             Connection::Client(_) => None,
         };

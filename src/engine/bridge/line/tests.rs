@@ -24,7 +24,7 @@ fn plan(rules: Vec<TopicRule>) -> Plan {
         is_persistent: true,
         queue: OwnQueue::default(),
         part: None,
-        topics: rules,
+        topics: rules.into(),
         topic_alias_max: 2,
         known: Known {
             filters_per_subscribe_max: 2,
