@@ -185,6 +185,28 @@ fn who_is_taken_over_waits_longer(shards: usize) {
     });
 }
 
+/// A remote of 3.1.1 cannot say that it is so: what it does is seen, and told once with what may be the cause.
+fn who_is_taken_over_without_a_word_waits_longer(shards: usize) {
+    let remote = Broker::start(shards);
+    let rules = "protocol = \"3.1.1\"\ntopics = []";
+    let text = bridge_as("b", "same", remote.address(), rules)
+        .replace("reconnect_ms_max = 50", "reconnect_ms_max = 600000");
+    let both = [(); 2].map(|()| Broker::with_config(shards, &text));
+    eventually("one of them waits for long", || {
+        let log = both[0].log() + &both[1].log();
+        let waits = log.lines().filter_map(|line| {
+            let (_, wait) = line.split_once("the next attempt comes in ")?;
+            wait.strip_suffix(" ms")?.parse::<u64>().ok()
+        });
+        waits.max().filter(|longest| *longest > 100)
+    });
+    let told = "perhaps another client has the identifier \"same\" there, too; give each its own by \
+                bridge.client_id";
+    let counts = both.each_ref().map(|broker| lines_with(broker, told));
+    assert!(counts.iter().all(|count| *count <= 1), "{counts:?}");
+    assert!(counts.contains(&1), "{counts:?}");
+}
+
 /// That an older broker does not speak 5.0 is told once, and nothing of it is shown while the line is up.
 fn an_older_protocol_is_told_once(shards: usize) {
     let address = stand_in(|mut stream| {
@@ -225,5 +247,6 @@ crate::on_shards!([1, 4]
     a_reload_dials_at_once,
     a_password_that_changes_is_taken,
     who_is_taken_over_waits_longer,
+    who_is_taken_over_without_a_word_waits_longer,
     an_older_protocol_is_told_once,
 );

@@ -18,7 +18,7 @@ mod tls;
 mod watched;
 
 use crate::control::config::{Address, BridgeConfig};
-use crate::engine::bridge::dial::{Dial, DialRule};
+use crate::engine::bridge::dial::{CUTS_MAX, Dial, DialRule};
 use crate::engine::bridge::line::{End, LineCounts, News};
 use crate::engine::bridge::plan::{Plan, Protocol};
 use crate::engine::keys::ShardId;
@@ -105,6 +105,8 @@ struct Bridge {
     losses: Losses,
     /// Addresses with protocols that are not spoken there, which was told.
     told_unspoken: BTreeSet<(String, String)>,
+    /// That its lines are cut short was told.
+    told_cuts: bool,
     counts: LineCounts,
 }
 
@@ -247,6 +249,7 @@ fn bridge(told: Told, shards: ShardId) -> Bridge {
         qos_2: Qos2::default(),
         losses: Losses::default(),
         told_unspoken: BTreeSet::new(),
+        told_cuts: false,
         counts: LineCounts::default(),
     }
 }
@@ -534,6 +537,7 @@ impl Bridges {
             true => debug!("{line}"),
             false => warn!("{line}"),
         }
+        bridge.tell_cuts();
         bridge.state = match bridge.resting() {
             // Who has begun to dial goes on.
             State::Idle => State::Waiting,
@@ -655,6 +659,22 @@ impl Bridge {
     fn address(&self) -> String {
         self.target()
             .map_or_else(String::new, |(address, _)| address.to_string())
+    }
+
+    /// Its lines are cut short again and again: what may be the cause is told once, until one lasts.
+    fn tell_cuts(&mut self) {
+        let is_over = self.dial.cuts() >= CUTS_MAX;
+        if !std::mem::replace(&mut self.told_cuts, is_over) && is_over {
+            warn!(
+                "bridge {}: {} has ended {CUTS_MAX} lines in a row, each soon after it was up, and MQTT \
+                 3.1.1 cannot say why: perhaps another client has the identifier {:?} there, too; give \
+                 each its own by bridge.client_id. The wait for the next attempt doubles each time, up \
+                 to bridge.reconnect_ms_max",
+                self.config.name,
+                self.address(),
+                self.plan.client_id
+            );
+        }
     }
 
     /// Where the attempt under way goes, and how TLS is spoken there.

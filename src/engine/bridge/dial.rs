@@ -4,6 +4,10 @@
 use super::plan::Protocol;
 use crate::engine::time::Timestamp;
 
+/// Lines in a row that a remote of 3.x has cut short, without a word, after which it is asked more rarely: it
+/// may be that another client has the bridge's identifier, and 3.x cannot say so.
+pub const CUTS_MAX: u32 = 5;
+
 /// In which order addresses are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressOrder {
@@ -38,6 +42,8 @@ pub struct DialRule {
 pub enum Outcome {
     /// The line was up, and ended.
     WasUp,
+    /// The same, by a remote that cannot say why.
+    WasCut,
     /// It never was.
     Failed,
     /// It never was, perhaps since the remote does not speak the protocol.
@@ -63,6 +69,8 @@ pub struct Dial {
     protocol: usize,
     /// Failures since a line was up.
     failures: u32,
+    /// Lines in a row that were cut before they were up for long.
+    cuts: u32,
     /// Since when a line is up.
     up_since: Option<Timestamp>,
     /// When the first address is to be tried.
@@ -82,6 +90,7 @@ impl Dial {
             address: 0,
             protocol: 0,
             failures: 0,
+            cuts: 0,
             up_since: None,
             probe_at: None,
             redirects: 0,
@@ -109,6 +118,12 @@ impl Dial {
     #[must_use]
     pub const fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Lines in a row that the remote has cut short.
+    #[must_use]
+    pub const fn cuts(&self) -> u32 {
+        self.cuts
     }
 
     /// The line is up.
@@ -166,10 +181,15 @@ impl Dial {
         let up_since = self.up_since.take();
         (self.probe_at, self.redirects) = (None, 0);
         if up_since.is_some_and(|since| since.plus_ms(self.rule.reconnect_ms_max) <= now) {
-            self.failures = 0;
+            (self.failures, self.cuts) = (0, 0);
+        }
+        match outcome {
+            Outcome::WasCut => self.cuts = self.cuts.saturating_add(1),
+            Outcome::WasUp | Outcome::Broke => self.cuts = 0,
+            Outcome::Failed | Outcome::FailedByProtocol => {}
         }
         let wait_ms = match outcome {
-            Outcome::WasUp => {
+            Outcome::WasUp | Outcome::WasCut if self.cuts < CUTS_MAX => {
                 self.failures = 0;
                 self.protocol = 0;
                 self.next_address(self.rule.order == AddressOrder::InOrder);
@@ -180,7 +200,7 @@ impl Dial {
                 self.protocol += 1;
                 0
             }
-            Outcome::Failed | Outcome::FailedByProtocol | Outcome::Broke => {
+            _ => {
                 self.protocol = 0;
                 self.next_address(false);
                 let wait_ms = self.wait_ms(chance);
@@ -258,6 +278,29 @@ mod tests {
             waits.push(dial.ended(now, Outcome::Broke, 0));
         }
         assert_eq!(waits, [1_000, 2_000, 4_000, 1_000]);
+    }
+
+    #[test]
+    fn who_cuts_lines_short_without_a_word_is_asked_more_and_more_rarely() {
+        let mut dial = dial(1, AddressOrder::InOrder);
+        let mut now = Timestamp::from_ms(5);
+        let mut end = |dial: &mut Dial, up_ms, outcome| {
+            // That it does not speak 5.0 is seen anew each time.
+            assert_eq!(dial.ended(now, Outcome::FailedByProtocol, 0), 0);
+            dial.came_up(now);
+            now = now.plus_ms(up_ms);
+            dial.ended(now, outcome, 0)
+        };
+        let cuts = [(); 8].map(|()| end(&mut dial, 10, Outcome::WasCut));
+        let first = CUTS_MAX as usize - 1;
+        assert_eq!(cuts[..first], [1_000; 4]);
+        assert_eq!(cuts[first..], [1_000, 2_000, 4_000, 8_000]);
+        assert_eq!(end(&mut dial, 8_000, Outcome::WasCut), 1_000, "it was long");
+        assert_eq!(dial.cuts(), 1);
+        for _ in 0..2 * CUTS_MAX {
+            assert_eq!(end(&mut dial, 10, Outcome::WasCut), 1_000);
+            assert_eq!(end(&mut dial, 10, Outcome::WasUp), 1_000, "it says why");
+        }
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub struct End {
     pub was_up: bool,
     /// What the remote broker made of messages of QoS 2.
     pub of_qos_2: OfQos2,
+    /// Whether the remote broker has closed it, and speaks a version in which it cannot say why.
+    pub is_wordless: bool,
     /// Whether another client has come with its identifier.
     pub is_taken_over: bool,
     /// Where the remote broker says to go.
@@ -113,6 +115,7 @@ impl End {
             is_by_protocol: false,
             is_breach: false,
             was_up: false,
+            is_wordless: false,
             is_taken_over: false,
             of_qos_2: OfQos2::Untried,
             server_reference: None,
@@ -125,7 +128,10 @@ impl End {
         if self.is_breach || self.is_taken_over {
             return Outcome::Broke;
         }
+        // What closes upon QoS 2 has a reason, and a remedy of its own.
+        let is_for_qos_2 = matches!(self.of_qos_2, OfQos2::Unanswered);
         match (self.was_up, self.is_by_protocol) {
+            (true, _) if self.is_wordless && !is_for_qos_2 => Outcome::WasCut,
             (true, _) => Outcome::WasUp,
             (false, true) => Outcome::FailedByProtocol,
             (false, false) => Outcome::Failed,
@@ -404,7 +410,11 @@ impl Line {
         };
         let is_by_protocol = may_be_protocol && self.stage == Stage::Greeting;
         self.exactly.ends_by_remote();
-        self.over(format!("{how}{at}"), is_by_protocol, None);
+        self.end_with(End {
+            is_by_protocol,
+            is_wordless: may_be_protocol && !self.version().is_v5(),
+            ..End::before_line(format!("{how}{at}"))
+        });
     }
 
     /// The core closes the connection: what it says last has come by [`Line::from_core`].
