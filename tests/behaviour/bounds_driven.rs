@@ -51,6 +51,16 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
         "bridge_queue::messages_that_are_too_old_do_not_go",
     ),
     (
+        "lines of a bridge that its remote ends upon QoS 2 without an answer",
+        &["bridge_qos_lowered"],
+        "bridge_qos::who_closes_on_qos_2_gets_qos_1",
+    ),
+    (
+        "lines of a bridge that its remote ends soon",
+        &["bridge_takeovers"],
+        "bridge_told::who_is_taken_over_without_a_word_waits_longer",
+    ),
+    (
         "redirects of a bridge",
         &["bridge_redirects_refused"],
         "bridge_ways::redirects_in_a_row_are_bounded",

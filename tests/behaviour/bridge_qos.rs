@@ -106,6 +106,7 @@ fn who_answers_qos_2_as_qos_1_gets_qos_1(shards: usize) {
     eventually("nothing is under way", || {
         (broker.counters().get("inflight_messages") == 0).then_some(())
     });
+    broker.await_counter("bridge_qos_lowered", 1);
     broker.stop();
 }
 
@@ -120,6 +121,7 @@ fn who_closes_on_qos_2_gets_qos_1(shards: usize) {
     publish_and_see(&mut client, &seen, 20..40);
     assert_eq!(lines_with(&broker, "QoS 1 at most"), 1, "told once");
     assert_eq!(lines_with(&broker, "the next attempt comes in"), 5);
+    broker.await_counter("bridge_qos_lowered", 1);
     broker.stop();
 }
 

@@ -183,6 +183,10 @@ fn who_is_taken_over_waits_longer(shards: usize) {
         });
         waits.max().filter(|longest| *longest > 100)
     });
+    eventually("it is counted", || {
+        let count = |broker: &Broker| broker.counters().get("bridge_takeovers");
+        (count(&both[0]) + count(&both[1]) > 1).then_some(())
+    });
 }
 
 /// A remote of 3.1.1 cannot say that it is so: what it does is seen, and told once with what may be the cause.
@@ -199,6 +203,10 @@ fn who_is_taken_over_without_a_word_waits_longer(shards: usize) {
             wait.strip_suffix(" ms")?.parse::<u64>().ok()
         });
         waits.max().filter(|longest| *longest > 100)
+    });
+    eventually("it is counted", || {
+        let count = |broker: &Broker| broker.counters().get("bridge_takeovers");
+        (count(&both[0]) + count(&both[1]) > 1).then_some(())
     });
     let told = "perhaps another client has the identifier \"same\" there, too; give each its own by \
                 bridge.client_id";

@@ -137,7 +137,7 @@ const OF_SHELL: [(&str, &str); 16] = [
 ];
 
 /// What is not of one shard: its name there, its name here, whether it is a gauge, what it is.
-const OF_BROKER: [(&str, &str, bool, &str); 18] = [
+const OF_BROKER: [(&str, &str, bool, &str); 20] = [
     ("bridges", "bridges", true, "Bridges to other brokers"),
     (
         "bridges_up",
@@ -156,6 +156,18 @@ const OF_BROKER: [(&str, &str, bool, &str); 18] = [
         "bridge_redirects_refused",
         false,
         "Times that it did not",
+    ),
+    (
+        "bridge_qos_lowered",
+        "bridge_qos_lowered",
+        false,
+        "Times that a bridge went down to QoS 1, since the other broker of 3.1.1 takes no more",
+    ),
+    (
+        "bridge_takeovers",
+        "bridge_takeovers",
+        false,
+        "Lines of bridges that ended since another client has their identifier, or seems to",
     ),
     (
         "memory_bytes",

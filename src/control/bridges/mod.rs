@@ -178,6 +178,10 @@ pub struct Bridges {
     origin: Instant,
     chance: RandomState,
     redirects: Redirects,
+    /// Times that one gets no more QoS 2 by an address.
+    qos_lowered: u64,
+    /// Lines that another client's line has ended, or seems to have.
+    takeovers: u64,
     /// A state has changed that nobody was told.
     has_changed: bool,
     /// Names of those that were removed: their topics are still there.
@@ -274,6 +278,8 @@ impl Bridges {
             origin: Instant::now(),
             chance: RandomState::new(),
             redirects: Redirects::default(),
+            qos_lowered: 0,
+            takeovers: 0,
             has_changed: false,
             gone: BTreeSet::new(),
         };
@@ -491,7 +497,7 @@ impl Bridges {
             News::Refused(by, filter, why) => {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
-            News::NoQos2 => bridge.learn_by_answer(),
+            News::NoQos2 => self.qos_lowered += u64::from(bridge.learn_by_answer()),
             News::Ended(end) => self.failed(number, &end),
             News::Idle => {
                 bridge.rest(now);
@@ -519,7 +525,7 @@ impl Bridges {
             false if was_made => format!("bridge {name}: {address}, {protocol}: {cause}"),
             false => format!("bridge {name}: {cause}"),
         };
-        bridge.learn_by_end(end.of_qos_2);
+        let is_lowered = bridge.learn_by_end(end.of_qos_2);
         let redirect = bridge.redirect(end, now);
         let wait_ms = match redirect {
             Redirect::Followed(_) => 0,
@@ -538,6 +544,7 @@ impl Bridges {
             false => warn!("{line}"),
         }
         bridge.tell_cuts();
+        let is_taken_over = end.is_taken_over || end.is_wordless && bridge.dial.cuts() >= CUTS_MAX;
         bridge.state = match bridge.resting() {
             // Who has begun to dial goes on.
             State::Idle => State::Waiting,
@@ -548,6 +555,8 @@ impl Bridges {
             bridge.since = Instant::now();
         }
         self.redirects.count(&redirect);
+        self.qos_lowered += u64::from(is_lowered);
+        self.takeovers += u64::from(is_taken_over);
         self.has_changed = true;
     }
 
@@ -582,9 +591,9 @@ impl Bridges {
         self.bridges.iter().map(Bridge::told).collect()
     }
 
-    /// How many there are, of these up, and redirects that were followed or not.
+    /// How many there are, of these up, and what became of them.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, u64); 4] {
+    pub fn counts(&self) -> [(&'static str, u64); 6] {
         let up = self
             .bridges
             .iter()
@@ -594,6 +603,8 @@ impl Bridges {
             ("bridges_up", up.count() as u64),
             ("bridge_redirects", self.redirects.followed),
             ("bridge_redirects_refused", self.redirects.refused),
+            ("bridge_qos_lowered", self.qos_lowered),
+            ("bridge_takeovers", self.takeovers),
         ]
     }
 }

@@ -75,21 +75,25 @@ impl Bridge {
         })
     }
 
-    /// Its remote broker answers QoS 2 as if it were 1.
-    pub(super) fn learn_by_answer(&mut self) {
-        if self.qos_2.refuse(self.dial.attempt().address) {
+    /// Its remote broker answers QoS 2 as if it were 1: whether that is new.
+    pub(super) fn learn_by_answer(&mut self) -> bool {
+        let is_new = self.qos_2.refuse(self.dial.attempt().address);
+        if is_new {
             self.warn_of_qos("answers messages of QoS 2 as if they were of QoS 1");
         }
+        is_new
     }
 
-    /// Its line has ended.
-    pub(super) fn learn_by_end(&mut self, of_qos_2: OfQos2) {
-        if self.qos_2.ended(self.dial.attempt().address, of_qos_2) {
+    /// Its line has ended: whether it gets no more QoS 2 from now on.
+    pub(super) fn learn_by_end(&mut self, of_qos_2: OfQos2) -> bool {
+        let is_lowered = self.qos_2.ended(self.dial.attempt().address, of_qos_2);
+        if is_lowered {
             let how = format!(
                 "has ended {UNANSWERED_MAX} lines in a row upon messages of QoS 2, and answered none"
             );
             self.warn_of_qos(&how);
         }
+        is_lowered
     }
 
     fn warn_of_qos(&self, how: &str) {
