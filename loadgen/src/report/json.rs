@@ -426,7 +426,7 @@ fn command() -> Vec<String> {
     std::env::args().map(shown).collect()
 }
 
-/// Paths below the folder where this runs are told from there on: a published result has none of the machine's own.
+/// Paths below the folder where this runs begin there: a published result has none of the machine's own.
 fn executables(pids: &[u32]) -> Vec<String> {
     let here = std::env::current_dir().unwrap_or_default();
     let links = pids.iter().filter_map(|pid| {
