@@ -543,6 +543,9 @@ impl Shards {
         for handle in self.handles {
             let _ = handle.join();
         }
+        if let Some((progress, _)) = &self.progress {
+            progress.give_up_what_has_no_room();
+        }
         match self.storage.map(JoinHandle::join) {
             Some(Ok(Err(error))) => Err(BootError::Storage(error.to_string())),
             _ => Ok(()),

@@ -13,6 +13,8 @@ pub struct Frames {
     pub from_checkpoint: bool,
     /// The first with which a checkpoint begins.
     checkpoint: Option<usize>,
+    /// A checkpoint has come to its end.
+    is_told: bool,
 }
 
 impl Frames {
@@ -21,6 +23,7 @@ impl Frames {
         if frame.kind == Kind::CheckpointBegins {
             self.checkpoint.get_or_insert(self.records.len());
         }
+        self.is_told |= frame.kind == Kind::CheckpointEnds && self.checkpoint.is_some();
         if !frame.records.is_empty() {
             self.records.push(frame.records.to_vec());
         }
@@ -69,6 +72,14 @@ impl Epochs {
         }
     }
 
+    /// Where the beginning is gone, shards that were more or fewer later may have told all there was anew before
+    /// the last of the older segments went: what is left of those says nothing any more.
+    fn leave_remains(&mut self) {
+        let is_told = |epoch: &Epoch| epoch.frames.iter().all(|frames| frames.is_told);
+        let first = self.epochs.iter().position(is_told);
+        self.epochs.drain(..first.unwrap_or(0));
+    }
+
     /// All of them, by the number of the log's first segment.
     ///
     /// # Errors
@@ -78,6 +89,7 @@ impl Epochs {
             return Err(beyond(shard, shards));
         }
         if first_segment.is_some_and(|first| first > FIRST_SEGMENT) {
+            self.leave_remains();
             let first = self.epochs.first_mut().into_iter();
             for (shard, frames) in (0..).zip(first.flat_map(|first| &mut first.frames)) {
                 let shard: ShardId = shard;
@@ -98,4 +110,76 @@ pub(super) fn beyond(shard: ShardId, shards: u32) -> String {
 /// The log's beginning is gone, and no checkpoint came.
 pub(super) fn no_checkpoint(shard: ShardId) -> String {
     format!("the first segments are gone, and nothing tells what shard {shard} had")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::log::segment::LogId;
+
+    /// So many shards wrote, these frames.
+    fn wrote(epochs: &mut Epochs, shards: u32, frames: &[(ShardId, Kind)]) {
+        let head = SegmentHead {
+            log: LogId([1; 16]),
+            number: 9,
+            made_at_ms: 1,
+            oldest: 2,
+            first_sequence: 1,
+            shards,
+        };
+        for (shard, kind) in frames {
+            let found = Found {
+                sequence: 1,
+                synced: 0,
+                kind: *kind,
+                life: 1,
+                shard: *shard,
+                ticket: 1,
+                records: &[*shard as u8, shards as u8],
+            };
+            epochs.put(&found, &head);
+        }
+    }
+
+    const BEGINS: Kind = Kind::CheckpointBegins;
+    const ENDS: Kind = Kind::CheckpointEnds;
+
+    #[test]
+    fn what_is_left_of_fewer_or_more_shards_says_nothing_behind_a_whole_checkpoint() {
+        let left: [&[(ShardId, Kind)]; 3] = [
+            &[(0, Kind::Records), (2, Kind::Records)],
+            // Told anew by one of them, and by all of them but not to the end.
+            &[(1, BEGINS), (1, ENDS)],
+            &[(0, BEGINS), (1, BEGINS), (2, BEGINS), (2, ENDS)],
+        ];
+        for left in left {
+            let mut epochs = Epochs::default();
+            wrote(&mut epochs, 3, left);
+            wrote(&mut epochs, 2, &[(0, Kind::Records), (0, BEGINS), (1, BEGINS)]);
+            wrote(&mut epochs, 2, &[(1, ENDS), (0, ENDS), (1, Kind::Records)]);
+            wrote(&mut epochs, 1, &[(0, Kind::Records)]);
+            let epochs = epochs.finish(Some(FIRST_SEGMENT + 3)).expect("whole");
+            let told = epochs.iter().map(|it| it.frames[0].from_checkpoint);
+            assert_eq!(told.collect::<Vec<_>>(), [true, false]);
+            assert_eq!(epochs[0].frames[0].records.len(), 2, "from the checkpoint on");
+        }
+    }
+
+    #[test]
+    fn without_a_whole_checkpoint_a_log_whose_beginning_is_gone_is_refused() {
+        let mut epochs = Epochs::default();
+        wrote(&mut epochs, 3, &[(0, Kind::Records)]);
+        wrote(&mut epochs, 2, &[(0, BEGINS), (0, ENDS), (1, BEGINS)]);
+        let refused = epochs.finish(Some(FIRST_SEGMENT + 1)).expect_err("gone");
+        assert!(refused.contains("what shard 0 had"), "{refused}");
+    }
+
+    #[test]
+    fn a_log_that_is_whole_keeps_all_that_was_written() {
+        let mut epochs = Epochs::default();
+        wrote(&mut epochs, 3, &[(0, Kind::Records)]);
+        wrote(&mut epochs, 2, &[(0, BEGINS), (1, BEGINS), (0, ENDS), (1, ENDS)]);
+        let epochs = epochs.finish(Some(FIRST_SEGMENT)).expect("whole");
+        assert_eq!(epochs.len(), 2);
+    }
 }

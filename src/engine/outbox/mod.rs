@@ -31,6 +31,8 @@ pub struct Outbox {
     beside_bytes: usize,
     in_flight_bytes: usize,
     is_sending: bool,
+    /// Nothing of it may leave, not at the end either.
+    is_held: bool,
     /// Batches that are out; it may begin anew.
     sent: u32,
 }
@@ -179,11 +181,13 @@ impl Outbox {
     /// Nothing leaves from now on, as if a batch were in flight; none is.
     pub const fn hold(&mut self) {
         self.is_sending = true;
+        self.is_held = true;
     }
 
     /// What was held may leave.
     pub const fn let_go(&mut self) {
         self.is_sending = false;
+        self.is_held = false;
     }
 
     /// The batch in flight is out.
@@ -193,10 +197,12 @@ impl Outbox {
         self.in_flight_bytes = 0;
     }
 
-    /// Takes what waits, for a connection that is being closed.
+    /// Takes what waits, for a connection that is being closed: nothing while it is held, since its client
+    /// would act upon what is not stored and is told anew after a start.
     pub fn take_rest(&mut self) -> Outgoing {
         self.beside_bytes = 0;
-        std::mem::take(&mut self.pending)
+        let rest = std::mem::take(&mut self.pending);
+        if self.is_held { Outgoing::default() } else { rest }
     }
 }
 
@@ -252,6 +258,24 @@ mod tests {
     use super::*;
     use crate::engine::message::{Message, Qos};
     use std::sync::Arc;
+
+    #[test]
+    fn what_is_held_does_not_leave_with_the_end_of_its_connection_either() {
+        let mut spare = SpareBuffers::default();
+        for (let_go, leaves) in [(false, &b""[..]), (true, b"CONNACK")] {
+            let mut outbox = Outbox::default();
+            outbox.hold();
+            outbox.buffer(&mut spare).extend_from_slice(b"CONNACK");
+            assert!(!outbox.may_send());
+            if let_go {
+                outbox.let_go();
+            }
+            let rest = outbox.take_rest();
+            let wire: Vec<u8> = rest.slices().flatten().copied().collect();
+            assert_eq!(wire, leaves);
+            assert_eq!(outbox.bytes(), 0);
+        }
+    }
 
     #[test]
     fn the_oldest_give_way_and_the_rest_keeps_its_order() {

@@ -113,6 +113,15 @@ const FREE_BYTES_MAX: u64 = 1 << 30;
 /// Name of the file that is locked.
 const LOCK: &str = "LOCK";
 
+/// The directory is locked beside the file in it: whoever takes that for a stale one and removes it lets nobody
+/// in. File systems that lock no directories have the file alone.
+fn lock_itself(directory: &File) -> io::Result<()> {
+    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
 impl Directory {
     /// Takes a directory, which is made if it is missing; only its owner may look into it.
     ///
@@ -132,6 +141,7 @@ impl Directory {
             Mode::from_raw_mode(0o600),
         )?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        lock_itself(&directory)?;
         Ok(Directory {
             path: path.to_owned(),
             directory,
@@ -151,6 +161,7 @@ impl Directory {
     pub fn open_to_read(path: &Path) -> io::Result<Self> {
         let mut opened = Directory::open_to_copy(path)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        lock_itself(&opened.directory)?;
         opened._lock = match rustix::fs::openat(&opened.directory, LOCK, flags, Mode::empty()) {
             Ok(lock) => {
                 rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;

@@ -18,6 +18,8 @@ pub struct Progress {
     live_bytes: Vec<AtomicU64>,
     checkpoints: AtomicU64,
     is_full: AtomicBool,
+    /// Nobody waits any more for what there is no room for.
+    gives_up: AtomicBool,
     /// By shard, bytes of what waits to be safe.
     pending_bytes: Vec<AtomicU64>,
     commits: AtomicU64,
@@ -56,6 +58,7 @@ impl Progress {
             live_bytes: (0..shards).map(|_| AtomicU64::new(UNTOLD)).collect(),
             checkpoints: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            gives_up: AtomicBool::new(false),
             pending_bytes: zeros(),
             commits: AtomicU64::new(0),
             log_bytes: AtomicU64::new(0),
@@ -105,6 +108,16 @@ impl Progress {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Acquire)
+    }
+
+    /// All shards have stopped: what a full disk has no room for was never acknowledged, and is waited for
+    /// no longer.
+    pub fn give_up_what_has_no_room(&self) {
+        self.gives_up.store(true, Ordering::Release);
+    }
+
+    pub(super) fn gives_up(&self) -> bool {
+        self.gives_up.load(Ordering::Acquire)
     }
 
     pub(super) fn set_full(&self, is_full: bool) {

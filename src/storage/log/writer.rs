@@ -279,6 +279,10 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
             self.make_safe()?;
             self.clean(true)?;
             self.look_for_room()?;
+            if self.is_full && self.progress.gives_up() {
+                self.group.clear();
+                return Ok(());
+            }
             if self.is_full {
                 std::thread::sleep(FULL_INTERVAL);
             }
@@ -481,12 +485,49 @@ mod tests {
     }
 
     #[test]
+    fn what_a_full_disk_has_no_room_for_is_given_up_when_nobody_waits_for_it() {
+        let place = Scratch::new("full");
+        let mut log = place.open(|_| {});
+        let kept_free = log.disk_mut().keep_free(Some(u64::MAX));
+        kept_free.expect("no more files");
+        let (heard, hears) = crossbeam_channel::unbounded();
+        let tell = move |told: Told<'_>| {
+            let _ = heard.send(matches!(told, Told::Full(_)));
+        };
+        let writer = Writer::start(log, 1, WriterConfig::default(), tell).expect("a thread");
+        for ticket in 1..=1_000 {
+            let mut frame = Frame::new(Vec::new(), 0);
+            frame.records().extend_from_slice(&[7; 3_000]);
+            frame.ticket = ticket;
+            frame.seal();
+            writer.frames.send(frame).expect("it runs");
+        }
+        while !hears.recv().expect("it runs") {}
+        drop(writer.frames);
+        writer.progress.give_up_what_has_no_room();
+        let ended = writer.thread.join().expect("no panic");
+        drop(ended.expect("a good disk"));
+        let safe = writer.progress.safe_ticket(0);
+        assert!(safe < 1_000, "a segment has room for a third of them");
+        let mut found = Vec::new();
+        place.open(|ticket| found.push(ticket));
+        assert!(found.last().is_some_and(|last| *last >= safe));
+    }
+
+    #[test]
     fn a_directory_has_one_user_and_is_nobody_elses_business() {
         use std::os::unix::fs::PermissionsExt;
         let place = Scratch::new("directory");
         let _log = place.open(|_| {});
-        let other = Directory::open(&place.0).expect_err("it is taken");
-        assert_eq!(other.kind(), io::ErrorKind::WouldBlock);
+        let is_taken = || {
+            let other = Directory::open(&place.0).expect_err("it is taken");
+            let read = Directory::open_to_read(&place.0).expect_err("by a writer");
+            [other.kind(), read.kind()] == [io::ErrorKind::WouldBlock; 2]
+        };
+        assert!(is_taken());
+        // Somebody takes the file for one that a former process has left.
+        std::fs::remove_file(place.0.join("LOCK")).expect("there");
+        assert!(is_taken());
         let mode = |path: PathBuf| std::fs::metadata(path).expect("there").permissions().mode();
         assert_eq!(mode(place.0.clone()) & 0o777, 0o700);
         assert_eq!(mode(place.0.join("0000000001.seg")) & 0o777, 0o600);
