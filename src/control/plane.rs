@@ -292,6 +292,7 @@ impl<'a> ControlPlane<'a> {
         }
         self.inquiries.expire(Instant::now());
         self.finish_census();
+        self.bridges.ask_again(self.shards);
         self.bridges.do_what_is_due();
         if let Some(states) = self.bridges.take_changed() {
             self.announce(states);
@@ -658,6 +659,9 @@ impl<'a> ControlPlane<'a> {
     fn confirm(&mut self, shard: ShardId, what: Reloadable, number: u64) {
         if self.rollout(what).confirm(shard, number) {
             self.tell_reloaded(reload::name_of(what));
+            if what == Reloadable::Rules {
+                self.bridges.take_rules();
+            }
         }
     }
 

@@ -124,6 +124,7 @@ impl Shell {
                 self.end_bridge(client_id);
                 Some(Told::Done(self.core.end_by_hand(now, client_id, text)))
             }
+            Asked::AskAgain { client_id } => Some(Told::Done(self.ask_again(client_id))),
             Asked::Subscriptions { after, max, .. } | Asked::Receivers { after, max, .. } => {
                 let best = self.inquirer.at.subscribers.take();
                 let best = best.unwrap_or_else(|| Best::new(after.as_ref(), *max));
