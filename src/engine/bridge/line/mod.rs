@@ -305,7 +305,9 @@ impl Line {
         }
     }
 
-    fn version(&self) -> Version {
+    /// The version of MQTT that it speaks.
+    #[must_use]
+    pub fn version(&self) -> Version {
         self.protocol().version
     }
 
