@@ -213,7 +213,7 @@ impl<'a> ControlPlane<'a> {
         loop {
             self.do_what_is_due();
             if self.is_drained() {
-                info!("drained: nobody is connected any more");
+                info!("drained: no client is connected any more");
                 return Ok(self.leave());
             }
             let heard = self.listen();
@@ -292,6 +292,7 @@ impl<'a> ControlPlane<'a> {
         }
         self.inquiries.expire(Instant::now());
         self.finish_census();
+        self.bridges.ask_again(self.shards);
         self.bridges.do_what_is_due();
         if let Some(states) = self.bridges.take_changed() {
             self.announce(states);
@@ -433,10 +434,10 @@ impl<'a> ControlPlane<'a> {
             .collect()
     }
 
-    /// Whether everybody has gone who was sent away, and who asked for that has been answered.
+    /// Whether every client has gone who was sent away, and who asked for that has been answered.
     fn is_drained(&self) -> bool {
         let is_told = |since: Instant| since.elapsed() >= DRAINED_MIN;
-        self.drained_since.is_some_and(is_told) && self.shards.connections() == 0
+        self.drained_since.is_some_and(is_told) && self.shards.clients() == 0
     }
 
     fn ask_statistics(&mut self, asker: Asker) {
@@ -520,7 +521,7 @@ impl<'a> ControlPlane<'a> {
             })
             .collect();
         if self.drained_since.is_some() {
-            let left = self.shards.connections();
+            let left = self.shards.clients();
             problems.push(format!(
                 "it is being drained: {left} connection(s) are left"
             ));
@@ -658,6 +659,9 @@ impl<'a> ControlPlane<'a> {
     fn confirm(&mut self, shard: ShardId, what: Reloadable, number: u64) {
         if self.rollout(what).confirm(shard, number) {
             self.tell_reloaded(reload::name_of(what));
+            if what == Reloadable::Rules {
+                self.bridges.take_rules();
+            }
         }
     }
 

@@ -436,6 +436,12 @@ impl Shards {
         self.counts.by_listener()
     }
 
+    /// Connections of all shards that are not of bridges.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.counts.by_listener().iter().sum()
+    }
+
     /// Connections of all shards.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -66,6 +66,11 @@ pub enum Asked {
         /// Told to the log.
         text: String,
     },
+    /// Ask again for what a bridge was not granted here: other rules are in force.
+    AskAgain {
+        /// Client identifier of the bridge's session here.
+        client_id: Box<str>,
+    },
     /// Subscriptions to exactly a filter.
     Subscriptions {
         /// Without share name.

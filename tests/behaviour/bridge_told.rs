@@ -4,7 +4,7 @@ use crate::bridge_remotes::stand_in;
 use crate::bridges::{asked, await_line, bridge, bridge_as};
 use crate::login::{Scratch, passwd};
 use crate::reload::Renewed;
-use crate::support::{Broker, Client, Connect, Setup, eventually, free_port, unique};
+use crate::support::{Broker, Client, Connect, Relay, Setup, eventually, free_port, unique};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 
@@ -100,6 +100,62 @@ fn what_a_reload_drops_is_told(shards: usize) {
         "{line}"
     );
     assert_eq!(lines_with(broker, "WARN bridge b-0"), 0);
+}
+
+/// By its line, and where there is none: what is published by then waits.
+fn what_is_not_granted_is_asked_for_by_other_rules(shards: usize) {
+    let remote = Broker::start(shards);
+    let relay = Relay::start(remote.address());
+    let file = Scratch::new("topic readwrite #\nuser bridge-b\ntopic read other/#\n");
+    let rules = "topics = [{ filter = \"t/#\" }, { filter = \"u/#\" }, { filter = \"other/#\" }]";
+    let text = format!("acl_file = {:?}\n", file.0);
+    let renewed = Renewed::start(shards, &(text + &bridge(relay.address(), rules)));
+    let broker = &renewed.broker;
+    await_line(broker, "bridge b is up");
+    let line = await_line(
+        broker,
+        "WARN bridge b: this broker does not grant it \"t/#\"",
+    );
+    assert!(
+        line.contains("\"bridge-b\"") && line.contains("acl_file"),
+        "{line}"
+    );
+    let not_granted = |wanted: &str| {
+        eventually(wanted, || {
+            let told = crate::operator::run(&["bridges", "--admin", &renewed.at], &[]).output;
+            let line = told.lines().find(|line| line.contains("not granted here"));
+            let line = line.unwrap_or("nothing");
+            line.contains(wanted).then_some(())
+        });
+    };
+    not_granted("b: not granted here: t/#, u/# (acl_file");
+    let (mut here, mut there) = (client(broker), client(&remote));
+    there.subscribe("#", 1);
+    here.retain("t/kept", 1, "kept");
+    std::fs::write(
+        &file.0,
+        "topic readwrite #\nuser bridge-b\ntopic read other/#\ntopic read t/#\n",
+    )
+    .unwrap();
+    renewed.reload();
+    there.expect("t/kept", "kept");
+    here.publish("t/x", 1, "x");
+    there.expect("t/x", "x");
+    not_granted("b: not granted here: u/# (acl_file");
+    relay.close();
+    relay.cut();
+    await_line(broker, "bridge b is down");
+    std::fs::write(&file.0, "topic readwrite #\nuser bridge-b\ntopic read #\n").unwrap();
+    renewed.reload();
+    not_granted("nothing");
+    here.publish("u/x", 1, "x");
+    relay.open();
+    there.expect("u/x", "x");
+    assert_eq!(
+        lines_with(broker, "does not grant it"),
+        2,
+        "each is told once"
+    );
 }
 
 /// The broker that is left forgets the session where 5.0 can say so.
@@ -251,6 +307,7 @@ fn lines_with_info(broker: &Broker, text: &str) -> usize {
 crate::on_shards!([1, 4]
     what_a_line_loses_is_told_with_its_remedy,
     what_a_reload_drops_is_told,
+    what_is_not_granted_is_asked_for_by_other_rules,
     a_bridge_that_goes_leaves_no_session_there,
     a_reload_dials_at_once,
     a_password_that_changes_is_taken,

@@ -355,6 +355,26 @@ pub fn asked(broker: &Broker) -> serde_json::Value {
     all["bridges"][0].clone()
 }
 
+/// As it speaks with the other broker.
+fn clients_are_listed_with_the_lines_version(shards: usize) {
+    let remote = Broker::start(shards);
+    for version in ["3.1.1", "5.0"] {
+        let rules = format!(
+            "protocol = {version:?}\ntopics = [{{ filter = \"t/#\" }}]\n\
+             [admin]\nlisten = \"http://127.0.0.1:0\""
+        );
+        let local = bridged(shards, &remote, &rules);
+        let get = |path: &str| {
+            let page = crate::admin::get(crate::admin::address(&local), path);
+            serde_json::from_str::<serde_json::Value>(&page.body).expect("JSON")
+        };
+        let one = get("/api/v1/clients/$bridge%2Fb");
+        assert_eq!(one["version"], version, "{one}");
+        let all = get("/api/v1/clients");
+        assert_eq!(all["clients"][0]["version"], version, "{all}");
+    }
+}
+
 fn operators_see_how_it_is(shards: usize) {
     let remote = Broker::start(shards);
     let relay = Relay::start(remote.address());
@@ -554,6 +574,7 @@ crate::on_shards!([1, 2]
     each_failure_is_told_with_its_cause,
     a_remote_that_knows_no_5_0_gets_3_1_1,
     operators_see_how_it_is,
+    clients_are_listed_with_the_lines_version,
     what_the_other_broker_does_not_take_is_dropped_or_lowered,
     nobody_else_takes_a_bridges_session,
     a_ring_of_three_passes_each_message_once,

@@ -1,6 +1,7 @@
 //! A broker that is drained: it accepts nobody, says so, sends its clients away one after the other, and stops.
 
 use crate::admin::{ANYWHERE, address, get};
+use crate::bridges::{await_line, bridge};
 use crate::on_shards;
 use crate::operator::run;
 use crate::support::{Broker, Client, Connect, Packet, Setup, Version, eventually};
@@ -10,6 +11,7 @@ use std::net::TcpStream;
 on_shards! { [1, 2]
     a_drained_broker_sends_its_clients_elsewhere_and_stops,
     a_closed_listener_disturbs_no_other,
+    bridges_go_last,
 }
 
 fn drain(broker: &Broker, words: &[&str]) -> crate::support::Outcome {
@@ -80,8 +82,26 @@ fn a_drained_broker_sends_its_clients_elsewhere_and_stops(shards: usize) {
     assert!(
         broker
             .log()
-            .contains("drained: nobody is connected any more")
+            .contains("drained: no client is connected any more")
     );
+}
+
+/// What clients still publish goes out, and nobody dials again for a line that the drain has ended.
+fn bridges_go_last(shards: usize) {
+    let remote = Broker::start(shards);
+    let rules = "topics = [{ filter = \"t/#\" }]";
+    let (mut broker, socket) = start(shards, &bridge(remote.address(), rules));
+    await_line(&broker, "bridge b is up");
+    let _clients: Vec<_> = (0..3)
+        .map(|n| Connect::v5(&format!("c{n}")).open(&broker))
+        .collect();
+    let done = run(&["drain", "--rate", "1000", "--admin", &socket], &[]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!(broker.wait_exit().code(), Some(0));
+    let log = broker.log();
+    assert!(log.contains("no client is connected any more"), "{log}");
+    let mut of_bridge = log.lines().filter(|line| line.contains("bridge b"));
+    assert!(!of_bridge.any(|line| line.contains("drained")), "{log}");
 }
 
 fn a_closed_listener_disturbs_no_other(shards: usize) {

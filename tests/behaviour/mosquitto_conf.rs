@@ -436,12 +436,66 @@ fn bridges_are_taken_but_for_those_that_would_be_less_safe() {
         assert!(!toml.contains("[[bridge]]"), "{toml}");
         told(&list, "connection up link", "the bridge is left out");
     }
+    told(
+        &list,
+        "notification_topic bridges/site7",
+        "$SYS/broker/connection/up-link/state",
+    );
+    told(
+        &list,
+        "notification_topic bridges/site7",
+        "mosquitto_pub -r -n -t 'bridges/site7'",
+    );
     // The file of its password is the operator's to write.
+    let early = folder.import(&format!("{plain}remote_password hush\n"));
+    assert_eq!(early.status.code(), Some(2), "{early:?}");
+    has_all(&early.log, &["would be refused", "up-link.password"]);
     folder.write("up-link.password", "hush\n");
     let (toml, list) = folder.good(&format!("{plain}remote_password hush\n"));
     has_all(&toml, &["password_file = \"up-link.password\""]);
     told(&list, "remote_password", "a file up-link.password");
     assert!(!list.contains("hush"), "{list}");
+}
+
+/// What a bridge keeps, and by which name, is as it was; what cannot be is listed.
+#[test]
+fn sessions_of_bridges_go_on() {
+    let folder = Folder::new();
+    let bridge = |more: &str| {
+        folder.good(&format!(
+            "connection hq 1\naddress a\ntopic # both\n{more}\n"
+        ))
+    };
+    let (toml, list) = bridge("start_type lazy\nidle_timeout 7");
+    has_all(&toml, &["start = \"lazy\"", "idle_seconds = 7"]);
+    let host = rustix::system::uname();
+    let id = format!("client_id = \"{}.hq 1\"", host.nodename().to_string_lossy());
+    has_all(&toml, &[&id]);
+    told(&list, "connection hq 1", &id);
+    let (toml, list) = bridge("start_type lazy\nidle_timeout 7\ncleansession true");
+    assert!(!toml.contains("lazy") && !toml.contains("idle"), "{toml}");
+    told(&list, "start_type lazy", "needs persistent = true");
+    told(&list, "idle_timeout 7", "left out");
+    let (toml, list) = bridge("bridge_outgoing_retain false\ntopic o out");
+    has_all(
+        &toml,
+        &[
+            "filter = \"#\"\ndirection = \"out\"\nqos_max = 0\nretain = \"drop\"\n",
+            "filter = \"#\"\ndirection = \"in\"\nqos_max = 0\n\n",
+            "filter = \"o\"\ndirection = \"out\"\nqos_max = 0\nretain = \"drop\"\n",
+        ],
+    );
+    told(&list, "bridge_outgoing_retain false", "stand there twice");
+    let (_, list) = bridge("cleansession true\nlocal_cleansession false");
+    told(
+        &list,
+        "local_cleansession false",
+        "nothing waits here while the line is down",
+    );
+    let (_, list) = bridge("local_cleansession true");
+    told(&list, "local_cleansession true", "waits here");
+    let (_, list) = bridge("local_cleansession false");
+    assert!(!list.contains("local_cleansession"), "{list}");
 }
 
 #[test]

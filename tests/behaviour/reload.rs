@@ -17,7 +17,7 @@ pub struct Renewed {
     path: String,
     admin: String,
     /// Where it answers.
-    at: String,
+    pub at: String,
 }
 
 impl Renewed {

@@ -695,7 +695,12 @@ impl Sim {
                     self.bridge.dial.ended(self.now, end.outcome(), chance);
                 }
                 News::Up(..) => self.bridge.was_up = true,
-                News::Refused(..) | News::NoQos2 | News::Counts(_) | News::Idle | News::Wanted => {}
+                News::Refused(..)
+                | News::NotGranted(_)
+                | News::NoQos2
+                | News::Counts(_)
+                | News::Idle
+                | News::Wanted => {}
             }
         }
         if is_over && let Some([here, there]) = self.ends {

@@ -6,14 +6,17 @@
 use super::draft::{BridgeDraft, Draft};
 use super::lines::Line;
 use super::value::{is_false, is_true, number};
+use crate::control::visible::spelled_out;
 use toml::{Table, Value};
 
 /// The port where a line names none.
 const PORT: &str = "1883";
 const WAIT_SECONDS_MAX: i64 = 3_600;
+/// Most that `bridge.idle_seconds` may be.
+const IDLE_SECONDS_MAX: i64 = 86_400;
 
 /// Keys that say nothing that is not so anyway, or has no counterpart, and what to do.
-const WITHOUT: [(&str, &str); 9] = [
+const WITHOUT: [(&str, &str); 7] = [
     (
         "bridge_attempt_unsubscribe",
         "nothing to do: what is no rule any more is given up by itself",
@@ -27,10 +30,6 @@ const WITHOUT: [(&str, &str); 9] = [
         "no counterpart: the other broker's own bound counts (5.0)",
     ),
     (
-        "idle_timeout",
-        "left out: idle_seconds says it, of a persistent bridge with start = \"lazy\"",
-    ),
-    (
         "threshold",
         "no counterpart: with start = \"lazy\" a bridge comes for the first message that waits",
     ),
@@ -38,7 +37,6 @@ const WITHOUT: [(&str, &str); 9] = [
         "local_clientid",
         "nothing to do: a bridge is no client here",
     ),
-    ("local_cleansession", "persistent counts for both sides"),
     (
         "local_password",
         "nothing to do: a bridge does not log in here, local_user alone says which rules of acl_file count",
@@ -55,8 +53,16 @@ struct Heard {
     draft: BridgeDraft,
     /// It speaks TLS.
     is_tls: bool,
-    /// Nothing that is retained goes out as such.
-    drops_retain: bool,
+    /// Nothing that is retained goes out as such: the line that says so.
+    drops_retain: Option<Line>,
+    /// It forgets its session there, ...
+    is_clean: bool,
+    /// ... and here, if that is said.
+    cleans_here: Option<Line>,
+    /// It comes when something waits.
+    lazy: Option<Line>,
+    /// After which time it goes.
+    idle_timeout: Option<Line>,
     /// Why it is left out.
     left_out: Option<&'static str>,
 }
@@ -84,7 +90,7 @@ pub(super) fn take(lines: &[Line], draft: &mut Draft) {
             draft.note(line, text.unwrap_or("left out: it has no counterpart"));
         }
     }
-    heard.end();
+    heard.end(draft);
     if heard.draft.topics.is_empty() || !heard.draft.keys.contains_key("addresses") {
         let text = "it needs an address and a topic";
         heard.left_out = heard.left_out.or(Some(text));
@@ -92,21 +98,8 @@ pub(super) fn take(lines: &[Line], draft: &mut Draft) {
     match heard.left_out {
         Some(why) => draft.note(head, format!("the bridge is left out: {why}")),
         None => {
-            if draft.says("acl_file") {
-                let user = heard.draft.keys.get("local_user").and_then(Value::as_str);
-                let name = heard.draft.keys.get("name").and_then(Value::as_str);
-                let user = user.map_or_else(
-                    || format!("bridge-{}", name.unwrap_or_default()),
-                    str::to_owned,
-                );
-                draft.note(
-                    head,
-                    format!(
-                        "acl_file has to let the user {user} read what goes out and write what comes in: \
-                         Mosquitto asks it about no bridge"
-                    ),
-                );
-            }
+            heard.name_itself(head, draft);
+            heard.tell_rules(head, draft);
             draft.bridge(heard.draft);
         }
     }
@@ -124,6 +117,44 @@ fn name(head: &Line, draft: &mut Draft) -> String {
 }
 
 impl Heard {
+    /// What it is called here.
+    fn name(&self) -> &str {
+        let name = self.draft.keys.get("name").and_then(Value::as_str);
+        name.unwrap_or_default()
+    }
+
+    /// Its session there goes on only by the identifier that it has.
+    fn name_itself(&mut self, head: &Line, draft: &mut Draft) {
+        if self.draft.keys.contains_key("client_id") {
+            return;
+        }
+        let host = rustix::system::uname();
+        let id = format!("{}.{}", host.nodename().to_string_lossy(), head.value);
+        draft.note(
+            head,
+            format!(
+                "client_id = \"{id}\" is what Mosquitto makes of this machine's name: where it has run \
+                 elsewhere, say that machine's, else its session at the other broker stays there and queues"
+            ),
+        );
+        self.say("client_id", id);
+    }
+
+    fn tell_rules(&self, head: &Line, draft: &mut Draft) {
+        if !draft.says("acl_file") {
+            return;
+        }
+        let user = self.draft.keys.get("local_user").and_then(Value::as_str);
+        let user = user.map_or_else(|| format!("bridge-{}", self.name()), str::to_owned);
+        draft.note(
+            head,
+            format!(
+                "acl_file has to let the user {user} read what goes out and write what comes in: \
+                 Mosquitto asks it about no bridge"
+            ),
+        );
+    }
+
     fn say(&mut self, key: &str, value: impl Into<Value>) {
         self.draft.keys.insert(key.to_owned(), value.into());
     }
@@ -140,8 +171,7 @@ impl Heard {
             "remote_username" | "username" => self.say("user", line.value.as_str()),
             "local_username" => self.say("local_user", line.value.as_str()),
             "remote_password" | "password" => {
-                let name = self.draft.keys.get("name").and_then(Value::as_str);
-                let file = format!("{}.password", name.unwrap_or_default());
+                let file = format!("{}.password", self.name());
                 draft.note(
                     line,
                     format!(
@@ -150,7 +180,19 @@ impl Heard {
                 );
                 self.say("password_file", file);
             }
-            "notification_topic" => self.say("remote_state_topic", line.value.as_str()),
+            "notification_topic" => {
+                let name = self.name();
+                draft.note(
+                    line,
+                    format!(
+                        "there it goes on as remote_state_topic; Mosquitto publishes it here, too: here that \
+                         is $SYS/broker/connection/{name}/state. Delete what is retained here by the old \
+                         topic, if it was taken over: mosquitto_pub -r -n -t '{}'",
+                        spelled_out(&line.value)
+                    ),
+                );
+                self.say("remote_state_topic", line.value.as_str());
+            }
             key if is_of_tls(key) && !is_false(line) => self.take_tls(line, draft),
             _ => return false,
         }
@@ -193,7 +235,28 @@ impl Heard {
     }
 
     /// All lines are heard.
-    fn end(&mut self) {
+    fn end(&mut self, draft: &mut Draft) {
+        self.end_start(draft);
+        self.end_retain(draft);
+        let is_clean = self.is_clean;
+        if let Some(line) = self
+            .cleans_here
+            .as_ref()
+            .filter(|it| is_true(it) != is_clean)
+        {
+            let says = if is_clean { "true" } else { "false" };
+            draft.note(
+                line,
+                format!(
+                    "left out: persistent counts for both sides, and cleansession {says} says it: {}",
+                    match is_clean {
+                        true => "nothing waits here while the line is down, as it did; say persistent = true \
+                                 if it is to, and the other broker keeps a session, too",
+                        false => "what is published while the line is down waits here",
+                    }
+                ),
+            );
+        }
         if !self.is_tls {
             return;
         }
@@ -209,7 +272,12 @@ impl Heard {
     /// Lines that say how the line is kept.
     fn take_line(&mut self, line: &Line, draft: &mut Draft) -> bool {
         match line.key.as_str() {
-            "cleansession" => self.say("persistent", !is_true(line)),
+            "cleansession" => {
+                self.is_clean = is_true(line);
+                self.say("persistent", !self.is_clean);
+            }
+            "local_cleansession" => self.cleans_here = Some(line.clone()),
+            "idle_timeout" => self.idle_timeout = Some(line.clone()),
             "keepalive_interval" => {
                 if let Some(seconds) = number(line, 0..=65_535, draft) {
                     self.say("keep_alive_seconds", seconds);
@@ -229,11 +297,11 @@ impl Heard {
                 _ => draft.note(line, "left out: bridges speak 5.0 or 3.1.1"),
             },
             "round_robin" if is_true(line) => self.say("address_order", "round_robin"),
-            "bridge_outgoing_retain" => self.drops_retain = is_false(line),
-            "start_type" if line.value == "automatic" => {}
-            "start_type" if line.value == "lazy" => {
-                draft.note(line, "left out: a persistent bridge may have start = \"lazy\"");
+            "bridge_outgoing_retain" => {
+                self.drops_retain = is_false(line).then(|| line.clone());
             }
+            "start_type" if line.value == "automatic" => self.lazy = None,
+            "start_type" if line.value == "lazy" => self.lazy = Some(line.clone()),
             "start_type" => draft.note(line, "no counterpart: bridges are there always or when needed"),
             // The bit that it sets is tried first anyway.
             "try_private" if is_true(line) => {}
@@ -277,10 +345,62 @@ impl Heard {
                 say(key, prefix.into());
             }
         }
-        if self.drops_retain && direction == "out" {
-            say("retain", "drop".into());
-        }
         self.draft.topics.push(rule);
+    }
+
+    /// Whether it comes when something waits, and when it goes.
+    fn end_start(&mut self, draft: &mut Draft) {
+        let idle = self.idle_timeout.take();
+        let Some(lazy) = self.lazy.take() else {
+            if let Some(line) = &idle {
+                draft.note(line, "nothing to do: it counts with start_type lazy");
+            }
+            return;
+        };
+        if self.is_clean {
+            let text = "left out: start = \"lazy\" needs persistent = true (cleansession false), else nothing \
+                        waits for it: it is there always";
+            draft.note(&lazy, text);
+            idle.iter()
+                .for_each(|line| draft.note(line, "left out, as start_type lazy is"));
+            return;
+        }
+        self.say("start", "lazy");
+        if let Some(seconds) = idle.and_then(|line| number(&line, 1..=IDLE_SECONDS_MAX, draft)) {
+            self.say("idle_seconds", seconds);
+        }
+    }
+
+    /// What goes out is not retained there; what comes in by the same rule is as it was.
+    fn end_retain(&mut self, draft: &mut Draft) {
+        let Some(line) = self.drops_retain.take() else {
+            return;
+        };
+        let mut rules = Vec::new();
+        let mut is_split = false;
+        for mut rule in std::mem::take(&mut self.draft.topics) {
+            match rule.get("direction").and_then(Value::as_str) {
+                Some("out") => drop(rule.insert("retain".to_owned(), "drop".into())),
+                Some("both") => {
+                    is_split = true;
+                    let mut out = rule.clone();
+                    out.insert("direction".to_owned(), "out".into());
+                    out.insert("retain".to_owned(), "drop".into());
+                    rules.push(out);
+                    rule.insert("direction".to_owned(), "in".into());
+                }
+                _ => {}
+            }
+            rules.push(rule);
+        }
+        self.draft.topics = rules;
+        if is_split {
+            draft.note(
+                &line,
+                "retain = \"drop\" counts for what comes in, too: topics of both directions stand there twice, \
+                 as out with it and as in without",
+            );
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod sections;
 mod value;
 mod without;
 
+use crate::control::bridges::Prepared;
 use crate::control::check;
 use crate::control::config::{Config, Flags, Sources};
 use crate::control::log;
@@ -109,5 +110,6 @@ fn would_start(file: &Path, toml: &str) -> Result<(), String> {
     };
     let config = Config::load(&sources, &Flags::default()).map_err(|error| error.to_string())?;
     let files = Files::load(&config).map_err(|error| error.to_string())?;
+    Prepared::load(&config)?;
     check::check(&config, &files)
 }

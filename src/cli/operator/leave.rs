@@ -4,6 +4,7 @@ use super::line::Line;
 use super::reach::ReachArgs;
 use super::table::{Column, Form, table};
 use super::{Answer, Failure};
+use crate::control::visible::spelled_out;
 use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -60,7 +61,29 @@ pub(super) async fn bridges(line: &mut Line) -> Result<Answer, Failure> {
         Column("REJECTED", "rejected", Form::Count),
         Column("LAST ENDED BY", "cause", Form::Text),
     ];
-    whole_list(line, "bridges", &columns).await
+    let mut answer = whole_list(line, "bridges", &columns).await?;
+    answer.text.push_str(&not_granted(&answer.json));
+    Ok(answer)
+}
+
+/// What bridges may not read here: nothing goes out by it.
+fn not_granted(told: &Value) -> String {
+    let bridges = told.get("bridges").and_then(Value::as_array);
+    let mut text = String::new();
+    for bridge in bridges.into_iter().flatten() {
+        let filters = bridge.get("not_granted").and_then(Value::as_array);
+        let filters = filters.into_iter().flatten().filter_map(Value::as_str);
+        let filters: Vec<_> = filters.map(spelled_out).collect();
+        if !filters.is_empty() {
+            let name = bridge.get("name").and_then(Value::as_str).unwrap_or("");
+            let filters = filters.join(", ");
+            text.push_str(&format!(
+                "{}: not granted here: {filters} (acl_file, local_user of the bridge)\n",
+                spelled_out(name)
+            ));
+        }
+    }
+    text
 }
 
 /// A list that is told without pages.

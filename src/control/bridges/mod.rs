@@ -13,6 +13,7 @@ mod losses;
 mod prepared;
 mod qos;
 mod redirect;
+mod refused;
 mod sas;
 mod tls;
 mod watched;
@@ -40,6 +41,7 @@ pub use prepared::Prepared;
 use prepared::Told;
 use qos::Qos2;
 use redirect::{Elsewhere, Redirect};
+use refused::Refused;
 use sas::SasKey;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +105,7 @@ struct Bridge {
     /// Which of its addresses take no QoS 2, and cannot say so.
     qos_2: Qos2,
     losses: Losses,
+    refused: Refused,
     /// Addresses with protocols that are not spoken there, which was told.
     told_unspoken: BTreeSet<(String, String)>,
     /// That its lines are cut short was told.
@@ -130,6 +133,9 @@ pub struct BridgeState {
     pub failures: u32,
     /// Why the last connection ended, if it is not up.
     pub cause: Option<String>,
+    /// Filters that access rules do not let its user read here (`bridge.local_user`, `acl_file`), or that it
+    /// has no room for: nothing goes out by them.
+    pub not_granted: Vec<String>,
     /// Client identifier of its session here, by which /clients shows what waits.
     pub client_id: Box<str>,
     /// Messages that wait for it here.
@@ -252,6 +258,7 @@ fn bridge(told: Told, shards: ShardId) -> Bridge {
         cause: None,
         qos_2: Qos2::default(),
         losses: Losses::default(),
+        refused: Refused::default(),
         told_unspoken: BTreeSet::new(),
         told_cuts: false,
         counts: LineCounts::default(),
@@ -371,6 +378,7 @@ impl Bridges {
             return Ok(());
         };
         bridge.number = number;
+        bridge.state = State::Making;
         if !bridge.plan.is_persistent {
             bridge.state = bridge.resting();
             return Ok(());
@@ -476,8 +484,12 @@ impl Bridges {
         };
         let name = bridge.config.name.clone();
         match news {
-            News::Prepared => bridge.state = bridge.resting(),
+            News::Prepared => {
+                bridge.refused.asked(number);
+                bridge.state = bridge.resting();
+            }
             News::Up(protocol, session_present) => {
+                bridge.refused.asked(number);
                 (bridge.state, bridge.since) = (State::Up, Instant::now());
                 bridge.cause = None;
                 bridge.dial.came_up(now);
@@ -497,6 +509,7 @@ impl Bridges {
             News::Refused(by, filter, why) => {
                 warn!("bridge {name}: {by} does not grant it {filter:?}: {why}");
             }
+            News::NotGranted(filters) => bridge.take_not_granted(number, filters),
             News::NoQos2 => self.qos_lowered += u64::from(bridge.learn_by_answer()),
             News::Ended(end) => self.failed(number, &end),
             News::Idle => {
@@ -631,6 +644,7 @@ impl Bridge {
                 _ => self.dial.failures(),
             },
             cause: self.cause.clone(),
+            not_granted: self.refused.filters(),
             client_id: self.plan.session_id.clone(),
             queued: 0,
             queued_bytes: 0,

@@ -3,6 +3,7 @@
 //! Nothing here looks through all that there is: who asks goes on from place to place, as far as a turn goes.
 
 use super::ShardCore;
+use crate::engine::bridge;
 use crate::engine::codec::Reason;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::keys::{ConnectionKey, SessionKey};
@@ -231,7 +232,11 @@ impl ShardCore {
     /// Sends a client away for good, if it is there and has come by that listener: whether it was told.
     pub fn send_away(&mut self, now: Timestamp, key: ConnectionKey, listener: Option<u16>) -> bool {
         let connection = self.clients.connections.get(key);
-        let is_meant = |it: &Connection| listener.is_none_or(|listener| it.listener == listener);
+        // What goes out by a bridge does so until the clients have gone, and a new line would come at once.
+        let is_meant = |it: &Connection| match listener {
+            Some(listener) => it.listener == listener,
+            None => it.listener != bridge::LISTENER,
+        };
         if !connection.is_some_and(is_meant) {
             return false;
         }

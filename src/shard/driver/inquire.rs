@@ -4,6 +4,7 @@
 //! shard does not sleep before all are answered; one that nobody waits for any more is dropped.
 
 use super::Shell;
+use crate::engine::codec::Version;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::keys::SessionKey;
 use crate::engine::route::trie::NodeId;
@@ -18,6 +19,7 @@ use crate::shard::inquiries::{
 use crate::shard::orders::Event;
 use crate::shard::peer::Peer;
 use crate::shard::ring::Ring;
+use crate::shard::transport::Layers;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -124,6 +126,7 @@ impl Shell {
                 self.end_bridge(client_id);
                 Some(Told::Done(self.core.end_by_hand(now, client_id, text)))
             }
+            Asked::AskAgain { client_id } => Some(Told::Done(self.ask_again(client_id))),
             Asked::Subscriptions { after, max, .. } | Asked::Receivers { after, max, .. } => {
                 let best = self.inquirer.at.subscribers.take();
                 let best = best.unwrap_or_else(|| Best::new(after.as_ref(), *max));
@@ -173,7 +176,10 @@ impl Shell {
                     let waits_ms = self.core.waits_ms(&sight, now);
                     let rank = rank(sort, &sight, waits_ms);
                     let id = &sight.session.client_id;
-                    best.offer(rank, id, || row(&sight, peer, (now, waits_ms)));
+                    best.offer(rank, id, || ClientRow {
+                        version: self.version_of(&sight).to_string(),
+                        ..row(&sight, peer, (now, waits_ms))
+                    });
                 }
             }
         }
@@ -190,6 +196,15 @@ impl Shell {
         let (connection, _) = sight.connection?;
         let socket = self.sockets.socket(connection)?;
         self.sockets.peer(socket)
+    }
+
+    /// As it speaks with who is at the other end.
+    fn version_of(&self, sight: &Sight<'_>) -> Version {
+        let socket = |(key, _)| self.sockets.socket(key);
+        let layers = sight.connection.and_then(socket);
+        let layers = layers.and_then(|socket| self.sockets.layers(socket));
+        let of_line = layers.and_then(Layers::line_version);
+        of_line.unwrap_or(sight.session.version)
     }
 
     fn tls_of(&self, sight: &Sight<'_>, now: Timestamp) -> Option<TlsRow> {
@@ -220,11 +235,14 @@ impl Shell {
         Some(ClientWhole {
             rates: None,
             last_errors: Vec::new(),
-            row: row(
-                &sight,
-                self.peer_of(&sight),
-                (now, self.core.waits_ms(&sight, now)),
-            ),
+            row: ClientRow {
+                version: self.version_of(&sight).to_string(),
+                ..row(
+                    &sight,
+                    self.peer_of(&sight),
+                    (now, self.core.waits_ms(&sight, now)),
+                )
+            },
             shard: self.orders.shard(),
             session_expiry_seconds: session.expiry_seconds,
             session_ends_in_seconds: is_awaited.then(|| ends_at.ms_since(now) / 1_000),

@@ -172,12 +172,38 @@ impl Shell {
     /// is told of.
     pub(super) fn end_bridge(&mut self, client_id: &str) {
         self.tell_lost(client_id, LossBy::Removal);
-        let number = self.lines.sessions.get(client_id).copied();
-        let mut entries = self.lines.by_slot.values();
-        let entry = entries.find(|entry| Some(entry.number) == number);
-        let line = entry.and_then(|entry| self.sockets.line(entry.socket));
-        if let Some(line) = line {
+        let line = self.socket_of_line(client_id);
+        if let Some(line) = line.and_then(|socket| self.sockets.line(socket)) {
             line.leave_for_good();
+        }
+    }
+
+    /// Has a bridge's line ask again for what it was not granted here; whether there is one.
+    pub(super) fn ask_again(&mut self, client_id: &str) -> bool {
+        let Some(socket) = self.socket_of_line(client_id) else {
+            return false;
+        };
+        if let Some(line) = self.sockets.line(socket) {
+            line.ask_again();
+        }
+        self.push_line(socket);
+        true
+    }
+
+    /// Where the last line of a bridge is.
+    fn socket_of_line(&self, client_id: &str) -> Option<SocketKey> {
+        let number = self.lines.sessions.get(client_id)?;
+        let mut entries = self.lines.by_slot.values();
+        let entry = entries.find(|entry| entry.number == *number);
+        entry.map(|entry| entry.socket)
+    }
+
+    /// A line has something to say by itself.
+    fn push_line(&mut self, socket: SocketKey) {
+        if let Some(link) = self.sockets.link(socket)
+            && !std::mem::replace(&mut link.is_queued, true)
+        {
+            self.handshakes.push(socket);
         }
     }
 

@@ -24,6 +24,7 @@ mod upgrade;
 mod websocket;
 
 use crate::engine::bridge::line::Line;
+use crate::engine::codec::Version;
 use crate::engine::outbox::outgoing::Outgoing;
 use crate::shard::peer::Peer;
 use crate::shard::vouching;
@@ -199,6 +200,12 @@ impl Layers {
     /// The line, where the connection is a bridge's.
     pub fn line(&mut self) -> Option<&mut Line> {
         self.line.as_deref_mut()
+    }
+
+    /// What a bridge's line speaks with the other broker; toward the core it is always 5.0.
+    #[must_use]
+    pub fn line_version(&self) -> Option<Version> {
+        self.line.as_ref().map(|line| line.version())
     }
 
     /// Whether something is due to the core though nothing came from the socket.

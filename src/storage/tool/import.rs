@@ -33,6 +33,8 @@ use std::sync::Arc;
 
 /// How a database begins.
 const SQLITE: &[u8] = b"SQLite format 3\0";
+/// How the local client identifier of Mosquitto's bridge begins, unless it is said.
+const OF_BRIDGE: &[u8] = b"local.";
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +89,10 @@ struct Import<'a> {
     sessions: BTreeMap<&'a str, Session>,
     counters: BTreeMap<ShardId, u64>,
     retained: BTreeMap<Box<str>, Arc<Message>>,
+    /// Clients whose sessions end with their connections, ...
+    ended: BTreeSet<&'a [u8]>,
+    /// ... and how many messages waited for these and for such as have none.
+    waited: BTreeMap<&'a [u8], u64>,
 }
 
 /// Reads Mosquitto's file and makes a store of it.
@@ -149,6 +155,8 @@ pub fn records(
         sessions: BTreeMap::new(),
         counters: BTreeMap::new(),
         retained: BTreeMap::new(),
+        ended: BTreeSet::new(),
+        waited: BTreeMap::new(),
     };
     for (id, stored) in &persisted.messages {
         import.message(*id, stored);
@@ -229,6 +237,7 @@ impl<'a> Import<'a> {
             _ => return self.leave_out(format!("session '{}': not a name", shown(client.id))),
         };
         if client.expiry_seconds == 0 {
+            self.ended.insert(client.id);
             return self.leave_out(format!("session '{name}': it ends with its connection"));
         }
         if self.sessions.contains_key(name) {
@@ -286,7 +295,12 @@ impl<'a> Import<'a> {
         let (client, filter) = (shown(it.client), shown(it.filter));
         let wanted = std::str::from_utf8(it.filter).ok();
         let wanted = wanted.and_then(|text| Subscribed::new(text, self.limits.topics()).ok());
+        let is_ended = self.ended.contains(it.client);
         let Some(session) = self.session(it.client) else {
+            if is_ended {
+                // It was told of.
+                return;
+            }
             let words = format!("subscription '{filter}' of '{client}': there is no such session");
             return self.leave_out(words);
         };
@@ -329,10 +343,10 @@ impl<'a> Import<'a> {
         let Some(message) = self.content(entry.message) else {
             return;
         };
-        let (client, qos) = (shown(entry.client), Qos::from_bits(entry.qos));
+        let qos = Qos::from_bits(entry.qos);
         let (Some(session), Some(qos)) = (self.session(entry.client), qos) else {
-            let words = format!("a message for '{client}': there is no such session");
-            return self.leave_out(words);
+            *self.waited.entry(entry.client).or_default() += 1;
+            return;
         };
         let ids = match entry.subscription_id {
             0 => SubscriptionIds::None,
@@ -448,7 +462,31 @@ impl<'a> Import<'a> {
         }
     }
 
+    /// What waited for whom is not taken: a line for each.
+    fn tell_waited(&mut self) {
+        for (client, messages) in std::mem::take(&mut self.waited) {
+            let what = if messages == 1 { "message" } else { "messages" };
+            let remedy = "let it run empty before Mosquitto is stopped";
+            let id = shown(client);
+            let is_ended = self.ended.contains(client);
+            self.leave_out(match client.starts_with(OF_BRIDGE) {
+                true => format!(
+                    "{messages} {what} that waited for the bridge '{id}': they are not taken; {remedy}"
+                ),
+                false if is_ended => format!(
+                    "{messages} {what} that waited for '{id}', whose session ends with its connection: they \
+                     are not taken; if it is a bridge of Mosquitto's, {remedy}"
+                ),
+                false => format!(
+                    "{messages} {what} that waited for '{id}': there is no such session; if it is a bridge of \
+                     Mosquitto's, {remedy}"
+                ),
+            });
+        }
+    }
+
     fn finish(mut self) -> (BTreeMap<ShardId, Vec<Record>>, Report) {
+        self.tell_waited();
         let mut shards: BTreeMap<ShardId, Vec<Record>> = BTreeMap::new();
         for (name, session) in std::mem::take(&mut self.sessions) {
             if session.subscriptions.is_empty() {
@@ -579,13 +617,22 @@ mod tests {
                 (3, stored(b"\xFF")),
             ]),
             clients: vec![client(b"a"), client(b"a"), client(b"\xFF"), short],
-            subscriptions: vec![subscription(b"a", b"x/#/y"), subscription(b"none", b"x")],
+            subscriptions: vec![
+                subscription(b"a", b"x/#/y"),
+                subscription(b"none", b"x"),
+                subscription(b"short", b"x"),
+            ],
             entries: vec![
                 entry(b"a", 1, 1),
                 entry(b"a", 1, 1),
                 entry(b"a", 2, 2),
                 entry(b"a", 9, 3),
                 entry(b"none", 1, 4),
+                entry(b"short", 1, 1),
+                entry(b"short", 1, 2),
+                entry(b"local.site7", 1, 1),
+                entry(b"local.site7", 1, 2),
+                entry(b"local.site7", 1, 3),
             ],
             ..Persisted::default()
         };
@@ -599,11 +646,13 @@ mod tests {
             "session 'short': it ends with its connection",
             "subscription 'x/#/y' of 'a'",
             "subscription 'x' of 'none': there is no such session",
-            "a message for 'none'",
+            "1 message that waited for 'none': there is no such session; if it is a bridge",
+            "2 messages that waited for 'short', whose session ends with its connection",
+            "3 messages that waited for the bridge 'local.site7': they are not taken; let it run empty",
         ] {
             assert!(all.contains(part), "no '{part}' in {all}");
         }
-        assert_eq!((report.left_out.len(), report.without_message), (8, 1));
+        assert_eq!((report.left_out.len(), report.without_message), (10, 1));
         assert_eq!((report.of_users, report.without_subscription.len()), (1, 1));
         // One of two messages has the packet identifier, the other is sent anew.
         let records: Vec<_> = shards.into_values().flatten().collect();

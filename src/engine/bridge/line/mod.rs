@@ -26,8 +26,7 @@ use crate::engine::codec::frame::{Frame, Split, split};
 use crate::engine::codec::property::BRIDGE_PROPERTY;
 use crate::engine::codec::publish::Publish;
 use crate::engine::codec::remote::{
-    Answer, Asked, ConnectTo, DISCONNECT, DISCONNECT_FOR_GOOD, PINGREQ, put_subscribe,
-    put_unsubscribe,
+    Answer, ConnectTo, DISCONNECT, DISCONNECT_FOR_GOOD, PINGREQ, put_unsubscribe,
 };
 use crate::engine::codec::{PacketType, Reason, Version};
 use crate::engine::message::Qos;
@@ -150,6 +149,8 @@ pub enum News {
     Counts(LineCounts),
     /// A filter is not granted: by whom, which, why.
     Refused(Side, String, String),
+    /// All filters that this broker does not grant; none if it grants those that it did not before.
+    NotGranted(Vec<NotGranted>),
     /// The remote broker answers QoS 2 as if it were 1: it gets no more of it.
     NoQos2,
     /// It has ended.
@@ -158,6 +159,17 @@ pub enum News {
     Idle,
     /// Something waits for it.
     Wanted,
+}
+
+/// A filter that this broker does not grant its bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotGranted {
+    /// Which.
+    pub filter: String,
+    /// The reason, as its code is called.
+    pub why: String,
+    /// Whether access rules say so: others may grant it.
+    pub is_by_rules: bool,
 }
 
 /// One of the two brokers.
@@ -199,6 +211,8 @@ struct Awaited {
     subacks: Vec<(u16, Vec<String>)>,
     /// The core's SUBACK: its filters.
     core: Option<Vec<String>>,
+    /// Filters that the core did not grant.
+    not_granted: Vec<String>,
 }
 
 /// One connection of a bridge.
@@ -291,7 +305,9 @@ impl Line {
         }
     }
 
-    fn version(&self) -> Version {
+    /// The version of MQTT that it speaks.
+    #[must_use]
+    pub fn version(&self) -> Version {
         self.protocol().version
     }
 
@@ -611,17 +627,10 @@ impl Line {
         };
         let plan = Arc::clone(&self.plan);
         let rules = plan.topics.iter().filter(|rule| rule.direction.goes_out());
-        let filters: Vec<_> = rules.clone().map(|rule| rule.local_filter()).collect();
-        let asked = filters.iter().zip(rules).map(|(filter, rule)| Asked {
-            filter,
-            qos: rule.qos_max.min(plan.taken.qos_max),
+        self.ask_core(
+            rules.map(|rule| (rule.local_filter(), rule.qos_max)),
             retain_handling,
-        });
-        let asked: Vec<_> = asked.collect();
-        if !asked.is_empty() {
-            put_subscribe(Version::V5, SUBSCRIBE_ID, &asked, &mut self.up);
-            self.awaited.core = Some(filters);
-        }
+        );
     }
 
     /// Everything that was asked for is answered, or not.

@@ -1,7 +1,7 @@
 //! From the core to the remote broker.
 
 use super::aliases::Alias;
-use super::{Line, News, Purpose, Side, Stage, first_ack};
+use super::{Line, News, NotGranted, Purpose, Side, Stage, first_ack};
 use crate::engine::bridge::hops::{self, Passage};
 use crate::engine::codec::ack::Ack;
 use crate::engine::codec::frame::Frame;
@@ -51,7 +51,19 @@ impl Line {
     fn suback_of_core(&mut self, frame: Frame<'_>) -> Result<(), DecodeError> {
         let (_, codes) = decode_suback(frame.body, Version::V5)?;
         let filters = self.awaited.core.take().unwrap_or_default();
-        self.tell_refused(Side::Here, filters, codes);
+        let not_granted = filters.into_iter().zip(codes).filter_map(|(filter, code)| {
+            Some(NotGranted {
+                filter,
+                why: filter_refusal(*code)?,
+                is_by_rules: *code == Reason::NotAuthorized.byte(),
+            })
+        });
+        let not_granted: Vec<_> = not_granted.collect();
+        let names = not_granted.iter().map(|it| it.filter.clone()).collect();
+        let before: Vec<_> = std::mem::replace(&mut self.awaited.not_granted, names);
+        if !not_granted.is_empty() || !before.is_empty() {
+            self.news.push(News::NotGranted(not_granted));
+        }
         self.look_whether_up();
         Ok(())
     }

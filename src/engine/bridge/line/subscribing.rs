@@ -1,6 +1,8 @@
-//! SUBSCRIBE to the remote broker: all that comes in by the rules, in as many packets as it takes.
+//! SUBSCRIBE to the remote broker: all that comes in by the rules, in as many packets as it takes. To the core:
+//! all that goes out, and again what it did not grant.
 
-use super::{Line, News, SUBSCRIBE_ID, Side};
+use super::{Line, News, SUBSCRIBE_ID, Side, Stage};
+use crate::engine::codec::Version;
 use crate::engine::codec::remote::{Asked, put_subscribe};
 use crate::engine::message::Qos;
 use std::sync::Arc;
@@ -11,6 +13,38 @@ const EMPTY_BYTES: usize = 1 + 4 + 2 + 1;
 const OF_FILTER_BYTES: usize = 2 + 1;
 
 impl Line {
+    /// Asks the core for these filters.
+    pub(super) fn ask_core(
+        &mut self,
+        wanted: impl Iterator<Item = (String, Qos)>,
+        retain_handling: u8,
+    ) {
+        let wanted: Vec<_> = wanted.collect();
+        let asked = wanted.iter().map(|(filter, qos)| Asked {
+            filter,
+            qos: (*qos).min(self.plan.taken.qos_max),
+            retain_handling,
+        });
+        let asked: Vec<_> = asked.collect();
+        if !asked.is_empty() {
+            put_subscribe(Version::V5, SUBSCRIBE_ID, &asked, &mut self.up);
+            self.awaited.core = Some(wanted.into_iter().map(|(filter, _)| filter).collect());
+        }
+    }
+
+    /// Other access rules are in force: what the core did not grant is asked for again. What is retained by
+    /// it has never gone out.
+    pub fn ask_again(&mut self) {
+        if self.stage != Stage::Open || self.awaited.core.is_some() {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        let rules = plan.topics.iter().filter(|rule| rule.direction.goes_out());
+        let rules = rules.map(|rule| (rule.local_filter(), rule.qos_max));
+        let refused = self.awaited.not_granted.clone();
+        self.ask_core(rules.filter(|(filter, _)| refused.contains(filter)), 0);
+    }
+
     pub(super) fn subscribe_there(&mut self) {
         let plan = Arc::clone(&self.plan);
         let rules = plan.topics.iter().filter(|rule| plan.asks_for(rule));
