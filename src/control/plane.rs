@@ -543,7 +543,7 @@ impl<'a> ControlPlane<'a> {
         Health {
             shards,
             problems,
-            listeners: self.telling.listening.open_names(),
+            listeners: self.telling.listening.open_names(&self.closed),
         }
     }
 
