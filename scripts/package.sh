@@ -20,6 +20,8 @@ stage="$out/stage"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 PATH="$PWD/target/tools/bin:$PATH"
 
+usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' scripts/package.sh; }
+
 say() { printf '==> %s\n' "$*"; }
 
 # Installs a cargo command if it is missing.
@@ -120,6 +122,13 @@ make_sbom() {
   say "$out/ringmq-$version.cdx.json, $out/loadgen-$version.cdx.json"
 }
 
+for kind in "$@"; do
+  case "$kind" in
+    deb | tarball | image | sbom) ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "scripts/package.sh: '$kind' is none of deb, tarball, image and sbom; --help tells more" >&2; exit 2 ;;
+  esac
+done
 mkdir -p "$out"
 for kind in ${*:-deb tarball image sbom}; do
   say "$kind"

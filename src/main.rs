@@ -485,7 +485,8 @@ fn bind(config: &Config, files: &Files) -> Result<Vec<(Listener, ListenerSetup)>
                 "{place}: the port is in use, as that of a broker that was just killed may be; trying for \
                  {seconds} s"
             );
-        })?;
+        });
+        let socket = socket.map_err(|error| error.by_key(config.listeners_by.key()))?;
         listeners.push((socket, ListenerSetup::new(listener, tls.clone())));
     }
     Ok(listeners)

@@ -20,7 +20,8 @@ pub fn check(config: &Config, files: &Files) -> Result<(), String> {
         files::may_append(path).map_err(of_key)?;
     }
     for listener in &config.listeners {
-        Listener::look(&listener.place).map_err(|error| error.to_string())?;
+        let key = config.listeners_by.key();
+        Listener::look(&listener.place).map_err(|error| error.by_key(key))?;
     }
     for (key, place) in config.admin.places() {
         if key != "admin.listen" || config.admin.is_said {

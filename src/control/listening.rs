@@ -8,6 +8,7 @@
 use crate::engine::shard::ListenerPolicy;
 use crate::shard::certificates::TlsFiles;
 use crate::shard::listener::{ListenerConfig, Place, SocketFile};
+use std::collections::BTreeSet;
 
 /// One that is known by a number.
 struct Slot {
@@ -157,11 +158,12 @@ impl Listening {
         self.0.iter().map(|slot| slot.name.clone()).collect()
     }
 
-    /// How those are called that are there.
+    /// How those are called that are there and not closed.
     #[must_use]
-    pub fn open_names(&self) -> Vec<String> {
-        let there = self.0.iter().filter(|slot| !slot.is_removed);
-        there.map(|slot| slot.name.clone()).collect()
+    pub fn open_names(&self, closed: &BTreeSet<u16>) -> Vec<String> {
+        let there = (0..).zip(&self.0);
+        let there = there.filter(|(number, slot)| !slot.is_removed && !closed.contains(number));
+        there.map(|(_, slot)| slot.name.clone()).collect()
     }
 
     /// Whether one was removed.
@@ -265,7 +267,9 @@ mod tests {
         assert_eq!(plan.numbers, [(2, false), (0, false), (3, true)]);
         assert_eq!(plan.removed, [1]);
         assert!(listening.is_removed(1) && !listening.is_removed(0));
-        assert_eq!(listening.open_names().len(), 3);
+        let open = |closed: &[u16]| listening.open_names(&closed.iter().copied().collect());
+        assert_eq!(open(&[]).len(), 3);
+        assert_eq!(open(&[0]), open(&[])[1..]);
         assert_eq!(
             listening.names()[0],
             "mqtt://127.0.0.1:9",

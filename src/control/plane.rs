@@ -544,7 +544,7 @@ impl<'a> ControlPlane<'a> {
         Health {
             shards,
             problems,
-            listeners: self.telling.listening.open_names(),
+            listeners: self.telling.listening.open_names(&self.closed),
         }
     }
 

@@ -202,7 +202,7 @@ impl ControlPlane<'_> {
                 Ok(opened) => drop(bound.insert(*number, opened)),
                 Err(error) => {
                     remove(bound.into_values().filter_map(|listener| listener.file));
-                    return Err(error.to_string());
+                    return Err(error.by_key(config.listeners_by.key()));
                 }
             }
         }

@@ -8,6 +8,7 @@ use crate::control::listening::Listening;
 use crate::control::machine::MemoryShare;
 use crate::engine::codec::topic::TopicLimits;
 use crate::engine::shard::Settings;
+use std::collections::BTreeSet;
 
 /// The configuration in force, and what it is read from.
 pub struct Running {
@@ -81,7 +82,7 @@ impl Running {
             overridden: self.source.overridden(),
             limits: limits_in_force(&limits),
             listeners: listening.names(),
-            listens_at: listening.open_names(),
+            listens_at: listening.open_names(&BTreeSet::new()),
             drain_rate: self.config.drain_rate,
             topic_limits: TopicLimits {
                 bytes_max: limits.topic_bytes_max,

@@ -304,13 +304,15 @@ impl ClientRates {
     }
 }
 
-/// Something that went wrong for a client.
+/// Something that went wrong for a client, once or more often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Mishap {
-    /// When, in milliseconds since 1970.
+    /// When it did so last, in milliseconds since 1970.
     pub at_ms: u64,
     /// So many seconds ago.
     pub seconds_ago: u64,
+    /// How often; of messages that were lost, how many.
+    pub count: u64,
     /// What, and by which limit or key.
     pub text: String,
 }

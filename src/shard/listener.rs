@@ -137,7 +137,7 @@ impl fmt::Display for ListenError {
             (Place::Tcp(_), io::ErrorKind::AddrInUse) => write!(
                 f,
                 "cannot listen on {place}: the port is in use. Stop the program that listens there \
-                 (`ss -ltnp`) or choose another port with --listen mqtt://HOST:PORT"
+                 (`ss -ltnp`) or choose another port"
             ),
             (Place::Unix(_), io::ErrorKind::AddrInUse) => write!(
                 f,
@@ -165,6 +165,15 @@ impl fmt::Display for ListenError {
 }
 
 impl ListenError {
+    /// Also by which key the place was said.
+    #[must_use]
+    pub fn by_key(&self, key: &str) -> String {
+        match (&self.place, self.source.kind()) {
+            (Place::Tcp(_), io::ErrorKind::AddrInUse) => format!("{self} with {key}"),
+            _ => format!("{self} ({key})"),
+        }
+    }
+
     /// What the system says, in an operator's words.
     #[must_use]
     pub fn reason(&self) -> String {

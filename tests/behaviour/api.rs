@@ -110,6 +110,7 @@ on_shards! { [1, 2]
     clients_are_listed_page_by_page_in_each_order,
     one_client_is_shown_whole_disconnected_and_ended,
     who_would_get_a_message_is_explained,
+    what_waits_before_a_message_is_explained,
     retained_messages_are_listed_read_published_and_deleted,
     bans_come_and_go,
 }
@@ -256,6 +257,33 @@ fn one_client_is_shown_whole_disconnected_and_ended(shards: usize) {
         log.contains("operator operator from 127.0.0.1: disconnect \"a/b c\": done"),
         "{log}"
     );
+    admin.broker.stop();
+}
+
+/// A client that reads nothing, so that what comes to it stays.
+fn what_waits_before_a_message_is_explained(shards: usize) {
+    let admin = Admin::with(shards, "", "[limits]\noutbox_bytes_max = 67108864\n");
+    let mut reader = Connect::v5("reader").open(&admin.broker);
+    reader.subscribe("t", 0);
+    let why = || {
+        let told = admin.see("/explain?topic=t&qos=0");
+        let why = told["subscriptions"][0]["why"].as_str();
+        why.expect("a text").to_owned()
+    };
+    eventually("nothing waits", || {
+        (why() == "it is sent at once").then_some(())
+    });
+    let mut publisher = Connect::v5("publisher").open(&admin.broker);
+    for _ in 0..256 {
+        publisher.publish("t", 0, vec![0; 65_536]);
+    }
+    publisher.ping();
+    eventually("the client is behind", || {
+        let why = why();
+        let is_told = why.starts_with("it is sent behind ")
+            && why.ends_with(" bytes that wait for the client to read (limits.outbox_bytes_max)");
+        is_told.then_some(())
+    });
     admin.broker.stop();
 }
 
@@ -443,6 +471,10 @@ fn bans_come_and_go(shards: usize) {
         (&Value::Null, &json!("c"))
     );
     Connect::v5("c").expect_refused(&admin.broker, &[0x8A]);
+    eventually("the log tells by what it may be", || {
+        let by = "is banned (bans.file, or for a time by the admin API)";
+        admin.broker.log().contains(by).then_some(())
+    });
     admin.change("DELETE", "/bans?client_id=c", None);
     eventually("it may come again", || {
         let (client, answer) = Connect::v5("c").attempt(&admin.broker);

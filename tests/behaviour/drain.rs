@@ -59,6 +59,8 @@ fn a_drained_broker_sends_its_clients_elsewhere_and_stops(shards: usize) {
     assert_eq!(get(address(&broker), "/healthz").status, 200);
     let status = drain(&broker, &["status"]);
     assert_eq!(status.status.code(), Some(1), "{status:?}");
+    let nowhere = "listens            nowhere: each listener was closed or drained";
+    assert!(status.output.contains(nowhere), "{status:?}");
     let listener = broker.address();
     eventually("nobody comes in any more", || {
         TcpStream::connect(listener).err()
@@ -133,6 +135,12 @@ fn a_closed_listener_disturbs_no_other(shards: usize) {
     assert_eq!(closed.status.code(), Some(0), "{closed:?}");
     gone.ping();
     assert_eq!(rows(&broker)[0]["open"], false);
+    for path in ["/readyz", "/api/v1/status"] {
+        let page = get(address(&broker), path);
+        let told: Value = serde_json::from_str(&page.body).expect("JSON");
+        let there = format!("mqtt://{other}");
+        assert_eq!(told["listeners"], Value::from(vec![there]), "{path}");
+    }
     eventually("nobody comes in there", || TcpStream::connect(one).err());
     let drained = close(&[]);
     assert_eq!(drained.status.code(), Some(0), "{drained:?}");

@@ -23,6 +23,53 @@ fn texts(list: &Value) -> Vec<String> {
 on_shards! { [1, 2, 4]
     messages_and_bytes_are_counted_and_rates_are_of_the_time_asked_for,
     what_went_wrong_for_a_client_is_kept_with_its_time,
+    a_queue_that_stays_full_is_one_row_and_few_lines,
+}
+
+fn a_queue_that_stays_full_is_one_row_and_few_lines(shards: usize) {
+    let config = format!("{ANYWHERE}[limits]\nqueue_messages_max = 1\n");
+    let broker = Broker::with_config(shards, &config);
+    let mut away = Connect::v5("away").persistent().open(&broker);
+    away.subscribe("t", 1);
+    away.cut();
+    let mut publisher = Connect::v5("p").open(&broker);
+    let errors = || see(&broker, "away")["last_errors"].clone();
+    let mut told = Vec::new();
+    let mut published = 0;
+    // The shard asks once in a second.
+    eventually("what is lost was noted three times", || {
+        publisher.publish("t", 1, "x");
+        published += 1;
+        let row = errors()
+            .as_array()?
+            .iter()
+            .find(|row| is_loss(row))?
+            .clone();
+        let count = row["count"].as_u64().expect("a count");
+        if told.last() != Some(&count) {
+            told.push(count);
+        }
+        (told.len() == 3).then_some(())
+    });
+    eventually("each is counted", || {
+        let rows = errors();
+        let rows: Vec<_> = rows.as_array()?.iter().filter(|row| is_loss(row)).collect();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        (rows[0]["count"].as_u64() == Some(published - 1)).then_some(())
+    });
+    let texts = texts(&errors());
+    assert!(
+        texts.iter().any(|text| text.contains("has gone")),
+        "{texts:?}"
+    );
+    let lines = broker.log().matches("client \"away\" has lost").count();
+    assert_eq!(lines, 1, "{}", broker.log());
+    broker.stop();
+}
+
+fn is_loss(row: &Value) -> bool {
+    let text = row["text"].as_str().expect("a text");
+    text.contains("it has lost messages: its queue is full (limits.queue_messages_max")
 }
 
 fn messages_and_bytes_are_counted_and_rates_are_of_the_time_asked_for(shards: usize) {
@@ -163,7 +210,7 @@ fn a_client_is_told_of_whole_on_a_terminal() {
     assert_eq!(told.status.code(), Some(0), "{told:?}");
     for text in [
         "messages from it /s ",
-        "bytes to it /s ",
+        "bytes to it ",
         "WHAT WENT WRONG",
         "x/+ ",
     ] {

@@ -535,12 +535,42 @@ fn exit_codes_tell_what_was_wrong() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("mqtt://{}", taken.local_addr().unwrap());
     ends(Setup::new().listen(&url), 1, "in use");
+    // By the key that says it: a flag would be refused beside the file's tables.
+    let table = format!("[[listener]]\nurl = {url:?}\n");
+    let of_table = "choose another port with listener.url of the configuration";
+    ends(Setup::new().config(&table), 1, of_table);
+    let list = Setup::new();
+    let of_list = "choose another port with listen of the configuration";
+    ends(list.config(&format!("listen = [{url:?}]\n")), 1, of_list);
     std::fs::write(format!("{folder}/plain"), "kept").unwrap();
     let plain = format!("unix://{folder}/plain");
     ends(Setup::new().listen(&plain), 1, "is no socket");
     let kept = std::fs::read_to_string(format!("{folder}/plain")).unwrap();
     assert_eq!(kept, "kept");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn packages_are_made_of_known_kinds_only() {
+    let package = |word: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/package.sh");
+        let done = std::process::Command::new(script).arg(word).output();
+        let done = done.expect("run it");
+        let said = [done.stdout, done.stderr].concat();
+        (done.status.code(), String::from_utf8(said).expect("a text"))
+    };
+    let (code, usage) = package("--help");
+    assert_eq!(code, Some(0), "{usage}");
+    assert!(
+        usage.contains("scripts/package.sh deb tarball image sbom"),
+        "{usage}"
+    );
+    let (code, why) = package("rpm");
+    assert_eq!(code, Some(2), "{why}");
+    assert!(
+        why.contains("'rpm' is none of deb, tarball, image and sbom"),
+        "{why}"
+    );
 }
 
 /// What would be dropped in silence is refused by name.

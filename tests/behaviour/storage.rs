@@ -1,7 +1,8 @@
 //! What was acknowledged outlives the broker, however it ends.
 
+use crate::admin::{ANYWHERE, address, get};
 use crate::on_shards;
-use crate::support::{Broker, Connect, Publish, Setup, Version, Will, eventually, unique};
+use crate::support::{Broker, Connect, Props, Publish, Setup, Version, Will, eventually, unique};
 use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,54 @@ on_shards! { [1, 2, 4]
     the_second_life_is_kept_like_the_first,
     a_stop_in_order_keeps_as_much,
     a_will_is_published_after_a_kill,
+    what_waits_behind_retained_messages_does_not_grow_with_each_start,
+}
+
+/// What waits of a client: in its queue, behind retained messages, and the milliseconds of the oldest.
+fn waiting(broker: &Broker, client_id: &str) -> [u64; 3] {
+    let page = get(address(broker), &format!("/api/v1/clients/{client_id}"));
+    let told: serde_json::Value = serde_json::from_str(&page.body).expect("JSON");
+    ["queued_messages", "held_messages", "waits_ms"].map(|name| {
+        told[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {name}: {told}"))
+    })
+}
+
+fn what_waits_behind_retained_messages_does_not_grow_with_each_start(shards: usize) {
+    const QUEUE_MAX: u64 = 100;
+    let place = Place::new();
+    let limits = format!("[limits]\nqueue_messages_max = {QUEUE_MAX}\ninflight_max = 10\n");
+    let setup = place.setup(shards).config(&format!("{ANYWHERE}{limits}"));
+    let mut broker = setup.start();
+    let mut publisher = Connect::v5("publisher").open(&broker);
+    for topic in 0..20 {
+        publisher.retain(&format!("r/{topic}"), 1, "kept");
+    }
+    for round in 0..4 {
+        // It acknowledges nothing.
+        let mut slow = Connect::v4("slow").persistent().resume().open(&broker);
+        slow.send(&slow.subscribe_bytes(1, &Props::new(), &[("r/#", 1)]));
+        slow.wait_suback(1);
+        let mut publisher = Connect::v5("publisher").open(&broker);
+        for number in 0..2 * QUEUE_MAX {
+            publisher.publish("r/x", 1, number.to_string());
+        }
+        let [queued, held, _] = waiting(&broker, "slow");
+        assert_eq!(
+            queued + held,
+            QUEUE_MAX,
+            "{queued} and {held} in round {round}"
+        );
+        kill(broker);
+        broker = setup.start();
+        let [queued, held, _] = waiting(&broker, "slow");
+        assert_eq!((queued, held), (QUEUE_MAX, 0), "after round {round}");
+        eventually("the time that it waits grows from the start on", || {
+            (waiting(&broker, "slow")[2] > 100).then_some(())
+        });
+    }
+    broker.stop();
 }
 
 fn a_queue_is_there_after_a_kill(shards: usize) {

@@ -75,10 +75,14 @@ impl Seen {
     }
 
     fn top(at: &str, words: &[&str]) -> Self {
+        Self::top_on(at, words, &[])
+    }
+
+    fn top_on(at: &str, words: &[&str], env: &[(&str, &str)]) -> Self {
         let binary = std::env::var("RINGMQ_TEST_BINARY");
         let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_ringmq").to_owned());
         let words = [&["top", "--admin", at], words].concat();
-        Self::start(&binary, &words, &[])
+        Self::start(&binary, &words, env)
     }
 
     fn with_screen<T>(&self, look: impl FnOnce(&vt100::Screen) -> T) -> T {
@@ -211,6 +215,19 @@ fn a_person_reads_sorts_filters_and_quits() {
     seen.resize(50, 10);
     seen.until_shown("50x10 is too small");
     seen.press("q");
+    assert_eq!(seen.end().code(), Some(0));
+    broker.stop();
+}
+
+#[test]
+fn a_terminal_without_places_is_told_once() {
+    let broker = Broker::with_config(1, ANYWHERE);
+    let at = format!("http://{}", address(&broker));
+    let words = ["--every", "0.1"];
+    let seen = Seen::top_on(&at, &words, &[("TERM", "dumb")]);
+    seen.until_shown("LOUD CLIENT");
+    seen.until("no keys", |line| line.starts_with("LOUD TOPICS"));
+    assert!(!seen.lines().iter().any(|line| line.contains("q quit")));
     assert_eq!(seen.end().code(), Some(0));
     broker.stop();
 }

@@ -59,11 +59,17 @@ pub struct DisconnectArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Reason {
+    #[value(alias = "administrative_action")]
     AdministrativeAction,
+    #[value(alias = "not_authorized")]
     NotAuthorized,
+    #[value(alias = "server_busy")]
     ServerBusy,
+    #[value(alias = "quota_exceeded")]
     QuotaExceeded,
+    #[value(alias = "use_another_server")]
     UseAnotherServer,
+    #[value(alias = "server_moved")]
     ServerMoved,
 }
 
@@ -127,8 +133,12 @@ const RATES: &[Column] = &[
         Form::Text,
     ),
     Column("messages to it /s", "sent_messages_per_second", Form::Text),
-    Column("bytes from it /s", "received_bytes_per_second", Form::Text),
-    Column("bytes to it /s", "sent_bytes_per_second", Form::Text),
+    Column(
+        "bytes from it",
+        "received_bytes_per_second",
+        Form::BytesPerSecond,
+    ),
+    Column("bytes to it", "sent_bytes_per_second", Form::BytesPerSecond),
 ];
 
 /// A client whole; of one that has no session, what went wrong for it.
@@ -178,7 +188,8 @@ pub(super) async fn client(line: &mut Line, args: &ClientArgs) -> Result<Answer,
 /// What went wrong for a client, newest first, if anything did.
 fn errors_of(told: &Value, list: &str) -> Option<String> {
     let columns = [
-        Column("AGO", "seconds_ago", Form::Seconds),
+        Column("LAST AGO", "seconds_ago", Form::Seconds),
+        Column("COUNT", "count", Form::Count),
         Column("WHAT WENT WRONG", "text", Form::Text),
     ];
     let errors = told.get(list).and_then(Value::as_array);
@@ -264,6 +275,9 @@ pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
         ],
         &status,
     );
+    if listeners.is_empty() {
+        text += "listens            nowhere: each listener was closed or drained\n";
+    }
     for listener in listeners {
         text += &format!("listens            {listener}\n");
     }
@@ -327,4 +341,19 @@ pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
         json: told,
         ..Answer::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_taken_as_the_api_writes_it_too() {
+        for reason in Reason::value_variants() {
+            let name = reason.name();
+            for written in [name.to_owned(), name.replace('_', "-")] {
+                assert_eq!(Reason::from_str(&written, false), Ok(*reason));
+            }
+        }
+    }
 }

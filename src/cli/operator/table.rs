@@ -18,6 +18,8 @@ pub enum Form {
     Count,
     /// With its unit.
     Bytes,
+    /// Likewise, of a rate that may have a fraction.
+    BytesPerSecond,
     /// With its units.
     Seconds,
     /// With its units, from milliseconds.
@@ -87,6 +89,10 @@ pub fn written(value: Option<&Value>, form: Form) -> String {
         (None | Some(Value::Null), _) => "-".to_owned(),
         (Some(Value::Bool(is)), _) => if *is { "yes" } else { "no" }.to_owned(),
         (Some(value), Form::Bytes) => value.as_u64().map_or_else(|| visible(value), bytes),
+        (Some(value), Form::BytesPerSecond) => value.as_f64().map_or_else(
+            || visible(value),
+            |rate| format!("{}/s", bytes(rate.round() as u64)),
+        ),
         (Some(value), Form::Seconds) => value.as_u64().map_or_else(|| visible(value), seconds),
         (Some(value), Form::Milliseconds) => {
             value.as_u64().map_or_else(|| visible(value), milliseconds)
@@ -178,6 +184,9 @@ mod tests {
                       a                5 B  yes\n\
                       温度-sensor  1.4 MiB  -\n";
         assert_eq!(table(&columns, &rows), wanted);
+        let rate = Column("QUEUE", "queue", Form::BytesPerSecond);
+        let told = sheet(&[rate], &json!({ "queue": 19_578.4 }));
+        assert_eq!(told, "QUEUE  19 KiB/s\n");
         let wanted = "CLIENT  a\nQUEUE   5 B\nTHERE   yes\n";
         assert_eq!(sheet(&columns, &rows[0]), wanted);
     }

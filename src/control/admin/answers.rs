@@ -74,6 +74,36 @@ impl Rules {
     }
 }
 
+/// Why the control plane has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unheard {
+    /// The broker stops.
+    Stopping,
+    /// It does not in time, or too many ask.
+    Busy,
+}
+
+impl Unheard {
+    pub const fn text(self) -> &'static str {
+        match self {
+            Unheard::Stopping => "the broker is stopping",
+            Unheard::Busy => {
+                "the broker's main thread does not answer in time (admin.request_timeout_ms), or too many ask"
+            }
+        }
+    }
+}
+
+impl IntoResponse for Unheard {
+    fn into_response(self) -> Response {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", self.text()),
+        )
+            .into_response()
+    }
+}
+
 impl Answers {
     pub fn new(asks: Sender<Ask>, rules: Rules, kept: &Kept, counts: Arc<AdminCounts>) -> Self {
         Answers(Arc::new(Inner {
@@ -181,27 +211,42 @@ impl Answers {
         Ok(Request::from_parts(parts, body.into()))
     }
 
+    /// Whether nobody listens any more to what is asked.
+    fn is_stopping(&self) -> bool {
+        let (sender, _) = oneshot::channel();
+        send(&self.0.asks, Ask::Health(sender)) == Err(Unheard::Stopping)
+    }
+
     /// Asks the control plane and waits for what it says, for a while.
     pub(super) async fn ask<T>(
         &self,
         ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
-    ) -> Result<T, Response> {
+    ) -> Result<T, Unheard> {
         let (sender, answer) = oneshot::channel();
-        let late = || {
+        let late = |unheard| {
             AdminCounts::add(&self.0.counts.timeouts);
-            let text =
-                "the broker's main thread does not answer in time (admin.request_timeout_ms)\n";
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+            unheard
         };
-        if self.0.asks.try_send(ask(sender)).is_err() {
-            return Err(late());
+        match send(&self.0.asks, ask(sender)) {
+            Ok(()) => {}
+            Err(Unheard::Stopping) => return Err(Unheard::Stopping),
+            Err(Unheard::Busy) => return Err(late(Unheard::Busy)),
         }
         let within = self.rules().config.request_timeout;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            _ => Err(late()),
+            Ok(Err(_)) if self.is_stopping() => Err(Unheard::Stopping),
+            _ => Err(late(Unheard::Busy)),
         }
     }
+}
+
+/// The main thread listens until it stops.
+fn send(asks: &Sender<Ask>, ask: Ask) -> Result<(), Unheard> {
+    asks.try_send(ask).map_err(|error| match error {
+        TrySendError::Disconnected(_) => Unheard::Stopping,
+        TrySendError::Full(_) => Unheard::Busy,
+    })
 }
 
 /// Lets a request in, if it may come, with its body whole.
@@ -257,7 +302,7 @@ fn refused((status, text): Refusal) -> Response {
 async fn metrics_page(State(answers): State<Answers>) -> Response {
     let overview = match answers.ask(Ask::Overview).await {
         Ok(overview) => overview,
-        Err(response) => return response,
+        Err(unheard) => return unheard.into_response(),
     };
     match metrics::page(&overview, &process::look(), answers.top_max()) {
         Ok(text) => {
@@ -273,14 +318,14 @@ async fn metrics_page(State(answers): State<Answers>) -> Response {
 async fn alive(State(answers): State<Answers>) -> Response {
     match answers.ask(Ask::Health).await {
         Ok(health) => answer(health.is_alive(), &health, None),
-        Err(response) => response,
+        Err(unheard) => unheard.into_response(),
     }
 }
 
 async fn ready(State(answers): State<Answers>) -> Response {
     match answers.ask(Ask::Health).await {
         Ok(health) => answer(health.problems.is_empty(), &health, Some(&health.listeners)),
-        Err(response) => response,
+        Err(unheard) => unheard.into_response(),
     }
 }
 
@@ -298,4 +343,20 @@ fn answer(is_well: bool, health: &Health, listeners: Option<&Vec<String>>) -> Re
         told["listeners"] = json!(listeners);
     }
     (status, Json(told)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_stops_is_told_from_one_that_is_busy() {
+        let (asks, heard) = crossbeam_channel::bounded(1);
+        let ask = || Ask::Health(oneshot::channel().0);
+        assert_eq!(send(&asks, ask()), Ok(()));
+        assert_eq!(send(&asks, ask()), Err(Unheard::Busy));
+        drop(heard);
+        assert_eq!(send(&asks, ask()), Err(Unheard::Stopping));
+        assert_eq!(Unheard::Stopping.text(), "the broker is stopping");
+    }
 }

@@ -92,7 +92,7 @@ impl Serving {
                 info!("metrics at https://{place}/metrics (admin.listen)");
             }
             Place::Tcp(_) => info!("metrics at http://{place}/metrics (admin.listen)"),
-            Place::Unix(_) => info!("metrics at unix://{place} (admin)"),
+            Place::Unix(_) => info!("metrics at unix://{place} (admin.socket)"),
         }
     }
 

@@ -73,6 +73,42 @@ impl Mistake {
     }
 }
 
+/// Where it was said what to listen on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenersBy {
+    /// Nowhere.
+    #[default]
+    Default,
+    /// On the command line.
+    Flags,
+    /// As a list of the configuration.
+    List,
+    /// As tables of the configuration.
+    Tables,
+}
+
+impl ListenersBy {
+    pub(super) fn of(raw: &FileConfig, flags: &Flags) -> Self {
+        match (&raw.listen, &raw.listener) {
+            _ if !flags.listen.is_empty() => ListenersBy::Flags,
+            (Some(_), _) => ListenersBy::List,
+            (None, Some(tables)) if !tables.is_empty() => ListenersBy::Tables,
+            _ => ListenersBy::Default,
+        }
+    }
+
+    /// What an operator changes.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            ListenersBy::Default => "listen of the configuration or --listen mqtt://HOST:PORT",
+            ListenersBy::Flags => "--listen mqtt://HOST:PORT",
+            ListenersBy::List => "listen of the configuration",
+            ListenersBy::Tables => "listener.url of the configuration",
+        }
+    }
+}
+
 /// All listeners, in the order given.
 pub(super) fn listeners(
     raw: &FileConfig,

@@ -46,6 +46,7 @@ use crate::engine::shard::flapping::FlappingRule;
 use crate::shard::boot::Cpus;
 use crate::shard::listener::ListenerConfig;
 use file::{FileBans, FileConfig};
+pub use listener::ListenersBy;
 use listener::Surroundings;
 use place::Places;
 use serde::Deserialize;
@@ -60,6 +61,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// What to listen on; the policies are in `settings`, in the same order.
     pub listeners: Vec<ListenerConfig>,
+    /// Where that was said.
+    pub listeners_by: ListenersBy,
     /// Who may connect.
     pub authentication: AuthenticationConfig,
     /// What clients may do.
@@ -208,6 +211,7 @@ impl Config {
             said,
             file: sources.file.map(|(path, _)| path.to_owned()),
             listeners,
+            listeners_by: ListenersBy::of(&raw, flags),
             authentication,
             acl_file: raw.acl_file.clone(),
             audit_file: raw.audit_file.clone(),

@@ -33,7 +33,9 @@ impl LossReason {
         LossReason::RateLimited,
     ];
 
-    const fn text(self) -> &'static str {
+    /// As an operator reads it.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
         match self {
             LossReason::OutboxFull => "it reads too slowly (limits.outbox_bytes_max)",
             LossReason::MemoryShort => {
@@ -43,7 +45,9 @@ impl LossReason {
                 "its queue is full (limits.queue_messages_max, queue_bytes_max; a bridge may have its own)"
             }
             LossReason::QueueAge => "they waited too long for it (bridge.queue_seconds_max)",
-            LossReason::ReplayFull => "too many waited behind retained messages",
+            LossReason::ReplayFull => {
+                "too many waited behind retained messages (limits.queue_messages_max, queue_bytes_max)"
+            }
             LossReason::RateLimited => "it gets as many as it may (limits.delivery_rate_max)",
             LossReason::TooLarge => "larger than its maximum packet size",
         }
@@ -61,16 +65,33 @@ impl Losses {
             *sum += count;
         }
     }
+
+    /// As many more as others are.
+    pub fn add_all(&mut self, others: &Losses) {
+        for (reason, count) in others.by_reason() {
+            self.add(reason, count);
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_reason().next().is_none()
+    }
+
+    /// How many there are of each reason that there is.
+    pub fn by_reason(&self) -> impl Iterator<Item = (LossReason, u64)> {
+        let all = LossReason::ALL.into_iter().zip(self.0);
+        all.filter(|(_, count)| *count > 0)
+    }
 }
 
 impl fmt::Display for Losses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (reason, count) in LossReason::ALL.iter().zip(self.0) {
-            if count > 0 {
-                write!(f, "{separator}{count} as {}", reason.text())?;
-                separator = ", ";
-            }
+        for (reason, count) in self.by_reason() {
+            write!(f, "{separator}{count} as {}", reason.text())?;
+            separator = ", ";
         }
         Ok(())
     }
@@ -91,5 +112,11 @@ mod tests {
             "5 as its queue is full (limits.queue_messages_max, queue_bytes_max; a bridge may have its own), \
              1 as larger than its maximum packet size"
         );
+        let mut sum = Losses::default();
+        assert!(sum.is_empty());
+        sum.add_all(&losses);
+        sum.add_all(&losses);
+        let sums = [(LossReason::QueueFull, 10), (LossReason::TooLarge, 2)];
+        assert_eq!(sum.by_reason().collect::<Vec<_>>(), sums);
     }
 }

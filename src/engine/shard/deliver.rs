@@ -21,6 +21,17 @@ use crate::engine::session::losses::LossReason;
 use crate::engine::session::{Delivery, Session, SubscriptionIds};
 use crate::engine::time::Timestamp;
 
+/// How a message comes to a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Comes<'a> {
+    /// As it is published, by this subscription.
+    Live(&'a Match),
+    /// Likewise, and it does not wait behind the retained ones that are due.
+    Past,
+    /// It has waited behind retained ones, or is one.
+    Kept,
+}
+
 impl Clients {
     /// Delivers a publish to a session that matched. The encoder has begun this publish.
     pub(super) fn deliver(
@@ -49,7 +60,7 @@ impl Clients {
         self.offer(
             publication,
             matched.session,
-            Some(matched),
+            Comes::Live(matched),
             qos,
             retain,
             &matched.subscription_ids,
@@ -76,7 +87,7 @@ impl Clients {
         self.offer(
             &mut publication,
             key,
-            None,
+            Comes::Kept,
             qos,
             retain,
             &ids,
@@ -93,7 +104,7 @@ impl Clients {
         &mut self,
         publication: &mut Publication<'_>,
         key: SessionKey,
-        live: Option<&Match>,
+        comes: Comes<'_>,
         qos: Qos,
         retain: bool,
         subscription_ids: &SubscriptionIds,
@@ -104,11 +115,20 @@ impl Clients {
             return;
         };
         if session.replay.is_some()
-            && let Some(matched) = live
+            && let Comes::Live(matched) = comes
         {
             if !self.hold(publication, matched, qos, retain) {
                 let ids = subscription_ids;
-                self.offer(publication, key, None, qos, retain, ids, delivery, now);
+                self.offer(
+                    publication,
+                    key,
+                    Comes::Past,
+                    qos,
+                    retain,
+                    ids,
+                    delivery,
+                    now,
+                );
             }
             return;
         }
@@ -117,7 +137,7 @@ impl Clients {
                 self.counters.dropped_client_absent += 1;
             } else {
                 let delivery = delivery(publication);
-                self.enqueue(key, delivery, now);
+                self.enqueue(key, delivery, comes, now);
             }
             return;
         };
@@ -153,7 +173,7 @@ impl Clients {
             keep_entry(session, &mut self.journal, &mut delivery);
             self.send_windowed(publication, key, connection_key, delivery, now);
         } else {
-            self.enqueue(key, delivery, now);
+            self.enqueue(key, delivery, comes, now);
         }
     }
 

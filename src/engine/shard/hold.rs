@@ -59,6 +59,7 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(matched.session) else {
             return false;
         };
+        let limits = session.queue_limits(&self.settings.queue_limits());
         let Some(replay) = &mut session.replay else {
             return false;
         };
@@ -77,12 +78,11 @@ impl Clients {
             }
         }
         let message = publication.keep().clone();
-        // As the session's queue, which may be bounded by its listener, or for itself.
-        let own = session.own_queue.as_ref().and_then(|own| own.messages_max);
-        let messages_max = own.unwrap_or(self.settings.limits.queue_messages_max);
-        if replay.held.len() >= messages_max
-            || replay.held.bytes() + replay.left_out.bytes() + message.size_bytes()
-                > session.queue_bytes_max
+        // Within the bounds of the session's queue, to which it goes when its turn comes, or at a start.
+        let (queue, held) = (&session.outbound, &replay.held);
+        let bytes = queue.queue_bytes() + held.bytes() + replay.left_out.bytes();
+        if queue.queued() + held.len() >= limits.messages_max
+            || bytes + message.size_bytes() > limits.bytes_max
         {
             self.lose(matched.session, LossReason::ReplayFull, 1);
             return true;

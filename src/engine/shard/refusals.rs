@@ -14,13 +14,14 @@ use std::fmt::Display;
 pub(super) type Refused = (Reason, Cow<'static, str>);
 
 /// Why a client is banned: by what it is called, ...
-pub(super) const BY_NAME: &str = "its client identifier or user is banned (bans.file)";
+pub(super) const BY_NAME: &str = "its client identifier or user is banned (bans.file, or for a time by the \
+                                  admin API)";
 /// ... by what it did, ...
 pub(super) const AS_SEEN: &str = "it connected too often and is banned for bans.seconds \
                                   (bans.flapping_connects_max)";
 /// ... or by where it is.
-pub(super) const BY_ADDRESS: &str = "its address is banned (bans.file, or for bans.seconds by \
-                                     bans.failed_logins_max)";
+pub(super) const BY_ADDRESS: &str = "its address is banned (bans.file, for a time by the admin API, or \
+                                     for bans.seconds by bans.failed_logins_max)";
 
 /// Why nobody may publish to a topic.
 pub(super) const RESERVED: &str = "topics under $SYS, $share and $queue are the broker's own";

@@ -329,6 +329,8 @@ impl ShardCore {
             return;
         };
         let expired = session.outbound.take_expired(now);
+        // Since when it has waited is not kept.
+        session.outbound.begin_ages(now);
         let is_news = session.left_at > now;
         session.left_at = session.left_at.min(now);
         self.clients.counters.dropped_expired += expired.len() as u64;

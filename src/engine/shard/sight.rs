@@ -40,6 +40,8 @@ pub struct Subscribed {
 pub enum Verdict {
     /// It is sent at once.
     Sent,
+    /// It is sent when the connection has taken so many bytes that are before it.
+    BehindUnsent(usize),
     /// It waits in the session's queue: its client is away.
     Kept,
     /// It waits in the session's queue: others are before it, or the client takes no more for now.
@@ -174,7 +176,10 @@ impl ShardCore {
     }
 
     fn verdict_of_room(&self, session: &Session, qos: Qos) -> Verdict {
-        let limits = session.queue_limits(&self.settings.queue_limits());
+        let mut limits = session.queue_limits(&self.settings.queue_limits());
+        if let Some(replay) = &session.replay {
+            limits.leave_out(&replay.held, 0);
+        }
         let outbound = &session.outbound;
         let has_place = limits.full == QueueFull::DropOldest
             || outbound.queued() < limits.messages_max && outbound.queue_bytes() < limits.bytes_max;
@@ -188,19 +193,19 @@ impl ShardCore {
             };
         };
         let is_behind = connection.outbox.bytes() > self.clients.shortage.qos_0_bytes_max;
+        let sent = match connection.outbox.bytes() {
+            0 => Verdict::Sent,
+            unsent_bytes => Verdict::BehindUnsent(unsent_bytes),
+        };
         if qos == Qos::AtMostOnce {
-            return if is_behind {
-                Verdict::TooSlow
-            } else {
-                Verdict::Sent
-            };
+            return if is_behind { Verdict::TooSlow } else { sent };
         }
         let fits = !is_behind
             && !connection.is_throttled
             && outbound.queued() == 0
             && outbound.has_room(connection.window_max);
         match (fits, has_place) {
-            (true, _) => Verdict::Sent,
+            (true, _) => sent,
             (false, true) => Verdict::Queued,
             (false, false) => Verdict::QueueFull,
         }

@@ -131,7 +131,9 @@ impl Shell {
             && let Some(line) = tellings::line(entry)
         {
             let at_ms = self.clock.now().as_ms();
-            self.mishaps.note(&entry.note.client_id, at_ms, &line);
+            let (cause, count) = tellings::cause(entry);
+            let client_id = &entry.note.client_id;
+            self.mishaps.note(client_id, at_ms, &cause, &line, count);
         }
     }
 

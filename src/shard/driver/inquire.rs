@@ -508,7 +508,11 @@ fn retained_row(message: &crate::engine::message::Message, now: Timestamp) -> Re
 /// Whether it would be got, as far as that is certain.
 const fn gets(verdict: Verdict) -> Option<bool> {
     match verdict {
-        Verdict::Sent | Verdict::Kept | Verdict::Queued | Verdict::BehindRetained => Some(true),
+        Verdict::Sent
+        | Verdict::BehindUnsent(_)
+        | Verdict::Kept
+        | Verdict::Queued
+        | Verdict::BehindRetained => Some(true),
         Verdict::OneOfGroup => None,
         _ => Some(false),
     }
@@ -517,6 +521,10 @@ const fn gets(verdict: Verdict) -> Option<bool> {
 fn why(verdict: Verdict, client_id: &str) -> Cow<'static, str> {
     let why = match verdict {
         Verdict::Sent => "it is sent at once",
+        Verdict::BehindUnsent(bytes) => {
+            let text = "that wait for the client to read (limits.outbox_bytes_max)";
+            return format!("it is sent behind {bytes} bytes {text}").into();
+        }
         Verdict::Kept => "the client is away; its session keeps it",
         Verdict::Queued => "it waits in the client's queue behind what is not acknowledged",
         Verdict::BehindRetained => "it waits until the retained messages are there",

@@ -1,11 +1,12 @@
-//! What went wrong for clients, the last of each: why it was refused, disconnected or denied something, and
-//! what it has lost.
+//! What went wrong for clients, the last causes of each: why it was refused, disconnected or denied something,
+//! and what it has lost. What happens for one cause is counted, so that it leaves others their place.
 //!
 //! Invariants: it is written only when something goes wrong, never for a packet that is served; names, and
 //! what is kept of each, are bounded: who has had nothing for longest gives way, and is counted.
 
 use crate::shard::inquiries::Mishap;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Clients of whom something is kept.
 pub(super) const CLIENTS_MAX: usize = 1_000;
@@ -20,8 +21,20 @@ const NAME_BYTES_MAX: usize = 1_024;
 struct OfClient {
     /// Number of the last one.
     last: u64,
-    /// Oldest first.
-    mishaps: VecDeque<Mishap>,
+    /// By the hash of the cause; whose last is longest ago comes first.
+    mishaps: VecDeque<(u64, Mishap)>,
+}
+
+impl OfClient {
+    fn note(&mut self, cause: u64, mut mishap: Mishap) {
+        let known = self.mishaps.iter().position(|(of, _)| *of == cause);
+        if let Some((_, before)) = known.and_then(|place| self.mishaps.remove(place)) {
+            mishap.count += before.count;
+        } else if self.mishaps.len() >= OF_CLIENT_MAX {
+            self.mishaps.pop_front();
+        }
+        self.mishaps.push_back((cause, mishap));
+    }
 }
 
 /// Of all clients.
@@ -37,8 +50,8 @@ pub(super) struct Mishaps {
 }
 
 impl Mishaps {
-    /// Something has gone wrong for a client, at this time of the wall clock.
-    pub fn note(&mut self, client_id: &str, at_ms: u64, text: &str) {
+    /// Something has gone wrong for a client, at this time of the wall clock, so many times for this cause.
+    pub fn note(&mut self, client_id: &str, at_ms: u64, cause: &str, text: &str, count: u64) {
         if client_id.is_empty() || client_id.len() > NAME_BYTES_MAX {
             return;
         }
@@ -48,17 +61,16 @@ impl Mishaps {
         let mishap = Mishap {
             at_ms,
             seconds_ago: 0,
+            count,
             text,
         };
+        let cause = hash_of(cause);
         if let Some(known) = self.by_client.get_mut(client_id) {
             if let Some(name) = self.by_last.remove(&known.last) {
                 self.by_last.insert(self.count, name);
             }
             known.last = self.count;
-            if known.mishaps.len() >= OF_CLIENT_MAX {
-                known.mishaps.pop_front();
-            }
-            return known.mishaps.push_back(mishap);
+            return known.note(cause, mishap);
         }
         if self.by_client.len() >= CLIENTS_MAX
             && let Some((_, name)) = self.by_last.pop_first()
@@ -68,7 +80,7 @@ impl Mishaps {
         }
         let of_client = OfClient {
             last: self.count,
-            mishaps: VecDeque::from([mishap]),
+            mishaps: VecDeque::from([(cause, mishap)]),
         };
         self.by_client.insert(client_id.into(), of_client);
         self.by_last.insert(self.count, client_id.into());
@@ -80,7 +92,7 @@ impl Mishaps {
         let known = known
             .into_iter()
             .flat_map(|known| known.mishaps.iter().rev());
-        let told = known.map(|mishap| Mishap {
+        let told = known.map(|(_, mishap)| Mishap {
             seconds_ago: now_ms.saturating_sub(mishap.at_ms) / 1_000,
             ..mishap.clone()
         });
@@ -88,22 +100,52 @@ impl Mishaps {
     }
 }
 
+fn hash_of(cause: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    cause.hash(&mut hasher);
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Mishaps {
+        /// One whose text is its cause.
+        fn note_one(&mut self, client_id: &str, at_ms: u64, text: &str) {
+            self.note(client_id, at_ms, text, text, 1);
+        }
+    }
+
+    #[test]
+    fn what_goes_on_for_one_cause_is_one_row_and_leaves_others_theirs() {
+        let mut mishaps = Mishaps::default();
+        mishaps.note("a", 1, "refused", "from 1.2.3.4:5 refused", 1);
+        for second in 0..100 {
+            mishaps.note("a", second, "queue full", "it has lost messages", 97);
+        }
+        mishaps.note("a", 50, "refused", "from 1.2.3.4:6 refused", 1);
+        let told = mishaps.of("a", 99_099);
+        let row = |mishap: &Mishap| (mishap.at_ms, mishap.count, mishap.text.clone());
+        let expected = [
+            (50, 2, "from 1.2.3.4:6 refused".to_owned()),
+            (99, 9_700, "it has lost messages".to_owned()),
+        ];
+        assert_eq!(told.iter().map(row).collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn the_last_of_each_are_kept_and_who_has_had_none_for_longest_gives_way() {
         let mut mishaps = Mishaps::default();
         for number in 0..15 {
-            mishaps.note("a", number, &format!("{number}"));
+            mishaps.note_one("a", number, &format!("{number}"));
         }
         let of_a: Vec<_> = mishaps.of("a", 15).iter().map(|it| it.at_ms).collect();
         assert_eq!(of_a, (5..15).rev().collect::<Vec<_>>());
-        mishaps.note("b", 20, "x");
-        mishaps.note("a", 21, "y");
+        mishaps.note_one("b", 20, "x");
+        mishaps.note_one("a", 21, "y");
         for number in 0..CLIENTS_MAX - 1 {
-            mishaps.note(&format!("c{number}"), 22, "z");
+            mishaps.note_one(&format!("c{number}"), 22, "z");
         }
         assert_eq!((mishaps.of("b", 0).len(), mishaps.displaced), (0, 1));
         let last = &mishaps.of("a", 3_021)[0];
@@ -115,10 +157,10 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_and_who_has_no_name_is_nobody() {
         let mut mishaps = Mishaps::default();
-        mishaps.note("a", 0, &"é".repeat(TEXT_BYTES_MAX));
+        mishaps.note_one("a", 0, &"é".repeat(TEXT_BYTES_MAX));
         assert_eq!(mishaps.of("a", 0)[0].text.len(), TEXT_BYTES_MAX);
-        mishaps.note("", 0, "x");
-        mishaps.note(&"n".repeat(NAME_BYTES_MAX + 1), 0, "x");
+        mishaps.note_one("", 0, "x");
+        mishaps.note_one(&"n".repeat(NAME_BYTES_MAX + 1), 0, "x");
         assert_eq!(mishaps.by_client.len(), 1);
     }
 }

@@ -265,7 +265,7 @@ impl Shell {
             .set(of_accepts.and_then(|at| self.clock.instant(at)))
             .set(self.lingering.ends_at())
             .set(self.leaving.ends_at())
-            .set(self.core.has_losses().then(|| self.losses.due_at()))
+            .set(self.losses.due_at(self.core.has_losses()))
             .set(self.tellings.due_at())
             .set(self.survey.goes_on_at())
             .set(self.drainage.goes_on_at())
@@ -275,15 +275,20 @@ impl Shell {
     /// Names those that have lost messages, once in a while and not all of many.
     fn report_losses(&mut self, is_end: bool) {
         let now = self.clock.turn_at();
-        if self.core.has_losses() && (is_end || now >= self.losses.due_at()) {
-            let losses = self.core.take_losses();
-            for line in self.losses.tell(now, &losses) {
-                warn!("{line}");
-            }
-            let at_ms = self.clock.now().as_ms();
-            for (client_id, lost) in losses.iter().take(LOSERS_MAX) {
-                let text = format!("it has lost messages: {lost}");
-                self.mishaps.note(client_id, at_ms, &text);
+        let due_at = self.losses.due_at(self.core.has_losses());
+        if due_at.is_none_or(|at| now < at && !is_end) {
+            return;
+        }
+        let losses = self.core.take_losses();
+        for line in self.losses.tell(now, &losses, is_end) {
+            warn!("{line}");
+        }
+        let at_ms = self.clock.now().as_ms();
+        for (client_id, lost) in losses.iter().take(LOSERS_MAX) {
+            for (reason, count) in lost.by_reason() {
+                let cause = reason.text();
+                let text = format!("it has lost messages: {cause}");
+                self.mishaps.note(client_id, at_ms, cause, &text, count);
             }
         }
     }

@@ -233,7 +233,19 @@ pub(super) fn line(entry: &Entry) -> Option<String> {
         Some(Peer::Unix) => who.push_str(" on this machine"),
         None => {}
     }
-    Some(match &note.event {
+    said(entry, &who, entry.by)
+}
+
+/// What is the same each time that it goes wrong for a client so, from wherever it comes; and how often it did.
+pub(super) fn cause(entry: &Entry) -> (String, u64) {
+    if let Event::DeniedMore { left_out } = entry.note.event {
+        return ("was denied more".to_owned(), u64::from(left_out));
+    }
+    (said(entry, "it", None).unwrap_or_default(), 1)
+}
+
+fn said(entry: &Entry, who: &str, by: Option<Peer>) -> Option<String> {
+    Some(match &entry.note.event {
         Event::Connected(_) => return None,
         Event::Refused { reason, text, .. } => format!("{who} is refused: {text}{}", code(*reason)),
         Event::Disconnected { reason, .. } if is_told_elsewhere(*reason) => return None,
@@ -245,7 +257,7 @@ pub(super) fn line(entry: &Entry) -> Option<String> {
             format!("{who} has gone {during}: {}", how.text_early())
         }
         Event::TakenOver(_) => {
-            let by = match entry.by {
+            let by = match by {
                 Some(Peer::Internet(by)) => format!(" from {by}"),
                 Some(Peer::Unix) => " on this machine".to_owned(),
                 None => String::new(),

@@ -24,6 +24,7 @@ use figures::Figures;
 use listing::{Kind, micros, written};
 use reading::{Asker, Reading};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 use terminal::{Happened, Screen};
@@ -35,7 +36,7 @@ pub struct TopArgs {
     /// Where the broker is asked
     #[command(flatten)]
     pub reach: ReachArgs,
-    /// Tell once, of as long a time, and end: so does --json, and where output is no terminal
+    /// Tell once, of as long a time, and end: so does --json, and where output is no terminal, or TERM is dumb
     #[arg(long)]
     pub once: bool,
     /// Seconds between two looks
@@ -56,11 +57,17 @@ fn interval(text: &str) -> Result<f64, String> {
 /// Tells once, or shows it until somebody quits.
 pub(super) async fn top(line: &Line, args: &TopArgs) -> Result<Answer, Failure> {
     let every = Duration::from_secs_f64(args.every);
-    let is_seen = io::stdout().is_terminal() && io::stdin().is_terminal();
+    let is_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
+    let is_seen = is_terminal && !is_dumb(std::env::var_os("TERM").as_deref());
     match args.once || args.reach.json || !is_seen {
         true => once(line, every).await,
         false => live(line, every).await,
     }
+}
+
+/// Whether a terminal has no places to write at.
+fn is_dumb(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| term == "dumb")
 }
 
 async fn once(line: &Line, every: Duration) -> Result<Answer, Failure> {

@@ -11,7 +11,7 @@
 //! ```
 
 use super::board::Board;
-use super::figures::Latency;
+use super::figures::{Figures, Latency};
 use super::listing::{self, Column, Form, Kind, micros, written};
 use crate::cli::operator::table::{bytes, harmless, seconds};
 use ratatui::Frame;
@@ -38,12 +38,25 @@ const BESIDE_COLUMNS_MIN: u16 = 78;
 /// Of a percentile.
 const COLUMN: Constraint = Constraint::Length(6);
 
+/// Between two texts of a line, and where one goes on.
+const GAP: &str = "  ";
+const MORE: &str = "...";
+
 const PLAIN: Style = Style::new();
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const CHOSEN: Style = Style::new().add_modifier(Modifier::REVERSED);
 const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-const KEYS: &str = "q quit  Tab list  s sort  r reverse  / filter  p pause  ? help";
+/// With what is left out first where there is no room for all, the highest number.
+const KEYS: [(u8, &str); 7] = [
+    (0, "q quit"),
+    (2, "Tab list"),
+    (3, "s sort"),
+    (6, "r reverse"),
+    (4, "/ filter"),
+    (5, "p pause"),
+    (1, "? help"),
+];
 const HELP: &[&str] = &[
     "q, Esc, Ctrl-C   quit",
     "Tab, Shift-Tab   the next list, or the one before",
@@ -90,14 +103,15 @@ pub fn draw(board: &Board, now: Instant, frame: &mut Frame<'_>) {
     )
     .areas(area);
     draw_title(board, title, frame);
-    frame.render_widget(Line::from(gauges_of(board)), gauges);
-    frame.render_widget(rates_of(board), rates);
+    let columns = usize::from(area.width);
+    frame.render_widget(Line::from(gauges_of(board, columns)), gauges);
+    frame.render_widget(rates_of(board, columns), rates);
     draw_plots(&board.points, plots, frame);
     let wrong = Paragraph::new(wrong).style(BAD).wrap(Wrap { trim: true });
     frame.render_widget(wrong, trouble);
     draw_figures(board, figures, frame);
     draw_lists(board, lists, frame);
-    frame.render_widget(keys_of(board), keys);
+    frame.render_widget(keys_of(board, columns), keys);
     if board.is_helping {
         draw_help(area, frame);
     }
@@ -117,9 +131,33 @@ fn draw_title(board: &Board, area: Rect, frame: &mut Frame<'_>) {
         true => "paused".to_owned(),
         false => format!("up {}, every {every}", seconds(uptime_seconds)),
     };
-    frame.render_widget(Line::styled(left, BOLD), area);
+    let room = usize::from(area.width).saturating_sub(right.width() + GAP.len());
+    frame.render_widget(Line::styled(shortened(left, room), BOLD), area);
     let style = if board.is_paused { CHOSEN } else { PLAIN };
     frame.render_widget(Line::styled(right, style).alignment(Alignment::Right), area);
+}
+
+/// As much of a text as there is room for, and that it is not all.
+fn shortened(mut text: String, columns: usize) -> String {
+    if text.width() <= columns {
+        return text;
+    }
+    while text.width() + MORE.len() > columns && text.pop().is_some() {}
+    text + MORE
+}
+
+/// Texts beside each other, each whole or not at all: while there is no room for all, the one with the highest
+/// number is left out.
+fn beside(mut texts: Vec<(u8, String)>, columns: usize) -> String {
+    loop {
+        let whole: Vec<_> = texts.iter().map(|(_, text)| text.as_str()).collect();
+        let whole = whole.join(GAP);
+        if whole.width() <= columns || texts.len() <= 1 {
+            return whole;
+        }
+        let last = texts.iter().map(|(rank, _)| *rank).max();
+        texts.retain(|(rank, _)| Some(*rank) != last);
+    }
 }
 
 /// What is wrong, if anything: that nothing is told, or what the broker itself says.
@@ -134,41 +172,61 @@ fn wrong(board: &Board, now: Instant) -> String {
     problems.join("; ")
 }
 
-fn gauges_of(board: &Board) -> String {
+fn gauges_of(board: &Board, columns: usize) -> String {
     let Some(reading) = &board.reading else {
         return String::new();
     };
     let status = &reading.status;
     let counts = [
-        ("conns", status.connections),
-        ("sessions", status.sessions),
-        ("subs", status.subscriptions),
-        ("retained", status.retained_messages),
-        ("queued", status.queued_messages),
+        (0, "conns", status.connections),
+        (3, "sessions", status.sessions),
+        (5, "subs", status.subscriptions),
+        (4, "retained", status.retained_messages),
+        (2, "queued", status.queued_messages),
     ];
-    let counts = counts.map(|(name, count)| {
+    let counts = counts.map(|(rank, name, count)| {
         let count = written(Some(count as f64), Form::Count);
-        format!("{name} {count}")
+        (rank, format!("{name} {count}"))
     });
-    format!("{}  mem {}", counts.join("  "), bytes(status.memory_bytes))
+    let memory = (1, format!("mem {}", bytes(status.memory_bytes)));
+    beside(counts.into_iter().chain([memory]).collect(), columns)
 }
 
-fn rates_of(board: &Board) -> Line<'static> {
-    let figures = &board.figures;
+/// All that there is room for: reasons are left out first, then bytes.
+fn rates_of(board: &Board, columns: usize) -> Line<'static> {
+    let reasons = board.figures.dropped_by_reason.len();
+    let forms = (0..=reasons).rev().map(|reasons| (reasons, true));
+    let mut lines = forms
+        .chain([(0, false)])
+        .map(|(reasons, has_bytes)| rates_with(&board.figures, reasons, has_bytes));
+    let fitting = lines.find(|line| line.width() <= columns);
+    fitting.unwrap_or_else(|| rates_with(&board.figures, 0, false))
+}
+
+fn rates_with(figures: &Figures, reasons: usize, has_bytes: bool) -> Line<'static> {
     let number = |rate: Option<f64>, form| written(rate, form);
     let flow = |name: &str, messages, size| {
         let (messages, size) = (number(messages, Form::Count), number(size, Form::Bytes));
-        format!("{name} {messages}/s, {size}/s  ")
+        let size = if has_bytes {
+            format!(", {size}/s")
+        } else {
+            String::new()
+        };
+        format!("{name} {messages}/s{size}{GAP}")
     };
     let loss = |rate: Option<f64>| if rate > Some(0.0) { BAD } else { PLAIN };
     let (lost, refused) = (figures.dropped_per_second, figures.refused_per_second);
-    let reasons = figures.dropped_by_reason.iter();
-    let reasons: Vec<_> = reasons
+    let all = &figures.dropped_by_reason;
+    let named = all.iter().take(reasons);
+    let mut told: Vec<_> = named
         .map(|(reason, rate)| format!("{reason} {}", number(Some(*rate), Form::Count)))
         .collect();
-    let reasons = match reasons.is_empty() {
+    if !told.is_empty() && told.len() < all.len() {
+        told.push(MORE.to_owned());
+    }
+    let told = match told.is_empty() {
         true => String::new(),
-        false => format!(" ({})", reasons.join(", ")),
+        false => format!(" ({})", told.join(", ")),
     };
     Line::from(vec![
         Span::raw(flow(
@@ -185,9 +243,9 @@ fn rates_of(board: &Board) -> Line<'static> {
             format!("refused {}/s", number(refused, Form::Count)),
             loss(refused),
         ),
-        Span::raw("  "),
+        Span::raw(GAP),
         Span::styled(
-            format!("lost {}/s{reasons}", number(lost, Form::Count)),
+            format!("lost {}/s{told}", number(lost, Form::Count)),
             loss(lost),
         ),
     ])
@@ -312,13 +370,16 @@ fn draw_list(board: &Board, kind: Kind, area: Rect, frame: &mut Frame<'_>) {
     frame.render_widget(Table::new(rows, widths).header(heads), area);
 }
 
-fn keys_of(board: &Board) -> Line<'static> {
+fn keys_of(board: &Board, columns: usize) -> Line<'static> {
     let filter = &board.filter;
-    match (board.is_typing, filter.is_empty()) {
-        (true, _) => Line::raw(format!("filter: {filter}_   Enter keeps it, Esc clears it")),
-        (false, true) => Line::raw(KEYS),
-        (false, false) => Line::raw(format!("only {filter:?} (Esc: all)  {KEYS}")),
+    if board.is_typing {
+        return Line::raw(format!("filter: {filter}_   Enter keeps it, Esc clears it"));
     }
+    let mut texts = KEYS.map(|(rank, text)| (rank, text.to_owned())).to_vec();
+    if !filter.is_empty() {
+        texts.insert(0, (0, format!("only {filter:?} (Esc: all)")));
+    }
+    Line::raw(beside(texts, columns))
 }
 
 fn draw_help(area: Rect, frame: &mut Frame<'_>) {

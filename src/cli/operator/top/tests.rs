@@ -174,6 +174,46 @@ fn every_size_is_drawn() {
 }
 
 #[test]
+fn what_has_no_room_is_left_out_whole() {
+    let mut board = board();
+    board.figures.dropped_by_reason = vec![
+        ("queue full".to_owned(), 289.0),
+        ("client absent".to_owned(), 30.0),
+        ("outbox full".to_owned(), 8.0),
+    ];
+    board.figures.dropped_per_second = Some(327.0);
+    let line = |columns, start: &str| {
+        let lines = drawn(&board, (columns, 24));
+        let line = lines.iter().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("no '{start}' in:\n{}", lines.join("\n")))
+            .clone()
+    };
+    let rates = "in 150/s, 8.0 KiB/s  out 360k/s, 18 MiB/s  refused 0/s  lost 327/s";
+    let all = " (queue full 289, client absent 30, outbox full 8)";
+    assert_eq!(line(132, "in 1"), format!("{rates}{all}"));
+    assert_eq!(line(100, "in 1"), format!("{rates} (queue full 289, ...)"));
+    assert_eq!(line(80, "in 1"), rates);
+    assert_eq!(
+        line(60, "in 1"),
+        "in 150/s  out 360k/s  refused 0/s  lost 327/s"
+    );
+    assert_eq!(
+        line(60, "conns"),
+        "conns 18000  sessions 20120  queued 55  mem 512 MiB"
+    );
+    assert_eq!(
+        line(60, "q quit"),
+        "q quit  Tab list  s sort  / filter  p pause  ? help"
+    );
+    board.place = "unix:///run/ringmq/a-long-name/admin.sock".to_owned();
+    let title = drawn(&board, (60, 16)).swap_remove(0);
+    assert_eq!(
+        title,
+        "ringmq 0.1.0 at unix:///run/ring...  up 1h 0m, every 1s"
+    );
+}
+
+#[test]
 fn keys_sort_filter_scroll_and_pause() {
     let mut board = board();
     let first = |board: &Board| board.rows(board.kind)[0].name.clone();

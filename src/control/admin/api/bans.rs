@@ -141,7 +141,7 @@ pub(super) async fn list(
 ) -> Result<Json<BanPage>, Problem> {
     let max = limit(which.limit)?;
     let told = answers.ask(|to| Ask::Bans(max, to)).await;
-    let (list, count) = told.map_err(|_| Problem::busy())?;
+    let (list, count) = told.map_err(Problem::unheard)?;
     let bans = list.into_iter().map(|(who, left)| {
         let who = Banned::from(who);
         BanRow {
@@ -180,7 +180,7 @@ pub(super) async fn add(
         }
         let duration = Duration::from_secs(ban.seconds);
         let told = answers.ask(|to| Ask::Ban(who, duration, to)).await;
-        match told.map_err(|_| Problem::busy())? {
+        match told.map_err(Problem::unheard)? {
             true => Ok(StatusCode::NO_CONTENT),
             false => Err(of_file()),
         }
@@ -207,7 +207,7 @@ pub(super) async fn remove(
     let target = who.to_string();
     let ends = async {
         let told = answers.ask(|to| Ask::Unban(who, to)).await;
-        match told.map_err(|_| Problem::busy())? {
+        match told.map_err(Problem::unheard)? {
             Some(true) => Ok(StatusCode::NO_CONTENT),
             Some(false) => Err(Problem::missing("there is no such ban")),
             None => Err(of_file()),

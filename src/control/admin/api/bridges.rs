@@ -23,7 +23,7 @@ pub(super) async fn list(State(answers): State<Answers>) -> Result<Json<BridgeLi
     // Shards tell then what went through their lines, and what waits.
     let overview = answers.overview().await?;
     let bridges = answers.ask(Ask::Bridges).await;
-    let bridges = bridges.map_err(|_| Problem::busy())?;
+    let bridges = bridges.map_err(Problem::unheard)?;
     let with_queue = |state: BridgeState| match overview.waiting_for(&state.client_id) {
         Some(waiting) => state.with_queue(waiting),
         None => state,

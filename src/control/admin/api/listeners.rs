@@ -69,7 +69,7 @@ impl Answers {
     /// Has shards accept nobody any more, and send clients away.
     async fn drain(&self, listener: Option<u16>, per_second: u32) -> Result<StatusCode, Problem> {
         let told = self.ask(|to| Ask::Close(listener, to)).await;
-        told.map_err(|_| Problem::busy())?;
+        told.map_err(Problem::unheard)?;
         let asked = Asked::Drain {
             listener,
             per_second,
@@ -88,7 +88,7 @@ impl Answers {
     (status = "5XX", body = Problem)))]
 pub(super) async fn list(State(answers): State<Answers>) -> Result<Json<ListenerList>, Problem> {
     let told = answers.ask(Ask::Listeners).await;
-    let told = told.map_err(|_| Problem::busy())?;
+    let told = told.map_err(Problem::unheard)?;
     let in_force = answers.in_force();
     let names = in_force.listeners.iter();
     let listeners = names.zip(told).filter_map(|(name, told)| {

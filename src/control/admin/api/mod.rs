@@ -140,7 +140,7 @@ impl Answers {
     async fn ask_shards(&self, asked: Asked, only: Option<ShardId>) -> Result<Gathered, Problem> {
         let asked = Arc::new(asked);
         let gathered = self.ask(|to| Ask::Shards(asked, only, to)).await;
-        gathered.map_err(|_| Problem::busy())
+        gathered.map_err(Problem::unheard)
     }
 
     /// Has something changed that takes a role, and keeps account of it, whatever comes of it.

@@ -1,5 +1,6 @@
 //! What is told where something is not done.
 
+use crate::control::admin::answers::Unheard;
 use crate::control::config::in_words;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -37,12 +38,9 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, error)
     }
 
-    /// The control plane does not answer, or too many ask.
-    pub fn busy() -> Self {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the broker's main thread does not answer in time (admin.request_timeout_ms), or too many ask",
-        )
+    /// The control plane does not answer.
+    pub fn unheard(unheard: Unheard) -> Self {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, unheard.text())
     }
 
     /// Shards did not answer, so that it is not known.

@@ -71,12 +71,12 @@ pub(super) struct Reloaded {
 impl Answers {
     pub(super) async fn overview(&self) -> Result<Arc<Overview>, Problem> {
         let overview = self.ask(Ask::Overview).await;
-        overview.map_err(|_| Problem::busy())
+        overview.map_err(Problem::unheard)
     }
 
     async fn health(&self) -> Result<Health, Problem> {
         let health = self.ask(Ask::Health).await;
-        health.map_err(|_| Problem::busy())
+        health.map_err(Problem::unheard)
     }
 }
 
@@ -159,7 +159,7 @@ pub(super) async fn reload(
 ) -> Result<Json<Reloaded>, Problem> {
     let reloads = async {
         let told = answers.ask(Ask::Reload).await;
-        let outcome = told.map_err(|_| Problem::busy())?;
+        let outcome = told.map_err(Problem::unheard)?;
         Ok(Json(Reloaded {
             reloaded: outcome.reloaded,
             changed: outcome.changed,

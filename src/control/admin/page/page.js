@@ -291,7 +291,7 @@ function act(label, question, does) {
   } }, label);
 }
 
-const WENT_WRONG = [["ago", (row) => seconds(row.seconds_ago)], ["time (UTC)", (row) => new Date(row.at_ms).toISOString().slice(0, 19).replace("T", " ")],
+const WENT_WRONG = [["last ago", (row) => seconds(row.seconds_ago)], ["count", (row) => row.count, "number"], ["time (UTC)", (row) => new Date(row.at_ms).toISOString().slice(0, 19).replace("T", " ")],
   ["what", (row) => row.text]];
 
 // One that has no session, perhaps since it was never let in.

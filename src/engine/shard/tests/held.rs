@@ -2,6 +2,7 @@
 
 use super::Shard;
 use crate::engine::keys::ConnectionKey;
+use crate::engine::session::outbound::QueueFull;
 
 const PUBLISHES: u16 = 300;
 
@@ -189,4 +190,46 @@ fn messages_that_no_local_would_have_to_leave_out_are_given_up_beyond_the_bound(
     let (_, heard) = with_own(&mut shard, SAME_FILTER);
     assert_eq!(times(&heard, NEW), 0);
     assert_eq!(super::counter(&shard, "dropped_replay_full"), 2);
+}
+
+/// A client that acknowledges nothing, has `q/+`, and then subscribes to `h/+`, of which no retained message
+/// has come yet: so many messages of each wait for it. What waits in its queue, and what behind retained ones.
+fn waiting(shard: &mut Shard, messages: [(&str, usize); 2]) -> (usize, usize) {
+    let [client, publisher] = [b's', b'p'].map(|id| shard.connect(id, true));
+    shard.say(client, b"\x82\x08\x00\x01\x00\x03q/+\x01");
+    shard.begin_turn();
+    shard.receive(client, b"\x82\x08\x00\x02\x00\x03h/+\x01");
+    for (topic, count) in messages {
+        for _ in 0..count {
+            let packet = [b"\x32\x08\x00\x03", topic.as_bytes(), b"\x00\x01x"].concat();
+            shard.receive(publisher, &packet);
+        }
+    }
+    let session = shard.core.session_of("s").unwrap();
+    let session = shard.core.clients.sessions.get(session).unwrap();
+    let held = session
+        .replay
+        .as_ref()
+        .map_or(0, |replay| replay.held.len());
+    (session.outbound.queued(), held)
+}
+
+#[test]
+fn what_waits_behind_retained_messages_is_within_the_bound_of_the_queue() {
+    let bounded = |full| {
+        Shard::new(move |settings| {
+            settings.limits.queue_messages_max = 10;
+            settings.limits.inflight_max = 1;
+            settings.queue_full = full;
+        })
+    };
+    let mut shard = bounded(QueueFull::DropNewest);
+    assert_eq!(waiting(&mut shard, [("q/1", 7), ("h/1", 20)]), (6, 4));
+    assert_eq!(super::counter(&shard, "dropped_replay_full"), 16);
+    let mut shard = bounded(QueueFull::DropNewest);
+    assert_eq!(waiting(&mut shard, [("h/1", 7), ("q/1", 20)]), (3, 7));
+    assert_eq!(super::counter(&shard, "dropped_queue_full"), 16);
+    let mut shard = bounded(QueueFull::DropOldest);
+    assert_eq!(waiting(&mut shard, [("h/1", 20), ("q/1", 20)]), (1, 10));
+    assert_eq!(super::counter(&shard, "dropped_queue_full"), 18);
 }
