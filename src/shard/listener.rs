@@ -574,13 +574,11 @@ mod tests {
         let any = Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)).into());
         let first = Listener::bind(&any, 2, SocketBounds::default()).unwrap();
         assert!(!first.place.to_string().ends_with(":0"));
-        let error = Listener::bind(&first.place, 2, SocketBounds::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("in use") && error.contains("--listen"),
-            "{error}"
-        );
+        let error = Listener::bind(&first.place, 2, SocketBounds::default()).unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        let error = error.by_key("listener.url");
+        let remedy = "or choose another port with listener.url";
+        assert!(error.ends_with(remedy), "{error}");
     }
 
     #[test]

@@ -207,6 +207,7 @@ impl Config {
         if let Some(storage) = &mut storage {
             storage.writer.tells_written = settings.waits_for_os();
         }
+        let watchdog = &raw.watchdog;
         Ok(Config {
             said,
             file: sources.file.map(|(path, _)| path.to_owned()),
@@ -232,10 +233,7 @@ impl Config {
                 raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
             ),
             drain_rate: raw.shutdown.drain_rate.unwrap_or(1_000),
-            silence_seconds_max: raw
-                .watchdog
-                .silence_seconds_max
-                .unwrap_or(SILENCE_SECONDS_MAX),
+            silence_seconds_max: watchdog.silence_seconds_max.unwrap_or(SILENCE_SECONDS_MAX),
             warnings,
         })
     }

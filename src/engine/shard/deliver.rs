@@ -118,17 +118,8 @@ impl Clients {
             && let Comes::Live(matched) = comes
         {
             if !self.hold(publication, matched, qos, retain) {
-                let ids = subscription_ids;
-                self.offer(
-                    publication,
-                    key,
-                    Comes::Past,
-                    qos,
-                    retain,
-                    ids,
-                    delivery,
-                    now,
-                );
+                let (ids, past) = (subscription_ids, Comes::Past);
+                self.offer(publication, key, past, qos, retain, ids, delivery, now);
             }
             return;
         }

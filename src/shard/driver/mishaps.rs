@@ -1,5 +1,6 @@
-//! What went wrong for clients, the last causes of each: why it was refused, disconnected or denied something,
-//! and what it has lost. What happens for one cause is counted, so that it leaves others their place.
+//! What went wrong for clients, the last causes of each: why it was refused, disconnected or denied
+//! something, and what it has lost. What happens for one cause is counted, so that it leaves others
+//! their place.
 //!
 //! Invariants: it is written only when something goes wrong, never for a packet that is served; names, and
 //! what is kept of each, are bounded: who has had nothing for longest gives way, and is counted.

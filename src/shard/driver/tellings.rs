@@ -236,7 +236,7 @@ pub(super) fn line(entry: &Entry) -> Option<String> {
     said(entry, &who, entry.by)
 }
 
-/// What is the same each time that it goes wrong for a client so, from wherever it comes; and how often it did.
+/// What is the same each time that it goes wrong for a client so, wherever it is; and how often it did.
 pub(super) fn cause(entry: &Entry) -> (String, u64) {
     if let Event::DeniedMore { left_out } = entry.note.event {
         return ("was denied more".to_owned(), u64::from(left_out));

@@ -36,7 +36,7 @@ pub struct TopArgs {
     /// Where the broker is asked
     #[command(flatten)]
     pub reach: ReachArgs,
-    /// Tell once, of as long a time, and end: so does --json, and where output is no terminal, or TERM is dumb
+    /// Tell once, of as long a time, and end: so does --json, and if output is no terminal, or TERM is dumb
     #[arg(long)]
     pub once: bool,
     /// Seconds between two looks

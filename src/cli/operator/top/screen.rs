@@ -146,7 +146,7 @@ fn shortened(mut text: String, columns: usize) -> String {
     text + MORE
 }
 
-/// Texts beside each other, each whole or not at all: while there is no room for all, the one with the highest
+/// Texts beside each other, each whole or not at all: while there is no room for all, that of the highest
 /// number is left out.
 fn beside(mut texts: Vec<(u8, String)>, columns: usize) -> String {
     loop {

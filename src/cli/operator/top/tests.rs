@@ -209,7 +209,7 @@ fn what_has_no_room_is_left_out_whole() {
     let title = drawn(&board, (60, 16)).swap_remove(0);
     assert_eq!(
         title,
-        "ringmq 0.1.0 at unix:///run/ring...  up 1h 0m, every 1s"
+        "ringmq 0.1.0 at unix:///run/ringmq/a-...  up 1h 0m, every 1s"
     );
 }
 

@@ -193,7 +193,7 @@ fn messages_that_no_local_would_have_to_leave_out_are_given_up_beyond_the_bound(
 }
 
 /// A client that acknowledges nothing, has `q/+`, and then subscribes to `h/+`, of which no retained message
-/// has come yet: so many messages of each wait for it. What waits in its queue, and what behind retained ones.
+/// has come yet: so many messages of each wait for it. What waits in its queue, and behind retained ones.
 fn waiting(shard: &mut Shard, messages: [(&str, usize); 2]) -> (usize, usize) {
     let [client, publisher] = [b's', b'p'].map(|id| shard.connect(id, true));
     shard.say(client, b"\x82\x08\x00\x01\x00\x03q/+\x01");
