@@ -155,13 +155,21 @@ mod tests {
         for left in left {
             let mut epochs = Epochs::default();
             wrote(&mut epochs, 3, left);
-            wrote(&mut epochs, 2, &[(0, Kind::Records), (0, BEGINS), (1, BEGINS)]);
+            wrote(
+                &mut epochs,
+                2,
+                &[(0, Kind::Records), (0, BEGINS), (1, BEGINS)],
+            );
             wrote(&mut epochs, 2, &[(1, ENDS), (0, ENDS), (1, Kind::Records)]);
             wrote(&mut epochs, 1, &[(0, Kind::Records)]);
             let epochs = epochs.finish(Some(FIRST_SEGMENT + 3)).expect("whole");
             let told = epochs.iter().map(|it| it.frames[0].from_checkpoint);
             assert_eq!(told.collect::<Vec<_>>(), [true, false]);
-            assert_eq!(epochs[0].frames[0].records.len(), 2, "from the checkpoint on");
+            assert_eq!(
+                epochs[0].frames[0].records.len(),
+                2,
+                "from the checkpoint on"
+            );
         }
     }
 
@@ -178,7 +186,11 @@ mod tests {
     fn a_log_that_is_whole_keeps_all_that_was_written() {
         let mut epochs = Epochs::default();
         wrote(&mut epochs, 3, &[(0, Kind::Records)]);
-        wrote(&mut epochs, 2, &[(0, BEGINS), (1, BEGINS), (0, ENDS), (1, ENDS)]);
+        wrote(
+            &mut epochs,
+            2,
+            &[(0, BEGINS), (1, BEGINS), (0, ENDS), (1, ENDS)],
+        );
         let epochs = epochs.finish(Some(FIRST_SEGMENT)).expect("whole");
         assert_eq!(epochs.len(), 2);
     }

@@ -202,7 +202,11 @@ impl Outbox {
     pub fn take_rest(&mut self) -> Outgoing {
         self.beside_bytes = 0;
         let rest = std::mem::take(&mut self.pending);
-        if self.is_held { Outgoing::default() } else { rest }
+        if self.is_held {
+            Outgoing::default()
+        } else {
+            rest
+        }
     }
 }
 
