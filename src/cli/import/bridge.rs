@@ -358,8 +358,8 @@ impl Heard {
             return;
         };
         if self.is_clean {
-            let text = "left out: start = \"lazy\" needs persistent = true (cleansession false), else nothing \
-                        waits for it: it is there always";
+            let text = "left out: start = \"lazy\" needs persistent = true (cleansession false), else \
+                        nothing waits for it: it is there always";
             draft.note(&lazy, text);
             idle.iter()
                 .for_each(|line| draft.note(line, "left out, as start_type lazy is"));
@@ -397,8 +397,8 @@ impl Heard {
         if is_split {
             draft.note(
                 &line,
-                "retain = \"drop\" counts for what comes in, too: topics of both directions stand there twice, \
-                 as out with it and as in without",
+                "retain = \"drop\" counts for what comes in, too: topics of both directions stand there \
+                 twice, as out with it and as in without",
             );
         }
     }

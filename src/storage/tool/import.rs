@@ -238,7 +238,7 @@ impl<'a> Import<'a> {
         };
         if client.expiry_seconds == 0 {
             self.ended.insert(client.id);
-            return self.leave_out(format!("session '{name}': it ends with its connection"));
+            return;
         }
         if self.sessions.contains_key(name) {
             return self.leave_out(format!("session '{name}': it stands there twice"));
@@ -462,8 +462,14 @@ impl<'a> Import<'a> {
         }
     }
 
-    /// What waited for whom is not taken: a line for each.
+    /// Which sessions are not taken, with what waited in them: a line for each.
     fn tell_waited(&mut self) {
+        for client in &self.ended {
+            if !self.waited.contains_key(client) {
+                let words = format!("session '{}': it ends with its connection", shown(client));
+                self.report.left_out.push(words);
+            }
+        }
         for (client, messages) in std::mem::take(&mut self.waited) {
             let what = if messages == 1 { "message" } else { "messages" };
             let remedy = "let it run empty before Mosquitto is stopped";
@@ -478,8 +484,8 @@ impl<'a> Import<'a> {
                      are not taken; if it is a bridge of Mosquitto's, {remedy}"
                 ),
                 false => format!(
-                    "{messages} {what} that waited for '{id}': there is no such session; if it is a bridge of \
-                     Mosquitto's, {remedy}"
+                    "{messages} {what} that waited for '{id}': there is no such session; if it is a bridge \
+                     of Mosquitto's, {remedy}"
                 ),
             });
         }
@@ -610,13 +616,17 @@ mod tests {
             expiry_seconds: 0,
             ..client(b"short")
         };
+        let shortest = Client {
+            expiry_seconds: 0,
+            ..client(b"shortest")
+        };
         let persisted = Persisted {
             messages: BTreeMap::from([
                 (1, stored(b"good")),
                 (2, stored(b"wild/#")),
                 (3, stored(b"\xFF")),
             ]),
-            clients: vec![client(b"a"), client(b"a"), client(b"\xFF"), short],
+            clients: vec![client(b"a"), client(b"a"), client(b"\xFF"), short, shortest],
             subscriptions: vec![
                 subscription(b"a", b"x/#/y"),
                 subscription(b"none", b"x"),
@@ -643,7 +653,7 @@ mod tests {
             "topic '\u{FFFD}'",
             "session 'a': it stands there twice",
             "session '\u{FFFD}': not a name",
-            "session 'short': it ends with its connection",
+            "session 'shortest': it ends with its connection",
             "subscription 'x/#/y' of 'a'",
             "subscription 'x' of 'none': there is no such session",
             "1 message that waited for 'none': there is no such session; if it is a bridge",

@@ -1,5 +1,5 @@
-//! SUBSCRIBE to the remote broker: all that comes in by the rules, in as many packets as it takes. To the core:
-//! all that goes out, and again what it did not grant.
+//! SUBSCRIBE to the remote broker: all that comes in by the rules, in as many packets as it takes. To the
+//! core: all that goes out, and again what it did not grant.
 
 use super::{Line, News, SUBSCRIBE_ID, Side, Stage};
 use crate::engine::codec::Version;
