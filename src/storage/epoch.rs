@@ -72,8 +72,8 @@ impl Epochs {
         }
     }
 
-    /// Where the beginning is gone, shards that were more or fewer later may have told all there was anew before
-    /// the last of the older segments went: what is left of those says nothing any more.
+    /// Where the beginning is gone, shards that were more or fewer later may have told all there was anew
+    /// before the last of the older segments went: what is left of those says nothing any more.
     fn leave_remains(&mut self) {
         let is_told = |epoch: &Epoch| epoch.frames.iter().all(|frames| frames.is_told);
         let first = self.epochs.iter().position(is_told);

@@ -113,8 +113,8 @@ const FREE_BYTES_MAX: u64 = 1 << 30;
 /// Name of the file that is locked.
 const LOCK: &str = "LOCK";
 
-/// The directory is locked beside the file in it: whoever takes that for a stale one and removes it lets nobody
-/// in. File systems that lock no directories have the file alone.
+/// The directory is locked beside the file in it: whoever takes that for a stale one and removes it lets
+/// nobody in. File systems that lock no directories have the file alone.
 fn lock_itself(directory: &File) -> io::Result<()> {
     match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
