@@ -420,7 +420,8 @@ class Starts(unittest.TestCase):
     @staticmethod
     def binary(name):
         """Those of this workspace as cargo built them; nothing is built here."""
-        programs = {"ringmq": os.environ.get("RINGMQ"), "floor": os.environ.get("LOADGEN")}
+        loadgen = os.environ.get("LOADGEN")
+        programs = {"ringmq": os.environ.get("RINGMQ"), "floor": loadgen, "floor_fanin": loadgen}
         if name in programs and not programs[name]:
             raise brokers.Skipped("it is not built: cargo test --workspace")
         return programs.get(name)

@@ -400,7 +400,7 @@ fn a_ban_on_a_name_that_was_not_said_tells_no_right_password() {
         // Of the four each was a failure.
         let line = "address 127.0.0.1/32 is banned";
         eventually(line, || broker.log().contains(line).then_some(()));
-        let why = "its client identifier or user is banned (bans.file)";
+        let why = "its client identifier or user is banned (bans.file";
         assert!(broker.log().contains(why), "{}", broker.log());
     }
 }

@@ -307,7 +307,7 @@ fn a_ban_by_a_name_of_the_hook_tells_nothing_and_is_noted() {
             let audit = std::fs::read_to_string(&audit.0).unwrap();
             let mut lines = audit
                 .lines()
-                .filter(|line| line.contains("is banned (bans.file)"));
+                .filter(|line| line.contains("is banned (bans.file"));
             lines.any(|line| line.contains(names)).then_some(())
         });
     };

@@ -14,7 +14,6 @@
 //! an unfinished entry; of its entries at most half, or [`GAPS_MAX`], are gaps. `unacknowledged` counts the
 //! entries of both parts that are not done. Whatever is held back is a straggler.
 
-use super::held::Held;
 use super::id_runs::following;
 use super::inflight::{Awaits, Inflight};
 use super::stragglers::Stragglers;
@@ -40,20 +39,6 @@ pub struct QueueLimits {
     pub bytes_max: usize,
     /// What happens beyond.
     pub full: QueueFull,
-}
-
-impl QueueLimits {
-    /// Takes off what waits behind retained messages, which is within the same bounds; a message of this size
-    /// may still take the place of older ones.
-    pub fn leave_out(&mut self, held: &Held, bytes: usize) {
-        let is_place_for_one = usize::from(self.full == QueueFull::DropOldest);
-        let least = (
-            is_place_for_one.min(self.messages_max),
-            (is_place_for_one * bytes).min(self.bytes_max),
-        );
-        self.messages_max = self.messages_max.saturating_sub(held.len()).max(least.0);
-        self.bytes_max = self.bytes_max.saturating_sub(held.bytes()).max(least.1);
-    }
 }
 
 /// What [`Outbound::enqueue`] did.

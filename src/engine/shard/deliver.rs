@@ -21,17 +21,6 @@ use crate::engine::session::losses::LossReason;
 use crate::engine::session::{Delivery, Session, SubscriptionIds};
 use crate::engine::time::Timestamp;
 
-/// How a message comes to a session.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Comes<'a> {
-    /// As it is published, by this subscription.
-    Live(&'a Match),
-    /// Likewise, and it does not wait behind the retained ones that are due.
-    Past,
-    /// It has waited behind retained ones, or is one.
-    Kept,
-}
-
 impl Clients {
     /// Delivers a publish to a session that matched. The encoder has begun this publish.
     pub(super) fn deliver(
@@ -60,7 +49,7 @@ impl Clients {
         self.offer(
             publication,
             matched.session,
-            Comes::Live(matched),
+            Some(matched),
             qos,
             retain,
             &matched.subscription_ids,
@@ -87,7 +76,7 @@ impl Clients {
         self.offer(
             &mut publication,
             key,
-            Comes::Kept,
+            None,
             qos,
             retain,
             &ids,
@@ -104,7 +93,7 @@ impl Clients {
         &mut self,
         publication: &mut Publication<'_>,
         key: SessionKey,
-        comes: Comes<'_>,
+        live: Option<&Match>,
         qos: Qos,
         retain: bool,
         subscription_ids: &SubscriptionIds,
@@ -115,11 +104,11 @@ impl Clients {
             return;
         };
         if session.replay.is_some()
-            && let Comes::Live(matched) = comes
+            && let Some(matched) = live
         {
             if !self.hold(publication, matched, qos, retain) {
-                let (ids, past) = (subscription_ids, Comes::Past);
-                self.offer(publication, key, past, qos, retain, ids, delivery, now);
+                let ids = subscription_ids;
+                self.offer(publication, key, None, qos, retain, ids, delivery, now);
             }
             return;
         }
@@ -128,7 +117,7 @@ impl Clients {
                 self.counters.dropped_client_absent += 1;
             } else {
                 let delivery = delivery(publication);
-                self.enqueue(key, delivery, comes, now);
+                self.enqueue(key, delivery, now);
             }
             return;
         };
@@ -164,7 +153,7 @@ impl Clients {
             keep_entry(session, &mut self.journal, &mut delivery);
             self.send_windowed(publication, key, connection_key, delivery, now);
         } else {
-            self.enqueue(key, delivery, comes, now);
+            self.enqueue(key, delivery, now);
         }
     }
 

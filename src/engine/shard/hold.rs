@@ -78,11 +78,14 @@ impl Clients {
             }
         }
         let message = publication.keep().clone();
-        // Within the bounds of the session's queue, to which it goes when its turn comes, or at a start.
+        // As much as the session's queue may have, and no more than twice that with the queue: there it goes when
+        // its turn comes, or at a start.
         let (queue, held) = (&session.outbound, &replay.held);
-        let bytes = queue.queue_bytes() + held.bytes() + replay.left_out.bytes();
-        if queue.queued() + held.len() >= limits.messages_max
-            || bytes + message.size_bytes() > limits.bytes_max
+        let bytes = held.bytes() + replay.left_out.bytes() + message.size_bytes();
+        if held.len() >= limits.messages_max
+            || bytes > limits.bytes_max
+            || queue.queued() + held.len() >= limits.messages_max.saturating_mul(2)
+            || queue.queue_bytes() + bytes > limits.bytes_max.saturating_mul(2)
         {
             self.lose(matched.session, LossReason::ReplayFull, 1);
             return true;

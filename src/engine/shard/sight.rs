@@ -176,10 +176,7 @@ impl ShardCore {
     }
 
     fn verdict_of_room(&self, session: &Session, qos: Qos) -> Verdict {
-        let mut limits = session.queue_limits(&self.settings.queue_limits());
-        if let Some(replay) = &session.replay {
-            limits.leave_out(&replay.held, 0);
-        }
+        let limits = session.queue_limits(&self.settings.queue_limits());
         let outbound = &session.outbound;
         let has_place = limits.full == QueueFull::DropOldest
             || outbound.queued() < limits.messages_max && outbound.queue_bytes() < limits.bytes_max;

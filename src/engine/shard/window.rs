@@ -3,7 +3,7 @@
 
 use super::ShardCore;
 use super::clients::{Clients, PassedOn};
-use super::deliver::{Comes, fits};
+use super::deliver::fits;
 use super::keeping::{number_entry, settle_entry};
 use super::once::Unsent;
 use crate::engine::codec::ack::Ack;
@@ -130,13 +130,7 @@ impl Clients {
     }
 
     /// Puts a message into a session's queue, or does what the policy says if that is full.
-    pub(super) fn enqueue(
-        &mut self,
-        key: SessionKey,
-        mut delivery: Delivery,
-        comes: Comes<'_>,
-        now: Timestamp,
-    ) {
+    pub(super) fn enqueue(&mut self, key: SessionKey, mut delivery: Delivery, now: Timestamp) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -162,12 +156,7 @@ impl Clients {
         let is_new = number_entry(session, &mut delivery);
         let queued = session.number.filter(|_| is_new);
         let queued = queued.map(|session| (session, delivery.clone()));
-        let mut limits = session.queue_limits(&self.settings.queue_limits());
-        if let Comes::Past = comes
-            && let Some(replay) = &session.replay
-        {
-            limits.leave_out(&replay.held, delivery.message.size_bytes());
-        }
+        let limits = session.queue_limits(&self.settings.queue_limits());
         if let Some(own) = session.own_queue.as_deref() {
             if let Some(age_ms_max) = own.age_ms_max {
                 self.aging.note(now.plus_ms(age_ms_max));
