@@ -78,8 +78,8 @@ impl Clients {
             }
         }
         let message = publication.keep().clone();
-        // As much as the session's queue may have, and no more than twice that with the queue: there it goes when
-        // its turn comes, or at a start.
+        // As much as the session's queue may have, and no more than twice that with the queue: there it goes
+        // when its turn comes, or at a start.
         let (queue, held) = (&session.outbound, &replay.held);
         let bytes = held.bytes() + replay.left_out.bytes() + message.size_bytes();
         if held.len() >= limits.messages_max
