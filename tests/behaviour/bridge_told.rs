@@ -231,6 +231,15 @@ fn who_is_taken_over_waits_longer(shards: usize) {
             "another client has its identifier there (bridge.client_id)",
         );
     }
+    await_long_wait(&both);
+    eventually("it is counted", || {
+        let count = |broker: &Broker| broker.counters().get("bridge_takeovers");
+        (count(&both[0]) + count(&both[1]) > 1).then_some(())
+    });
+}
+
+/// One of two that take each other's session over waits for long.
+fn await_long_wait(both: &[Broker; 2]) {
     eventually("one of them waits for long", || {
         let log = both[0].log() + &both[1].log();
         let waits = log.lines().filter_map(|line| {
@@ -238,10 +247,6 @@ fn who_is_taken_over_waits_longer(shards: usize) {
             wait.strip_suffix(" ms")?.parse::<u64>().ok()
         });
         waits.max().filter(|longest| *longest > 100)
-    });
-    eventually("it is counted", || {
-        let count = |broker: &Broker| broker.counters().get("bridge_takeovers");
-        (count(&both[0]) + count(&both[1]) > 1).then_some(())
     });
 }
 
@@ -252,14 +257,7 @@ fn who_is_taken_over_without_a_word_waits_longer(shards: usize) {
     let text = bridge_as("b", "same", remote.address(), rules)
         .replace("reconnect_ms_max = 50", "reconnect_ms_max = 600000");
     let both = [(); 2].map(|()| Broker::with_config(shards, &text));
-    eventually("one of them waits for long", || {
-        let log = both[0].log() + &both[1].log();
-        let waits = log.lines().filter_map(|line| {
-            let (_, wait) = line.split_once("the next attempt comes in ")?;
-            wait.strip_suffix(" ms")?.parse::<u64>().ok()
-        });
-        waits.max().filter(|longest| *longest > 100)
-    });
+    await_long_wait(&both);
     eventually("it is counted", || {
         let count = |broker: &Broker| broker.counters().get("bridge_takeovers");
         (count(&both[0]) + count(&both[1]) > 1).then_some(())

@@ -176,10 +176,8 @@ impl Shell {
                     let waits_ms = self.core.waits_ms(&sight, now);
                     let rank = rank(sort, &sight, waits_ms);
                     let id = &sight.session.client_id;
-                    best.offer(rank, id, || ClientRow {
-                        version: self.version_of(&sight).to_string(),
-                        ..row(&sight, peer, (now, waits_ms))
-                    });
+                    let version = || self.version_of(&sight);
+                    best.offer(rank, id, || row(&sight, peer, version(), (now, waits_ms)));
                 }
             }
         }
@@ -235,14 +233,12 @@ impl Shell {
         Some(ClientWhole {
             rates: None,
             last_errors: Vec::new(),
-            row: ClientRow {
-                version: self.version_of(&sight).to_string(),
-                ..row(
-                    &sight,
-                    self.peer_of(&sight),
-                    (now, self.core.waits_ms(&sight, now)),
-                )
-            },
+            row: row(
+                &sight,
+                self.peer_of(&sight),
+                self.version_of(&sight),
+                (now, self.core.waits_ms(&sight, now)),
+            ),
             shard: self.orders.shard(),
             session_expiry_seconds: session.expiry_seconds,
             session_ends_in_seconds: is_awaited.then(|| ends_at.ms_since(now) / 1_000),
@@ -454,7 +450,12 @@ fn user(sight: &Sight<'_>) -> Option<String> {
     holder.user_name.as_ref().map(ToString::to_string)
 }
 
-fn row(sight: &Sight<'_>, peer: Option<Peer>, (now, waits_ms): (Timestamp, u64)) -> ClientRow {
+fn row(
+    sight: &Sight<'_>,
+    peer: Option<Peer>,
+    version: Version,
+    (now, waits_ms): (Timestamp, u64),
+) -> ClientRow {
     let session = sight.session;
     let connection = sight.connection.map(|(_, connection)| connection);
     let bytes = |of: fn(&Connection) -> u64| connection.map_or(0, of);
@@ -467,7 +468,7 @@ fn row(sight: &Sight<'_>, peer: Option<Peer>, (now, waits_ms): (Timestamp, u64))
             .map(|address| address.to_string()),
         listener: None,
         listener_number: connection.map(|connection| connection.listener),
-        version: session.version.to_string(),
+        version: version.to_string(),
         since_seconds: now.ms_since(since(sight)) / 1_000,
         subscriptions: session.subscriptions.len() as u64,
         queued_messages: session.outbound.queued() as u64,

@@ -625,12 +625,7 @@ impl Line {
             (false, true) => 1,
             (false, false) => 0,
         };
-        let plan = Arc::clone(&self.plan);
-        let rules = plan.topics.iter().filter(|rule| rule.direction.goes_out());
-        self.ask_core(
-            rules.map(|rule| (rule.local_filter(), rule.qos_max)),
-            retain_handling,
-        );
+        self.ask_core(retain_handling, |_| true);
     }
 
     /// Everything that was asked for is answered, or not.

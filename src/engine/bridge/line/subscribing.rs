@@ -13,16 +13,15 @@ const EMPTY_BYTES: usize = 1 + 4 + 2 + 1;
 const OF_FILTER_BYTES: usize = 2 + 1;
 
 impl Line {
-    /// Asks the core for these filters.
-    pub(super) fn ask_core(
-        &mut self,
-        wanted: impl Iterator<Item = (String, Qos)>,
-        retain_handling: u8,
-    ) {
-        let wanted: Vec<_> = wanted.collect();
+    /// Asks the core for what goes out, by filters that are wanted.
+    pub(super) fn ask_core(&mut self, retain_handling: u8, is_wanted: impl Fn(&String) -> bool) {
+        let plan = Arc::clone(&self.plan);
+        let rules = plan.topics.iter().filter(|rule| rule.direction.goes_out());
+        let wanted = rules.map(|rule| (rule.local_filter(), rule.qos_max));
+        let wanted: Vec<_> = wanted.filter(|(filter, _)| is_wanted(filter)).collect();
         let asked = wanted.iter().map(|(filter, qos)| Asked {
             filter,
-            qos: (*qos).min(self.plan.taken.qos_max),
+            qos: (*qos).min(plan.taken.qos_max),
             retain_handling,
         });
         let asked: Vec<_> = asked.collect();
@@ -35,14 +34,10 @@ impl Line {
     /// Other access rules are in force: what the core did not grant is asked for again. What is retained by
     /// it has never gone out.
     pub fn ask_again(&mut self) {
-        if self.stage != Stage::Open || self.awaited.core.is_some() {
-            return;
+        if self.stage == Stage::Open && self.awaited.core.is_none() {
+            let refused = self.awaited.not_granted.clone();
+            self.ask_core(0, |filter| refused.contains(filter));
         }
-        let plan = Arc::clone(&self.plan);
-        let rules = plan.topics.iter().filter(|rule| rule.direction.goes_out());
-        let rules = rules.map(|rule| (rule.local_filter(), rule.qos_max));
-        let refused = self.awaited.not_granted.clone();
-        self.ask_core(rules.filter(|(filter, _)| refused.contains(filter)), 0);
     }
 
     pub(super) fn subscribe_there(&mut self) {
