@@ -51,7 +51,9 @@ class Peer:
             if persistent:
                 properties.SessionExpiryInterval = 600
             options = {"clean_start": not persistent, "properties": properties}
-        self.client.connect("localhost" if FILES else "127.0.0.1", PORT, keepalive=60, **options)
+        # Short: of a packet that ended with the hundredth read in a row Paho takes note when more bytes come only,
+        # which are those of the PINGRESP.
+        self.client.connect("localhost" if FILES else "127.0.0.1", PORT, keepalive=10, **options)
         self.client.loop_start()
         flags, code = self.events.get(timeout=PATIENCE)
         assert not code.is_failure, code
