@@ -42,6 +42,10 @@ impl Disk for Files {
         Ok(())
     }
 
+    fn free_bytes(&mut self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn remove(&mut self, segment: u64) -> io::Result<()> {
         self.0.remove(&segment);
         Ok(())

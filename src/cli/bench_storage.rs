@@ -128,7 +128,7 @@ impl Plain {
             self.directory.remove(self.segment)?;
             self.segment += 1;
             let (number, bytes) = (self.segment, self.bytes_max);
-            self.directory.create(number, bytes, Room::Free)?;
+            self.directory.create(number, bytes, Room::Beside(0))?;
             self.offset = 0;
         }
         let mut parts: Vec<_> = frames
@@ -186,6 +186,8 @@ fn run_log(args: &BenchStorageArgs, place: &std::path::Path) -> io::Result<Figur
         progress,
         thread,
     } = writer;
+    // Nothing has to be told anew.
+    (0..args.shards).for_each(|shard| progress.set_live(shard, 0, 0));
     let figures = measure(args, &frames, &|shard| progress.safe_ticket(shard));
     drop(frames);
     let ended = thread.join().map_err(|_| io::Error::other("it ended"))?;
@@ -197,7 +199,7 @@ fn run_floor(args: &BenchStorageArgs, place: &std::path::Path) -> io::Result<Fig
     std::fs::remove_dir_all(place).or_else(missing_is_fine)?;
     let bytes_max = LogConfig::default().segment_bytes;
     let mut directory = Directory::open(place)?;
-    directory.create(1, bytes_max, Room::Free)?;
+    directory.create(1, bytes_max, Room::Beside(0))?;
     let mut plain = Plain {
         directory,
         segment: 1,

@@ -11,7 +11,7 @@ use std::thread;
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
 /// What a shard opens beside its listening sockets: rings and what wakes it.
-const DESCRIPTORS_OF_SHARD: u64 = 7;
+const DESCRIPTORS_OF_SHARD: u64 = 8;
 /// What everything else opens, for signals, logs and files that are read again, and a few clients.
 const DESCRIPTORS_OF_OTHERS: u64 = 16;
 

@@ -142,6 +142,12 @@ impl LocalMessage {
         Arc::clone(&self.0)
     }
 
+    /// What falls to this handle if all of this shard share the message's bytes alike.
+    #[must_use]
+    pub fn share_bytes(&self) -> usize {
+        self.size_bytes() / Rc::strong_count(&self.0)
+    }
+
     /// Whether both handles name the same publish, also when it reached this shard by two ways.
     #[must_use]
     pub fn same_message(&self, other: &LocalMessage) -> bool {

@@ -434,7 +434,7 @@ fn a_connection_that_rests_between_requests_is_not_late() {
 #[test]
 fn a_full_disk_is_a_reason_not_to_be_ready() {
     let place = Place::new();
-    let full = "[storage]\nsegment_bytes = 2097152\ndisk_bytes_max = 10485760\n";
+    let full = "[storage]\nsegment_bytes = 2097152\ndisk_bytes_max = 20971520\n";
     let broker = place.setup(1).config(&format!("{ANYWHERE}{full}")).start();
     let address = address(&broker);
     assert_eq!(get(address, "/readyz").status, 200);

@@ -201,7 +201,7 @@ fn read(record: &[u8]) -> Vec<Step> {
 
 fn apply(disk: &mut SimDisk, step: &Step) {
     let done = match step.operation {
-        1 => disk.create(step.number, step.value, Room::Free),
+        1 => disk.create(step.number, step.value, Room::Beside(0)),
         2 => disk.remove(step.number),
         3 => disk.sync_directory(),
         4 => disk.write(step.number, step.value, &mut [IoSlice::new(&step.bytes)]),

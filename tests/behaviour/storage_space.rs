@@ -85,7 +85,7 @@ fn what_is_over_takes_no_space_and_what_is_not_stays(shards: usize) {
 
 fn a_full_disk_refuses_what_it_cannot_keep_and_goes_on_when_queues_are_shorter(shards: usize) {
     let place = Place::new();
-    let bytes_max = 5 * SEGMENT_BYTES;
+    let bytes_max = 10 * SEGMENT_BYTES;
     let config = format!(
         "[storage]\nsegment_bytes = {SEGMENT_BYTES}\ndisk_bytes_max = {bytes_max}\n\
          free_bytes_min = 0\n"
@@ -103,8 +103,8 @@ fn a_full_disk_refuses_what_it_cannot_keep_and_goes_on_when_queues_are_shorter(s
     };
     let refused = (0..).find(|&number| put("kept/a", number) == 0x97);
     let acknowledged = refused.expect("refused at last");
-    // Three of five segments; each message takes whole blocks.
-    assert!(acknowledged > bytes_max / 25_000, "{acknowledged}");
+    // Two of ten segments, beside room for writing them anew; each message takes whole blocks.
+    assert!(acknowledged > bytes_max / 70_000, "{acknowledged}");
     let is_said = |what: &str| broker.log().contains(what).then_some(());
     eventually("it is said", || is_said("storage.disk_bytes_max"));
     // What nobody keeps goes on.
@@ -199,7 +199,7 @@ fn a_store_without_descriptors_waits_for_them() {
 #[test]
 fn a_full_store_is_started_again() {
     let place = Place::new();
-    let bytes_max = 5 * SEGMENT_BYTES;
+    let bytes_max = 10 * SEGMENT_BYTES;
     let config = format!(
         "[storage]\nsegment_bytes = {SEGMENT_BYTES}\ndisk_bytes_max = {bytes_max}\n\
          free_bytes_min = 0\n"
@@ -218,7 +218,9 @@ fn a_full_store_is_started_again() {
     kill(broker);
     kill(start());
     let broker = start();
-    assert_eq!(put(&broker), 0x97);
+    // What a start finds of a segment's rest may still be taken.
+    let more = (0..).find(|_| put(&broker) == 0x97).expect("full again");
+    let acknowledged = acknowledged + more;
     let mut back = Connect::v5("absent").persistent().open(&broker);
     for _ in 0..acknowledged {
         back.accept();

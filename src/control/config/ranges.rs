@@ -17,8 +17,8 @@ const PACKET_BYTES: RangeInclusive<u64> = PACKET_BYTES_MIN as u64..=PACKET_BYTES
 const CONNECTIONS_MAX: u64 = 100_000_000;
 /// A segment holds its first block, a frame of the largest size and notes.
 const SEGMENT_BYTES_MIN: u64 = 2 << 20;
-/// What is written to, one made in advance, one kept back, what is told anew and what it is told of.
-const SEGMENTS_MIN: u64 = 5;
+/// What is written to, one made in advance, what makes room and what tells anew what there is.
+const SEGMENTS_MIN: u64 = 8;
 const RATE: RangeInclusive<u64> = 0..=1 << 30;
 
 /// What a broker without clients needs, so that four fifths of `limits.memory_max_bytes`, where shortage

@@ -21,6 +21,17 @@ use std::sync::Arc;
 
 /// Bytes that a record takes at least, so that a part has a bounded number of them.
 const RECORD_BYTES_MIN: usize = 256;
+/// What the record of a message on its way takes beside the message.
+const ENTRY_BYTES: usize = 40;
+
+/// What a store has to keep of a shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    /// Bytes of the records that tell it.
+    pub bytes: u64,
+    /// Messages on their way to sessions; what settles each is still to come.
+    pub entries: u64,
+}
 /// What a place in the table of sessions costs, as bytes.
 const LOOK_BYTES: usize = 64;
 /// Things told in one step.
@@ -284,13 +295,34 @@ impl ShardCore {
         bytes
     }
 
-    /// About how many bytes the records would take that tell what there is; `entry_bytes` is what a message
-    /// on its way to a session takes.
+    /// About what the records would take that tell what there is; `entry_bytes` is what a message on its way
+    /// to a session takes.
     #[must_use]
-    pub fn kept_bytes(&self, entry_bytes: u64) -> u64 {
+    pub fn kept(&self, entry_bytes: u64) -> Kept {
         let retained = self.retained.bytes() + self.retained.len() * LOOK_BYTES;
         let sessions = self.clients.sessions.len() * LOOK_BYTES;
-        (retained + sessions) as u64 + self.clients.journal.entries() * entry_bytes
+        let entries = self.clients.journal.entries();
+        Kept {
+            bytes: (retained + sessions) as u64 + entries * entry_bytes,
+            entries,
+        }
+    }
+
+    /// Messages that wait for sessions, and about what their records take. Looks at each.
+    #[must_use]
+    pub fn waiting(&self) -> Kept {
+        let mut waiting = Kept::default();
+        let sessions = &self.clients.sessions;
+        for session in sessions.keys().filter_map(|key| sessions.get(key)) {
+            let (queued, _) = session.outbound.waiting_from(0);
+            let unfinished = session.outbound.unfinished();
+            let unfinished = unfinished.filter_map(|it| it.delivery.as_ref());
+            for delivery in queued.chain(unfinished).filter(|it| it.entry != 0) {
+                waiting.entries += 1;
+                waiting.bytes += (ENTRY_BYTES + delivery.message.share_bytes()) as u64;
+            }
+        }
+        waiting
     }
 }
 

@@ -21,7 +21,7 @@ mod assigned;
 mod authenticate;
 mod backlog;
 mod ban;
-mod checkpoint;
+pub mod checkpoint;
 mod clients;
 mod common_rate;
 mod complete;

@@ -166,10 +166,7 @@ impl Shell {
         let pending_bytes_max = start.core.storage_pending_bytes_max();
         let store = start
             .log
-            .map(|way| Store::new(start.id, way, pending_bytes_max));
-        if let Some(store) = &store {
-            store.tell_live_bytes(&start.core);
-        }
+            .map(|way| Store::new(start.id, way, pending_bytes_max, &start.core));
         Shell {
             core: start.core,
             clock: Clock::new(start.origin),

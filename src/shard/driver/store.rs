@@ -2,6 +2,7 @@
 
 use crate::engine::keys::ShardId;
 use crate::engine::shard::ShardCore;
+use crate::engine::shard::checkpoint::Kept;
 use crate::engine::shard::store_room::StoreRoom;
 use crate::storage::log::frame::Frame;
 use crate::storage::log::progress::Progress;
@@ -10,7 +11,7 @@ use crossbeam_channel::Sender;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What a message on its way to a session takes, before any was written.
+/// What a message on its way to a session takes, before there was any.
 const ENTRY_BYTES: u64 = 64;
 
 /// The way to the thread that writes.
@@ -27,6 +28,8 @@ pub(super) struct Store {
     shard: ShardId,
     encoder: Encoder,
     way: LogWay,
+    /// What waited when this began.
+    found: Kept,
     /// The highest ticket of which the core knows that it is safe, and that the kernel has it.
     told: u64,
     told_written: u64,
@@ -41,12 +44,20 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub fn new(shard: ShardId, way: LogWay, pending_bytes_max: usize) -> Self {
+    pub fn new(shard: ShardId, way: LogWay, pending_bytes_max: usize, core: &ShardCore) -> Self {
+        let found = core.waiting();
+        let store = Self::with(shard, way, pending_bytes_max, found);
+        store.tell_live(core);
+        store
+    }
+
+    fn with(shard: ShardId, way: LogWay, pending_bytes_max: usize, found: Kept) -> Self {
         Store {
             shard,
             // The core's times are those of the wall clock.
             encoder: Encoder::new(shard, 0),
             way,
+            found,
             told: 0,
             told_written: 0,
             checkpoints: 0,
@@ -124,14 +135,16 @@ impl Store {
             // A thread that has ended has said why, and nothing is safe any more.
             let _ = self.way.frames.send(frame);
         }
-        self.tell_live_bytes(core);
+        self.tell_live(core);
     }
 
     /// About what a checkpoint would take now.
-    pub fn tell_live_bytes(&self, core: &ShardCore) {
+    fn tell_live(&self, core: &ShardCore) {
         let (queued, bytes) = self.encoder.queued();
-        let entry_bytes = bytes.checked_div(queued).unwrap_or(ENTRY_BYTES);
-        let live_bytes = core.kept_bytes(entry_bytes);
-        self.way.progress.set_live_bytes(self.shard, live_bytes);
+        let bytes = bytes + self.found.bytes;
+        let entry_bytes = bytes.checked_div(queued + self.found.entries);
+        let kept = core.kept(entry_bytes.unwrap_or(ENTRY_BYTES));
+        let progress = &self.way.progress;
+        progress.set_live(self.shard, kept.bytes, kept.entries);
     }
 }

@@ -10,7 +10,8 @@
 //! nothing: one may bring what two did.)
 //!
 //! Only while receives come so fast that several are expected within that time, so that nobody waits who
-//! sends alone; only where the thread is busy, so that who has time to spare answers at once; and not where
+//! sends alone; only where the thread is busy, waiting for a CPU that others have included, so that who has
+//! time to spare answers at once; and not where
 //! receives bring much each: the work is then in the bytes, best done while they are in the cache.
 //!
 //! Not here: the wait itself, and whether to sleep at all.
@@ -25,7 +26,7 @@ const WINDOWS: u32 = 4;
 const BEGINS_AT: f64 = 2.0;
 /// ... and fewer than so many end it.
 const ENDS_AT: f64 = 0.8;
-/// So much of a CPU in use begins it, ...
+/// So much of a CPU in use or wanted begins it, ...
 const BUSY_BEGINS_AT: f64 = 0.5;
 /// ... and less than so much, with what it spares, ends it.
 const BUSY_ENDS_AT: f64 = 0.25;
@@ -55,6 +56,15 @@ pub(super) struct Several {
     pub us_max: u32,
 }
 
+/// What a thread has had of CPUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ThreadUse {
+    /// It has run for so long, ...
+    pub cpu: Duration,
+    /// ... and waited for so long while others did, if the system tells.
+    pub waited: Duration,
+}
+
 /// What came in some time, and what it took of the thread's CPU.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
@@ -62,6 +72,7 @@ struct Count {
     bytes: u64,
     elapsed: Duration,
     cpu: Duration,
+    waited: Duration,
 }
 
 impl Count {
@@ -70,6 +81,7 @@ impl Count {
         self.bytes += other.bytes;
         self.elapsed += other.elapsed;
         self.cpu += other.cpu;
+        self.waited += other.waited;
     }
 
     fn is_measured(&self) -> bool {
@@ -78,7 +90,7 @@ impl Count {
 
     /// Of a CPU.
     fn busy(&self) -> f64 {
-        self.cpu.as_secs_f64() / self.elapsed.as_secs_f64()
+        (self.cpu + self.waited).div_duration_f64(self.elapsed)
     }
 
     fn pays_beside(&self, alone: &Count) -> bool {
@@ -106,8 +118,8 @@ enum Phase {
 pub(super) struct Gather {
     max: Duration,
     began: Instant,
-    /// The thread's CPU time then.
-    cpu: Duration,
+    /// What the thread had used then.
+    used: ThreadUse,
     receives: u32,
     bytes: u64,
     /// Receives within `max`, by the last window.
@@ -118,12 +130,12 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// For at most `max`; never if that is zero. `cpu`: what the thread has used.
-    pub fn new(max: Duration, now: Instant, cpu: Duration) -> Self {
+    /// For at most `max`; never if that is zero. `used`: by the thread until now.
+    pub fn new(max: Duration, now: Instant, used: ThreadUse) -> Self {
         Gather {
             max,
             began: now,
-            cpu,
+            used,
             receives: 0,
             bytes: 0,
             expected: 0.0,
@@ -139,14 +151,14 @@ impl Gather {
         self.bytes += bytes as u64;
     }
 
-    /// What to wait for if the owner sleeps now; `None`: for the first event. `cpu` says what the thread
+    /// What to wait for if the owner sleeps now; `None`: for the first event. `used` says what the thread
     /// has used, and is asked once in a window.
-    pub fn several(&mut self, now: Instant, cpu: impl FnOnce() -> Duration) -> Option<Several> {
+    pub fn several(&mut self, now: Instant, used: impl FnOnce() -> ThreadUse) -> Option<Several> {
         if self.max.is_zero() {
             return None;
         }
         if now.saturating_duration_since(self.began) >= WINDOW {
-            self.end_window(now, cpu());
+            self.end_window(now, used());
         }
         (!matches!(self.phase, Phase::Alone(_))).then(|| Several {
             events: ((self.expected * BURST) as u32).clamp(2, EVENTS_MAX),
@@ -154,15 +166,16 @@ impl Gather {
         })
     }
 
-    fn end_window(&mut self, now: Instant, cpu: Duration) {
+    fn end_window(&mut self, now: Instant, used: ThreadUse) {
         let window = Count {
             windows: 1,
             bytes: std::mem::take(&mut self.bytes),
             elapsed: now.saturating_duration_since(self.began),
-            cpu: cpu.saturating_sub(self.cpu),
+            cpu: used.cpu.saturating_sub(self.used.cpu),
+            waited: used.waited.saturating_sub(self.used.waited),
         };
         let receives = f64::from(std::mem::take(&mut self.receives));
-        (self.began, self.cpu) = (now, cpu);
+        (self.began, self.used) = (now, used);
         self.expected = receives * self.max.div_duration_f64(window.elapsed);
         let is_bulk = window.bytes as f64 > receives * BULK_BYTES;
         let is_wanted = |receives_min, busy_min| {
@@ -230,23 +243,24 @@ mod tests {
     struct Receiver {
         gather: Gather,
         now: Instant,
-        cpu: Duration,
+        used: ThreadUse,
     }
 
     impl Receiver {
         fn new(max: Duration) -> Self {
             let now = Instant::now();
             let cpu = Duration::from_secs(3);
-            let gather = Gather::new(max, now, cpu);
-            Receiver { gather, now, cpu }
+            let used = ThreadUse { cpu, waited: cpu };
+            let gather = Gather::new(max, now, used);
+            Receiver { gather, now, used }
         }
 
         /// A window passes in which so many come in 50 us, bring so many bytes, and take this part of it.
         fn window_of(&mut self, receives: u32, bytes: usize, busy: f64) -> Option<Several> {
             self.now += WINDOW;
-            self.cpu += WINDOW.mul_f64(busy);
+            self.used.cpu += WINDOW.mul_f64(busy);
             self.gather.note(receives * 400, bytes * 400);
-            self.gather.several(self.now, || self.cpu)
+            self.gather.several(self.now, || self.used)
         }
 
         fn window(&mut self, receives: u32) -> Option<Several> {
@@ -289,6 +303,17 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_cpu_has_no_time_to_spare() {
+        let mut crowded = Receiver::new(MAX);
+        for _ in 0..WINDOWS {
+            crowded.used.waited += WINDOW / 2;
+            crowded.window_of(10, 1_000, 0.2);
+        }
+        crowded.used.waited += WINDOW / 2;
+        assert!(crowded.window_of(10, 1_000, 0.2).is_some());
+    }
+
+    #[test]
     fn several_are_waited_for_while_they_come_fast() {
         let mut many = Receiver::new(MAX);
         let us_max = 50;
@@ -296,9 +321,9 @@ mod tests {
         assert_eq!(many.gathers(WINDOWS - 1, 4, 400, BUSY), [false; 3]);
         assert_eq!(many.window(4), wanted(12));
         assert_eq!(many.window(5), wanted(15));
-        let cpu = many.cpu;
+        let used = many.used;
         assert_eq!(
-            many.gather.several(many.now, || cpu),
+            many.gather.several(many.now, || used),
             wanted(15),
             "in between"
         );

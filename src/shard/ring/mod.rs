@@ -68,6 +68,7 @@ use std::marker::PhantomData;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
+use wait::ThreadClocks;
 
 /// What a ring has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +130,7 @@ pub struct Ring {
     /// Somebody was turned away: the next may be accepted in the same turn.
     accepts_another: bool,
     gather: Gather,
+    clocks: ThreadClocks,
     config: RingConfig,
     counters: RingCounters,
     not_send: PhantomData<*const ()>,
@@ -165,6 +167,7 @@ impl Ring {
             .map_err(|error| probe::explain("registering receive buffers", error))?;
         let waker = Waker::new(queue.raw_fd())
             .map_err(|error| probe::explain("making an eventfd", error))?;
+        let clocks = ThreadClocks::new();
         let mut ring = Ring {
             queue,
             buffers: Some(buffers),
@@ -179,7 +182,8 @@ impl Ring {
             wake_count: Box::new(0),
             refusing_max: 0,
             accepts_another: false,
-            gather: Gather::new(config.gather_max, Instant::now(), wait::thread_cpu()),
+            gather: Gather::new(config.gather_max, Instant::now(), clocks.read()),
+            clocks,
             accept_backoff: Box::new(types::Timespec::from(config.accept_backoff)),
             config: config.clone(),
             counters: RingCounters::default(),

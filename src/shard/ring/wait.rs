@@ -3,7 +3,10 @@
 
 use super::Ring;
 use super::error::RingError;
+use super::gather::ThreadUse;
 use rustix::time::{ClockId, clock_gettime};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 impl Ring {
@@ -34,7 +37,7 @@ impl Ring {
         } else {
             self.counters.sleeps += 1;
             let longest = self.config.sleep_max.min(remaining);
-            let several = self.gather.several(now, thread_cpu);
+            let several = self.gather.several(now, || self.clocks.read());
             let several = several.filter(|_| longest > self.config.gather_max);
             self.counters.gathers += u64::from(several.is_some());
             self.queue.submit_and_wait(longest, several)
@@ -44,8 +47,33 @@ impl Ring {
     }
 }
 
-/// What this thread has used of its CPU.
-pub(super) fn thread_cpu() -> Duration {
-    let used = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(used).unwrap_or_default()
+/// What tells what the thread that has made it uses.
+#[derive(Debug)]
+pub(super) struct ThreadClocks {
+    /// Time waited for a CPU; `None` where the system does not tell.
+    schedstat: Option<File>,
+}
+
+impl ThreadClocks {
+    pub fn new() -> Self {
+        let schedstat = File::open("/proc/thread-self/schedstat").ok();
+        ThreadClocks { schedstat }
+    }
+
+    pub fn read(&self) -> ThreadUse {
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        ThreadUse {
+            cpu: Duration::try_from(cpu).unwrap_or_default(),
+            waited: self.waited().unwrap_or_default(),
+        }
+    }
+
+    /// The second of three numbers, in nanoseconds. (The first is behind by up to a tick.)
+    fn waited(&self) -> Option<Duration> {
+        let mut text = [0; 80];
+        let read = self.schedstat.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = str::from_utf8(text.get(..read)?).ok()?;
+        let waited = text.split_ascii_whitespace().nth(1)?;
+        waited.parse().ok().map(Duration::from_nanos)
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A checkpoint of all shards is due when the log is more than twice as long as what there is takes, and two
 //! segments; or, when nothing is written any more, longer than that once and two segments. What it copies is
-//! then no more than what became free: in the long run each byte is copied once at most.
+//! then no more than what became free: in the long run each byte is copied once at most. On a full disk
+//! one is due as well before it does not fit any more, since what makes room takes room.
 //!
 //! Invariant: nothing is removed behind the place where some shard's checkpoint begins, nor before all are
 //! safe to their ends.
@@ -10,6 +11,8 @@
 //! Not here: what a checkpoint tells (`crate::engine::shard`), and who removes.
 
 use super::frame::{Frame, Kind};
+use super::needed_bytes;
+use super::progress::Live;
 
 /// What is known of the checkpoint that runs, and of what came since the last one.
 #[derive(Debug)]
@@ -50,8 +53,8 @@ enum Due {
 pub struct Standing {
     /// Bytes of all segments, and how many there are.
     pub log_bytes: u64,
-    /// About how many bytes the records of what there is would take.
-    pub live_bytes: u64,
+    /// About what there is.
+    pub live: Live,
     /// Bytes that can still be written, where there is no room for another segment.
     pub left_bytes: Option<u64>,
     /// Nothing was written for a while.
@@ -108,22 +111,34 @@ impl Cleaning {
     fn due(&self, standing: Standing) -> Option<Due> {
         let Standing {
             log_bytes,
-            live_bytes,
+            live,
             left_bytes,
             is_quiet,
         } = standing;
+        let live_bytes = live.bytes;
         let two_segments = 2 * self.segment_bytes;
-        let fits = left_bytes.is_none_or(|left| live_bytes <= left / 2);
+        let needed_bytes = needed_bytes(live, self.segment_bytes);
+        let fits = left_bytes.is_none_or(|left| needed_bytes <= left);
         let grown_bytes = log_bytes.saturating_sub(self.bytes_after.unwrap_or(0));
         let has_grown = grown_bytes >= self.segment_bytes;
         let is_long = has_grown && log_bytes > 2 * live_bytes + two_segments;
         let is_free = is_quiet || left_bytes.is_some();
-        let rests = is_free && self.rests_left > 0 && log_bytes > live_bytes + two_segments;
+        // Soon it would not fit.
+        let presses =
+            has_grown && left_bytes.is_some_and(|left| left < needed_bytes + self.segment_bytes);
+        let is_longer = log_bytes > live_bytes + two_segments || presses;
+        let rests = is_free && self.rests_left > 0 && is_longer;
         match (fits, is_long) {
             (false, _) => None,
             (true, true) => Some(Due::Length),
             (true, false) => rests.then_some(Due::Rest),
         }
+    }
+
+    /// Whether one is being told.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.is_running
     }
 
     /// The first segment that is still needed, if all checkpoints are through. All that was written is safe.
@@ -146,7 +161,10 @@ mod tests {
     fn standing(log_bytes: u64, live_bytes: u64) -> Standing {
         Standing {
             log_bytes,
-            live_bytes,
+            live: Live {
+                bytes: live_bytes,
+                settling_bytes: live_bytes / 10,
+            },
             left_bytes: None,
             is_quiet: false,
         }
@@ -189,7 +207,7 @@ mod tests {
             ..standing(4_000, 1_000)
         };
         let full = Standing {
-            left_bytes: Some(1_500),
+            left_bytes: Some(2_349),
             ..quiet
         };
         assert!(!cleaning.begin_if_due(full), "it would not fit");
@@ -204,6 +222,24 @@ mod tests {
         assert!(!cleaning.begin_if_due(quiet), "nothing came since");
         cleaning.note(&frame(0, Kind::Records), 5);
         assert!(cleaning.begin_if_due(quiet));
+    }
+
+    #[test]
+    fn on_a_full_disk_it_is_due_before_it_does_not_fit_any_more() {
+        let mut cleaning = Cleaning::new(1, SEGMENT);
+        let full = |log_bytes, left_bytes| Standing {
+            left_bytes: Some(left_bytes),
+            ..standing(log_bytes, 1_000)
+        };
+        assert!(!cleaning.begin_if_due(full(3_000, 3_350)));
+        assert!(cleaning.begin_if_due(full(3_000, 3_349)));
+        cleaning.note(&frame(0, Kind::CheckpointBegins), 5);
+        cleaning.note(&frame(0, Kind::CheckpointEnds), 5);
+        cleaning.note(&frame(0, Kind::Records), 5);
+        assert_eq!(cleaning.take_oldest_needed(), Some(5));
+        // One that brings nothing is not begun again.
+        assert!(!cleaning.begin_if_due(full(1_500, 3_349)));
+        assert!(cleaning.begin_if_due(full(2_500, 3_349)));
     }
 
     #[test]

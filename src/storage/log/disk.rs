@@ -28,6 +28,12 @@ pub trait Disk {
     /// There is no room, or it cannot be made; then it is not there.
     fn create(&mut self, segment: u64, bytes: u64, room: Room) -> io::Result<()>;
 
+    /// Bytes that segments could still take, what is kept back included.
+    ///
+    /// # Errors
+    /// It does not tell.
+    fn free_bytes(&mut self) -> io::Result<u64>;
+
     /// Removes a segment.
     ///
     /// # Errors
@@ -84,8 +90,8 @@ pub trait Disk {
 /// Which room a segment may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// What is to be had beside what is kept free.
-    Free,
+    /// What is to be had beside what is kept free, and beside so many bytes.
+    Beside(u64),
     /// All there is: what is written then makes room.
     KeptBack,
 }
@@ -225,15 +231,23 @@ impl Directory {
         }
     }
 
-    /// Whether so many bytes more leave enough free.
-    fn check_free(&self, bytes: u64) -> io::Result<()> {
+    fn free(&self) -> io::Result<u64> {
         let system = rustix::fs::fstatvfs(&self.directory)?;
-        let free = system.f_bavail.saturating_mul(system.f_frsize);
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
+    /// Whether so many bytes more leave enough free.
+    fn check_free(&self, bytes: u64, beside: u64) -> io::Result<()> {
+        let free = self.free()?;
         // One segment more can be made for what makes room.
-        let least = self.free_bytes_min.max(bytes);
+        let least = self.free_bytes_min.max(bytes.saturating_add(beside));
         if free < bytes.saturating_add(least) {
-            let text =
-                format!("{free} bytes are free, of which {least} stay so (storage.free_bytes_min)");
+            let why = if least > self.free_bytes_min {
+                "for writing anew what is kept"
+            } else {
+                "storage.free_bytes_min"
+            };
+            let text = format!("{free} bytes are free, of which {least} stay so ({why})");
             return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
         Ok(())
@@ -290,8 +304,8 @@ impl Disk for Directory {
     }
 
     fn create(&mut self, segment: u64, bytes: u64, room: Room) -> io::Result<()> {
-        if room == Room::Free {
-            self.check_free(bytes)?;
+        if let Room::Beside(beside) = room {
+            self.check_free(bytes, beside)?;
         }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let name = file_name(segment);
@@ -307,6 +321,10 @@ impl Disk for Directory {
         }
         self.open.insert(segment, file);
         self.record(Operation::Create, (segment, bytes), &[])
+    }
+
+    fn free_bytes(&mut self) -> io::Result<u64> {
+        self.free()
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {

@@ -28,6 +28,7 @@ pub mod writer;
 use disk::{Disk, Room};
 use end::EndNote;
 use frame::{Frame, Kind};
+use progress::Live;
 use scan::{Damage, End, Scan};
 use segment::{BLOCK_BYTES, FIRST_SEGMENT, LogId, SegmentHead};
 use std::collections::VecDeque;
@@ -98,6 +99,14 @@ impl LogError {
     }
 }
 
+/// What telling anew what there is takes, with what is written meanwhile, and with what makes room until
+/// nobody waits for anything.
+fn needed_bytes(live: Live, segment_bytes: u64) -> u64 {
+    let told = live.bytes.saturating_add(live.bytes / 4);
+    told.saturating_add(live.settling_bytes)
+        .saturating_add(segment_bytes)
+}
+
 /// The end of a log that is written to.
 #[derive(Debug)]
 pub struct Log<D> {
@@ -113,9 +122,12 @@ pub struct Log<D> {
     life: u8,
     /// The file of the segment after it is there.
     has_spare: bool,
-    /// There is no room: one segment more may be made of what is kept back, for what makes room; and was.
+    /// There is no room: segments are made of what is kept back, for what makes room.
     is_full: bool,
-    has_taken_back: bool,
+    /// What stays free for that.
+    kept_back_bytes: u64,
+    /// What there is is being told anew: that may take all there is.
+    checkpoint_runs: bool,
     /// What is made now is for what makes room, and may go beyond the bound.
     is_opening: bool,
     /// At its end, for the note without which nothing can be removed when there is no room for another.
@@ -160,7 +172,8 @@ impl<D: Disk> Log<D> {
             life: 0,
             has_spare: false,
             is_full: false,
-            has_taken_back: false,
+            kept_back_bytes: 0,
+            checkpoint_runs: false,
             is_opening: true,
             reserved_bytes: BLOCK_BYTES,
             sequence: scan.next_sequence,
@@ -328,8 +341,6 @@ impl<D: Disk> Log<D> {
             let removed = removed.and_then(|()| self.disk.sync_directory());
             self.note(removed)?;
             self.oldest += 1;
-            // Its room is kept back instead.
-            self.has_taken_back = false;
         }
         Ok(())
     }
@@ -376,11 +387,10 @@ impl<D: Disk> Log<D> {
     pub fn prepare(&mut self) -> Result<(), LogError> {
         self.check()?;
         if !self.has_spare {
-            let created = self.create(self.segment + 1, Room::Free);
+            let created = self.create(self.segment + 1, Room::Beside(self.kept_back_bytes));
             self.is_full = created.is_err();
             created?;
             self.has_spare = true;
-            self.has_taken_back = false;
         }
         Ok(())
     }
@@ -399,15 +409,30 @@ impl<D: Disk> Log<D> {
         self.note_end(self.synced + 1 == self.sequence)
     }
 
+    /// So much there is, and it is being told anew or not. Room for that stays, and for what else makes room:
+    /// without it nothing that was written could ever go.
+    pub fn expect_checkpoint(&mut self, live: Live, runs: bool) {
+        let segment = self.config.segment_bytes;
+        // Until the next look at it a segment is filled.
+        self.kept_back_bytes = needed_bytes(live, segment).saturating_add(2 * segment);
+        self.checkpoint_runs = runs;
+    }
+
     fn create(&mut self, number: u64, room: Room) -> Result<(), LogError> {
-        let kept_back = u64::from(room == Room::Free);
-        let segments = number - self.oldest + 1 + kept_back;
-        let bytes = segments.saturating_mul(self.config.segment_bytes);
+        let files = number - self.oldest + 1;
+        let files = files.saturating_mul(self.config.segment_bytes);
+        let bytes = match room {
+            Room::KeptBack => files,
+            Room::Beside(beside) => files
+                .saturating_add(self.config.segment_bytes)
+                .saturating_add(beside),
+        };
         if bytes > self.config.bytes_max && !self.is_opening {
             return Err(LogError::Full(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
                 format!(
-                    "the files have as many bytes as they may (storage.disk_bytes_max, {})",
+                    "the files have as many bytes as they may beside room for writing anew what is kept \
+                     (storage.disk_bytes_max, {})",
                     self.config.bytes_max
                 ),
             )));
@@ -434,15 +459,21 @@ impl<D: Disk> Log<D> {
         self.segments() * self.config.segment_bytes
     }
 
-    /// Bytes that this one, and the one made in advance or kept back, still take.
-    #[must_use]
-    pub const fn left_bytes(&self) -> u64 {
-        let spare = if self.has_spare || !self.has_taken_back {
-            self.config.segment_bytes
-        } else {
-            0
-        };
-        self.config.segment_bytes.saturating_sub(self.offset) + spare
+    /// Bytes that a checkpoint may still take: all there are.
+    pub fn left_bytes(&mut self) -> u64 {
+        let spare = u64::from(self.has_spare) * self.config.segment_bytes;
+        let here = self.config.segment_bytes.saturating_sub(self.offset);
+        here.saturating_add(spare).saturating_add(self.free_bytes())
+    }
+
+    /// Bytes of the segments that can still be made, with all that is kept back.
+    fn free_bytes(&mut self) -> u64 {
+        let segment = self.config.segment_bytes;
+        let spare = u64::from(self.has_spare) * segment;
+        let allowed = self.config.bytes_max.saturating_sub(self.bytes() + spare);
+        // A disk that does not tell is asked for each.
+        let free = self.disk.free_bytes().unwrap_or(2 * segment);
+        free.min(allowed) / segment * segment
     }
 
     /// How it is.
@@ -459,16 +490,17 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// On a full disk the first one is made of what is kept back.
+    /// On a full disk segments are made of what is kept back; the last one for a checkpoint alone, which is
+    /// small at least when nobody waits for anything any more.
     fn create_next(&mut self, number: u64) -> Result<(), LogError> {
-        let takes_back = self.is_full && !self.has_taken_back;
+        let takes_back = self.is_full
+            && (self.checkpoint_runs || self.free_bytes() >= 2 * self.config.segment_bytes);
         let room = if takes_back {
             Room::KeptBack
         } else {
-            Room::Free
+            Room::Beside(self.kept_back_bytes)
         };
         let created = self.create(number, room);
-        self.has_taken_back |= takes_back && created.is_ok();
         self.is_full |= matches!(created, Err(LogError::Full(_)));
         created
     }

@@ -16,6 +16,8 @@ pub struct Progress {
     written: Vec<AtomicU64>,
     /// By shard, about how many bytes the records of what there is take.
     live_bytes: Vec<AtomicU64>,
+    /// And how many messages in it will be settled one by one.
+    entries: Vec<AtomicU64>,
     checkpoints: AtomicU64,
     is_full: AtomicBool,
     /// Nobody waits any more for what there is no room for.
@@ -28,6 +30,19 @@ pub struct Progress {
     /// How long syncs took: by the buckets of a histogram, and in all.
     syncs: [AtomicU64; BUCKETS],
     syncs_us: AtomicU64,
+}
+
+/// What a message on its way takes until it is over: records that it was sent and is settled, mostly in a
+/// frame with few others.
+const SETTLING_BYTES: u64 = 64;
+
+/// What there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// About how many bytes the records of it would take if it were told anew.
+    pub bytes: u64,
+    /// And those that are to come until nobody waits for any of it.
+    pub settling_bytes: u64,
 }
 
 /// What there is to tell of what is kept.
@@ -55,6 +70,7 @@ impl Progress {
         Progress {
             safe: zeros(),
             written: zeros(),
+            entries: zeros(),
             live_bytes: (0..shards).map(|_| AtomicU64::new(UNTOLD)).collect(),
             checkpoints: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
@@ -165,24 +181,31 @@ impl Progress {
         }
     }
 
-    /// About how many bytes the records of what a shard has take.
-    pub fn set_live_bytes(&self, shard: u16, bytes: u64) {
-        if let Some(live_bytes) = self.live_bytes.get(usize::from(shard)) {
+    /// About how many bytes the records of what a shard has take, and how many messages on their way to
+    /// sessions are in it.
+    pub fn set_live(&self, shard: u16, bytes: u64, entries: u64) {
+        let at = usize::from(shard);
+        if let (Some(live_bytes), Some(of_shard)) = (self.live_bytes.get(at), self.entries.get(at))
+        {
+            of_shard.store(entries, Ordering::Relaxed);
             live_bytes.store(bytes, Ordering::Relaxed);
         }
     }
 
     /// Of all shards; `None` as long as one has not said it.
-    pub(super) fn live_bytes(&self) -> Option<u64> {
-        let mut all = 0_u64;
-        for told in &self.live_bytes {
-            let told = told.load(Ordering::Relaxed);
-            if told == UNTOLD {
+    pub(super) fn live(&self) -> Option<Live> {
+        let mut live = Live::default();
+        for (bytes, entries) in self.live_bytes.iter().zip(&self.entries) {
+            let bytes = bytes.load(Ordering::Relaxed);
+            if bytes == UNTOLD {
                 return None;
             }
-            all = all.saturating_add(told);
+            live.bytes = live.bytes.saturating_add(bytes);
+            let entries = entries.load(Ordering::Relaxed);
+            let settling = entries.saturating_mul(SETTLING_BYTES);
+            live.settling_bytes = live.settling_bytes.saturating_add(settling);
         }
-        Some(all)
+        Some(live)
     }
 }
 
@@ -194,9 +217,13 @@ mod tests {
     #[test]
     fn how_much_there_is_is_known_when_every_shard_has_said_it() {
         let progress = Progress::new(2);
-        progress.set_live_bytes(0, 5);
-        assert_eq!(progress.live_bytes(), None);
-        progress.set_live_bytes(1, 7);
-        assert_eq!(progress.live_bytes(), Some(12));
+        progress.set_live(0, 5, 1);
+        assert_eq!(progress.live(), None);
+        progress.set_live(1, 7, 2);
+        let live = Live {
+            bytes: 12,
+            settling_bytes: 3 * SETTLING_BYTES,
+        };
+        assert_eq!(progress.live(), Some(live));
     }
 }

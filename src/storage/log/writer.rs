@@ -337,6 +337,12 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
 
     /// Makes the next segment's file, so that a full disk is known in time.
     fn look_for_room(&mut self) -> Result<(), LogError> {
+        // What has to be kept may be all there is.
+        let Some(live) = self.progress.live() else {
+            return Ok(());
+        };
+        let runs = self.cleaning.is_running();
+        self.log.expect_checkpoint(live, runs);
         match self.log.prepare() {
             Ok(()) => self.note_full(None),
             Err(error @ LogError::Full(_)) => self.note_full(Some(&error)),
@@ -378,16 +384,17 @@ impl<D: Disk, T: FnMut(Told<'_>)> Turns<D, T> {
             self.look_for_room()?;
         }
         // What is still being read may be all there is.
-        let Some(live_bytes) = self.progress.live_bytes() else {
+        let Some(live) = self.progress.live() else {
             return Ok(());
         };
         let standing = Standing {
             log_bytes: self.log.bytes(),
-            live_bytes,
+            live,
             left_bytes: self.is_full.then(|| self.log.left_bytes()),
             is_quiet,
         };
         if self.cleaning.begin_if_due(standing) {
+            self.log.expect_checkpoint(live, true);
             self.progress.ask_for_checkpoint();
             self.tell_all();
         }

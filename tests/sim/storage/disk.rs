@@ -37,6 +37,8 @@ pub struct SimDisk {
     end: Vec<u8>,
     random: Random,
     faults: Faults,
+    /// Bytes that it has, all files together.
+    bytes: u64,
     pub has_crashed: bool,
 }
 
@@ -48,8 +50,13 @@ impl SimDisk {
             end: Vec::new(),
             random,
             faults: Faults::default(),
+            bytes: u64::MAX,
             has_crashed: false,
         }
+    }
+
+    pub fn set_bytes(&mut self, bytes: u64) {
+        self.bytes = bytes;
     }
 
     pub fn set_faults(&mut self, faults: Faults) {
@@ -131,6 +138,7 @@ impl SimDisk {
             end: self.end,
             random,
             faults: Faults::default(),
+            bytes: self.bytes,
             has_crashed: false,
         }
     }
@@ -174,9 +182,14 @@ impl Disk for SimDisk {
         Ok(self.files.keys().copied().collect())
     }
 
-    fn create(&mut self, segment: u64, bytes: u64, _: Room) -> io::Result<()> {
+    fn create(&mut self, segment: u64, bytes: u64, room: Room) -> io::Result<()> {
         self.strike()?;
-        if self.random.chance(self.faults.full) {
+        let stays = match room {
+            Room::Beside(beside) => bytes.saturating_add(beside),
+            Room::KeptBack => 0,
+        };
+        let is_full = self.free_bytes()? < bytes.saturating_add(stays);
+        if is_full || self.random.chance(self.faults.full) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let zeros = vec![0; bytes as usize];
@@ -189,6 +202,11 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         Ok(())
+    }
+
+    fn free_bytes(&mut self) -> io::Result<u64> {
+        let taken = self.files.values().map(|file| file.cached.len() as u64);
+        Ok(self.bytes.saturating_sub(taken.sum()))
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {

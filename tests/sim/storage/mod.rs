@@ -6,6 +6,7 @@ use crate::number;
 use crate::random::Random;
 use disk::{Faults, SimDisk};
 use ringmq::storage::log::frame::{Found, Frame};
+use ringmq::storage::log::progress::Live;
 use ringmq::storage::log::scan::{Damage, Heads, What};
 use ringmq::storage::log::segment::{LogId, SegmentHead};
 use ringmq::storage::log::{Log, LogConfig, LogError};
@@ -404,35 +405,82 @@ fn a_full_disk_is_tried_again_and_loses_nothing() {
     assert!(found.into_values().eq(1..=600));
 }
 
-/// However much there was to write before, a segment's worth can still be written on a disk that is full.
-#[test]
-fn a_full_disk_has_room_for_what_makes_room() {
-    let mut random = Random::new(15);
-    let disk = SimDisk::new(Random::new(11));
+/// A log on a disk of its own that it fills, as the bound or the disk says, with what is all still needed.
+fn full(by_disk: bool, segments: u64, live: impl Fn(&Log<SimDisk>) -> Live) -> Log<SimDisk> {
+    let bytes = segments * SEGMENT_BYTES;
+    let mut disk = SimDisk::new(Random::new(11));
+    disk.set_bytes(if by_disk { bytes } else { u64::MAX });
     let bounded = LogConfig {
-        bytes_max: 5 * config().segment_bytes,
+        bytes_max: if by_disk { u64::MAX } else { bytes },
         ..config()
     };
     let (mut log, _) = Log::open(disk, bounded, (ID, 1), 1, |_, _| {}).expect("a new log");
-    let mut number = 0;
-    let mut put = |log: &mut Log<SimDisk>| {
-        number += 1;
-        let mut one = VecDeque::from([frame(number, &mut random)]);
-        log.append(&mut one, 1, |_, _| {})
-    };
-    while log.prepare().is_ok() {
-        put(&mut log).expect("it is not full");
+    let mut random = Random::new(15);
+    loop {
+        log.expect_checkpoint(live(&log), false);
+        if log.prepare().is_err() {
+            return log;
+        }
+        put(&mut log, &mut random).expect("it is not full");
     }
-    let (full_at, left) = (log.segment(), log.left_bytes());
-    assert!(left > config().segment_bytes, "{left}");
-    // To the end of this segment, and then into what is kept back.
-    while put(&mut log).is_ok() {}
-    assert_eq!(log.segment(), full_at + 1);
-    assert_eq!(log.bytes(), bounded.bytes_max);
-    assert!(matches!(log.prepare(), Err(LogError::Full(_))));
-    for _ in 0..3 {
-        log.remove_oldest(1).expect("room for the note");
+}
+
+fn put(log: &mut Log<SimDisk>, random: &mut Random) -> Result<(), LogError> {
+    log.append(&mut VecDeque::from([frame(1, random)]), 1, |_, _| {})
+}
+
+/// However much there was to write before, what makes room can still be written on a disk that is full, and when
+/// it has taken all it can, a checkpoint of what is left then.
+#[test]
+fn a_full_disk_has_room_for_what_makes_room() {
+    for by_disk in [true, false] {
+        let mut random = Random::new(16);
+        let mut log = full(by_disk, 12, |_| Live {
+            bytes: 0,
+            settling_bytes: 2 * SEGMENT_BYTES,
+        });
+        let full_at = log.segment();
+        while put(&mut log, &mut random).is_ok() {}
+        assert!(log.segment() >= full_at + 3, "{full_at} {}", log.segment());
+        assert_eq!(log.bytes(), 11 * SEGMENT_BYTES);
+        assert!(matches!(log.prepare(), Err(LogError::Full(_))));
+        log.expect_checkpoint(Live::default(), true);
+        put(&mut log, &mut random).expect("the last one");
+        assert_eq!(log.bytes(), 12 * SEGMENT_BYTES);
+        for _ in 0..5 {
+            log.remove_oldest(1).expect("room for the note");
+        }
+        log.prepare().expect("room again");
+        put(&mut log, &mut random).expect("room again");
     }
-    log.prepare().expect("room again");
-    put(&mut log).expect("room again");
+}
+
+/// What there is can be told anew on a disk that the log alone has filled, and then room comes back.
+#[test]
+fn a_full_disk_has_room_for_telling_anew_what_there_is() {
+    for by_disk in [true, false] {
+        let mut random = Random::new(16);
+        let all = |log: &Log<SimDisk>| Live {
+            bytes: log.bytes(),
+            settling_bytes: log.bytes() / 4,
+        };
+        let mut log = full(by_disk, 30, all);
+        let (live, segments, begins) = (all(&log), log.segments(), log.segment() + 1);
+        assert!((8..=12).contains(&segments), "{segments}");
+        // What makes room has taken what it may take.
+        let settled_to = log.segment() + segments / 4;
+        while log.segment() < settled_to {
+            put(&mut log, &mut random).expect("room for what makes room");
+        }
+        assert!(log.left_bytes() > live.bytes + live.bytes / 4);
+        log.expect_checkpoint(live, true);
+        while log.segment() < settled_to + segments + segments / 4 {
+            put(&mut log, &mut random).expect("room for a checkpoint");
+        }
+        while log.oldest() < begins {
+            log.remove_oldest(1).expect("room for the note");
+        }
+        log.expect_checkpoint(Live::default(), false);
+        log.prepare().expect("room again");
+    }
 }
