@@ -5,6 +5,7 @@ use super::lists::encoded;
 use super::reach::ReachArgs;
 use super::table::{Column, Form, harmless, seconds, sheet, table};
 use super::{Answer, Failure};
+use crate::control::config::LogLevel;
 use clap::{Args, ValueEnum};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -53,6 +54,17 @@ pub struct DisconnectArgs {
     /// End its session too, with all that waits in it
     #[arg(long)]
     pub end_session: bool,
+}
+
+/// How much to log.
+#[derive(Clone, Debug, Args)]
+pub struct LogLevelArgs {
+    /// Where the broker is asked
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// How much is logged from now on, until the next start
+    #[arg(value_name = "LEVEL", value_enum)]
+    pub level: Option<LogLevel>,
 }
 
 /// Why a client is disconnected.
@@ -339,6 +351,29 @@ pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
         remarks: remarks.collect(),
         is_bad: !errors.is_empty(),
         json: told,
+        ..Answer::default()
+    })
+}
+
+/// How much is logged, now or from now on.
+pub(super) async fn log_level(line: &mut Line, args: &LogLevelArgs) -> Result<Answer, Failure> {
+    let (text, json) = match args.level {
+        Some(level) => {
+            let name = level.name();
+            let json = json!({ "level": name });
+            line.ask(Method::PUT, "/log", Some(&json)).await?;
+            let text = format!("the log's level is {name} until the next start\n");
+            (text, json)
+        }
+        None => {
+            let json = line.get("/log").await?;
+            let level = json.get("level").and_then(Value::as_str).map(harmless);
+            (format!("{}\n", level.unwrap_or_default()), json)
+        }
+    };
+    Ok(Answer {
+        text,
+        json,
         ..Answer::default()
     })
 }
