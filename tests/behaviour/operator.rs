@@ -2,6 +2,7 @@
 
 use crate::admin::{ANYWHERE, address};
 use crate::api::Tokens;
+use crate::bridges::bridge_as;
 use crate::support::{
     Broker, Certificates, Client, Connect, Outcome, Packet, Setup, Version, Wire, eventually,
     unique,
@@ -553,5 +554,35 @@ fn the_log_level_is_shown_and_set() {
     let set = asked.own(&["log-level", "error", "--json"]);
     assert_eq!(set.status.code(), Some(0), "{set:?}");
     assert!(set.output.contains("\"level\": \"error\""), "{set:?}");
+    asked.broker.stop();
+}
+
+#[test]
+fn status_counts_bridges_and_those_that_are_up() {
+    let remote = Broker::start(1);
+    let one = |name: &str, more: &str| {
+        let keys = format!("{more}\ntopics = [{{ filter = \"t/#\" }}]");
+        bridge_as(name, name, remote.address(), &keys)
+    };
+    let asked = Asked::start(1, &(one("b", "") + &one("c", "paused = true")));
+    eventually("one is up", || {
+        let told = asked.json(&["status"]);
+        (told["bridges"] == 2 && told["bridges_up"] == 1).then_some(())
+    });
+    let status = asked.ask(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{status:?}");
+    assert!(
+        status
+            .output
+            .contains("\nbridges            2, 1 of them up\n"),
+        "{status:?}"
+    );
+    asked.broker.stop();
+    let asked = Asked::start(1, "");
+    let status = asked.ask(&["status"]);
+    assert!(
+        status.output.contains("\nbridges            0\n"),
+        "{status:?}"
+    );
     asked.broker.stop();
 }

@@ -287,6 +287,7 @@ pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
         ],
         &status,
     );
+    text += &format!("bridges            {}\n", bridges_of(&status));
     if listeners.is_empty() {
         text += "listens            nowhere: each listener was closed or drained\n";
     }
@@ -301,6 +302,15 @@ pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
         is_bad: !problems.is_empty(),
         ..Answer::default()
     })
+}
+
+/// How many bridges there are, and how many of them are up.
+fn bridges_of(status: &Value) -> String {
+    let count = |name: &str| status.get(name).and_then(Value::as_u64);
+    match (count("bridges"), count("bridges_up")) {
+        (None | Some(0), _) => "0".to_owned(),
+        (Some(all), up) => format!("{all}, {} of them up", up.unwrap_or(0)),
+    }
 }
 
 fn shard_table(shards: &Value) -> String {
