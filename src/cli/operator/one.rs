@@ -103,8 +103,8 @@ const FIELDS: &[Column] = &[
     Column("client", "client_id", Form::Text),
     Column("user", "user", Form::Text),
     Column("known by", "method", Form::Text),
-    Column("there", "connected", Form::Whether),
-    Column("there or away for", "since_seconds", Form::Seconds),
+    Column("connected", "connected", Form::Whether),
+    Column("connected or away for", "since_seconds", Form::Seconds),
     Column("address", "address", Form::Text),
     Column("listener", "listener", Form::Text),
     Column("MQTT", "version", Form::Text),
@@ -202,7 +202,7 @@ fn errors_of(told: &Value, list: &str) -> Option<String> {
     let columns = [
         Column("LAST AGO", "seconds_ago", Form::Seconds),
         Column("COUNT", "count", Form::Count),
-        Column("WHAT WENT WRONG", "text", Form::Text),
+        Column("WHAT WENT WRONG", "text", Form::Whole),
     ];
     let errors = told.get(list).and_then(Value::as_array);
     let errors = errors.filter(|errors| !errors.is_empty())?;
