@@ -45,6 +45,7 @@ const RUNNING: &Keys = &[
             "inflight_max",
             "receive_maximum",
             "connections_max",
+            "connections_per_address_max",
             "connecting_max",
             "connecting_per_address_max",
             "connect_rate_max",
@@ -242,7 +243,6 @@ const RESTART: &Keys = &[
             "tcp_keepalive_interval_seconds",
             "tcp_keepalive_probes_max",
             "memory_max_bytes",
-            "connections_per_address_max",
         ],
     ),
     (
