@@ -284,8 +284,8 @@ fn prepare_heap() {
 /// The configuration in force, where the machine will do.
 fn running(source: Source, config: Config, bounds: &Bounds) -> Result<Running, MachineError> {
     let descriptors_left = check_machine(&config)?;
-    let memory = memory_share(&config, bounds);
-    Ok(Running::new(source, config, memory, descriptors_left))
+    let group_memory = bounds.memory.clone();
+    Ok(Running::new(source, config, group_memory, descriptors_left))
 }
 
 fn rules_in_force(config: &Config, files: &Files, bans: &Bans) -> Rules {

@@ -74,6 +74,11 @@ impl MemoryWatch {
         }
     }
 
+    /// So much may be used from now on.
+    pub const fn set_max(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+    }
+
     /// How short memory was when last looked at.
     #[must_use]
     pub const fn stage(&self) -> Stage {

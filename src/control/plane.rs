@@ -119,7 +119,7 @@ enum Heard {
 pub struct ControlPlane<'a> {
     pub(super) shards: &'a Shards,
     ears: Ears,
-    memory: MemoryWatch,
+    pub(super) memory: MemoryWatch,
     census: Census<Asker>,
     inquiries: Inquiries,
     pub(super) telling: Telling,

@@ -115,6 +115,10 @@ impl ControlPlane<'_> {
     fn make_ready(&mut self) -> Result<Ready, String> {
         let renewed = self.running.read().map_err(|error| error.to_string())?;
         let (config, changes) = (&renewed.config, &renewed.changes);
+        if let Some(memory) = self.running.other_memory(config) {
+            let checked = memory.check(config.least_memory());
+            checked.map_err(|error| error.to_string())?;
+        }
         let plan = self.plan(&renewed)?;
         let bridges = bridges::Prepared::load(config)?;
         let ready = self.bridges.make_ready(&bridges);
@@ -242,6 +246,18 @@ impl ControlPlane<'_> {
         let config = self.running.config();
         if changes.iter().any(|change| change.is_of("log")) {
             log::set_level(config.log.level);
+        }
+        if changes
+            .iter()
+            .any(|change| change.is_of("limits.memory_max_bytes"))
+        {
+            let memory = self.running.memory();
+            info!("{memory}");
+            memory
+                .warning()
+                .into_iter()
+                .for_each(|text| warn!("{text}"));
+            self.memory.set_max(memory.max_bytes);
         }
         self.watchdog.set_silence_max(config.silence_seconds_max);
         let now = Instant::now();

@@ -3,6 +3,7 @@
 //! Invariant: what is in force was checked as a whole, as at a start.
 
 use crate::control::admin::kept::InForce;
+use crate::control::cgroup::Bound;
 use crate::control::config::{Config, ConfigError, Renewed, Source, limits_in_force};
 use crate::control::listening::Listening;
 use crate::control::machine::MemoryShare;
@@ -15,24 +16,36 @@ pub struct Running {
     source: Source,
     config: Config,
     memory: MemoryShare,
+    /// The memory of its control group, if that is bounded.
+    group_memory: Option<Bound>,
     descriptors_left: usize,
 }
 
 impl Running {
-    /// In force from the start, with so much memory and so many descriptors for connections.
+    /// In force from the start, in so much memory and with so many descriptors for connections.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         source: Source,
         config: Config,
-        memory: MemoryShare,
+        group_memory: Option<Bound>,
         descriptors_left: usize,
     ) -> Self {
+        let wanted = config.settings.limits.memory_max_bytes;
         Running {
             source,
+            memory: MemoryShare::new(wanted, group_memory.as_ref()),
             config,
-            memory,
+            group_memory,
             descriptors_left,
         }
+    }
+
+    /// How much memory another configuration takes, where it says something else of that.
+    #[must_use]
+    pub fn other_memory(&self, config: &Config) -> Option<MemoryShare> {
+        let wanted = config.settings.limits.memory_max_bytes;
+        let is_other = wanted != self.config.settings.limits.memory_max_bytes;
+        is_other.then(|| MemoryShare::new(wanted, self.group_memory.as_ref()))
     }
 
     /// What is in force.
@@ -57,6 +70,9 @@ impl Running {
 
     /// This is in force from now on.
     pub fn take(&mut self, config: Config) {
+        if let Some(memory) = self.other_memory(&config) {
+            self.memory = memory;
+        }
         self.config = config;
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Looked at when a connection comes and goes, and only where that is limited: not on the data path. Who
 //! has an IPv6 address has as many as its network has, so these count by their prefix.
+//!
+//! Shards hear of another limit one after the other, so each connection remembers whether it is counted.
 
 use crate::engine::shard::CountsByNetwork;
 use ipnet::{IpNet, Ipv6Net};
@@ -23,12 +25,12 @@ pub fn counted_as(ip: IpAddr, ipv6_prefix_bits: u8) -> IpNet {
     ip.into()
 }
 
-/// Connections by address; `None` inside where they are not limited.
+/// Connections by address, as one shard sees them: it has the limit for itself, and the counts with all.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     max: usize,
     ipv6_prefix_bits: u8,
-    counts: Option<Arc<Mutex<HashMap<IpNet, usize>>>>,
+    counts: Arc<Mutex<HashMap<IpNet, usize>>>,
 }
 
 impl Addresses {
@@ -38,8 +40,21 @@ impl Addresses {
         Addresses {
             max,
             ipv6_prefix_bits,
-            counts: (max > 0).then(Arc::default),
+            counts: Arc::default(),
         }
+    }
+
+    /// Whether they are limited: else nothing is counted.
+    #[must_use]
+    pub const fn are_limited(&self) -> bool {
+        self.max > 0
+    }
+
+    /// At most so many from now on; who is there stays. Whether those that are there have to be counted now.
+    pub const fn set_max(&mut self, max: usize) -> bool {
+        let were_limited = self.are_limited();
+        self.max = max;
+        self.are_limited() && !were_limited
     }
 
     /// All addresses that count as the one of a client.
@@ -49,12 +64,8 @@ impl Addresses {
     }
 
     /// One more from `ip`; false if there are too many now.
-    #[must_use]
     pub fn enter(&self, ip: IpAddr) -> bool {
-        let Some(counts) = &self.counts else {
-            return true;
-        };
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts
             .entry(counted_as(ip, self.ipv6_prefix_bits))
             .or_insert(0);
@@ -64,11 +75,8 @@ impl Addresses {
 
     /// One less.
     pub fn leave(&self, ip: IpAddr) {
-        let Some(counts) = &self.counts else {
-            return;
-        };
         let ip = counted_as(ip, self.ipv6_prefix_bits);
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         take_one(&mut counts, ip);
     }
 }
@@ -123,6 +131,22 @@ mod tests {
         addresses.leave(ip(1));
         addresses.leave(ip(1));
         assert!(addresses.enter(ip(1)));
+    }
+
+    #[test]
+    fn another_limit_counts_what_was_counted_before() {
+        let mut here = Addresses::new(0, 64);
+        let there = here.clone();
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        assert!(!here.are_limited() && !here.set_max(0));
+        assert!(here.set_max(2), "who is there is to be counted");
+        assert!(here.enter(ip) && here.enter(ip) && !here.enter(ip));
+        assert!(!here.set_max(4), "they are");
+        assert!(here.enter(ip) && !here.set_max(0));
+        // The others have the same counts, by their own limit.
+        assert!(!there.are_limited());
+        there.leave(ip);
+        assert!(here.set_max(4) && here.enter(ip) && !here.enter(ip));
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Origin {
     pub peer: Peer,
     /// The address under which it is counted.
     pub counted: Option<IpAddr>,
+    /// It is among the connections of that address (`limits.connections_per_address_max`).
+    pub is_among: bool,
 }
 
 /// A connection on its way to its home shard.

@@ -234,6 +234,7 @@ mod tests {
                         listener: 0,
                         peer,
                         counted: None,
+                        is_among: false,
                     },
                     client_id: Box::default(),
                     user_name: None,

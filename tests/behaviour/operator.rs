@@ -2,6 +2,7 @@
 
 use crate::admin::{ANYWHERE, address};
 use crate::api::Tokens;
+use crate::bridges::bridge_as;
 use crate::support::{
     Broker, Certificates, Client, Connect, Outcome, Packet, Setup, Version, Wire, eventually,
     unique,
@@ -385,6 +386,8 @@ fn shells_and_manuals_know_all_commands() {
         "ringmq.1",
         "ringmq-clients.1",
         "ringmq-explain.1",
+        "ringmq-bans.1",
+        "ringmq-log-level.1",
         "ringmq-store-check.1",
     ] {
         assert!(std::path::Path::new(&folder).join(page).exists(), "{page}");
@@ -443,4 +446,143 @@ fn what_a_client_has_agreed_on_by_tls_is_shown() {
     let told: Value = serde_json::from_str(&show("plain").output).expect("JSON");
     assert_eq!(told["tls"], Value::Null);
     broker.stop();
+}
+
+#[test]
+fn bans_are_made_listed_and_ended() {
+    let file = format!("{}/{}", env!("CARGO_TARGET_TMPDIR"), unique("bans"));
+    std::fs::write(&file, "user eve\n").expect("write");
+    let bans = format!("[bans]\nfile = {file:?}\nflapping_connects_max = 4\n");
+    let asked = Asked::start(2, &bans);
+    let mut client = Connect::v5("c").open(&asked.broker);
+    let ban = ["ban", "--client-id", "c", "--for", "10m"];
+    fails(
+        &asked.ask(&ban),
+        1,
+        &["takes a token of the role operate", "--token-file"],
+    );
+    client.ping();
+    let banned = asked.own(&ban);
+    assert_eq!(banned.output, "client c: banned for 10m 0s\n", "{banned:?}");
+    client.expect_error(&[0x8A, 0x98]);
+    Connect::v5("c").expect_refused(&asked.broker, &[0x8A]);
+    let network = asked.own(&["ban", "--address", "192.0.2.0/24", "--json"]);
+    let told: Value = serde_json::from_str(&network.output).expect("JSON");
+    assert_eq!(
+        told,
+        serde_json::json!({ "address": "192.0.2.0/24", "seconds": 3_600, "done": true })
+    );
+    let listed = rows(&asked.ask(&["bans"]));
+    assert_eq!(listed[0], ["-", "eve", "-", "never", "(bans.file)"]);
+    assert_eq!(
+        (&listed[1][..3], &listed[2][2]),
+        (
+            &["c", "-", "-"].map(str::to_owned)[..],
+            &"192.0.2.0/24".to_owned()
+        )
+    );
+    assert!(listed[1][3].ends_with('m'), "{listed:?}");
+    let some = asked.ask(&["bans", "--limit", "2"]);
+    assert!(some.log.contains("these are 2 of 3 bans"), "{some:?}");
+    assert_eq!(
+        asked.json(&["bans"])["bans"][0]["ends_in_seconds"],
+        Value::Null
+    );
+    let unban = |words: &[&str]| asked.own(&[&["unban"], words].concat());
+    fails(&unban(&["--client-id", "d"]), 3, &["there is no such ban"]);
+    fails(&unban(&["--user", "eve"]), 1, &["it stands in bans.file"]);
+    fails(&unban(&[]), 2, &["--client-id"]);
+    let both = ["ban", "--client-id", "c", "--user", "u"];
+    fails(
+        &asked.own(&both),
+        2,
+        &["say one of client_id, user and address"],
+    );
+    fails(
+        &asked.own(&["ban", "--user", "u", "--for", "1w"]),
+        2,
+        &["s, m, h and d"],
+    );
+    let ended = unban(&["--client-id", "c"]);
+    assert_eq!(ended.output, "client c: the ban has ended\n", "{ended:?}");
+    eventually("it may come again", || {
+        let (_, answer) = Connect::v5("c").attempt(&asked.broker);
+        matches!(answer, Some(Packet::Connack { code: 0, .. })).then_some(())
+    });
+    // One that the broker has made is of a client as it was seen.
+    eventually("it has connected too often", || {
+        let (_, answer) = Connect::v5("often").attempt(&asked.broker);
+        matches!(answer, Some(Packet::Connack { code: 0x8A, .. })).then_some(())
+    });
+    // It ends before the other.
+    let seen = &rows(&asked.ask(&["bans"]))[1];
+    assert_eq!(seen[..3], ["often", "-", "127.0.0.1/32"]);
+    fails(
+        &unban(&["--client-id", "often"]),
+        3,
+        &["there is no such ban"],
+    );
+    let ended = unban(&["--client-id", "often", "--address", "127.0.0.1/32"]);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(asked.json(&["bans"])["count"], 2);
+    asked.broker.stop();
+}
+
+#[test]
+fn the_log_level_is_shown_and_set() {
+    let asked = Asked::start(1, "");
+    let shown = asked.ask(&["log-level"]);
+    assert_eq!((shown.status.code(), &*shown.output), (Some(0), "info\n"));
+    fails(
+        &asked.ask(&["log-level", "debug"]),
+        1,
+        &["takes a token of the role admin"],
+    );
+    fails(&asked.own(&["log-level", "loud"]), 2, &["loud"]);
+    let is_told = |level: &str| asked.broker.log().contains(&format!(" {level} "));
+    assert!(!is_told("DEBUG"));
+    let set = asked.own(&["log-level", "debug"]);
+    assert_eq!(
+        set.output, "the log's level is debug until the next start\n",
+        "{set:?}"
+    );
+    assert_eq!(asked.json(&["log-level"])["level"], "debug");
+    eventually("it logs more", || {
+        Connect::v5(&unique("c")).open(&asked.broker);
+        is_told("DEBUG").then_some(())
+    });
+    let set = asked.own(&["log-level", "error", "--json"]);
+    assert_eq!(set.status.code(), Some(0), "{set:?}");
+    assert!(set.output.contains("\"level\": \"error\""), "{set:?}");
+    asked.broker.stop();
+}
+
+#[test]
+fn status_counts_bridges_and_those_that_are_up() {
+    let remote = Broker::start(1);
+    let one = |name: &str, more: &str| {
+        let keys = format!("{more}\ntopics = [{{ filter = \"t/#\" }}]");
+        bridge_as(name, name, remote.address(), &keys)
+    };
+    let asked = Asked::start(1, &(one("b", "") + &one("c", "paused = true")));
+    eventually("one is up", || {
+        let told = asked.json(&["status"]);
+        (told["bridges"] == 2 && told["bridges_up"] == 1).then_some(())
+    });
+    let status = asked.ask(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{status:?}");
+    assert!(
+        status
+            .output
+            .contains("\nbridges            2, 1 of them up\n"),
+        "{status:?}"
+    );
+    asked.broker.stop();
+    let asked = Asked::start(1, "");
+    let status = asked.ask(&["status"]);
+    assert!(
+        status.output.contains("\nbridges            0\n"),
+        "{status:?}"
+    );
+    asked.broker.stop();
 }

@@ -1,5 +1,6 @@
 //! Short of memory: each stage is reached, does what it promises, and is left again by itself.
 
+use crate::reload::Renewed;
 use crate::support::{Broker, Client, Connect, Packet, Publish, Version, eventually, unique};
 use ringmq::engine::route::home_shard;
 
@@ -293,4 +294,42 @@ fn memory_comes_back_from_all_shards() {
         (broker.resident_bytes() < before + (24 << 20)).then_some(())
     });
     assert_eq!(broker.counters().get("memory_stage"), 0);
+}
+
+/// More or less of it may be used without a restart.
+#[test]
+fn the_bound_of_memory_changes_while_it_runs() {
+    let config = |mib: usize| {
+        let bytes = mib << 20;
+        format!("[limits]\nmemory_max_bytes = {bytes}\nqueue_bytes_max = 1073741824\n")
+    };
+    let renewed = Renewed::start(1, &config(256));
+    let broker = &renewed.broker;
+    let sleeper = Connect::v5(&unique("sleeper")).persistent();
+    let mut sleeps = sleeper.open(broker);
+    sleeps.subscribe("much", 1);
+    sleeps.disconnect();
+    let mut quiet = Connect::v5(&unique("quiet")).open(broker);
+    let mut publisher = Connect::v5(&unique("p")).open(broker);
+    for _ in 0..1_000 {
+        publisher.publish("much", 1, vec![b'x'; 50_000]);
+    }
+    assert_eq!(stage(broker), 0);
+    let outcome = renewed.change(&config(64));
+    assert!(
+        outcome
+            .output
+            .starts_with("changed: limits.memory_max_bytes: ")
+            && outcome.log.is_empty(),
+        "{outcome:?}"
+    );
+    let line = "memory: 64 MiB may be used (limits.memory_max_bytes)";
+    assert!(broker.log().contains(line), "{}", broker.log());
+    eventually("memory is short", || (stage(broker) > 0).then_some(()));
+    quiet.ping();
+    renewed.change(&config(256));
+    eventually("memory is enough", || (stage(broker) == 0).then_some(()));
+    quiet.ping();
+    serves(broker);
+    renewed.broker.stop();
 }

@@ -332,8 +332,57 @@ fn bridges_come_change_and_go(shards: usize) {
     renewed.broker.stop();
 }
 
+/// Who is there stays, and counts, also who came when nothing was counted.
+fn connections_of_an_address_are_limited_anew(shards: usize) {
+    let renewed = Renewed::start(shards, "");
+    let change = |max: usize| {
+        let config = format!("[limits]\nconnections_per_address_max = {max}\n");
+        let outcome = renewed.change(&config);
+        let changed = "changed: limits.connections_per_address_max: ";
+        assert!(outcome.output.starts_with(changed), "{outcome:?}");
+        assert_eq!(outcome.log, "", "nothing needs a restart");
+    };
+    let comes = || {
+        let (client, answer) = Connect::v5(&unique("c")).attempt(&renewed.broker);
+        matches!(answer, Some(Packet::Connack { code: 0, .. })).then_some(client)
+    };
+    let nobody_comes = || eventually("nobody comes in", || comes().is_none().then_some(()));
+    let mut there: Vec<_> = (0..5).map(|_| comes().expect("no limit")).collect();
+    there[0].subscribe("t", 1);
+    let undisturbed = |there: &mut Vec<Client>| {
+        there.iter_mut().for_each(Client::ping);
+        there[1].publish("t", 1, "x");
+        there[0].expect("t", "x");
+    };
+    change(3);
+    nobody_comes();
+    let line = "(limits.connections_per_address_max = 3)";
+    eventually(line, || renewed.broker.log().contains(line).then_some(()));
+    undisturbed(&mut there);
+    change(7);
+    there.extend((0..2).map(|_| eventually("there is room for two more", comes)));
+    nobody_comes();
+    change(6);
+    nobody_comes();
+    undisturbed(&mut there);
+    there.truncate(2);
+    there.extend((0..4).map(|_| eventually("who leaves makes room", comes)));
+    nobody_comes();
+    let outcome = renewed.change("");
+    assert!(outcome.output.starts_with("changed: "), "{outcome:?}");
+    there.extend((0..9).map(|_| comes().expect("no limit any more")));
+    undisturbed(&mut there);
+    // Who came in between counts, and who has gone meanwhile does not.
+    change(7);
+    nobody_comes();
+    there.truncate(6);
+    there.push(eventually("there is room", comes));
+    undisturbed(&mut there);
+    renewed.broker.stop();
+}
+
 crate::on_shards!([1, 4] keys_change_under_load_and_nobody_is_disturbed, bridges_come_change_and_go,
-    listeners_come_and_go_beside_others, an_altered_listener_keeps_its_clients,
+    connections_of_an_address_are_limited_anew, listeners_come_and_go_beside_others, an_altered_listener_keeps_its_clients,
     what_a_client_was_told_holds_until_it_connects_again);
 
 #[test]

@@ -252,7 +252,8 @@ fn without_descriptors_connects_are_refused_at_once_and_it_is_said() {
         begun.elapsed()
     );
     assert!(clients.len() >= 20, "{} were served", clients.len());
-    assert!(broker.log().contains("all descriptors of the process"));
+    let line = "all descriptors of the process";
+    eventually(line, || broker.log().contains(line).then_some(()));
     let counters = broker.counters();
     assert!(counters.get("connections_refused_descriptors") >= 1);
     assert!(counters.get("accepts_paused_descriptors") >= 1);

@@ -1,5 +1,5 @@
 //! `ringmq top` on a terminal: what a person reads there, what keys do, and that the terminal is as it was
-//! however the program ends.
+//! however the program ends; and lists there.
 
 use crate::admin::{ANYWHERE, address};
 use crate::operator::run;
@@ -79,10 +79,13 @@ impl Seen {
     }
 
     fn top_on(at: &str, words: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::ringmq(&[&["top", "--admin", at], words].concat(), env)
+    }
+
+    fn ringmq(words: &[&str], env: &[(&str, &str)]) -> Self {
         let binary = std::env::var("RINGMQ_TEST_BINARY");
         let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_ringmq").to_owned());
-        let words = [&["top", "--admin", at], words].concat();
-        Self::start(&binary, &words, env)
+        Self::start(&binary, words, env)
     }
 
     fn with_screen<T>(&self, look: impl FnOnce(&vt100::Screen) -> T) -> T {
@@ -344,4 +347,33 @@ fn where_there_is_no_terminal_it_tells_once() {
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     assert!(wrong.log.contains("not between 0.1 and 60"), "{wrong:?}");
     broker.stop();
+}
+
+#[test]
+fn names_are_cut_on_a_terminal_and_nowhere_else() {
+    let broker = Broker::with_config(1, ANYWHERE);
+    let (id, filter) = ("sensor-".repeat(9), format!("plant/{}/#", "x".repeat(40)));
+    let mut client = Connect::v5(&id).open(&broker);
+    client.subscribe(&filter, 1);
+    let at = format!("http://{}", address(&broker));
+    let words = ["subscriptions", &filter, "--admin", &at];
+    let seen = Seen::ringmq(&words, &[]);
+    let is_cut = |line: &str| {
+        let names: Vec<_> = line.split_whitespace().collect();
+        let [name, "-", "yes", filter, "1"] = names[..] else {
+            return false;
+        };
+        [(name, "sensor-"), (filter, "plant/")]
+            .iter()
+            .all(|(cell, begin)| cell.starts_with(begin) && cell.ends_with('…'))
+    };
+    seen.until("both on one line", is_cut);
+    assert_eq!(seen.end().code(), Some(0));
+    let piped = run(&words, &[]).output;
+    assert!(piped.contains(&id) && piped.contains(&filter), "{piped}");
+    let scripted = run(&[&words[..], &["--json"]].concat(), &[]).output;
+    assert!(
+        scripted.contains(&id) && !scripted.contains('…'),
+        "{scripted}"
+    );
 }

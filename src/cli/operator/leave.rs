@@ -36,7 +36,7 @@ pub struct DrainArgs {
 /// Listeners.
 pub(super) async fn listeners(line: &mut Line) -> Result<Answer, Failure> {
     let columns = [
-        Column("LISTENER", "listener", Form::Text),
+        Column("LISTENER", "listener", Form::Whole),
         Column("OPEN", "open", Form::Whether),
         Column("CONNECTIONS", "connections", Form::Count),
     ];
@@ -52,16 +52,23 @@ pub(super) async fn bridges(line: &mut Line) -> Result<Answer, Failure> {
         Column("ADDRESS", "address", Form::Text),
         Column("PROTOCOL", "protocol", Form::Text),
         Column("ATTEMPTS", "attempts", Form::Count),
+        Column("LAST ENDED BY", "cause", Form::Whole),
+    ];
+    let messages = [
+        Column("BRIDGE", "name", Form::Text),
         Column("QUEUED", "queued", Form::Count),
         Column("BYTES", "queued_bytes", Form::Bytes),
         Column("OLDEST", "oldest_seconds", Form::Seconds),
-        Column("IN FLIGHT", "in_flight", Form::Count),
+        Column("INFLIGHT", "in_flight", Form::Count),
         Column("DROPPED", "dropped", Form::Count),
         Column("BY LINE", "dropped_by_line", Form::Count),
         Column("REJECTED", "rejected", Form::Count),
-        Column("LAST ENDED BY", "cause", Form::Text),
     ];
     let mut answer = whole_list(line, "bridges", &columns).await?;
+    let rows = answer.json.get("bridges").and_then(Value::as_array);
+    if let Some(rows) = rows.filter(|rows| !rows.is_empty()) {
+        answer.text += &format!("\n{}", table(&messages, rows));
+    }
     answer.text.push_str(&not_granted(&answer.json));
     Ok(answer)
 }

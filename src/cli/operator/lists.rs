@@ -247,14 +247,11 @@ pub(super) async fn clients(line: &mut Line, args: &ClientsArgs) -> Result<Answe
     let columns = [
         Column("CLIENT", "client_id", Form::Text),
         Column("USER", "user", Form::Text),
-        Column("THERE", "connected", Form::Whether),
+        Column("CONNECTED", "connected", Form::Whether),
         Column("SINCE", "since_seconds", Form::Seconds),
-        Column("ADDRESS", "address", Form::Text),
-        Column("MQTT", "version", Form::Text),
-        Column("SUBSCR", "subscriptions", Form::Count),
+        Column("ADDRESS", "address", Form::Address),
         Column("QUEUED", "queued_messages", Form::Count),
         Column("WAITS", "waits_ms", Form::Milliseconds),
-        Column("UNSENT", "unsent_bytes", Form::Bytes),
         Column("IN", "received_bytes", Form::Bytes),
         Column("OUT", "sent_bytes", Form::Bytes),
         Column("LOST", "dropped_messages", Form::Count),
@@ -267,7 +264,7 @@ pub(super) async fn sessions(line: &mut Line, args: &SessionsArgs) -> Result<Ans
     let columns = [
         Column("CLIENT", "client_id", Form::Text),
         Column("USER", "user", Form::Text),
-        Column("THERE", "connected", Form::Whether),
+        Column("CONNECTED", "connected", Form::Whether),
         Column("SINCE", "since_seconds", Form::Seconds),
         Column("SUBSCR", "subscriptions", Form::Count),
         Column("QUEUED", "queued_messages", Form::Count),
@@ -300,7 +297,7 @@ pub(super) async fn subscriptions(
     let columns = [
         Column("CLIENT", "client_id", Form::Text),
         Column("USER", "user", Form::Text),
-        Column("THERE", "connected", Form::Whether),
+        Column("CONNECTED", "connected", Form::Whether),
         Column("FILTER", "filter", Form::Text),
         Column("QOS", "qos", Form::Count),
     ];
@@ -318,11 +315,11 @@ pub(super) async fn subscriptions(
 pub(super) async fn explain(line: &mut Line, args: &ExplainArgs) -> Result<Answer, Failure> {
     let columns = [
         Column("CLIENT", "client_id", Form::Text),
-        Column("THERE", "connected", Form::Whether),
+        Column("CONNECTED", "connected", Form::Whether),
         Column("FILTER", "filter", Form::Text),
         Column("QOS", "qos", Form::Count),
         Column("GETS IT", "gets", Form::Whether),
-        Column("BECAUSE", "why", Form::Text),
+        Column("BECAUSE", "why", Form::Whole),
     ];
     let qos = args.qos.to_string();
     let mut query = vec![("topic", args.topic.as_str()), ("qos", &qos)];

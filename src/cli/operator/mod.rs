@@ -5,8 +5,9 @@
 //! ```
 //! Answers go to standard output, and what there is to say about them to standard error: what is read by a
 //! script is nothing but the answer. Exit codes: 0 done, 1 not done or the broker is not reached, 2 wrong
-//! flags, configuration or files, 3 there is no such client, session or message.
+//! flags, configuration or files, 3 there is no such client, session, message or ban.
 
+pub mod bans;
 pub mod difference;
 pub mod leave;
 pub mod line;
@@ -19,12 +20,13 @@ pub mod trace;
 
 use crate::control::config::{AdminConfig, Config, ConfigError};
 use crate::control::log;
+use bans::{BanArgs, BansArgs, UnbanArgs};
 use clap::Subcommand;
 use difference::CheckConfigArgs;
 use leave::DrainArgs;
 use line::Line;
 use lists::{ClientsArgs, ExplainArgs, RetainedArgs, SessionsArgs, SubscriptionsArgs};
-use one::{ClientArgs, DisconnectArgs};
+use one::{ClientArgs, DisconnectArgs, LogLevelArgs};
 use reach::{Reach, ReachArgs};
 use serde_json::Value;
 use std::io::{self, Write};
@@ -62,11 +64,19 @@ pub enum OperatorCommand {
     Trace(TraceArgs),
     /// List bridges to other brokers: how each is, and why its last connection ended
     Bridges(ReachArgs),
+    /// List who is banned, and how long yet
+    Bans(BansArgs),
+    /// Ban a client identifier, a user or an address for a time: who is there is disconnected
+    Ban(BanArgs),
+    /// End a ban for a time early
+    Unban(UnbanArgs),
     /// Have a running broker accept nobody and send its clients away, so many in a second, and wait until it
     /// has stopped; or do so with one listener
     Drain(DrainArgs),
     /// Have a running broker read its configuration and files anew, as SIGHUP does
     Reload(ReachArgs),
+    /// Say how much a running broker logs, or have it log more or less until its next start
+    LogLevel(LogLevelArgs),
 }
 
 /// Why something was not done.
@@ -74,7 +84,7 @@ pub enum OperatorCommand {
 pub enum Failure {
     /// Flags, configuration or files are wrong.
     Wrong(String),
-    /// There is no such client, session or message.
+    /// There is no such client, session, message or ban.
     Missing(String),
     /// The broker is not reached, or has gone.
     Unreached(String),
@@ -131,6 +141,10 @@ impl OperatorCommand {
             OperatorCommand::Trace(args) => &args.reach,
             OperatorCommand::Drain(args) => &args.reach,
             OperatorCommand::Top(args) => &args.reach,
+            OperatorCommand::Bans(args) => &args.reach,
+            OperatorCommand::Ban(args) => &args.reach,
+            OperatorCommand::Unban(args) => &args.reach,
+            OperatorCommand::LogLevel(args) => &args.reach,
             OperatorCommand::Status(reach)
             | OperatorCommand::Listeners(reach)
             | OperatorCommand::Bridges(reach)
@@ -153,7 +167,11 @@ impl OperatorCommand {
             OperatorCommand::Trace(args) => trace::trace(line, args).await,
             OperatorCommand::Bridges(_) => leave::bridges(line).await,
             OperatorCommand::Drain(args) => leave::drain(line, args).await,
+            OperatorCommand::Bans(args) => bans::bans(line, args).await,
+            OperatorCommand::Ban(args) => bans::ban(line, args).await,
+            OperatorCommand::Unban(args) => bans::unban(line, args).await,
             OperatorCommand::Reload(_) => one::reload(line).await,
+            OperatorCommand::LogLevel(args) => one::log_level(line, args).await,
         }
     }
 }

@@ -5,6 +5,7 @@ use super::lists::encoded;
 use super::reach::ReachArgs;
 use super::table::{Column, Form, harmless, seconds, sheet, table};
 use super::{Answer, Failure};
+use crate::control::config::LogLevel;
 use clap::{Args, ValueEnum};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -55,6 +56,17 @@ pub struct DisconnectArgs {
     pub end_session: bool,
 }
 
+/// How much to log.
+#[derive(Clone, Debug, Args)]
+pub struct LogLevelArgs {
+    /// Where the broker is asked
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// How much is logged from now on, until the next start
+    #[arg(value_name = "LEVEL", value_enum)]
+    pub level: Option<LogLevel>,
+}
+
 /// Why a client is disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
@@ -91,8 +103,8 @@ const FIELDS: &[Column] = &[
     Column("client", "client_id", Form::Text),
     Column("user", "user", Form::Text),
     Column("known by", "method", Form::Text),
-    Column("there", "connected", Form::Whether),
-    Column("there or away for", "since_seconds", Form::Seconds),
+    Column("connected", "connected", Form::Whether),
+    Column("connected or away for", "since_seconds", Form::Seconds),
     Column("address", "address", Form::Text),
     Column("listener", "listener", Form::Text),
     Column("MQTT", "version", Form::Text),
@@ -190,7 +202,7 @@ fn errors_of(told: &Value, list: &str) -> Option<String> {
     let columns = [
         Column("LAST AGO", "seconds_ago", Form::Seconds),
         Column("COUNT", "count", Form::Count),
-        Column("WHAT WENT WRONG", "text", Form::Text),
+        Column("WHAT WENT WRONG", "text", Form::Whole),
     ];
     let errors = told.get(list).and_then(Value::as_array);
     let errors = errors.filter(|errors| !errors.is_empty())?;
@@ -275,6 +287,7 @@ pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
         ],
         &status,
     );
+    text += &format!("bridges            {}\n", bridges_of(&status));
     if listeners.is_empty() {
         text += "listens            nowhere: each listener was closed or drained\n";
     }
@@ -289,6 +302,15 @@ pub(super) async fn status(line: &mut Line) -> Result<Answer, Failure> {
         is_bad: !problems.is_empty(),
         ..Answer::default()
     })
+}
+
+/// How many bridges there are, and how many of them are up.
+fn bridges_of(status: &Value) -> String {
+    let count = |name: &str| status.get(name).and_then(Value::as_u64);
+    match (count("bridges"), count("bridges_up")) {
+        (None | Some(0), _) => "0".to_owned(),
+        (Some(all), up) => format!("{all}, {} of them up", up.unwrap_or(0)),
+    }
 }
 
 fn shard_table(shards: &Value) -> String {
@@ -339,6 +361,29 @@ pub(super) async fn reload(line: &mut Line) -> Result<Answer, Failure> {
         remarks: remarks.collect(),
         is_bad: !errors.is_empty(),
         json: told,
+        ..Answer::default()
+    })
+}
+
+/// How much is logged, now or from now on.
+pub(super) async fn log_level(line: &mut Line, args: &LogLevelArgs) -> Result<Answer, Failure> {
+    let (text, json) = match args.level {
+        Some(level) => {
+            let name = level.name();
+            let json = json!({ "level": name });
+            line.ask(Method::PUT, "/log", Some(&json)).await?;
+            let text = format!("the log's level is {name} until the next start\n");
+            (text, json)
+        }
+        None => {
+            let json = line.get("/log").await?;
+            let level = json.get("level").and_then(Value::as_str).map(harmless);
+            (format!("{}\n", level.unwrap_or_default()), json)
+        }
+    };
+    Ok(Answer {
+        text,
+        json,
         ..Answer::default()
     })
 }

@@ -44,7 +44,9 @@ const RUNNING: &Keys = &[
             "subscriptions_per_session_max",
             "inflight_max",
             "receive_maximum",
+            "memory_max_bytes",
             "connections_max",
+            "connections_per_address_max",
             "connecting_max",
             "connecting_per_address_max",
             "connect_rate_max",
@@ -241,8 +243,6 @@ const RESTART: &Keys = &[
             "tcp_keepalive_idle_seconds",
             "tcp_keepalive_interval_seconds",
             "tcp_keepalive_probes_max",
-            "memory_max_bytes",
-            "connections_per_address_max",
         ],
     ),
     (

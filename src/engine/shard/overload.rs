@@ -212,6 +212,11 @@ impl Search {
 }
 
 impl Memory {
+    /// So much may be used from now on; 0 for no bound.
+    pub(super) const fn set_max(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+    }
+
     /// Looks at it again, though nothing happens.
     pub(super) const fn looks_at(&self) -> Option<Timestamp> {
         self.looks_at

@@ -17,6 +17,7 @@ impl ShardCore {
         settings.checkpoint_part_bytes = before.checkpoint_part_bytes;
         self.clients.rules.had_methods |= before.authentication.has_methods;
         let limits = &settings.limits;
+        self.memory.set_max(limits.memory_max_bytes);
         self.backlog.set_deliveries_max(limits.turn_deliveries_max);
         self.clients
             .shortage

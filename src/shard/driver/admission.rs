@@ -5,6 +5,7 @@ use super::sockets::State;
 use crate::engine::shard::unheard::TurnedAway;
 use crate::shard::addresses::Addresses;
 use crate::shard::bans::BannedNetworks;
+use crate::shard::handover::Origin;
 use crate::shard::listener::ListenerSetup;
 use crate::shard::opening::Opening;
 use crate::shard::ring::{ListenerKey, Ring, SocketKey};
@@ -137,8 +138,11 @@ impl Admission {
         }
     }
 
-    /// A connection counts for `ip` from now on, unless that would be one too many.
+    /// A connection counts for `ip` from now on, if these are limited, unless that would be one too many.
     fn count(&self, ip: IpAddr) -> bool {
+        if !self.addresses.are_limited() {
+            return true;
+        }
         let fits = self.addresses.enter(ip);
         if !fits {
             self.addresses.leave(ip);
@@ -146,9 +150,25 @@ impl Admission {
         fits
     }
 
+    /// The client is at `ip`, from where it was let in just now.
+    pub fn place(&self, origin: &mut Origin, ip: IpAddr) {
+        (origin.counted, origin.is_among) = (Some(ip), self.addresses.are_limited());
+    }
+
+    /// A connection that is there counts as well, if any do and it does not yet, however many there are.
+    pub fn count_in(&self, origin: &mut Origin) {
+        if self.addresses.are_limited()
+            && !origin.is_among
+            && let Some(ip) = origin.counted
+        {
+            self.addresses.enter(ip);
+            origin.is_among = true;
+        }
+    }
+
     /// A connection is gone for good.
-    pub fn forget(&self, counted: Option<IpAddr>) {
-        if let Some(ip) = counted {
+    pub fn forget(&self, origin: &Origin) {
+        if let Some(ip) = origin.counted.filter(|_| origin.is_among) {
             self.addresses.leave(ip);
         }
     }
@@ -184,6 +204,13 @@ impl Shell {
         }
         for (number, socket) in opened {
             self.admission.open(ring, number, socket);
+        }
+    }
+
+    /// Another limit of connections from one address: who is there stays, and counts.
+    pub(super) fn limit_addresses(&mut self, max: usize) {
+        if self.admission.addresses.set_max(max) {
+            self.sweep.begin(self.sockets.places());
         }
     }
 
@@ -235,7 +262,7 @@ impl Shell {
             return self.carry_out(ring);
         }
         if let Some(entry) = self.sockets.entry(socket) {
-            entry.origin.counted = Some(ip);
+            self.admission.place(&mut entry.origin, ip);
         }
         self.core.locate(connection, self.admission.network(ip));
     }
@@ -244,6 +271,7 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::peer::Peer;
 
     #[test]
     fn an_address_counts_once_and_networks_are_banned_whatever_their_form() {
@@ -255,11 +283,44 @@ mod tests {
         assert!(admission.count(first) && admission.count(second));
         assert!(!admission.count(first) && !admission.count(first));
         // Who was not let in does not count.
-        admission.forget(Some(first));
+        let mut origin = Origin {
+            listener: 0,
+            peer: Peer::internet((first, 1).into()),
+            counted: None,
+            is_among: false,
+        };
+        admission.place(&mut origin, first);
+        admission.forget(&origin);
         assert!(admission.count(first) && !admission.count(second));
         assert!(admission.is_banned(IpAddr::from([10, 1, 2, 3])));
         assert!(admission.is_banned("::ffff:10.1.2.3".parse().unwrap()));
         assert!(!admission.is_banned(IpAddr::from([10, 2, 0, 1])));
+    }
+
+    #[test]
+    fn who_was_there_before_a_limit_counts_once_and_goes_once() {
+        let mut admission = Admission::new(vec![], vec![], Addresses::new(0, 64), Arc::default());
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        let mut origin = Origin {
+            listener: 0,
+            peer: Peer::internet((ip, 1).into()),
+            counted: None,
+            is_among: false,
+        };
+        assert!(admission.count(ip));
+        admission.place(&mut origin, ip);
+        admission.count_in(&mut origin);
+        assert!(!origin.is_among);
+        assert!(admission.addresses.set_max(1));
+        for _ in 0..2 {
+            admission.count_in(&mut origin);
+        }
+        assert!(origin.is_among && !admission.count(ip));
+        // Without a limit it goes all the same.
+        admission.addresses.set_max(0);
+        admission.forget(&origin);
+        admission.addresses.set_max(1);
+        assert!(admission.count(ip));
     }
 
     #[test]

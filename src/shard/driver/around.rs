@@ -107,7 +107,8 @@ impl Surroundings for Around<'_> {
             .core
             .adopt(now, handover.origin.listener, handover.arrival);
         let socket = ring.adopt(handover.descriptor);
-        let (origin, link) = (handover.origin, handover.link.map(|link| *link));
+        let (mut origin, link) = (handover.origin, handover.link.map(|link| *link));
+        shell.admission.count_in(&mut origin);
         shell.sockets.insert(socket, connection, origin, link);
         if let Some(ip) = origin.counted {
             shell.core.locate(connection, shell.admission.network(ip));

@@ -36,6 +36,7 @@ impl Handler for Shell {
             listener,
             peer,
             counted: None,
+            is_among: false,
         };
         // Who is not listened to costs neither a place nor a handshake.
         let may_come = match ip {
@@ -49,19 +50,21 @@ impl Handler for Shell {
             ring.accept_another();
             return self.record_turned_away(origin, why);
         }
-        origin.counted = ip;
+        if let Some(ip) = ip {
+            self.admission.place(&mut origin, ip);
+        }
         let layers = self.admission.setup(listener);
         let layers = layers.map(|setup| Layers::new(&setup.transport, peer));
         let link = match layers.transpose() {
             Ok(layers) => layers.flatten().map(Link::new),
             Err(error) => {
-                self.admission.forget(origin.counted);
+                self.admission.forget(&origin);
                 return self.record_failure(origin, &error.to_string());
             }
         };
         let Some(connection) = self.core.accept(self.clock.now(), listener) else {
             ring.accept_another();
-            self.admission.forget(origin.counted);
+            self.admission.forget(&origin);
             let text = self.core.far_too_many();
             return self.record_failure(origin, &text);
         };
@@ -174,7 +177,7 @@ impl Handler for Shell {
     fn closed(&mut self, _ring: &mut Ring, socket: SocketKey) {
         self.end_line(socket);
         if let Some(gone) = self.sockets.remove(socket) {
-            self.admission.forget(gone.origin.counted);
+            self.admission.forget(&gone.origin);
             match gone.state {
                 State::Closing(closing) => self.core.vacate(closing.place),
                 State::Leaving { .. } => {

@@ -153,6 +153,7 @@ impl Shell {
             listener: bridge::LISTENER,
             peer: new.peer,
             counted: None,
+            is_among: false,
         };
         self.sockets.insert(socket, connection, origin, Some(link));
         let entry = Entry {

@@ -143,6 +143,8 @@ impl Shell {
             }
             Order::Settings(number, settings, opening) => {
                 self.core.renew((*settings).clone());
+                self.core.look_at_memory(now);
+                self.limit_addresses(settings.limits.connections_per_address_max);
                 self.renew_listeners(ring, &opening);
                 self.confirm(Reloadable::Settings, number);
             }

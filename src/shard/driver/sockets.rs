@@ -144,6 +144,11 @@ impl Sockets {
         }
     }
 
+    /// Where the client at a place came from.
+    pub fn origin_at(&mut self, place: usize) -> Option<&mut Origin> {
+        Some(&mut self.by_slot.place_mut(place)?.as_mut()?.origin)
+    }
+
     /// Whether the core's connection of a place has its socket still.
     fn is_open_at(&self, slot: usize) -> bool {
         let Some((connection, socket)) = self.by_connection.get(slot) else {
@@ -212,6 +217,7 @@ mod tests {
             listener: 0,
             peer: Peer::internet(([192, 0, 2, last], 1).into()),
             counted: Some(IpAddr::from([192, 0, 2, last])),
+            is_among: true,
         };
         for slot in 0..3_u8 {
             let key = SocketKey::for_test(u32::from(slot));

@@ -1,6 +1,7 @@
-//! Bans that change: who is there is looked at again, some of them in each turn.
+//! Bans that change, and a limit of connections by address that was none: who is there is looked at again,
+//! some of them in each turn.
 //!
-//! Who comes is asked by the new bans at once, so only those have to be looked at that were there before,
+//! Who comes is asked by the new ones at once, so only those have to be looked at that were there before,
 //! and a few turns more or less are no matter. The shard does not sleep until all have been looked at.
 
 use super::Shell;
@@ -26,7 +27,7 @@ pub(super) struct Sweep {
 impl Sweep {
     /// All these places have to be looked at. It goes on where it is, so that bans that change often leave
     /// nobody out for long.
-    fn begin(&mut self, places: usize) {
+    pub fn begin(&mut self, places: usize) {
         (self.left, self.places) = (places, places);
     }
 
@@ -65,6 +66,9 @@ impl Shell {
             && let Some(place) = self.sweep.next(self.sockets.places())
         {
             looks -= 1;
+            if let Some(origin) = self.sockets.origin_at(place) {
+                self.admission.count_in(origin);
+            }
             if let Some((connection, ip)) = self.sockets.open_at(place)
                 && (ip.is_some_and(|ip| self.admission.is_banned(ip))
                     || self.core.is_banned(connection))

@@ -6,9 +6,11 @@ use crate::control::admin::door::Caller;
 use crate::control::admin::tokens::Role;
 use crate::control::overview::Ask;
 use crate::control::watch::bans::{Who, network};
+use crate::engine::access::bans::Seen;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
@@ -28,7 +30,7 @@ pub(super) struct HowMany {
     limit: Option<usize>,
 }
 
-/// Somebody who is banned; one of the three is said.
+/// Somebody who is banned; one of the three is said, or of a client as it was seen all that is listed.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -113,20 +115,43 @@ impl From<Who> for Banned {
     }
 }
 
+fn name_of(name: &str) -> Result<Box<str>, Problem> {
+    match (1..=NAME_BYTES_MAX).contains(&name.len()) {
+        true => Ok(name.into()),
+        false => Err(Problem::wrong(
+            "the name is empty, or longer than MQTT can carry".to_owned(),
+        )),
+    }
+}
+
+fn network_of(address: &str) -> Result<IpNet, Problem> {
+    let network = network(address).map(|network| network.trunc());
+    network.ok_or_else(|| Problem::wrong("address is no address and no network".to_owned()))
+}
+
 impl Banned {
     fn who(&self) -> Result<Who, Problem> {
-        let wrong = |text: &str| Problem::wrong(text.to_owned());
-        let name = |name: &str| match (1..=NAME_BYTES_MAX).contains(&name.len()) {
-            true => Ok(name.into()),
-            false => Err(wrong("the name is empty, or longer than MQTT can carry")),
-        };
         match (&self.client_id, &self.user, &self.address) {
-            (Some(id), None, None) => Ok(Who::ClientId(name(id)?)),
-            (None, Some(user), None) => Ok(Who::User(name(user)?)),
-            (None, None, Some(address)) => network(address)
-                .map(|network| Who::Network(network.trunc()))
-                .ok_or_else(|| wrong("address is no address and no network")),
-            _ => Err(wrong("say one of client_id, user and address")),
+            (Some(id), None, None) => Ok(Who::ClientId(name_of(id)?)),
+            (None, Some(user), None) => Ok(Who::User(name_of(user)?)),
+            (None, None, Some(address)) => Ok(Who::Network(network_of(address)?)),
+            _ => Err(Problem::wrong(
+                "say one of client_id, user and address".to_owned(),
+            )),
+        }
+    }
+
+    /// Likewise, or a client as it was seen, which the broker itself has banned.
+    fn listed(&self) -> Result<Who, Problem> {
+        match (&self.client_id, &self.user, &self.address) {
+            (Some(id), user, address) if user.is_some() || address.is_some() => {
+                Ok(Who::Seen(Seen {
+                    network: address.as_deref().map(network_of).transpose()?,
+                    user_name: user.as_deref().map(name_of).transpose()?,
+                    client_id: name_of(id)?,
+                }))
+            }
+            _ => self.who(),
         }
     }
 }
@@ -203,7 +228,7 @@ pub(super) async fn remove(
     Extension(caller): Extension<Caller>,
     Query(banned): Query<Banned>,
 ) -> Result<StatusCode, Problem> {
-    let who = banned.who()?;
+    let who = banned.listed()?;
     let target = who.to_string();
     let ends = async {
         let told = answers.ask(|to| Ask::Unban(who, to)).await;

@@ -27,6 +27,10 @@ pub(super) struct Status {
     retained_messages: u64,
     queued_messages: u64,
     memory_bytes: u64,
+    /// Bridges to other brokers, each connection of one for itself.
+    bridges: u64,
+    /// Those whose line is up.
+    bridges_up: u64,
     listeners: Vec<String>,
     /// Why it does not serve as it should; empty if it does.
     problems: Vec<String>,
@@ -97,6 +101,8 @@ pub(super) async fn status(State(answers): State<Answers>) -> Result<Json<Status
         retained_messages: overview.sum("retained_messages"),
         queued_messages: overview.sum("queued_messages"),
         memory_bytes: overview.count("memory_bytes"),
+        bridges: overview.count("bridges"),
+        bridges_up: overview.count("bridges_up"),
         listeners: health.listeners,
         problems: health.problems,
     }))
