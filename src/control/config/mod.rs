@@ -182,6 +182,8 @@ impl Config {
         }
         ranges::check_sections(&raw, places)?;
         settings.broker_name = Some(bridge::broker_name(&raw, places)?);
+        let bridges = bridge::bridges(&raw, places)?;
+        settings.parts = bridge::parts(&bridges);
         let mut storage = storage::storage(&raw.storage, flags);
         if let Some(max) = raw.storage.pending_bytes_max {
             settings.storage_pending_bytes_max = max;
@@ -226,7 +228,7 @@ impl Config {
             log: log(&raw, flags),
             storage,
             settings,
-            bridges: bridge::bridges(&raw, places)?,
+            bridges,
             admin,
             sys_interval: sys_interval(raw.mqtt.sys_interval_s),
             shutdown_deadline: Duration::from_millis(
