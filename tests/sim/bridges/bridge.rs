@@ -16,6 +16,9 @@ use ringmq::engine::route::TopicPart;
 use ringmq::engine::time::Timestamp;
 use std::sync::Arc;
 
+/// How late it may begin.
+const LATE_MS_MAX: usize = 200;
+
 /// Which brokers it joins, and how.
 #[derive(Clone, Debug)]
 pub struct Join {
@@ -89,6 +92,8 @@ pub struct Bridge {
     /// It has subscribed at the other broker, which keeps that from then on.
     pub was_up: bool,
     spoiler: Spoiler,
+    /// After a start clients may be there before it.
+    begins_at: Timestamp,
     /// Why its last line ended.
     cause: String,
 }
@@ -136,12 +141,18 @@ impl Bridge {
             is_up: false,
             was_up: false,
             spoiler: Spoiler::new(planted),
+            begins_at: Timestamp::default(),
             cause: String::new(),
         }
     }
 
     /// Its broker was killed, and it with that: it begins anew, as all do at a start.
-    pub fn restart(&mut self, killed: usize, worlds: &mut [World], random: &mut Random) {
+    pub fn restart(
+        &mut self,
+        (killed, now): (usize, Timestamp),
+        worlds: &mut [World],
+        random: &mut Random,
+    ) {
         if self.here != killed {
             return;
         }
@@ -151,6 +162,7 @@ impl Bridge {
         }
         (self.line, self.is_made, self.is_up) = (None, false, false);
         self.dial = fresh_dial(&self.protocols);
+        self.begins_at = now.plus_ms(random.below(LATE_MS_MAX) as u64);
         self.spoiler.end();
     }
 
@@ -248,7 +260,7 @@ impl Bridge {
     }
 
     fn dial(&mut self, now: Timestamp, worlds: &mut [World], random: &mut Random) {
-        if self.dial.due_at() > now {
+        if self.dial.due_at().max(self.begins_at) > now {
             return;
         }
         let (purpose, there) = match self.is_made {

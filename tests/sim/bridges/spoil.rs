@@ -15,6 +15,8 @@ pub enum Planted {
     Swallows,
     /// Brokers do not tell bridges their names: nobody knows where a message has been.
     Nameless,
+    /// Sessions of several lines are read from disk without their parts of the topics.
+    Partless,
 }
 
 /// Does it once to the packets that go to the other broker.
@@ -39,7 +41,10 @@ impl Spoiler {
 
     /// Looks at what goes to the other broker, and to the line's own.
     pub fn spoil(&mut self, down: &mut Vec<u8>, up: &mut Vec<u8>) {
-        if matches!(self.planted, Planted::Nothing | Planted::Nameless) {
+        if matches!(
+            self.planted,
+            Planted::Nothing | Planted::Nameless | Planted::Partless
+        ) {
             return;
         }
         let stream = std::mem::take(down);
