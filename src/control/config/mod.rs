@@ -210,6 +210,7 @@ impl Config {
             storage.writer.tells_written = settings.waits_for_os();
         }
         let watchdog = &raw.watchdog;
+        let deadline_ms = raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS);
         Ok(Config {
             said,
             file: sources.file.map(|(path, _)| path.to_owned()),
@@ -231,9 +232,7 @@ impl Config {
             bridges,
             admin,
             sys_interval: sys_interval(raw.mqtt.sys_interval_s),
-            shutdown_deadline: Duration::from_millis(
-                raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
-            ),
+            shutdown_deadline: Duration::from_millis(deadline_ms),
             drain_rate: raw.shutdown.drain_rate.unwrap_or(1_000),
             silence_seconds_max: watchdog.silence_seconds_max.unwrap_or(SILENCE_SECONDS_MAX),
             warnings,

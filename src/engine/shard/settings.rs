@@ -138,8 +138,8 @@ pub struct Settings {
     pub server_reference: Option<Box<str>>,
     /// What the broker is called in lists of hops.
     pub broker_name: Option<Box<str>>,
-    /// By client identifier the part of all topics that a bridge's session has as one of several: known before
-    /// its line comes, since what is published until then would be taken by each of them.
+    /// By client identifier the part of all topics that a bridge's session has as one of several: known
+    /// before its line comes, since what is published until then would be taken by each of them.
     pub parts: BTreeMap<Box<str>, TopicPart>,
 }
 

@@ -92,7 +92,7 @@ impl Heard {
         if publish.topic != TOPICS[topic_of(number)] {
             return Err(fault(&format!("its topic is {}", publish.topic)));
         }
-        self.check_way(from, &hops).map_err(|what| fault(what))?;
+        self.check_way(from, &hops).map_err(fault)?;
         let way = match self.law.ways {
             1 => String::new(),
             _ => hops.clone(),
