@@ -1,6 +1,7 @@
 //! This broker as a bridge to another one: what goes which way, what waits while the line is down, what is told.
 
 use crate::login::{Scratch, passwd};
+use crate::operator::run;
 use crate::storage::{Place, kill};
 use crate::support::{
     Broker, Client, Connect, Packet, Props, Publish, Relay, Setup, Version, eventually, prop,
@@ -355,23 +356,47 @@ pub fn asked(broker: &Broker) -> serde_json::Value {
     all["bridges"][0].clone()
 }
 
-/// As it speaks with the other broker.
+/// What the admin API says.
+fn told(broker: &Broker, path: &str) -> serde_json::Value {
+    let page = crate::admin::get(crate::admin::address(broker), path);
+    serde_json::from_str(&page.body).expect("JSON")
+}
+
+/// As it speaks with the other broker, and as none without a line, before it comes and when it has gone.
 fn clients_are_listed_with_the_lines_version(shards: usize) {
     let remote = Broker::start(shards);
     for version in ["3.1.1", "5.0"] {
+        let relay = Relay::start(remote.address());
+        relay.close();
         let rules = format!(
             "protocol = {version:?}\ntopics = [{{ filter = \"t/#\" }}]\n\
              [admin]\nlisten = \"http://127.0.0.1:0\""
         );
-        let local = bridged(shards, &remote, &rules);
-        let get = |path: &str| {
-            let page = crate::admin::get(crate::admin::address(&local), path);
-            serde_json::from_str::<serde_json::Value>(&page.body).expect("JSON")
+        let local = Broker::with_config(shards, &bridge(relay.address(), &rules));
+        let await_version = |wanted: serde_json::Value| {
+            eventually("its version is told", || {
+                let one = told(&local, "/api/v1/clients/$bridge%2Fb");
+                let is_it = one["client_id"] == "$bridge/b" && one["version"] == wanted;
+                is_it.then_some(())
+            });
+            let all = told(&local, "/api/v1/clients");
+            assert_eq!(all["clients"][0]["version"], wanted, "{all}");
         };
-        let one = get("/api/v1/clients/$bridge%2Fb");
-        assert_eq!(one["version"], version, "{one}");
-        let all = get("/api/v1/clients");
-        assert_eq!(all["clients"][0]["version"], version, "{all}");
+        await_line(&local, "bridge b:");
+        await_version(serde_json::Value::Null);
+        let at = format!("http://{}", crate::admin::address(&local));
+        let sheet = run(&["client", "$bridge/b", "--admin", &at], &[]);
+        let line = sheet.output.lines().find(|line| line.contains("MQTT"));
+        assert_eq!(
+            line.map(|line| line.ends_with(" -")),
+            Some(true),
+            "{sheet:?}"
+        );
+        relay.open();
+        await_line(&local, "bridge b is up");
+        await_version(version.into());
+        relay.close();
+        await_version(serde_json::Value::Null);
     }
 }
 

@@ -306,9 +306,17 @@ impl Line {
     }
 
     /// The version of MQTT that it speaks.
-    #[must_use]
-    pub fn version(&self) -> Version {
+    fn version(&self) -> Version {
         self.protocol().version
+    }
+
+    /// The same, if it leads to another broker.
+    #[must_use]
+    pub fn spoken_version(&self) -> Option<Version> {
+        match self.purpose {
+            Purpose::Carry(protocol) => Some(protocol.version),
+            Purpose::Prepare(_) => None,
+        }
     }
 
     // Inputs.
