@@ -3,8 +3,9 @@
 //! Exit codes: 0 done, and what was looked at is whole; 1 it is damaged, a broker has it, or it cannot be
 //! done; 2 something else should have been named.
 
-use crate::control::log;
+use crate::control::config::{BridgeConfig, Source};
 use crate::control::visible::spelled_out;
+use crate::control::{log, machine};
 use crate::engine::keys::ShardId;
 use crate::storage::log::LogError;
 use crate::storage::log::segment::file_name;
@@ -13,7 +14,7 @@ use crate::storage::tool::ToolError;
 use crate::storage::tool::backup::backup;
 use crate::storage::tool::check::{Checked, Counts, check};
 use crate::storage::tool::dump::{DumpConfig, dump};
-use crate::storage::tool::import::{ImportConfig, Report, import};
+use crate::storage::tool::import::{ImportConfig, OfBridge, Report, import};
 use crate::storage::tool::remains::Losses;
 use crate::storage::tool::rescue::Fault;
 use crate::storage::tool::salvage::{Salvaged, salvage};
@@ -24,6 +25,7 @@ use serde_json::json;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Damaged places, sessions and the like that are named one by one.
 const NAMED_MAX: usize = 1_000;
@@ -86,6 +88,10 @@ pub enum StoreCommand {
         /// Sessions are for clients that do not log in, whatever users they had
         #[arg(long)]
         no_users: bool,
+        /// Configuration of that broker: its bridges go on with what waits for those of Mosquitto that have
+        /// the same client_id
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
@@ -112,10 +118,15 @@ pub fn run(command: &StoreCommand) -> ExitCode {
             to,
             shards,
             no_users,
-        } => {
-            let (shards, users) = (*shards, !no_users);
-            run_import(file, to, ImportConfig { shards, users }, &mut out)
-        }
+            config,
+        } => bridges(config.as_deref()).and_then(|bridges| {
+            let config = ImportConfig {
+                shards: *shards,
+                users: !no_users,
+                bridges,
+            };
+            run_import(file, to, &config, &mut out)
+        }),
     };
     // Nobody may be listening any more.
     let _ = out.flush();
@@ -346,10 +357,32 @@ fn run_backup(directory: &Path, to: &Path, out: &mut dyn Write) -> Result<ExitCo
     Ok(code(true))
 }
 
+/// Bridges of a configuration that may go on for those of Mosquitto.
+fn bridges(config: Option<&Path>) -> Result<Vec<OfBridge>, ToolError> {
+    let Some(path) = config else {
+        return Ok(Vec::new());
+    };
+    let source = Source {
+        path: Some(path.to_owned()),
+        cpus_available: machine::cpus(),
+        cpu_quota: machine::group_bounds().cpu,
+        ..Source::default()
+    };
+    let config = source
+        .load()
+        .map_err(|error| ToolError::Wrong(error.to_string()))?;
+    let lasting = |it: &&Arc<BridgeConfig>| it.is_persistent && it.part.is_none();
+    let bridges = config.bridges.iter().filter(lasting).filter_map(|it| {
+        let client_id = it.client_id.as_deref()?;
+        Some(OfBridge::by_client_id(client_id, &it.name, &it.local_user))
+    });
+    Ok(bridges.collect())
+}
+
 fn run_import(
     file: &Path,
     to: &Path,
-    config: ImportConfig,
+    config: &ImportConfig,
     out: &mut dyn Write,
 ) -> Result<ExitCode, ToolError> {
     let (checked, report) = import(file, to, config)?;
@@ -366,6 +399,11 @@ fn say_left_out(report: &Report, lines: &mut Lines<'_>) {
     lines.say_all(left_out, |words| {
         format!("  left out: {}", spelled_out(words))
     });
+    for (session, messages) in &report.for_bridges {
+        lines.say(format!(
+            "  {messages} message(s) that waited for a bridge go on with '{session}'"
+        ));
+    }
     let mut say_number = |number: u64, words: &str| {
         if number > 0 {
             lines.say(format!("  {number} {words}"));

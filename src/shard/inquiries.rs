@@ -196,8 +196,8 @@ pub struct ClientRow {
     #[schema(ignore)]
     /// Its number.
     pub listener_number: Option<u16>,
-    /// Protocol version of its last connection.
-    pub version: String,
+    /// Protocol version of its last connection; null for a bridge without a line.
+    pub version: Option<String>,
     /// Seconds for which it has been connected, or away.
     pub since_seconds: u64,
     /// Subscriptions.

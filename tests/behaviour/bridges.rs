@@ -1,6 +1,7 @@
 //! This broker as a bridge to another one: what goes which way, what waits while the line is down, what is told.
 
 use crate::login::{Scratch, passwd};
+use crate::operator::run;
 use crate::storage::{Place, kill};
 use crate::support::{
     Broker, Client, Connect, Packet, Props, Publish, Relay, Setup, Version, eventually, prop,
@@ -355,23 +356,98 @@ pub fn asked(broker: &Broker) -> serde_json::Value {
     all["bridges"][0].clone()
 }
 
-/// As it speaks with the other broker.
+/// What the admin API says.
+fn told(broker: &Broker, path: &str) -> serde_json::Value {
+    let page = crate::admin::get(crate::admin::address(broker), path);
+    serde_json::from_str(&page.body).expect("JSON")
+}
+
+/// As it speaks with the other broker, and as none without a line, before it comes and when it has gone.
 fn clients_are_listed_with_the_lines_version(shards: usize) {
     let remote = Broker::start(shards);
     for version in ["3.1.1", "5.0"] {
+        let relay = Relay::start(remote.address());
+        relay.close();
         let rules = format!(
             "protocol = {version:?}\ntopics = [{{ filter = \"t/#\" }}]\n\
              [admin]\nlisten = \"http://127.0.0.1:0\""
         );
-        let local = bridged(shards, &remote, &rules);
-        let get = |path: &str| {
-            let page = crate::admin::get(crate::admin::address(&local), path);
-            serde_json::from_str::<serde_json::Value>(&page.body).expect("JSON")
+        let local = Broker::with_config(shards, &bridge(relay.address(), &rules));
+        let await_version = |wanted: serde_json::Value| {
+            eventually("its version is told", || {
+                let one = told(&local, "/api/v1/clients/$bridge%2Fb");
+                let is_it = one["client_id"] == "$bridge/b" && one["version"] == wanted;
+                is_it.then_some(())
+            });
+            let all = told(&local, "/api/v1/clients");
+            assert_eq!(all["clients"][0]["version"], wanted, "{all}");
         };
-        let one = get("/api/v1/clients/$bridge%2Fb");
-        assert_eq!(one["version"], version, "{one}");
-        let all = get("/api/v1/clients");
-        assert_eq!(all["clients"][0]["version"], version, "{all}");
+        await_line(&local, "bridge b:");
+        await_version(serde_json::Value::Null);
+        let at = format!("http://{}", crate::admin::address(&local));
+        let sheet = run(&["client", "$bridge/b", "--admin", &at], &[]);
+        let line = sheet.output.lines().find(|line| line.contains("MQTT"));
+        assert_eq!(
+            line.map(|line| line.ends_with(" -")),
+            Some(true),
+            "{sheet:?}"
+        );
+        relay.open();
+        await_line(&local, "bridge b is up");
+        await_version(version.into());
+        relay.close();
+        await_version(serde_json::Value::Null);
+    }
+}
+
+/// As the other broker counts the bytes that it gets of the bridge: a topic with an alias stands there once.
+fn topics_with_aliases_cost_their_bytes_once(shards: usize) {
+    const MESSAGES: usize = 100;
+    let level = "x".repeat(200);
+    let received = |of_bridge: u16, of_remote: u16| {
+        let text = format!(
+            "[limits]\ntopic_alias_max = {of_remote}\n[admin]\nlisten = \"http://127.0.0.1:0\""
+        );
+        let remote = Broker::with_config(shards, &text);
+        let id = unique("b");
+        let rules = format!(
+            "protocol = \"5.0\"\nhops_max = 0\ntopic_alias_max = {of_bridge}\ntopics = [{{ filter = \"#\" }}]"
+        );
+        let text = bridge_as("b", &id, remote.address(), &rules);
+        let local = Broker::with_config(shards, &text);
+        await_line(&local, "bridge b is up");
+        let (mut here, mut there) = (client(&local), client(&remote));
+        there.subscribe("#", 1);
+        for number in 0..MESSAGES {
+            let topic = format!("{level}/{}", number % 4);
+            here.publish(&topic, 1, "x");
+            there.expect(&topic, "x");
+        }
+        let one = told(&remote, &format!("/api/v1/clients/{id}"));
+        let bytes = one["received_bytes"].as_u64().expect("a number");
+        bytes as usize / MESSAGES
+    };
+    // A packet of QoS 1 has some ten bytes without its topic.
+    for (of_bridge, of_remote) in [(16, 16), (4, 64)] {
+        let bytes = received(of_bridge, of_remote);
+        assert!(
+            bytes < 40,
+            "{bytes} a message with {of_bridge} and {of_remote}"
+        );
+    }
+    for (of_bridge, of_remote) in [(16, 2), (2, 16)] {
+        let bytes = received(of_bridge, of_remote);
+        assert!(
+            (100..150).contains(&bytes),
+            "{bytes} a message where half of the topics have an alias"
+        );
+    }
+    for (of_bridge, of_remote) in [(16, 0), (0, 16)] {
+        let bytes = received(of_bridge, of_remote);
+        assert!(
+            bytes > 200,
+            "{bytes} a message with {of_bridge} and {of_remote}"
+        );
     }
 }
 
@@ -575,6 +651,7 @@ crate::on_shards!([1, 2]
     a_remote_that_knows_no_5_0_gets_3_1_1,
     operators_see_how_it_is,
     clients_are_listed_with_the_lines_version,
+    topics_with_aliases_cost_their_bytes_once,
     what_the_other_broker_does_not_take_is_dropped_or_lowered,
     nobody_else_takes_a_bridges_session,
     a_ring_of_three_passes_each_message_once,

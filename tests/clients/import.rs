@@ -18,13 +18,18 @@ struct Mosquitto {
 
 impl Mosquitto {
     fn start() -> Self {
+        Mosquitto::with("")
+    }
+
+    /// One with these lines in its configuration, too.
+    fn with(more: &str) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(unique("ringmq-mosquitto"));
         std::fs::create_dir(&folder).expect("make a folder");
         // It would give up the rights to its folder; who has none to give up is not asked.
         let text = format!(
             "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
-             persistence_location {}/\nqueue_qos0_messages true\n",
+             persistence_location {}/\nqueue_qos0_messages true\n{more}",
             folder.display()
         );
         let config = folder.join("mosquitto.conf");
@@ -248,6 +253,70 @@ fn go_on(broker: &Broker) {
 }
 
 /// What is no such file is refused by name, and nothing is made of it.
+/// Its bridge finds nobody; the one here goes on with what waits, under the prefixes, and with what comes then.
+#[test]
+fn what_waits_for_a_bridge_of_mosquitto_goes_on() {
+    let mut mosquitto = Mosquitto::with(&format!(
+        "connection hq\naddress 127.0.0.1:{}\nremote_clientid site7\ncleansession false\n\
+         topic a/# both 2 loc/ rem/\n",
+        free_port()
+    ));
+    let mut publisher = mosquitto.client(&Connect::v5("publisher"));
+    for number in 0..6 {
+        publisher.publish("loc/a/x", 1 + number % 2, number.to_string());
+    }
+    publisher.publish("rem/a/x", 1, "not of the bridge");
+    publisher.disconnect();
+    let file = mosquitto.stop();
+    for shards in [1, 4] {
+        let remote = Broker::start(shards);
+        let config = format!(
+            "[[bridge]]\nname = \"hq\"\naddresses = [\"mqtt://{}\"]\nclient_id = \"site7\"\n\
+             local_user = \"somebody\"\ntopics = [{{ filter = \"a/#\", direction = \"both\", \
+             local_prefix = \"loc/\", remote_prefix = \"rem/\" }}]\n",
+            remote.address()
+        );
+        let path = mosquitto.folder.join("ringmq.toml");
+        std::fs::write(&path, &config).expect("write a configuration");
+        let store = mosquitto.folder.join(format!("store-{shards}"));
+        let (number, path) = (shards.to_string(), path.to_str().expect("a plain path"));
+        let (code, said) = import(&file, &store, &["--shards", &number, "--config", path]);
+        assert_eq!(code, Some(0), "{said}");
+        let line = "6 message(s) that waited for a bridge go on with '$bridge/hq'";
+        assert!(said.contains(line), "{said}");
+        assert!(!said.contains("left out"), "{said}");
+        let mut there = Connect::v5("there").open(&remote);
+        there.subscribe("#", 2);
+        let directory = store.to_str().expect("a plain path");
+        let setup = Setup::new().shards(shards).config(&config);
+        let broker = setup.arg("--storage-directory").arg(directory).start();
+        for number in 0..6 {
+            let got = there.accept();
+            let wanted = ("rem/a/x".to_owned(), number.to_string(), 1 + number % 2);
+            let is = (
+                got.topic_str().to_owned(),
+                got.payload_str().to_owned(),
+                got.qos,
+            );
+            assert_eq!(is, wanted);
+        }
+        let mut here = Connect::v5("here").open(&broker);
+        here.publish("loc/a/x", 2, "new");
+        there.expect("rem/a/x", "new");
+        there.expect_nothing();
+        broker.stop();
+        // Without that configuration they are told.
+        let other = mosquitto.folder.join(format!("other-{shards}"));
+        let (code, said) = import(&file, &other, &["--shards", &number]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(
+            said.contains("6 messages that waited for the bridge 'local.site7'"),
+            "{said}"
+        );
+        assert!(said.contains("client_id = \"site7\""), "{said}");
+    }
+}
+
 #[test]
 fn other_files_are_refused() {
     let mut mosquitto = Mosquitto::start();

@@ -31,18 +31,20 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
+/// What happens, or how it panics.
+fn caught(run: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
 /// Runs one seed; the failure says how to run it again.
 fn simulate(seed: u64) -> Result<(), String> {
     let mut run = Run::new(seed);
-    let result = catch_unwind(AssertUnwindSafe(|| run.run()));
-    let failure = match result {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(failure)) => failure,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
-            format!("panic: {}", text.unwrap_or_default())
-        }
+    let Err(failure) = caught(|| run.run()) else {
+        return Ok(());
     };
     let trace: Vec<String> = run.trace.into();
     Err(format!(

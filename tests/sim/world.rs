@@ -7,12 +7,13 @@ mod crash;
 
 use crate::kept::Kept;
 use crate::random::Random;
-use ringmq::engine::access::Arrival;
+use ringmq::engine::access::{Admitted, Arrival};
+use ringmq::engine::bridge;
 use ringmq::engine::keys::{ConnectionKey, ShardId};
 use ringmq::engine::outbox::outgoing::Outgoing as Batch;
 use ringmq::engine::overload::Meter;
 use ringmq::engine::receipt::Level;
-use ringmq::engine::route::ShardSet;
+use ringmq::engine::route::{ShardSet, home_shard};
 use ringmq::engine::shard::store_room::StoreRoom;
 use ringmq::engine::shard::takeover::Look;
 use ringmq::engine::shard::{Command, ConnectionCounts, Settings, ShardCore};
@@ -255,6 +256,18 @@ impl World {
             .core
             .accept(now, listener)
             .expect("below the limit");
+        self.add_link(shard, listener, key)
+    }
+
+    /// A bridge's line begins, at the home of its session.
+    pub fn open_line(&mut self, session_id: &str, admitted: Admitted) -> LinkId {
+        let shard = usize::from(home_shard(session_id, self.shards.len() as ShardId));
+        let now = self.now();
+        let key = self.shards[shard].core.begin_line(now, Box::new(admitted));
+        self.add_link(shard, bridge::LISTENER, key)
+    }
+
+    fn add_link(&mut self, shard: usize, listener: u16, key: ConnectionKey) -> LinkId {
         self.assert_unused(shard, key);
         let id = self.links.len();
         self.links.push(Link {

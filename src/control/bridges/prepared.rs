@@ -5,7 +5,6 @@ use super::tls;
 use crate::control::config::{BridgeConfig, Config};
 use crate::control::text;
 use crate::engine::access::Secret;
-use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::bridge::plan::{Plan, Taken};
 use crate::engine::shard::Settings;
 use crate::shard::files;
@@ -107,7 +106,7 @@ fn plan(config: &BridgeConfig, settings: &Settings) -> Result<Plan, String> {
     };
     Ok(Plan {
         name: config.name.clone(),
-        session_id: format!("{CLIENT_ID_PREFIX}{}", config.name).into(),
+        session_id: config.session_id(),
         local_user: config.local_user.clone(),
         client_id: config.client_id.clone().unwrap_or_else(of_host),
         user_name: config.user.clone(),

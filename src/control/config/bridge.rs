@@ -8,6 +8,7 @@ use super::file::{
 };
 use super::place::Places;
 use super::ranges;
+use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::bridge::dial::AddressOrder;
 use crate::engine::bridge::hops;
 use crate::engine::bridge::plan::{Known, Protocol, TopicRule};
@@ -15,7 +16,7 @@ use crate::engine::codec::topic::{TopicFilter, TopicLimits, has_wildcard, is_sha
 use crate::engine::limits::{OwnQueue, QueueFull};
 use crate::engine::message::Qos;
 use crate::engine::route::TopicPart;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU8;
@@ -187,6 +188,14 @@ pub struct BridgeConfig {
     pub topics: Arc<[TopicRule]>,
 }
 
+impl BridgeConfig {
+    /// Client identifier of its session here.
+    #[must_use]
+    pub fn session_id(&self) -> Box<str> {
+        format!("{CLIENT_ID_PREFIX}{}", self.name).into()
+    }
+}
+
 /// All of them.
 pub(super) fn bridges(
     raw: &FileConfig,
@@ -232,6 +241,14 @@ pub(super) fn bridges(
         }
     }
     Ok(all.into_iter().map(Arc::new).collect())
+}
+
+/// By client identifier which of their sessions have a part of all topics.
+pub(super) fn parts(bridges: &[Arc<BridgeConfig>]) -> BTreeMap<Box<str>, TopicPart> {
+    let parts = bridges.iter();
+    parts
+        .filter_map(|bridge| Some((bridge.session_id(), bridge.part?)))
+        .collect()
 }
 
 /// A bridge as the connections that it has.

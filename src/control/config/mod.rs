@@ -182,6 +182,8 @@ impl Config {
         }
         ranges::check_sections(&raw, places)?;
         settings.broker_name = Some(bridge::broker_name(&raw, places)?);
+        let bridges = bridge::bridges(&raw, places)?;
+        settings.parts = bridge::parts(&bridges);
         let mut storage = storage::storage(&raw.storage, flags);
         if let Some(max) = raw.storage.pending_bytes_max {
             settings.storage_pending_bytes_max = max;
@@ -208,6 +210,7 @@ impl Config {
             storage.writer.tells_written = settings.waits_for_os();
         }
         let watchdog = &raw.watchdog;
+        let deadline_ms = raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS);
         Ok(Config {
             said,
             file: sources.file.map(|(path, _)| path.to_owned()),
@@ -226,12 +229,10 @@ impl Config {
             log: log(&raw, flags),
             storage,
             settings,
-            bridges: bridge::bridges(&raw, places)?,
+            bridges,
             admin,
             sys_interval: sys_interval(raw.mqtt.sys_interval_s),
-            shutdown_deadline: Duration::from_millis(
-                raw.shutdown.deadline_ms.unwrap_or(DEADLINE_MS),
-            ),
+            shutdown_deadline: Duration::from_millis(deadline_ms),
             drain_rate: raw.shutdown.drain_rate.unwrap_or(1_000),
             silence_seconds_max: watchdog.silence_seconds_max.unwrap_or(SILENCE_SECONDS_MAX),
             warnings,

@@ -8,6 +8,10 @@ use crate::engine::time::Timestamp;
 /// may be that another client has the bridge's identifier, and 3.x cannot say so.
 pub const CUTS_MAX: u32 = 5;
 
+/// Attempts in a row after which an address where a line was up, and that closes before CONNACK now, may be
+/// somebody else's who does not speak that protocol. Until then it is taken for one that is being started.
+const CLOSED_MAX: u32 = 20;
+
 /// In which order addresses are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressOrder {
@@ -46,8 +50,10 @@ pub enum Outcome {
     WasCut,
     /// It never was.
     Failed,
-    /// It never was, perhaps since the remote does not speak the protocol.
+    /// It never was, since the remote does not speak the protocol.
     FailedByProtocol,
+    /// It never was, and the remote has not said why: that may be the protocol.
+    Closed,
     /// The remote broke the protocol, whether it was up or not, or another client has its identifier there.
     Broke,
 }
@@ -67,6 +73,8 @@ pub struct Dial {
     rule: DialRule,
     address: usize,
     protocol: usize,
+    /// By address the protocol by which a line was up last.
+    spoken: Vec<Option<usize>>,
     /// Failures since a line was up.
     failures: u32,
     /// Lines in a row that were cut before they were up for long.
@@ -86,6 +94,7 @@ impl Dial {
     #[must_use]
     pub fn new(rule: DialRule) -> Self {
         Dial {
+            spoken: vec![None; rule.addresses],
             rule,
             address: 0,
             protocol: 0,
@@ -130,6 +139,9 @@ impl Dial {
     pub fn came_up(&mut self, now: Timestamp) {
         self.up_since = Some(now);
         self.redirects = 0;
+        if let Some(spoken) = self.spoken.get_mut(self.address) {
+            *spoken = Some(self.protocol);
+        }
         self.probe_failed(now);
     }
 
@@ -186,7 +198,7 @@ impl Dial {
         match outcome {
             Outcome::WasCut => self.cuts = self.cuts.saturating_add(1),
             Outcome::WasUp | Outcome::Broke => self.cuts = 0,
-            Outcome::Failed | Outcome::FailedByProtocol => {}
+            Outcome::Failed | Outcome::FailedByProtocol | Outcome::Closed => {}
         }
         let wait_ms = match outcome {
             Outcome::WasUp | Outcome::WasCut if self.cuts < CUTS_MAX => {
@@ -196,7 +208,7 @@ impl Dial {
                 self.wait_ms(chance)
             }
             // Another protocol costs no wait, as long as there is one.
-            Outcome::FailedByProtocol if self.protocol + 1 < self.rule.protocols.len() => {
+            _ if self.may_be_protocol(outcome) => {
                 self.protocol += 1;
                 0
             }
@@ -215,6 +227,19 @@ impl Dial {
         };
         self.due_at = now.plus_ms(wait_ms);
         wait_ms
+    }
+
+    /// Whether the next protocol is worth an attempt. Who has spoken this one and only closes is as likely on
+    /// its way up: the next one may be there, but carries less.
+    fn may_be_protocol(&self, outcome: Outcome) -> bool {
+        let is_last = self.protocol + 1 >= self.rule.protocols.len();
+        let spoken = self.spoken.get(self.address).copied().flatten();
+        let is_spoken = spoken == Some(self.protocol) && self.failures < CLOSED_MAX;
+        match outcome {
+            Outcome::FailedByProtocol => !is_last,
+            Outcome::Closed => !is_last && !is_spoken,
+            _ => false,
+        }
     }
 
     fn next_address(&mut self, begins_anew: bool) {
@@ -362,6 +387,45 @@ mod tests {
         assert_eq!(tried, all);
         dial.ended(now, Outcome::WasUp, 0);
         assert_eq!(dial.attempt().protocol, Protocol::V5);
+    }
+
+    #[test]
+    fn who_has_spoken_a_protocol_and_closes_is_not_asked_by_a_lesser_one_soon() {
+        let mut dial = dial(1, AddressOrder::InOrder);
+        let now = Timestamp::from_ms(5);
+        assert_eq!(
+            dial.ended(now, Outcome::Closed, 0),
+            0,
+            "nobody knows it yet"
+        );
+        assert_eq!(dial.attempt().protocol, Protocol::V3_1_1_BRIDGE);
+        dial.came_up(now);
+        dial.ended(now, Outcome::WasUp, 0);
+        assert_eq!(dial.ended(now, Outcome::Closed, 0), 0, "it never spoke 5.0");
+        assert!(
+            dial.ended(now, Outcome::Closed, 0) > 0,
+            "it spoke 3.1.1 as a bridge"
+        );
+        assert_eq!(dial.attempt().protocol, Protocol::V5);
+        dial.came_up(now);
+        dial.ended(now, Outcome::WasUp, 0);
+        for _ in 0..CLOSED_MAX {
+            assert!(dial.ended(now, Outcome::Closed, 0) > 0);
+            assert_eq!(dial.attempt().protocol, Protocol::V5);
+        }
+        assert_eq!(
+            dial.ended(now, Outcome::Closed, 0),
+            0,
+            "it may be somebody else"
+        );
+        dial.came_up(now);
+        dial.ended(now, Outcome::WasUp, 0);
+        assert_eq!(
+            dial.ended(now, Outcome::FailedByProtocol, 0),
+            0,
+            "it says so"
+        );
+        assert_eq!(dial.attempt().protocol, Protocol::V3_1_1_BRIDGE);
     }
 
     #[test]

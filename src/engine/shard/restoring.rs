@@ -215,6 +215,8 @@ impl ShardCore {
         session.expiry_seconds = opened.expiry_seconds;
         session.queue_bytes_max = opened.queue_bytes_max;
         session.will = opened.will;
+        session.part = self.settings.parts.get(&*opened.client_id).copied();
+        self.clients.rules.has_parts |= session.part.is_some();
         if opened.user_name.is_some() || opened.own_rules.is_some() {
             let (method, own_acl) = opened.own_rules.unzip();
             let mut holder = Holder {

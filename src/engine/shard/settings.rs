@@ -7,9 +7,11 @@ use crate::engine::limits::Limits;
 use crate::engine::message::Qos;
 use crate::engine::outbox::OutboxFull;
 use crate::engine::receipt::Level;
+use crate::engine::route::TopicPart;
 use crate::engine::route::shared::SharedStrategy;
 use crate::engine::session::granted::Granted;
 use crate::engine::session::outbound::{QueueFull, QueueLimits};
+use std::collections::BTreeMap;
 
 /// What the clients of one listener may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +138,9 @@ pub struct Settings {
     pub server_reference: Option<Box<str>>,
     /// What the broker is called in lists of hops.
     pub broker_name: Option<Box<str>>,
+    /// By client identifier the part of all topics that a bridge's session has as one of several: known
+    /// before its line comes, since what is published until then would be taken by each of them.
+    pub parts: BTreeMap<Box<str>, TopicPart>,
 }
 
 impl Default for Settings {
@@ -165,6 +170,7 @@ impl Default for Settings {
             response_information: None,
             server_reference: None,
             broker_name: None,
+            parts: BTreeMap::new(),
         }
     }
 }

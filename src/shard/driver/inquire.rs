@@ -4,6 +4,7 @@
 //! shard does not sleep before all are answered; one that nobody waits for any more is dropped.
 
 use super::Shell;
+use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::codec::Version;
 use crate::engine::codec::topic::{TopicFilter, TopicName};
 use crate::engine::keys::SessionKey;
@@ -19,7 +20,6 @@ use crate::shard::inquiries::{
 use crate::shard::orders::Event;
 use crate::shard::peer::Peer;
 use crate::shard::ring::Ring;
-use crate::shard::transport::Layers;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -196,13 +196,14 @@ impl Shell {
         self.sockets.peer(socket)
     }
 
-    /// As it speaks with who is at the other end.
-    fn version_of(&self, sight: &Sight<'_>) -> Version {
-        let socket = |(key, _)| self.sockets.socket(key);
-        let layers = sight.connection.and_then(socket);
-        let layers = layers.and_then(|socket| self.sockets.layers(socket));
-        let of_line = layers.and_then(Layers::line_version);
-        of_line.unwrap_or(sight.session.version)
+    /// As it speaks with who is at the other end; a bridge without a line with nobody.
+    fn version_of(&self, sight: &Sight<'_>) -> Option<Version> {
+        if !sight.session.client_id.starts_with(CLIENT_ID_PREFIX) {
+            return Some(sight.session.version);
+        }
+        let (key, _) = sight.connection?;
+        let layers = self.sockets.layers(self.sockets.socket(key)?)?;
+        layers.line_version()
     }
 
     fn tls_of(&self, sight: &Sight<'_>, now: Timestamp) -> Option<TlsRow> {
@@ -453,7 +454,7 @@ fn user(sight: &Sight<'_>) -> Option<String> {
 fn row(
     sight: &Sight<'_>,
     peer: Option<Peer>,
-    version: Version,
+    version: Option<Version>,
     (now, waits_ms): (Timestamp, u64),
 ) -> ClientRow {
     let session = sight.session;
@@ -468,7 +469,7 @@ fn row(
             .map(|address| address.to_string()),
         listener: None,
         listener_number: connection.map(|connection| connection.listener),
-        version: version.to_string(),
+        version: version.map(|version| version.to_string()),
         since_seconds: now.ms_since(since(sight)) / 1_000,
         subscriptions: session.subscriptions.len() as u64,
         queued_messages: session.outbound.queued() as u64,

@@ -202,10 +202,11 @@ impl Layers {
         self.line.as_deref_mut()
     }
 
-    /// What a bridge's line speaks with the other broker; toward the core it is always 5.0.
+    /// What a bridge's line speaks with the other broker, if it leads to one; toward the core it is always
+    /// 5.0.
     #[must_use]
     pub fn line_version(&self) -> Option<Version> {
-        self.line.as_ref().map(|line| line.version())
+        self.line.as_deref().and_then(Line::spoken_version)
     }
 
     /// Whether something is due to the core though nothing came from the socket.

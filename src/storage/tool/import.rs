@@ -4,6 +4,9 @@
 //! What a client published at QoS 2 and had not released is with Mosquitto alone: it is passed on here to
 //! the sessions that subscribe to it, and known as accepted, so that the client can go on with either half.
 //!
+//! What waits for a bridge of Mosquitto's is for the bridge here that goes on with it: it stands there by its
+//! topic on this side, too.
+//!
 //! Not in that file, so not here: wills, shared subscriptions, protocol versions. The database of
 //! persist-sqlite has wills, which are listed: who was connected comes again with its own.
 
@@ -12,6 +15,7 @@ use super::check::Checked;
 use super::draft::{Draft, NewStore};
 use super::mosquitto::{Client, Entry, NEVER, Persisted, State, Stored, read};
 use super::persist_sqlite;
+use crate::engine::bridge::CLIENT_ID_PREFIX;
 use crate::engine::codec::Version;
 use crate::engine::codec::primitive::Reader;
 use crate::engine::codec::property::PropertySet;
@@ -34,15 +38,41 @@ use std::sync::Arc;
 /// How a database begins.
 const SQLITE: &[u8] = b"SQLite format 3\0";
 /// How the local client identifier of Mosquitto's bridge begins, unless it is said.
-const OF_BRIDGE: &[u8] = b"local.";
+const OF_BRIDGE: &str = "local.";
+
+/// A bridge of the broker that will start with it, which goes on for one of Mosquitto's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfBridge {
+    /// By what that one's session goes in the file.
+    pub local_id: Box<str>,
+    /// By what the session goes here.
+    pub session_id: Box<str>,
+    /// As whom it is here.
+    pub local_user: Box<str>,
+}
+
+impl OfBridge {
+    /// The one that Mosquitto's with this client identifier at the other broker becomes, unless that said
+    /// what it is called at home.
+    #[must_use]
+    pub fn by_client_id(client_id: &str, name: &str, local_user: &str) -> Self {
+        OfBridge {
+            local_id: format!("{OF_BRIDGE}{client_id}").into(),
+            session_id: format!("{CLIENT_ID_PREFIX}{name}").into(),
+            local_user: local_user.into(),
+        }
+    }
+}
 
 /// What is to be made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ImportConfig {
     /// Shards of the broker that will start with it.
     pub shards: ShardId,
     /// Sessions belong to users as the file says; otherwise to clients that do not log in.
     pub users: bool,
+    /// Bridges that go on for those of Mosquitto.
+    pub bridges: Vec<OfBridge>,
 }
 
 /// What could not be taken, and what was changed.
@@ -62,6 +92,8 @@ pub struct Report {
     pub of_users: u64,
     /// The file does not say whose sessions are.
     pub users_unknown: bool,
+    /// Messages that wait for bridges, by these.
+    pub for_bridges: BTreeMap<Box<str>, u64>,
     /// Chunks of unknown kinds.
     pub unknown: u64,
 }
@@ -102,7 +134,7 @@ struct Import<'a> {
 pub fn import(
     file: &Path,
     to: &Path,
-    config: ImportConfig,
+    config: &ImportConfig,
 ) -> Result<(Checked, Report), ToolError> {
     let unusable = |error| ToolError::Unusable(file.to_owned(), error);
     if !std::fs::metadata(file).map_err(unusable)?.is_file() {
@@ -138,11 +170,11 @@ pub fn import(
 #[must_use]
 pub fn records(
     persisted: &Persisted<'_>,
-    config: ImportConfig,
+    config: &ImportConfig,
     now_ms: u64,
 ) -> (BTreeMap<ShardId, Vec<Record>>, Report) {
     let mut import = Import {
-        config,
+        config: config.clone(),
         limits: Limits::default(),
         now_ms,
         report: Report {
@@ -236,35 +268,30 @@ impl<'a> Import<'a> {
             Ok(name) if !name.is_empty() && !name.contains('\0') => name,
             _ => return self.leave_out(format!("session '{}': not a name", shown(client.id))),
         };
-        if client.expiry_seconds == 0 {
+        if name.starts_with(CLIENT_ID_PREFIX) {
+            return self.leave_out(format!("session '{name}': it has the name of a bridge's"));
+        }
+        let mut bridges = self.config.bridges.iter();
+        let of_bridge = bridges.find(|it| &*it.local_id == name).cloned();
+        if client.expiry_seconds == 0 && of_bridge.is_none() {
             self.ended.insert(client.id);
             return;
         }
         if self.sessions.contains_key(name) {
             return self.leave_out(format!("session '{name}': it stands there twice"));
         }
-        let user_name = client.user_name.filter(|_| self.config.users).map(shown);
-        self.report.of_users += u64::from(user_name.is_some());
-        let shard = home_shard(name, self.config.shards);
-        let counter = self.counters.entry(shard).or_default();
-        *counter += 1;
-        let Some(number) = NonZeroU64::new(*counter << ShardId::BITS | u64::from(shard)) else {
-            return;
+        let opened = match of_bridge {
+            Some(it) => self.opened(&it.session_id, Some(it.local_user), NEVER),
+            None => {
+                let user_name = client.user_name.filter(|_| self.config.users).map(shown);
+                self.report.of_users += u64::from(user_name.is_some());
+                self.opened(name, user_name.map(Into::into), client.expiry_seconds)
+            }
         };
-        let opened = Opened {
-            session: SessionNumber(number),
-            client_id: name.into(),
-            // The next connection says which it is.
-            version: Version::V5,
-            user_name: user_name.map(Into::into),
-            own_rules: None,
-            expiry_seconds: client.expiry_seconds,
-            queue_bytes_max: self.limits.queue_bytes_max,
-            will: None,
-        };
+        let Some(opened) = opened else { return };
         let session = Session {
+            left_at: self.left_at(client, opened.expiry_seconds),
             opened,
-            left_at: self.left_at(client),
             subscriptions: BTreeMap::new(),
             sent: Vec::new(),
             queued: Vec::new(),
@@ -275,13 +302,36 @@ impl<'a> Import<'a> {
         self.sessions.insert(name, session);
     }
 
+    fn opened(
+        &mut self,
+        client_id: &str,
+        user_name: Option<Box<str>>,
+        expiry_seconds: u32,
+    ) -> Option<Opened> {
+        let shard = home_shard(client_id, self.config.shards);
+        let counter = self.counters.entry(shard).or_default();
+        *counter += 1;
+        let number = NonZeroU64::new(*counter << ShardId::BITS | u64::from(shard))?;
+        Some(Opened {
+            session: SessionNumber(number),
+            client_id: client_id.into(),
+            // The next connection says which it is.
+            version: Version::V5,
+            user_name,
+            own_rules: None,
+            expiry_seconds,
+            queue_bytes_max: self.limits.queue_bytes_max,
+            will: None,
+        })
+    }
+
     /// Since when a session is alone: what is left of its time goes on.
-    fn left_at(&self, client: &Client<'_>) -> Timestamp {
+    fn left_at(&self, client: &Client<'_>, expiry_seconds: u32) -> Timestamp {
         let ends_at = u64::try_from(client.expires_at).unwrap_or(0);
-        let left_at = if client.expiry_seconds == NEVER || ends_at == 0 {
+        let left_at = if expiry_seconds == NEVER || ends_at == 0 {
             self.now_ms
         } else {
-            let left_at = ends_at.saturating_sub(client.expiry_seconds.into());
+            let left_at = ends_at.saturating_sub(expiry_seconds.into());
             left_at.saturating_mul(1_000).min(self.now_ms)
         };
         Timestamp::from_ms(left_at)
@@ -475,15 +525,17 @@ impl<'a> Import<'a> {
             let remedy = "let it run empty before Mosquitto is stopped";
             let id = shown(client);
             let is_ended = self.ended.contains(client);
-            self.leave_out(match client.starts_with(OF_BRIDGE) {
-                true => format!(
-                    "{messages} {what} that waited for the bridge '{id}': they are not taken; {remedy}"
+            self.leave_out(match id.strip_prefix(OF_BRIDGE) {
+                Some(there) => format!(
+                    "{messages} {what} that waited for the bridge '{id}': they are not taken; {remedy}, or \
+                     name by --config a configuration whose bridge has client_id = \"{there}\" (persistent, \
+                     one connection)"
                 ),
-                false if is_ended => format!(
+                None if is_ended => format!(
                     "{messages} {what} that waited for '{id}', whose session ends with its connection: they \
                      are not taken; if it is a bridge of Mosquitto's, {remedy}"
                 ),
-                false => format!(
+                None => format!(
                     "{messages} {what} that waited for '{id}': there is no such session; if it is a bridge \
                      of Mosquitto's, {remedy}"
                 ),
@@ -498,7 +550,14 @@ impl<'a> Import<'a> {
             if session.subscriptions.is_empty() {
                 self.report.without_subscription.push(name.into());
             }
-            let shard = home_shard(name, self.config.shards);
+            let messages = session.messages();
+            let client_id = &session.opened.client_id;
+            if client_id.starts_with(CLIENT_ID_PREFIX) && messages > 0 {
+                self.report
+                    .for_bridges
+                    .insert((**client_id).into(), messages);
+            }
+            let shard = home_shard(client_id, self.config.shards);
             session.put_records(shards.entry(shard).or_default());
         }
         for (topic, message) in self.retained {
@@ -528,6 +587,12 @@ impl Session {
             entry: self.last_entry,
             queued_at_ds: 0,
         }
+    }
+
+    /// Messages that wait for it.
+    fn messages(&self) -> u64 {
+        let is_one = |it: &&Record| matches!(it, Record::Queued { .. } | Record::Received { .. });
+        self.sent.iter().chain(&self.queued).filter(is_one).count() as u64
     }
 
     /// Its subscriptions to a topic that it, or somebody else, publishes to.
@@ -600,6 +665,7 @@ mod tests {
     const CONFIG: ImportConfig = ImportConfig {
         shards: 3,
         users: true,
+        bridges: Vec::new(),
     };
 
     #[test]
@@ -646,7 +712,7 @@ mod tests {
             ],
             ..Persisted::default()
         };
-        let (shards, report) = records(&persisted, CONFIG, 1_000);
+        let (shards, report) = records(&persisted, &CONFIG, 1_000);
         let all = report.left_out.join("\n");
         for part in [
             "topic 'wild/#'",
@@ -672,6 +738,55 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_a_bridge_goes_to_the_one_that_goes_on_for_it() {
+        let bridge = OfBridge::by_client_id("site7", "hq", "bridge-hq");
+        let config = ImportConfig {
+            bridges: vec![bridge],
+            ..CONFIG
+        };
+        let short = |id| Client {
+            expiry_seconds: 0,
+            ..client(id)
+        };
+        let persisted = Persisted {
+            messages: BTreeMap::from([(1, stored(b"t"))]),
+            clients: vec![
+                short(b"local.site7"),
+                short(b"local.site8"),
+                client(b"$bridge/hq"),
+            ],
+            entries: vec![
+                entry(b"local.site7", 1, 1),
+                entry(b"local.site7", 1, 2),
+                entry(b"local.site8", 1, 1),
+            ],
+            ..Persisted::default()
+        };
+        let (shards, report) = records(&persisted, &config, 1_000);
+        assert_eq!(report.for_bridges, [("$bridge/hq".into(), 2)].into());
+        let all = report.left_out.join("\n");
+        assert!(
+            all.contains("'$bridge/hq': it has the name of a bridge's"),
+            "{all}"
+        );
+        assert!(all.contains("client_id = \"site8\""), "{all}");
+        assert_eq!((report.left_out.len(), report.of_users), (2, 0));
+        let home = home_shard("$bridge/hq", CONFIG.shards);
+        assert_eq!(shards.keys().collect::<Vec<_>>(), [&home]);
+        let opened = shards[&home].iter().find_map(|record| match record {
+            Record::Opened(opened) => Some(opened),
+            _ => None,
+        });
+        let opened = opened.expect("a session");
+        let user = opened.user_name.as_deref();
+        assert_eq!(
+            (&*opened.client_id, user),
+            ("$bridge/hq", Some("bridge-hq"))
+        );
+        assert_eq!(opened.expiry_seconds, NEVER);
+    }
+
+    #[test]
     fn what_is_left_of_a_session_is_left_here() {
         let now_ms = 1_000_000_000;
         let ends = Client {
@@ -683,7 +798,7 @@ mod tests {
             clients: vec![ends, client(b"never")],
             ..Persisted::default()
         };
-        let shards = records(&persisted, CONFIG, now_ms).0;
+        let shards = records(&persisted, &CONFIG, now_ms).0;
         let left = shards
             .into_values()
             .flatten()

@@ -91,6 +91,8 @@ pub struct End {
     pub cause: String,
     /// Whether another protocol may do better.
     pub is_by_protocol: bool,
+    /// Whether the remote broker has said that it would.
+    pub says_protocol: bool,
     /// Whether the remote broker broke the protocol.
     pub is_breach: bool,
     /// Whether it was up.
@@ -112,6 +114,7 @@ impl End {
         End {
             cause,
             is_by_protocol: false,
+            says_protocol: false,
             is_breach: false,
             was_up: false,
             is_wordless: false,
@@ -132,7 +135,8 @@ impl End {
         match (self.was_up, self.is_by_protocol) {
             (true, _) if self.is_wordless && !is_for_qos_2 => Outcome::WasCut,
             (true, _) => Outcome::WasUp,
-            (false, true) => Outcome::FailedByProtocol,
+            (false, true) if self.says_protocol => Outcome::FailedByProtocol,
+            (false, true) => Outcome::Closed,
             (false, false) => Outcome::Failed,
         }
     }
@@ -306,9 +310,17 @@ impl Line {
     }
 
     /// The version of MQTT that it speaks.
-    #[must_use]
-    pub fn version(&self) -> Version {
+    fn version(&self) -> Version {
         self.protocol().version
+    }
+
+    /// The same, if it leads to another broker.
+    #[must_use]
+    pub fn spoken_version(&self) -> Option<Version> {
+        match self.purpose {
+            Purpose::Carry(protocol) => Some(protocol.version),
+            Purpose::Prepare(_) => None,
+        }
     }
 
     // Inputs.
@@ -680,6 +692,7 @@ impl Line {
     fn over(&mut self, cause: String, is_by_protocol: bool, server_reference: Option<String>) {
         self.end_with(End {
             is_by_protocol,
+            says_protocol: is_by_protocol,
             server_reference,
             ..End::before_line(cause)
         });

@@ -441,12 +441,14 @@ fn each_end_has_its_cause() {
         end.is_by_protocol && end.cause.contains("unacceptable protocol version"),
         "{end:?}"
     );
+    assert_eq!(end.outcome(), Outcome::FailedByProtocol);
     let mut wire = begun(Protocol::V5);
     wire.0.note_end("it closes the connection");
     wire.0.note_end("later");
     let end = wire.end();
     assert_eq!(end.cause, "it closes the connection before CONNACK");
     assert!(end.is_by_protocol && !end.was_up);
+    assert_eq!(end.outcome(), Outcome::Closed);
     let mut wire = begun(Protocol::V5);
     wire.0.from_remote(&[0xD0, 0]);
     let end = wire.end();
