@@ -39,7 +39,7 @@ use ringmq::storage::directory::{self, DirectoryError};
 use ringmq::storage::log::writer::WriterConfig;
 use sd_notify::NotifyState;
 use signal_hook::consts::{
-    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
 };
 use signal_hook::iterator::Signals;
 use std::error::Error;
@@ -61,8 +61,8 @@ const QUESTIONS_MAX: usize = 1024;
 /// ... and of one address.
 const QUESTIONS_OF_ADDRESS_MAX: usize = 256;
 /// Signals that are heard: what stops and reloads, and what would end the process but means nothing.
-const SIGNALS: [i32; 9] = [
-    SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+const SIGNALS: [i32; 10] = [
+    SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ,
 ];
 /// How often it is looked whether a thread has ended.
 const AWAITS: Duration = Duration::from_millis(2);

@@ -6,6 +6,7 @@ use crate::support::{Broker, Connect, Props, Publish, Setup, Version, Will, even
 use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A directory of one test.
 pub struct Place(pub PathBuf);
@@ -308,6 +309,51 @@ fn a_directory_that_cannot_be_used_is_refused() {
             .open(&broker)
             .session_present
     );
+}
+
+/// A pipe in a segment's place holds up neither a start nor a tool; a file that may not be made is room that is
+/// not there; a directory that was removed under a broker keeps nothing, so nothing is acknowledged there.
+#[test]
+fn what_stands_in_a_directorys_way_is_said() {
+    let place = Place::new();
+    place.start(1).stop();
+    let pipe = place.0.join("0000000002.seg");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    let outcome = place.setup(1).run_to_end();
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    let said = "0000000002.seg is not an ordinary file";
+    assert!(outcome.log.contains(said), "{}", outcome.log);
+    let check = Command::new(env!("CARGO_BIN_EXE_ringmq"))
+        .args(["store", "check"])
+        .arg(&place.0)
+        .output()
+        .expect("it runs");
+    assert!(!check.status.success());
+    let told = String::from_utf8_lossy(&check.stderr).into_owned();
+    assert!(told.contains(said), "{told}");
+    fs::remove_file(&pipe).expect("there");
+
+    let limited = Place::new();
+    let outcome = limited
+        .setup(1)
+        .under(&["prlimit", "--fsize=1048576"])
+        .run_to_end();
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    assert!(outcome.log.contains("no room"), "{}", outcome.log);
+
+    let broker = place.start(1);
+    let mut absent = Connect::v5("absent").persistent().open(&broker);
+    absent.subscribe("kept", 1);
+    fs::remove_dir_all(&place.0).expect("there");
+    absent.send(
+        &Publish::new("kept", 1, "nobody's")
+            .id(7)
+            .encode(Version::V5),
+    );
+    eventually("it says why it stops", || {
+        broker.log().contains("was removed").then_some(())
+    });
 }
 
 /// A broker may have more shards than the one before, or fewer: everything finds its shard.

@@ -253,11 +253,31 @@ impl Directory {
         Ok(())
     }
 
+    /// Opens a file of it, which is an ordinary one.
+    fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        // Nobody may come to the other end of a pipe.
+        let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let file: File = rustix::fs::openat(&self.directory, name, flags, mode)?.into();
+        if !file.metadata()?.is_file() {
+            let text = format!("{name} is not an ordinary file");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(file)
+    }
+
+    /// Somebody may have removed the directory: what is written there then is nobody's.
+    fn check_there(&self) -> io::Result<()> {
+        if rustix::fs::fstat(&self.directory)?.st_nlink == 0 {
+            let text = format!("{} was removed", self.path.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
+        Ok(())
+    }
+
     /// The file in which the log's end is noted, with room for it.
     fn make_end(&self) -> io::Result<File> {
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let file: File = rustix::fs::openat(&self.directory, END_FILE, flags, mode)?.into();
+        let file = self.open_file(END_FILE, OFlags::CREATE | OFlags::RDWR)?;
         let bytes = BLOCKS * BLOCK_BYTES as u64;
         if file.metadata()?.len() < bytes {
             fill(&file, bytes)?;
@@ -268,15 +288,12 @@ impl Directory {
     }
 
     fn file(&mut self, segment: u64) -> io::Result<&File> {
-        match self.open.entry(segment) {
-            std::collections::hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
-            std::collections::hash_map::Entry::Vacant(free) => {
-                let flags = self.access | OFlags::CLOEXEC;
-                let name = file_name(segment);
-                let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty())?;
-                Ok(free.insert(file.into()))
-            }
+        if !self.open.contains_key(&segment) {
+            let file = self.open_file(&file_name(segment), self.access)?;
+            self.open.insert(segment, file);
         }
+        let is_closed = || io::Error::from(io::ErrorKind::NotFound);
+        self.open.get(&segment).ok_or_else(is_closed)
     }
 }
 
@@ -399,6 +416,7 @@ impl Disk for Directory {
     }
 
     fn write_end(&mut self, block: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check_there()?;
         let file = match self.end.take() {
             Some(file) => file,
             None => self.make_end()?,
@@ -411,11 +429,10 @@ impl Disk for Directory {
     }
 
     fn read_end(&mut self) -> io::Result<Vec<u8>> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file: File = match rustix::fs::openat(&self.directory, END_FILE, flags, Mode::empty()) {
-            Ok(file) => file.into(),
-            Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
+        let file = match self.open_file(END_FILE, OFlags::RDONLY) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
         };
         let mut blocks = Vec::new();
         file.take(BLOCKS * BLOCK_BYTES as u64)

@@ -94,7 +94,12 @@ impl LogError {
     }
 
     fn is_full(error: &io::Error) -> bool {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        let full = [
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::QuotaExceeded,
+            // Of the process (ulimit -f), or of the file system.
+            io::ErrorKind::FileTooLarge,
+        ];
         full.contains(&error.kind())
     }
 }
