@@ -1,7 +1,7 @@
 //! Any bytes as Mosquitto's persistence file: they are refused by name or make records that are a store's.
 
 use ringmq::storage::image::Image;
-use ringmq::storage::tool::import::{ImportConfig, records};
+use ringmq::storage::tool::import::{ImportConfig, OfBridge, records};
 use ringmq::storage::tool::mosquitto::read;
 
 /// Reads a file and plays back what would be written.
@@ -13,8 +13,9 @@ pub fn mosquitto(input: &[u8]) {
     let config = ImportConfig {
         shards: 3,
         users: true,
+        bridges: vec![OfBridge::by_client_id("b", "hq", "")],
     };
-    let (shards, report) = records(&persisted, config, 1_000);
+    let (shards, report) = records(&persisted, &config, 1_000);
     let parts = persisted.entries.len() + persisted.messages.len() + persisted.clients.len();
     assert!(report.left_out.len() <= parts + persisted.subscriptions.len());
     for (shard, records) in shards {
