@@ -145,7 +145,7 @@ impl LocalMessage {
     /// What falls to this handle if all of this shard share the message's bytes alike.
     #[must_use]
     pub fn share_bytes(&self) -> usize {
-        self.size_bytes() / Rc::strong_count(&self.0)
+        self.body.len() / Rc::strong_count(&self.0)
     }
 
     /// Whether both handles name the same publish, also when it reached this shard by two ways.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// Bytes that a record takes at least, so that a part has a bounded number of them.
 const RECORD_BYTES_MIN: usize = 256;
 /// What the record of a message on its way takes beside the message.
-const ENTRY_BYTES: usize = 40;
+const ENTRY_BYTES: usize = 24;
 
 /// What a store has to keep of a shard.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,6 +2,7 @@
 
 use super::admission::Place;
 use super::filters::Asker;
+use super::keeping::entries_of;
 use super::refusals::RESERVED;
 use super::{Command, ShardCore};
 use crate::engine::codec::Reason;
@@ -397,6 +398,7 @@ impl ShardCore {
         self.backlog.spend(1);
         let subscriptions = std::mem::take(&mut session.subscriptions);
         self.end_subscriptions(key, session.is_lasting, subscriptions);
+        let entries = entries_of(&session);
         let mut shared = session.outbound.take_shared();
         shared.extend(
             session
@@ -421,6 +423,7 @@ impl ShardCore {
         self.clients.journal.once.end();
         // After others have what it had for a share group.
         if let Some(session) = session.number {
+            self.clients.journal.end_entries(entries);
             self.clients.journal.put(Record::Ended { session });
         }
     }

@@ -72,6 +72,13 @@ impl Clients {
     }
 }
 
+/// Messages that are on their way to a session.
+pub(super) fn entries_of(session: &Session) -> u64 {
+    let held = session.replay.as_ref().map_or(0, |it| it.held.len());
+    let unacknowledged = usize::from(session.outbound.unacknowledged());
+    (session.outbound.queued() + unacknowledged + held) as u64
+}
+
 impl ShardCore {
     /// A session has got a connection, with what that asks for.
     pub(super) fn keep_opened(&mut self, key: SessionKey) {
@@ -98,11 +105,9 @@ impl ShardCore {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
         };
-        let held = session.replay.as_ref().map_or(0, |it| it.held.len());
-        let unacknowledged = usize::from(session.outbound.unacknowledged());
-        let entries = session.outbound.queued() + unacknowledged + held;
+        let entries = entries_of(session);
         if let Some(session) = session.number.take() {
-            self.clients.journal.end_entries(entries as u64);
+            self.clients.journal.end_entries(entries);
             self.clients.journal.put(Record::Ended { session });
         }
     }

@@ -113,3 +113,22 @@ fn nothing_is_told_where_nothing_is_stored() {
     assert_eq!(shard.core.take_persist().count(), 0);
     assert!(unstored(&mut shard, client).ends_with(b"\x50\x02\x00\x01"));
 }
+
+#[test]
+fn what_waited_for_a_session_that_ends_is_not_kept_any_more() {
+    let mut shard = Shard::new(|_| {});
+    let client = shard.connect(b'a', false);
+    shard.say(client, SUBSCRIBE_T);
+    shard.core.receive_ended(shard.now, client);
+    let publisher = shard.connect(b'p', true);
+    for id in 1..=3 {
+        shard.say(publisher, &[0x32, 6, 0, 1, b't', 0, id, b'h']);
+    }
+    let (kept, waiting) = (shard.core.kept(10), shard.core.waiting());
+    assert_eq!((kept.entries, waiting.entries), (3, 3));
+    // Two bytes of a message and what tells whose it is.
+    assert!((3 * 2..3 * 64).contains(&waiting.bytes), "{waiting:?}");
+    let again = connect(&mut shard, 2);
+    assert_eq!(shard.hear(again), b"\x20\x02\x00\x00");
+    assert_eq!(shard.core.kept(10).entries, 0);
+}
