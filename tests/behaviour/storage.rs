@@ -342,7 +342,7 @@ fn what_stands_in_a_directorys_way_is_said() {
     assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
     assert!(outcome.log.contains("no room"), "{}", outcome.log);
 
-    let broker = place.start(1);
+    let mut broker = place.start(1);
     let mut absent = Connect::v5("absent").persistent().open(&broker);
     absent.subscribe("kept", 1);
     fs::remove_dir_all(&place.0).expect("there");
@@ -351,7 +351,8 @@ fn what_stands_in_a_directorys_way_is_said() {
             .id(7)
             .encode(Version::V5),
     );
-    eventually("it says why it stops", || {
+    assert_eq!(broker.wait_exit().code(), Some(1));
+    eventually("it says why", || {
         broker.log().contains("was removed").then_some(())
     });
 }
