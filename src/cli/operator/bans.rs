@@ -9,7 +9,7 @@ use super::table::{Column, Form, harmless, seconds, table};
 use super::{Answer, Failure};
 use clap::{Args, value_parser};
 use hyper::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// Longest ban for a time, as the API has it: a year.
 const SECONDS_MAX: u64 = 31_536_000;
@@ -129,9 +129,9 @@ pub(super) async fn bans(line: &mut Line, args: &BansArgs) -> Result<Answer, Fai
     let json = line.get(&format!("/bans?limit={}", args.limit)).await?;
     let mut rows = json.get("bans").and_then(Value::as_array).cloned();
     let rows = rows.get_or_insert_default();
-    for row in &mut *rows {
+    for row in rows.iter_mut().filter_map(Value::as_object_mut) {
         if row.get("ends_in_seconds").is_none_or(Value::is_null) {
-            row["ends_in_seconds"] = json!("never (bans.file)");
+            row.insert("ends_in_seconds".to_owned(), "never (bans.file)".into());
         }
     }
     let (shown, count) = (rows.len(), json.get("count").and_then(Value::as_u64));

@@ -23,6 +23,12 @@ use std::sync::Arc;
 const RECORD_BYTES_MIN: usize = 256;
 /// What the record of a message on its way takes beside the message.
 const ENTRY_BYTES: usize = 24;
+/// What a place in the table of sessions costs, as bytes.
+const LOOK_BYTES: usize = 64;
+/// Things told in one step.
+const TOLD_AT_ONCE: usize = 32;
+/// What the look at a place, or a record, costs in eighths of a delivery.
+const STEPS: usize = 4;
 
 /// What a store has to keep of a shard.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,12 +38,6 @@ pub struct Kept {
     /// Messages on their way to sessions; what settles each is still to come.
     pub entries: u64,
 }
-/// What a place in the table of sessions costs, as bytes.
-const LOOK_BYTES: usize = 64;
-/// Things told in one step.
-const TOLD_AT_ONCE: usize = 32;
-/// What the look at a place, or a record, costs in eighths of a delivery.
-const STEPS: usize = 4;
 
 /// How far it is; at rest where none runs.
 #[derive(Debug, Default)]

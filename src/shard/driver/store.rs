@@ -45,19 +45,12 @@ pub(super) struct Store {
 
 impl Store {
     pub fn new(shard: ShardId, way: LogWay, pending_bytes_max: usize, core: &ShardCore) -> Self {
-        let found = core.waiting();
-        let store = Self::with(shard, way, pending_bytes_max, found);
-        store.tell_live(core);
-        store
-    }
-
-    fn with(shard: ShardId, way: LogWay, pending_bytes_max: usize, found: Kept) -> Self {
-        Store {
+        let store = Store {
             shard,
             // The core's times are those of the wall clock.
             encoder: Encoder::new(shard, 0),
             way,
-            found,
+            found: core.waiting(),
             told: 0,
             told_written: 0,
             checkpoints: 0,
@@ -65,7 +58,9 @@ impl Store {
             pending_bytes: 0,
             pending_bytes_max,
             room: StoreRoom::Enough,
-        }
+        };
+        store.tell_live(core);
+        store
     }
 
     /// Whether more is safe than the core knows, or is wanted of it.

@@ -72,7 +72,6 @@ struct Count {
     bytes: u64,
     elapsed: Duration,
     cpu: Duration,
-    waited: Duration,
 }
 
 impl Count {
@@ -81,16 +80,10 @@ impl Count {
         self.bytes += other.bytes;
         self.elapsed += other.elapsed;
         self.cpu += other.cpu;
-        self.waited += other.waited;
     }
 
     fn is_measured(&self) -> bool {
         self.windows >= WINDOWS
-    }
-
-    /// Of a CPU.
-    fn busy(&self) -> f64 {
-        (self.cpu + self.waited).div_duration_f64(self.elapsed)
     }
 
     fn pays_beside(&self, alone: &Count) -> bool {
@@ -172,15 +165,15 @@ impl Gather {
             bytes: std::mem::take(&mut self.bytes),
             elapsed: now.saturating_duration_since(self.began),
             cpu: used.cpu.saturating_sub(self.used.cpu),
-            waited: used.waited.saturating_sub(self.used.waited),
         };
+        let waited = used.waited.saturating_sub(self.used.waited);
+        let busy = (window.cpu + waited).div_duration_f64(window.elapsed);
         let receives = f64::from(std::mem::take(&mut self.receives));
         (self.began, self.used) = (now, used);
         self.expected = receives * self.max.div_duration_f64(window.elapsed);
         let is_bulk = window.bytes as f64 > receives * BULK_BYTES;
-        let is_wanted = |receives_min, busy_min| {
-            self.expected >= receives_min && !is_bulk && window.busy() >= busy_min
-        };
+        let is_wanted =
+            |receives_min, busy_min| self.expected >= receives_min && !is_bulk && busy >= busy_min;
         self.phase = match self.phase {
             Phase::Alone(count)
                 if is_wanted(BEGINS_AT, BUSY_BEGINS_AT) && now >= self.not_before =>

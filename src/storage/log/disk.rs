@@ -9,6 +9,7 @@ use super::segment::{BLOCK_BYTES, file_name, number_of};
 use super::trace::{Operation, Trace};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::FileExt;
@@ -253,19 +254,6 @@ impl Directory {
         Ok(())
     }
 
-    /// Opens a file of it, which is an ordinary one.
-    fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        // Nobody may come to the other end of a pipe.
-        let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let file: File = rustix::fs::openat(&self.directory, name, flags, mode)?.into();
-        if !file.metadata()?.is_file() {
-            let text = format!("{name} is not an ordinary file");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        Ok(file)
-    }
-
     /// Somebody may have removed the directory: what is written there then is nobody's.
     fn check_there(&self) -> io::Result<()> {
         if rustix::fs::fstat(&self.directory)?.st_nlink == 0 {
@@ -277,7 +265,7 @@ impl Directory {
 
     /// The file in which the log's end is noted, with room for it.
     fn make_end(&self) -> io::Result<File> {
-        let file = self.open_file(END_FILE, OFlags::CREATE | OFlags::RDWR)?;
+        let file = open_file(&self.directory, END_FILE, OFlags::CREATE | OFlags::RDWR)?;
         let bytes = BLOCKS * BLOCK_BYTES as u64;
         if file.metadata()?.len() < bytes {
             fill(&file, bytes)?;
@@ -288,13 +276,27 @@ impl Directory {
     }
 
     fn file(&mut self, segment: u64) -> io::Result<&File> {
-        if !self.open.contains_key(&segment) {
-            let file = self.open_file(&file_name(segment), self.access)?;
-            self.open.insert(segment, file);
+        match self.open.entry(segment) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(free) => {
+                let name = file_name(segment);
+                Ok(free.insert(open_file(&self.directory, &name, self.access)?))
+            }
         }
-        let is_closed = || io::Error::from(io::ErrorKind::NotFound);
-        self.open.get(&segment).ok_or_else(is_closed)
     }
+}
+
+/// Opens a file of a directory, which is an ordinary one.
+fn open_file(directory: &File, name: &str, flags: OFlags) -> io::Result<File> {
+    // Nobody may come to the other end of a pipe.
+    let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o600);
+    let file: File = rustix::fs::openat(directory, name, flags, mode)?.into();
+    if !file.metadata()?.is_file() {
+        let text = format!("{name} is not an ordinary file");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(file)
 }
 
 /// Takes the room of a file on a file system that cannot be asked for it.
@@ -429,7 +431,7 @@ impl Disk for Directory {
     }
 
     fn read_end(&mut self) -> io::Result<Vec<u8>> {
-        let file = match self.open_file(END_FILE, OFlags::RDONLY) {
+        let file = match open_file(&self.directory, END_FILE, OFlags::RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
